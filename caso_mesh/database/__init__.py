@@ -1,0 +1,5 @@
+"""SQLite: opening, pragmas, numbered migrations, one writer with group commit; a threaded form and a same-thread
+form for simulation. Only this room opens connections.
+
+It must not know what is stored.
+"""

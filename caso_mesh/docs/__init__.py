@@ -1,0 +1,2 @@
+"""The manual that ships with the product. Tests keep it true.
+"""

@@ -1,0 +1,816 @@
+"""The error tree: every failure a person or a peer can see.
+
+Each class is one failure. Its docstring is the message template: the first paragraph is the message with named
+``{fields}``, the second says what to do next (the hint). ``code`` is stable, kebab-case, and the same on the wire, in
+``--json`` and in the database. An error crosses the wire as ``{"code": ..., "fields": {...}}``.
+
+Two roots: ``CasoError`` is what went wrong in the world or at a peer (``PeerFault`` below it is a peer that broke
+the protocol); ``Misuse`` is our own programming mistake, which never crosses the wire under its own name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, ClassVar
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+#: Exit statuses of the command line (``interface.md``).
+FAILED, USAGE, UNAVAILABLE, REFUSED, NOT_FOUND, CONFLICT, WITH_EXCEPTIONS = 1, 2, 3, 4, 5, 6, 7
+
+
+class Misuse(RuntimeError):
+    """A mistake in this program: an interface used against its contract. Never the user's or a peer's fault."""
+
+
+class CasoError(Exception):
+    """Something went wrong.
+
+    See the log of the daemon.
+    """
+
+    code: ClassVar[str] = "error"
+    category: ClassVar[str] = "general"
+    exit_status: ClassVar[int] = FAILED
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, **fields: Any) -> None:
+        missing = self.field_names() - fields.keys()
+        if missing:
+            raise Misuse(f"{type(self).__name__} needs the fields {sorted(missing)}")
+        self.fields: dict[str, Any] = {name: _plain(value) for name, value in fields.items()}
+        super().__init__(self.message)
+
+    @classmethod
+    def _paragraphs(cls) -> list[str]:
+        return [" ".join(part.split()) for part in inspect.cleandoc(cls.__doc__ or cls.code).split("\n\n")]
+
+    @classmethod
+    def template(cls) -> str:
+        """The message with its ``{fields}`` unfilled."""
+        return cls._paragraphs()[0]
+
+    @classmethod
+    def hint_template(cls) -> str:
+        """What to do next, with its ``{fields}`` unfilled; may be empty."""
+        parts = cls._paragraphs()
+        return parts[1] if len(parts) > 1 else ""
+
+    @classmethod
+    def field_names(cls) -> set[str]:
+        return set(_FIELD.findall(cls.template() + cls.hint_template()))
+
+    @property
+    def message(self) -> str:
+        """One line: what happened, to which object."""
+        return _fill(self.template(), self.fields)
+
+    @property
+    def hint(self) -> str:
+        """One line: what to do next; may be empty."""
+        return _fill(self.hint_template(), self.fields)
+
+    def to_wire(self) -> dict[str, Any]:
+        """``{"code": str, "fields": {str: str | int | float | bool | None | list}}``."""
+        return {"code": self.code, "fields": self.fields}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (from_wire, ({"code": self.code, "fields": self.fields},))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)
+
+
+def _fill(template: str, fields: dict[str, Any]) -> str:
+    def one(match: re.Match[str]) -> str:
+        value = fields.get(match[1])
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return _FIELD.sub(one, template)
+
+
+def all_errors() -> dict[str, type[CasoError]]:
+    """Every error of the tree by its code."""
+    found: dict[str, type[CasoError]] = {}
+    pending: list[type[CasoError]] = [CasoError]
+    while pending:
+        cls = pending.pop()
+        found[cls.code] = cls
+        pending.extend(cls.__subclasses__())
+    return dict(sorted(found.items()))
+
+
+def from_wire(record: dict[str, Any]) -> CasoError:
+    """The error a peer sent. An unknown code (a newer peer) becomes ``UnknownError`` and keeps code and fields."""
+    code, fields = str(record.get("code", "error")), record.get("fields")
+    fields = {str(k): v for k, v in fields.items()} if isinstance(fields, dict) else {}
+    cls = all_errors().get(code)
+    if cls is None or not cls.field_names() <= fields.keys():
+        return UnknownError(peer_code=code, detail=", ".join(f"{k}={v}" for k, v in sorted(fields.items())))
+    return cls(**fields)
+
+
+class UnknownError(CasoError):
+    """The other side reports {peer_code} ({detail}).
+
+    It may run a newer version; update this one.
+    """
+
+    code = "unknown-error"
+
+
+class InternalError(CasoError):
+    """Internal error: {detail}.
+
+    This is a bug. The daemon's log has the traceback.
+    """
+
+    code = "internal-error"
+
+
+# --- usage -----------------------------------------------------------------------------------------------------------
+
+
+class UsageError(CasoError):
+    """{detail}."""
+
+    code = "usage"
+    category = "usage"
+    exit_status = USAGE
+
+
+class InvalidName(UsageError):
+    """"{name}" is not a valid name for a {kind}.
+
+    Use lower-case letters, digits, ".", "_" and "-", starting with a letter or digit, 63 characters at most.
+    """
+
+    code = "invalid-name"
+
+
+class InvalidValue(UsageError):
+    """"{value}" is not a valid {what}.
+
+    {expected}.
+    """
+
+    code = "invalid-value"
+
+
+class InvalidSchedule(UsageError):
+    """The schedule "{cron}" is not valid: {detail}.
+
+    Five fields: minute hour day-of-month month day-of-week, as in "0 2 * * *".
+    """
+
+    code = "invalid-schedule"
+
+
+class UnknownZone(UsageError):
+    """There is no time zone "{zone}".
+
+    Use a name of the IANA data base, as in "Europe/Berlin".
+    """
+
+    code = "unknown-zone"
+
+
+class UnknownSetting(UsageError):
+    """There is no setting "{name}".
+
+    "caso-mesh settings list" shows all.
+    """
+
+    code = "unknown-setting"
+
+
+class ConfigInvalid(UsageError):
+    """{path}, line {line}: {detail}.
+
+    Correct the file, then start again.
+    """
+
+    code = "config-invalid"
+
+
+# --- state folder and daemon -----------------------------------------------------------------------------------------
+
+
+class StateLocked(CasoError):
+    """Another daemon is already running on {state}.
+
+    Stop it first, or use another --state.
+    """
+
+    code = "state-locked"
+    category = "state"
+    exit_status = CONFLICT
+
+
+class StateNotEmpty(CasoError):
+    """{state} already belongs to the server {server}.
+
+    Use another --state, or remove that folder if it is not needed any more.
+    """
+
+    code = "state-not-empty"
+    category = "state"
+    exit_status = CONFLICT
+
+
+class StateMissing(CasoError):
+    """There is no caso-mesh server in {state}.
+
+    "caso-mesh init" makes a new mesh there, "caso-mesh join" makes the server a member of one.
+    """
+
+    code = "state-missing"
+    category = "state"
+    exit_status = UNAVAILABLE
+
+
+class StateTooNew(CasoError):
+    """{state} was written by a newer version ({found}, this program knows {known}).
+
+    Install that version again, or restore the copy of the folder that was made before the upgrade.
+    """
+
+    code = "state-too-new"
+    category = "state"
+
+
+class StateDamaged(CasoError):
+    """{path} is damaged: {detail}.
+
+    Restore the state folder from a copy, or remove the server from the mesh and join again.
+    """
+
+    code = "state-damaged"
+    category = "state"
+
+
+class StateFull(CasoError):
+    """The disk of the state folder {state} is full.
+
+    Free space there. No new work is taken until then.
+    """
+
+    code = "state-full"
+    category = "state"
+    retryable = True
+
+
+class PortInUse(CasoError):
+    """{address} is already in use.
+
+    Choose another --listen, or stop the program that listens there.
+    """
+
+    code = "port-in-use"
+    category = "state"
+    exit_status = CONFLICT
+
+
+class CannotListen(CasoError):
+    """Cannot listen on {address}: {detail}.
+
+    --listen takes HOST:PORT of this machine.
+    """
+
+    code = "cannot-listen"
+    category = "state"
+
+
+class DaemonNotRunning(CasoError):
+    """No daemon answers at {address}.
+
+    Start it with "caso-mesh run --state {state}".
+    """
+
+    code = "daemon-not-running"
+    category = "unavailable"
+    exit_status = UNAVAILABLE
+    retryable = True
+
+
+# --- availability ----------------------------------------------------------------------------------------------------
+
+
+class Unavailable(CasoError):
+    """{what} cannot answer now.
+
+    Try again later.
+    """
+
+    code = "unavailable"
+    category = "unavailable"
+    exit_status = UNAVAILABLE
+    retryable = True
+
+
+class NoAdmin(Unavailable):
+    """No administrator is in office or reachable from {server}.
+
+    "caso-mesh status" shows who is known; the call may be repeated.
+    """
+
+    code = "no-admin"
+
+
+class NotLeader(Unavailable):
+    """This server is not the administrator in office.
+
+    The call is forwarded to the one that is.
+    """
+
+    code = "not-leader"
+
+
+class LogUnavailable(Unavailable):
+    """The replicated log cannot take the command: {detail}.
+
+    The command may be repeated; it carries its request id.
+    """
+
+    code = "log-unavailable"
+
+
+class ServerNotLinked(Unavailable):
+    """The server {server} is not connected.
+
+    Start its daemon, or check the network between it and the administrator.
+    """
+
+    code = "server-not-linked"
+
+
+class TimedOut(Unavailable):
+    """{what} did not answer within {seconds} s.
+
+    Try again, or raise --timeout.
+    """
+
+    code = "timed-out"
+
+
+class LinkLost(Unavailable):
+    """The connection to {peer} was lost.
+
+    It is made anew by itself; the call may be repeated.
+    """
+
+    code = "link-lost"
+
+
+class CannotConnect(Unavailable):
+    """Cannot connect to {address}: {detail}.
+
+    Check the address, the port and the firewall (one TCP port).
+    """
+
+    code = "cannot-connect"
+
+
+class NoDataPath(Unavailable):
+    """Neither {source} nor {server} can reach the other.
+
+    Open the TCP port of one of them for the other, or set its --advertise address.
+    """
+
+    code = "no-data-path"
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+class Refused(CasoError):
+    """Refused: {detail}."""
+
+    code = "refused"
+    category = "security"
+    exit_status = REFUSED
+
+
+class RoleTooLow(Refused):
+    """{who} may not call {call}: it needs the role {role}.
+
+    Ask an operator with that role.
+    """
+
+    code = "role-too-low"
+
+
+class NotOnRoster(Refused):
+    """{peer} is not on the roster of this mesh.
+
+    It was removed, or belongs to another mesh.
+    """
+
+    code = "not-on-roster"
+
+
+class CertificateRefused(Refused):
+    """The certificate was refused by {peer}: {detail}.
+
+    It belongs to another mesh, has expired, or its server was removed.
+    """
+
+    code = "certificate-refused"
+
+
+class WrongPeer(Refused):
+    """{address} is {found}, not {expected}.
+
+    The address belongs to another server now.
+    """
+
+    code = "wrong-peer"
+
+
+class JoinLinkInvalid(Refused):
+    """The join link is not valid: {detail}.
+
+    "caso-mesh token create" at the administrator makes a new one.
+    """
+
+    code = "join-link-invalid"
+
+
+class JoinLinkExpired(Refused):
+    """The join link has expired.
+
+    "caso-mesh token create" at the administrator makes a new one.
+    """
+
+    code = "join-link-expired"
+
+
+class JoinLinkUsed(Refused):
+    """The join link was already used by another server.
+
+    "caso-mesh token create" at the administrator makes a new one.
+    """
+
+    code = "join-link-used"
+
+
+class JoinLinkForeign(Refused):
+    """The server at {address} belongs to another mesh than the join link.
+
+    Check the link; nothing was sent to that server.
+    """
+
+    code = "join-link-foreign"
+
+
+class CodeMismatch(Refused):
+    """The code {code} is not the one of {server}.
+
+    Compare with the code that the new server printed. If they differ, somebody may be in between: do not approve.
+    """
+
+    code = "code-mismatch"
+
+
+class RateLimited(Refused):
+    """Too many attempts from {peer}.
+
+    Wait a minute.
+    """
+
+    code = "rate-limited"
+    retryable = True
+
+
+class TicketInvalid(Refused):
+    """The ticket of attempt {attempt} was refused: {detail}."""
+
+    code = "ticket-invalid"
+
+
+class StaleOrders(Refused):
+    """Orders of an earlier administrator ({given}) were refused; {current} is in force."""
+
+    code = "stale-orders"
+
+
+class NotAllowedHere(Refused):
+    """{server} does not allow to {action} {path}.
+
+    The [allow] section of config.toml on that server decides it, not the administrator.
+    """
+
+    code = "not-allowed-here"
+
+
+class Protected(Refused):
+    """The set {set} is protected until {until}."""
+
+    code = "protected"
+
+
+# --- not found, conflict ---------------------------------------------------------------------------------------------
+
+
+class NotFound(CasoError):
+    """There is no {kind} "{name}".
+
+    {kind} list shows what there is.
+    """
+
+    code = "not-found"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class Ambiguous(CasoError):
+    """"{name}" could be more than one {kind}: {candidates}.
+
+    Give more characters.
+    """
+
+    code = "ambiguous"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class PathNotInSet(CasoError):
+    """The set {set} has no "{path}".
+
+    "caso-mesh catalog ls {set}" shows what it has.
+    """
+
+    code = "path-not-in-set"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class CatalogNotHere(CasoError):
+    """The catalog of set {set} has not arrived yet.
+
+    It comes with the link to {server}.
+    """
+
+    code = "catalog-not-here"
+    category = "unavailable"
+    exit_status = UNAVAILABLE
+    retryable = True
+
+
+class Conflict(CasoError):
+    """{detail}."""
+
+    code = "conflict"
+    category = "conflict"
+    exit_status = CONFLICT
+
+
+class AlreadyExists(Conflict):
+    """There already is a {kind} "{name}".
+
+    Choose another name.
+    """
+
+    code = "already-exists"
+
+
+class InUse(Conflict):
+    """The {kind} "{name}" is in use: {by}.
+
+    End that first.
+    """
+
+    code = "in-use"
+
+
+class WrongState(Conflict):
+    """The {kind} "{name}" is {state}.
+
+    That cannot be done in this state.
+    """
+
+    code = "wrong-state"
+
+
+# --- devices and the store -------------------------------------------------------------------------------------------
+
+
+class DeviceError(CasoError):
+    """The device {device} failed: {detail}."""
+
+    code = "device-error"
+    category = "device"
+    retryable = True
+
+
+class DevicePathInvalid(CasoError):
+    """{path} on {server} cannot be a device: {detail}.
+
+    Give an existing folder that the daemon may write.
+    """
+
+    code = "device-path-invalid"
+    category = "device"
+    exit_status = USAGE
+
+
+class DeviceForeign(CasoError):
+    """{path} holds a vault of another mesh ({mesh}).
+
+    Choose another folder. "device import" will be the way to take it over.
+    """
+
+    code = "device-foreign"
+    category = "device"
+    exit_status = CONFLICT
+
+
+class DeviceNotShared(CasoError):
+    """{first} and {second} do not see the same folder.
+
+    Mount one shared folder on both, or add two devices of kind disk.
+    """
+
+    code = "device-not-shared"
+    category = "device"
+    exit_status = CONFLICT
+
+
+class DeviceFull(DeviceError):
+    """The device {device} is full.
+
+    Free space on it, or use another device. Nothing written before is lost.
+    """
+
+    code = "device-full"
+
+
+class DeviceVanished(DeviceError):
+    """The device {device} is gone: {detail}.
+
+    Mount it again. It is never taken for an empty one.
+    """
+
+    code = "device-vanished"
+
+
+class DeviceReadOnly(DeviceError):
+    """The device {device} cannot be written: {detail}.
+
+    Mount it writable.
+    """
+
+    code = "device-read-only"
+
+
+class ObjectMissing(CasoError):
+    """The object {name} is not in the vault.
+
+    Verify the device.
+    """
+
+    code = "object-missing"
+    category = "data"
+
+
+class ObjectExists(CasoError):
+    """The object {name} exists already; objects are added once and never overwritten."""
+
+    code = "object-exists"
+    category = "data"
+    exit_status = CONFLICT
+
+
+class DataDamaged(CasoError):
+    """{object} is damaged: {detail}.
+
+    "caso-mesh verify" names the files hit; all others can be restored.
+    """
+
+    code = "data-damaged"
+    category = "data"
+
+
+class VaultTooNew(CasoError):
+    """The vault has format {found}; this program knows up to {known}.
+
+    Update caso-mesh on this server.
+    """
+
+    code = "vault-too-new"
+    category = "data"
+
+
+class NoKey(CasoError):
+    """This server has no key for the device {device}.
+
+    An administrator gives it one by adding the server to the device.
+    """
+
+    code = "no-key"
+    category = "security"
+    exit_status = REFUSED
+
+
+# --- sources and restoring -------------------------------------------------------------------------------------------
+
+
+class SourcePathMissing(CasoError):
+    """{server} has no {path}.
+
+    Check the path on that server.
+    """
+
+    code = "source-path-missing"
+    category = "source"
+    exit_status = NOT_FOUND
+
+
+class ContainsNoData(CasoError):
+    """Nothing was found to back up in {paths}.
+
+    Check that the folder is mounted and not excluded.
+    """
+
+    code = "contains-no-data"
+    category = "source"
+
+
+class TargetInvalid(CasoError):
+    """Cannot restore to {path}: {detail}."""
+
+    code = "target-invalid"
+    category = "source"
+
+
+class AttemptFailed(CasoError):
+    """The attempt {attempt} failed: {detail}.
+
+    "caso-mesh job log {attempt}" shows its log.
+    """
+
+    code = "attempt-failed"
+    category = "general"
+
+
+class WorkerDied(CasoError):
+    """The worker of attempt {attempt} ended unexpectedly: {detail}.
+
+    The next attempt begins by itself.
+    """
+
+    code = "worker-died"
+    category = "general"
+    retryable = True
+
+
+class Canceled(CasoError):
+    """Canceled by {who}."""
+
+    code = "canceled"
+    category = "general"
+
+
+# --- a peer that breaks the protocol ---------------------------------------------------------------------------------
+
+
+class PeerFault(CasoError):
+    """{peer} broke the protocol: {detail}.
+
+    It may run an incompatible version, or is not a caso-mesh server.
+    """
+
+    code = "peer-fault"
+    category = "protocol"
+
+
+class PeerMalformed(PeerFault):
+    """{peer} sent a malformed message: {detail}.
+
+    It may run an incompatible version, or is not a caso-mesh server.
+    """
+
+    code = "peer-malformed"
+
+
+class PeerOversized(PeerFault):
+    """{peer} sent a frame of {size} bytes; {limit} are allowed."""
+
+    code = "peer-oversized"
+
+
+class UnknownCall(PeerFault):
+    """{peer} asked for the call "{call}", which this version does not have.
+
+    Update the older of the two.
+    """
+
+    code = "unknown-call"

@@ -1,0 +1,119 @@
+"""Records of the mesh itself: its servers, operators, trust anchors, join tokens and pools."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from caso_mesh.model.states import Liveness, Role, ServerState
+
+
+class MeshInfo(Struct, frozen=True):
+    """What the mesh is. ``chunker_*`` belong to the mesh, so that chunks are recognised between devices."""
+
+    id: str
+    name: str
+    created_at_ns: int
+    feature_level: int = 1
+    chunker_seed: int = 0
+
+
+class Anchor(Struct, frozen=True):
+    """A trust anchor: the root, or the issuing certificate of a voter. ``certificate`` is DER."""
+
+    certificate: bytes
+    voter: str | None = None
+
+
+class RosterRow(Struct, frozen=True):
+    """One node or operator that is trusted: the row gives the role.
+
+    ``id`` is the hash of ``public_key`` (DER SubjectPublicKeyInfo); ``encryption_key`` is a raw X25519 public key,
+    32 bytes, empty for operators. For an operator, ``role`` holds in the whole mesh and ``server_roles`` on top of it
+    on single servers.
+    """
+
+    id: str
+    name: str
+    kind: Literal["node", "operator"]
+    public_key: bytes
+    encryption_key: bytes = b""
+    role: Role | None = None
+    server_roles: tuple[tuple[str, Role], ...] = ()
+
+
+class Roster(Struct, frozen=True):
+    """All that a server needs to decide whom to trust, as of a place in the control state's order."""
+
+    mesh: MeshInfo
+    anchors: tuple[Anchor, ...]
+    rows: tuple[RosterRow, ...]
+    removed: tuple[str, ...] = ()
+
+
+class Server(Struct, frozen=True):
+    """A managed server, as the control state keeps it.
+
+    ``set_state`` is what a person set; ``liveness`` what the administrator in office found, ``silent_since_ns`` since
+    when. ``addresses`` are hints, best first. ``wrapped_id_key`` is the mesh's id key sealed to ``encryption_key``.
+    """
+
+    name: str
+    id: str
+    public_key: bytes
+    encryption_key: bytes
+    wrapped_id_key: bytes
+    joined_at_ns: int
+    set_state: ServerState = ServerState.ENABLED
+    liveness: Liveness = Liveness.NO_COMMUNICATION
+    silent_since_ns: int | None = None
+    ever_linked: bool = False
+    voter: bool = False
+    never_admin: bool = False
+    preset: str = "lan"
+    addresses: tuple[str, ...] = ()
+    version: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def state(self) -> ServerState:
+        """What is shown: a silent server overrides what was set, unless communication was stopped by hand."""
+        if self.set_state is ServerState.DISABLED or self.liveness is Liveness.ALIVE:
+            return self.set_state
+        return ServerState(self.liveness.value)
+
+
+class Operator(Struct, frozen=True):
+    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers."""
+
+    name: str
+    id: str
+    public_key: bytes
+    role: Role
+    created_at_ns: int
+    server_roles: tuple[tuple[str, Role], ...] = ()
+
+
+class JoinToken(Struct, frozen=True):
+    """A short-lived, single-use right to join. ``digest`` is the SHA-256 of the secret; the secret is not kept."""
+
+    digest: bytes
+    expires_at_ns: int
+    created_by: str
+    used_by: str | None = None
+
+
+class Pool(Struct, frozen=True):
+    """A media server pool: a named group of servers (ids)."""
+
+    name: str
+    servers: tuple[str, ...]
+
+
+class NodeAddress(Struct, frozen=True):
+    """Where a node may be reached. A hint: only the link says who is there."""
+
+    node: str
+    name: str
+    addresses: tuple[str, ...]

@@ -1,0 +1,190 @@
+"""States of servers, devices, jobs, runs and attempts, as shown and stored."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ServerState(StrEnum):
+    """What was set for a server, overridden by what liveness found."""
+
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+    STALLED = "stalled"
+    NO_COMMUNICATION = "no-communication"
+    DISCOVERED = "discovered"
+
+
+class Liveness(StrEnum):
+    """What the administrator found by heartbeats."""
+
+    ALIVE = "alive"
+    STALLED = "stalled"
+    NO_COMMUNICATION = "no-communication"
+
+
+class DeviceState(StrEnum):
+    ONLINE = "online"
+    OFFLINE = "offline"
+    PAUSED = "paused"
+    READ_ONLY = "read-only"
+
+
+class JobState(StrEnum):
+    ACTIVE = "active"
+    ON_HOLD = "on-hold"
+
+
+class RunState(StrEnum):
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    ON_HOLD = "on-hold"
+    QUEUED = "queued"
+    DELEGATED = "delegated"
+    RUNNING = "running"
+    VERIFYING = "verifying"
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_EXCEPTIONS = "succeeded-with-exceptions"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    TIMED_OUT = "timed-out"
+    MISSED = "missed"
+
+
+class AttemptState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    VERIFYING = "verifying"
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_EXCEPTIONS = "succeeded-with-exceptions"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    TIMED_OUT = "timed-out"
+    INTERRUPTED = "interrupted"
+    RECOVERED = "recovered"
+    REDUNDANT = "redundant"
+
+
+#: Ends of a run, best first: a run of several parts takes the worst of its parts.
+RUN_ENDS: tuple[RunState, ...] = (
+    RunState.SUCCEEDED,
+    RunState.SUCCEEDED_WITH_EXCEPTIONS,
+    RunState.MISSED,
+    RunState.CANCELED,
+    RunState.TIMED_OUT,
+    RunState.FAILED,
+)
+ATTEMPT_ACTIVE: frozenset[AttemptState] = frozenset(
+    {AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.VERIFYING}
+)
+#: Attempt ends that close their part of the run.
+ATTEMPT_GOOD: frozenset[AttemptState] = frozenset({AttemptState.SUCCEEDED, AttemptState.SUCCEEDED_WITH_EXCEPTIONS})
+#: Attempt ends after which the same part is tried again.
+ATTEMPT_AGAIN: frozenset[AttemptState] = frozenset({AttemptState.INTERRUPTED, AttemptState.RECOVERED})
+
+
+class JobKind(StrEnum):
+    BACKUP = "backup"
+    RESTORE = "restore"
+    VERIFY = "verify"
+
+
+class BackupType(StrEnum):
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    DIFFERENTIAL = "differential"
+    COPY = "copy"
+
+
+class Priority(StrEnum):
+    HIGHEST = "highest"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    LOWEST = "lowest"
+
+
+#: Sort key of a priority: a smaller number goes first.
+PRIORITY_RANK: dict[Priority, int] = {priority: rank for rank, priority in enumerate(Priority)}
+
+
+class Overwrite(StrEnum):
+    """What a restore does when the name exists."""
+
+    NEVER = "never"
+    OLDER = "older"
+    ALWAYS = "always"
+
+
+class Role(StrEnum):
+    """Roles of people, each holding what the ones before it hold."""
+
+    VIEWER = "viewer"
+    RESTORE = "restore"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+ROLE_RANK: dict[Role, int] = {role: rank for rank, role in enumerate(Role)}
+
+
+class WaitReason(StrEnum):
+    """Why a run waits. One enumeration, shown wherever a job is shown; its fields are in ``REASON_TEXT``."""
+
+    NOT_YET_DUE = "not-yet-due"
+    ON_HOLD = "on-hold"
+    QUEUE_ON_HOLD = "queue-on-hold"
+    NO_SERVER_IN_POOL = "no-server-in-pool"
+    NO_SERVER_REACHABLE = "no-server-reachable"
+    SERVER_PAUSED = "server-paused"
+    SERVER_STALLED = "server-stalled"
+    SOURCE_UNREACHABLE = "source-unreachable"
+    LIMIT_AT_SOURCE = "limit-at-source"
+    NO_IDLE_DEVICE = "no-idle-device"
+    NO_IDLE_SERVER = "no-idle-server"
+    DEVICE_PAUSED = "device-paused"
+    DEVICE_OFFLINE = "device-offline"
+    DEVICE_LOW_ON_SPACE = "device-low-on-space"
+    DEVICE_NOT_REACHABLE = "device-not-reachable"
+    NO_DEVICE_IN_TARGET = "no-device-in-target"
+    NO_DATA_PATH = "no-data-path"
+    NO_KEY_FOR_DEVICE = "no-key-for-device"
+    WAITING_FOR_SERVER = "waiting-for-server"
+    NO_SERVER_LEFT = "no-server-left"
+    ADMIN_IN_GRACE = "admin-in-grace"
+    RETRY_LATER = "retry-later"
+
+
+#: What a person reads, and what would end the wait.
+REASON_TEXT: dict[WaitReason, str] = {
+    WaitReason.NOT_YET_DUE: "due at {due}",
+    WaitReason.ON_HOLD: "on hold; release it with: caso-mesh job release {job}",
+    WaitReason.QUEUE_ON_HOLD: "all queues are on hold",
+    WaitReason.NO_SERVER_IN_POOL: "the pool {pool} has no server; add one",
+    WaitReason.NO_SERVER_REACHABLE: "no server of the target is connected: {servers}",
+    WaitReason.SERVER_PAUSED: "paused or disabled: {servers}",
+    WaitReason.SERVER_STALLED: "silent: {servers}",
+    WaitReason.SOURCE_UNREACHABLE: "{source} is unreachable since {since}",
+    WaitReason.LIMIT_AT_SOURCE: "{source} already runs {limit} jobs as a source",
+    WaitReason.NO_IDLE_DEVICE: "all devices of the target are busy: {devices}",
+    WaitReason.NO_IDLE_SERVER: "all servers of the target are busy: {servers}",
+    WaitReason.DEVICE_PAUSED: "paused: {devices}",
+    WaitReason.DEVICE_OFFLINE: "offline: {devices}",
+    WaitReason.DEVICE_LOW_ON_SPACE: "low on space: {devices}",
+    WaitReason.DEVICE_NOT_REACHABLE: "no permitted server reaches {devices}",
+    WaitReason.NO_DEVICE_IN_TARGET: "no device belongs to the target {target}; add one",
+    WaitReason.NO_DATA_PATH: "{source} and {server} cannot reach each other",
+    WaitReason.NO_KEY_FOR_DEVICE: "no key for {devices}",
+    WaitReason.WAITING_FOR_SERVER: "{server} holds the set and is not connected",
+    WaitReason.NO_SERVER_LEFT: "no other server of the target is left; runs when one returns",
+    WaitReason.ADMIN_IN_GRACE: "the administrator has just taken office and waits for the servers to report",
+    WaitReason.RETRY_LATER: "tried again at {at}",
+}
+
+
+class AlertKind(StrEnum):
+    ATTENTION = "attention-required"
+    ERROR = "error"
+    WARNING = "warning"
+    INFORMATION = "information"

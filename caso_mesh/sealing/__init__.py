@@ -1,0 +1,4 @@
+"""Authenticated encryption, key wrapping, key derivation and signatures.
+
+It must not know of meshes.
+"""
