@@ -148,7 +148,7 @@ class UsageError(CasoError):
 
 
 class InvalidName(UsageError):
-    """"{name}" is not a valid name for a {kind}.
+    """ "{name}" is not a valid name for a {kind}.
 
     Use lower-case letters, digits, ".", "_" and "-", starting with a letter or digit, 63 characters at most.
     """
@@ -157,7 +157,7 @@ class InvalidName(UsageError):
 
 
 class InvalidValue(UsageError):
-    """"{value}" is not a valid {what}.
+    """ "{value}" is not a valid {what}.
 
     {expected}.
     """
@@ -532,7 +532,7 @@ class NotFound(CasoError):
 
 
 class Ambiguous(CasoError):
-    """"{name}" could be more than one {kind}: {candidates}.
+    """ "{name}" could be more than one {kind}: {candidates}.
 
     Give more characters.
     """

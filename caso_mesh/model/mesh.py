@@ -74,7 +74,7 @@ class Server(Struct, frozen=True):
     preset: str = "lan"
     addresses: tuple[str, ...] = ()
     version: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: dict[str, float] = {}
 
     @property
     def state(self) -> ServerState:

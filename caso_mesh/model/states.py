@@ -75,9 +75,7 @@ RUN_ENDS: tuple[RunState, ...] = (
     RunState.TIMED_OUT,
     RunState.FAILED,
 )
-ATTEMPT_ACTIVE: frozenset[AttemptState] = frozenset(
-    {AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.VERIFYING}
-)
+ATTEMPT_ACTIVE: frozenset[AttemptState] = frozenset({AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.VERIFYING})
 #: Attempt ends that close their part of the run.
 ATTEMPT_GOOD: frozenset[AttemptState] = frozenset({AttemptState.SUCCEEDED, AttemptState.SUCCEEDED_WITH_EXCEPTIONS})
 #: Attempt ends after which the same part is tried again.

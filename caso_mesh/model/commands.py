@@ -1,0 +1,244 @@
+"""Commands: how the control state changes. Each is proposed to the replicated log, and applied by the reducer in
+``control/`` in the order of the log, on every voter alike.
+
+A command carries everything its effect depends on (instants, ids, random values): applying it reads no clock. It
+travels in an ``Envelope`` with the request id (repeated, it has no second effect) and who asked.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.jobs import Attempt, Failure, Job
+from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, Pool, Server
+from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
+from caso_mesh.model.storage import Device, MediaSet
+
+
+class FoundMesh(Struct, frozen=True, tag="found-mesh", tag_field="do"):
+    """The first command of a mesh: what it is, its first server and its operator."""
+
+    mesh: MeshInfo
+    anchors: tuple[Anchor, ...]
+    server: Server
+    operators: tuple[Operator, ...]
+    media_sets: tuple[MediaSet, ...]
+
+
+class CreateToken(Struct, frozen=True, tag="create-token", tag_field="do"):
+    digest: bytes
+    expires_at_ns: int
+
+
+class AdmitServer(Struct, frozen=True, tag="admit-server", tag_field="do"):
+    """A new server joins, with its local operator. ``token`` is the digest of the join token it used, committed as
+    used before anything is signed; ``None`` = approved by a person. Repeated with the same key it has no effect."""
+
+    server: Server
+    operator: Operator | None
+    token: bytes | None
+
+
+class SetServerState(Struct, frozen=True, tag="set-server-state", tag_field="do"):
+    server: str
+    state: ServerState
+
+
+class SetServerAddresses(Struct, frozen=True, tag="set-server-addresses", tag_field="do"):
+    """Where a linked server says it may be reached, and which version it runs."""
+
+    server: str
+    addresses: tuple[str, ...]
+    version: str
+
+
+class SetLiveness(Struct, frozen=True, tag="set-liveness", tag_field="do"):
+    """A transition of liveness as the administrator in office found it."""
+
+    server: str
+    liveness: Liveness
+    silent_since_ns: int | None
+
+
+class RemoveServer(Struct, frozen=True, tag="remove-server", tag_field="do"):
+    """The server's row leaves the roster; its id is refused from now on."""
+
+    server: str
+
+
+class CreatePool(Struct, frozen=True, tag="create-pool", tag_field="do"):
+    pool: Pool
+
+
+class SetPool(Struct, frozen=True, tag="set-pool", tag_field="do"):
+    pool: Pool
+
+
+class DeletePool(Struct, frozen=True, tag="delete-pool", tag_field="do"):
+    name: str
+
+
+class AddDevice(Struct, frozen=True, tag="add-device", tag_field="do"):
+    device: Device
+
+
+class SetDevice(Struct, frozen=True, tag="set-device", tag_field="do"):
+    """New state, concurrency or threshold of a device; ``None`` leaves a value as it is."""
+
+    device: str
+    state: DeviceState | None = None
+    concurrency: int | None = None
+    low_space_bytes: int | None = None
+
+
+class RemoveDevice(Struct, frozen=True, tag="remove-device", tag_field="do"):
+    device: str
+
+
+class SetSetting(Struct, frozen=True, tag="set-setting", tag_field="do"):
+    """A mesh setting, or one of all members of ``pool``, or of ``server`` (id). ``value`` ``None`` removes it."""
+
+    name: str
+    value: float | None
+    server: str | None = None
+    pool: str | None = None
+
+
+class CreateJob(Struct, frozen=True, tag="create-job", tag_field="do"):
+    """A job; with ``run_now`` its first run as well, in one step."""
+
+    job: Job
+    run_now: bool
+    at_ns: int
+
+
+class RunNow(Struct, frozen=True, tag="run-now", tag_field="do"):
+    job: str
+    at_ns: int
+
+
+class SetJob(Struct, frozen=True, tag="set-job", tag_field="do"):
+    job: str
+    state: JobState | None = None
+    priority: Priority | None = None
+
+
+class DeleteJob(Struct, frozen=True, tag="delete-job", tag_field="do"):
+    job: str
+
+
+class OpenRun(Struct, frozen=True, tag="open-run", tag_field="do"):
+    """A recurring job's due time has come. The id of the run is made of it, so it opens once."""
+
+    job: str
+    due_at_ns: int
+    at_ns: int
+
+
+class Delegate(Struct, frozen=True, tag="delegate", tag_field="do"):
+    """An attempt is handed to its media server."""
+
+    attempt: Attempt
+
+
+class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
+    """An attempt ended, or (``recovered``) is given up by the administrator. Closing a closed one has no effect, save
+    that a late success is remembered as redundant."""
+
+    attempt: str
+    state: AttemptState
+    at_ns: int
+    set: str | None = None
+    failure: Failure | None = None
+    retry_not_before_ns: int = 0
+
+
+class CloseRun(Struct, frozen=True, tag="close-run", tag_field="do"):
+    """The administrator closes a run that will not get further: ``missed``, ``canceled``, ``timed-out``."""
+
+    run: str
+    state: RunState
+    at_ns: int
+    failure: Failure | None = None
+
+
+class CancelRun(Struct, frozen=True, tag="cancel-run", tag_field="do"):
+    """Asks for the end of a run: waiting parts end at once, active attempts when their workers say so."""
+
+    run: str
+    at_ns: int
+
+
+class HoldRun(Struct, frozen=True, tag="hold-run", tag_field="do"):
+    run: str
+    held: bool
+
+
+class AnswerAlert(Struct, frozen=True, tag="answer-alert", tag_field="do"):
+    """An alert is answered. The first answer in the log's order wins."""
+
+    alert: str
+    response: str
+    at_ns: int
+
+
+class Prune(Struct, frozen=True, tag="prune", tag_field="do"):
+    """Forget closed runs, used or expired tokens, answers and request ids from before an instant."""
+
+    before_ns: int
+
+
+Command = (
+    FoundMesh
+    | CreateToken
+    | AdmitServer
+    | SetServerState
+    | SetServerAddresses
+    | SetLiveness
+    | RemoveServer
+    | CreatePool
+    | SetPool
+    | DeletePool
+    | AddDevice
+    | SetDevice
+    | RemoveDevice
+    | SetSetting
+    | CreateJob
+    | RunNow
+    | SetJob
+    | DeleteJob
+    | OpenRun
+    | Delegate
+    | CloseAttempt
+    | CloseRun
+    | CancelRun
+    | HoldRun
+    | AnswerAlert
+    | Prune
+)
+
+
+class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
+    """A command as it lies in the log. ``who`` is an operator's name, or ``admin`` for what the office decides."""
+
+    request_id: str
+    who: str
+    at_ns: int
+    command: Command
+
+
+def encode(envelope: Envelope) -> bytes:
+    return msgspec.msgpack.encode(envelope)
+
+
+_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def decode(data: bytes) -> Envelope:
+    """Raises ``PeerMalformed``: a command that is not understood stops applying, it is never skipped."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise PeerMalformed(peer="the replicated log", detail=str(error)) from None

@@ -1,0 +1,171 @@
+"""Facts: what happened. A fact is written first where it happened, into that server's journal, and copied up.
+
+``kind`` of a journal record is the tag of the fact; its data is the fact in msgpack (``encode``/``decode``). A kind
+that this version does not know decodes to ``UnknownFact`` and is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.jobs import Counts, Failure
+from caso_mesh.model.states import AlertKind, AttemptState, BackupType
+from caso_mesh.model.storage import BackupSet, Medium
+
+
+class ServerStarted(Struct, frozen=True, tag="server-started", tag_field="fact"):
+    """The daemon of this server started."""
+
+    version: str
+
+
+class JournalBegun(Struct, frozen=True, tag="journal-begun", tag_field="fact"):
+    """The journal began a new incarnation, because the state folder had been rolled back to an older copy."""
+
+    previous: str
+
+
+class AttemptStarted(Struct, frozen=True, tag="attempt-started", tag_field="fact"):
+    attempt: str
+    server: str
+    device: str
+    type: BackupType | None = None
+
+
+class AttemptVerifying(Struct, frozen=True, tag="attempt-verifying", tag_field="fact"):
+    attempt: str
+
+
+class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
+    """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full."""
+
+    attempt: str
+    state: AttemptState
+    counts: Counts
+    seconds: float
+    set: str | None = None
+    type: BackupType | None = None
+    failure: Failure | None = None
+
+
+class AttemptExceptions(Struct, frozen=True, tag="attempt-exceptions", tag_field="fact"):
+    """Paths that could not be kept or restored as they are; several facts may follow each other."""
+
+    attempt: str
+    exceptions: tuple[SourceException, ...]
+
+
+class Publishing(Struct, frozen=True, tag="publishing", tag_field="fact"):
+    """A set is about to be published: at a restart the daemon looks into the vault whether it was."""
+
+    attempt: str
+    set: str
+    device: str
+
+
+class SetPublished(Struct, frozen=True, tag="set-published", tag_field="fact"):
+    set: BackupSet
+
+
+class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact"):
+    """The catalog detail of a set lies ready as a segment of ``size`` bytes with this SHA-256."""
+
+    set: str
+    digest: bytes
+    size: int
+
+
+class MediumChanged(Struct, frozen=True, tag="medium-changed", tag_field="fact"):
+    medium: Medium
+
+
+class LogLine(Struct, frozen=True):
+    at_ns: int
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+class JobLog(Struct, frozen=True, tag="job-log", tag_field="fact"):
+    """Lines of the job log of one attempt, in order."""
+
+    attempt: str
+    lines: tuple[LogLine, ...]
+
+
+class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
+    """An alert. ``category`` is kebab-case (``job-failed``, ``device-full``); ``object`` what it is about."""
+
+    id: str
+    alert: AlertKind
+    category: str
+    text: str
+    object: str = ""
+    fields: dict[str, Any] = {}
+
+
+class AlertCleared(Struct, frozen=True, tag="alert-cleared", tag_field="fact"):
+    """What an alert told of is over by itself."""
+
+    id: str
+
+
+class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):
+    """Who did what. ``outcome`` is ``done`` or an error code."""
+
+    who: str
+    what: str
+    category: str
+    outcome: str = "done"
+    source: str = ""
+    fields: dict[str, Any] = {}
+
+
+class UnknownFact(Struct, frozen=True, tag="unknown", tag_field="fact"):
+    """A fact of a newer version."""
+
+    kind: str
+
+
+Fact = (
+    ServerStarted
+    | JournalBegun
+    | AttemptStarted
+    | AttemptVerifying
+    | AttemptEnded
+    | AttemptExceptions
+    | Publishing
+    | SetPublished
+    | CatalogDetail
+    | MediumChanged
+    | JobLog
+    | AlertRaised
+    | AlertCleared
+    | Audit
+)
+_TYPES: dict[str, type] = {kind.__struct_config__.tag: kind for kind in Fact.__args__}
+
+
+def fact_kind(fact: Fact) -> str:
+    return str(type(fact).__struct_config__.tag)
+
+
+def encode(fact: Fact) -> tuple[str, bytes]:
+    """``(kind, data)`` as the journal takes it."""
+    return fact_kind(fact), msgspec.msgpack.encode(fact)
+
+
+def decode(kind: str, data: bytes) -> Fact | UnknownFact:
+    """The fact of a journal record. Raises ``PeerMalformed`` if a known kind does not hold what it must."""
+    type_ = _TYPES.get(kind)
+    if type_ is None:
+        return UnknownFact(kind=kind)
+    try:
+        fact: Fact = msgspec.msgpack.decode(data, type=type_)
+    except msgspec.MsgspecError as error:
+        raise PeerMalformed(peer="a journal", detail=f"fact {kind}: {error}") from None
+    return fact

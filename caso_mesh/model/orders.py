@@ -1,0 +1,61 @@
+"""Orders: the slice of the control state that one server is handed, whole, and keeps on disk."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from caso_mesh.model.jobs import JobSpec
+from caso_mesh.model.mesh import NodeAddress, Roster, Server
+from caso_mesh.model.storage import Device, MediaSet
+
+
+class Authority(Struct, frozen=True, order=True):
+    """What an order stands on. A server refuses a lower triple."""
+
+    lineage: int
+    term: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.lineage}.{self.term}.{self.index}"
+
+
+class AttemptOrder(Struct, frozen=True):
+    """One attempt as its device's server and its source's (or target's) server are told of it.
+
+    ``end``: which end this server is; ``both`` if the files and the device are on this server. ``media`` and
+    ``source`` are node ids (for a restore ``source`` is the server that is written to). ``ticket`` admits the two
+    workers to each other; ``secret`` names the attempt's bulk channel and admits reconnects. ``avoid``: sets that
+    must not be a base.
+    """
+
+    attempt: str
+    run: str
+    job: str
+    job_name: str
+    source: str
+    media: str
+    end: Literal["device", "source", "both"]
+    device: str
+    spec: JobSpec
+    number: int
+    cancel: bool = False
+    ticket: bytes = b""
+    secret: bytes = b""
+    avoid: tuple[str, ...] = ()
+
+
+class Orders(Struct, frozen=True):
+    """All that a server must know to do its part, also while the administrator is away."""
+
+    authority: Authority
+    admin: str
+    server: Server
+    roster: Roster
+    nodes: tuple[NodeAddress, ...]
+    settings: dict[str, float]
+    devices: tuple[Device, ...]
+    media_sets: tuple[MediaSet, ...]
+    attempts: tuple[AttemptOrder, ...] = ()
