@@ -417,6 +417,35 @@ class NotOnRoster(Refused):
     code = "not-on-roster"
 
 
+class RemovedFromMesh(NotOnRoster):
+    """{peer} was removed from this mesh.
+
+    To use that machine again, join it with a new state folder.
+    """
+
+    code = "removed-from-mesh"
+
+
+class RequestRefused(Refused):
+    """The request of {who} was refused: {detail}.
+
+    Check the clocks of both machines, then repeat the command.
+    """
+
+    code = "request-refused"
+
+
+class CaUnusable(CasoError):
+    """The certification authority in {path} cannot be used: {detail}.
+
+    The folder needs ca.pem and ca.key, or ca.pem, issuing.pem and issuing.key.
+    """
+
+    code = "ca-unusable"
+    category = "security"
+    exit_status = USAGE
+
+
 class CertificateRefused(Refused):
     """The certificate was refused by {peer}: {detail}.
 
@@ -697,6 +726,27 @@ class DataDamaged(CasoError):
 
     code = "data-damaged"
     category = "data"
+
+
+class SealBroken(CasoError):
+    """{object} cannot be opened: it was changed, or it was sealed with another key.
+
+    Verify the device; a copy on another device is not touched by this.
+    """
+
+    code = "seal-broken"
+    category = "data"
+
+
+class PassphraseWrong(CasoError):
+    """The passphrase does not open {object}.
+
+    Type it again; if it is the right one, the file was changed: use another copy.
+    """
+
+    code = "passphrase-wrong"
+    category = "security"
+    exit_status = REFUSED
 
 
 class VaultTooNew(CasoError):
