@@ -268,6 +268,16 @@ class StateFull(CasoError):
     retryable = True
 
 
+class StateDiskFailed(CasoError):
+    """{path} cannot be read or written: {detail}.
+
+    Check the disk and the rights of the state folder.
+    """
+
+    code = "state-disk-failed"
+    category = "state"
+
+
 class PortInUse(CasoError):
     """{address} is already in use.
 
@@ -768,6 +778,27 @@ class NoKey(CasoError):
     code = "no-key"
     category = "security"
     exit_status = REFUSED
+
+
+class JournalGap(CasoError):
+    """The journal of {server} goes on with record {found} of {incarnation}, but {expected} comes next.
+
+    It is sent again from there.
+    """
+
+    code = "journal-gap"
+    category = "data"
+    retryable = True
+
+
+class JournalChainBroken(CasoError):
+    """Record {seq} of {incarnation} in the journal of {server} does not follow from what is known of it.
+
+    The server was restored from an old copy, or its journal is damaged. Nothing known is replaced.
+    """
+
+    code = "journal-chain-broken"
+    category = "data"
 
 
 # --- sources and restoring -------------------------------------------------------------------------------------------

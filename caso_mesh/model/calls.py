@@ -1,0 +1,136 @@
+"""The table of calls: every operation of the product, once. CLI, console and nodes are thin callers of it.
+
+``place`` says who answers: ``local`` any server for itself, ``admin`` the administrator in office (any server
+forwards), ``node`` a server to another server. ``role`` is the least role; ``anonymous`` calls need no certificate.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.states import Role
+
+Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
+Place = Literal["local", "admin", "node"]
+
+
+class Call(Struct, frozen=True):
+    """One call. ``changes``: it has an effect, is audited, and its request id makes a repetition harmless.
+    ``scope``: the field of the request that names the server (or servers) on which the role is needed; without it the
+    role is needed in the whole mesh."""
+
+    name: str
+    needs: Needs
+    place: Place
+    request: type[Struct]
+    reply: type[Struct]
+    text: str
+    changes: bool = False
+    scope: str | None = None
+
+    @property
+    def role(self) -> Role | None:
+        return None if self.needs in {"anonymous", "node"} else Role(self.needs)
+
+
+CALLS: tuple[Call, ...] = (
+    # joining
+    Call("enrol.anchors", "anonymous", "local", q.Nothing, q.AnchorsReply,
+         "The certificates this mesh trusts, to be compared with a join link."),
+    Call("enrol.join", "anonymous", "admin", q.JoinRequest, q.JoinReply,
+         "Join with the secret of a join link.", changes=True),
+    Call("adopt.commit", "anonymous", "local", q.AdoptCommit, q.AdoptCommitReply,
+         "The administrator greets a server that belongs to no mesh: exchange of commitments."),
+    Call("adopt.reveal", "anonymous", "local", q.AdoptReveal, q.AdoptRevealReply,
+         "Exchange of nonces and keys; both ends now show the same code."),
+    Call("adopt.accept", "anonymous", "local", q.AdoptAccept, v.Done,
+         "The new server was approved: its certificate and first orders.", changes=True),
+    # between nodes
+    Call("link.hello", "node", "node", q.HelloRequest, q.HelloReply,
+         "First on every link: who, which version, whom it takes for the administrator."),
+    Call("server.heartbeat", "node", "admin", q.Heartbeat, q.HeartbeatReply,
+         "A server is there, with the space of its devices."),
+    Call("orders.put", "node", "node", q.Orders, v.Done, "A server's orders, replaced whole."),
+    Call("journal.cursors", "node", "admin", q.Nothing, q.JournalCursors,
+         "How far the administrator holds the asking server's journal."),
+    Call("journal.push", "node", "admin", q.JournalPush, q.JournalCursors,
+         "Facts of a server's journal, in order."),
+    Call("catalog.read", "node", "node", q.CatalogRead, q.CatalogPiece,
+         "A piece of the catalog detail of a set that this server made."),
+    Call("device.prepare", "node", "node", q.DevicePrepare, q.DevicePrepareReply,
+         "Make or recognise the vault of a device in a folder of this server."),
+    Call("device.proof", "node", "node", q.DeviceProof, q.DeviceProofReply,
+         "Prove that several servers see one shared folder."),
+    Call("path.check", "node", "node", q.PathCheck, q.PathCheckReply,
+         "Whether this server has, and allows to read or write, some paths."),
+    Call("attempt.watch", "node", "node", q.WatchAttempts, v.Done,
+         "Somebody watches these attempts: report twice a second for a while."),
+    Call("attempt.progress", "node", "admin", q.ProgressReport, v.Done, "Progress of running attempts."),
+    Call("bulk.ready", "node", "node", q.BulkReady, q.BulkReadyReply,
+         "Whether this server's worker of an attempt waits for its bulk channel."),
+    Call("call.signed", "node", "admin", q.SignedCall, q.Nothing,
+         "A person's call, forwarded by a server. It answers what the call itself answers."),
+    # people: the mesh
+    Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line."),
+    Call("server.list", "viewer", "admin", q.ServerListRequest, v.ServerList,
+         "The servers, or those that were discovered and are not managed yet."),
+    Call("server.approve", "admin", "admin", q.ServerApprove, v.ServerView,
+         "Make a discovered server a member, after its code was compared.", changes=True),
+    Call("server.set-state", "operator", "admin", q.ServerSetState, v.ServerView,
+         "Enable, pause or disable a server.", changes=True, scope="name"),
+    Call("server.remove", "admin", "admin", q.ServerName, v.Done,
+         "Remove a server from the mesh; its identity is refused from now on.", changes=True),
+    Call("token.create", "admin", "admin", q.TokenCreate, v.TokenView,
+         "A join link: short-lived, for one server.", changes=True),
+    Call("peer.add", "admin", "local", q.PeerAdd, v.PeerList,
+         "A static address where another server may be reached.", changes=True),
+    Call("peer.list", "viewer", "local", q.Nothing, v.PeerList, "Addresses of other servers that are known here."),
+    Call("pool.create", "admin", "admin", q.PoolEdit, v.PoolView, "A media server pool.", changes=True),
+    Call("pool.set", "admin", "admin", q.PoolEdit, v.PoolView, "Replace the members of a pool.", changes=True),
+    Call("pool.delete", "admin", "admin", q.PoolName, v.Done, "Delete a pool; its servers stay.", changes=True),
+    Call("pool.list", "viewer", "admin", q.Nothing, v.PoolList, "The pools."),
+    Call("device.add", "admin", "admin", q.DeviceAdd, v.DeviceView,
+         "A storage device: a disk folder of one server, or a folder shared by several.", changes=True),
+    Call("device.set", "operator", "admin", q.DeviceSet, v.DeviceView,
+         "Pause, resume or change a device.", changes=True),
+    Call("device.remove", "admin", "admin", q.DeviceName, v.Done,
+         "Take a device without sets out of the mesh; nothing on it is deleted.", changes=True),
+    Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices."),
+    Call("mediaset.list", "viewer", "admin", q.Nothing, v.MediaSetList, "The media sets."),
+    Call("medium.list", "viewer", "admin", q.DeviceListRequest, v.MediumList, "The media."),
+    Call("settings.list", "viewer", "admin", q.SettingsListRequest, v.SettingList,
+         "Effective settings and where each comes from."),
+    Call("settings.set", "admin", "admin", q.SettingSet, v.SettingList,
+         "Change a setting of the mesh, a pool or a server.", changes=True),
+    # people: work
+    Call("backup", "operator", "admin", q.BackupRequest, v.Submitted,
+         "Back up paths of servers, now or by a schedule.", changes=True, scope="sources"),
+    Call("restore", "restore", "admin", q.RestoreRequest, v.Submitted, "Restore a set or parts of it.", changes=True,
+         scope="to"),
+    Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True),
+    Call("run.follow", "viewer", "admin", q.RunFollow, v.RunProgress, "Where a run is, and its result once closed."),
+    Call("job.list", "viewer", "admin", q.JobListRequest, v.JobList, "Jobs and runs, with the reason of each wait."),
+    Call("job.show", "viewer", "admin", q.JobName, v.JobDetail, "A job with its runs and attempts."),
+    Call("job.log", "viewer", "admin", q.JobName, v.JobLogView, "The job log of the attempts of a run."),
+    Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True),
+    Call("job.cancel", "operator", "admin", q.JobName, v.Done, "End a run.", changes=True),
+    Call("job.hold", "operator", "admin", q.JobName, v.Done,
+         "Hold a job (no further runs), or one run.", changes=True),
+    Call("job.release", "operator", "admin", q.JobName, v.Done, "Release what was held.", changes=True),
+    Call("job.delete", "operator", "admin", q.JobName, v.Done,
+         "Delete a job without open runs; its sets stay.", changes=True),
+    # people: what is there
+    Call("set.list", "viewer", "admin", q.SetListRequest, v.SetList, "The backup sets."),
+    Call("catalog.ls", "restore", "admin", q.CatalogList, v.EntryList, "A folder as of a set."),
+    Call("catalog.find", "restore", "admin", q.CatalogFind, v.MatchList, "Files by name in all sets."),
+    Call("catalog.versions", "restore", "admin", q.CatalogVersions, v.VersionList, "All versions of one path."),
+    Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all."),
+    Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True),
+    Call("audit.list", "viewer", "admin", q.AuditListRequest, v.AuditList, "Who did what."),
+)  # fmt: skip
+
+BY_NAME: dict[str, Call] = {call.name: call for call in CALLS}

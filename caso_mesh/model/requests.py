@@ -1,0 +1,442 @@
+"""What the calls ask: one frozen record for each. Names are as people give them; prefixes of ids are accepted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from caso_mesh.model.jobs import Progress
+from caso_mesh.model.mesh import Anchor
+from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+
+
+class Nothing(Struct, frozen=True):
+    """No parameters."""
+
+
+# --- joining ---------------------------------------------------------------------------------------------------------
+
+
+class AnchorsReply(Struct, frozen=True):
+    """Who is asked: its mesh, and the certificates that its peers trust (DER)."""
+
+    mesh: str
+    mesh_name: str
+    node: str
+    root: bytes
+    anchors: tuple[Anchor, ...]
+
+
+class JoinRequest(Struct, frozen=True):
+    """A newcomer shows the secret of a join link. ``addresses`` are where it may be reached."""
+
+    secret: bytes
+    name: str
+    public_key: bytes
+    encryption_key: bytes
+    operator_public_key: bytes
+    addresses: tuple[str, ...]
+    version: str
+    preset: str = "lan"
+    never_admin: bool = False
+
+
+class JoinReply(Struct, frozen=True):
+    """All that a newcomer needs to be a member. Certificates are DER, the leaf's issuer follows it."""
+
+    certificate: tuple[bytes, ...]
+    operator_certificate: tuple[bytes, ...]
+    wrapped_id_key: bytes
+    orders: Orders
+
+
+class AdoptCommit(Struct, frozen=True):
+    """The administrator dials a discovered server: H(nonce, key) of its own, with its mesh and name."""
+
+    commitment: bytes
+    mesh_name: str
+    admin_name: str
+
+
+class AdoptCommitReply(Struct, frozen=True):
+    commitment: bytes
+
+
+class AdoptReveal(Struct, frozen=True):
+    nonce: bytes
+    key: bytes
+
+
+class AdoptRevealReply(Struct, frozen=True):
+    """The newcomer's nonce and key, and what it wants to be."""
+
+    nonce: bytes
+    key: bytes
+    name: str
+    encryption_key: bytes
+    operator_public_key: bytes
+    addresses: tuple[str, ...]
+    version: str
+    preset: str
+    never_admin: bool
+
+
+class AdoptAccept(Struct, frozen=True):
+    """A person compared the codes. ``signature`` is by the key that was revealed, over the root."""
+
+    root: bytes
+    signature: bytes
+    reply: JoinReply
+
+
+# --- between nodes ---------------------------------------------------------------------------------------------------
+
+
+class HelloRequest(Struct, frozen=True):
+    """First on every link. ``admin`` is whom the caller takes for the administrator in office."""
+
+    name: str
+    version: str
+    addresses: tuple[str, ...]
+    authority: Authority | None
+    admin: str | None
+    now_ns: int
+
+
+class HelloReply(Struct, frozen=True):
+    name: str
+    version: str
+    addresses: tuple[str, ...]
+    authority: Authority | None
+    admin: str | None
+    admin_addresses: tuple[str, ...]
+    now_ns: int
+
+
+class DeviceReport(Struct, frozen=True):
+    """What a server sees of a device: ``problem`` is an error code if it cannot use it."""
+
+    device: str
+    free_bytes: int
+    total_bytes: int
+    used_bytes: int
+    problem: str | None = None
+    detail: str = ""
+
+
+class Heartbeat(Struct, frozen=True):
+    """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet."""
+
+    now_ns: int
+    authority: Authority | None
+    running: tuple[str, ...]
+    holding: tuple[str, ...]
+    devices: tuple[DeviceReport, ...] = ()
+
+
+class HeartbeatReply(Struct, frozen=True):
+    now_ns: int
+    authority: Authority
+
+
+class JournalHead(Struct, frozen=True):
+    incarnation: str
+    seq: int
+    hash: bytes
+
+
+class JournalCursors(Struct, frozen=True):
+    """How far the administrator holds each incarnation of the asking server's journal."""
+
+    cursors: tuple[JournalHead, ...]
+
+
+class JournalRecord(Struct, frozen=True):
+    incarnation: str
+    seq: int
+    at_ns: int
+    kind: str
+    data: bytes
+    hash: bytes
+
+
+class JournalPush(Struct, frozen=True):
+    records: tuple[JournalRecord, ...]
+
+
+class CatalogRead(Struct, frozen=True):
+    """A piece of the catalog segment of a set, from ``offset``."""
+
+    set: str
+    offset: int
+    length: int = 1 << 20
+
+
+class CatalogPiece(Struct, frozen=True):
+    data: bytes
+    size: int
+
+
+class DevicePrepare(Struct, frozen=True):
+    """Makes (or recognises) the vault of a device in a folder of this server. ``recipients`` are the servers that
+    shall have its key, with their encryption keys. ``proofs``: nonces of the others, for a shared folder."""
+
+    name: str
+    path: str
+    vault: str
+    mesh: str
+    chunker_seed: int
+    recipients: dict[str, bytes]
+    create: bool
+
+
+class DevicePrepareReply(Struct, frozen=True):
+    vault: str
+    created: bool
+    free_bytes: int
+    total_bytes: int
+    mount: str
+    warnings: tuple[str, ...] = ()
+
+
+class DeviceProof(Struct, frozen=True):
+    """Step one writes this server's nonce, step two reads all, step three removes its own."""
+
+    path: str
+    step: Literal["write", "read", "remove"]
+    nonce: bytes = b""
+
+
+class DeviceProofReply(Struct, frozen=True):
+    nonces: dict[str, bytes] = {}
+
+
+class PathCheck(Struct, frozen=True):
+    """Whether a server has these paths and allows the action on them."""
+
+    paths: tuple[bytes, ...]
+    action: Literal["read", "write"]
+
+
+class PathCheckReply(Struct, frozen=True):
+    """Warnings in plain words, such as an own device inside of what is backed up."""
+
+    warnings: tuple[str, ...] = ()
+
+
+class WatchAttempts(Struct, frozen=True):
+    """Somebody watches: these attempts report twice a second for the next ``for_s`` seconds."""
+
+    attempts: tuple[str, ...]
+    for_s: float = 15.0
+
+
+class ProgressReport(Struct, frozen=True):
+    progress: tuple[Progress, ...]
+
+
+class BulkReady(Struct, frozen=True):
+    """The other end of an attempt asks whether this server's worker waits for its bulk channel."""
+
+    attempt: str
+
+
+class BulkReadyReply(Struct, frozen=True):
+    ready: bool
+
+
+class SignedCall(Struct, frozen=True):
+    """A person's call. It is signed by the operator's key, so that a server that forwards it cannot change it.
+    ``params`` are packed; the signature covers call, params, request id, operator, mesh and time."""
+
+    call: str
+    params: bytes
+    request_id: str
+    operator: str
+    at_ns: int
+    signature: bytes
+    timeout_s: float = 15.0
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+
+class ServerListRequest(Struct, frozen=True):
+    discovered: bool = False
+    pool: str | None = None
+
+
+class ServerApprove(Struct, frozen=True):
+    name: str
+    code: str
+
+
+class ServerSetState(Struct, frozen=True):
+    name: str
+    state: ServerState
+
+
+class ServerName(Struct, frozen=True):
+    name: str
+
+
+class TokenCreate(Struct, frozen=True):
+    ttl_s: float = 3600.0
+
+
+class PeerAdd(Struct, frozen=True):
+    address: str
+
+
+class PoolEdit(Struct, frozen=True):
+    name: str
+    servers: tuple[str, ...] = ()
+
+
+class PoolName(Struct, frozen=True):
+    name: str
+
+
+class DeviceAdd(Struct, frozen=True):
+    """``on`` maps server names to folders."""
+
+    name: str
+    kind: Literal["disk", "shared"]
+    on: dict[str, str]
+    concurrency: int = 1
+    low_space_bytes: int = 0
+
+
+class DeviceListRequest(Struct, frozen=True):
+    server: str | None = None
+    pool: str | None = None
+
+
+class DeviceSet(Struct, frozen=True):
+    name: str
+    state: DeviceState | None = None
+    concurrency: int | None = None
+    low_space_bytes: int | None = None
+
+
+class DeviceName(Struct, frozen=True):
+    name: str
+
+
+class BackupRequest(Struct, frozen=True):
+    """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``."""
+
+    sources: tuple[tuple[str, bytes], ...]
+    target: str
+    type: BackupType | None = None
+    excludes: tuple[str, ...] = ()
+    one_file_system: bool = False
+    default_excludes: bool = True
+    media_set: str = DEFAULT_MEDIA_SET
+    verify: bool = False
+    priority: Priority = Priority.MEDIUM
+    name: str | None = None
+    schedule: str | None = None
+    zone: str | None = None
+
+
+class RestoreRequest(Struct, frozen=True):
+    """``to`` is (server name, folder); ``None`` = where it came from."""
+
+    set: str
+    paths: tuple[bytes, ...] = ()
+    to: tuple[str, bytes] | None = None
+    strip: bool = False
+    overwrite: Overwrite = Overwrite.OLDER
+    ownership: bool = True
+    priority: Priority = Priority.MEDIUM
+
+
+class VerifyRequest(Struct, frozen=True):
+    set: str
+    priority: Priority = Priority.MEDIUM
+
+
+class JobListRequest(Struct, frozen=True):
+    """Without ``state``: all that is not ended. ``state`` may be ``all``, ``ended``, or a state of runs."""
+
+    state: str | None = None
+    server: str | None = None
+    pool: str | None = None
+    limit: int = 500
+
+
+class JobName(Struct, frozen=True):
+    """A job, run or attempt by its id, a unique prefix of it, or a job's name."""
+
+    name: str
+
+
+class RunFollow(Struct, frozen=True):
+    """Where a run is; answers at once, and tells its servers that somebody watches."""
+
+    run: str
+
+
+class SetListRequest(Struct, frozen=True):
+    server: str | None = None
+    pool: str | None = None
+    source: str | None = None
+    limit: int = 1000
+
+
+class CatalogList(Struct, frozen=True):
+    set: str
+    path: bytes = b""
+    after: bytes | None = None
+    limit: int = 10000
+
+
+class CatalogFind(Struct, frozen=True):
+    glob: bytes
+    server: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    limit: int = 1000
+
+
+class CatalogVersions(Struct, frozen=True):
+    server: str
+    path: bytes
+
+
+class SettingsListRequest(Struct, frozen=True):
+    server: str | None = None
+    pool: str | None = None
+
+
+class SettingSet(Struct, frozen=True):
+    """``value`` as a person writes it; ``None`` returns to what the wider scope says."""
+
+    name: str
+    value: str | None
+    server: str | None = None
+    pool: str | None = None
+
+
+class AlertListRequest(Struct, frozen=True):
+    all: bool = False
+    server: str | None = None
+    pool: str | None = None
+    limit: int = 500
+
+
+class AlertAnswer(Struct, frozen=True):
+    id: str
+    response: str = "ok"
+
+
+class AuditListRequest(Struct, frozen=True):
+    limit: int = 500
+    category: str | None = None
+
+
+Params = dict[str, Any]

@@ -1,0 +1,402 @@
+"""What the calls of people answer: records whose keys are the documented, versioned JSON contract.
+
+Instants are RFC 3339 strings in UTC, names are names and ids are ids as ``docs/calls.md`` says. ``path`` is escaped,
+``path_b64`` exact (base64).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Done(Struct, frozen=True):
+    """The call did what it should; nothing more to say."""
+
+
+class StatusView(Struct, frozen=True):
+    """``admin`` is never a remembered one: ``None`` unless this server is in office or linked to the one that is."""
+
+    mesh: str
+    server: str
+    admin: str | None
+    term: int
+    voters: tuple[str, ...]
+    servers: int
+    running: int
+    alerts: int
+    version: str = ""
+
+
+class ServerView(Struct, frozen=True):
+    name: str
+    id: str
+    state: str
+    connected: bool
+    admin: bool
+    voter: bool
+    pools: tuple[str, ...]
+    address: str
+    version: str
+    silent_since: str | None = None
+    running: int = 0
+    code: str | None = None
+
+
+class ServerList(Struct, frozen=True):
+    servers: tuple[ServerView, ...]
+
+
+class TokenView(Struct, frozen=True):
+    """``link`` is secret until it is used."""
+
+    link: str
+    expires: str
+
+
+class PeerView(Struct, frozen=True):
+    address: str
+    source: str
+
+
+class PeerList(Struct, frozen=True):
+    peers: tuple[PeerView, ...]
+
+
+class PoolView(Struct, frozen=True):
+    name: str
+    servers: tuple[str, ...]
+
+
+class PoolList(Struct, frozen=True):
+    pools: tuple[PoolView, ...]
+
+
+class DeviceView(Struct, frozen=True):
+    """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size."""
+
+    name: str
+    id: str
+    kind: str
+    servers: tuple[str, ...]
+    paths: dict[str, str]
+    state: str
+    free_bytes: int | None
+    used_bytes: int | None
+    sets: int
+    running: int
+    concurrency: int
+    low_space_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+class DeviceList(Struct, frozen=True):
+    devices: tuple[DeviceView, ...]
+
+
+class MediaSetView(Struct, frozen=True):
+    """Durations in seconds; ``None`` = without end."""
+
+    name: str
+    append_s: float | None
+    protection_s: float | None
+    keep_s: float | None
+    factory: bool
+
+
+class MediaSetList(Struct, frozen=True):
+    media_sets: tuple[MediaSetView, ...]
+
+
+class MediumView(Struct, frozen=True):
+    label: str
+    device: str
+    media_set: str
+    server: str
+    state: str
+    opened: str
+    last_write: str
+    bytes: int
+    sets: int
+
+
+class MediumList(Struct, frozen=True):
+    media: tuple[MediumView, ...]
+
+
+class Submitted(Struct, frozen=True):
+    """A job was made; ``run`` is its first run, ``None`` if it only runs by its schedule."""
+
+    job: str
+    run: str | None
+    name: str
+    next_due: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class ExceptionView(Struct, frozen=True):
+    path: str
+    reason: str
+
+
+class SetOutcome(Struct, frozen=True):
+    """What became of one source server in a run."""
+
+    source: str
+    set: str | None
+    state: str
+
+
+class RunResult(Struct, frozen=True):
+    """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
+    ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying."""
+
+    job: str
+    run: str
+    attempt: str | None
+    state: str
+    type: str | None
+    server: str | None
+    device: str | None
+    set: str | None
+    sets: tuple[SetOutcome, ...]
+    files: int
+    bytes: int
+    bytes_read: int
+    bytes_stored: int
+    seconds: float
+    exceptions: tuple[ExceptionView, ...]
+    error: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class JobView(Struct, frozen=True):
+    """A run (or a job that waits for its next due time) as lists show it; ``reason`` tells why it waits."""
+
+    job: str
+    name: str
+    kind: str
+    run: str | None
+    attempt: str | None
+    state: str
+    type: str | None
+    priority: str
+    source: str | None
+    server: str | None
+    device: str | None
+    reason: str | None
+    reason_fields: dict[str, Any]
+    reason_text: str | None
+    percent: float | None
+    files: int
+    bytes: int
+    bytes_read: int
+    bytes_stored: int
+    rate: float
+    path: str | None
+    due: str | None
+    started: str | None
+    ended: str | None
+    schedule: str | None = None
+    zone: str | None = None
+
+
+class JobList(Struct, frozen=True):
+    jobs: tuple[JobView, ...]
+
+
+class AttemptView(Struct, frozen=True):
+    attempt: str
+    number: int
+    state: str
+    type: str | None
+    source: str
+    server: str
+    device: str
+    delegated: str
+    started: str | None
+    ended: str | None
+    seconds: float | None
+    files: int
+    bytes: int
+    bytes_read: int
+    bytes_stored: int
+    set: str | None
+    error: dict[str, Any] | None
+    redundant: bool = False
+
+
+class RunView(Struct, frozen=True):
+    run: str
+    state: str
+    due: str
+    closed: str | None
+    sets: tuple[SetOutcome, ...]
+    attempts: tuple[AttemptView, ...]
+
+
+class JobDetail(Struct, frozen=True):
+    job: str
+    name: str
+    kind: str
+    state: str
+    priority: str
+    created: str
+    created_by: str
+    schedule: str | None
+    zone: str | None
+    next_due: str | None
+    spec: dict[str, Any]
+    runs: tuple[RunView, ...]
+
+
+class RunProgress(Struct, frozen=True):
+    """How far a run is; ``result`` is filled once it is closed and its facts, set and catalog have arrived."""
+
+    run: str
+    state: str
+    parts: tuple[JobView, ...]
+    result: RunResult | None = None
+
+
+class LogLineView(Struct, frozen=True):
+    at: str
+    level: str
+    text: str
+
+
+class AttemptLog(Struct, frozen=True):
+    attempt: str
+    lines: tuple[LogLineView, ...]
+
+
+class JobLogView(Struct, frozen=True):
+    attempts: tuple[AttemptLog, ...]
+
+
+class SetView(Struct, frozen=True):
+    id: str
+    source: str
+    server: str
+    device: str
+    medium: str
+    media_set: str
+    type: str
+    job: str
+    run: str
+    attempt: str
+    started: str
+    ended: str
+    files: int
+    bytes: int
+    bytes_stored: int
+    exceptions: int
+    paths: tuple[str, ...]
+    expires: str | None
+    protected_until: str | None
+    locked: bool
+    redundant: bool = False
+    catalog: bool = True
+
+
+class SetList(Struct, frozen=True):
+    sets: tuple[SetView, ...]
+
+
+class EntryView(Struct, frozen=True):
+    path: str
+    path_b64: str
+    type: str
+    size: int
+    mtime: str
+    mtime_ns: str
+    mode: str
+
+
+class EntryList(Struct, frozen=True):
+    entries: tuple[EntryView, ...]
+    more: bool = False
+
+
+class MatchView(Struct, frozen=True):
+    server: str
+    path: str
+    path_b64: str
+    set: str
+    size: int
+    mtime: str
+    mtime_ns: str
+    type: str
+
+
+class MatchList(Struct, frozen=True):
+    matches: tuple[MatchView, ...]
+    more: bool = False
+
+
+class VersionView(Struct, frozen=True):
+    """One version of a path: the sets from ``first_set`` to ``last_set`` hold it unchanged."""
+
+    path: str
+    type: str
+    size: int
+    mtime: str
+    mtime_ns: str
+    mode: str
+    first_set: str
+    last_set: str
+    sets: int
+    first_seen: str
+    last_seen: str
+
+
+class VersionList(Struct, frozen=True):
+    versions: tuple[VersionView, ...]
+
+
+class SettingView(Struct, frozen=True):
+    """``origin`` is where the value comes from: ``default``, ``mesh``, ``pool:NAME`` or ``server:NAME``."""
+
+    name: str
+    value: float
+    origin: str
+    default: float
+    text: str
+
+
+class SettingList(Struct, frozen=True):
+    settings: tuple[SettingView, ...]
+
+
+class AlertView(Struct, frozen=True):
+    id: str
+    alert: str
+    category: str
+    server: str
+    object: str
+    text: str
+    raised: str
+    answered: str | None
+    answered_by: str | None
+    response: str | None
+    cleared: str | None
+
+
+class AlertList(Struct, frozen=True):
+    alerts: tuple[AlertView, ...]
+
+
+class AuditView(Struct, frozen=True):
+    at: str
+    who: str
+    what: str
+    category: str
+    outcome: str
+    server: str
+    source: str
+    fields: dict[str, Any]
+
+
+class AuditList(Struct, frozen=True):
+    entries: tuple[AuditView, ...]
