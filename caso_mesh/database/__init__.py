@@ -3,3 +3,8 @@ form for simulation. Only this room opens connections.
 
 It must not know what is stored.
 """
+
+from caso_mesh.database.database import Database
+from caso_mesh.database.migration import Migration
+
+__all__ = ["Database", "Migration"]
