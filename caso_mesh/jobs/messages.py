@@ -1,0 +1,79 @@
+"""What a worker and its daemon say to each other, in msgpack over the worker's socket pair."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.facts import LogLine
+from caso_mesh.model.jobs import Counts, Failure, Progress
+from caso_mesh.model.states import AttemptState, BackupType
+from caso_mesh.model.storage import BackupSet
+
+
+class Began(Struct, frozen=True, tag="began", tag_field="say"):
+    """Work begins. ``type`` is what really runs: an incremental without a parent is a full."""
+
+    type: BackupType | None = None
+
+
+class Progressed(Struct, frozen=True, tag="progressed", tag_field="say"):
+    progress: Progress
+
+
+class Logged(Struct, frozen=True, tag="logged", tag_field="say"):
+    lines: tuple[LogLine, ...]
+
+
+class Excepted(Struct, frozen=True, tag="excepted", tag_field="say"):
+    exceptions: tuple[SourceException, ...]
+
+
+class Verifying(Struct, frozen=True, tag="verifying", tag_field="say"):
+    """The set is published; what it promises is read back now."""
+
+
+class MayPublish(Struct, frozen=True, tag="may-publish", tag_field="say"):
+    """Everything is durable but the set itself. The daemon journals it and answers ``Publish``."""
+
+    set: str
+
+
+class Published(Struct, frozen=True, tag="published", tag_field="say"):
+    """The set is in the vault; its catalog detail lies in the task's ``segment_path``."""
+
+    set: BackupSet
+    segment_digest: bytes
+    segment_size: int
+
+
+class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
+    """The last message of a worker, always."""
+
+    state: AttemptState
+    counts: Counts
+    seconds: float
+    set: str | None = None
+    type: BackupType | None = None
+    failure: Failure | None = None
+
+
+FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | Ended
+
+
+class Publish(Struct, frozen=True, tag="publish", tag_field="say"):
+    """``publishing`` is in the journal: go."""
+
+
+class Cancel(Struct, frozen=True, tag="cancel", tag_field="say"):
+    """End soon, without a set."""
+
+
+class Watch(Struct, frozen=True, tag="watch", tag_field="say"):
+    """Report progress each ``interval_s`` for the next ``for_s`` seconds."""
+
+    interval_s: float
+    for_s: float
+
+
+ToWorker = Publish | Cancel | Watch

@@ -1,0 +1,39 @@
+"""The port through which a server starts the worker of an attempt."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from caso_mesh.jobs.messages import FromWorker, ToWorker
+from caso_mesh.jobs.task import Task
+
+
+class Worker(Protocol):
+    """One running worker."""
+
+    attempt: str
+
+    def messages(self) -> AsyncIterator[FromWorker]:
+        """All it says, in order; the last is exactly one ``Ended``, also when it died (``worker-died``)."""
+        ...
+
+    async def send(self, message: ToWorker) -> None:
+        """Tells it something. After its end this has no effect."""
+        ...
+
+    async def kill(self) -> None:
+        """Ends it at once and waits until it is gone. It publishes nothing after that."""
+        ...
+
+    @property
+    def bulk_channel(self) -> socket.socket | None:
+        """Where accepted bulk connections of this attempt are handed to (``wire.demux``)."""
+        ...
+
+
+class Runner(Protocol):
+    """Starts workers."""
+
+    async def start(self, task: Task) -> Worker: ...

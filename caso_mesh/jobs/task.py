@@ -1,0 +1,75 @@
+"""What a worker is told: everything it needs to run one end of one attempt, and nothing else.
+
+A task holds secrets (content keys); it travels only over the worker's own socket pair.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.model.orders import AttemptOrder
+
+
+class DeviceAccess(Struct, frozen=True):
+    """A vault that this worker reads or writes. ``content_keys`` are key ids and 32-byte keys; new packs use
+    ``write_key``. ``writer`` is this server's registration in the vault, ``label`` and ``media_set`` the medium."""
+
+    device: str
+    name: str
+    path: str
+    vault: str
+    mesh: str
+    content_keys: dict[str, bytes]
+    write_key: str
+    cache_folder: str
+    writer: str
+
+
+class FarEnd(Struct, frozen=True):
+    """The other server of this attempt: who it must be, and where it may be reached."""
+
+    node: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+class TlsFiles(Struct, frozen=True):
+    """What a worker needs to speak mutual TLS as this server. ``anchors`` are DER certificates."""
+
+    chain_path: str
+    key_path: str
+    anchors: tuple[bytes, ...]
+
+
+class Task(Struct, frozen=True):
+    """One end of one attempt.
+
+    ``order.end``: ``device`` (the vault is here, the files elsewhere), ``source`` (the files are here, the vault
+    elsewhere) or ``both``. ``public_keys`` are the roster's nodes (id -> SubjectPublicKeyInfo), to check signatures.
+    ``identity_folder`` holds this server's keys, to sign. ``own_paths`` are never backed up. ``session`` and ``set``
+    are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
+    ticket. ``join_s`` is how long both ends try to meet, at first and after a loss.
+    """
+
+    order: AttemptOrder
+    server: str
+    server_name: str
+    source_name: str
+    id_key: bytes
+    chunker_seed: int
+    identity_folder: str
+    public_keys: dict[str, bytes]
+    session: str
+    set: str
+    medium: str = ""
+    media_set: str = ""
+    device: DeviceAccess | None = None
+    far: FarEnd | None = None
+    tls: TlsFiles | None = None
+    issuer_key: bytes = b""
+    own_paths: tuple[bytes, ...] = ()
+    segment_path: str = ""
+    threads: int = 2
+    join_s: float = 60.0
+    rejoin_s: float = 900.0
+    status_interval_s: float = 10.0
