@@ -604,6 +604,18 @@ class CatalogNotHere(CasoError):
     retryable = True
 
 
+class CatalogBaseMissing(CasoError):
+    """The catalog of set {set} only says what changed since set {base}, which is not here.
+
+    It is asked for as a full listing instead.
+    """
+
+    code = "catalog-base-missing"
+    category = "unavailable"
+    exit_status = UNAVAILABLE
+    retryable = True
+
+
 class Conflict(CasoError):
     """{detail}."""
 
