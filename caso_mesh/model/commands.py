@@ -63,9 +63,20 @@ class SetLiveness(Struct, frozen=True, tag="set-liveness", tag_field="do"):
 
 
 class RemoveServer(Struct, frozen=True, tag="remove-server", tag_field="do"):
-    """The server's row leaves the roster; its id is refused from now on."""
+    """The server's row leaves the roster; its id is refused from now on. ``admin`` is the server in office, which
+    cannot be removed."""
 
     server: str
+    admin: str = ""
+
+
+class SetVoter(Struct, frozen=True, tag="set-voter", tag_field="do"):
+    """A server has become a voter, or is none any more. ``certificate`` (DER) is its issuing certificate, listed as a
+    trust anchor for as long as it votes."""
+
+    server: str
+    voter: bool
+    certificate: bytes | None = None
 
 
 class CreatePool(Struct, frozen=True, tag="create-pool", tag_field="do"):
@@ -145,7 +156,11 @@ class Delegate(Struct, frozen=True, tag="delegate", tag_field="do"):
 
 class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
     """An attempt ended, or (``recovered``) is given up by the administrator. Closing a closed one has no effect, save
-    that a late success is remembered as redundant."""
+    that a late success closes its part if that is still open, and else is remembered as redundant.
+
+    ``retry_not_before_ns`` holds back the attempt after a second recovery. ``taken_back``: a recovered attempt that
+    had not started; it does not count as a recovery.
+    """
 
     attempt: str
     state: AttemptState
@@ -153,10 +168,12 @@ class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
     set: str | None = None
     failure: Failure | None = None
     retry_not_before_ns: int = 0
+    taken_back: bool = False
 
 
 class CloseRun(Struct, frozen=True, tag="close-run", tag_field="do"):
-    """The administrator closes a run that will not get further: ``missed``, ``canceled``, ``timed-out``."""
+    """The administrator closes a run that will not get further: ``missed`` closes the parts that never started,
+    ``canceled`` and ``timed-out`` close all that wait and ask active attempts for their end."""
 
     run: str
     state: RunState
@@ -198,6 +215,7 @@ Command = (
     | SetServerAddresses
     | SetLiveness
     | RemoveServer
+    | SetVoter
     | CreatePool
     | SetPool
     | DeletePool

@@ -78,9 +78,11 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
 
 
 class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):
-    """Read back and check every byte that ``set`` promises."""
+    """Read back and check every byte that ``set`` promises. ``source`` is the node id of the server whose set it is
+    (empty if it is not known any more)."""
 
     set: str
+    source: str = ""
 
 
 JobSpec = BackupSpec | RestoreSpec | VerifySpec
@@ -140,7 +142,11 @@ class Part(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """One run of a job, as the control state keeps it until and after it is closed."""
+    """One run of a job, as the control state keeps it until and after it is closed.
+
+    ``held``: nothing of it is delegated. ``stranded``: it is held because it was recovered too often, and is released
+    by itself when a server of its target returns; a run that a person holds is not.
+    """
 
     id: str
     job: str
@@ -153,6 +159,7 @@ class Run(Struct, frozen=True):
     parts: tuple[Part, ...]
     state: RunState = RunState.READY
     held: bool = False
+    stranded: bool = False
     closed_at_ns: int | None = None
 
 

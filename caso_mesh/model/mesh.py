@@ -85,7 +85,10 @@ class Server(Struct, frozen=True):
 
 
 class Operator(Struct, frozen=True):
-    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers."""
+    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers.
+
+    ``home`` is the node id of the server in whose state folder the key lies: with that server it is revoked.
+    """
 
     name: str
     id: str
@@ -93,6 +96,7 @@ class Operator(Struct, frozen=True):
     role: Role
     created_at_ns: int
     server_roles: tuple[tuple[str, Role], ...] = ()
+    home: str | None = None
 
 
 class JoinToken(Struct, frozen=True):

@@ -152,6 +152,7 @@ class WaitReason(StrEnum):
     NO_SERVER_LEFT = "no-server-left"
     ADMIN_IN_GRACE = "admin-in-grace"
     RETRY_LATER = "retry-later"
+    BLOCKED_BY_RUN = "blocked-by-run"
 
 
 #: What a person reads, and what would end the wait.
@@ -178,6 +179,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NO_SERVER_LEFT: "no other server of the target is left; runs when one returns",
     WaitReason.ADMIN_IN_GRACE: "the administrator has just taken office and waits for the servers to report",
     WaitReason.RETRY_LATER: "tried again at {at}",
+    WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}, a run of the same job",
 }
 
 
