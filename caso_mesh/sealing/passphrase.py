@@ -23,8 +23,8 @@ _SALT_SIZE = 16
 
 
 class Cost(Struct, frozen=True):
-    """What one try of a passphrase costs. The default is the second recommendation of RFC 9106, section 4, with one
-    lane more careful on memory: 128 MiB, about a third of a second."""
+    """What one try of a passphrase costs. The default is the second recommendation of RFC 9106, section 4, with twice
+    its memory: 128 MiB, about a third of a second."""
 
     memory_kib: int = 128 * 1024
     iterations: int = 3
