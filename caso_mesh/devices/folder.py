@@ -24,6 +24,8 @@ from caso_mesh.model.errors import CasoError, DeviceFull, DeviceVanished, Misuse
 TEMPORARY = ".caso-mesh-tmp"
 #: Free space is asked for anew after this many bytes at the latest.
 SPACE_CHECK_BYTES = 64 * 1024 * 1024
+#: What a file takes beyond its bytes, by a wide estimate, and the unit its bytes are rounded up to.
+_BLOCK = 4096
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_MODE, _FILE_MODE = 0o770, 0o660  # a shared folder may be written by several accounts of one group
 
@@ -328,7 +330,8 @@ class FolderBackend:
         return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
     def _take_space(self, name: str, size: int) -> None:
-        """Raises ``DeviceFull`` if ``size`` more bytes would eat the reserve."""
+        """Raises ``DeviceFull`` if an object of ``size`` bytes would eat the reserve."""
+        size = -(-size // _BLOCK) * _BLOCK + _BLOCK
         with self._lock:
             if may_use_reserve(name):
                 self._credit = max(0, self._credit - size)
