@@ -1,0 +1,155 @@
+"""Gives a restored object its metadata, in the one order in which nothing undoes what came before:
+
+owner (clears set-id bits and capabilities), mode, xattrs with ACLs and capabilities, times, flags.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from caso_mesh.model.entries import Entry, EntryType, SourceException
+from caso_mesh.sources import linux, reasons
+
+#: Attributes that an object here has by inheritance or from before and the set does not know: they go. Others, as
+#: labels of a security module, are the machine's own.
+_OURS = ("user.", "system.posix_acl_")
+
+
+class Applier:
+    """Applies metadata; what cannot be set is told to ``on_exception`` and the rest still is."""
+
+    def __init__(self, *, ownership: bool, on_exception: Callable[[SourceException], None]) -> None:
+        self._ownership = ownership
+        self._on_exception = on_exception
+
+    def file(self, entry: Entry, fd: int) -> None:
+        """A regular file by its open descriptor; immutable and append-only come later, see ``late_flags``."""
+        self._all(entry, fd, fd, follow=True)
+
+    def by_name(self, entry: Entry, parent: int, name: bytes) -> None:
+        """A link, pipe, socket or device node by a handle that is not for reading."""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            if entry.type is EntryType.SYMLINK:
+                self._all(entry, fd, b"/proc/self/fd/%d/%b" % (parent, name), follow=False)
+            else:
+                self._all(entry, fd, b"/proc/self/fd/%d" % fd, follow=True)
+        finally:
+            os.close(fd)
+
+    def folder(self, entry: Entry, handle: int) -> None:
+        """A folder by its ``O_PATH`` handle, flags included."""
+        target = b"/proc/self/fd/%d" % handle
+        reader = -1
+        if entry.flags:
+            reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
+        try:
+            self._all(entry, handle, target, follow=True)
+            if reader >= 0:
+                self._flags(entry, reader, linux.FLAGS_MASK)
+        finally:
+            if reader >= 0:
+                os.close(reader)
+
+    def early_flags(self, entry: Entry, fd: int) -> None:
+        """Flags that only an empty file takes, or that steer how it is written."""
+        try:
+            linux.set_flags(fd, entry.flags, linux.FLAGS_MASK & ~linux.FLAGS_LAST)
+        except OSError as error:
+            # A file system without flags loses nothing where there are none to set.
+            if entry.flags & ~linux.FLAGS_LAST or error.errno not in linux.NOT_SUPPORTED:
+                self._lost(entry, "flags-not-restored", error)
+
+    def early_folder_flags(self, entry: Entry, handle: int) -> None:
+        """As ``early_flags``, for a new folder: what is made in it inherits some of them."""
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
+        try:
+            self._quietly_early(entry, fd)
+        finally:
+            os.close(fd)
+
+    def late_flags(self, entry: Entry, fd: int) -> None:
+        """Immutable and append-only."""
+        self._flags(entry, fd, linux.FLAGS_LAST)
+
+    def _quietly_early(self, entry: Entry, fd: int) -> None:
+        try:
+            linux.set_flags(fd, entry.flags, linux.FLAGS_MASK & ~linux.FLAGS_LAST)
+        except OSError:
+            pass  # the folder gets all its flags again in the end, and that is reported
+
+    def _flags(self, entry: Entry, fd: int, mask: int) -> None:
+        try:
+            linux.set_flags(fd, entry.flags, mask)
+        except OSError as error:
+            self._lost(entry, "flags-not-restored", error)
+
+    def _all(self, entry: Entry, fd: int, target: int | bytes, *, follow: bool) -> None:
+        status = os.fstat(fd)
+        mode = entry.mode
+        if self._ownership and (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+            self._owner(entry, target, follow=follow)
+            status = os.fstat(fd)
+        if status.st_uid != entry.uid:
+            mode &= ~stat.S_ISUID
+        if status.st_gid != entry.gid and entry.type is not EntryType.DIRECTORY:
+            mode &= ~stat.S_ISGID
+        self._stale_xattrs(entry, target, follow=follow)
+        if entry.type is not EntryType.SYMLINK:
+            try:
+                os.chmod(target, mode)
+            except OSError as error:
+                self._lost(entry, "mode-not-restored", error)
+        for name, value in entry.xattrs:
+            try:
+                os.setxattr(target, name, value, follow_symlinks=follow)
+            except OSError as error:
+                self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
+        self._times(entry, target, follow=follow)
+
+    def _owner(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+        try:
+            os.chown(target, entry.uid, entry.gid, follow_symlinks=follow)
+            return
+        except OSError as error:
+            lost = error
+        try:
+            os.chown(target, -1, entry.gid, follow_symlinks=follow)  # a member may give it to the group
+        except OSError:
+            pass  # the first error says it all
+        self._lost(entry, "owner-not-restored", lost, f"{entry.uid}:{entry.gid}")
+
+    def _stale_xattrs(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+        try:
+            names = os.listxattr(target, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in linux.NOT_SUPPORTED:
+                self._lost(entry, "xattr-not-restored", error)
+            return
+        if not names:
+            return
+        wanted = {os.fsdecode(name) for name, _ in entry.xattrs}
+        for name in names:
+            if name not in wanted and name.startswith(_OURS):
+                try:
+                    os.removexattr(target, name, follow_symlinks=follow)
+                except OSError as error:
+                    if error.errno != errno.ENODATA:
+                        self._lost(entry, "xattr-not-restored", error, name)
+
+    def _times(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+        seconds, nanoseconds = entry.modified
+        modified = seconds * 1_000_000_000 + nanoseconds
+        accessed = modified if entry.accessed is None else entry.accessed[0] * 1_000_000_000 + entry.accessed[1]
+        try:
+            os.utime(target, ns=(accessed, modified), follow_symlinks=follow)
+        except (OSError, OverflowError) as error:
+            detail = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+            self._lost(entry, "times-not-restored", detail)
+
+    def _lost(self, entry: Entry, reason: str, error: OSError, detail: str = "") -> None:
+        words = reasons.text(error)
+        self._on_exception(SourceException(entry.path, reason, f"{detail}: {words}" if detail else words))
