@@ -1,0 +1,122 @@
+"""Commands about pools, devices and settings."""
+
+from __future__ import annotations
+
+import msgspec
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Context, Effect, Put
+from caso_mesh.model.commands import AddDevice, CreatePool, DeletePool, RemoveDevice, SetDevice, SetPool, SetSetting
+from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, UnknownSetting, UsageError
+from caso_mesh.model.ids import check_name
+from caso_mesh.model.jobs import BackupSpec, TargetKind
+from caso_mesh.model.mesh import Pool
+from caso_mesh.model.settings import BY_NAME, check_setting
+from caso_mesh.model.storage import Device, DeviceKind
+
+
+def create_pool(state: ControlState, command: CreatePool, context: Context) -> Effect:
+    pool = _checked_pool(state, command.pool)
+    if pool.name in state.pools:
+        raise AlreadyExists(kind="pool", name=pool.name)
+    return Effect({"pool": pool.name}, (Put("pools", pool.name, pool),))
+
+
+def set_pool(state: ControlState, command: SetPool, context: Context) -> Effect:
+    state.pool_named(command.pool.name)
+    pool = _checked_pool(state, command.pool)
+    return Effect({"pool": pool.name}, (Put("pools", pool.name, pool),))
+
+
+def delete_pool(state: ControlState, command: DeletePool, context: Context) -> Effect:
+    """``InUse`` while a recurring job or an open run is targeted at it. Its settings go with it."""
+    pool = state.pool_named(command.name)
+    users = [job.name for job in state.job_list() if job.schedule is not None and _targets_pool(job.spec, pool.name)]
+    users += [run.id for run in state.open_runs() if _targets_pool(run.spec, pool.name)]
+    if users:
+        raise InUse(kind="pool", name=pool.name, by=users)
+    return Effect(None, (Put("pools", pool.name, None), Put("pool_settings", pool.name, None)))
+
+
+def add_device(state: ControlState, command: AddDevice, context: Context) -> Effect:
+    """``AlreadyExists`` for a name, a vault or a place that another device has."""
+    device = command.device
+    check_name(device.name, "device")
+    _check_device(device)
+    if not device.paths or (device.kind is DeviceKind.DISK and len(device.paths) > 1):
+        raise UsageError(detail="A disk is on one server, a shared device on one or more")
+    if len({path.server for path in device.paths}) < len(device.paths):
+        raise UsageError(detail="A shared device has one path on each server")
+    for path in device.paths:
+        state.server(path.server)
+    for other in state.device_list():
+        if other.name == device.name or other.id == device.id:
+            raise AlreadyExists(kind="device", name=device.name)
+        places = {(path.server, path.path) for path in other.paths}
+        if other.vault == device.vault or any((path.server, path.path) in places for path in device.paths):
+            raise AlreadyExists(kind="device", name=other.name)
+    return Effect({"device": device.id}, (Put("devices", device.id, device),))
+
+
+def set_device(state: ControlState, command: SetDevice, context: Context) -> Effect:
+    device = state.device(command.device)
+    changed = msgspec.structs.replace(
+        device,
+        state=device.state if command.state is None else command.state,
+        concurrency=device.concurrency if command.concurrency is None else command.concurrency,
+        low_space_bytes=device.low_space_bytes if command.low_space_bytes is None else command.low_space_bytes,
+    )
+    _check_device(changed)
+    return Effect(None, () if changed == device else (Put("devices", device.id, changed),))
+
+
+def remove_device(state: ControlState, command: RemoveDevice, context: Context) -> Effect:
+    """``InUse`` while attempts are active on it. That no live set is on it is for the administrator to check."""
+    device = state.device(command.device)
+    active = [attempt.id for attempt in state.active_attempts() if attempt.device == device.id]
+    if active:
+        raise InUse(kind="device", name=device.name, by=active)
+    return Effect(None, (Put("devices", device.id, None),))
+
+
+def set_setting(state: ControlState, command: SetSetting, context: Context) -> Effect:
+    if command.server is not None and command.pool is not None:
+        raise UsageError(detail="A setting is for the mesh, for one server or for one pool")
+    if command.server is not None:
+        server = state.server(command.server)
+        own = _with_setting(server.settings, command)
+        return Effect(None, (Put("servers", server.id, msgspec.structs.replace(server, settings=own)),))
+    if command.pool is not None:
+        pool = state.pool_named(command.pool)
+        values = _with_setting(state.pool_settings.get(pool.name, {}), command)
+        return Effect(None, (Put("pool_settings", pool.name, values or None),))
+    _with_setting(state.mesh_settings, command)
+    return Effect(None, (Put("mesh_settings", command.name, command.value),))
+
+
+def _with_setting(old: dict[str, float], command: SetSetting) -> dict[str, float]:
+    values = {name: value for name, value in old.items() if name != command.name}
+    if command.value is None:
+        if command.name not in BY_NAME:
+            raise UnknownSetting(name=command.name)
+    else:
+        values[command.name] = check_setting(command.name, command.value)
+    return values
+
+
+def _checked_pool(state: ControlState, pool: Pool) -> Pool:
+    check_name(pool.name, "pool")
+    for server in pool.servers:
+        state.server(server)
+    return msgspec.structs.replace(pool, servers=tuple(dict.fromkeys(pool.servers)))
+
+
+def _check_device(device: Device) -> None:
+    if not 1 <= device.concurrency <= 256:
+        raise InvalidValue(value=device.concurrency, what="concurrency", expected="It lies between 1 and 256")
+    if device.low_space_bytes < 0:
+        raise InvalidValue(value=device.low_space_bytes, what="low space", expected="It is not negative")
+
+
+def _targets_pool(spec: object, pool: str) -> bool:
+    return isinstance(spec, BackupSpec) and spec.target.kind is TargetKind.POOL and spec.target.name == pool

@@ -1,0 +1,195 @@
+"""Commands about who belongs to the mesh: founding, join tokens, servers, voters, liveness."""
+
+from __future__ import annotations
+
+import msgspec
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Context, Effect, Put
+from caso_mesh.model.commands import (
+    AdmitServer,
+    CreateToken,
+    FoundMesh,
+    RemoveServer,
+    SetLiveness,
+    SetServerAddresses,
+    SetServerState,
+    SetVoter,
+)
+from caso_mesh.model.errors import (
+    AlreadyExists,
+    Conflict,
+    InUse,
+    InvalidValue,
+    JoinLinkExpired,
+    JoinLinkInvalid,
+    JoinLinkUsed,
+    NotOnRoster,
+)
+from caso_mesh.model.ids import check_name
+from caso_mesh.model.jobs import Failure
+from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server
+from caso_mesh.model.states import Liveness, RunState, ServerState
+from caso_mesh.planning import lifecycle
+
+#: States that a person may set.
+_SETTABLE = (ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED)
+
+
+def found_mesh(state: ControlState, command: FoundMesh, context: Context) -> Effect:
+    """Repeated for the same mesh it has no effect. ``Conflict`` for another one."""
+    if state.mesh is not None:
+        if state.mesh.id != command.mesh.id:
+            raise Conflict(detail=f"This server already belongs to the mesh {state.mesh.name}")
+        return Effect({"mesh": state.mesh.id})
+    check_name(command.server.name, "server")
+    for media_set in command.media_sets:
+        check_name(media_set.name, "media-set")
+    return Effect(
+        {"mesh": command.mesh.id},
+        (
+            Put("mesh", "", command.mesh),
+            Put("anchors", "", command.anchors),
+            Put("servers", command.server.id, command.server),
+            *(Put("operators", operator.id, _at_home(operator, command.server)) for operator in command.operators),
+            *(Put("media_sets", media_set.name, media_set) for media_set in command.media_sets),
+        ),
+    )
+
+
+def create_token(state: ControlState, command: CreateToken, context: Context) -> Effect:
+    known = state.tokens.get(command.digest)
+    if known is not None:
+        if known.expires_at_ns != command.expires_at_ns:
+            raise Conflict(detail="The join token exists with another expiry")
+        return Effect()
+    if len(command.digest) != 32:
+        raise InvalidValue(value=command.digest.hex(), what="digest of a join token", expected="It has 32 bytes")
+    token = JoinToken(command.digest, command.expires_at_ns, created_by=context.who)
+    return Effect(None, (Put("tokens", token.digest, token),))
+
+
+def admit_server(state: ControlState, command: AdmitServer, context: Context) -> Effect:
+    """The same key again gets the same answer. ``NotOnRoster`` for a removed id, ``JoinLinkInvalid``,
+    ``JoinLinkUsed``, ``JoinLinkExpired``, ``AlreadyExists`` for a name in use."""
+    server, operator = command.server, command.operator
+    if server.id in state.removed:
+        raise NotOnRoster(peer=server.name)
+    changes: list[Put] = []
+    token = None
+    if command.token is not None:
+        token = state.tokens.get(command.token)
+        if token is None:
+            raise JoinLinkInvalid(detail="it is not known here")
+        if token.used_by not in {None, server.id}:
+            raise JoinLinkUsed
+    known = state.servers.get(server.id)
+    if known is not None:
+        if known.name != server.name or known.public_key != server.public_key:
+            raise AlreadyExists(kind="server", name=known.name)
+        return Effect({"server": known.id})
+    if token is not None:
+        if context.at_ns > token.expires_at_ns:
+            raise JoinLinkExpired
+        changes.append(Put("tokens", token.digest, msgspec.structs.replace(token, used_by=server.id)))
+    check_name(server.name, "server")
+    if any(other.name == server.name for other in state.servers.values()):
+        raise AlreadyExists(kind="server", name=server.name)
+    changes.append(Put("servers", server.id, server))
+    if operator is not None:
+        if operator.id in state.removed:
+            raise NotOnRoster(peer=operator.name)
+        clash = (other for other in state.operators.values() if operator.name == other.name or operator.id == other.id)
+        if any(clash):
+            raise AlreadyExists(kind="operator", name=operator.name)
+        changes.append(Put("operators", operator.id, _at_home(operator, server)))
+    return Effect({"server": server.id}, tuple(changes))
+
+
+def set_server_state(state: ControlState, command: SetServerState, context: Context) -> Effect:
+    server = state.server(command.server)
+    if command.state not in _SETTABLE:
+        raise InvalidValue(value=command.state, what="state", expected="Use enabled, paused or disabled")
+    return _change(server, msgspec.structs.replace(server, set_state=command.state))
+
+
+def set_server_addresses(state: ControlState, command: SetServerAddresses, context: Context) -> Effect:
+    server = state.server(command.server)
+    return _change(server, msgspec.structs.replace(server, addresses=command.addresses, version=command.version))
+
+
+def set_liveness(state: ControlState, command: SetLiveness, context: Context) -> Effect:
+    """A server that returns releases the runs that were stranded and may run on it."""
+    server = state.server(command.server)
+    alive = command.liveness is Liveness.ALIVE
+    found = msgspec.structs.replace(
+        server,
+        liveness=command.liveness,
+        silent_since_ns=None if alive else command.silent_since_ns,
+        ever_linked=server.ever_linked or alive,
+    )
+    effect = _change(server, found)
+    if not alive or server.liveness is Liveness.ALIVE:
+        return effect
+    released = (
+        Put("runs", run.id, lifecycle.hold(run, False))
+        for run in state.open_runs()
+        if run.stranded and server.id in state.servers_of_run(run)
+    )
+    return Effect(effect.result, (*effect.changes, *released))
+
+
+def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effect:
+    """Lists a voter's issuing certificate, or drops it when the server stops being one."""
+    server = state.server(command.server)
+    anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
+    if command.voter:
+        mine = tuple(anchor for anchor in state.anchors if anchor.voter == server.id)
+        anchors += mine if command.certificate is None else (Anchor(command.certificate, server.id),)
+    effect = _change(server, msgspec.structs.replace(server, voter=command.voter))
+    if anchors == state.anchors:
+        return effect
+    return Effect(None, (*effect.changes, Put("anchors", "", anchors)))
+
+
+def remove_server(state: ControlState, command: RemoveServer, context: Context) -> Effect:
+    """The row leaves the roster with the operators whose keys lie there, all pools and the paths of devices; parts of
+    runs that wait for its files fail. ``InUse`` for the server in office, and while attempts are active on it.
+    Repeated it has no effect."""
+    if command.server in state.removed:
+        return Effect({"server": command.server})
+    server = state.server(command.server)
+    if server.id == command.admin:
+        raise InUse(kind="server", name=server.name, by=["the administrator in office"])
+    active = [attempt.id for attempt in state.active_attempts() if server.id in {attempt.server, attempt.source}]
+    if active:
+        raise InUse(kind="server", name=server.name, by=active)
+    changes = [Put("servers", server.id, None), Put("removed", server.id, server.name)]
+    for operator in state.operator_list():
+        if operator.home == server.id:
+            changes += [Put("operators", operator.id, None), Put("removed", operator.id, operator.name)]
+        elif any(place == server.id for place, _ in operator.server_roles):
+            roles = tuple((place, role) for place, role in operator.server_roles if place != server.id)
+            changes.append(Put("operators", operator.id, msgspec.structs.replace(operator, server_roles=roles)))
+    for pool in state.pools_of(server.id):
+        members = tuple(member for member in pool.servers if member != server.id)
+        changes.append(Put("pools", pool.name, msgspec.structs.replace(pool, servers=members)))
+    for device in state.devices_of(server.id):
+        paths = tuple(path for path in device.paths if path.server != server.id)
+        changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
+    anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
+    if anchors != state.anchors:
+        changes.append(Put("anchors", "", anchors))
+    gone = Failure("not-found", {"kind": "server", "name": server.name})
+    for run in state.open_runs():
+        if any(part.source == server.id and part.state is RunState.READY for part in run.parts):
+            changes.append(Put("runs", run.id, lifecycle.fail_part(run, server.id, context.at_ns, gone)))
+    return Effect({"server": server.id}, tuple(changes))
+
+
+def _at_home(operator: Operator, server: Server) -> Operator:
+    return operator if operator.home is not None else msgspec.structs.replace(operator, home=server.id)
+
+
+def _change(old: Server, new: Server) -> Effect:
+    return Effect() if new == old else Effect(None, (Put("servers", new.id, new),))

@@ -1,0 +1,121 @@
+"""How a committed command changes the control state, on every voter alike.
+
+A command is worked out first (``Effect``: its result and the rows it changes) and written only if it is valid: one that
+fails changes nothing. A request id that was seen gets the same outcome, without a second effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from caso_mesh.control import groups, membership, work
+from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Context, Effect, Outcome, Request
+from caso_mesh.model import commands
+from caso_mesh.model.commands import Command, CreateJob, Envelope, FoundMesh
+from caso_mesh.model.errors import CasoError, Misuse, WrongState
+from caso_mesh.model.orders import Authority
+from caso_mesh.model.states import ATTEMPT_ACTIVE
+from caso_mesh.planning import lifecycle, schedule
+
+_HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
+    commands.FoundMesh: membership.found_mesh,
+    commands.CreateToken: membership.create_token,
+    commands.AdmitServer: membership.admit_server,
+    commands.SetServerState: membership.set_server_state,
+    commands.SetServerAddresses: membership.set_server_addresses,
+    commands.SetLiveness: membership.set_liveness,
+    commands.RemoveServer: membership.remove_server,
+    commands.SetVoter: membership.set_voter,
+    commands.CreatePool: groups.create_pool,
+    commands.SetPool: groups.set_pool,
+    commands.DeletePool: groups.delete_pool,
+    commands.AddDevice: groups.add_device,
+    commands.SetDevice: groups.set_device,
+    commands.RemoveDevice: groups.remove_device,
+    commands.SetSetting: groups.set_setting,
+    commands.CreateJob: work.create_job,
+    commands.RunNow: work.run_now,
+    commands.SetJob: work.set_job,
+    commands.DeleteJob: work.delete_job,
+    commands.OpenRun: work.open_run,
+    commands.Delegate: work.delegate,
+    commands.CloseAttempt: work.close_attempt,
+    commands.CloseRun: work.close_run,
+    commands.CancelRun: work.cancel_run,
+    commands.HoldRun: work.hold_run,
+    commands.AnswerAlert: work.answer_alert,
+    commands.Prune: work.prune,
+}
+
+
+def apply(state: ControlState, envelope: Envelope, *, lineage: int, term: int, index: int) -> Outcome:
+    """Applies the command at (``lineage``, ``term``, ``index``) of the log, and says what it came to."""
+    state.authority = Authority(lineage, term, index)
+    seen = state.requests.get(envelope.request_id)
+    if seen is not None:
+        return seen.outcome
+    try:
+        effect = _work_out(state, envelope.command, Context(envelope.who, envelope.at_ns))
+    except CasoError as error:
+        outcome = Outcome(failure=error.to_wire())
+    else:
+        state.write(effect.changes)
+        outcome = Outcome(effect.result)
+    state.remember(Request(envelope.request_id, envelope.at_ns, outcome))
+    return outcome
+
+
+def validate(state: ControlState, command: Command, *, who: str = "", at_ns: int = 0) -> None:
+    """Raises what ``apply`` would come to, and changes nothing.
+
+    Cron expressions are checked only here, before they are proposed: voters with different time zone data must not
+    come to different outcomes while they apply. ``InvalidSchedule``, ``UnknownZone``.
+    """
+    if isinstance(command, CreateJob) and command.job.schedule is not None:
+        schedule.check_schedule(command.job.schedule)
+    _work_out(state, command, Context(who, at_ns))
+
+
+def check_state(state: ControlState) -> None:
+    """Invariants of the whole state. Raises ``Misuse``; called after every command in tests."""
+    for run in state.runs.values():
+        lifecycle.validate_run(run, state.attempts_of(run.id))
+        _require((run.closed_at_ns is None) == (run.id in state._open), f"{run.id} is among the open runs or closed")
+        _require(run.closed_at_ns is not None or run.job in state.jobs, f"the open run {run.id} has its job")
+    for attempt in state.attempts.values():
+        active = attempt.state in ATTEMPT_ACTIVE
+        _require(attempt.run in state.runs, f"{attempt.id} has its run")
+        _require(active == (attempt.id in state._active), f"{attempt.id} is among the active attempts or ended")
+        if active:
+            _require(attempt.server in state.servers, f"the server of {attempt.id} is in the mesh")
+            _require(attempt.device in state.devices, f"the device of {attempt.id} is in the mesh")
+    for table in (state.servers, state.pools, state.devices, state.jobs, state.media_sets, state.operators):
+        names = [row.name for row in table.values()]
+        _require(len(set(names)) == len(names), "names are taken once")
+    _require(not state.servers.keys() & state.removed.keys(), "a removed server stays away")
+    for pool in state.pools.values():
+        _require(set(pool.servers) <= state.servers.keys(), f"members of the pool {pool.name} are in the mesh")
+    for device in state.devices.values():
+        _require(
+            all(path.server in state.servers for path in device.paths), f"servers of {device.name} are in the mesh"
+        )
+    _require(state.pool_settings.keys() <= state.pools.keys(), "settings belong to a pool")
+    _require(
+        all(anchor.voter is None or anchor.voter in state.servers for anchor in state.anchors), "anchors of voters"
+    )
+
+
+def _work_out(state: ControlState, command: Command, context: Context) -> Effect:
+    handler = _HANDLERS.get(type(command))
+    if handler is None:
+        raise Misuse(f"no handler for the command {type(command).__name__}")
+    if state.mesh is None and not isinstance(command, FoundMesh):
+        raise WrongState(kind="mesh", name="", state="not founded yet")
+    return handler(state, command, context)
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise Misuse(f"control state: {rule}")

@@ -1,0 +1,358 @@
+"""The control state: what shall be, as tables, with the questions that others ask of it.
+
+Only the reducer changes it. Whatever is listed comes in the order of names or ids, never in that of arrival, so that a
+state restored from a snapshot answers as the one that lived through the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from caso_mesh.control.tables import AlertAnswer, Image, Put, Request
+from caso_mesh.model.errors import NotFound, StateDamaged, StateTooNew
+from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.jobs import Attempt, BackupSpec, Job, Run, Target, TargetKind
+from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, NodeAddress, Operator, Pool, Roster, RosterRow, Server
+from caso_mesh.model.orders import Authority
+from caso_mesh.model.settings import effective
+from caso_mesh.model.states import ATTEMPT_ACTIVE
+from caso_mesh.model.storage import Device, MediaSet
+
+#: Format of a snapshot.
+VERSION = 1
+#: So many request ids are remembered, the newest. A repeated one among them has no second effect.
+REQUESTS_KEPT = 10_000
+
+_decoder = msgspec.msgpack.Decoder(Image)
+_Record = TypeVar("_Record", Server, Pool, Device, Job, MediaSet, Operator)
+
+
+class ControlState:
+    """The tables. ``authority`` is the place of the last applied command. Read it; change it only by the reducer."""
+
+    def __init__(self) -> None:
+        self.authority = Authority(0, 0, 0)
+        self.mesh: MeshInfo | None = None
+        self.anchors: tuple[Anchor, ...] = ()
+        self.servers: dict[str, Server] = {}
+        self.removed: dict[str, str] = {}
+        self.operators: dict[str, Operator] = {}
+        self.tokens: dict[bytes, JoinToken] = {}
+        self.pools: dict[str, Pool] = {}
+        self.devices: dict[str, Device] = {}
+        self.media_sets: dict[str, MediaSet] = {}
+        self.mesh_settings: dict[str, float] = {}
+        self.pool_settings: dict[str, dict[str, float]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.runs: dict[str, Run] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.answers: dict[str, AlertAnswer] = {}
+        self.requests: dict[str, Request] = {}
+        # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
+        self._open: dict[str, Run] = {}
+        self._active: dict[str, Attempt] = {}
+        self._attempts_of: dict[str, dict[str, Attempt]] = {}
+        self._runs_of: dict[str, dict[str, Run]] = {}
+
+    # --- questions -------------------------------------------------------------------------------------------------
+
+    def info(self) -> MeshInfo:
+        """The mesh. Raises ``NotFound`` before it was founded."""
+        if self.mesh is None:
+            raise NotFound(kind="mesh", name="")
+        return self.mesh
+
+    def server_named(self, name: str) -> Server:
+        """Raises ``NotFound``, as all of these."""
+        return _named(self.servers.values(), name, "server")
+
+    def device_named(self, name: str) -> Device:
+        return _named(self.devices.values(), name, "device")
+
+    def pool_named(self, name: str) -> Pool:
+        return _named(self.pools.values(), name, "pool")
+
+    def media_set_named(self, name: str) -> MediaSet:
+        return _named(self.media_sets.values(), name, "media-set")
+
+    def operator_named(self, name: str) -> Operator:
+        return _named(self.operators.values(), name, "operator")
+
+    def job_named(self, name: str) -> Job:
+        """A job by its name, its id, or a unique beginning of its id. ``NotFound``, ``Ambiguous``."""
+        found = next((job for job in self.jobs.values() if job.name == name), None)
+        return found or self.jobs[resolve_prefix(name, self.jobs, "job")]
+
+    def run_named(self, id: str) -> Run:
+        """A run by its id, or a unique beginning of it. ``NotFound``, ``Ambiguous``."""
+        return self.runs[resolve_prefix(id, self.runs, "run")]
+
+    def server(self, id: str) -> Server:
+        return _kept(self.servers, id, "server")
+
+    def device(self, id: str) -> Device:
+        return _kept(self.devices, id, "device")
+
+    def job(self, id: str) -> Job:
+        return _kept(self.jobs, id, "job")
+
+    def run(self, id: str) -> Run:
+        return _kept(self.runs, id, "run")
+
+    def attempt(self, id: str) -> Attempt:
+        return _kept(self.attempts, id, "attempt")
+
+    def name_of(self, server: str) -> str:
+        """The name of a server for people; of one that left the mesh its last name, else its id."""
+        known = self.servers.get(server)
+        return known.name if known is not None else self.removed.get(server) or server
+
+    def server_list(self) -> list[Server]:
+        return sorted(self.servers.values(), key=lambda server: server.name)
+
+    def device_list(self) -> list[Device]:
+        return sorted(self.devices.values(), key=lambda device: device.name)
+
+    def pool_list(self) -> list[Pool]:
+        return [self.pools[name] for name in sorted(self.pools)]
+
+    def media_set_list(self) -> list[MediaSet]:
+        return [self.media_sets[name] for name in sorted(self.media_sets)]
+
+    def operator_list(self) -> list[Operator]:
+        return sorted(self.operators.values(), key=lambda operator: (operator.name, operator.id))
+
+    def job_list(self) -> list[Job]:
+        return sorted(self.jobs.values(), key=lambda job: job.name)
+
+    def voters(self) -> list[Server]:
+        return [server for server in self.server_list() if server.voter]
+
+    def servers_of_pool(self, name: str) -> list[Server]:
+        """The members of a pool, by name. Raises ``NotFound``."""
+        pool = self.pool_named(name)
+        return [server for server in self.server_list() if server.id in pool.servers]
+
+    def pools_of(self, server: str) -> list[Pool]:
+        return [pool for pool in self.pool_list() if server in pool.servers]
+
+    def devices_of(self, server: str) -> list[Device]:
+        """Devices that a server has a path to, enabled or not."""
+        return [device for device in self.device_list() if device.path_on(server) is not None]
+
+    def open_runs(self) -> list[Run]:
+        return [self._open[id] for id in sorted(self._open)]
+
+    def runs_of(self, job: str) -> list[Run]:
+        """Every run of a job that is still remembered, by the time it was made."""
+        return sorted(self._runs_of.get(job, {}).values(), key=lambda run: (run.created_at_ns, run.id))
+
+    def active_attempts(self) -> list[Attempt]:
+        return [self._active[id] for id in sorted(self._active)]
+
+    def attempts_of(self, run: str) -> list[Attempt]:
+        """Every attempt of a run, by number."""
+        return sorted(self._attempts_of.get(run, {}).values(), key=lambda attempt: attempt.number)
+
+    def settings_of(self, server: str) -> dict[str, float]:
+        """Every setting as it holds for a server: default of its preset, mesh, its pools by name, its own."""
+        row = self.server(server)
+        return effective(row.preset, [layer for _, layer in self._layers(row)])
+
+    def settings_with_origin(self, server: str) -> dict[str, tuple[float, str]]:
+        """As ``settings_of``, each with where it comes from: ``default``, ``mesh``, ``pool:NAME`` or ``server``."""
+        row = self.server(server)
+        values = {name: (value, "default") for name, value in effective(row.preset, []).items()}
+        for origin, layer in self._layers(row):
+            values.update({name: (value, origin) for name, value in layer.items() if name in values})
+        return values
+
+    def settings_of_mesh(self, preset: str = "lan") -> dict[str, float]:
+        """Every setting as it holds where no server is meant."""
+        return effective(preset, [self.mesh_settings])
+
+    def roster(self) -> Roster:
+        """All that a server needs to decide whom to trust. Nodes by name, then operators."""
+        nodes = [
+            RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
+            for server in self.server_list()
+        ]
+        people = [
+            RosterRow(
+                operator.id,
+                operator.name,
+                "operator",
+                operator.public_key,
+                role=operator.role,
+                server_roles=operator.server_roles,
+            )
+            for operator in self.operator_list()
+        ]
+        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)))
+
+    def addresses(self) -> tuple[NodeAddress, ...]:
+        return tuple(NodeAddress(server.id, server.name, server.addresses) for server in self.server_list())
+
+    def target_servers(self, target: Target) -> frozenset[str]:
+        """Node ids of the servers that may write for ``target``, whatever their state."""
+        match target.kind:
+            case TargetKind.ANY:
+                return frozenset(self.servers)
+            case TargetKind.SERVER:
+                return frozenset(server.id for server in self.servers.values() if server.name == target.name)
+            case TargetKind.POOL:
+                pool = self.pools.get(target.name or "")
+                return frozenset(pool.servers if pool else ())
+            case TargetKind.DEVICE:
+                devices = [device for device in self.devices.values() if device.name == target.name]
+                return frozenset(path.server for device in devices for path in device.paths if path.enabled)
+
+    def servers_of_run(self, run: Run) -> frozenset[str]:
+        """Node ids of the servers that may be the media server of a run's attempts, whatever their state."""
+        return self.target_servers(run.spec.target) if isinstance(run.spec, BackupSpec) else frozenset(self.servers)
+
+    def _layers(self, server: Server) -> list[tuple[str, dict[str, float]]]:
+        pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]
+        return [("mesh", self.mesh_settings), *pools, ("server", server.settings)]
+
+    # --- changes: for the reducer alone ----------------------------------------------------------------------------
+
+    def write(self, changes: Iterable[Put]) -> None:
+        """Puts rows into their tables. For the reducer alone."""
+        for change in changes:
+            if change.table == "mesh":
+                self.mesh = change.record
+            elif change.table == "anchors":
+                self.anchors = change.record
+            else:
+                table: dict[Any, Any] = getattr(self, change.table)
+                if change.record is None:
+                    table.pop(change.key, None)
+                else:
+                    table[change.key] = change.record
+                if change.table == "runs":
+                    self._index_run(change.key)
+                elif change.table == "attempts":
+                    self._index_attempt(change.key)
+
+    def remember(self, request: Request) -> None:
+        """Keeps a request id with its outcome, and forgets the oldest. For the reducer alone."""
+        self.requests[request.id] = request
+        while len(self.requests) > REQUESTS_KEPT:
+            del self.requests[next(iter(self.requests))]
+
+    def _index_run(self, id: str) -> None:
+        run = self.runs.get(id)
+        job = id.rpartition("@")[0] if run is None else run.job
+        _keep(self._open, id, run if run is not None and run.closed_at_ns is None else None)
+        _keep_in(self._runs_of, job, id, run)
+
+    def _index_attempt(self, id: str) -> None:
+        attempt = self.attempts.get(id)
+        run = id.rpartition("#")[0] if attempt is None else attempt.run
+        active = attempt is not None and attempt.state in ATTEMPT_ACTIVE
+        _keep(self._active, id, attempt if active else None)
+        _keep_in(self._attempts_of, run, id, attempt)
+
+    # --- snapshots -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """The whole state. Equal states give equal bytes."""
+        image = Image(
+            version=VERSION,
+            authority=self.authority,
+            mesh=self.mesh,
+            anchors=self.anchors,
+            servers=_rows(self.servers),
+            removed=tuple(sorted(self.removed.items())),
+            operators=_rows(self.operators),
+            tokens=_rows(self.tokens),
+            pools=_rows(self.pools),
+            devices=_rows(self.devices),
+            media_sets=_rows(self.media_sets),
+            mesh_settings=tuple(sorted(self.mesh_settings.items())),
+            pool_settings=tuple(
+                (name, tuple(sorted(self.pool_settings[name].items()))) for name in sorted(self.pool_settings)
+            ),
+            jobs=_rows(self.jobs),
+            runs=_rows(self.runs),
+            attempts=_rows(self.attempts),
+            answers=_rows(self.answers),
+            requests=tuple(self.requests.values()),
+        )
+        return _encoder.encode(image)
+
+    def restore(self, data: bytes) -> None:
+        """Becomes the state of a snapshot. Raises ``StateTooNew``, ``StateDamaged``; then nothing has changed."""
+        image = _read(data)
+        fresh = ControlState()
+        fresh.authority, fresh.mesh, fresh.anchors = image.authority, image.mesh, image.anchors
+        fresh.servers = {row.id: row for row in image.servers}
+        fresh.removed = dict(image.removed)
+        fresh.operators = {row.id: row for row in image.operators}
+        fresh.tokens = {row.digest: row for row in image.tokens}
+        fresh.pools = {row.name: row for row in image.pools}
+        fresh.devices = {row.id: row for row in image.devices}
+        fresh.media_sets = {row.name: row for row in image.media_sets}
+        fresh.mesh_settings = dict(image.mesh_settings)
+        fresh.pool_settings = {name: dict(values) for name, values in image.pool_settings}
+        fresh.jobs = {row.id: row for row in image.jobs}
+        fresh.answers = {row.alert: row for row in image.answers}
+        fresh.requests = {row.id: row for row in image.requests}
+        fresh.write(Put("runs", row.id, row) for row in image.runs)
+        fresh.write(Put("attempts", row.id, row) for row in image.attempts)
+        vars(self).update(vars(fresh))
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def _read(data: bytes) -> Image:
+    try:
+        version = msgspec.msgpack.decode(data, type=_Version).version
+        if version > VERSION:
+            raise StateTooNew(state="the control state", found=version, known=VERSION)
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise StateDamaged(path="the snapshot of the control state", detail=str(error)) from None
+
+
+def _rows(table: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple(table[key] for key in sorted(table))
+
+
+def _kept(table: dict[str, Any], id: str, kind: str) -> Any:
+    try:
+        return table[id]
+    except KeyError:
+        raise NotFound(kind=kind, name=id) from None
+
+
+def _named(rows: Iterable[_Record], name: str, kind: str) -> _Record:
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        raise NotFound(kind=kind, name=name)
+    return found
+
+
+def _keep(index: dict[str, Any], key: str, record: Any) -> None:
+    if record is None:
+        index.pop(key, None)
+    else:
+        index[key] = record
+
+
+def _keep_in(index: dict[str, dict[str, Any]], group: str, key: str, record: Any) -> None:
+    if record is not None:
+        index.setdefault(group, {})[key] = record
+    elif group in index:
+        index[group].pop(key, None)
+        if not index[group]:
+            del index[group]

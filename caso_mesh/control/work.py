@@ -1,0 +1,262 @@
+"""Commands about work: jobs, runs, attempts; answers to alerts; forgetting what is old."""
+
+from __future__ import annotations
+
+import msgspec
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import AlertAnswer, Context, Effect, Put
+from caso_mesh.model.commands import (
+    AnswerAlert,
+    CancelRun,
+    CloseAttempt,
+    CloseRun,
+    CreateJob,
+    Delegate,
+    DeleteJob,
+    HoldRun,
+    OpenRun,
+    Prune,
+    RunNow,
+    SetJob,
+)
+from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, NotFound, UsageError, WrongState
+from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
+from caso_mesh.model.jobs import BackupSpec, Failure, Job, JobSpec, RestoreSpec, Run, Target, TargetKind
+from caso_mesh.model.settings import BY_NAME
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, RunState
+from caso_mesh.planning import lifecycle
+
+_CLOSABLE = (RunState.MISSED, RunState.CANCELED, RunState.TIMED_OUT)
+
+
+def create_job(state: ControlState, command: CreateJob, context: Context) -> Effect:
+    """With ``run_now`` the run ``JOB@1`` is opened in the same step. ``AlreadyExists`` for a name in use."""
+    job = command.job
+    check_name(job.name, "job")
+    if job.id in state.jobs or any(other.name == job.name for other in state.jobs.values()):
+        raise AlreadyExists(kind="job", name=job.name)
+    check_spec(state, job.spec)
+    job = msgspec.structs.replace(job, serial=0, last_due_at_ns=None)
+    if not command.run_now:
+        return Effect({"job": job.id, "run": None}, (Put("jobs", job.id, job),))
+    job, run = _run_now(state, job, command.at_ns, context.who)
+    return Effect({"job": job.id, "run": run.id}, (Put("jobs", job.id, job), Put("runs", run.id, run)))
+
+
+def run_now(state: ControlState, command: RunNow, context: Context) -> Effect:
+    job, run = _run_now(state, state.job(command.job), command.at_ns, context.who)
+    return Effect({"job": job.id, "run": run.id}, (Put("jobs", job.id, job), Put("runs", run.id, run)))
+
+
+def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
+    """A new priority holds for the job's waiting runs as well."""
+    job = state.job(command.job)
+    changed = msgspec.structs.replace(
+        job,
+        state=job.state if command.state is None else command.state,
+        priority=job.priority if command.priority is None else command.priority,
+    )
+    if changed == job:
+        return Effect()
+    runs = [run for run in state.runs_of(job.id) if lifecycle.is_open(run) and run.priority is not changed.priority]
+    moved = (Put("runs", run.id, msgspec.structs.replace(run, priority=changed.priority)) for run in runs)
+    return Effect(None, (Put("jobs", job.id, changed), *moved))
+
+
+def delete_job(state: ControlState, command: DeleteJob, context: Context) -> Effect:
+    """``InUse`` while a run of it is open. Its history stays, and its backup sets do."""
+    job = state.job(command.job)
+    open_runs = [run.id for run in state.runs_of(job.id) if lifecycle.is_open(run)]
+    if open_runs:
+        raise InUse(kind="job", name=job.name, by=open_runs)
+    return Effect(None, (Put("jobs", job.id, None),))
+
+
+def open_run(state: ControlState, command: OpenRun, context: Context) -> Effect:
+    """Opens the run of one due time once; again, or for an earlier due time than the last, it has no effect."""
+    job = state.job(command.job)
+    id = run_id(job.id, command.due_at_ns)
+    if id in state.runs or (job.last_due_at_ns is not None and command.due_at_ns <= job.last_due_at_ns):
+        return Effect({"run": id})
+    run = _begin(state, job, id, command.due_at_ns, command.at_ns, context.who)
+    job = msgspec.structs.replace(job, last_due_at_ns=command.due_at_ns)
+    return Effect({"run": id}, (Put("jobs", job.id, job), Put("runs", id, run)))
+
+
+def delegate(state: ControlState, command: Delegate, context: Context) -> Effect:
+    """``Conflict`` if the part has no place for this attempt (any more): it ran, was canceled, held or delegated."""
+    attempt = command.attempt
+    if state.attempts.get(attempt.id) == attempt:
+        return Effect({"attempt": attempt.id})
+    run = state.run(attempt.run)
+    part = lifecycle.part_of(run, attempt.source)
+    if part is None:
+        raise NotFound(kind="source", name=state.name_of(attempt.source))
+    state.server(attempt.server)
+    device = state.device(attempt.device)
+    if device.path_on(attempt.server) is None:
+        raise Conflict(detail=f"{state.name_of(attempt.server)} does not reach the device {device.name}")
+    if run.held or part.state is not RunState.READY:
+        raise WrongState(kind="run", name=run.id, state="held" if run.held else part.state)
+    number = lifecycle.next_number(run)
+    if attempt.number != number or attempt.id != attempt_id(run.id, number) or attempt.job != run.job:
+        raise Conflict(detail=f"The next attempt of {run.id} has the number {number}, not {attempt.number}")
+    if attempt.state is not AttemptState.QUEUED or attempt.cancel or attempt.ended_at_ns is not None:
+        raise WrongState(kind="attempt", name=attempt.id, state=attempt.state)
+    after = lifecycle.delegate(run, part.source)
+    return Effect({"attempt": attempt.id}, (Put("runs", run.id, after), Put("attempts", attempt.id, attempt)))
+
+
+def close_attempt(state: ControlState, command: CloseAttempt, context: Context) -> Effect:
+    """What became of the attempt and of its run, as ``{"attempt", "run", "changed"}``: both states after it."""
+    attempt = state.attempt(command.attempt)
+    if command.state in ATTEMPT_ACTIVE or command.state is AttemptState.REDUNDANT:
+        raise InvalidValue(value=command.state, what="end of an attempt", expected="It has not ended")
+    closed = lifecycle.close_attempt(
+        state.run(attempt.run),
+        attempt,
+        command.state,
+        at_ns=command.at_ns,
+        set=command.set,
+        failure=command.failure,
+        retry_not_before_ns=command.retry_not_before_ns,
+        taken_back=command.taken_back,
+        interrupted_retries=_interrupted_retries(state, attempt.server),
+    )
+    result = {"attempt": closed.attempt.state.value, "run": closed.run.state.value, "changed": closed.changed}
+    if not closed.changed:
+        return Effect(result)
+    changes = [Put("attempts", attempt.id, closed.attempt), Put("runs", closed.run.id, closed.run)]
+    part = lifecycle.part_of(closed.run, attempt.source)
+    if part is not None and not lifecycle.part_is_open(part):
+        changes += _cancel_active(state, closed.run, except_for=attempt.id, source=attempt.source)
+    return Effect(result, tuple(changes))
+
+
+def close_run(state: ControlState, command: CloseRun, context: Context) -> Effect:
+    """A run that is closed already stays as it is."""
+    run = state.run(command.run)
+    if command.state not in _CLOSABLE:
+        raise InvalidValue(value=command.state, what="end of a run", expected="Use missed, canceled or timed-out")
+    if not lifecycle.is_open(run):
+        return Effect({"run": run.state.value})
+    if command.state is RunState.MISSED:
+        after = lifecycle.miss(run, command.at_ns, failure=command.failure)
+        return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
+    after = lifecycle.cancel(run, command.at_ns, state=command.state, failure=command.failure)
+    return Effect({"run": after.state.value}, (Put("runs", run.id, after), *_cancel_active(state, run)))
+
+
+def cancel_run(state: ControlState, command: CancelRun, context: Context) -> Effect:
+    """Repeated it has no effect. ``WrongState`` for a run that ended otherwise."""
+    run = state.run(command.run)
+    if not lifecycle.is_open(run):
+        if run.state is not RunState.CANCELED:
+            raise WrongState(kind="run", name=run.id, state=run.state)
+        return Effect({"run": run.state.value})
+    failure = Failure("canceled", {"who": context.who})
+    after = lifecycle.cancel(run, command.at_ns, failure=failure)
+    return Effect({"run": after.state.value}, (Put("runs", run.id, after), *_cancel_active(state, run)))
+
+
+def hold_run(state: ControlState, command: HoldRun, context: Context) -> Effect:
+    """Nothing of a held run is delegated; what runs goes on."""
+    run = state.run(command.run)
+    if not lifecycle.is_open(run):
+        raise WrongState(kind="run", name=run.id, state=run.state)
+    after = lifecycle.hold(run, command.held)
+    return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
+
+
+def answer_alert(state: ControlState, command: AnswerAlert, context: Context) -> Effect:
+    """The first answer wins; a later one gets it back."""
+    answer = state.answers.get(command.alert)
+    if answer is not None:
+        return Effect({"response": answer.response, "who": answer.who, "first": False})
+    answer = AlertAnswer(command.alert, context.who, command.response, command.at_ns)
+    return Effect(
+        {"response": answer.response, "who": answer.who, "first": True}, (Put("answers", answer.alert, answer),)
+    )
+
+
+def prune(state: ControlState, command: Prune, context: Context) -> Effect:
+    """What is open, active, or still valid stays, however old."""
+    before = command.before_ns
+    changes: list[Put] = []
+    for id in sorted(state.runs):
+        run = state.runs[id]
+        if run.closed_at_ns is None or run.closed_at_ns >= before:
+            continue
+        attempts = state.attempts_of(id)
+        if not any(attempt.state in ATTEMPT_ACTIVE for attempt in attempts):
+            changes.append(Put("runs", id, None))
+            changes += [Put("attempts", attempt.id, None) for attempt in attempts]
+    # A used token goes with its expiry too: until then the same key must get the same answer.
+    changes += [Put("tokens", key, None) for key in sorted(state.tokens) if state.tokens[key].expires_at_ns < before]
+    changes += [Put("answers", key, None) for key in sorted(state.answers) if state.answers[key].at_ns < before]
+    changes += [Put("requests", key, None) for key in sorted(state.requests) if state.requests[key].at_ns < before]
+    return Effect({"pruned": len(changes)}, tuple(changes))
+
+
+def check_spec(state: ControlState, spec: JobSpec) -> None:
+    """That everything a job names is there. ``NotFound``, ``UsageError``."""
+    if isinstance(spec, RestoreSpec):
+        state.server(spec.server)
+    if not isinstance(spec, BackupSpec):
+        return
+    if not spec.sources or not all(source.roots for source in spec.sources):
+        raise UsageError(detail="A backup needs at least one SERVER:PATH")
+    if len({source.server for source in spec.sources}) < len(spec.sources):
+        raise UsageError(detail="A backup names each of its servers once, with all its paths")
+    for source in spec.sources:
+        state.server(source.server)
+    _check_target(state, spec.target)
+    state.media_set_named(spec.media_set)
+
+
+def _check_target(state: ControlState, target: Target) -> None:
+    name = target.name or ""
+    match target.kind:
+        case TargetKind.SERVER:
+            state.server_named(name)
+        case TargetKind.POOL:
+            state.pool_named(name)
+        case TargetKind.DEVICE:
+            state.device_named(name)
+        case TargetKind.ANY:
+            pass
+
+
+def _run_now(state: ControlState, job: Job, at_ns: int, who: str) -> tuple[Job, Run]:
+    if job.state is JobState.ON_HOLD:
+        raise WrongState(kind="job", name=job.name, state=job.state)
+    job = msgspec.structs.replace(job, serial=job.serial + 1)
+    return job, _begin(state, job, run_now_id(job.id, job.serial), at_ns, at_ns, who)
+
+
+def _begin(state: ControlState, job: Job, id: str, due_at_ns: int, at_ns: int, who: str) -> Run:
+    """A run whose parts with a source that left the mesh have failed from the start."""
+    run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
+    for source in lifecycle.sources_of(job.spec):
+        if source in state.removed and isinstance(job.spec, BackupSpec | RestoreSpec):
+            gone = Failure("not-found", {"kind": "server", "name": state.name_of(source)})
+            run = lifecycle.fail_part(run, source, at_ns, gone)
+    return run
+
+
+def _cancel_active(state: ControlState, run: Run, *, except_for: str = "", source: str | None = None) -> list[Put]:
+    return [
+        Put("attempts", attempt.id, msgspec.structs.replace(attempt, cancel=True))
+        for attempt in state.attempts_of(run.id)
+        if attempt.state in ATTEMPT_ACTIVE
+        and attempt.id != except_for
+        and not attempt.cancel
+        and source in {None, attempt.source}
+    ]
+
+
+def _interrupted_retries(state: ControlState, server: str) -> int:
+    if server in state.servers:
+        return int(state.settings_of(server)["interrupted-retries"])
+    return int(BY_NAME["interrupted-retries"].default)
