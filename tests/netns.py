@@ -1,0 +1,150 @@
+"""A site of several machines on one LAN, made of network namespaces: for tests that need real networks.
+
+``Site(n)`` builds ``n`` machines, counted from 1, on one bridge, each with eth0 at 10.77.<x>.<i>/24. The bridge lives
+in a namespace of its own, so the machine that runs the tests is not touched. Needs root and iproute2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+
+def unavailable() -> str | None:
+    """Why there can be no sites here, to skip with; None if there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    missing = [program for program in ("ip", "nsenter") if shutil.which(program) is None]
+    if missing:
+        return f"network namespaces need {' and '.join(missing)} (iproute2, util-linux)"
+    name = f"cm-{secrets.token_hex(4)}"
+    done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"network namespaces are not allowed here: {done.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return None
+
+
+def _sh(*argv: str, text: str | None = None) -> str:
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Site:
+    """Machines 1 to ``count`` on one LAN, while the ``with`` block lasts; ``unplugged`` ones get their eth0 later."""
+
+    def __init__(self, count: int, *, unplugged: Collection[int] = ()) -> None:
+        token = secrets.token_hex(4)
+        self.machines = range(1, count + 1)
+        self._unplugged = set(unplugged)
+        self._net = f"10.77.{int(token[:2], 16)}"
+        self._hub = f"cm-{token}-hub"
+        self._names = {i: f"cm-{token}-{i}" for i in self.machines}
+        self._running: list[subprocess.Popen[Any]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for name in (self._hub, *self._names.values()):
+                _sh("ip", "netns", "add", name)
+                _sh("ip", "-n", name, "link", "set", "lo", "up")
+            # Nobody asks for group members here: a snooping bridge would forget them after 260 s, so it floods.
+            _sh("ip", "-n", self._hub, "link", "add", "br0", "type", "bridge", "stp_state", "0", "mcast_snooping", "0")
+            _sh("ip", "-n", self._hub, "link", "set", "br0", "up")
+            for i in self.machines:
+                if i not in self._unplugged:
+                    self.plug(i)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what still runs and removes all namespaces; may be repeated."""
+        for process in reversed(self._running):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+        self._running.clear()
+        for name in (*self._names.values(), self._hub):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+    def address(self, i: int) -> str:
+        """The IPv4 address of machine ``i``."""
+        return f"{self._net}.{i}"
+
+    def run(self, i: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
+        """Starts a program on machine ``i``; its pid is the program's own. Killed at the end if it still runs."""
+        process = subprocess.Popen(["nsenter", f"--net=/run/netns/{self._names[i]}", *argv], **popen)
+        self._running.append(process)
+        return process
+
+    def do(self, i: int, *argv: str, text: str | None = None) -> str:
+        """Runs a program on machine ``i`` to its end; its output. Raises ``RuntimeError`` if it fails."""
+        return _sh("nsenter", f"--net=/run/netns/{self._names[i]}", *argv, text=text)
+
+    def plug(self, i: int) -> None:
+        """Gives machine ``i`` its eth0."""
+        _sh(
+            *("ip", "-n", self._hub, "link", "add", f"p{i}", "type", "veth"),
+            *("peer", "name", "eth0", "netns", self._names[i]),
+        )
+        _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "master", "br0", "up")
+        _sh("ip", "-n", self._names[i], "addr", "add", f"{self.address(i)}/24", "dev", "eth0")
+        _sh("ip", "-n", self._names[i], "link", "set", "eth0", "up")
+
+    def unplug(self, i: int) -> None:
+        """Takes eth0 of machine ``i`` away, with its address."""
+        _sh("ip", "-n", self._hub, "link", "del", f"p{i}")
+
+    def link_down(self, i: int) -> None:
+        """Cuts the cable of machine ``i``: it sees that there is no carrier."""
+        _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "down")
+
+    def link_up(self, i: int) -> None:
+        _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "up")
+
+    def pull(self, i: int) -> None:
+        """Cuts machine ``i`` off without its noticing: the carrier stays, packets get lost."""
+        _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "nomaster")
+
+    def push(self, i: int) -> None:
+        """Ends ``pull``."""
+        _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "master", "br0")
+
+    @staticmethod
+    def can_drop() -> bool:
+        """Whether ``drop`` and ``lose`` work here (nftables is there)."""
+        return shutil.which("nft") is not None
+
+    def drop(self, i: int, *senders: int) -> None:
+        """Machine ``i`` hears nothing from ``senders`` any more, and they still hear it. None: hears all again."""
+        self._rules(i, [f"ip saddr {self.address(sender)} drop" for sender in senders])
+
+    def lose(self, i: int, percent: int) -> None:
+        """Machine ``i`` loses ``percent`` of the packets it is sent; 0 ends it. Replaces ``drop``."""
+        rule = f'iifname "eth0" numgen random mod 100 < {percent} drop'
+        self._rules(i, [rule] if percent else [])
+
+    def _rules(self, i: int, rules: list[str]) -> None:
+        text = "table inet site {}\ndelete table inet site\n"
+        if rules:
+            body = "; ".join(["type filter hook input priority 0", *rules])
+            text += f"table inet site {{ chain in {{ {body}; }} }}\n"
+        self.do(i, "nft", "-f", "-", text=text)
