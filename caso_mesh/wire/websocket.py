@@ -1,0 +1,427 @@
+"""The network of real sockets: mutual TLS 1.3, HTTP upgrade at ``/link``, binary websocket frames (aiohttp).
+
+A listener's sockets are accepted here, not by aiohttp, so that bulk connections can leave before TLS (``demux``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from caso_mesh.model.clock import Randomness
+from caso_mesh.model.errors import (
+    CannotConnect,
+    CannotListen,
+    CasoError,
+    CertificateRefused,
+    PeerMalformed,
+    PeerOversized,
+    PortInUse,
+)
+from caso_mesh.wire import demux, fragments
+from caso_mesh.wire.handshake import Authorise, establish
+from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
+from caso_mesh.wire.link import Handler, Link
+from caso_mesh.wire.network import ClientTls, Listener, OnLink, ServerTls, WorkerFor, join_address, split_address
+from caso_mesh.wire.tls import accept_tls
+
+log = logging.getLogger(__name__)
+
+PATH = "/link"
+#: Connections between accept and hello; beyond it the oldest is dropped for the new one.
+MAX_PENDING = 256
+_BACKLOG = 256
+#: aiohttp refuses a frame of exactly ``max_msg_size``.
+_MAX_FRAME = FRAGMENT_BYTES + 64
+_TLS_TIMEOUT_S = 5.0
+#: Before accepting again when the process is out of descriptors or the kernel out of memory.
+_EXHAUSTED_PAUSE_S = 0.5
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+class WebSocketChannel:
+    """Messages over one websocket of aiohttp, of either end."""
+
+    def __init__(
+        self, websocket: _WebSocket, *, limits: Limits, peer: str, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        self._websocket = websocket
+        self._joiner = fragments.Joiner(max_message_bytes=limits.max_message_bytes, peer=peer)
+        self._peer = peer
+        self._session = session
+        self._close_timeout_s = limits.close_timeout_s
+
+    async def send(self, message: bytes) -> None:
+        for frame in fragments.split(message):
+            # aiohttp takes any buffer here, and does not copy it on the accepting side.
+            await self._websocket.send_bytes(frame)  # type: ignore[arg-type]
+
+    async def receive(self) -> bytes | None:
+        while True:
+            message = await self._websocket.receive()
+            match message.type:
+                case aiohttp.WSMsgType.BINARY:
+                    joined = self._joiner.feed(message.data)
+                    if joined is not None:
+                        return joined
+                case aiohttp.WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
+                    if message.data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+                        raise PeerOversized(peer=self._peer, size=f"over {_MAX_FRAME}", limit=FRAGMENT_BYTES)
+                    raise PeerMalformed(peer=self._peer, detail=str(message.data))
+                case aiohttp.WSMsgType.TEXT:
+                    raise PeerMalformed(peer=self._peer, detail="a text frame")
+                case _:
+                    return None
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(self._close_timeout_s):
+                await self._websocket.close()
+        except (TimeoutError, OSError, RuntimeError, aiohttp.ClientError) as exc:
+            log.debug("%s: no orderly end: %r", self._peer, exc)
+        finally:
+            if self._session is not None:
+                await self._close_session(self._session)
+
+    @staticmethod
+    async def _close_session(session: aiohttp.ClientSession) -> None:
+        if session.connector is not None:
+            await session.connector.close(abort_ssl=True)
+        await session.close()
+
+
+class LinkServer:
+    """Makes links of accepted sockets: TLS, upgrade, hello. The listener and a worker's bulk acceptor own one each."""
+
+    def __init__(
+        self,
+        *,
+        tls: ServerTls,
+        authorise: Authorise,
+        handler: Handler,
+        limits: Limits,
+        on_link: OnLink | None,
+        random_bytes: Randomness,
+    ) -> None:
+        self._tls = tls
+        self._authorise = authorise
+        self._handler = handler
+        self._limits = limits
+        self._on_link = on_link
+        self._random_bytes = random_bytes
+        self._opening: dict[asyncio.BaseProtocol, asyncio.Future[None]] = {}
+        self.links: set[Link] = set()
+        app = web.Application()
+        app.router.add_get(PATH, self._serve)
+        app.on_shutdown.append(self._shutdown)
+        # keepalive_timeout 0: a connection is for one link; whatever else is asked is its last question.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.close_timeout_s, keepalive_timeout=0)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+
+    async def close(self) -> None:
+        """Ends all links. Whoever calls ``serve`` has ended those calls before."""
+        await self._runner.cleanup()
+
+    async def serve(self, sock: socket.socket, peer: str) -> None:
+        """Turns an accepted, non-blocking socket, which it owns from now on, into a link; returns when that is open.
+
+        Raises ``OSError`` or ``TimeoutError`` when there will be no link.
+        """
+        server = self._runner.server
+        assert server is not None  # between start and close
+        transport, protocol = await accept_tls(server, sock, self._tls.current(), timeout_s=_TLS_TIMEOUT_S)
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening[protocol] = opened
+        try:
+            async with asyncio.timeout(self._limits.hello_timeout_s):
+                await opened
+        except BaseException:
+            transport.abort()
+            raise
+        finally:
+            del self._opening[protocol]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        transport, opened = request.transport, self._opening.get(request.protocol)
+        if transport is None or opened is None or opened.done():
+            raise web.HTTPBadRequest
+        host, port = transport.get_extra_info("peername")[:2]
+        address = join_address(host, port)
+        certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        websocket = web.WebSocketResponse(
+            compress=False,
+            max_msg_size=_MAX_FRAME,
+            heartbeat=self._limits.heartbeat_s,
+            timeout=self._limits.close_timeout_s,
+        )
+        await websocket.prepare(request)
+        try:
+            link = await establish(
+                WebSocketChannel(websocket, limits=self._limits, peer=address),
+                dialled=False,
+                address=address,
+                certificate=certificate,
+                authorise=self._authorise,
+                handler=self._handler,
+                limits=self._limits,
+                random_bytes=self._random_bytes,
+            )
+        except CasoError as error:
+            log.info("refused %s: %s", address, error)
+            return websocket
+        finally:
+            if not opened.done():
+                opened.set_result(None)
+        self.links.add(link)
+        try:
+            if self._on_link is not None:
+                self._on_link(link)
+            await link.wait_closed()
+        finally:
+            self.links.discard(link)
+            await link.close()
+        return websocket
+
+    async def _shutdown(self, app: web.Application) -> None:
+        async with asyncio.TaskGroup() as group:
+            for link in tuple(self.links):
+                group.create_task(link.close())
+
+
+class WebSocketListener:
+    """An open listening socket; made by ``WebSocketNetwork.listen``."""
+
+    def __init__(self, sock: socket.socket, host: str, server: LinkServer, worker_for: WorkerFor | None) -> None:
+        self._socket = sock
+        self._server = server
+        self._worker_for = worker_for
+        self._pending: dict[asyncio.Task[None], None] = {}  # in order of arrival
+        self.address = join_address(host, sock.getsockname()[1])
+
+    @property
+    def links(self) -> frozenset[Link]:
+        return frozenset(self._server.links)
+
+    async def run(self) -> None:
+        """Accepts until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    sock, _ = await loop.sock_accept(self._socket)
+                except OSError as exc:
+                    if exc.errno in _EXHAUSTED:
+                        log.warning("%s cannot accept: %s", self.address, exc.strerror)
+                        await asyncio.sleep(_EXHAUSTED_PAUSE_S)
+                    elif exc.errno not in (errno.ECONNABORTED, errno.EPROTO):
+                        raise
+                    continue
+                if len(self._pending) >= MAX_PENDING:
+                    # Honest handshakes take milliseconds: the oldest pending one is the likeliest to be idle on purpose.
+                    next(iter(self._pending)).cancel()
+                task = group.create_task(self._one(sock))
+                self._pending[task] = None
+                task.add_done_callback(self._pending.pop)
+
+    async def _one(self, sock: socket.socket) -> None:
+        try:
+            with sock:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                peer = join_address(*sock.getpeername()[:2])
+                token = demux.bulk_token(await demux.peek_name(sock, peer))
+                if token is not None:
+                    channel = self._worker_for(token) if self._worker_for is not None else None
+                    if channel is None:
+                        raise demux.refuse_bulk(token)
+                    demux.hand_over(channel, token, sock)
+                    return  # our copy closes, the worker's lives on
+                own = sock.dup()  # the transport closes what it was given
+            own.setblocking(False)
+            await self._server.serve(own, peer)
+        except (OSError, TimeoutError, CasoError) as exc:
+            log.info("%s refused a connection: %s", self.address, str(exc) or type(exc).__name__)
+
+
+class WebSocketNetwork:
+    """The ``Network`` of real sockets."""
+
+    def __init__(self, *, random_bytes: Randomness = os.urandom) -> None:
+        self._random_bytes = random_bytes
+
+    @asynccontextmanager
+    async def listen(
+        self,
+        address: str,
+        *,
+        tls: ServerTls,
+        authorise: Authorise,
+        handler: Handler,
+        on_link: OnLink | None = None,
+        worker_for: WorkerFor | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> AsyncIterator[Listener]:
+        """As in ``Network``."""
+        sock, host = await _listening_socket(address)
+        with sock:
+            server = LinkServer(
+                tls=tls,
+                authorise=authorise,
+                handler=handler,
+                limits=limits,
+                on_link=on_link,
+                random_bytes=self._random_bytes,
+            )
+            await server.start()
+            listener = WebSocketListener(sock, host, server, worker_for)
+            accepting = asyncio.create_task(listener.run(), name=f"listener {listener.address}")
+            try:
+                yield listener
+            finally:
+                accepting.cancel()
+                await asyncio.gather(accepting, return_exceptions=True)
+                await server.close()
+
+    async def dial(
+        self,
+        address: str,
+        *,
+        tls: ClientTls,
+        authorise: Authorise,
+        handler: Handler,
+        timeout_s: float = 10.0,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Link:
+        """As in ``Network``."""
+        return await dial_websocket(
+            address,
+            tls=tls,
+            authorise=authorise,
+            handler=handler,
+            timeout_s=timeout_s,
+            limits=limits,
+            random_bytes=self._random_bytes,
+        )
+
+
+async def dial_websocket(
+    address: str,
+    *,
+    tls: ClientTls,
+    authorise: Authorise,
+    handler: Handler,
+    timeout_s: float,
+    limits: Limits,
+    random_bytes: Randomness,
+    server_name: str | None = None,
+) -> Link:
+    """``Network.dial`` with the server name to put into the ClientHello."""
+    try:
+        split_address(address)
+    except ValueError as exc:
+        raise CannotConnect(address=address, detail=str(exc)) from None
+    try:
+        async with asyncio.timeout(timeout_s):
+            channel, certificate = await _connect(address, tls.current(), limits, server_name)
+            return await establish(
+                channel,
+                dialled=True,
+                address=address,
+                certificate=certificate,
+                authorise=authorise,
+                handler=handler,
+                limits=limits,
+                random_bytes=random_bytes,
+            )
+    except TimeoutError:
+        raise CannotConnect(address=address, detail=f"no answer within {timeout_s:g} s") from None
+
+
+async def _connect(
+    address: str, context: ssl.SSLContext, limits: Limits, server_name: str | None
+) -> tuple[WebSocketChannel, bytes | None]:
+    redirected = aiohttp.TraceConfig()
+    redirected.on_request_redirect.append(_no_redirect)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=1, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=None, sock_read=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[redirected],
+        trust_env=False,
+    )
+    try:
+        websocket = await session.ws_connect(
+            f"https://{address}{PATH}",
+            ssl=context,
+            server_hostname=server_name,
+            compress=0,
+            max_msg_size=_MAX_FRAME,
+            heartbeat=limits.heartbeat_s,
+            timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=limits.close_timeout_s),
+        )
+    except BaseException as exc:
+        await WebSocketChannel._close_session(session)
+        if isinstance(exc, (aiohttp.ClientError, OSError)) and not isinstance(exc, TimeoutError):
+            raise _why_not(address, exc) from exc
+        raise
+    certificate = websocket.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return WebSocketChannel(websocket, limits=limits, peer=address, session=session), certificate
+
+
+async def _no_redirect(session: aiohttp.ClientSession, context: object, params: object) -> None:
+    raise aiohttp.ClientError("it answers with a redirection")
+
+
+def _why_not(address: str, exc: BaseException) -> CasoError:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return CertificateRefused(peer="this server", detail=f"{address}: {cause.verify_message}")
+        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") and _is_about_certificate(cause):
+            return CertificateRefused(peer=address, detail=(cause.reason or "").lower().replace("_", " "))
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            cause = cause.certificate_error
+        else:
+            cause = cause.__cause__ or cause.__context__
+    if isinstance(exc, aiohttp.WSServerHandshakeError):
+        return CannotConnect(address=address, detail=f"it is no caso-mesh server (HTTP {exc.status})")
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return CannotConnect(address=address, detail="it closed the connection")
+    detail = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+    return CannotConnect(address=address, detail=detail or type(exc).__name__)
+
+
+def _is_about_certificate(exc: ssl.SSLError) -> bool:
+    reason = exc.reason or ""
+    return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR"))
+
+
+async def _listening_socket(address: str) -> tuple[socket.socket, str]:
+    try:
+        host, port = split_address(address)
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, where = found[0]
+        sock = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+    except ValueError as exc:
+        raise CannotListen(address=address, detail=str(exc)) from None
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUse(address=address) from exc
+        raise CannotListen(address=address, detail=exc.strerror or str(exc)) from exc
+    sock.setblocking(False)
+    return sock, host
