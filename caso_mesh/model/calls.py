@@ -59,6 +59,8 @@ CALLS: tuple[Call, ...] = (
          "How far the administrator holds the asking server's journal."),
     Call("journal.push", "node", "admin", q.JournalPush, q.JournalCursors,
          "Facts of a server's journal, in order."),
+    Call("journal.hash", "node", "admin", q.JournalHashAt, q.JournalHashReply,
+         "One hash of the administrator's copy of the asking server's journal."),
     Call("catalog.read", "node", "node", q.CatalogRead, q.CatalogPiece,
          "A piece of the catalog detail of a set that this server made."),
     Call("device.prepare", "node", "node", q.DevicePrepare, q.DevicePrepareReply,
@@ -70,8 +72,7 @@ CALLS: tuple[Call, ...] = (
     Call("attempt.watch", "node", "node", q.WatchAttempts, v.Done,
          "Somebody watches these attempts: report twice a second for a while."),
     Call("attempt.progress", "node", "admin", q.ProgressReport, v.Done, "Progress of running attempts."),
-    Call("bulk.ready", "node", "node", q.BulkReady, q.BulkReadyReply,
-         "Whether this server's worker of an attempt waits for its bulk channel."),
+    Call("mesh.summary", "node", "admin", q.Nothing, q.MeshSummary, "The numbers of the status line."),
     Call("call.signed", "node", "admin", q.SignedCall, q.Nothing,
          "A person's call, forwarded by a server. It answers what the call itself answers."),
     # people: the mesh

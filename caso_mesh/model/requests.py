@@ -40,17 +40,20 @@ class JoinRequest(Struct, frozen=True):
     operator_public_key: bytes
     addresses: tuple[str, ...]
     version: str
+    signature: bytes
     preset: str = "lan"
     never_admin: bool = False
 
 
 class JoinReply(Struct, frozen=True):
-    """All that a newcomer needs to be a member. Certificates are DER, the leaf's issuer follows it."""
+    """All that a newcomer needs to be a member. Certificates are DER, the leaf's issuer follows it. ``proof`` shows that
+    the mesh of the join link vouches for the anchors in ``orders`` (empty when a person approved)."""
 
     certificate: tuple[bytes, ...]
     operator_certificate: tuple[bytes, ...]
     wrapped_id_key: bytes
     orders: Orders
+    proof: bytes = b""
 
 
 class AdoptCommit(Struct, frozen=True):
@@ -80,6 +83,7 @@ class AdoptRevealReply(Struct, frozen=True):
     operator_public_key: bytes
     addresses: tuple[str, ...]
     version: str
+    signature: bytes
     preset: str
     never_admin: bool
 
@@ -167,6 +171,17 @@ class JournalPush(Struct, frozen=True):
     records: tuple[JournalRecord, ...]
 
 
+class JournalHashAt(Struct, frozen=True):
+    """One place in the administrator's copy of the asking server's journal."""
+
+    incarnation: str
+    seq: int
+
+
+class JournalHashReply(Struct, frozen=True):
+    hash: bytes | None = None
+
+
 class CatalogRead(Struct, frozen=True):
     """A piece of the catalog segment of a set, from ``offset``."""
 
@@ -238,14 +253,14 @@ class ProgressReport(Struct, frozen=True):
     progress: tuple[Progress, ...]
 
 
-class BulkReady(Struct, frozen=True):
-    """The other end of an attempt asks whether this server's worker waits for its bulk channel."""
+class MeshSummary(Struct, frozen=True):
+    """The numbers of ``status``, as the administrator in office has them."""
 
-    attempt: str
-
-
-class BulkReadyReply(Struct, frozen=True):
-    ready: bool
+    servers: int
+    running: int
+    alerts: int
+    term: int
+    voters: tuple[str, ...]
 
 
 class SignedCall(Struct, frozen=True):

@@ -1,0 +1,51 @@
+"""What may be read and written on this server at all: its own file decides, not the administrator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from caso_mesh.model.errors import NotAllowedHere, SourcePathMissing
+
+
+class AllowList:
+    """Folders that may be read and written, less the state folder and the devices (``closed``), which never may.
+
+    A backup of a folder *above* a closed one is allowed: the closed part is left out of it, with a warning.
+    """
+
+    def __init__(self, server: str, read: Iterable[str], write: Iterable[str], closed: Iterable[str]) -> None:
+        self._server = server
+        self._read = [os.path.realpath(place) for place in read]
+        self._write = [os.path.realpath(place) for place in write]
+        self._closed = [os.path.realpath(place) for place in closed]
+
+    def check_read(self, path: bytes) -> list[str]:
+        """Warnings. Raises ``SourcePathMissing``, ``NotAllowedHere``."""
+        shown = os.fsdecode(path)
+        if not os.path.lexists(path):
+            raise SourcePathMissing(server=self._server, path=shown)
+        real = os.fsdecode(self._real(path))
+        if not any(_within(real, place) for place in self._read) or any(_within(real, c) for c in self._closed):
+            raise NotAllowedHere(server=self._server, action="read", path=shown)
+        return [
+            f"{closed} on {self._server} is left out: it belongs to caso-mesh"
+            for closed in self._closed
+            if _within(closed, real)
+        ]
+
+    def check_write(self, path: bytes) -> None:
+        """Raises ``NotAllowedHere``. The path need not exist."""
+        real = os.fsdecode(os.path.realpath(path))
+        if not any(_within(real, place) for place in self._write) or any(_within(real, c) for c in self._closed):
+            raise NotAllowedHere(server=self._server, action="write", path=os.fsdecode(path))
+
+    @staticmethod
+    def _real(path: bytes) -> bytes:
+        # a root that is itself a symlink is kept as a symlink: only its folder is resolved
+        folder, name = os.path.split(path.rstrip(b"/") or b"/")
+        return os.path.join(os.path.realpath(folder), name) if name else b"/"
+
+
+def _within(path: str, folder: str) -> bool:
+    return folder in ("/", path) or path.startswith(folder + "/")

@@ -1,0 +1,184 @@
+"""Making the task of an attempt: what its worker must know, from orders, identity, storage and the allow-list."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import NotFound
+from caso_mesh.model.ids import IdSource
+from caso_mesh.model.jobs import BackupSpec, RestoreSpec
+from caso_mesh.model.orders import AttemptOrder, Orders
+from caso_mesh.model.storage import BackupSet, Device, Medium
+from caso_mesh.planning.media import medium_for
+from caso_mesh.sealing.signing import verify
+from caso_mesh.server.allow import AllowList
+from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.queue import LocalAttempt, Queue
+from caso_mesh.server.storage import Storage
+from caso_mesh.server.trust import Trust
+from caso_mesh.vault.header import read_header
+from caso_mesh.vault.names import FORMAT
+from caso_mesh.vault.objects import VaultKeys
+from caso_mesh.vault.vault import Vault
+
+
+class TaskMaker:
+    """Knows where everything lies."""
+
+    def __init__(
+        self,
+        *,
+        folder: StateFolder,
+        node: str,
+        name: str,
+        identity: IdentityStore,
+        trust: Trust,
+        queue: Queue,
+        storage: Storage,
+        orders: Callable[[], Orders],
+        allow: Callable[[], AllowList],
+        clock: Clock,
+        new_id: IdSource,
+    ) -> None:
+        self._folder = folder
+        self._node = node
+        self._name = name
+        self._identity = identity
+        self._trust = trust
+        self._queue = queue
+        self._storage = storage
+        self._orders = orders
+        self._allow = allow
+        self._clock = clock
+        self._new_id = new_id
+
+    def segment_path(self, set_id: str) -> Path:
+        """Where the catalog detail of a set made here lies until the administrator has it."""
+        return self._folder.segments / f"{set_id}.segment"
+
+    async def make(self, local: LocalAttempt) -> tuple[Task, Medium | None, list[str]]:
+        """The task, the medium its set goes to, and warnings for the job log.
+
+        Raises ``NotAllowedHere``, ``SourcePathMissing`` (only if no root is there), ``DeviceVanished``, ``NoKey``,
+        ``NotFound``.
+        """
+        orders, order = self._orders(), local.order
+        warnings: list[str] = []
+        if order.end in {"both", "source"}:
+            warnings = await asyncio.to_thread(self._check_paths, order)
+        access: DeviceAccess | None = None
+        medium: Medium | None = None
+        if order.end in {"both", "device"}:
+            device = self._device(orders, order.device)
+            writer = await self._queue.writer(device.vault, self._new_id())
+            access = await self._storage.access(device, writer, orders.roster.mesh.id)
+            if isinstance(order.spec, BackupSpec):
+                medium = await self._medium(orders, device, order.spec.media_set)
+        closed = self._closed(orders)
+        far = self._far(orders, order)
+        admin_row = self._trust.row(orders.admin)
+        task = Task(
+            order=order,
+            server=self._node,
+            server_name=self._name,
+            source_name=self._trust.name_of(order.source),
+            id_key=self._identity.load_id_key(),
+            chunker_seed=orders.roster.mesh.chunker_seed,
+            identity_folder=str(self._folder.identity),
+            public_keys={row.id: row.public_key for row in orders.roster.rows if row.kind == "node"},
+            session=local.session,
+            set=local.set,
+            medium=medium.label if medium else "",
+            media_set=medium.media_set if medium else "",
+            device=access,
+            far=far,
+            tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
+            issuer_key=admin_row.public_key if admin_row else b"",
+            own_paths=tuple(os.fsencode(place) for place in closed),
+            segment_path=str(self.segment_path(local.set)),
+            status_interval_s=orders.settings["status-interval-s"],
+        )
+        return task, medium, warnings
+
+    def _check_paths(self, order: AttemptOrder) -> list[str]:
+        allow = self._allow()
+        match order.spec:
+            case BackupSpec(sources=sources):
+                roots = [root for source in sources if source.server == self._node for root in source.roots]
+                warnings = []
+                for root in roots:
+                    warnings += allow.check_read(b"/" + root)
+                return warnings
+            case RestoreSpec(base=None, paths=paths):
+                for path in paths:
+                    allow.check_write(b"/" + path)
+                return []
+            case RestoreSpec(base=base):
+                allow.check_write(base or b"/")
+                return []
+            case _:
+                return []
+
+    def _closed(self, orders: Orders) -> list[str]:
+        places = [str(self._folder.path)]
+        places += [place.path for device in orders.devices for place in device.paths if place.server == self._node]
+        return places
+
+    def closed(self) -> list[str]:
+        """What never is read or written by a job: the state folder and this server's devices."""
+        return self._closed(self._orders())
+
+    def _device(self, orders: Orders, device_id: str) -> Device:
+        for device in orders.devices:
+            if device.id == device_id:
+                return device
+        raise NotFound(kind="device", name=device_id)
+
+    async def _medium(self, orders: Orders, device: Device, media_set_name: str) -> Medium:
+        media_set = next((each for each in orders.media_sets if each.name == media_set_name), None)
+        if media_set is None:
+            raise NotFound(kind="mediaset", name=media_set_name)
+        known = await self._queue.all_media()
+        return medium_for(known, media_set, device.id, self._node, self._name, self._clock.now_ns())
+
+    def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:
+        if order.end == "both":
+            return None
+        other = order.media if order.end == "source" else order.source
+        addresses = next((each.addresses for each in orders.nodes if each.node == other), ())
+        return FarEnd(node=other, name=self._trust.name_of(other), addresses=addresses)
+
+    async def find_set(self, order: AttemptOrder, set_id: str) -> BackupSet | None:
+        """The set of an attempt that a daemon left while it was being published; ``None`` if it was not."""
+        device = self._device(self._orders(), order.device)
+        writer = await self._queue.writer(device.vault, self._new_id())
+        access = await self._storage.access(device, writer, self._orders().roster.mesh.id)
+        return await asyncio.to_thread(self._look, access, set_id)
+
+    def _look(self, access: DeviceAccess, set_id: str) -> BackupSet | None:
+        backend = FolderBackend(access.path, access.name, marker=FORMAT)
+        try:
+            header = read_header(backend)
+            if header is None:
+                return None
+            keys = VaultKeys(
+                id_key=self._identity.load_id_key(), content_keys=access.content_keys, write_key=access.write_key
+            )
+            vault = Vault(backend, header, keys, verify=self._verify, cache_folder=access.cache_folder)
+            try:
+                return vault.load_set(set_id)
+            except NotFound:
+                return None
+        finally:
+            backend.close()
+
+    def _verify(self, server: str, domain: str, message: bytes, signature: bytes) -> bool:
+        row = self._trust.row(server)
+        return row is not None and verify(row.public_key, domain, message, signature)
