@@ -1,0 +1,188 @@
+"""A server's own journal: facts are appended durably, read in order, never changed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from caso_mesh.database import Database
+from caso_mesh.journal import compare, replica
+from caso_mesh.journal.record import Head, Record, first_hash, hash_of, record_hash
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import Misuse, StateDamaged, StateNotEmpty
+from caso_mesh.model.ids import IdSource
+
+#: The tables are those of the replica, with one server in them.
+MIGRATIONS = [replica.MIGRATION]
+
+
+class Journal:
+    """The open journal of one server. Use ``Journal.open``."""
+
+    def __init__(self, database: Database, server: str, clock: Clock, new_id: IdSource) -> None:
+        self._database = database
+        self._server = server
+        self._clock = clock
+        self._new_id = new_id
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: str | os.PathLike[str], server: str, *, clock: Clock, new_id: IdSource, same_thread: bool = False
+    ) -> AsyncIterator[Journal]:
+        """Open or create the journal of the server with the id ``server``. A new one begins its first incarnation.
+
+        Raises ``StateNotEmpty`` (another server's journal), ``StateDamaged``, and what ``Database.open`` raises.
+        """
+        async with Database.open(path, MIGRATIONS, durable=True, same_thread=same_thread) as database:
+            journal = cls(database, server, clock, new_id)
+            await database.write(journal._begin_or_check)
+            yield journal
+
+    async def append(self, facts: Sequence[tuple[str, bytes]]) -> Head:
+        """Append (kind, data) pairs, all or none; the new head once they are durable. Concurrent calls share one
+        commit and keep the order of the calls. Raises ``StateFull``."""
+        at_ns = self._clock.now_ns()
+        facts = list(facts)
+
+        def fn(conn: sqlite3.Connection) -> Head:
+            number, head = self._newest(conn)
+            return _append(conn, number, head, ((at_ns, kind, data) for kind, data in facts)) if facts else head
+
+        return await self._database.write(fn)
+
+    async def head(self) -> Head:
+        """The newest incarnation's."""
+        return await self._database.read(lambda conn: self._newest(conn)[1])
+
+    async def hash_at(self, incarnation: str, seq: int) -> bytes | None:
+        """The hash of a record, ``None`` if there is none; at 0 the first hash of a known incarnation."""
+        return await self._database.read(lambda conn: self._hash_at(conn, incarnation, seq))
+
+    async def records(
+        self, incarnation: str, after: int, *, limit: int = 512, max_bytes: int = 1 << 20
+    ) -> list[Record]:
+        """The records beyond ``after``, up to ``limit`` and about ``max_bytes``; at least one if there is one.
+
+        Raises ``StateDamaged`` if they are not what was written.
+        """
+        return await self._database.read(lambda conn: self._records(conn, incarnation, after, limit, max_bytes))
+
+    async def incarnations(self) -> list[Head]:
+        """All, oldest first, each with its last record's number and hash."""
+        return await self._database.read(lambda conn: replica.cursors(conn, self._server))
+
+    async def begin_incarnation(self, *, moving: tuple[str, int] | None = None) -> Head:
+        """From now on append to a new incarnation; returns its head.
+
+        ``moving`` (incarnation, seq) takes the records beyond ``seq`` over into the new one, with their times, in the
+        same transaction: they were written after the disk had been put back, under numbers that the administrator
+        knows as other facts, and would never reach it where they are.
+        """
+        incarnation = self._new_id()
+
+        def fn(conn: sqlite3.Connection) -> Head:
+            number = _begin(conn, self._server, incarnation)
+            head = replica.cursor(conn, self._server, incarnation)
+            return self._move(conn, moving, number, head) if moving else head
+
+        return await self._database.write(fn)
+
+    async def plan(self, cursors: Sequence[Head]) -> compare.Plan:
+        """``compare.plan`` of the administrator's ``cursors`` with this journal as it is at one moment."""
+
+        def fn(conn: sqlite3.Connection) -> compare.Plan:
+            own = replica.cursors(conn, self._server)
+            return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq))
+
+        return await self._database.read(fn)
+
+    async def wait_beyond(self, head: Head) -> None:
+        """Wait until there is a record after ``head``: in its incarnation or a later one. ``Misuse`` if this journal
+        has no such incarnation, or is closed meanwhile."""
+        while True:
+            generation = self._database.generation
+            if await self._database.read(lambda conn: self._is_beyond(conn, head)):
+                return
+            await self._database.wait_for_commit(generation)
+
+    def _begin_or_check(self, conn: sqlite3.Connection) -> None:
+        row = conn.execute("SELECT server FROM journal_incarnation WHERE server <> ?", (self._server,)).fetchone()
+        if row:
+            raise StateNotEmpty(state=os.path.dirname(self._database.path) or ".", server=row[0])
+        for head in replica.cursors(conn, self._server):
+            if self._hash_at(conn, head.incarnation, head.seq) != head.hash:
+                raise self._damaged(head.incarnation, head.seq)
+            self._records(conn, head.incarnation, max(head.seq - 1, 0), 1, 0)
+        if not replica.cursors(conn, self._server):
+            _begin(conn, self._server, self._new_id())
+
+    def _newest(self, conn: sqlite3.Connection) -> tuple[int, Head]:
+        number, *head = conn.execute(
+            "SELECT number, incarnation, seq, hash FROM journal_incarnation ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return number, Head(*head)
+
+    def _hash_at(self, conn: sqlite3.Connection, incarnation: str, seq: int) -> bytes | None:
+        known = conn.execute("SELECT 1 FROM journal_incarnation WHERE incarnation = ?", (incarnation,)).fetchone()
+        return replica.hash_at(conn, self._server, incarnation, seq) if known else None
+
+    def _records(
+        self, conn: sqlite3.Connection, incarnation: str, after: int, limit: int, max_bytes: int
+    ) -> list[Record]:
+        found = replica.replica_records(conn, self._server, incarnation, after, limit, max_bytes)
+        previous = self._hash_at(conn, incarnation, after) if found else None
+        for number, record in enumerate(found, after + 1):
+            if previous is None or record.seq != number or record.hash != hash_of(record, previous):
+                raise self._damaged(incarnation, number)
+            previous = record.hash
+        return found
+
+    def _is_beyond(self, conn: sqlite3.Connection, head: Head) -> bool:
+        heads = replica.cursors(conn, self._server)
+        places = [own.incarnation for own in heads]
+        if head.incarnation not in places:
+            raise Misuse(f"this journal has no incarnation {head.incarnation}")
+        place = places.index(head.incarnation)
+        return heads[place].seq > head.seq or any(own.seq for own in heads[place + 1 :])
+
+    def _move(self, conn: sqlite3.Connection, moving: tuple[str, int], number: int, head: Head) -> Head:
+        old, fork = moving
+        kept = self._hash_at(conn, old, fork)
+        if kept is None:
+            raise Misuse(f"this journal has no record {fork} of {old}")
+        after = fork
+        while found := self._records(conn, old, after, 512, 1 << 20):
+            head = _append(conn, number, head, ((r.at_ns, r.kind, r.data) for r in found))
+            after = found[-1].seq
+        (old_number,) = conn.execute(
+            "UPDATE journal_incarnation SET seq = ?, hash = ? WHERE incarnation = ? RETURNING number", (fork, kept, old)
+        ).fetchone()
+        conn.execute("DELETE FROM journal_record WHERE incarnation = ? AND seq > ?", (old_number, fork))
+        return head
+
+    def _damaged(self, incarnation: str, seq: int) -> StateDamaged:
+        return StateDamaged(path=self._database.path, detail=f"record {seq} of {incarnation} is not what was written")
+
+
+def _begin(conn: sqlite3.Connection, server: str, incarnation: str) -> int:
+    (number,) = conn.execute(
+        "INSERT INTO journal_incarnation (server, incarnation, seq, hash) VALUES (?, ?, 0, ?) RETURNING number",
+        (server, incarnation, first_hash(server, incarnation)),
+    ).fetchone()
+    return int(number)
+
+
+def _append(conn: sqlite3.Connection, number: int, head: Head, facts: Iterable[tuple[int, str, bytes]]) -> Head:
+    """Append (at_ns, kind, data) to the incarnation with that row number; the new head."""
+    seq, digest = head.seq, head.hash
+    rows: list[tuple[int, int, int, str, bytes, bytes]] = []
+    for at_ns, kind, data in facts:
+        seq += 1
+        digest = record_hash(digest, head.incarnation, seq, at_ns, kind, data)
+        rows.append((number, seq, at_ns, kind, data, digest))
+    conn.executemany("INSERT INTO journal_record VALUES (?, ?, ?, ?, ?, ?)", rows)
+    conn.execute("UPDATE journal_incarnation SET seq = ?, hash = ? WHERE number = ?", (seq, digest, number))
+    return Head(head.incarnation, seq, digest)

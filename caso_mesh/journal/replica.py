@@ -1,0 +1,130 @@
+"""The administrator's copy of all journals. Functions over an open connection, so that the caller stores what the facts
+mean in the same transaction as the facts themselves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from caso_mesh.journal.record import Head, Record, first_hash, hash_of
+from caso_mesh.model.errors import JournalChainBroken, JournalGap
+
+MIGRATION = """
+CREATE TABLE journal_incarnation (
+    number INTEGER PRIMARY KEY,
+    server TEXT NOT NULL, incarnation TEXT NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+    UNIQUE (server, incarnation)
+) STRICT;
+CREATE TABLE journal_record (
+    incarnation INTEGER NOT NULL REFERENCES journal_incarnation,
+    seq INTEGER NOT NULL, at_ns INTEGER NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL, hash BLOB NOT NULL,
+    PRIMARY KEY (incarnation, seq)
+) STRICT;
+"""
+
+
+def cursor(conn: sqlite3.Connection, server: str, incarnation: str) -> Head:
+    """How far the copy of one incarnation is; ``seq`` 0 and the first hash if there is nothing yet."""
+    row = conn.execute(
+        "SELECT seq, hash FROM journal_incarnation WHERE server = ? AND incarnation = ?", (server, incarnation)
+    ).fetchone()
+    return Head(incarnation, *row) if row else Head(incarnation, 0, first_hash(server, incarnation))
+
+
+def cursors(conn: sqlite3.Connection, server: str) -> list[Head]:
+    """How far the copies of all incarnations of ``server`` are, in the order they arrived: oldest first."""
+    rows = conn.execute(
+        "SELECT incarnation, seq, hash FROM journal_incarnation WHERE server = ? ORDER BY number", (server,)
+    )
+    return [Head(*row) for row in rows]
+
+
+def hash_at(conn: sqlite3.Connection, server: str, incarnation: str, seq: int) -> bytes | None:
+    """The hash of a record, ``None`` if the copy has none; at 0 the first hash. For ``compare.find_fork``."""
+    if seq == 0:
+        return first_hash(server, incarnation)
+    row = conn.execute(
+        "SELECT r.hash FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
+        " WHERE i.server = ? AND i.incarnation = ? AND r.seq = ?",
+        (server, incarnation, seq),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def accept(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> list[Record]:
+    """Store what is new, and return it; what is already held is dropped, if it is the same.
+
+    Records of several incarnations may come in one push, those of one in rising order. All are checked before the
+    first is stored. Raises ``JournalGap`` (records before it are missing: they are to be sent again from the cursor),
+    ``JournalChainBroken`` (a record that does not belong behind what is held, or differs from it).
+    """
+    at: dict[str, Head] = {}
+    new: list[Record] = []
+    pushed: dict[tuple[str, int], bytes] = {}
+    for record in records:
+        place = (record.incarnation, record.seq)
+        head = at.get(record.incarnation) or cursor(conn, server, record.incarnation)
+        if record.seq <= head.seq:
+            held = pushed.get(place) or hash_at(conn, server, *place)
+            # The hash alone could be copied from the true record onto another content.
+            before = pushed.get((record.incarnation, record.seq - 1)) or hash_at(
+                conn, server, record.incarnation, record.seq - 1
+            )
+            if before is None or record.hash != held or hash_of(record, before) != held:
+                raise JournalChainBroken(server=server, incarnation=record.incarnation, seq=record.seq)
+            continue
+        if record.seq != head.seq + 1:
+            raise JournalGap(server=server, incarnation=record.incarnation, found=record.seq, expected=head.seq + 1)
+        if record.hash != hash_of(record, head.hash):
+            raise JournalChainBroken(server=server, incarnation=record.incarnation, seq=record.seq)
+        at[record.incarnation] = Head(record.incarnation, record.seq, record.hash)
+        pushed[place] = record.hash
+        new.append(record)
+    _store(conn, server, new, at)
+    return new
+
+
+def replica_records(
+    conn: sqlite3.Connection, server: str, incarnation: str, after: int, limit: int = 512, max_bytes: int = 1 << 20
+) -> list[Record]:
+    """The held records beyond ``after``, up to ``limit`` and about ``max_bytes``; at least one if there is one."""
+    return take(
+        conn.execute(
+            "SELECT i.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash"
+            " FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
+            " WHERE i.server = ? AND i.incarnation = ? AND r.seq > ? ORDER BY r.seq LIMIT ?",
+            (server, incarnation, after, limit),
+        ),
+        max_bytes,
+    )
+
+
+def take(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
+    """Records from rows (incarnation, seq, at_ns, kind, data, hash) until they are larger than ``max_bytes``."""
+    records: list[Record] = []
+    size = 0
+    for row in rows:
+        record = Record(*row)
+        size += len(record.data) + len(record.kind) + _OVERHEAD
+        if records and size > max_bytes:
+            break
+        records.append(record)
+    return records
+
+
+#: What a record takes on the wire beside kind and data.
+_OVERHEAD = 128
+
+
+def _store(conn: sqlite3.Connection, server: str, new: Sequence[Record], at: dict[str, Head]) -> None:
+    numbers: dict[str, int] = {}
+    for head in at.values():
+        (numbers[head.incarnation],) = conn.execute(
+            "INSERT INTO journal_incarnation (server, incarnation, seq, hash) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (server, incarnation) DO UPDATE SET seq = excluded.seq, hash = excluded.hash RETURNING number",
+            (server, head.incarnation, head.seq, head.hash),
+        ).fetchone()
+    conn.executemany(
+        "INSERT INTO journal_record VALUES (?, ?, ?, ?, ?, ?)",
+        [(numbers[r.incarnation], r.seq, r.at_ns, r.kind, r.data, r.hash) for r in new],
+    )
