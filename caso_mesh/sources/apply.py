@@ -1,6 +1,7 @@
 """Gives a restored object its metadata, in the one order in which nothing undoes what came before:
 
-owner (clears set-id bits and capabilities), mode, xattrs with ACLs and capabilities, times, flags.
+owner (clears set-id bits and capabilities), xattrs with ACLs and capabilities (while the owner may still write), mode (the
+ACL's mask is its group part), times, flags.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.sources import linux, reasons
+from caso_mesh.sources.metadata import TYPES
 
 #: Attributes that an object here has by inheritance or from before and the set does not know: they go. Others, as
 #: labels of a security module, are the machine's own.
@@ -33,6 +35,10 @@ class Applier:
         """A link, pipe, socket or device node by a handle that is not for reading."""
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
+            status = os.fstat(fd)
+            if TYPES.get(stat.S_IFMT(status.st_mode)) is not entry.type or status.st_nlink != 1:
+                # Somebody put another object, or a link to one, in its place: its owner and mode are not ours to set.
+                raise OSError(errno.ESTALE, "the temporary name was taken by something else")
             if entry.type is EntryType.SYMLINK:
                 self._all(entry, fd, b"/proc/self/fd/%d/%b" % (parent, name), follow=False)
             else:
@@ -98,27 +104,27 @@ class Applier:
         if status.st_gid != entry.gid and entry.type is not EntryType.DIRECTORY:
             mode &= ~stat.S_ISGID
         self._stale_xattrs(entry, target, follow=follow)
+        for name, value in entry.xattrs:
+            try:
+                os.setxattr(target, name, value, follow_symlinks=follow)
+            except (OSError, ValueError) as error:
+                self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
         if entry.type is not EntryType.SYMLINK:
             try:
                 os.chmod(target, mode)
             except OSError as error:
                 self._lost(entry, "mode-not-restored", error)
-        for name, value in entry.xattrs:
-            try:
-                os.setxattr(target, name, value, follow_symlinks=follow)
-            except OSError as error:
-                self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
         self._times(entry, target, follow=follow)
 
     def _owner(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
         try:
             os.chown(target, entry.uid, entry.gid, follow_symlinks=follow)
             return
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             lost = error
         try:
             os.chown(target, -1, entry.gid, follow_symlinks=follow)  # a member may give it to the group
-        except OSError:
+        except (OSError, OverflowError):
             pass  # the first error says it all
         self._lost(entry, "owner-not-restored", lost, f"{entry.uid}:{entry.gid}")
 
@@ -147,9 +153,8 @@ class Applier:
         try:
             os.utime(target, ns=(accessed, modified), follow_symlinks=follow)
         except (OSError, OverflowError) as error:
-            detail = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
-            self._lost(entry, "times-not-restored", detail)
+            self._lost(entry, "times-not-restored", error)
 
-    def _lost(self, entry: Entry, reason: str, error: OSError, detail: str = "") -> None:
+    def _lost(self, entry: Entry, reason: str, error: Exception, detail: str = "") -> None:
         words = reasons.text(error)
         self._on_exception(SourceException(entry.path, reason, f"{detail}: {words}" if detail else words))

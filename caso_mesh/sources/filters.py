@@ -83,7 +83,8 @@ class Matcher:
         )
         self._emptied_inside = tuple(folder + b"/" for folder in self._emptied)
         self._swap = frozenset(DEFAULT_SWAP if filters.default_excludes else ()) - frozenset(asked)
-        self._any, self._folders = _compiled(filters.excludes)
+        self._any = _Globs([pattern for pattern in filters.excludes if not pattern.endswith("/")])
+        self._folders = _Globs([pattern[:-1] for pattern in filters.excludes if pattern.endswith("/")])
 
     def excluded(self, path: bytes, is_dir: bool) -> bool:
         """Whether the absolute ``path`` is left out by itself. A walk does not enter a folder that is."""
@@ -91,13 +92,10 @@ class Matcher:
             return True
         if self._emptied_inside and path.startswith(self._emptied_inside):
             return True
-        if self._any is None and self._folders is None:
-            return self.own(path)
-        text = path.decode("utf-8", "surrogateescape")
-        if self._any is not None and self._any.fullmatch(text):
-            return True
-        if is_dir and self._folders is not None and self._folders.fullmatch(text):
-            return True
+        if self._any or (is_dir and self._folders):
+            text = path.decode("utf-8", "surrogateescape")
+            if self._any.match(text) or (is_dir and self._folders.match(text)):
+                return True
         return self.own(path)
 
     def own(self, path: bytes) -> bool:
@@ -139,48 +137,59 @@ def is_below(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
-def _compiled(patterns: Sequence[str]) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
-    anything: list[str] = []
-    folders: list[str] = []
-    for pattern in patterns:
-        if not pattern.strip("/"):
-            raise InvalidValue(value=pattern, what="exclude pattern", expected="It would leave out everything")
-        body = pattern.rstrip("/")
-        if "/" not in body:
-            regex = f"(?:.*/)?{_regex(body)}"
-        elif body[0] in "/*":
-            regex = _regex(body)
-        else:
-            regex = f"(?:.*/)?{_regex(body)}"
-        (folders if pattern.endswith("/") else anything).append(f"(?:{regex})")
-    return _alternatives(anything), _alternatives(folders)
+class _Globs:
+    """Patterns as two regular expressions: over the whole path, and over its last part."""
 
+    def __init__(self, patterns: Sequence[str]) -> None:
+        whole: list[str] = []
+        last: list[str] = []
+        for pattern in patterns:
+            body = pattern.rstrip("/")
+            if not body:
+                raise InvalidValue(value=pattern, what="exclude pattern", expected="It would leave out everything")
+            if "/" not in body:
+                last.append(_regex(body))
+                whole.append(_regex(body))
+            else:
+                whole.append(_regex(body if body[0] in "/*" else "*/" + body))
+        self._whole = re.compile("|".join(f"(?:{part})" for part in whole), re.DOTALL) if whole else None
+        self._last = re.compile("|".join(f"(?:{part})" for part in last), re.DOTALL) if last else None
 
-def _alternatives(parts: list[str]) -> re.Pattern[str] | None:
-    return re.compile("|".join(parts), re.DOTALL) if parts else None
+    def __bool__(self) -> bool:
+        return self._whole is not None
+
+    def match(self, path: str) -> bool:
+        """Whether one of the patterns matches the absolute path."""
+        if self._last is not None and self._last.fullmatch(path, path.rfind("/") + 1):
+            return True
+        return self._whole is not None and self._whole.fullmatch(path) is not None
 
 
 def _regex(glob: str) -> str:
-    out: list[str] = []
+    """A glob as a regular expression for ``fullmatch`` that never backtracks over a star but the last one."""
+    runs: list[list[str]] = [[]]
     at = 0
     while at < len(glob):
         char = glob[at]
         at += 1
         if char == "*":
-            if not out or out[-1] != ".*":
-                out.append(".*")
+            runs.append([])
         elif char == "?":
-            out.append(".")
+            runs[-1].append(".")
         elif char == "[":
             end = glob.find("]", at + 2 if glob[at : at + 1] in {"!", "^"} else at + 1)
             if end < 0:
-                out.append(r"\[")
+                runs[-1].append(r"\[")
                 continue
-            out.append(_class(glob[at:end]))
+            runs[-1].append(_class(glob[at:end]))
             at = end + 1
         else:
-            out.append(re.escape(char))
-    return "".join(out)
+            runs[-1].append(re.escape(char))
+    first, *others = ["".join(run) for run in runs]
+    if not others:
+        return first
+    # A star with what follows it may take the earliest place: nothing is lost by never trying a later one.
+    return first + "".join(f"(?>.*?{run})" for run in others[:-1] if run) + ".*" + others[-1]
 
 
 def _class(body: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 from caso_mesh.model.entries import SourceException
 
@@ -11,6 +10,10 @@ PERMISSION_DENIED = "permission-denied"
 VANISHED = "vanished"
 REPLACED = "replaced-while-read"
 CHANGED = "changed-while-read"
+
+#: What the operating system, or Python before it, raises for what cannot be made as an entry says: a hostile or
+#: damaged set may hold a NUL byte in a link's target, or a number that is none.
+IMPOSSIBLE = (OSError, ValueError, OverflowError)
 
 _READING = {
     errno.EACCES: PERMISSION_DENIED,
@@ -41,6 +44,7 @@ _WRITING = {
     errno.EISDIR: "folder-in-the-way",
     errno.ENOTEMPTY: "folder-in-the-way",
     errno.EEXIST: "exists",
+    errno.ESTALE: "replaced-while-written",
     errno.EOPNOTSUPP: "not-supported-here",
 }
 
@@ -58,11 +62,13 @@ def reading(path: bytes, error: OSError) -> SourceException:
     return SourceException(path, _READING.get(error.errno or 0, "read-error"), text(error))
 
 
-def writing(path: bytes, error: OSError) -> SourceException:
-    """What an error while restoring ``path`` means."""
+def writing(path: bytes, error: Exception) -> SourceException:
+    """What an error (one of ``IMPOSSIBLE``) while restoring ``path`` means."""
+    if not isinstance(error, OSError):
+        return SourceException(path, "invalid-entry", str(error))
     return SourceException(path, _WRITING.get(error.errno or 0, "write-error"), text(error))
 
 
-def text(error: OSError) -> str:
+def text(error: Exception) -> str:
     """The error's own words, without the file name it may carry."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -129,7 +129,8 @@ class Walker:
         except OSError as error:
             if parent >= 0:
                 os.close(parent)
-            self._on_exception(reasons.reading(path, error))
+            found = reasons.reading(path, error)
+            self._on_exception(SourceException(path, "missing", found.detail) if _is_gone(error) else found)
             return
         try:
             if self._own_state(root, status):
@@ -279,7 +280,7 @@ class Walker:
             if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino):
                 status = now
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if _is_gone(error):
                 self._gone_or(path, error)
                 return None, None
             if enter:
@@ -386,7 +387,7 @@ class Walker:
             try:
                 peek = self._open(name, _PEEK, parent, status)
             except OSError as error:
-                if error.errno in {errno.ENOENT, errno.ESTALE}:
+                if _is_gone(error):
                     raise
                 # Unreadable: reading its content will say so. Its xattrs may still be listed by name.
             else:
@@ -458,13 +459,17 @@ class Walker:
         return found
 
     def _gone_or(self, path: bytes, error: OSError) -> None:
-        if error.errno in {errno.ENOENT, errno.ESTALE}:
+        if _is_gone(error):
             self._on_note(Note(path, reasons.VANISHED))
         else:
             self._on_exception(reasons.reading(path, error))
 
 
 _NODES = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
+
+
+def _is_gone(error: OSError) -> bool:
+    return error.errno in {errno.ENOENT, errno.ESTALE}
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -86,9 +86,10 @@ class TreeTarget:
         self._lock = threading.RLock()
         self._parts: dict[bytes, _Part] = {}
         self._folders: dict[bytes, Entry] = {}
-        self._links: list[Entry] = []
-        self._late_flags: list[Entry] = []
-        self._skipped: dict[bytes, Entry] = {}
+        self._links: dict[bytes, Entry] = {}
+        self._late_flags: list[tuple[Entry, tuple[int, int]]] = []
+        # Hashes of paths left as they are: a hard link to one of them may join another file than the set's.
+        self._skipped: set[int] = set()
         self._blocked: set[bytes] = set()
         self._handles: OrderedDict[bytes, int] = OrderedDict()
         self._file_systems: dict[int, int] = {}
@@ -108,7 +109,7 @@ class TreeTarget:
         with self._lock:
             try:
                 return self._begin(entry)
-            except OSError as error:
+            except reasons.IMPOSSIBLE as error:
                 self._on_exception(reasons.writing(entry.path, error))
                 if entry.type is EntryType.DIRECTORY:
                     self._blocked.add(entry.path)
@@ -145,7 +146,7 @@ class TreeTarget:
                 return
             try:
                 self._finish(entry, part)
-            except OSError as error:
+            except reasons.IMPOSSIBLE as error:
                 self._on_exception(reasons.writing(entry.path, error))
                 self._drop(entry.path)
 
@@ -153,6 +154,7 @@ class TreeTarget:
         """Give up an object that was begun: nothing of it stays."""
         with self._lock:
             self._drop(path)
+            self._links.pop(path, None)
 
     def close(self) -> None:
         """Make the hard links, give folders their metadata (deepest first) and bring all to disk. Idempotent."""
@@ -162,12 +164,12 @@ class TreeTarget:
             try:
                 for path in list(self._parts):
                     self._drop(path)
-                for entry in self._links:
+                for entry in self._links.values():
                     self._link(entry)
+                for entry, identity in self._late_flags:
+                    self._flags_last(entry, identity)
                 for path in sorted(self._folders, key=lambda path: path.count(b"/"), reverse=True):
                     self._finish_folder(self._folders[path])
-                for entry in self._late_flags:
-                    self._flags_last(entry)
                 self._sync()
             finally:
                 for fd in (*self._handles.values(), *self._file_systems.values(), self._base):
@@ -198,10 +200,10 @@ class TreeTarget:
         if entry.type is EntryType.DIRECTORY:
             return self._begin_folder(entry, relative, parent, name, there)
         if there is not None and not self._may_replace(entry, parent, name, there):
-            self._skipped[entry.path] = entry
+            self._skipped.add(hash(entry.path))
             return False
         if entry.hardlink is not None:
-            self._links.append(entry)
+            self._links[entry.path] = entry
             return True
         if entry.type is EntryType.FILE:
             temporary, fd = self._make(lambda new: os.open(new, _CREATE, 0o600, dir_fd=parent))
@@ -209,7 +211,7 @@ class TreeTarget:
             try:
                 self._apply.early_flags(entry, fd)
                 os.ftruncate(fd, entry.size)
-            except OSError:
+            except reasons.IMPOSSIBLE:
                 self._drop(entry.path)
                 raise
         elif entry.type is EntryType.SYMLINK:
@@ -259,7 +261,9 @@ class TreeTarget:
         if stat.S_ISDIR(there.st_mode):
             # Only an empty folder gives way: a restore never removes files that it was not asked about.
             os.rmdir(name, dir_fd=parent)
-            self._forget_handles()
+            stale = self._handles.pop(self._relative(entry.path) or b"", None)
+            if stale is not None:
+                os.close(stale)
         return True
 
     def _make(self, create: Callable[[bytes], T]) -> tuple[bytes, T]:
@@ -278,23 +282,24 @@ class TreeTarget:
         parent, name = self._parent(part.name)
         if part.fd >= 0:
             made, now = os.fstat(part.fd), _status(parent, part.temporary)
-            if now is None or (made.st_dev, made.st_ino) != (now.st_dev, now.st_ino):
+            if now is None:
                 raise OSError(errno.ENOENT, "the temporary file is gone")
+            if (made.st_dev, made.st_ino) != (now.st_dev, now.st_ino):
+                raise OSError(errno.ESTALE, "the temporary name was taken by something else")
             if made.st_size != entry.size:
                 os.ftruncate(part.fd, entry.size)
             self._apply.file(entry, part.fd)
+            fd, part.fd = part.fd, -1
+            os.close(fd)  # some file systems say only here that they are full
+            if entry.flags & linux.FLAGS_LAST:
+                self._late_flags.append((entry, (made.st_dev, made.st_ino)))
         else:
             self._apply.by_name(entry, parent, part.temporary)
         try:
             os.rename(part.temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) from error
-        if part.fd >= 0:
-            os.close(part.fd)
-            part.fd = -1
         del self._parts[entry.path]
-        if entry.flags & linux.FLAGS_LAST and entry.type is EntryType.FILE:
-            self._late_flags.append(entry)
 
     def _drop(self, path: bytes) -> None:
         part = self._parts.pop(path, None)
@@ -319,13 +324,10 @@ class TreeTarget:
         try:
             from_parent, from_name = self._parent(source)
             there = _status(from_parent, from_name)
-            skipped = self._skipped.get(first)
             if there is None or stat.S_ISDIR(there.st_mode):
                 raise OSError(errno.ENOENT, "its first name is not there")
-            if skipped is not None and (there.st_size, divmod(there.st_mtime_ns, _SECOND)) != (
-                skipped.size,
-                skipped.modified,
-            ):
+            same = (there.st_size, divmod(there.st_mtime_ns, _SECOND)) == (entry.size, entry.modified)
+            if hash(first) in self._skipped and stat.S_ISREG(there.st_mode) and not same:
                 raise OSError(errno.EEXIST, "its first name was left as it was and is another file")
             # The handle of the second folder may push the first out of the cache.
             from_fd = os.dup(from_parent)
@@ -351,14 +353,17 @@ class TreeTarget:
         try:
             handle = self._handle(self._relative(entry.path) or b"")
             self._apply.folder(entry, handle)
-        except OSError as error:
+        except reasons.IMPOSSIBLE as error:
             self._on_exception(reasons.writing(entry.path, error))
 
-    def _flags_last(self, entry: Entry) -> None:
+    def _flags_last(self, entry: Entry, identity: tuple[int, int]) -> None:
         try:
             parent, name = self._parent(self._relative(entry.path) or b"")
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
             try:
+                status = os.fstat(fd)
+                if (status.st_dev, status.st_ino) != identity:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
                 self._apply.late_flags(entry, fd)
             finally:
                 os.close(fd)
@@ -407,9 +412,7 @@ class TreeTarget:
         try:
             fd = linux.open_folder_beneath(self._base, folder)
         except FileNotFoundError:
-            parent, name = self._parent(folder)
-            os.mkdir(name, 0o755, dir_fd=parent)
-            fd = linux.open_folder_beneath(parent, name)
+            fd = self._make_folders(folder)
         self._handles[folder] = fd
         device = os.fstat(fd).st_dev
         if device not in self._file_systems:
@@ -418,11 +421,20 @@ class TreeTarget:
             os.close(self._handles.popitem(last=False)[1])
         return fd
 
-    def _forget_handles(self) -> None:
-        """After a folder was removed its handle, and those below, lead nowhere."""
-        for fd in self._handles.values():
-            os.close(fd)
-        self._handles.clear()
+    def _make_folders(self, folder: bytes) -> int:
+        """Folders on the way that the restore does not bring itself, as when single paths are asked for."""
+        fd = os.dup(self._base)
+        for part in folder.split(b"/"):
+            try:
+                try:
+                    os.mkdir(part, 0o755, dir_fd=fd)
+                except FileExistsError:
+                    pass  # opening it tells whether it is a folder
+                below = os.open(part, linux.FOLDER, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
 
     def _base_status(self) -> os.stat_result:
         return os.fstat(self._base)
