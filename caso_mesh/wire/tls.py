@@ -19,15 +19,27 @@ _LINGER_BYTES = 64 * 1024
 
 
 class _Watched:
-    """Stands in for a context, to keep hold of the bytes on their way out."""
+    """Stands in for a context, to take the alert of a failed handshake before asyncio throws it away."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        self.outgoing: ssl.MemoryBIO | None = None
+        self.alert = b""
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
-        self.outgoing = outgoing
-        return self._context.wrap_bio(incoming, outgoing, **options)
+        sslobj = self._context.wrap_bio(incoming, outgoing, **options)
+        handshake = sslobj.do_handshake
+
+        def do_handshake() -> None:
+            try:
+                handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError:
+                self.alert = outgoing.read()
+                raise
+
+        sslobj.do_handshake = do_handshake  # type: ignore[method-assign]
+        return sslobj
 
 
 async def accept_tls(
@@ -49,8 +61,7 @@ async def accept_tls(
                 ssl_shutdown_timeout=timeout_s,
             )
         except ssl.SSLError:
-            alert = watched.outgoing.read() if watched.outgoing is not None else b""
-            await _part(spare, alert)
+            await _part(spare, watched.alert)
             raise
     return transport, protocol
 

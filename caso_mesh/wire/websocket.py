@@ -388,14 +388,13 @@ async def _no_redirect(session: aiohttp.ClientSession, context: object, params: 
 def _why_not(address: str, exc: BaseException) -> CasoError:
     cause: BaseException | None = exc
     while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            cause = cause.certificate_error  # looks like the next, but has none of its fields
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CertificateRefused(peer="this server", detail=f"{address}: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") and _is_about_certificate(cause):
             return CertificateRefused(peer=address, detail=(cause.reason or "").lower().replace("_", " "))
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
-            cause = cause.certificate_error
-        else:
-            cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or cause.__context__
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return CannotConnect(address=address, detail=f"it is no caso-mesh server (HTTP {exc.status})")
     if isinstance(exc, aiohttp.ServerDisconnectedError):
