@@ -1,0 +1,94 @@
+"""Media and how long their sets are kept: which medium takes the next set, and when a set may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from caso_mesh.model.storage import BackupSet, MediaSet, Medium, MediumState
+
+_SECOND = 1_000_000_000
+_PREFIX = 24
+
+
+def medium_for(
+    media: Sequence[Medium], media_set: MediaSet, device: str, server: str, server_name: str, now_ns: int
+) -> Medium:
+    """The medium that ``server`` (id) appends its next set of ``media_set`` on ``device`` (id) to.
+
+    The open one among ``media`` if there is one, else a new one: its label is the next after all labels of the same
+    prefix among ``media``, which should be all that the server ever wrote, on whatever device.
+    """
+    mine = [row for row in media if (row.device, row.media_set, row.server) == (device, media_set.name, server)]
+    usable = [row for row in mine if medium_state(row, media_set, now_ns) is MediumState.APPENDABLE]
+    if usable:
+        return max(usable, key=lambda row: row.label)
+    prefix = label_prefix(server_name, server)
+    numbers = [int(row.label[len(prefix) :]) for row in media if _is_label(row.label, prefix)]
+    return Medium(
+        label=f"{prefix}{max(numbers, default=0) + 1:06d}",
+        device=device,
+        media_set=media_set.name,
+        server=server,
+        opened_at_ns=now_ns,
+        last_write_at_ns=now_ns,
+        closes_at_ns=_after(now_ns, media_set.append_s),
+    )
+
+
+def label_prefix(server_name: str, server: str) -> str:
+    """What the labels of a server begin with: its name in capitals. Names over 24 characters are cut and get four of
+    their node id, so that two long names with one beginning do not share their labels."""
+    name = server_name if len(server_name) <= _PREFIX else f"{server_name[: _PREFIX - 5]}-{server[:4]}"
+    return f"{name.upper()}-"
+
+
+def after_write(medium: Medium, bytes: int, now_ns: int) -> Medium:
+    """The medium after a set of ``bytes`` stored bytes was written to it, ending now."""
+    return msgspec.structs.replace(
+        medium,
+        last_write_at_ns=max(now_ns, medium.last_write_at_ns),
+        bytes=medium.bytes + bytes,
+        sets=medium.sets + 1,
+    )
+
+
+def medium_state(medium: Medium, media_set: MediaSet, now_ns: int) -> MediumState:
+    """Appendable until it closes; then protected; then full while it has sets, recyclable when it has none."""
+    if medium.closes_at_ns is None or now_ns < medium.closes_at_ns:
+        return MediumState.APPENDABLE
+    until = protected_until_ns(medium, media_set)
+    if until is None or now_ns <= until:
+        return MediumState.PROTECTED
+    return MediumState.FULL if medium.sets > 0 else MediumState.RECYCLABLE
+
+
+def protected_until_ns(medium: Medium, media_set: MediaSet) -> int | None:
+    """The end of the overwrite protection, counted from the end of the last write; ``None`` = without end."""
+    return _after(medium.last_write_at_ns, media_set.protection_s)
+
+
+def set_expiry(backup_set: BackupSet, medium: Medium | None, media_set: MediaSet) -> tuple[int | None, int | None]:
+    """``(expires_at_ns, protected_until_ns)``, each ``None`` = without end.
+
+    A set goes when now is later than both its retention (from its end) and its medium's protection; until the
+    protection ends nobody may delete it. Without ``medium`` (its record is not here) the protection counts from the
+    end of the set itself.
+    """
+    if medium is None:
+        protected = _after(backup_set.ended_at_ns, media_set.protection_s)
+    else:
+        # A medium's record may be older than the set that was just written to it.
+        protected = _after(max(medium.last_write_at_ns, backup_set.ended_at_ns), media_set.protection_s)
+    kept = _after(backup_set.ended_at_ns, media_set.keep_s)
+    return (None if kept is None or protected is None else max(kept, protected)), protected
+
+
+def _after(at_ns: int, seconds: float | None) -> int | None:
+    return None if seconds is None else at_ns + round(seconds * _SECOND)
+
+
+def _is_label(label: str, prefix: str) -> bool:
+    number = label[len(prefix) :]
+    return label.startswith(prefix) and number.isascii() and number.isdigit()

@@ -1,0 +1,108 @@
+"""The tables that placement looks at, and what it answers with. Ids are node ids and device ids; names are for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from caso_mesh.model.jobs import Target, Waiting
+from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
+
+
+class ServerRow(Struct, frozen=True):
+    """A server. ``running`` of ``concurrency`` jobs use it as media server, ``reading`` of ``source_concurrency`` read
+    (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known."""
+
+    id: str
+    name: str
+    state: ServerState
+    connected: bool
+    running: int = 0
+    concurrency: int = 4
+    reading: int = 0
+    source_concurrency: int = 2
+    silent_since_ns: int | None = None
+
+
+class DeviceRow(Struct, frozen=True):
+    """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known."""
+
+    id: str
+    name: str
+    state: DeviceState
+    servers: tuple[str, ...]
+    running: int = 0
+    concurrency: int = 2
+    free_bytes: int | None = None
+    low_space_bytes: int = 0
+
+
+class PoolRow(Struct, frozen=True):
+    name: str
+    servers: tuple[str, ...]
+
+
+class ReadyPart(Struct, frozen=True):
+    """A part of a run without an active attempt.
+
+    ``target`` is a backup's; ``device`` is the one that holds the set of a restore or verify (``None``: no device has
+    it). ``predicted_s`` is how long it will take, ``None`` if nobody knows. ``recovered_on``: servers that were lost
+    with an attempt of it.
+    """
+
+    run: str
+    job: str
+    job_name: str
+    source: str
+    kind: JobKind
+    priority: Priority
+    due_at_ns: int
+    target: Target | None = None
+    device: str | None = None
+    not_before_ns: int = 0
+    predicted_s: float | None = None
+    on_hold: bool = False
+    stranded: bool = False
+    recovered_on: tuple[str, ...] = ()
+
+
+class Busy(Struct, frozen=True):
+    """An active attempt: another run of the same job waits for the same source."""
+
+    job: str
+    source: str
+    run: str
+
+
+class Problem(Struct, frozen=True):
+    """Everything that placement depends on.
+
+    ``holdings``: (source, device) where the device holds sets of the source. ``no_data_path``: (source, server) that
+    cannot reach each other. ``in_grace``: the administrator has just taken office and does not know yet who is there.
+    """
+
+    servers: tuple[ServerRow, ...]
+    devices: tuple[DeviceRow, ...]
+    parts: tuple[ReadyPart, ...]
+    pools: tuple[PoolRow, ...] = ()
+    busy: tuple[Busy, ...] = ()
+    holdings: tuple[tuple[str, str], ...] = ()
+    no_data_path: tuple[tuple[str, str], ...] = ()
+    in_grace: bool = False
+
+
+class Assignment(Struct, frozen=True):
+    """The part of ``source`` of a run is handed to ``server``, which writes to (or reads from) ``device``."""
+
+    run: str
+    source: str
+    server: str
+    device: str
+
+
+class Plan(Struct, frozen=True):
+    """Assignments in the order in which they were made, and for every other part, as (run, source), why it waits."""
+
+    assignments: tuple[Assignment, ...]
+    waiting: Mapping[tuple[str, str], Waiting]
