@@ -1,0 +1,65 @@
+"""The object ``format``: what a vault is, readable without a key."""
+
+from __future__ import annotations
+
+import msgspec
+from blake3 import blake3
+from msgspec import Struct
+
+from caso_mesh.model.errors import DataDamaged, ObjectMissing, VaultTooNew
+from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.chunking import ChunkerParameters
+from caso_mesh.vault.names import FORMAT, FORMAT_VERSION, check_id
+
+SUITE = "aes-256-gcm.hkdf-sha-256.blake3.zstd"
+_TITLE = "caso-mesh vault"
+_LONGEST = 64 * 1024
+
+
+class VaultHeader(Struct, frozen=True):
+    """``vault`` and ``mesh`` are ids; ``suite`` names the algorithms."""
+
+    vault: str
+    mesh: str
+    chunker: ChunkerParameters
+    version: int = FORMAT_VERSION
+    suite: str = SUITE
+    title: str = _TITLE
+
+
+class _Version(Struct):
+    title: str
+    version: int
+
+
+def create_vault(backend: Backend, *, vault: str, mesh: str, chunker: ChunkerParameters) -> VaultHeader:
+    """Makes an empty vault: adds ``format``. Raises ``ObjectExists`` if there is one already."""
+    check_id(vault, "vault")
+    chunker.check()
+    header = VaultHeader(vault=vault, mesh=mesh, chunker=chunker)
+    line = msgspec.json.encode(header) + b"\n"
+    backend.put(FORMAT, [line, blake3(line).hexdigest().encode() + b"\n"])
+    return header
+
+
+def read_header(backend: Backend) -> VaultHeader | None:
+    """None if there is no vault. Raises ``VaultTooNew``, ``DataDamaged``."""
+    try:
+        content = backend.get(FORMAT, 0, _LONGEST)
+    except ObjectMissing:
+        return None
+    line, _, check = content.partition(b"\n")
+    if check != blake3(line + b"\n").hexdigest().encode() + b"\n":
+        raise DataDamaged(object=FORMAT, detail="its checksum differs")
+    try:
+        version = msgspec.json.decode(line, type=_Version)
+        if version.title != _TITLE:
+            raise DataDamaged(object=FORMAT, detail="it is not the format of a vault")
+        if version.version > FORMAT_VERSION:
+            raise VaultTooNew(found=version.version, known=FORMAT_VERSION)
+        header = msgspec.json.decode(line, type=VaultHeader)
+    except msgspec.MsgspecError as error:
+        raise DataDamaged(object=FORMAT, detail=str(error)) from error
+    if header.suite != SUITE:
+        raise VaultTooNew(found=header.suite, known=SUITE)
+    return header

@@ -1,0 +1,160 @@
+"""Reading chunks: in the order in which they lie, neighbours together, every id recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, NoKey, ObjectMissing
+from caso_mesh.vault.chunking import KIB, MIB, chunk_id
+from caso_mesh.vault.index import Segment
+from caso_mesh.vault.names import pack_name
+from caso_mesh.vault.objects import ObjectStore
+from caso_mesh.vault.packs import Member, PackReader, Record, record_of
+from caso_mesh.vault.segments import SegmentStore
+
+#: Records that lie closer together than this are fetched in one piece, up to this many bytes.
+_GAP = 256 * KIB
+_PIECE = 8 * MIB
+
+_Wanted = tuple[Record, list[Member]]
+
+
+class ChunkReader:
+    """Reads chunks by their ids. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, segments: SegmentStore, packs: PackReader) -> None:
+        self._store = store
+        self._segments = segments
+        self._packs = packs
+
+    def read(self, chunk: bytes) -> bytes:
+        """One chunk. Raises ``ObjectMissing``, ``DataDamaged``, ``DeviceError``."""
+        for _, content in self.read_many([chunk]):
+            if isinstance(content, CasoError):
+                raise content
+            return bytes(content)
+        raise ObjectMissing(name=chunk.hex())
+
+    def read_many(self, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        """Each distinct id once, in the order of the packs, with its content or what is wrong with it.
+
+        A damaged copy is passed over if another pack holds the id as well. Raises only what hits all of them:
+        ``DeviceVanished``.
+        """
+        distinct = list(dict.fromkeys(ids))
+        numbers, rows = self._segments.index.find(distinct)
+        if (numbers < 0).any():
+            self._segments.refresh()  # another writer may have added it since
+            numbers, rows = self._segments.index.find(distinct)
+        index = self._segments.index
+        for position in np.nonzero(numbers < 0)[0]:
+            yield distinct[position], ObjectMissing(name=distinct[position].hex())
+        for number in np.unique(numbers[numbers >= 0]):
+            segment = index.segments[number]
+            mine = np.nonzero(numbers == number)[0]
+            yield from self._read_segment(segment, [distinct[position] for position in mine], rows[mine])
+
+    def _read_segment(
+        self, segment: Segment, ids: list[bytes], rows: np.ndarray
+    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        table = segment.table
+        records = table.record[rows]
+        placed = table.records[records]
+        order = np.lexsort((table.offset[rows], placed["offset"], placed["pack"]))
+        piece: list[_Wanted] = []
+        last = -1
+        for position in order.tolist():
+            row = int(rows[position])
+            member = (ids[position], int(table.offset[row]), int(table.length[row]))
+            number = int(records[position])
+            if number == last:
+                piece[-1][1].append(member)
+                continue
+            last = number
+            record = record_of(table, number)
+            if piece and not _neighbours(piece, record):
+                yield from self._read_piece(piece)
+                piece = []
+            piece.append((record, [member]))
+        if piece:
+            yield from self._read_piece(piece)
+
+    def _read_piece(self, piece: list[_Wanted]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        first, last = piece[0][0], piece[-1][0]
+        name = pack_name(first.pack, first.kind)
+        try:
+            stored = memoryview(self._store.backend.get(name, first.offset, last.end - first.offset))
+        except DeviceVanished:
+            raise
+        except (DeviceError, ObjectMissing) as error:
+            if len(piece) > 1 and isinstance(error, DeviceError):
+                # one bad sector must not take its neighbours with it
+                for wanted in piece:
+                    yield from self._read_piece([wanted])
+                return
+            for _, members in piece:
+                yield from self._from_elsewhere(first.pack, members, error)
+            return
+        for record, members in piece:
+            begin = record.offset - first.offset
+            yield from self._open(record, members, stored[begin : begin + record.end - record.offset])
+
+    def _open(
+        self, record: Record, members: list[Member], stored: memoryview
+    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        try:
+            raw = memoryview(self._packs.open_record(record, stored, members[0][0]))
+        except (DataDamaged, NoKey) as error:
+            yield from self._from_elsewhere(record.pack, members, error)
+            return
+        for member in members:
+            content, wrong = self._check(record, raw, member)
+            if wrong is None:
+                yield member[0], content
+            else:
+                yield from self._from_elsewhere(record.pack, [member], wrong)
+
+    def _check(self, record: Record, raw: memoryview, member: Member) -> tuple[memoryview, CasoError | None]:
+        chunk, offset, length = member
+        content = raw[offset : offset + length]
+        if chunk_id(self._store.keys.id_key, content) == chunk:
+            return content, None
+        label = f"{pack_name(record.pack, record.kind)}, record {record.number}"
+        return content, DataDamaged(object=label, detail=f"its content is not that of the id {chunk.hex()}")
+
+    def _from_elsewhere(
+        self, failed: bytes, members: list[Member], error: CasoError
+    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        """The same ids out of other packs; ``error`` for those that have no sound copy."""
+        if isinstance(error, ObjectMissing):
+            self._segments.refresh()  # the pack may have been copied to a fresh one
+        for member in members:
+            yield member[0], self._another_copy(failed, member[0]) or error
+
+    def _another_copy(self, failed: bytes, chunk: bytes) -> memoryview | None:
+        for segment, row in self._segments.index.find_all(chunk):
+            table = segment.table
+            record = record_of(table, int(table.record[row]))
+            if record.pack == failed:
+                continue
+            member = (chunk, int(table.offset[row]), int(table.length[row]))
+            try:
+                stored = self._store.backend.get(
+                    pack_name(record.pack, record.kind), record.offset, record.end - record.offset
+                )
+                raw = memoryview(self._packs.open_record(record, memoryview(stored), chunk))
+            except DeviceVanished:
+                raise
+            except (DataDamaged, DeviceError, NoKey, ObjectMissing):
+                continue  # the first error is the one that is told
+            content, wrong = self._check(record, raw, member)
+            if wrong is None:
+                return content
+        return None
+
+
+def _neighbours(piece: list[_Wanted], record: Record) -> bool:
+    first, last = piece[0][0], piece[-1][0]
+    return record.pack == last.pack and record.offset - last.end <= _GAP and record.end - first.offset <= _PIECE

@@ -1,0 +1,267 @@
+"""A vault: what media servers write inside a storage device. ``docs/format.md`` has every byte of it.
+
+Everything here is synchronous and thread-safe; lanes belong to one thread each.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from caso_mesh.model.clock import Randomness
+from caso_mesh.model.errors import CasoError, DataDamaged, Misuse, NoKey, NotFound, ObjectExists, ObjectMissing
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.header import VaultHeader, create_vault, read_header
+from caso_mesh.vault.keys import add_recipients, check_key_objects, create_content_key, load_keys
+from caso_mesh.vault.names import Kind, check_id, closed_name, parse_pack, parse_session, parse_set, session_name
+from caso_mesh.vault.objects import ObjectStore, Signer, VaultKeys, Verify
+from caso_mesh.vault.packs import PackReader
+from caso_mesh.vault.problems import Problems
+from caso_mesh.vault.reading import ChunkReader
+from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, decode_set
+from caso_mesh.vault.segments import SegmentStore
+from caso_mesh.vault.session import Lane, Session
+from caso_mesh.vault.table import Table
+from caso_mesh.vault.tree import TreeReader
+from caso_mesh.vault.verifying import verify_set
+
+__all__ = [
+    "Backend",
+    "BackupSet",
+    "Lane",
+    "Session",
+    "SessionRecord",
+    "Signer",
+    "Vault",
+    "VaultHeader",
+    "VaultKeys",
+    "Verify",
+    "add_recipients",
+    "create_content_key",
+    "create_vault",
+    "load_keys",
+    "read_header",
+]
+
+
+class Vault:
+    """One vault, as one process sees it.
+
+    ``cache_folder`` (bytes of the index are kept below it, by vault; None: in memory) may be shared by processes.
+    Nothing is read before ``refresh`` or a call that needs it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        header: VaultHeader,
+        keys: VaultKeys,
+        *,
+        verify: Verify,
+        cache_folder: str | None,
+        randomness: Randomness = os.urandom,
+    ) -> None:
+        keys.check()
+        self.header = header
+        self.keys = keys
+        self._backend = backend
+        self._problems = Problems()
+        self._store = ObjectStore(backend, header, keys, verify=verify, randomness=randomness)
+        self._packs = PackReader(self._store)
+        self._segments = SegmentStore(self._store, self._packs, self._problems, cache_folder)
+        self._reader = ChunkReader(self._store, self._segments, self._packs)
+        self._sets: dict[str, BackupSet | None] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Lists again: takes in what other writers have added to the index."""
+        for problem in check_key_objects(self._backend, self.header, self.keys.id_key):
+            self._problems.add(problem)
+        self._segments.refresh()
+
+    def problems(self) -> list[str]:
+        """What was found damaged or foreign so far and passed over, one line each."""
+        return self._problems.all()
+
+    # --- writing ---
+
+    def register_writer(self, writer: str, signer: Signer) -> None:
+        """Adds the registration of ``writer`` for ``signer.server``; repeated, nothing happens. Raises ``Conflict`` if
+        the writer is another server's."""
+        self._segments.register_writer(writer, signer)
+
+    def open_session(
+        self, *, writer: str, session: str, signer: Signer, attempt: str, parents: Sequence[str]
+    ) -> Session:
+        """Begins to write. The session is durable before anything of the vault is reused.
+
+        ``writer`` is registered if it is not yet. ``parents`` are ids of sets that this session builds on; they are
+        looked up after it is durable. Raises ``NotFound`` if one is not there (the session is closed again then),
+        ``ObjectExists`` if there is a session of that id.
+        """
+        self.register_writer(writer, signer)
+        record = SessionRecord(writer, check_id(session, "session"), signer.server, attempt, tuple(parents))
+        self._store.write(Kind.SESSION, session_name(writer, session), msgspec.msgpack.encode(record), signer)
+        self.refresh()
+        opened = Session(self._store, self._segments, self._packs, self._problems, record, signer, self._note_published)
+        try:
+            for parent in parents:
+                self.load_set(parent)
+        except NotFound:
+            opened.close()
+            raise
+        return opened
+
+    def open_sessions(self, writer: str | None = None) -> list[SessionRecord]:
+        """Sessions without an end, of one writer or of all: at work now, or dead."""
+        found: dict[tuple[str, str], str] = {}
+        closed = set()
+        for name, _ in self._backend.list("sessions/" if writer is None else f"sessions/{writer}/"):
+            parsed = parse_session(name)
+            if parsed is None:
+                self._problems.add(f"{name}: no object of a vault has such a name")
+            elif parsed[2]:
+                closed.add(parsed[:2])
+            else:
+                found[parsed[:2]] = name
+        records = [self._load_session(name, *key) for key, name in found.items() if key not in closed]
+        return [record for record in records if record is not None]
+
+    def end_session(self, writer: str, session: str, signer: Signer) -> None:
+        """Ends a dead session of one's own writer: the caller knows that nobody works in it any more. Repeated,
+        nothing happens. Whatever of it is worth keeping is adopted before."""
+        check_id(writer, "writer")
+        check_id(session, "session")
+        last = 0
+        for name, _ in self._backend.list(f"sets/{writer}/{session}-"):
+            parsed = parse_set(name)
+            if parsed is not None and parsed[:2] == (writer, session):
+                last = max(last, parsed[2])
+        record = msgspec.msgpack.encode(ClosedRecord(writer, session, last))
+        try:
+            self._store.write(Kind.SESSION_CLOSED, closed_name(writer, session), record, signer)
+        except ObjectExists:
+            return
+
+    def _load_session(self, name: str, writer: str, session: str) -> SessionRecord | None:
+        try:
+            payload, server = self._store.read(Kind.SESSION, name)
+            self._segments.check_signer(name, writer, server)
+            record = decode_record(name, payload, SessionRecord)
+            if (record.writer, record.session, record.server) != (writer, session, server):
+                raise DataDamaged(object=name, detail="it is the object of another session")
+        except (DataDamaged, NoKey, ObjectMissing) as error:
+            self._problems.add(f"{name}: {error.message}")
+            return None
+        return record
+
+    # --- sets and trees ---
+
+    def sets(self) -> Iterator[BackupSet]:
+        """All sound sets, by the name of their object. Others become ``problems``."""
+        seen: dict[str, str] = {}
+        for name, _ in self._backend.list("sets/"):
+            with self._lock:
+                known = name in self._sets
+                backup_set = self._sets.get(name)
+            if not known:
+                backup_set = self._load(name)
+                with self._lock:
+                    self._sets[name] = backup_set
+            if backup_set is None:
+                continue
+            if backup_set.id in seen:
+                self._problems.add(f"{name}: the set {backup_set.id} is there already as {seen[backup_set.id]}")
+                continue
+            seen[backup_set.id] = name
+            yield backup_set
+
+    def load_set(self, set_id: str) -> BackupSet:
+        """Raises ``NotFound``, also if the only object with that set is damaged: ``problems`` tells."""
+        for backup_set in self.sets():
+            if backup_set.id == set_id:
+                return backup_set
+        raise NotFound(kind="set", name=set_id)
+
+    def tree(self, root: bytes) -> TreeReader:
+        """The tree of a set, by its ``root``."""
+        return TreeReader(root, self._reader.read)
+
+    def _load(self, name: str) -> BackupSet | None:
+        try:
+            parsed = parse_set(name)
+            if parsed is None:
+                raise DataDamaged(object=name, detail="no object of a vault has such a name")
+            payload, server = self._store.read(Kind.SET, name)
+            self._segments.check_signer(name, parsed[0], server)
+            *place, backup_set = decode_set(name, payload)
+            if tuple(place) != parsed or backup_set.server != server:
+                raise DataDamaged(object=name, detail="it is the object of another set")
+            if (backup_set.vault, backup_set.mesh) != (self.header.vault, self.header.mesh):
+                raise DataDamaged(object=name, detail="it is a set of another vault")
+        except (DataDamaged, NoKey, ObjectMissing) as error:
+            self._problems.add(f"{name}: {error.message}")
+            return None
+        return backup_set
+
+    def _note_published(self, name: str, backup_set: BackupSet) -> None:
+        with self._lock:
+            self._sets[name] = backup_set
+
+    # --- reading ---
+
+    def read_many(self, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        """Each distinct id once, in the order of the packs, with its content or what is wrong with it.
+
+        Content is valid for as long as it is kept. Memory is bounded by one piece of a pack (8 MiB, or one record),
+        whatever the number of ids. Raises ``DeviceVanished``.
+        """
+        return self._reader.read_many(ids)
+
+    def read(self, chunk_id: bytes) -> bytes:
+        """One chunk. Raises ``ObjectMissing``, ``DataDamaged``, ``DeviceError``."""
+        return self._reader.read(chunk_id)
+
+    def verify_set(
+        self, backup_set: BackupSet, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> list[tuple[bytes, CasoError]]:
+        """Reads back every byte that a set promises; (path, what is wrong with it) for all that is damaged.
+
+        ``on_progress(done, total)`` counts raw bytes. A path of ``b""`` stands for what no path can be named for.
+        Raises ``DeviceVanished``.
+        """
+        return verify_set(backup_set, self._segments, self._reader, self._packs, on_progress)
+
+    def rebuild_index(self, writer: str | None = None, signer: Signer | None = None) -> int:
+        """Reads the tables of all packs that no index segment names; returns how many packs that were.
+
+        Without a signer they serve this process, for reading only: such a pack may belong to a session that is at
+        work. With a writer and its signer a segment is added that names them; only for vaults whose segments were
+        lost, and while nobody writes.
+        """
+        self.refresh()
+        named = self._segments.index.packs()
+        tables: list[Table] = []
+        for name, size in self._backend.list("packs/"):
+            parsed = parse_pack(name)
+            if parsed is None:
+                self._problems.add(f"{name}: no object of a vault has such a name")
+                continue
+            if parsed[0] in named:
+                continue
+            try:
+                tables.append(self._packs.read_table(*parsed, size))
+            except (DataDamaged, NoKey, ObjectMissing) as error:
+                self._problems.add(f"{name}: {error.message}")
+        if signer is None:
+            self._segments.add_rebuilt(tables)
+            return len(tables)
+        if writer is None:
+            raise Misuse("a signed segment needs its writer")
+        self.register_writer(writer, signer)
+        self._segments.add(writer, signer, tables)
+        return len(tables)
