@@ -98,6 +98,25 @@ def test_anything_wrong_with_a_link_is_refused(text: str) -> None:
         tokens.parse_link(text)
 
 
+def test_a_link_has_one_spelling_only() -> None:
+    """Bits of the last character that base64 ignores, and longer forms of numbers in msgpack, give no second link."""
+    packed = base64.urlsafe_b64decode(LINK.removeprefix(PREFIX) + "=" * (-len(LINK.removeprefix(PREFIX)) % 4))
+    wide = packed.replace(b"\xa4mesh", b"\xd9\x04mesh")
+    assert wide != packed
+    spellings = [PREFIX + base64.urlsafe_b64encode(wide).decode().rstrip("=")]
+    text = next(
+        each
+        for each in (encoded(addresses=["a" * size + ":1"]) for size in (1, 2))
+        if len(each.removeprefix(PREFIX)) % 4
+    )
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spellings.append(text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1])
+    assert tokens.parse_link(text)
+    for spelling in spellings:
+        with pytest.raises(JoinLinkInvalid):
+            tokens.parse_link(spelling)
+
+
 def test_deep_nesting_in_a_link_is_refused_and_not_walked() -> None:
     packed = b"\x91" * 2900
     with pytest.raises(JoinLinkInvalid):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from caso_mesh.identity import certificates, tls
-from caso_mesh.identity.authority import Authority
+from caso_mesh.identity.authority import Authority, create_ca_key, public_key_of_key
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.roster import Peer, authorise, may
 from caso_mesh.identity.store import IdentityStore
@@ -338,3 +338,36 @@ def test_files_that_do_not_fit_are_named_and_nobody_is_asked_for_a_passphrase(wo
     )
     with pytest.raises(StateDamaged):
         tls.server_context(alpha[0], locked, world.anchors)
+
+
+def test_a_servers_certificate_that_got_into_the_list_of_anchors_signs_nobody_in(world: World) -> None:
+    rogue, victim = SigningKey.create(), SigningKey.create()
+    world.admit(victim, "victim")
+    rogue_certificate = world.authority.issue_node(rogue.public_key, now_ns=NOW)
+    roster = Roster(world.roster.mesh, (*world.roster.anchors, Anchor(rogue_certificate)), world.roster.rows)
+    forged = certificates.issue_node(victim.public_key, signer=rogue_certificate, signer_key=rogue.private, now_ns=NOW)
+    assert certificates.signed_by(forged, rogue_certificate)
+    with pytest.raises(CertificateRefused):
+        authorise(roster, forged, now_ns=NOW)
+
+
+def test_a_certificate_is_worth_no_more_than_the_one_that_signed_it(world: World) -> None:
+    root_key, issuing_key, key = create_ca_key(), create_ca_key(), SigningKey.create()
+    world.admit(key, "alpha")
+    root = certificates.create_root("m" * 26, "lab", root_key, NOW)
+    long_lived, short_lived = (
+        certificates.create_issuing(
+            public_key_of_key(issuing_key),
+            voter="v" * 52,
+            mesh_name="lab",
+            signer=root,
+            signer_key=root_key,
+            now_ns=NOW,
+            life_s=life_s,
+        )
+        for life_s in (30 * 86400.0, 86400.0)
+    )
+    certificate = certificates.issue_node(key.public_key, signer=long_lived, signer_key=issuing_key, now_ns=NOW)
+    for anchors, expired in (((long_lived,), False), ((short_lived,), True), ((short_lived, long_lived), False)):
+        roster = Roster(world.roster.mesh, tuple(map(Anchor, anchors)), world.roster.rows)
+        assert authorise(roster, certificate, now_ns=NOW + 2 * DAY).expired is expired
