@@ -139,12 +139,13 @@ class Site:
 
     def lose(self, i: int, percent: int) -> None:
         """Machine ``i`` loses ``percent`` of the packets it is sent; 0 ends it. Replaces ``drop``."""
-        rule = f'iifname "eth0" numgen random mod 100 < {percent} drop'
+        chance = f"numgen random mod 100 < {percent} " if percent < 100 else ""
+        rule = f'iifname "eth0" {chance}drop'
         self._rules(i, [rule] if percent else [])
 
     def _rules(self, i: int, rules: list[str]) -> None:
         text = "table inet site {}\ndelete table inet site\n"
         if rules:
-            body = "; ".join(["type filter hook input priority 0", *rules])
-            text += f"table inet site {{ chain in {{ {body}; }} }}\n"
+            lines = ["table inet site {", "chain in {", "type filter hook input priority 0;", *rules, "}", "}", ""]
+            text += "\n".join(lines)
         self.do(i, "nft", "-f", "-", text=text)
