@@ -32,6 +32,7 @@ def differences(
     whether ``a`` and ``b`` themselves are compared. What cannot be read on either side is a difference too.
     """
     troubles: list[str] = []
+    buffers = (bytearray(_BLOCK), bytearray(_BLOCK))
     one = _Side(a, filters or Filters(default_excludes=False), troubles)
     two = _Side(b, filters or Filters(default_excludes=False), troubles)
     x, y = one.next(), two.next()
@@ -49,7 +50,7 @@ def differences(
             for what, left, right in _entries(x[1].entry, y[1].entry, one, two, owner, times, flags, accessed):
                 yield f"{what} of {_shown(x[0])}: {left}, {right}"
             if x[1].entry.type is EntryType.FILE and y[1].entry.type is EntryType.FILE and content:
-                yield from _files(x[0], x[1], y[1], holes=holes)
+                yield from _files(x[0], x[1], y[1], buffers, holes=holes)
             x, y = one.next(), two.next()
         yield from troubles
         troubles.clear()
@@ -110,7 +111,7 @@ def _entries(
             yield f"xattr {_shown(name)}", before.get(name), after.get(name)
 
 
-def _files(path: bytes, x: Walked, y: Walked, *, holes: bool) -> Iterator[str]:
+def _files(path: bytes, x: Walked, y: Walked, buffers: tuple[bytearray, bytearray], *, holes: bool) -> Iterator[str]:
     if x.entry.hardlink is not None and y.entry.hardlink is not None:
         return  # compared under the first name
     try:
@@ -120,10 +121,12 @@ def _files(path: bytes, x: Walked, y: Walked, *, holes: bool) -> Iterator[str]:
             one, two = left.extents(), right.extents()
             if holes and one != two:
                 yield f"holes of {_shown(path)}: {one}, {two}"
-            first, second = bytearray(_BLOCK), bytearray(_BLOCK)
+            first, second = buffers
             for offset, length in _data(one, two):
-                count, other = left.read_into(first, offset), right.read_into(second, offset)
-                if count != other or memoryview(first)[:length] != memoryview(second)[:length]:
+                count = left.read_into(memoryview(first)[:length], offset)
+                other = right.read_into(memoryview(second)[:length], offset)
+                # Slices of bytes: memoryviews would be compared item by item.
+                if count != other or first[:length] != second[:length]:
                     yield f"content of {_shown(path)}: differs between bytes {offset} and {offset + length}"
                     return
     except Unreadable as error:

@@ -10,17 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from caso_mesh.model.entries import Entry, EntryType, SourceException
-from caso_mesh.sources import linux, reasons
-from caso_mesh.sources.filters import (
-    CACHE_SIGNATURE,
-    VAULT_MARKER,
-    Filters,
-    Matcher,
-    Note,
-    is_below,
-    merged_roots,
-    normal_path,
-)
+from caso_mesh.sources import landmarks, linux, reasons
+from caso_mesh.sources.filters import Filters, Matcher, Note, is_below, merged_roots
 from caso_mesh.sources.metadata import TYPES, Extras, Names, Xattrs, device_numbers
 from caso_mesh.sources.reading import FileState, OpenFile
 
@@ -111,7 +102,7 @@ class Walker:
 
     def __iter__(self) -> Iterator[Walked]:
         self._links.clear()
-        self._skip_inodes = self._identities()
+        self._skip_inodes = landmarks.identities(self._filters)
         for root in self._roots:
             yield from self._root(root)
 
@@ -289,11 +280,11 @@ class Walker:
         keep = False
         try:
             names = self._list(fd, path) if enter else None
-            if names is not None and self._is_vault(fd, names):
+            if names is not None and landmarks.is_vault(fd, names):
                 self._on_note(Note(path, "excluded-vault", "a folder that holds a vault is never backed up"))
                 return None, None
             walked = self._walked(parent, name, path, status, EntryType.DIRECTORY, known, fd)
-            if names is None or self._is_cache(fd, names):
+            if names is None or (self._filters.exclude_caches and landmarks.is_cache(fd, names)):
                 return walked, None
             level = _Level(fd, status, path, names)
             if self._previous is not None and names:
@@ -432,31 +423,12 @@ class Walker:
 
     # --- what is left out for what it is -------------------------------------------------------------------------
 
-    def _is_vault(self, fd: int, names: list[bytes]) -> bool:
-        return b"format" in names and _begins_with(fd, b"format", VAULT_MARKER)
-
-    def _is_cache(self, fd: int, names: list[bytes]) -> bool:
-        return (
-            self._filters.exclude_caches
-            and b"CACHEDIR.TAG" in names
-            and _begins_with(fd, b"CACHEDIR.TAG", CACHE_SIGNATURE)
-        )
-
     def _own_state(self, absolute: bytes, status: os.stat_result) -> bool:
         """Whether this is own state, by its path or by what it is (it may be mounted or linked elsewhere too)."""
         if self._matcher.own(absolute) or self._skip_inodes.get((status.st_dev, status.st_ino), False):
             self._on_note(Note(absolute[1:], "excluded-own-state", "this machine's own state or device"))
             return True
         return False
-
-    def _identities(self) -> dict[tuple[int, int], bool]:
-        """(device, inode) of own paths (True) and, with default excludes, of active swap files (False)."""
-        found: dict[tuple[int, int], bool] = {}
-        for path in _active_swap() if self._filters.default_excludes else ():
-            _identify(found, path, own=False)
-        for path in self._filters.own_paths:
-            _identify(found, normal_path(path), own=True)
-        return found
 
     def _gone_or(self, path: bytes, error: OSError) -> None:
         if _is_gone(error):
@@ -482,35 +454,3 @@ def _is_whole(entry: Entry) -> bool:
     for _, length in entry.holes:
         total += length
     return total == entry.size
-
-
-def _begins_with(folder: int, name: bytes, marker: bytes) -> bool:
-    try:
-        fd = os.open(name, _PEEK, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        return stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(marker), 0) == marker
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-def _identify(found: dict[tuple[int, int], bool], path: bytes, *, own: bool) -> None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return  # what is not there cannot be met under another name
-    found[status.st_dev, status.st_ino] = own
-
-
-def _active_swap() -> list[bytes]:
-    """Paths of swap files in use (``/proc/swaps``; blanks are written as octal escapes)."""
-    try:
-        with open("/proc/swaps", "rb") as file:
-            lines = file.read().splitlines()[1:]
-    except OSError:
-        return []
-    paths = [line.split()[0] for line in lines if b" file " in line.replace(b"\t", b" ")]
-    return [path.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n") for path in paths]
