@@ -116,6 +116,9 @@ class BulkAcceptor:
             await self._server.serve(sock, peer)
         except (OSError, TimeoutError, CasoError) as exc:
             log.info("refused the bulk connection of %s: %s", peer, str(exc) or type(exc).__name__)
+        except Exception:
+            # A bug behind one connection must not end the accepting of all others.
+            log.exception("could not serve the bulk connection of %s", peer)
 
 
 async def dial_bulk(

@@ -142,7 +142,12 @@ class LinkServer:
         """
         server = self._runner.server
         assert server is not None  # between start and close
-        transport, protocol = await accept_tls(server, sock, self._tls.current(), timeout_s=_TLS_TIMEOUT_S)
+        try:
+            context = self._tls.current()
+        except BaseException:
+            sock.close()
+            raise
+        transport, protocol = await accept_tls(server, sock, context, timeout_s=_TLS_TIMEOUT_S)
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening[protocol] = opened
         try:
@@ -216,7 +221,14 @@ class WebSocketListener:
         return frozenset(self._server.links)
 
     async def run(self) -> None:
-        """Accepts until cancelled."""
+        """Accepts until cancelled. What ends it otherwise is logged at once and raised on leaving ``listen``."""
+        try:
+            await self._accept()
+        except Exception:
+            log.exception("%s accepts no more", self.address)
+            raise
+
+    async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -254,6 +266,9 @@ class WebSocketListener:
             await self._server.serve(own, peer)
         except (OSError, TimeoutError, CasoError) as exc:
             log.info("%s refused a connection: %s", self.address, str(exc) or type(exc).__name__)
+        except Exception:
+            # A bug behind one connection (in making a TLS context, say) must not end the accepting of all others.
+            log.exception("%s could not serve a connection", self.address)
 
 
 class WebSocketNetwork:
@@ -292,8 +307,10 @@ class WebSocketNetwork:
                 yield listener
             finally:
                 accepting.cancel()
-                await asyncio.gather(accepting, return_exceptions=True)
+                (outcome,) = await asyncio.gather(accepting, return_exceptions=True)
                 await server.close()
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     async def dial(
         self,

@@ -173,6 +173,25 @@ async def test_certificates_are_asked_for_anew_for_each_connection():
     assert len(asked) == 2
 
 
+async def test_a_bug_behind_one_connection_does_not_end_the_listener(caplog):
+    _, alpha, beta, _ = pki()
+    tls, broken = server_tls(alpha), [True]
+
+    def context():
+        if broken:
+            raise ZeroDivisionError
+        return tls.context()
+
+    async with NETWORK.listen(
+        "127.0.0.1:0", tls=ServerTls(context), authorise=only(beta.der), handler=Answers()
+    ) as listener:
+        with pytest.raises(CannotConnect):
+            await dial(listener.address, beta)
+        broken.clear()
+        await (await dial(listener.address, beta)).close()
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def raw_websocket(session, address):
     return await session.ws_connect(
         f"https://{address}/link", ssl=client_tls(pki()[2]).current(), compress=0, max_msg_size=1 << 20
