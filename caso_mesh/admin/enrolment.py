@@ -1,0 +1,329 @@
+"""Making servers members: join links, and discovered servers that a person approves after comparing a code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from caso_mesh.admin.ports import Caller, Submit
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
+from caso_mesh.identity import approval, enrolment, tokens
+from caso_mesh.identity.authority import Authority
+from caso_mesh.identity.certificates import fingerprint, public_key_of
+from caso_mesh.identity.keys import NodeKeys
+from caso_mesh.identity.roster import Peer
+from caso_mesh.identity.tls import unverified_client_context
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.commands import AdmitServer, CreateToken
+from caso_mesh.model.errors import (
+    CasoError,
+    CodeMismatch,
+    JoinLinkInvalid,
+    NotFound,
+    PeerFault,
+    RateLimited,
+    Refused,
+)
+from caso_mesh.model.ids import check_name, node_id
+from caso_mesh.model.mesh import Operator, Server
+from caso_mesh.model.orders import Orders
+from caso_mesh.model.states import Role, ServerState
+from caso_mesh.model.units import format_instant
+from caso_mesh.wire.link import Link
+from caso_mesh.wire.network import ClientTls, Network
+from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
+
+#: Attempts to join from one address in a minute.
+_RATE, _RATE_WINDOW_S = 10, 60.0
+#: Discovered servers that are greeted at the same time; more wait.
+_GREETED_AT_ONCE = 32
+
+
+class Newcomer(Struct):
+    """A discovered server: its link, and the code that it shows as well."""
+
+    sighting: Sighting
+    link: Link
+    reveal: q.AdoptRevealReply
+    nonce: bytes
+    commitment: bytes
+    code: str
+
+
+class _Nobody:
+    """What a discovered server may ask of us: nothing."""
+
+    async def call(self, link: Link, method: str, params: Any) -> Any:
+        raise Refused(detail="not a member")
+
+    async def notify(self, link: Link, method: str, params: Any) -> None:
+        raise Refused(detail="not a member")
+
+    async def stream(self, link: Link, method: str, params: Any, stream: Any) -> None:
+        raise Refused(detail="not a member")
+
+
+class Enrolment:
+    """Holds nothing that must outlive the office: a discovered server is greeted anew by the next one."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        submit: Submit,
+        network: Network,
+        discovery: Discovery | None,
+        keys: NodeKeys,
+        authority: Authority,
+        id_key: bytes,
+        orders_of: Callable[[str], Orders],
+        addresses: Callable[[], tuple[str, ...]],
+        server_name: str,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._keeper = keeper
+        self._submit = submit
+        self._network = network
+        self._discovery = discovery
+        self._keys = keys
+        self._authority = authority
+        self._id_key = id_key
+        self._orders_of = orders_of
+        self._addresses = addresses
+        self._server_name = server_name
+        self._clock = clock
+        self._randomness = randomness
+        self._seen: dict[str, Sighting] = {}
+        self._newcomers: dict[str, Newcomer] = {}
+        self._tries: dict[str, deque[float]] = {}
+        self._lock = asyncio.Lock()
+
+    def handlers(self) -> dict[str, Any]:
+        return {
+            "enrol.join": self._join,
+            "token.create": self._create_token,
+            "server.approve": self._approve,
+        }
+
+    # --- join links ---
+
+    async def _create_token(self, caller: Caller, request: q.TokenCreate) -> v.TokenView:
+        secret = tokens.new_secret(self._randomness)
+        expires = self._clock.now_ns() + int(request.ttl_s * 1e9)
+        await self._submit(CreateToken(tokens.digest(secret), expires), who=caller.who, request_id=caller.request_id)
+        link = tokens.make_link(
+            mesh=self._keeper.state.info.id,
+            root_fingerprint=fingerprint(self._authority.root),
+            addresses=self._addresses(),
+            secret=secret,
+            expires_at_ns=expires,
+        )
+        return v.TokenView(link, format_instant(expires) or "")
+
+    def _limit(self, peer: str) -> None:
+        now = self._clock.monotonic_s()
+        tries = self._tries.setdefault(peer, deque())
+        while tries and tries[0] < now - _RATE_WINDOW_S:
+            tries.popleft()
+        if len(tries) >= _RATE:
+            raise RateLimited(peer=peer)
+        tries.append(now)
+        if len(self._tries) > 10_000:
+            self._tries.clear()
+
+    async def _join(self, peer: Peer, request: q.JoinRequest, link: Any) -> q.JoinReply:
+        self._limit(str(link.remote_address).rpartition(":")[0])
+        token = tokens.digest(request.secret)
+        newcomer = _newcomer(request)
+        mesh = self._keeper.state.info.id
+        if not enrolment.check_application(newcomer, request.signature, mesh=mesh, binding=token):
+            raise JoinLinkInvalid(detail="the newcomer did not prove that it holds its key")
+        return await self._admit(newcomer, request.operator_public_key, token=token, who="join-link")
+
+    async def _admit(
+        self, newcomer: enrolment.Newcomer, operator_key: bytes, *, token: bytes | None, who: str
+    ) -> q.JoinReply:
+        check_name(newcomer.name, "server")
+        state, now_ns = self._keeper.state, self._clock.now_ns()
+        row: Server = enrolment.server_row(
+            newcomer, id_key=self._id_key, mesh=state.info.id, now_ns=now_ns, randomness=self._randomness
+        )
+        operator = Operator(
+            name=f"local-{newcomer.name}"[:63],
+            id=node_id(operator_key),
+            public_key=operator_key,
+            role=Role.VIEWER,
+            created_at_ns=now_ns,
+            server_roles=((newcomer.name, Role.OPERATOR),),
+            home=row.id,
+        )
+        await self._submit(AdmitServer(row, operator, token), who=who)
+        # committed first, signed then: the same newcomer that asks again gets the same answer
+        chain = enrolment.newcomer_chain(
+            self._authority, newcomer.public_key, now_ns=now_ns, randomness=self._randomness
+        )
+        operator_chain = self._authority.chain(
+            self._authority.issue_operator(operator_key, now_ns=now_ns, randomness=self._randomness)
+        )
+        orders = self._orders_of(row.id)
+        anchors = [anchor.certificate for anchor in orders.roster.anchors]
+        proof = enrolment.prove_anchors(token, anchors[0], anchors[1:], newcomer.public_key) if token else b""
+        return q.JoinReply(
+            certificate=tuple(chain),
+            operator_certificate=tuple(operator_chain),
+            wrapped_id_key=self._keeper.state.server(row.id).wrapped_id_key,
+            orders=orders,
+            proof=proof,
+        )
+
+    # --- discovered servers ---
+
+    async def run(self) -> None:
+        """Greets servers that discovery shows and that belong to no mesh. Never returns."""
+        if self._discovery is None:
+            await asyncio.Event().wait()
+            return
+        slots = asyncio.Semaphore(_GREETED_AT_ONCE)
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for sighting in self._discovery.sightings():
+                    match sighting:
+                        case Sighting(mesh=None, node=node) if node and node not in self._seen:
+                            self._seen[node] = sighting
+                            group.create_task(self._greet(sighting, slots))
+                        case Sighting(node=node) if node in self._seen and sighting.mesh is None:
+                            self._seen[node] = sighting
+                        case Gone(node=node):
+                            self._seen.pop(node, None)
+        finally:
+            for newcomer in list(self._newcomers.values()):
+                await newcomer.link.close()
+
+    async def _greet(self, sighting: Sighting, slots: asyncio.Semaphore) -> None:
+        node = sighting.node
+        while node in self._seen and node not in self._keeper.state.servers:
+            async with slots:
+                newcomer = await self._first_contact(self._seen[node])
+            if newcomer is not None:
+                self._newcomers[node] = newcomer
+                await newcomer.link.wait_closed()
+                self._newcomers.pop(node, None)
+            await asyncio.sleep(1.0)
+        self._seen.pop(node, None)
+
+    async def _first_contact(self, sighting: Sighting) -> Newcomer | None:
+        certificates: list[bytes] = []
+
+        def note(certificate: bytes | None) -> Peer:
+            if certificate is None:
+                raise PeerFault(peer=sighting.name, detail="it shows no certificate")
+            certificates.append(certificate)
+            return Peer(id=node_id(public_key_of(certificate)), name=sighting.name, kind="anonymous")
+
+        for address in sighting.addresses:
+            link: Link | None = None
+            try:
+                link = await self._network.dial(
+                    address, tls=ClientTls(unverified_client_context), authorise=note, handler=_Nobody()
+                )
+                return await self._exchange(sighting, link)
+            except (CasoError, ValueError) as error:
+                log.debug("greeting %s at %s: %s", sighting.name, address, error)
+                if link is not None:
+                    await link.close()
+        return None
+
+    async def _exchange(self, sighting: Sighting, link: Link) -> Newcomer:
+        nonce = self._randomness(approval.NONCE_SIZE)
+        ours = approval.commitment(nonce, self._keys.public_key)
+        commit = q.AdoptCommit(ours, self._keeper.state.info.name, self._server_name)
+        theirs = await ask(link, "adopt.commit", commit, q.AdoptCommitReply)
+        reveal = await ask(link, "adopt.reveal", q.AdoptReveal(nonce, self._keys.public_key), q.AdoptRevealReply)
+        if (
+            not approval.check_reveal(theirs.commitment, reveal.nonce, reveal.key)
+            or node_id(reveal.key) != link.peer.id
+        ):
+            raise PeerFault(peer=sighting.name, detail="it revealed another key than it had committed to")
+        code = approval.code(nonce, self._keys.public_key, reveal.nonce, reveal.key)
+        return Newcomer(sighting, link, reveal, nonce, theirs.commitment, code)
+
+    def discovered(self) -> tuple[v.ServerView, ...]:
+        """Those that wait for approval, with their codes."""
+        views = []
+        for node, newcomer in sorted(self._newcomers.items(), key=lambda item: item[1].reveal.name):
+            if newcomer.link.closed:
+                continue
+            views.append(
+                v.ServerView(
+                    name=newcomer.reveal.name,
+                    id=node,
+                    state=ServerState.DISCOVERED.value,
+                    connected=True,
+                    admin=False,
+                    voter=False,
+                    pools=(),
+                    address=newcomer.sighting.addresses[0] if newcomer.sighting.addresses else "",
+                    version=newcomer.reveal.version,
+                    code=newcomer.code,
+                )
+            )
+        return tuple(views)
+
+    async def _approve(self, caller: Caller, request: q.ServerApprove) -> v.ServerView:
+        async with self._lock:
+            found = [
+                each for each in self._newcomers.values() if each.reveal.name == request.name and not each.link.closed
+            ]
+            if not found:
+                raise NotFound(kind="server", name=request.name)
+            matching = [each for each in found if approval.codes_equal(each.code, request.code)]
+            if not matching:
+                raise CodeMismatch(code=request.code, server=request.name)
+            newcomer = matching[0]
+            described = _newcomer(newcomer.reveal)
+            binding = approval.commitment(newcomer.nonce, self._keys.public_key)
+            mesh = newcomer.sighting.node  # a newcomer knows no mesh yet: it signs for its own id
+            if not enrolment.check_application(described, newcomer.reveal.signature, mesh=mesh, binding=binding):
+                raise Refused(detail=f"{request.name} did not prove that it holds its key")
+            reply = await self._admit(described, newcomer.reveal.operator_public_key, token=None, who=caller.who)
+            root = self._authority.root
+            accept = q.AdoptAccept(root, self._keys.sign("adopt-accept/1", root + newcomer.nonce), reply)
+            await ask(newcomer.link, "adopt.accept", accept, v.Done, timeout_s=30.0)
+            self._newcomers.pop(newcomer.sighting.node, None)
+            await newcomer.link.close()
+        server = self._keeper.state.server(node_id(newcomer.reveal.key))
+        return v.ServerView(
+            name=server.name,
+            id=server.id,
+            state=server.state.value,
+            connected=False,
+            admin=False,
+            voter=False,
+            pools=(),
+            address=server.addresses[0] if server.addresses else "",
+            version=server.version,
+        )
+
+
+def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
+    key = said.public_key if isinstance(said, q.JoinRequest) else said.key
+    return enrolment.Newcomer(
+        name=said.name,
+        public_key=key,
+        encryption_key=said.encryption_key,
+        addresses=said.addresses,
+        never_admin=said.never_admin,
+        preset=said.preset,
+        version=said.version,
+    )

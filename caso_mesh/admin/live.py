@@ -1,0 +1,33 @@
+"""What the administrator in office has seen since it took office: heartbeats, space, progress. Never decided upon
+without the clock, never kept: another administrator sees it anew within seconds."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.model.jobs import Progress, Waiting
+from caso_mesh.model.requests import DeviceReport, Heartbeat
+
+
+class Heard(Struct, frozen=True):
+    """The last heartbeat of a server, by the monotonic clock of this administrator."""
+
+    at_s: float
+    beat: Heartbeat
+
+
+class Live:
+    """Tables by id."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Heard] = {}
+        self.progress: dict[str, Progress] = {}
+        self.waiting: dict[tuple[str, str], Waiting] = {}
+        self.redundant: dict[str, tuple[str, ...]] = {}
+
+    def report_of(self, device: str, server: str) -> DeviceReport | None:
+        """What a server last said of a device."""
+        heard = self.heard.get(server)
+        if heard is None:
+            return None
+        return next((report for report in heard.beat.devices if report.device == device), None)

@@ -1,0 +1,55 @@
+"""What the office needs from the server it is on. ``server/`` provides it; neither room imports the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from caso_mesh.model import facts
+from caso_mesh.model.commands import Command
+from caso_mesh.model.states import AlertKind
+from caso_mesh.wire.typed import Callee
+
+
+class Links(Protocol):
+    """Open links by node id."""
+
+    def get(self, node: str) -> Callee: ...
+
+    def linked(self, node: str) -> bool: ...
+
+    def nodes(self) -> list[str]: ...
+
+    def observe(self, observer: Callable[[str, bool], None]) -> Callable[[], None]: ...
+
+    def greeting_of(self, node: str) -> Any: ...
+
+    def clock_offset_s(self, node: str) -> float | None: ...
+
+    async def wait_for(self, node: str, timeout_s: float) -> Callee: ...
+
+
+class Facts(Protocol):
+    """The journal of the server in office."""
+
+    async def append(self, *new: facts.Fact) -> None: ...
+
+    async def alert(
+        self, alert: AlertKind, category: str, text: str, *, object: str = "", fields: dict[str, Any] | None = None
+    ) -> str: ...
+
+
+class Submit(Protocol):
+    """Proposes a command and returns its result once it is applied."""
+
+    async def __call__(self, command: Command, *, who: str = "admin", request_id: str | None = None) -> Any: ...
+
+
+class Caller(Struct, frozen=True):
+    """Who asks a call of people: the operator's name, where from, and the request id of a repeatable call."""
+
+    who: str
+    source: str
+    request_id: str

@@ -1,0 +1,311 @@
+"""Records as people read them: names for ids, RFC 3339 for instants, one line for each reason."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.tables import AttemptRow
+from caso_mesh.catalog.segment import CatalogEntry
+from caso_mesh.control.state import ControlState
+from caso_mesh.model import views as v
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.errors import from_wire
+from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Failure, Job, Part, RestoreSpec, Run, VerifySpec, kind_of
+from caso_mesh.model.mesh import Server
+from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_TEXT, AttemptState, RunState
+from caso_mesh.model.storage import BackupSet, MediaSet, Medium
+from caso_mesh.model.units import escape_path, format_instant, format_seconds
+from caso_mesh.planning.media import medium_state, set_expiry
+
+_ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
+
+
+def shown_path(path: bytes) -> str:
+    return escape_path(b"/" + path)
+
+
+def server_view(state: ControlState, server: Server, *, connected: bool, admin: bool, running: int) -> v.ServerView:
+    return v.ServerView(
+        name=server.name,
+        id=server.id,
+        state=server.state.value,
+        connected=connected,
+        admin=admin,
+        voter=server.voter,
+        pools=tuple(pool.name for pool in state.pools_of(server.id)),
+        address=server.addresses[0] if server.addresses else "",
+        version=server.version,
+        silent_since=format_instant(server.silent_since_ns),
+        running=running,
+    )
+
+
+def failure_view(failure: Failure | None) -> dict[str, Any] | None:
+    """As ``--json`` shows errors: code, message, hint."""
+    if failure is None:
+        return None
+    error = from_wire({"code": failure.code, "fields": failure.fields})
+    return {"code": failure.code, "message": error.message, "hint": error.hint}
+
+
+def run_state(run: Run, rows: Mapping[str, AttemptRow], attempts: Iterable[Attempt]) -> RunState:
+    """A run's state with what its active attempts report."""
+    if run.closed_at_ns is not None:
+        return run.state
+    found = run.state
+    for attempt in attempts:
+        row = rows.get(attempt.id)
+        if attempt.state in ATTEMPT_ACTIVE and row is not None:
+            found = _ACTIVE_RUN.get(row.state, found)
+    return found
+
+
+def job_view(
+    state: ControlState,
+    run: Run,
+    part: Part,
+    attempt: Attempt | None,
+    row: AttemptRow | None,
+    live: Live,
+) -> v.JobView:
+    """One part of a run, as lists show it."""
+    progress = live.progress.get(attempt.id) if attempt is not None else None
+    active = attempt is not None and attempt.state in ATTEMPT_ACTIVE
+    counts = row.counts if row is not None else Counts()
+    if active and progress is not None:
+        counts = progress.counts
+    shown = part.state
+    if active and row is not None:
+        shown = _ACTIVE_RUN.get(row.state, shown)
+    if run.closed_at_ns is None and (run.held and part.state is RunState.READY):
+        shown = RunState.ON_HOLD
+    waiting = live.waiting.get((run.id, part.source)) if part.state is RunState.READY else None
+    spec = run.spec
+    percent = None
+    if active and progress is not None:
+        percent = progress.percent
+    elif shown in {RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS}:
+        percent = 100.0
+    seconds = row.seconds if row is not None else None
+    rate = progress.rate if active and progress else (counts.bytes_read / seconds if seconds else 0.0)
+    type_ = row.type.value if row and row.type else (spec.type.value if isinstance(spec, BackupSpec) else None)
+    job = state.jobs.get(run.job)
+    return v.JobView(
+        job=run.job,
+        name=run.name,
+        kind=kind_of(spec).value,
+        run=run.id,
+        attempt=attempt.id if attempt else None,
+        state=shown.value,
+        type=type_,
+        priority=run.priority.value,
+        source=state.name_of(part.source),
+        server=state.name_of(attempt.server) if attempt else None,
+        device=device_name(state, attempt.device) if attempt else None,
+        reason=waiting.reason.value if waiting else None,
+        reason_fields=waiting.fields if waiting else {},
+        reason_text=reason_text(waiting) if waiting else None,
+        percent=percent,
+        files=counts.files,
+        bytes=counts.bytes,
+        bytes_read=counts.bytes_read,
+        bytes_stored=counts.bytes_stored,
+        rate=rate,
+        path=progress.path if active and progress else None,
+        due=format_instant(run.due_at_ns),
+        started=format_instant(row.started_at_ns) if row else None,
+        ended=format_instant(run.closed_at_ns),
+        schedule=job.schedule.cron if job and job.schedule else None,
+        zone=job.schedule.zone if job and job.schedule else None,
+    )
+
+
+def scheduled_view(job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]) -> v.JobView:
+    """A recurring job that waits for its next due time."""
+    due = format_instant(next_due_ns)
+    return v.JobView(
+        job=job.id,
+        name=job.name,
+        kind=kind_of(job.spec).value,
+        run=None,
+        attempt=None,
+        state=state,
+        type=job.spec.type.value if isinstance(job.spec, BackupSpec) else None,
+        priority=job.priority.value,
+        source=None,
+        server=None,
+        device=None,
+        reason=reason,
+        reason_fields=fields,
+        reason_text=f"due at {due}" if reason == "not-yet-due" else "on hold",
+        percent=None,
+        files=0,
+        bytes=0,
+        bytes_read=0,
+        bytes_stored=0,
+        rate=0.0,
+        path=None,
+        due=due,
+        started=None,
+        ended=None,
+        schedule=job.schedule.cron if job.schedule else None,
+        zone=job.schedule.zone if job.schedule else None,
+    )
+
+
+def reason_text(waiting: Any) -> str:
+    fields = {name: ", ".join(map(str, x)) if isinstance(x, (list, tuple)) else x for name, x in waiting.fields.items()}
+    return REASON_TEXT[waiting.reason].format_map(_Lenient(fields))
+
+
+class _Lenient(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def device_name(state: ControlState, device: str) -> str:
+    known = state.devices.get(device)
+    return known.name if known else device
+
+
+def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, run: Run) -> v.AttemptView:
+    counts = row.counts if row else Counts()
+    shown = attempt.state
+    if shown in ATTEMPT_ACTIVE and row is not None and row.state in ATTEMPT_ACTIVE:
+        shown = row.state
+    spec = run.spec
+    return v.AttemptView(
+        attempt=attempt.id,
+        number=attempt.number,
+        state=shown.value,
+        type=row.type.value if row and row.type else (spec.type.value if isinstance(spec, BackupSpec) else None),
+        source=state.name_of(attempt.source),
+        server=state.name_of(attempt.server),
+        device=device_name(state, attempt.device),
+        delegated=format_instant(attempt.delegated_at_ns) or "",
+        started=format_instant(row.started_at_ns) if row else None,
+        ended=format_instant(attempt.ended_at_ns),
+        seconds=row.seconds if row else None,
+        files=counts.files,
+        bytes=counts.bytes,
+        bytes_read=counts.bytes_read,
+        bytes_stored=counts.bytes_stored,
+        set=row.set if row else None,
+        error=failure_view(attempt.failure or (row.failure if row else None)),
+        redundant=attempt.state is AttemptState.REDUNDANT,
+    )
+
+
+def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
+    return tuple(v.SetOutcome(state.name_of(part.source), part.set, part.state.value) for part in run.parts)
+
+
+def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
+    match job.spec:
+        case BackupSpec() as spec:
+            return {
+                "sources": [f"{state.name_of(s.server)}:{shown_path(root)}" for s in spec.sources for root in s.roots],
+                "target": str(spec.target),
+                "type": spec.type.value,
+                "excludes": list(spec.excludes),
+                "media_set": spec.media_set,
+                "verify": spec.verify,
+            }
+        case RestoreSpec() as spec:
+            return {
+                "set": spec.set,
+                "paths": [shown_path(path) for path in spec.paths],
+                "to": f"{state.name_of(spec.server)}:{escape_path(spec.base) if spec.base else '/'}",
+                "overwrite": spec.overwrite.value,
+            }
+        case VerifySpec(set=set_id):
+            return {"set": set_id}
+
+
+def set_view(
+    backup: BackupSet,
+    media: Mapping[str, Medium],
+    media_sets: Mapping[str, MediaSet],
+    *,
+    redundant: bool,
+    catalog: bool,
+    names: Mapping[str, str],
+    devices: Mapping[str, str],
+) -> v.SetView:
+    media_set = media_sets.get(backup.media_set)
+    expires = protected = None
+    if media_set is not None:
+        expires, protected = set_expiry(backup, media.get(backup.medium), media_set)
+    return v.SetView(
+        id=backup.id,
+        source=names.get(backup.source, backup.source_name),
+        server=names.get(backup.server, backup.server_name),
+        device=devices.get(backup.device, backup.device_name),
+        medium=backup.medium,
+        media_set=backup.media_set,
+        type=backup.type.value,
+        job=backup.job,
+        run=backup.run,
+        attempt=backup.attempt,
+        started=format_instant(backup.started_at_ns) or "",
+        ended=format_instant(backup.ended_at_ns) or "",
+        files=backup.files,
+        bytes=backup.bytes,
+        bytes_stored=backup.bytes_stored,
+        exceptions=backup.exceptions,
+        paths=tuple(shown_path(root) for root in backup.roots),
+        expires=format_instant(expires),
+        protected_until=format_instant(protected),
+        locked=False,
+        redundant=redundant,
+        catalog=catalog,
+    )
+
+
+def medium_view(state: ControlState, medium: Medium, now_ns: int) -> v.MediumView:
+    media_set = next((each for each in state.media_set_list() if each.name == medium.media_set), None)
+    return v.MediumView(
+        label=medium.label,
+        device=device_name(state, medium.device),
+        media_set=medium.media_set,
+        server=state.name_of(medium.server),
+        state=medium_state(medium, media_set, now_ns).value if media_set else "imported",
+        opened=format_instant(medium.opened_at_ns) or "",
+        last_write=format_instant(medium.last_write_at_ns) or "",
+        bytes=medium.bytes,
+        sets=medium.sets,
+    )
+
+
+def b64(path: bytes) -> str:
+    return base64.b64encode(b"/" + path).decode("ascii")
+
+
+def mtime_ns(modified: tuple[int, int]) -> str:
+    return str(modified[0] * 1_000_000_000 + modified[1])
+
+
+def entry_view(entry: CatalogEntry) -> v.EntryView:
+    return v.EntryView(
+        path=shown_path(entry.path),
+        path_b64=b64(entry.path),
+        type=entry.type.value,
+        size=entry.size,
+        mtime=format_seconds(entry.modified[0]),
+        mtime_ns=mtime_ns(entry.modified),
+        mode=f"{entry.mode & 0o7777:04o}",
+    )
+
+
+def exception_view(each: SourceException) -> v.ExceptionView:
+    reason = f"{each.reason}: {each.detail}" if each.detail else each.reason
+    return v.ExceptionView(shown_path(each.path), reason)
+
+
+def plain_fields(fields: Any) -> dict[str, Any]:
+    return dict(msgspec.to_builtins(fields))

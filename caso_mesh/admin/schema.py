@@ -1,0 +1,48 @@
+"""The administrator's tables: a copy of all journals, and what their facts mean. All of it can be made again from the
+journals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caso_mesh.journal.replica import MIGRATION as REPLICA
+
+MIGRATIONS: Sequence[str] = (
+    REPLICA
+    + """
+    CREATE TABLE attempt (
+        id TEXT PRIMARY KEY, run TEXT NOT NULL, job TEXT NOT NULL, reporter TEXT NOT NULL,
+        state TEXT NOT NULL, type TEXT, started_at_ns INTEGER, ended_at_ns INTEGER, seconds REAL,
+        counts BLOB, set_id TEXT, failure BLOB
+    ) STRICT;
+    CREATE INDEX attempt_by_run ON attempt (run);
+    CREATE TABLE exception (attempt TEXT NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+    CREATE INDEX exception_by_attempt ON exception (attempt);
+    CREATE TABLE log_line (
+        attempt TEXT NOT NULL, at_ns INTEGER NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL, server TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX log_line_by_attempt ON log_line (attempt);
+    CREATE TABLE backup_set (
+        id TEXT PRIMARY KEY, data BLOB NOT NULL, source TEXT NOT NULL, server TEXT NOT NULL, device TEXT NOT NULL,
+        attempt TEXT NOT NULL, ended_at_ns INTEGER NOT NULL, bytes_stored INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX backup_set_by_end ON backup_set (ended_at_ns);
+    CREATE INDEX backup_set_by_attempt ON backup_set (attempt);
+    CREATE TABLE catalog_detail (
+        set_id TEXT PRIMARY KEY, server TEXT NOT NULL, digest BLOB NOT NULL, size INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'here', 'damaged'))
+    ) STRICT;
+    CREATE INDEX catalog_detail_by_state ON catalog_detail (state);
+    CREATE TABLE medium (label TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    CREATE TABLE alert (
+        id TEXT PRIMARY KEY, raised_at_ns INTEGER NOT NULL, server TEXT NOT NULL, alert TEXT NOT NULL,
+        category TEXT NOT NULL, object TEXT NOT NULL, text TEXT NOT NULL, cleared_at_ns INTEGER
+    ) STRICT;
+    CREATE INDEX alert_by_time ON alert (raised_at_ns);
+    CREATE TABLE audit (
+        at_ns INTEGER NOT NULL, server TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, category TEXT NOT NULL,
+        outcome TEXT NOT NULL, source TEXT NOT NULL, fields BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_by_time ON audit (at_ns);
+    """,
+)

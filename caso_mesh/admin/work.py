@@ -1,0 +1,255 @@
+"""What people ask to be done: backups, restores, verifies, and the control of their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caso_mesh.admin.ports import Caller, Links, Submit
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
+from caso_mesh.model.entries import path_key
+from caso_mesh.model.errors import InvalidValue, NotFound, ServerNotLinked, UsageError
+from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_now_id, run_of_attempt
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    CronSchedule,
+    Job,
+    JobSpec,
+    RestoreSpec,
+    SourceRoots,
+    Target,
+    TargetKind,
+    VerifySpec,
+)
+from caso_mesh.model.states import BackupType, JobState, Priority
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.model.units import escape_path, format_instant
+from caso_mesh.planning.schedule import check_schedule, next_due_ns
+from caso_mesh.wire.typed import ask
+
+
+def parse_target(text: str) -> Target:
+    """``any``, ``device:D``, ``server:S`` or ``pool:P``. Raises ``InvalidValue``."""
+    kind, _, name = text.partition(":")
+    try:
+        target = Target(TargetKind(kind), name or None)
+    except ValueError:
+        target = None
+    if target is None or (target.kind is TargetKind.ANY) != (target.name is None):
+        raise InvalidValue(value=text, what="target", expected="Use any, device:NAME, server:NAME or pool:NAME")
+    return target
+
+
+def clean_path(path: bytes) -> bytes:
+    """An absolute path without its leading slash, without ``.``, ``..`` and doubled slashes. Raises ``InvalidValue``."""
+    if not path.startswith(b"/") or b"\0" in path:
+        raise InvalidValue(value=escape_path(path), what="path", expected="Use an absolute path")
+    parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+    if b".." in parts:
+        raise InvalidValue(value=escape_path(path), what="path", expected='Write it without ".."')
+    return b"/".join(parts)
+
+
+class Work:
+    """Turns requests into commands."""
+
+    def __init__(
+        self, *, keeper: ControlKeeper, tables: Tables, links: Links, submit: Submit, clock: Clock, new_id: IdSource
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._links = links
+        self._submit = submit
+        self._clock = clock
+        self._new_id = new_id
+
+    # --- backup ---
+
+    async def backup(self, caller: Caller, request: q.BackupRequest) -> v.Submitted:
+        """Raises ``NotFound`` for a server, device, pool or media set, ``SourcePathMissing``, ``NotAllowedHere``,
+        ``InvalidSchedule``."""
+        state = self._keeper.state
+        if not request.sources:
+            raise UsageError(detail="Nothing to back up: give SERVER:PATH")
+        if request.zone is not None and request.schedule is None:
+            raise UsageError(detail="--zone belongs to --schedule")
+        target = parse_target(request.target)
+        match target.kind:
+            case TargetKind.DEVICE:
+                state.device_named(target.name or "")
+            case TargetKind.SERVER:
+                state.server_named(target.name or "")
+            case TargetKind.POOL:
+                state.pool_named(target.name or "")
+            case TargetKind.ANY:
+                pass
+        state.media_set_named(request.media_set)
+        roots: dict[str, set[bytes]] = {}
+        for name, path in request.sources:
+            roots.setdefault(state.server_named(name).id, set()).add(clean_path(path))
+        warnings: list[str] = []
+        for server, paths in sorted(roots.items()):
+            warnings += await self._check_paths(server, sorted(paths))
+        spec = BackupSpec(
+            sources=tuple(
+                SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
+            ),
+            target=target,
+            type=request.type or (BackupType.FULL if request.schedule is None else BackupType.INCREMENTAL),
+            excludes=request.excludes,
+            one_file_system=request.one_file_system,
+            default_excludes=request.default_excludes,
+            media_set=request.media_set,
+            verify=request.verify,
+        )
+        schedule = None
+        if request.schedule is not None:
+            schedule = CronSchedule(request.schedule, request.zone or "UTC")
+            check_schedule(schedule)
+        names = "+".join(state.name_of(server) for server in sorted(roots))
+        return await self._create(
+            caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
+        )
+
+    async def _check_paths(self, server: str, paths: Sequence[bytes]) -> tuple[str, ...]:
+        """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it."""
+        request = q.PathCheck(tuple(b"/" + path for path in paths), "read")
+        try:
+            reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
+        except ServerNotLinked as error:
+            return (f"{error.message} Its paths are checked when the run starts.",)
+        return reply.warnings
+
+    async def _create(
+        self,
+        caller: Caller,
+        spec: JobSpec,
+        priority: Priority,
+        name: str,
+        stem: str,
+        schedule: CronSchedule | None,
+        warnings: tuple[str, ...] = (),
+    ) -> v.Submitted:
+        now_ns = self._clock.now_ns()
+        id_ = self._new_id()
+        if name:
+            check_name(name, "job")
+        else:
+            name = f"{stem[:50]}-{id_[10:18]}"
+        job = Job(
+            id=id_,
+            name=name,
+            spec=spec,
+            created_by=caller.who,
+            created_at_ns=now_ns,
+            priority=priority,
+            schedule=schedule,
+        )
+        run_now = schedule is None
+        result = await self._submit(
+            CreateJob(job, run_now=run_now, at_ns=now_ns), who=caller.who, request_id=caller.request_id
+        )
+        made = result.get("job", id_) if isinstance(result, dict) else id_
+        next_due = format_instant(next_due_ns(schedule, now_ns)) if schedule else None
+        return v.Submitted(
+            job=made, run=run_now_id(made, 1) if run_now else None, name=name, next_due=next_due, warnings=warnings
+        )
+
+    # --- restore and verify ---
+
+    async def find_set(self, text: str) -> BackupSet:
+        """A set by its id or a unique prefix of it. Raises ``NotFound``, ``Ambiguous``."""
+        set_id = resolve_prefix(text, await self._tables.set_ids(), "set")
+        backup = await self._tables.set(set_id)
+        if backup is None:
+            raise NotFound(kind="set", name=text)
+        return backup
+
+    async def restore(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
+        backup = await self.find_set(request.set)
+        state = self._keeper.state
+        server, base = backup.source, None
+        if request.to is not None:
+            server = state.server_named(request.to[0]).id
+            base = b"/" + clean_path(request.to[1])
+        elif request.strip:
+            raise UsageError(detail="--strip belongs to --to")
+        state.server(server)
+        paths = tuple(sorted({clean_path(b"/" + path.lstrip(b"/")) for path in request.paths}, key=path_key))
+        if not paths and base is None:
+            paths = backup.roots
+        targets = tuple(b"/" + path for path in paths) if base is None else (base,)
+        try:
+            check = q.PathCheck(targets, "write")
+            await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
+        except ServerNotLinked:
+            pass  # it waits for that server, which checks again when it starts
+        spec = RestoreSpec(
+            set=backup.id,
+            server=server,
+            paths=paths,
+            base=base,
+            strip=request.strip,
+            overwrite=request.overwrite,
+            ownership=request.ownership,
+        )
+        return await self._create(
+            caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
+        )
+
+    async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:
+        backup = await self.find_set(request.set)
+        spec = VerifySpec(backup.id, source=backup.source)
+        return await self._create(caller, spec, request.priority, "", f"verify-{backup.source_name}", None)
+
+    # --- jobs ---
+
+    def find_job(self, text: str) -> Job:
+        """A job by name, id or prefix; also the job of a run or attempt."""
+        state = self._keeper.state
+        for job in state.job_list():
+            if job.name == text:
+                return job
+        return state.job(resolve_prefix(text.partition("@")[0], state.jobs, "job"))
+
+    def find_runs(self, text: str) -> list[str]:
+        """The runs meant by a run or attempt id, or the newest run of a job."""
+        state = self._keeper.state
+        if "@" in text:
+            return [resolve_prefix(run_of_attempt(text) if "#" in text else text, state.runs, "run")]
+        runs = sorted(state.runs_of(self.find_job(text).id), key=lambda run: (run.created_at_ns, run.id))
+        if not runs:
+            raise NotFound(kind="run", name=text)
+        return [runs[-1].id]
+
+    async def run_now(self, caller: Caller, request: q.JobName) -> v.Submitted:
+        job = self.find_job(request.name)
+        result = await self._submit(RunNow(job.id, self._clock.now_ns()), who=caller.who, request_id=caller.request_id)
+        run = result["run"] if isinstance(result, dict) else None
+        return v.Submitted(job=job.id, run=run, name=job.name)
+
+    async def cancel(self, caller: Caller, request: q.JobName) -> v.Done:
+        for run in self.find_runs(request.name):
+            await self._submit(
+                CancelRun(run, self._clock.now_ns()), who=caller.who, request_id=f"{caller.request_id}/{run}"
+            )
+        return v.Done()
+
+    async def hold(self, caller: Caller, request: q.JobName, *, held: bool) -> v.Done:
+        if "@" in request.name:
+            for run in self.find_runs(request.name):
+                await self._submit(HoldRun(run, held), who=caller.who, request_id=f"{caller.request_id}/{run}")
+            return v.Done()
+        job = self.find_job(request.name)
+        state = JobState.ON_HOLD if held else JobState.ACTIVE
+        await self._submit(SetJob(job.id, state), who=caller.who, request_id=caller.request_id)
+        return v.Done()
+
+    async def delete(self, caller: Caller, request: q.JobName) -> v.Done:
+        job = self.find_job(request.name)
+        await self._submit(DeleteJob(job.id), who=caller.who, request_id=caller.request_id)
+        return v.Done()
