@@ -107,9 +107,8 @@ class SingleVoter:
             await self._closed.wait()
 
     async def close(self) -> None:
-        """End all iterators and refuse new commands. ``open_single_voter`` calls it."""
+        """Refuse new commands; iterators end with the database. ``open_single_voter`` calls it."""
         self._closed.set()
-        self._database.wake()
 
     def _must_be_open(self) -> None:
         if self._closed.is_set():

@@ -140,19 +140,15 @@ class Database:
         return work.result(self._path)
 
     async def wait_for_commit(self, generation: int, *, unless: Callable[[], bool] = lambda: False) -> int:
-        """Wait until ``self.generation`` is beyond ``generation`` or ``unless()`` holds after ``wake``; return it.
+        """Wait until ``self.generation`` is beyond ``generation``; return it. When the database is closed meanwhile:
+        returns if ``unless()`` holds, else raises ``Misuse``.
 
-        Nothing committed is missed when the generation is taken before the read. Raises ``Misuse`` when the database is
-        closed meanwhile.
+        Nothing committed is missed when the generation is taken before the read.
         """
         while self._generation <= generation and not unless():
             self._must_be_open()
             await self._bell.wait()
         return self._generation
-
-    def wake(self) -> None:
-        """Have everybody in ``wait_for_commit`` look at their ``unless`` again."""
-        self._ring()
 
     async def _start(self, migrations: Sequence[Migration], *, durable: bool) -> None:
         def connect() -> sqlite3.Connection:

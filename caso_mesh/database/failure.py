@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from caso_mesh.model.errors import CasoError, StateDamaged, StateDiskFailed, StateFull, StateLocked
 
-#: With less than this many free bytes an "I/O error" is a full disk: SQLite reports so when it cannot extend its
-#: shared-memory file or sync the log.
+#: With less than this many free bytes "I/O error" or "unable to open" means a full disk: SQLite says so when it cannot
+#: make or extend the files beside the database, or sync the log.
 _NEARLY_NOTHING = 64 * 1024
 
 
@@ -54,4 +54,5 @@ def _is_full(folder: str) -> bool:
         disk = os.statvfs(folder)
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < _NEARLY_NOTHING
+    no_more_files = disk.f_files > 0 and disk.f_favail == 0  # some file systems count none
+    return no_more_files or disk.f_bavail * disk.f_frsize < _NEARLY_NOTHING

@@ -59,7 +59,7 @@ def plan(cursors: Sequence[Head], heads: Sequence[Head], hash_at: Callable[[str,
         if newest and cursor is not None:
             behind = cursors[cursors.index(cursor) + 1 :]
             unknown = tuple(other for other in behind if other.incarnation not in known)
-            agrees = cursor.seq <= head.seq and hash_at(head.incarnation, cursor.seq) == cursor.hash
+            agrees = hash_at(head.incarnation, cursor.seq) == cursor.hash
             if unknown or not agrees:
                 common = cursor.seq if agrees else min(head.seq, cursor.seq)
                 return Plan(tuple(send), RolledBack(head, cursor, unknown, common))

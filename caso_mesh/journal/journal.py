@@ -80,6 +80,9 @@ class Journal:
         ``moving`` (incarnation, seq) takes the records beyond ``seq`` over into the new one, with their times, in the
         same transaction: they were written after the disk had been put back, under numbers that the administrator
         knows as other facts, and would never reach it where they are.
+
+        Without ``moving`` only while no disk was put back unnoticed: ``compare.plan`` looks for that in the newest
+        incarnation alone.
         """
         incarnation = self._new_id()
 

@@ -115,7 +115,10 @@ async def test_a_failing_writer_gets_its_own_error_and_undoes_only_its_own_work(
 async def test_a_neighbour_that_loses_the_whole_transaction_harms_nobody_else(opened):
     """SQLite rolls the whole transaction back, not only the statement, when it finds the disk full."""
 
+    calls = []
+
     def huge(conn):
+        calls.append(1)
         conn.execute("INSERT INTO blob VALUES (zeroblob(4000000))")
 
     async with opened() as db:
@@ -123,6 +126,7 @@ async def test_a_neighbour_that_loses_the_whole_transaction_harms_nobody_else(op
         results = await asyncio.gather(db.write(put("a")), db.write(huge), db.write(put("b")), return_exceptions=True)
         assert [type(r) for r in results] == [int, StateFull, int]
         assert await db.read(names) == ["a", "b"]
+        assert len(calls) == 1
 
 
 async def test_a_write_that_ends_its_transaction_is_told_so_and_harms_nobody_else(opened):
@@ -458,6 +462,29 @@ async def main(folder, same_thread):
         async with Database.open(os.path.join(folder, "new.db"), ["CREATE TABLE t (n)"], durable=True, same_thread=same_thread):
             raise SystemExit("opened on a full disk")
     except StateFull:
+        pass
+    try:
+        async with Database.open(path, ["CREATE TABLE t (n, data BLOB)"], durable=True, same_thread=same_thread) as db:
+            assert await db.read(count) == written + 1
+            await db.write(put)
+            raise SystemExit("wrote to a full disk")
+    except StateFull:
+        pass
+    os.close(filler)
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    async with Database.open(path, ["CREATE TABLE t (n)"], durable=True, same_thread=same_thread):
+        pass
+    assert os.listdir(folder) == ["test.db"]
+    try:
+        for n in range(1000):
+            os.close(os.open(os.path.join(folder, str(n)), os.O_CREAT))
+    except OSError:
+        pass
+    try:
+        async with Database.open(path, ["CREATE TABLE t (n)"], durable=True, same_thread=same_thread):
+            raise SystemExit("opened without a place for its log")
+    except StateFull:
         print("refused as it should")
 
 asyncio.run(main(sys.argv[1], sys.argv[2] == "same-thread"))
@@ -466,11 +493,11 @@ asyncio.run(main(sys.argv[1], sys.argv[2] == "same-thread"))
 
 @pytest.mark.parametrize("form", ["threaded", "same-thread"])
 def test_a_full_disk_loses_nothing_and_is_named(form, tmp_path):
-    """On a real 3 MB tmpfs in a mount namespace of its own."""
+    """On a real tmpfs of 3 MB and 50 files, in a mount namespace of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
     inside = (
-        f"mount -t tmpfs -o size=3m none {disk} && dd if=/dev/zero of={disk}/ballast bs=1k count=1000 2>/dev/null"
+        f"mount -t tmpfs -o size=3m,nr_inodes=50 none {disk} && dd if=/dev/zero of={disk}/ballast bs=1k count=1000 2>/dev/null"
         f' && exec "$0" -W error -c "$1" {disk} {form}'
     )
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, sys.executable, FULL_DISK]
