@@ -1,0 +1,148 @@
+"""Orders: what each server is told, and what it is not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from control_world import NOW, Script, backup
+
+from caso_mesh.control.orders import orders_for, same_slice
+from caso_mesh.control.placing import problem_for
+from caso_mesh.model.commands import CancelRun, CloseAttempt, HoldRun, SetLiveness, SetServerAddresses
+from caso_mesh.model.errors import NotFound
+from caso_mesh.model.jobs import RestoreSpec, VerifySpec
+from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.states import AttemptState, Liveness, WaitReason
+from caso_mesh.planning.placement import place
+
+AT = Authority(1, 2, 30)
+
+
+@pytest.fixture
+def mesh() -> Script:
+    script = Script()
+    script.admit("beta", "gamma", "delta")
+    script.device("disk-b", "beta")
+    script.device("disk-c", "gamma")
+    return script
+
+
+def cut(script: Script, name: str, at: Authority = AT) -> Orders:
+    return orders_for(
+        script.state,
+        f"node-{name}",
+        at,
+        "node-alpha",
+        avoid=lambda source: (f"avoid-{source}",),
+        ticket=lambda attempt, run: f"ticket-{attempt.id}".encode(),
+    )
+
+
+def test_each_server_is_told_its_own_end_and_the_paths_of_that_source_alone(mesh):
+    run = mesh.start("j", backup("beta", "gamma"))
+    local = mesh.delegate(run, source="beta", server="beta", device="disk-b")
+    remote = mesh.delegate(run, source="gamma", server="beta", device="disk-b")
+    ends = {order.attempt: order.end for order in cut(mesh, "beta").attempts}
+    assert ends == {local: "both", remote: "device"}
+    (order,) = cut(mesh, "gamma").attempts
+    assert (order.attempt, order.end, order.media, order.source) == (remote, "source", "node-beta", "node-gamma")
+    assert [source.server for source in order.spec.sources] == ["node-gamma"]
+    assert (order.ticket, order.secret, order.avoid) == (b"ticket-" + remote.encode(), b"s", ("avoid-node-gamma",))
+    assert order.job_name == "j"
+    assert cut(mesh, "delta").attempts == ()
+
+
+def test_a_server_gets_its_devices_and_those_of_its_attempts(mesh):
+    run = mesh.start("j", backup("delta"))
+    mesh.delegate(run, source="delta", server="beta", device="disk-b")
+    assert [device.name for device in cut(mesh, "delta").devices] == ["disk-b"]
+    assert [device.name for device in cut(mesh, "beta").devices] == ["disk-b"]
+    assert cut(mesh, "alpha").devices == ()
+
+
+def test_a_restore_has_its_target_as_the_other_end_and_a_verify_has_none(mesh):
+    restore = mesh.start("r", RestoreSpec("set", "node-gamma"))
+    mesh.delegate(restore, source="gamma", server="beta", device="disk-b")
+    verify = mesh.start("v", VerifySpec("set", "node-delta"))
+    mesh.delegate(verify, source="delta", server="beta", device="disk-b")
+    assert {order.run: order.end for order in cut(mesh, "beta").attempts} == {restore: "device", verify: "both"}
+    assert [order.end for order in cut(mesh, "gamma").attempts] == ["source"]
+    assert cut(mesh, "delta").attempts == ()
+
+
+def test_a_canceled_attempt_stays_in_the_orders_until_it_is_closed(mesh):
+    run = mesh.start("j", backup("beta"))
+    id = mesh.delegate(run, source="beta", server="beta", device="disk-b")
+    mesh.do(CancelRun(run, NOW))
+    assert [order.cancel for order in cut(mesh, "beta").attempts] == [True]
+    mesh.do(CloseAttempt(id, AttemptState.CANCELED, NOW))
+    assert cut(mesh, "beta").attempts == ()
+
+
+def test_orders_carry_who_is_to_be_trusted_and_what_holds_for_the_server(mesh):
+    orders = cut(mesh, "beta")
+    assert orders.roster == mesh.state.roster()
+    assert (orders.admin, orders.server.name, orders.authority) == ("node-alpha", "beta", AT)
+    assert orders.settings == mesh.state.settings_of("node-beta")
+    assert [node.name for node in orders.nodes] == ["alpha", "beta", "delta", "gamma"]
+    assert [row.name for row in orders.media_sets] == ["keep-4-weeks", "keep-infinitely"]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(orders), type=Orders) == orders
+    with pytest.raises(NotFound):
+        cut(mesh, "nobody")
+
+
+def test_orders_that_say_the_same_are_not_sent_again_but_those_of_another_term_are(mesh):
+    before = cut(mesh, "beta")
+    run = mesh.start("j", backup("gamma"))
+    mesh.do(HoldRun(run, True))
+    assert same_slice(before, cut(mesh, "beta", Authority(1, 2, 99)))
+    assert not same_slice(before, cut(mesh, "beta", Authority(1, 3, 30)))
+    assert not same_slice(before, cut(mesh, "beta", Authority(2, 2, 30)))
+    mesh.do(SetServerAddresses("node-gamma", ("10.0.0.3:1",), "1"))
+    assert not same_slice(before, cut(mesh, "beta"))
+
+
+# --- the tables of placement -------------------------------------------------------------------------------------------
+
+
+def plan(script: Script, connected: str = "alpha beta gamma delta", **options):
+    problem = problem_for(
+        script.state,
+        connected={f"node-{name}" for name in connected.split()},
+        device_of_set={"set": "device-disk-c"}.get,
+        **options,
+    )
+    return place(problem, script.at_ns)
+
+
+def test_what_placement_assigns_can_be_delegated_and_then_counts_as_busy(mesh):
+    runs = [mesh.start(f"j{number}", backup("delta")) for number in range(3)]
+    first = plan(mesh)
+    assert [one.source for one in first.assignments] == ["node-delta"] * 2
+    for one in first.assignments:
+        mesh.delegate(
+            one.run, source="delta", server=one.server.removeprefix("node-"), device=one.device.removeprefix("device-")
+        )
+    again = plan(mesh)
+    assert again.assignments == ()
+    (waiting,) = again.waiting.values()
+    assert (waiting.reason, waiting.fields) == (WaitReason.LIMIT_AT_SOURCE, {"source": "delta", "limit": 2})
+    assert len(runs) == 3
+
+
+def test_a_restore_goes_to_the_device_of_its_set(mesh):
+    run = mesh.start("r", RestoreSpec("set", "node-delta"))
+    (one,) = plan(mesh).assignments
+    assert (one.run, one.source, one.server, one.device) == (run, "node-delta", "node-gamma", "device-disk-c")
+
+
+def test_held_stranded_and_recovered_runs_say_so(mesh):
+    held, lost = mesh.start("h", backup("alpha")), mesh.start("l", backup("beta"))
+    mesh.do(HoldRun(held, True))
+    id = mesh.delegate(lost, source="beta", server="gamma", device="disk-c")
+    mesh.do(CloseAttempt(id, AttemptState.RECOVERED, NOW))
+    found = {run: waiting.reason for (run, _), waiting in plan(mesh, "beta").waiting.items()}
+    assert found == {held: WaitReason.ON_HOLD}
+    mesh.do(SetLiveness("node-beta", Liveness.STALLED, NOW))
+    found = {run: waiting for (run, _), waiting in plan(mesh, "alpha").waiting.items()}
+    assert (found[lost].reason, found[lost].fields["source"]) == (WaitReason.SOURCE_UNREACHABLE, "beta")
