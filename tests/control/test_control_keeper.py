@@ -12,7 +12,7 @@ from control_world import FOUND, NOW, operator, server
 from caso_mesh.consensus.port import Entry, Leadership, Position, Snapshot
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import check_state
-from caso_mesh.model.commands import AdmitServer, CreatePool, SetServerState
+from caso_mesh.model.commands import AdmitServer, CreatePool, SetPool, SetServerState
 from caso_mesh.model.errors import AlreadyExists, LogUnavailable, NotFound, NotLeader, PeerMalformed
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.states import Role, ServerState
@@ -170,11 +170,11 @@ async def test_in_a_new_office_a_command_is_judged_only_by_a_state_that_holds_th
         await log.moved()
         assert log.last == held_back + 1
         log.new_term()
-        again = asyncio.create_task(submit(keeper, SetServerState("node-alpha", ServerState.PAUSED), "r3"))
+        again = asyncio.create_task(submit(keeper, SetPool(Pool("branch", ("node-alpha",))), "r3"))
         clash = asyncio.create_task(submit(keeper, CreatePool(Pool("branch", ())), "r4"))
         log.show(None)
         assert await pending == {"pool": "branch"}
-        await again
+        assert await again == {"pool": "branch"}
         with pytest.raises(AlreadyExists):
             await clash
 

@@ -203,6 +203,14 @@ class Voters:
         check_state(self.state)
         check_state(self.other)
         assert self.state.snapshot() == self.other.snapshot()
+        # Also what is listed comes in one order, whether it was lived through or restored.
+        for ask in (
+            ControlState.open_runs,
+            ControlState.active_attempts,
+            ControlState.server_list,
+            ControlState.job_list,
+        ):
+            assert ask(self.state) == ask(self.other)
         for attempt in self.state.active_attempts():
             run = self.state.run(attempt.run)
             assert attempt.cancel or any(part.source == attempt.source and part_is_open(part) for part in run.parts)
