@@ -10,6 +10,8 @@ set taken as a base, without looking at all versions.
 ``backup_set.seq`` is NULL as long as there is no detail. While one is being taken in, its chain is in ``pending``, and
 versions that begin there are in no set that anybody can see.
 
+Ids of folders are never given again: ``touched`` may still name one that is gone.
+
 ``name_block`` and ``name_text`` find names: see ``names.py``.
 """
 
@@ -31,7 +33,8 @@ MIGRATIONS: list[str] = [
         seq INTEGER, ended_at_ns INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE INDEX backup_set_by_time ON backup_set (source, ended_at_ns);
     CREATE UNIQUE INDEX backup_set_by_place ON backup_set (chain, seq);
-    CREATE TABLE folder (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL);
+    CREATE TABLE folder (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, name BLOB NOT NULL);
     CREATE UNIQUE INDEX folder_by_name ON folder (parent, name);
     CREATE TABLE version (
         chain INTEGER NOT NULL, folder INTEGER NOT NULL, name BLOB NOT NULL, first INTEGER NOT NULL,

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -169,7 +169,9 @@ class SegmentWriter:
             self._file = target
         self._digest = hashlib.sha256()
         self._size = 0
-        self._compressor = zstd.ZstdCompressor(level=_LEVEL)
+        self._compressor = zstd.ZstdCompressor(
+            options={zstd.CompressionParameter.compression_level: _LEVEL, zstd.CompressionParameter.checksum_flag: 1}
+        )
         self._entries: list[CatalogEntry] = []
         self._removed: list[bytes] = []
         self._pending_bytes = 0
@@ -210,7 +212,7 @@ class SegmentWriter:
             self._file.close()
         return self._digest.digest(), self._size
 
-    def __enter__(self) -> SegmentWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,185 @@
+"""Looking into one set, and at one path over all sets."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+
+from msgspec import Struct
+
+from caso_mesh.catalog import folders, sets
+from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, FILE, IN_SET, Row, from_row, join, split
+from caso_mesh.catalog.segment import CatalogEntry
+from caso_mesh.model.entries import EntryType
+from caso_mesh.model.errors import PathNotInSet
+from caso_mesh.model.units import escape_path
+
+
+class Version(Struct, frozen=True):
+    """One state of a path. ``first_set`` and ``last_set`` are the oldest and the newest set (by their end) that have
+    exactly this entry, ``sets`` is how many have it."""
+
+    entry: CatalogEntry
+    first_set: str
+    last_set: str
+    sets: int
+
+
+class Timeline(Struct, frozen=True):
+    """The sets with detail of one chain, by their places; ``ends`` holds (end in ns, set id)."""
+
+    seqs: list[int]
+    ends: list[tuple[int, str]]
+
+    def within(self, first: int, last: int) -> list[tuple[int, str]]:
+        """The sets that have a version; ``last`` 0 = to the latest."""
+        begin = bisect_left(self.seqs, first)
+        return self.ends[begin : bisect_right(self.seqs, last) if last else len(self.seqs)]
+
+
+def timelines(
+    conn: sqlite3.Connection, *, source: str | None = None, since_ns: int | None = None, until_ns: int | None = None
+) -> dict[int, Timeline]:
+    """By chain, the sets with detail that ended in the given time, both ends included."""
+    rows = conn.execute(
+        "SELECT b.chain, b.seq, b.ended_at_ns, b.set_id FROM backup_set b JOIN source s ON s.id = b.source"
+        " WHERE b.seq IS NOT NULL AND (?1 IS NULL OR s.node = ?1) AND (?2 IS NULL OR b.ended_at_ns >= ?2)"
+        " AND (?3 IS NULL OR b.ended_at_ns <= ?3) ORDER BY b.chain, b.seq",
+        (source, since_ns, until_ns),
+    )
+    found: dict[int, Timeline] = {}
+    for chain, seq, ended, set_id in rows:
+        line = found.setdefault(chain, Timeline([], []))
+        line.seqs.append(seq)
+        line.ends.append((ended, set_id))
+    return found
+
+
+def lookup(conn: sqlite3.Connection, set_id: str, path: bytes) -> CatalogEntry | None:
+    """The entry of ``path``, or ``None``. Folders above the roots of the set are ``implied``.
+
+    Raises ``NotFound``, ``CatalogNotHere``."""
+    place = sets.detailed(conn, set_id)
+    path = path.strip(b"/")
+    row = _row(conn, place, path)
+    if row is not None:
+        return from_row(path, row)
+    return implied(path) if not path or _leads_to_root(conn, place, path) else None
+
+
+def list_folder(
+    conn: sqlite3.Connection, set_id: str, path: bytes, *, after: bytes | None = None, limit: int = 10_000
+) -> list[CatalogEntry]:
+    """What lies immediately in a folder of a set, in order of names; a path that is no folder gives itself.
+
+    ``path`` ``b""`` is the top. Folders above the roots of the set appear as ``implied``. To go on after ``limit``
+    entries, give the path (or the name) of the last one as ``after``. Raises ``NotFound``, ``CatalogNotHere``,
+    ``PathNotInSet``.
+    """
+    place = sets.detailed(conn, set_id)
+    path = path.strip(b"/")
+    row = _row(conn, place, path) if path else None
+    if row is not None and row[0] != DIRECTORY:
+        return [] if after is not None or limit < 1 else [from_row(path, row)]
+    if path and row is None and not _leads_to_root(conn, place, path):
+        raise PathNotInSet(set=set_id, path="/" + escape_path(path))
+    begin = b"" if after is None else split(after.strip(b"/"))[1]
+    found: dict[bytes, CatalogEntry] = {}
+    folder = folders.find(conn, place.top, path)
+    if folder is not None:
+        query = (
+            f"SELECT name, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name > ? AND {IN_SET}"
+            " ORDER BY name LIMIT ?"
+        )
+        for name, *attributes in conn.execute(query, (place.chain, folder, begin, place.seq, place.seq, limit)):
+            found[name] = from_row(join(path, name), attributes)
+    above = {child for child in _on_the_way(place.record.roots, path) if split(child)[1] > begin}
+    missing = [child for child in above if split(child)[1] not in found and _leads_to_root(conn, place, child)]
+    if not missing:
+        return list(found.values())
+    # With a full page, a name beyond its end may be there and not have been read: such are left to the next page.
+    page_end = max(found) if len(found) >= limit else None
+    for child in missing:
+        name = split(child)[1]
+        if (page_end is None or name < page_end) and _row(conn, place, child) is None:
+            found[name] = implied(child)
+    return [entry for _name, entry in sorted(found.items())][:limit]
+
+
+def folder_size(conn: sqlite3.Connection, set_id: str, path: bytes) -> tuple[int, int]:
+    """How many files lie below ``path`` in the set, and their sizes in bytes; of a file, 1 and its own. Every name of a
+    hard link counts. Raises ``NotFound``, ``CatalogNotHere``, ``PathNotInSet``."""
+    place = sets.detailed(conn, set_id)
+    path = path.strip(b"/")
+    row = _row(conn, place, path) if path else None
+    if row is not None and row[0] != DIRECTORY:
+        return (1, row[1]) if row[0] == FILE else (0, 0)
+    if path and row is None and not _leads_to_root(conn, place, path):
+        raise PathNotInSet(set=set_id, path="/" + escape_path(path))
+    folder = folders.find(conn, place.top, path)
+    if folder is None:
+        return 0, 0
+    files, size = conn.execute(
+        "WITH RECURSIVE below(id) AS (VALUES(?) UNION ALL SELECT f.id FROM below JOIN folder f ON f.parent = below.id)"
+        " SELECT count(*), coalesce(sum(v.size), 0) FROM below CROSS JOIN version v ON v.chain = ? AND"
+        f" v.folder = below.id WHERE v.type = {FILE} AND {IN_SET}",
+        (folder, place.chain, place.seq, place.seq),
+    ).fetchone()
+    return files, size
+
+
+def versions(conn: sqlite3.Connection, source: str, path: bytes) -> list[Version]:
+    """The different states of ``path`` in all sets of ``source`` (node id) that have detail, newest first (by the end
+    of the last set that has it). Two sets have the same version when the whole entry is the same."""
+    path = path.strip(b"/")
+    row = conn.execute("SELECT root FROM source WHERE node = ?", (source,)).fetchone()
+    folder = None if row is None else folders.find(conn, row[0], split(path)[0])
+    if folder is None:
+        return []
+    having: dict[Row, list[tuple[int, str]]] = {}
+    for chain, line in timelines(conn, source=source).items():
+        rows = conn.execute(
+            f"SELECT first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ?",
+            (chain, folder, split(path)[1]),
+        )
+        for first, last, *attributes in rows:
+            having.setdefault(tuple(attributes), []).extend(line.within(first, last))
+    found = [(max(ends), min(ends), len(ends), row) for row, ends in having.items() if ends]
+    found.sort(key=lambda item: item[0], reverse=True)
+    return [Version(from_row(path, row), first[1], last[1], count) for last, first, count, row in found]
+
+
+def implied(path: bytes) -> CatalogEntry:
+    """A folder above the roots of a set, which itself was not backed up."""
+    return CatalogEntry(path, EntryType.DIRECTORY, mode=0o755)
+
+
+def _row(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> Row | None:
+    at, name = split(path)
+    folder = folders.find(conn, place.top, at)
+    if folder is None:
+        return None
+    query = f"SELECT {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ? AND {IN_SET}"
+    row: Row | None = conn.execute(query, (place.chain, folder, name, place.seq, place.seq)).fetchone()
+    return row
+
+
+def _on_the_way(roots: tuple[bytes, ...], path: bytes) -> set[bytes]:
+    """The children of ``path`` that are a root or lead to one."""
+    begin = len(path) + 1 if path else 0
+    return {
+        root[: end if (end := root.find(b"/", begin)) >= 0 else len(root)]
+        for root in roots
+        if root != path and sets.is_within(root, path)
+    }
+
+
+def _leads_to_root(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> bool:
+    """Whether ``path`` lies above something of the set and above or at one of its roots."""
+    for root in place.record.roots:
+        at = root
+        while at != path and sets.is_within(at, path):
+            if _row(conn, place, at) is not None:
+                return True
+            at = split(at)[0]
+    return False

@@ -1,0 +1,96 @@
+"""Folders have ids: one tree for each source, kept as long as any set of that source has something in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+#: The parent of each source's top folder.
+NOWHERE = 0
+
+
+def child(conn: sqlite3.Connection, parent: int, name: bytes) -> int | None:
+    row = conn.execute("SELECT id FROM folder WHERE parent = ? AND name = ?", (parent, name)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def make(conn: sqlite3.Connection, parent: int, name: bytes) -> int:
+    """A folder that is not there yet; its id."""
+    number = conn.execute("INSERT INTO folder (parent, name) VALUES (?, ?)", (parent, name)).lastrowid
+    assert number is not None
+    if parent != NOWHERE:
+        conn.execute("INSERT INTO folder_text (rowid, name) VALUES (?, ?)", (number, framed(name)))
+    return number
+
+
+def find(conn: sqlite3.Connection, top: int, path: bytes) -> int | None:
+    """The id of the folder ``path`` below the folder ``top``, or ``None``."""
+    at = top
+    if path:
+        for name in path.split(b"/"):
+            found = child(conn, at, name)
+            if found is None:
+                return None
+            at = found
+    return at
+
+
+def below(conn: sqlite3.Connection, folder: int) -> Iterator[int]:
+    """``folder`` itself and all folders below it."""
+    waiting = [folder]
+    while waiting:
+        at = waiting.pop()
+        yield at
+        waiting.extend(row[0] for row in conn.execute("SELECT id FROM folder WHERE parent = ?", (at,)))
+
+
+def remove_if_empty(conn: sqlite3.Connection, folder: int, chains: list[int]) -> None:
+    """Forget ``folder``, then its parents, as far as they hold nothing in any of the ``chains`` of their source."""
+    while True:
+        row = conn.execute("SELECT parent, name FROM folder WHERE id = ?", (folder,)).fetchone()
+        if row is None or row[0] == NOWHERE:
+            return
+        if conn.execute("SELECT 1 FROM folder WHERE parent = ? LIMIT 1", (folder,)).fetchone():
+            return
+        for chain in chains:
+            if conn.execute("SELECT 1 FROM version WHERE chain = ? AND folder = ? LIMIT 1", (chain, folder)).fetchone():
+                return
+        conn.execute("DELETE FROM folder WHERE id = ?", (folder,))
+        conn.execute(
+            "INSERT INTO folder_text (folder_text, rowid, name) VALUES ('delete', ?, ?)", (folder, framed(row[1]))
+        )
+        folder = row[0]
+
+
+def framed(name: bytes) -> str:
+    """A name as it is indexed: byte for byte as Latin-1, so that every name has a text, between slashes, so that a
+    pattern's beginning and end give trigrams as well."""
+    return f"/{name.decode('latin-1')}/"
+
+
+class Paths:
+    """Source (node id) and path of folders by their ids, remembered for one question."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._known: dict[int, tuple[str, bytes] | None] = {}
+
+    def get(self, folder: int) -> tuple[str, bytes] | None:
+        """``None`` if there is no such folder any more."""
+        trail: list[tuple[int, bytes]] = []
+        at = folder
+        while at not in self._known:
+            row = self._conn.execute("SELECT parent, name FROM folder WHERE id = ?", (at,)).fetchone()
+            if row is None:
+                self._known[at] = None
+            elif row[0] == NOWHERE:
+                self._known[at] = (row[1].decode(), b"")
+            else:
+                trail.append((at, row[1]))
+                at = row[0]
+        found = self._known[at]
+        for number, name in reversed(trail):
+            if found is not None:
+                found = (found[0], found[1] + b"/" + name if found[1] else name)
+            self._known[number] = found
+        return found

@@ -1,0 +1,166 @@
+"""Finding names: trigrams over blocks of names.
+
+The names that first appear in a folder are indexed together, in blocks of ``BLOCK``: the index says which blocks may hold
+a name, the names of the block's range are then read and compared. That is smaller than one document for each name, and
+quicker where a trigram is common. Names that are gone leave their block as it is (a block that holds nothing costs
+one vain look); when more than half are gone, the index is built anew.
+
+https://www.sqlite.org/fts5.html#the_trigram_tokenizer, with ``detail=none``: a question is a conjunction of trigrams.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from caso_mesh.catalog.folders import framed
+
+BLOCK = 32
+#: Most trigrams of one question: more hardly select better.
+_TRIGRAMS = 24
+#: So many names may be gone before the index is worth building anew.
+_TOLERATED = 10_000
+
+
+class NameWriter:
+    """Collects names that appear for the first time, folder by folder."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[int, list[bytes]]] = []
+        self._folder = 0
+        self._names: list[bytes] = []
+
+    def add_all(self, folder: int, names: list[bytes]) -> None:
+        """``names`` in order, of one folder."""
+        for at in range(0, len(names), BLOCK):
+            self._blocks.append((folder, names[at : at + BLOCK]))
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        if not self._blocks:
+            return
+        begin = _next_id(conn)
+        conn.executemany(
+            "INSERT INTO name_block (id, folder, lowest, highest) VALUES (?, ?, ?, ?)",
+            ((begin + at, folder, names[0], names[-1]) for at, (folder, names) in enumerate(self._blocks)),
+        )
+        conn.executemany(
+            "INSERT INTO name_text (rowid, names) VALUES (?, ?)",
+            (
+                (begin + at, f"/{b'/'.join(names).decode('latin-1')}/")
+                for at, (_folder, names) in enumerate(self._blocks)
+            ),
+        )
+        conn.execute(
+            "UPDATE name_count SET indexed = indexed + ?", (sum(len(names) for _folder, names in self._blocks),)
+        )
+        self._blocks.clear()
+
+
+def _next_id(conn: sqlite3.Connection) -> int:
+    # AUTOINCREMENT: the id of a block that is gone may still be in the index, so it is never given again.
+    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'name_block'").fetchone()
+    return 1 if row is None else int(row[0]) + 1
+
+
+def is_known(conn: sqlite3.Connection, chains: Iterable[int], folder: int, name: bytes) -> bool:
+    """Whether any version, past or current, has this name."""
+    return any(
+        conn.execute(
+            "SELECT 1 FROM version WHERE chain = ? AND folder = ? AND name = ? LIMIT 1", (chain, folder, name)
+        ).fetchone()
+        for chain in chains
+    )
+
+
+def count_gone(conn: sqlite3.Connection, number: int) -> None:
+    conn.execute("UPDATE name_count SET gone = gone + ?", (number,))
+
+
+def wants_rebuild(conn: sqlite3.Connection) -> bool:
+    indexed, gone = conn.execute("SELECT indexed, gone FROM name_count").fetchone()
+    return bool(gone > _TOLERATED and 2 * gone > indexed)
+
+
+def rebuild(conn: sqlite3.Connection) -> None:
+    """Build the index anew from the names there are."""
+    conn.execute("INSERT INTO name_text (name_text) VALUES ('delete-all')")
+    conn.execute("DELETE FROM name_block")
+    conn.execute("UPDATE name_count SET indexed = 0, gone = 0")
+    writer = NameWriter()
+    count = 0
+    for (top,) in conn.execute("SELECT root FROM source").fetchall():
+        chains = [
+            row[0]
+            for row in conn.execute(
+                "SELECT c.id FROM chain c JOIN source s ON s.id = c.source WHERE s.root = ?", (top,)
+            )
+        ]
+        waiting = [top]
+        while waiting:
+            folder = waiting.pop()
+            waiting.extend(row[0] for row in conn.execute("SELECT id FROM folder WHERE parent = ?", (folder,)))
+            names: set[bytes] = set()
+            for chain in chains:
+                rows = conn.execute("SELECT DISTINCT name FROM version WHERE chain = ? AND folder = ?", (chain, folder))
+                names.update(row[0] for row in rows)
+            writer.add_all(folder, sorted(names))
+            count += len(names)
+            if count > 50_000:
+                writer.flush(conn)
+                count = 0
+    writer.flush(conn)
+
+
+def trigrams(piece: bytes) -> list[str]:
+    """The trigrams every block has that holds ``piece``; none if it is too short."""
+    text = piece.decode("latin-1")
+    found = list(dict.fromkeys(text[at : at + 3] for at in range(len(text) - 2)))
+    step = -(-len(found) // _TRIGRAMS) if found else 1
+    return found[::step]
+
+
+def _question(piece: bytes) -> str:
+    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in trigrams(piece))
+
+
+def count_blocks(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
+    """How many blocks may hold ``piece``, counted up to ``most``."""
+    query = "SELECT count(*) FROM (SELECT rowid FROM name_text WHERE name_text MATCH ? LIMIT ?)"
+    return int(conn.execute(query, (_question(piece), most)).fetchone()[0])
+
+
+def blocks(conn: sqlite3.Connection, piece: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Folder, lowest and highest name of each block that may hold ``piece``."""
+    yield from conn.execute(
+        "SELECT b.folder, b.lowest, b.highest FROM name_text t JOIN name_block b ON b.id = t.rowid"
+        " WHERE name_text MATCH ?",
+        (_question(piece),),
+    )
+
+
+def count_folders(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
+    """How many folders may have ``piece`` in their own name, counted up to ``most``."""
+    query = "SELECT count(*) FROM (SELECT rowid FROM folder_text WHERE folder_text MATCH ? LIMIT ?)"
+    return int(conn.execute(query, (_question(piece), most)).fetchone()[0])
+
+
+def folders(conn: sqlite3.Connection, piece: bytes) -> Iterator[int]:
+    """Folders that may have ``piece`` in their own name."""
+    for row in conn.execute("SELECT rowid FROM folder_text WHERE folder_text MATCH ?", (_question(piece),)):
+        yield row[0]
+
+
+__all__ = [
+    "BLOCK",
+    "NameWriter",
+    "blocks",
+    "count_blocks",
+    "count_folders",
+    "count_gone",
+    "folders",
+    "framed",
+    "is_known",
+    "rebuild",
+    "trigrams",
+    "wants_rebuild",
+]
