@@ -11,6 +11,7 @@ from pathlib import Path
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.tables import PendingDetail, Tables
 from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model.errors import CasoError, CatalogBaseMissing, DataDamaged, NotFound
 from caso_mesh.model.requests import CatalogPiece, CatalogRead
@@ -63,7 +64,7 @@ class CatalogIntake:
         try:
             await self._fetch(pending, path)
             await self._catalog.add_set(backup)
-            await self._catalog.ingest(path)
+            await self._catalog.ingest(SegmentReader(path))
         except (CatalogBaseMissing, OSError) as error:
             log.info("catalog of set %s waits: %s", pending.set, error)
             return False

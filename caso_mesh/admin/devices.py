@@ -58,14 +58,15 @@ class Devices:
             if kind is DeviceKind.SHARED:
                 await self._prove(places)
             recipients = {server.id: server.encryption_key for server, _ in places}
-            vault, warnings = self._new_id(), []
+            vault = self._new_id()
+            warnings: list[str] = []
             for number, (server, path) in enumerate(places):
                 prepare = q.DevicePrepare(
                     name=request.name,
                     path=path,
                     vault=vault,
-                    mesh=state.info.id,
-                    chunker_seed=state.info.chunker_seed,
+                    mesh=state.info().id,
+                    chunker_seed=state.info().chunker_seed,
                     recipients=recipients,
                     create=number == 0,
                 )

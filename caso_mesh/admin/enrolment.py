@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from caso_mesh.admin.ports import Caller, Submit
 from caso_mesh.control.keeper import ControlKeeper
@@ -39,7 +39,7 @@ from caso_mesh.model.states import Role, ServerState
 from caso_mesh.model.units import format_instant
 from caso_mesh.wire.link import Link
 from caso_mesh.wire.network import ClientTls, Network
-from caso_mesh.wire.typed import ask
+from caso_mesh.wire.typed import RefusesAll, ask
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +58,6 @@ class Newcomer(Struct):
     nonce: bytes
     commitment: bytes
     code: str
-
-
-class _Nobody:
-    """What a discovered server may ask of us: nothing."""
-
-    async def call(self, link: Link, method: str, params: Any) -> Any:
-        raise Refused(detail="not a member")
-
-    async def notify(self, link: Link, method: str, params: Any) -> None:
-        raise Refused(detail="not a member")
-
-    async def stream(self, link: Link, method: str, params: Any, stream: Any) -> None:
-        raise Refused(detail="not a member")
 
 
 class Enrolment:
@@ -111,6 +98,7 @@ class Enrolment:
 
     def handlers(self) -> dict[str, Any]:
         return {
+            "identity.renew": self._renew,
             "enrol.join": self._join,
             "token.create": self._create_token,
             "server.approve": self._approve,
@@ -123,7 +111,7 @@ class Enrolment:
         expires = self._clock.now_ns() + int(request.ttl_s * 1e9)
         await self._submit(CreateToken(tokens.digest(secret), expires), who=caller.who, request_id=caller.request_id)
         link = tokens.make_link(
-            mesh=self._keeper.state.info.id,
+            mesh=self._keeper.state.info().id,
             root_fingerprint=fingerprint(self._authority.root),
             addresses=self._addresses(),
             secret=secret,
@@ -146,7 +134,7 @@ class Enrolment:
         self._limit(str(link.remote_address).rpartition(":")[0])
         token = tokens.digest(request.secret)
         newcomer = _newcomer(request)
-        mesh = self._keeper.state.info.id
+        mesh = self._keeper.state.info().id
         if not enrolment.check_application(newcomer, request.signature, mesh=mesh, binding=token):
             raise JoinLinkInvalid(detail="the newcomer did not prove that it holds its key")
         return await self._admit(newcomer, request.operator_public_key, token=token, who="join-link")
@@ -157,7 +145,7 @@ class Enrolment:
         check_name(newcomer.name, "server")
         state, now_ns = self._keeper.state, self._clock.now_ns()
         row: Server = enrolment.server_row(
-            newcomer, id_key=self._id_key, mesh=state.info.id, now_ns=now_ns, randomness=self._randomness
+            newcomer, id_key=self._id_key, mesh=state.info().id, now_ns=now_ns, randomness=self._randomness
         )
         operator = Operator(
             name=f"local-{newcomer.name}"[:63],
@@ -176,7 +164,7 @@ class Enrolment:
         operator_chain = self._authority.chain(
             self._authority.issue_operator(operator_key, now_ns=now_ns, randomness=self._randomness)
         )
-        orders = self._orders_of(row.id)
+        orders = _first_orders(self._orders_of(row.id), operator.id)
         anchors = [anchor.certificate for anchor in orders.roster.anchors]
         proof = enrolment.prove_anchors(token, anchors[0], anchors[1:], newcomer.public_key) if token else b""
         return q.JoinReply(
@@ -186,6 +174,19 @@ class Enrolment:
             orders=orders,
             proof=proof,
         )
+
+    async def _renew(self, peer: Peer, request: q.Nothing, link: Any) -> q.RenewReply:
+        """New certificates for a server that is on the roster, and for the operator of its state folder."""
+        now_ns = self._clock.now_ns()
+        server = self._keeper.state.server(peer.id)
+        chain = enrolment.newcomer_chain(self._authority, server.public_key, now_ns=now_ns, randomness=self._randomness)
+        operator = next((each for each in self._keeper.state.operator_list() if each.home == peer.id), None)
+        operator_chain: tuple[bytes, ...] = ()
+        if operator is not None:
+            operator_chain = self._authority.chain(
+                self._authority.issue_operator(operator.public_key, now_ns=now_ns, randomness=self._randomness)
+            )
+        return q.RenewReply(tuple(chain), tuple(operator_chain))
 
     # --- discovered servers ---
 
@@ -235,7 +236,7 @@ class Enrolment:
             link: Link | None = None
             try:
                 link = await self._network.dial(
-                    address, tls=ClientTls(unverified_client_context), authorise=note, handler=_Nobody()
+                    address, tls=ClientTls(unverified_client_context), authorise=note, handler=RefusesAll()
                 )
                 return await self._exchange(sighting, link)
             except (CasoError, ValueError) as error:
@@ -247,7 +248,7 @@ class Enrolment:
     async def _exchange(self, sighting: Sighting, link: Link) -> Newcomer:
         nonce = self._randomness(approval.NONCE_SIZE)
         ours = approval.commitment(nonce, self._keys.public_key)
-        commit = q.AdoptCommit(ours, self._keeper.state.info.name, self._server_name)
+        commit = q.AdoptCommit(ours, self._keeper.state.info().name, self._server_name)
         theirs = await ask(link, "adopt.commit", commit, q.AdoptCommitReply)
         reveal = await ask(link, "adopt.reveal", q.AdoptReveal(nonce, self._keys.public_key), q.AdoptRevealReply)
         if (
@@ -293,7 +294,7 @@ class Enrolment:
             newcomer = matching[0]
             described = _newcomer(newcomer.reveal)
             binding = approval.commitment(newcomer.nonce, self._keys.public_key)
-            mesh = newcomer.sighting.node  # a newcomer knows no mesh yet: it signs for its own id
+            mesh = newcomer.link.peer.id  # a newcomer knows no mesh yet: it signs for its own id
             if not enrolment.check_application(described, newcomer.reveal.signature, mesh=mesh, binding=binding):
                 raise Refused(detail=f"{request.name} did not prove that it holds its key")
             reply = await self._admit(described, newcomer.reveal.operator_public_key, token=None, who=caller.who)
@@ -326,4 +327,15 @@ def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
         never_admin=said.never_admin,
         preset=said.preset,
         version=said.version,
+    )
+
+
+def _first_orders(orders: Orders, operator: str) -> Orders:
+    """What a newcomer needs to find the administrator: its first full orders come over the link. They stay small, since
+    one who is not a member yet is sent little at a time."""
+    known = {orders.admin, orders.server.id, operator}
+    rows = tuple(row for row in orders.roster.rows if row.id in known)
+    nodes = tuple(node for node in orders.nodes if node.node in known)
+    return structs.replace(
+        orders, roster=structs.replace(orders.roster, rows=rows, removed=()), nodes=nodes, attempts=()
     )

@@ -265,7 +265,7 @@ class People:
             own = state.servers.get(self._own)
             preset = own.preset if own else "lan"
             values = {}
-            layers = [("mesh", state.settings)]
+            layers = [("mesh", state.mesh_settings)]
             if request.pool is not None:
                 state.pool_named(request.pool)
                 layers.append((f"pool:{request.pool}", state.pool_settings.get(request.pool, {})))

@@ -200,7 +200,7 @@ class Tables:
             " WHERE ? IS NULL OR category = ? ORDER BY at_ns DESC, rowid DESC LIMIT ?",
             (category, category, limit),
         )
-        return [AuditRow(*row[:7], msgspec.msgpack.decode(row[7])) for row in rows]
+        return [_audit_row(row) for row in rows]
 
 
 def _attempt_row(row: Any) -> AttemptRow:
@@ -217,3 +217,8 @@ def _attempt_row(row: Any) -> AttemptRow:
         set=set_id,
         failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
     )
+
+
+def _audit_row(row: Any) -> AuditRow:
+    at_ns, server, who, what, category, outcome, source, fields = row
+    return AuditRow(at_ns, server, who, what, category, outcome, source, msgspec.msgpack.decode(fields))

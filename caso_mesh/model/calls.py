@@ -52,6 +52,8 @@ CALLS: tuple[Call, ...] = (
     # between nodes
     Call("link.hello", "node", "node", q.HelloRequest, q.HelloReply,
          "First on every link: who, which version, whom it takes for the administrator."),
+    Call("identity.renew", "node", "admin", q.Nothing, q.RenewReply,
+         "New certificates for the asking server; also with one that has expired."),
     Call("server.heartbeat", "node", "admin", q.Heartbeat, q.HeartbeatReply,
          "A server is there, with the space of its devices."),
     Call("orders.put", "node", "node", q.Orders, v.Done, "A server's orders, replaced whole."),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import JobSpec
+from caso_mesh.model.jobs import BackupSpec, JobSpec, RestoreSpec, VerifySpec
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -59,3 +59,15 @@ class Orders(Struct, frozen=True):
     devices: tuple[Device, ...]
     media_sets: tuple[MediaSet, ...]
     attempts: tuple[AttemptOrder, ...] = ()
+
+
+def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
+    """What a ticket of an attempt at ``source`` is bound to: the roots that are read, or the paths that are restored and
+    where to."""
+    match spec:
+        case BackupSpec(sources=sources):
+            return tuple(root for each in sources if each.server == source for root in each.roots)
+        case RestoreSpec(set=set_id, base=base, paths=paths):
+            return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
+        case VerifySpec(set=set_id):
+            return (set_id.encode(),)

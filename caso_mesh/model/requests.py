@@ -120,6 +120,13 @@ class HelloReply(Struct, frozen=True):
     now_ns: int
 
 
+class RenewReply(Struct, frozen=True):
+    """New certificates, DER: the server's, and that of the operator of its state folder (empty if there is none)."""
+
+    certificate: tuple[bytes, ...]
+    operator_certificate: tuple[bytes, ...]
+
+
 class DeviceReport(Struct, frozen=True):
     """What a server sees of a device: ``problem`` is an error code if it cannot use it."""
 

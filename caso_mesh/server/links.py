@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -86,6 +86,7 @@ class LinkBook:
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
         learnt: Callable[[str, tuple[str, ...], Authority | None], None],
+        before_hello: Callable[[Link], Awaitable[None]],
         jitter: random.Random,
     ) -> None:
         self._own = own
@@ -97,6 +98,7 @@ class LinkBook:
         self._greeting = greeting
         self._wanted = wanted
         self._learnt = learnt
+        self._before_hello = before_hello
         self._jitter = jitter
         self._links: dict[str, Link] = {}
         self._since: dict[str, float] = {}
@@ -281,6 +283,7 @@ class LinkBook:
                 return False
             if target.node is not None and link.peer.id != target.node:
                 log.info("%s is %s now, not %s", address, link.peer.name, self._trust.name_of(target.node))
+            await self._before_hello(link)
             reply = await ask(link, "link.hello", self._hello(), HelloReply)
             self._note(link, reply)
             own_admin = self._greeting()[2]

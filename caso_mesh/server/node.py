@@ -10,6 +10,7 @@ from typing import Any
 
 from caso_mesh.config import Config
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
+from caso_mesh.identity.certificates import life as life_of
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer, of_row
 from caso_mesh.identity.store import IdentityStore
@@ -35,12 +36,14 @@ from caso_mesh.server.storage import Storage
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.network import split_address
-from caso_mesh.wire.typed import ask
+from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
 
 #: How old the devices' figures in a heartbeat may be.
 _DEVICES_EACH_S = 10.0
+#: How often the life of the own certificate is looked at.
+_RENEW_EACH_S = 3600.0
 
 Handler = Callable[[Peer, Any, Any], Awaitable[Any]]
 
@@ -73,6 +76,7 @@ class ServerNode:
         self.keys = keys
         self.orders = orders
         self.trust = trust
+        self._identity = identity
         self.facts = FactWriter(journal, new_id)
         self._queue = queue
         self._clock = clock
@@ -118,7 +122,7 @@ class ServerNode:
             new_id=new_id,
             report=self._report,
         )
-        self._courier = Courier(journal, lambda: self.admin_link.get(), self.wait_admin, self._rolled_back)
+        self._courier = Courier(journal, self._admin_callee, self.wait_admin, self._rolled_back)
 
     # --- who and where ---
 
@@ -143,6 +147,9 @@ class ServerNode:
     def use_links(self, links: LinkBook) -> None:
         self.links = links
         self.admin_link = AdminLink(links, self.admin, self.config.server)
+
+    def _admin_callee(self) -> Callee:
+        return self.admin_link.get()
 
     def greeting(self) -> tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]:
         """What this server says in a hello: its addresses, what its orders stand on, the administrator and where."""
@@ -211,8 +218,40 @@ class ServerNode:
             group.create_task(self.attempts.run())
             group.create_task(self._courier.run())
             group.create_task(self._beat())
+            group.create_task(self._keep_certificate())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))
+
+    async def renew(self, link: Callee) -> None:
+        """Asks for new certificates when two thirds of the present one's life are over, or all of it. A peer that is
+        not in office answers ``no-admin``, which is no matter: the next one is asked."""
+        chain = self._identity.load_chain()
+        life = life_of(chain[0])
+        due_ns = life.not_before_ns + 2 * (life.not_after_ns - life.not_before_ns) // 3
+        if self._clock.now_ns() < due_ns:
+            return
+        try:
+            reply = await ask(link, "identity.renew", q.Nothing(), q.RenewReply)
+        except NoAdmin:
+            return
+
+        def store() -> None:
+            self._identity.save_chain(reply.certificate)
+            if reply.operator_certificate:
+                self._identity.write_operator(self._identity.load_operator().key, reply.operator_certificate)
+
+        await asyncio.to_thread(store)
+        self.trust.renewed()
+        log.info("the certificate of %s was renewed", self.config.server)
+
+    async def _keep_certificate(self) -> None:
+        while True:
+            await self.wait_admin()
+            try:
+                await self.renew(self.admin_link.get())
+            except CasoError as error:
+                log.warning("the certificate could not be renewed: %s", error)
+            await asyncio.sleep(_RENEW_EACH_S)
 
     async def _beat(self) -> None:
         devices: tuple[q.DeviceReport, ...] = ()

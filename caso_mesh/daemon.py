@@ -1,0 +1,586 @@
+"""The composition root: builds a node from its state folder. The only place that knows all rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msgspec import structs
+
+from caso_mesh import __version__
+from caso_mesh.admin.office import Office
+from caso_mesh.admin.ports import Caller
+from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
+from caso_mesh.admin.tables import Tables
+from caso_mesh.api.router import Router
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.config import Config, load_config, write_config
+from caso_mesh.consensus import Consensus, open_single_voter
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.orders import orders_for
+from caso_mesh.database import Database
+from caso_mesh.discovery.mdns import interface_addresses, open_mdns
+from caso_mesh.discovery.sighting import Discovery, Sighting
+from caso_mesh.identity.authority import Authority as IssuingAuthority
+from caso_mesh.identity.enrolment import Newcomer as Described
+from caso_mesh.identity.enrolment import newcomer_chain, server_row
+from caso_mesh.identity.external import load_external
+from caso_mesh.identity.keys import NodeKeys, SigningKey
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.jobs.nursery_runner import NurseryRunner
+from caso_mesh.jobs.runner import Runner
+from caso_mesh.journal import Journal
+from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.commands import FoundMesh
+from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty
+from caso_mesh.model.ids import IdSource, check_name, make_id_source
+from caso_mesh.model.mesh import MeshInfo, Operator
+from caso_mesh.model.orders import Authority
+from caso_mesh.model.states import Liveness, Role
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS
+from caso_mesh.server import joining
+from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.links import LinkBook, OwnLink
+from caso_mesh.server.node import ServerNode
+from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
+from caso_mesh.server.queue import Queue
+from caso_mesh.server.trust import Trust
+from caso_mesh.wire.network import Network, ServerTls, join_address, split_address
+from caso_mesh.wire.websocket import WebSocketNetwork
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+def _nursery(folder: StateFolder) -> AbstractAsyncContextManager[Runner]:
+    return NurseryRunner(lock_path=folder.run / "workers.lock")
+
+
+def _discovery(config: Config) -> AbstractAsyncContextManager[Discovery | None]:
+    host, _ = split_address(config.listen)
+    if not config.discovery.mdns or host.startswith("127.") or host in {"localhost", "::1"}:
+        return nullcontext(None)
+    return open_mdns(interfaces=config.discovery.interfaces or None)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a node stands on in the world. The defaults are the real ones; tests put others in their place."""
+
+    network: Network = field(default_factory=WebSocketNetwork)
+    clock: Clock = field(default_factory=SystemClock)
+    randomness: Randomness = os.urandom
+    runner: Callable[[StateFolder], AbstractAsyncContextManager[Runner]] = _nursery
+    discovery: Callable[[Config], AbstractAsyncContextManager[Discovery | None]] = _discovery
+    jitter: random.Random = field(default_factory=random.Random)
+    same_thread: bool = False
+
+    def id_source(self) -> IdSource:
+        return make_id_source(self.clock.now_ns, self.randomness)
+
+
+def addresses_of(config: Config, address: str) -> tuple[str, ...]:
+    """Where others reach a server that listens at ``address``: as configured, else at its interfaces."""
+    if config.advertise:
+        return config.advertise
+    host, port = split_address(address)
+    if host not in {"0.0.0.0", "::"}:
+        return (address,)
+    found = [each for _, each in sorted(interface_addresses(None)) if not each.startswith("127.")]
+    return tuple(join_address(each, port) for each in found) or (join_address("127.0.0.1", port),)
+
+
+def _endpoint(address: str) -> str:
+    host, port = split_address(address)
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return join_address(local.get(host, host), port)
+
+
+def _checked_listen(listen: str) -> str:
+    try:
+        split_address(listen)
+    except ValueError as error:
+        raise CannotListen(address=listen, detail=error) from None
+    return listen
+
+
+def _known_addresses(config: Config) -> tuple[str, ...]:
+    """Addresses before the listener is up: none while the port is still to be found."""
+    return () if split_address(config.listen)[1] == 0 and not config.advertise else addresses_of(config, config.listen)
+
+
+# --- making and joining a mesh ---------------------------------------------------------------------------------------
+
+
+async def init_mesh(
+    *,
+    mesh: str,
+    server: str,
+    state: Path,
+    listen: str,
+    advertise: tuple[str, ...] = (),
+    preset: str = "lan",
+    ca: Path | None = None,
+    ports: Ports | None = None,
+) -> None:
+    """A new mesh of one, with its operator's certificate. ``ca``: a folder as ``certs/README.md`` says.
+
+    Raises ``StateNotEmpty``, ``InvalidName``, ``CannotListen``, ``CaUnusable``.
+    """
+    ports = ports or Ports()
+    check_name(mesh, "mesh")
+    config = _config(server, listen, advertise, preset)
+    folder = StateFolder(state)
+    new_id, now_ns = ports.id_source(), ports.clock.now_ns()
+    if folder.exists() and not joining.is_member(folder) and folder.consensus.exists():
+        raise StateNotEmpty(state=state, server="an unfinished mesh")
+    identity, keys = await asyncio.to_thread(joining.new_state, folder, config)
+    mesh_id = new_id()
+    if ca is not None:
+        authority = load_external(ca, voter=keys.id, mesh_name=mesh, now_ns=now_ns)
+    else:
+        authority = IssuingAuthority.create(mesh_id=mesh_id, mesh_name=mesh, voter=keys.id, now_ns=now_ns)
+    operator_key, id_key = SigningKey.create(), ports.randomness(32)
+    info = MeshInfo(
+        id=mesh_id,
+        name=mesh,
+        created_at_ns=now_ns,
+        chunker_seed=int.from_bytes(ports.randomness(8), "big") >> 1,
+    )
+    described = Described(
+        name=server,
+        public_key=keys.public_key,
+        encryption_key=keys.encryption_key,
+        addresses=_known_addresses(config),
+        preset=preset,
+        version=__version__,
+    )
+    row = structs.replace(
+        server_row(described, id_key=id_key, mesh=mesh_id, now_ns=now_ns, randomness=ports.randomness),
+        voter=True,
+        liveness=Liveness.ALIVE,
+        ever_linked=True,
+    )
+    operator = Operator(
+        name=f"local-{server}"[:63],
+        id=operator_key.id,
+        public_key=operator_key.public_key,
+        role=Role.ADMIN,
+        created_at_ns=now_ns,
+        home=keys.id,
+    )
+    found = FoundMesh(info, tuple(authority.anchors(keys.id)), row, (operator,), FACTORY_MEDIA_SETS)
+
+    def write_identity() -> None:
+        chain = newcomer_chain(authority, keys.public_key, now_ns=now_ns, randomness=ports.randomness)
+        identity.save_chain(tuple(chain))
+        identity.save_anchors(tuple(anchor.certificate for anchor in found.anchors))
+        identity.save_id_key(id_key)
+        identity.save_authority(authority)
+        operator_chain = authority.chain(authority.issue_operator(operator_key.public_key, now_ns=now_ns))
+        identity.write_operator(operator_key, tuple(operator_chain))
+
+    await asyncio.to_thread(write_identity)
+    async with open_single_voter(folder.consensus, keys.id, same_thread=ports.same_thread) as consensus:
+        keeper = ControlKeeper(consensus)
+        async with asyncio.TaskGroup() as group:
+            applying = group.create_task(keeper.run())
+            await keeper.submit(found, who="init", request_id=f"found-{mesh_id}", at_ns=now_ns)
+            orders = orders_for(
+                keeper.state, keys.id, keeper.authority, keys.id, lambda source: (), lambda attempt, run: b""
+            )
+            applying.cancel()
+    opening = Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=ports.same_thread)
+    async with opening as database:
+        await Queue(database).save_orders(orders)
+    await asyncio.to_thread(identity.save_mesh_id, mesh_id)
+
+
+def _config(server: str, listen: str, advertise: tuple[str, ...], preset: str) -> Config:
+    check_name(server, "server")
+    if preset not in {"local", "lan", "wan"}:
+        raise InvalidValue(value=preset, what="preset", expected="Use local, lan or wan")
+    for address in advertise:
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise InvalidValue(value=address, what="address", expected=str(error).capitalize()) from None
+    return Config(server=server, listen=_checked_listen(listen), advertise=advertise, preset=preset)  # type: ignore[arg-type]
+
+
+async def join_mesh(
+    *,
+    link: str,
+    server: str,
+    state: Path,
+    listen: str,
+    advertise: tuple[str, ...] = (),
+    preset: str = "lan",
+    never_admin: bool = False,
+    ports: Ports | None = None,
+) -> str:
+    """Joins the mesh of a join link; returns the mesh's name. Raises as ``server.joining.join_by_link``."""
+    ports = ports or Ports()
+    config = _config(server, listen, advertise, preset)
+    return await joining.join_by_link(
+        link,
+        folder=StateFolder(state),
+        config=config,
+        addresses=_known_addresses(config),
+        never_admin=never_admin,
+        network=ports.network,
+        clock=ports.clock,
+        version=__version__,
+    )
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """A server that is up: listening, not yet working. ``run`` works until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        server: ServerNode,
+        links: LinkBook,
+        router: Router,
+        address: str,
+        voter: _Voter | None,
+        discovery: Discovery | None,
+        instance: str,
+    ) -> None:
+        self.server = server
+        self.links = links
+        self.router = router
+        self.address = address
+        self._voter = voter
+        self._discovery = discovery
+        self._instance = instance
+
+    @property
+    def in_office(self) -> bool:
+        return self.router.office is not None
+
+    async def run(self) -> None:
+        """Never returns; ends with the first part that fails."""
+        async with asyncio.TaskGroup() as group:
+            if self._voter is not None:
+                group.create_task(self._voter.keeper.run())
+                group.create_task(self._voter.hold_office(self))
+            group.create_task(self.links.run())
+            group.create_task(self.server.run())
+            if self._discovery is not None:
+                await self._announce(self._discovery)
+
+    async def _announce(self, discovery: Discovery) -> None:
+        await discovery.announce(
+            Sighting(
+                mesh=self.server.orders.roster.mesh.id,
+                node=self.server.keys.id,
+                name=self.server.config.server,
+                addresses=self.server.addresses,
+                version=__version__,
+                instance=self._instance,
+                discovered_by="mdns",
+            )
+        )
+
+
+class _Voter:
+    """What a voter has beside a server: the log, the control state, the replica of all journals and catalogs."""
+
+    def __init__(
+        self,
+        consensus: Consensus,
+        keeper: ControlKeeper,
+        tables: Tables,
+        catalog: Catalog,
+        make_office: Callable[[], Office],
+    ) -> None:
+        self._consensus = consensus
+        self.keeper = keeper
+        self.tables = tables
+        self.catalog = catalog
+        self._make_office = make_office
+
+    def in_office(self) -> bool:
+        return self._consensus.leadership().in_office
+
+    async def hold_office(self, node: Node) -> None:
+        """Runs the office whenever this node is in it. Never returns."""
+        running: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for leadership in self._consensus.leadership_changes():
+                    if leadership.in_office and running is None:
+                        running = group.create_task(self._term(node))
+                    elif not leadership.in_office and running is not None:
+                        running.cancel()
+                        await asyncio.wait([running])
+                        running = None
+        finally:
+            node.router.office = None
+
+    async def _term(self, node: Node) -> None:
+        await self.keeper.barrier()
+        office = self._make_office()
+        node.router.office = office
+        try:
+            await office.run()
+        finally:
+            node.router.office = None
+
+
+@asynccontextmanager
+async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str, ...] = ()) -> AsyncIterator[Node]:
+    """Brings a member up: its databases, its workers' nursery, its listener. Everything ends with the context.
+
+    Raises ``StateMissing``, ``StateTooNew``, ``StateDamaged``, ``ConfigInvalid``, ``PortInUse``, ``CannotListen``.
+    The caller holds the lock of the folder.
+    """
+    folder.check_version()
+    config = load_config(folder.config)
+    config = structs.replace(config, peers=(*config.peers, *extra_peers))
+    _checked_listen(config.listen)
+    if not joining.is_member(folder):
+        raise StateMissing(state=folder.path)
+    new_id, same = ports.id_source(), ports.same_thread
+    identity = IdentityStore(folder.identity)
+    keys: NodeKeys = identity.load_keys()
+    async with AsyncExitStack() as stack:
+        queue = Queue(
+            await stack.enter_async_context(
+                Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=same)
+            )
+        )
+        orders = await queue.load_orders()
+        if orders is None:
+            raise StateMissing(state=folder.path)
+        journal = await stack.enter_async_context(
+            Journal.open(folder.journal, keys.id, clock=ports.clock, new_id=new_id, same_thread=same)
+        )
+        trust = Trust(ports.clock, identity.chain_path, identity.key_path)
+        runner = await stack.enter_async_context(ports.runner(folder))
+        discovery = await stack.enter_async_context(ports.discovery(config))
+        voter: _Voter | None = None
+
+        def in_office() -> bool:
+            return voter is not None and voter.in_office()
+
+        def authority() -> Authority | None:
+            return voter.keeper.authority if voter is not None else None
+
+        server = ServerNode(
+            folder=folder,
+            config=config,
+            keys=keys,
+            identity=identity,
+            orders=orders,
+            queue=queue,
+            journal=journal,
+            trust=trust,
+            runner=runner,
+            discovery=discovery,
+            clock=ports.clock,
+            new_id=new_id,
+            randomness=ports.randomness,
+            version=__version__,
+            in_office=in_office,
+            authority=authority,
+        )
+        handler = _Handler()
+        links = LinkBook(
+            own=server.own,
+            network=ports.network,
+            trust=trust,
+            handler=handler,
+            clock=ports.clock,
+            version=__version__,
+            greeting=server.greeting,
+            wanted=server.wanted,
+            learnt=server.learnt,
+            before_hello=server.renew,
+            jitter=ports.jitter,
+        )
+        server.use_links(links)
+        if folder.consensus.exists():
+            voter = await _open_voter(stack, folder, identity, keys, server, links, discovery, ports, new_id)
+        handler.router = router = Router(
+            server_name=config.server,
+            local=server.handlers(),
+            roster=lambda: server.orders.roster,
+            admin=server.admin_link,
+            facts=server.facts,
+            clock=ports.clock,
+            caller=Caller,
+        )
+        links.own_link = OwnLink(server.own(), handler)
+        await stack.enter_async_context(links.closing())
+        listener = await stack.enter_async_context(
+            ports.network.listen(
+                config.listen,
+                tls=ServerTls(trust.server_tls),
+                authorise=trust.authorise,
+                handler=handler,
+                worker_for=server.attempts.bulk_channel,
+            )
+        )
+        server.addresses = addresses_of(config, listener.address)
+        await server.prepare()
+        await asyncio.to_thread(folder.write_endpoint, _endpoint(listener.address))
+        stack.callback(folder.endpoint.unlink, missing_ok=True)
+        yield Node(
+            server=server,
+            links=links,
+            router=router,
+            address=listener.address,
+            voter=voter,
+            discovery=discovery,
+            instance=new_id(),
+        )
+
+
+class _Handler:
+    """Stands in for the router while it is being made: a listener needs its handler first."""
+
+    router: Router
+
+    async def call(self, link: object, method: str, params: object) -> object:
+        return await self.router.call(link, method, params)
+
+    async def notify(self, link: object, method: str, params: object) -> None:
+        await self.router.notify(link, method, params)
+
+    async def stream(self, link: object, method: str, params: object, stream: object) -> None:
+        await self.router.stream(link, method, params, stream)
+
+
+async def _open_voter(
+    stack: AsyncExitStack,
+    folder: StateFolder,
+    identity: IdentityStore,
+    keys: NodeKeys,
+    server: ServerNode,
+    links: LinkBook,
+    discovery: Discovery | None,
+    ports: Ports,
+    new_id: IdSource,
+) -> _Voter:
+    same = ports.same_thread
+    consensus = await stack.enter_async_context(open_single_voter(folder.consensus, keys.id, same_thread=same))
+    tables = Tables(
+        await stack.enter_async_context(
+            Database.open(folder.tables / "tables.db", TABLE_MIGRATIONS, durable=False, same_thread=same)
+        )
+    )
+    catalog = await stack.enter_async_context(Catalog.open(folder.catalog / "catalog.db", same_thread=same))
+    keeper = ControlKeeper(consensus)
+    authority = identity.load_authority()
+    id_key = identity.load_id_key()
+
+    def make_office() -> Office:
+        return Office(
+            keeper=keeper,
+            tables=tables,
+            catalog=catalog,
+            links=links,
+            facts=server.facts,
+            keys=keys,
+            server_name=server.config.server,
+            authority=authority,
+            id_key=id_key,
+            network=ports.network,
+            discovery=discovery,
+            addresses=lambda: server.addresses,
+            incoming=folder.catalog / "incoming",
+            clock=ports.clock,
+            new_id=new_id,
+            randomness=ports.randomness,
+        )
+
+    return _Voter(consensus, keeper, tables, catalog, make_office)
+
+
+async def run_daemon(
+    *,
+    state: Path,
+    peers: tuple[str, ...] = (),
+    server: str | None = None,
+    listen: str | None = None,
+    never_admin: bool = False,
+    say: Callable[[str], None],
+    ready: Callable[[], None] = lambda: None,
+    ports: Ports | None = None,
+) -> None:
+    """The daemon, until it is cancelled. ``server`` and ``listen`` on a state folder without a mesh: a new server that
+    waits to be found and approved. Raises what ``open_node`` raises, and ``StateLocked``."""
+    ports = ports or Ports()
+    folder = StateFolder(state)
+    newcomer = None if joining.is_member(folder) else _newcomer_config(folder, server, listen)
+    if newcomer is not None:
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with folder.locked():
+        if newcomer is not None:
+            address = await _wait_for_approval(folder, newcomer, peers, never_admin, say, ready, ports)
+            host, port = split_address(newcomer.listen)
+            if port == 0:
+                # others were told this port: it stays
+                listen = join_address(host, split_address(address)[1])
+                write_config(folder.config, structs.replace(newcomer, listen=listen))
+        async with open_node(folder, ports, extra_peers=peers) as node:
+            say(f"{node.server.config.server} listens at {node.address}")
+            ready()
+            await node.run()
+
+
+def _newcomer_config(folder: StateFolder, server: str | None, listen: str | None) -> Config:
+    """Of a new server without a link: from the options, or from its file when it is started again."""
+    if server is None and listen is None and folder.config.exists():
+        return load_config(folder.config)
+    if server is None or listen is None:
+        raise StateMissing(state=folder.path)
+    return _config(server, listen, (), "lan")
+
+
+async def _wait_for_approval(
+    folder: StateFolder,
+    config: Config,
+    peers: tuple[str, ...],
+    never_admin: bool,
+    say: Callable[[str], None],
+    ready: Callable[[], None],
+    ports: Ports,
+) -> str:
+    async with ports.discovery(config) as discovery:
+        return await joining.wait_for_approval(
+            folder=folder,
+            config=structs.replace(config, peers=peers or config.peers),
+            network=ports.network,
+            discovery=discovery,
+            addresses_of=lambda address: addresses_of(config, address),
+            clock=ports.clock,
+            randomness=ports.randomness,
+            instance=ports.id_source()(),
+            version=__version__,
+            never_admin=never_admin,
+            say=say,
+            ready=ready,
+        )
