@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -46,6 +47,8 @@ __all__ = [
     "load_keys",
     "read_header",
 ]
+
+_R = TypeVar("_R", SessionRecord, ClosedRecord)
 
 
 class Vault:
@@ -117,8 +120,9 @@ class Vault:
         return opened
 
     def open_sessions(self, writer: str | None = None) -> list[SessionRecord]:
-        """Sessions without an end, of one writer or of all: at work now, or dead."""
-        found: dict[tuple[str, str], str] = {}
+        """Sessions without an end, of one writer or of all: at work now, or dead. A damaged object of an ended session
+        becomes a problem, and ends it all the same."""
+        found: list[SessionRecord] = []
         closed = set()
         for name, _ in self._backend.list("sessions/" if writer is None else f"sessions/{writer}/"):
             parsed = parse_session(name)
@@ -126,10 +130,11 @@ class Vault:
                 self._problems.add(f"{name}: no object of a vault has such a name")
             elif parsed[2]:
                 closed.add(parsed[:2])
+                self._load_session(Kind.SESSION_CLOSED, name, ClosedRecord, *parsed[:2])
             else:
-                found[parsed[:2]] = name
-        records = [self._load_session(name, *key) for key, name in found.items() if key not in closed]
-        return [record for record in records if record is not None]
+                record = self._load_session(Kind.SESSION, name, SessionRecord, *parsed[:2])
+                found.extend([record] if record is not None else [])
+        return [record for record in found if (record.writer, record.session) not in closed]
 
     def end_session(self, writer: str, session: str, signer: Signer) -> None:
         """Ends a dead session of one's own writer: the caller knows that nobody works in it any more. Repeated,
@@ -147,12 +152,12 @@ class Vault:
         except ObjectExists:
             return
 
-    def _load_session(self, name: str, writer: str, session: str) -> SessionRecord | None:
+    def _load_session(self, kind: Kind, name: str, record_type: type[_R], writer: str, session: str) -> _R | None:
         try:
-            payload, server = self._store.read(Kind.SESSION, name)
+            payload, server = self._store.read(kind, name)
             self._segments.check_signer(name, writer, server)
-            record = decode_record(name, payload, SessionRecord)
-            if (record.writer, record.session, record.server) != (writer, session, server):
+            record = decode_record(name, payload, record_type)
+            if (record.writer, record.session) != (writer, session):
                 raise DataDamaged(object=name, detail="it is the object of another session")
         except (DataDamaged, NoKey, ObjectMissing) as error:
             self._problems.add(f"{name}: {error.message}")
