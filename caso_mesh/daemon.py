@@ -280,15 +280,17 @@ class Node:
         return self.router.office is not None
 
     async def run(self) -> None:
-        """Never returns; ends with the first part that fails."""
-        async with asyncio.TaskGroup() as group:
+        """Never returns; ends with the first part that fails. What stands on the log ends before the log does."""
+        async with asyncio.TaskGroup() as below:
             if self._voter is not None:
-                group.create_task(self._voter.keeper.run())
-                group.create_task(self._voter.hold_office(self))
-            group.create_task(self.links.run())
-            group.create_task(self.server.run())
-            if self._discovery is not None:
-                await self._announce(self._discovery)
+                below.create_task(self._voter.keeper.run())
+            async with asyncio.TaskGroup() as group:
+                if self._voter is not None:
+                    group.create_task(self._voter.hold_office(self))
+                group.create_task(self.links.run())
+                group.create_task(self.server.run())
+                if self._discovery is not None:
+                    await self._announce(self._discovery)
 
     async def _announce(self, discovery: Discovery) -> None:
         await discovery.announce(
@@ -505,6 +507,7 @@ async def _open_voter(
             facts=server.facts,
             keys=keys,
             server_name=server.config.server,
+            version=__version__,
             authority=authority,
             id_key=id_key,
             network=ports.network,

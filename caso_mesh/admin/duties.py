@@ -15,10 +15,11 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import problem_for
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.commands import CloseAttempt, CloseRun, Delegate, HoldRun, OpenRun, SetLiveness, SetServerAddresses
+from caso_mesh.model.commands import CloseAttempt, CloseRun, Delegate, OpenRun, SetLiveness, SetServerAddresses
 from caso_mesh.model.errors import CasoError, Conflict, NotFound
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import Attempt, Job, Run
+from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import AlertKind, AttemptState, DeviceState, JobState, Liveness, RunState, ServerState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.liveness import Heard, Tick, Transition, Watch, Watched
@@ -47,9 +48,13 @@ class Duties:
         facts: Facts,
         submit: Submit,
         own: str,
+        addresses: Callable[[], tuple[str, ...]],
+        version: str,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._addresses = addresses
+        self._version = version
         self._keeper = keeper
         self._tables = tables
         self._live = live
@@ -234,6 +239,9 @@ class Duties:
                 if server.id == self._own:
                     if server.liveness is not Liveness.ALIVE:
                         await self._transition(Transition(server.id, Liveness.ALIVE, None))
+                    await self._note_addresses(server, self._addresses(), self._version)
+                    continue
+                if server.set_state is ServerState.DISABLED:
                     continue
                 rows.append(
                     Watched(
@@ -254,7 +262,12 @@ class Duties:
             for transition in self._watch.handle(Tick(self._clock.monotonic_s(), self._clock.now_ns())):
                 await self._transition(transition)
             await self._recover()
-            await asyncio.sleep(max(0.05, min(1.0, shortest)))
+            try:
+                async with asyncio.timeout(max(0.05, min(1.0, shortest))):
+                    await self._live.returned.wait()
+            except TimeoutError:
+                pass
+            self._live.returned.clear()
 
     async def _transition(self, found: Transition) -> None:
         state = self._keeper.state
@@ -265,9 +278,6 @@ class Duties:
         if found.liveness is Liveness.ALIVE:
             if server.ever_linked:
                 log.info("%s is back", server.name)
-            for run in list(state.open_runs()):
-                if run.stranded and found.server in state.servers_of_run(run):
-                    await self._submit(HoldRun(run.id, held=False))
             return
         kind = AlertKind.WARNING if found.liveness is Liveness.STALLED else AlertKind.ERROR
         text = "is silent" if found.liveness is Liveness.STALLED else "does not communicate any more"
@@ -317,6 +327,10 @@ class Duties:
                     object=run.id,
                 )
 
+    async def _note_addresses(self, server: Server, addresses: tuple[str, ...], version: str) -> None:
+        if (addresses, version) != (server.addresses, server.version):
+            await self._submit(SetServerAddresses(server.id, addresses, version))
+
     async def _look_at(self, server_id: str) -> None:
         """What a heartbeat tells beside that a server is there: its clock, its addresses, its devices."""
         state = self._keeper.state
@@ -325,8 +339,8 @@ class Duties:
         if server is None or heard is None:
             return
         greeting = self._links.greeting_of(server_id)
-        if greeting is not None and (greeting.addresses, greeting.version) != (server.addresses, server.version):
-            await self._submit(SetServerAddresses(server_id, greeting.addresses, greeting.version))
+        if greeting is not None:
+            await self._note_addresses(server, greeting.addresses, greeting.version)
         limit = state.settings_of(server_id)["clock-difference-s"]
         offset = (heard.beat.now_ns - self._clock.now_ns()) / 1e9 + (self._clock.monotonic_s() - heard.at_s)
         if abs(offset) > limit and server_id not in self._clock_alerts:

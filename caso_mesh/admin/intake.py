@@ -21,7 +21,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
 from caso_mesh.model.errors import NotFound
-from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, Liveness
 from caso_mesh.model.views import Done
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,9 @@ class Intake:
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
         self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
+        server = self._keeper.state.servers.get(peer.id)
+        if server is not None and server.liveness is not Liveness.ALIVE:
+            self._live.returned.set()
         return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority)
 
     async def _progress(self, peer: Peer, request: q.ProgressReport, link: Any) -> Done:

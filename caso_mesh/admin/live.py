@@ -3,6 +3,8 @@ without the clock, never kept: another administrator sees it anew within seconds
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec import Struct
 
 from caso_mesh.model.jobs import Progress, Waiting
@@ -24,6 +26,8 @@ class Live:
         self.progress: dict[str, Progress] = {}
         self.waiting: dict[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
+        #: Set by a heartbeat of a server that is not known to be alive.
+        self.returned = asyncio.Event()
 
     def report_of(self, device: str, server: str) -> DeviceReport | None:
         """What a server last said of a device."""

@@ -51,6 +51,7 @@ class Office:
         facts: Facts,
         keys: NodeKeys,
         server_name: str,
+        version: str,
         authority: Authority,
         id_key: bytes,
         network: Network,
@@ -80,6 +81,8 @@ class Office:
             facts=facts,
             submit=self._submit,
             own=keys.id,
+            addresses=addresses,
+            version=version,
             clock=clock,
             randomness=randomness,
         )

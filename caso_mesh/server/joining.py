@@ -73,9 +73,15 @@ def _name_in(folder: StateFolder) -> str:
 
 
 async def install(
-    folder: StateFolder, identity: IdentityStore, keys: NodeKeys, operator: SigningKey, reply: q.JoinReply
+    folder: StateFolder,
+    identity: IdentityStore,
+    keys: NodeKeys,
+    operator: SigningKey,
+    reply: q.JoinReply,
+    peers: tuple[str, ...] = (),
 ) -> None:
-    """Writes down what makes this state folder a member; the mesh's id comes last, it is the sign that all is there."""
+    """Writes down what makes this state folder a member; the mesh's id comes last, it is the sign that all is there.
+    ``peers``: addresses at which somebody of the mesh was reached."""
     roster = reply.orders.roster
     id_key = enrolment.unwrap_id_key(keys, reply.wrapped_id_key, mesh=roster.mesh.id)
 
@@ -87,7 +93,10 @@ async def install(
 
     await asyncio.to_thread(write)
     async with Database.open(folder.queue, MIGRATIONS, durable=True) as database:
-        await Queue(database).save_orders(reply.orders)
+        queue = Queue(database)
+        await queue.save_orders(reply.orders)
+        for address in peers:
+            await queue.add_peer(address)
     await asyncio.to_thread(identity.save_mesh_id, roster.mesh.id)
 
 
@@ -152,7 +161,7 @@ async def join_by_link(
         given = [anchor.certificate for anchor in reply.orders.roster.anchors]
         if not enrolment.anchors_proven(link, given[0], given[1:], keys.public_key, reply.proof):
             raise JoinLinkForeign(address=address)
-        await install(folder, identity, keys, operator, reply)
+        await install(folder, identity, keys, operator, reply, link.addresses)
         return reply.orders.roster.mesh.name
     raise last
 
