@@ -1,0 +1,71 @@
+"""What holds for every test: ``--long``, virtual time for those marked ``jumping``, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import leaks
+import pytest
+import pytest_asyncio
+from mesh.clock import JumpingLoop
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long tests too (many seeds, many kills)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "jumping: the test's event loop has virtual time (tests/mesh/clock.py)")
+    leaks.mark_environment()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="runs only with --long")
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(skip)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("jumping") is not None:
+        return {"jumping": JumpingLoop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """No test leaves a thread, a process, a socket, a pipe or an open file. Set up first, so that it looks last."""
+    if not leaks.can_see():
+        yield
+        return
+    before = leaks.Before()
+    yield
+    left = before.left()
+    if left:
+        before.end_processes()
+        pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def ends_its_tasks(request: pytest.FixtureRequest, leaves_nothing_behind: None) -> None:
+    """No test leaves a task of its event loop; looked at while the loop still lives."""
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("watched_loop")
+
+
+@pytest_asyncio.fixture
+async def watched_loop() -> AsyncIterator[None]:
+    own = asyncio.all_tasks()
+    yield
+    for _ in range(5):  # a task that was cancelled or answered needs a turn or two to end
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - own - {asyncio.current_task()}
+    if left:
+        pytest.fail("the test left tasks behind:\n" + "\n".join(map(repr, left)), pytrace=False)
