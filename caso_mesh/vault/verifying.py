@@ -12,6 +12,7 @@ from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVa
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.chunking import ID_SIZE
 from caso_mesh.vault.index import Index
+from caso_mesh.vault.names import pack_name
 from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.reading import ChunkReader
 from caso_mesh.vault.segments import SegmentStore
@@ -136,10 +137,14 @@ class _Verification:
                     own = self._packs.read_table(pack, kind)
                     if not same_claims(table, number, own):
                         detail = f"its own table says something else than {segment.name}"
-                        raise DataDamaged(object=f"pack {pack.hex()}", detail=detail)
+                        raise DataDamaged(object=pack_name(pack, kind), detail=detail)
                 except DeviceVanished:
                     raise
-                except (DataDamaged, DeviceError, NoKey, ObjectMissing) as error:
+                except NoKey:
+                    # the index named a key that we have, or it would not have been read
+                    detail = "its beginning names a key that there is not"
+                    self._lost(b"", DataDamaged(object=pack_name(pack, kind), detail=detail))
+                except (DataDamaged, DeviceError, ObjectMissing) as error:
                     self._lost(b"", error)
 
     def _name_files(self) -> None:
