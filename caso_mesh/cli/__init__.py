@@ -3,3 +3,14 @@ import the rest when they are called.
 
 It must not be slow to start.
 """
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The program ``caso-mesh``."""
+    from caso_mesh.cli.program import run
+
+    sys.exit(run(sys.argv[1:]))

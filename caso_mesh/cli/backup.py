@@ -1,0 +1,72 @@
+"""``caso-mesh backup``: submit a backup, or make it a job that recurs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, place
+from caso_mesh.cli.waiting import submit
+from caso_mesh.model import requests as q
+from caso_mesh.model.errors import UsageError
+from caso_mesh.model.states import BackupType, Priority
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+
+PriorityOption = Annotated[
+    Literal["highest", "high", "medium", "low", "lowest"], Parameter(name="--priority", help="Who goes first.")
+]
+
+
+async def backup(
+    *sources: Annotated[str, Parameter(name="SERVER:PATH", help="What to back up; absolute paths of any servers.")],
+    to: Annotated[str, Parameter(help="Where: any, device:NAME, server:NAME or pool:NAME.")],
+    type: Annotated[
+        Literal["full", "incremental", "differential", "copy"] | None,
+        Parameter(
+            help="Default: full; with --schedule incremental. An incremental without a whole set to build on is a full one."
+        ),
+    ] = None,
+    exclude: Annotated[
+        tuple[str, ...], Parameter(name="--exclude", negative=(), help="Leave out what matches; may be repeated.")
+    ] = (),
+    one_file_system: Annotated[bool, Parameter(negative=(), help="Do not enter other mounted file systems.")] = False,
+    no_default_excludes: Annotated[
+        bool, Parameter(negative=(), help="Read caches and other things that are left out by default, too.")
+    ] = False,
+    media_set: Annotated[str, Parameter(help="Media set: decides how long the set is kept.")] = DEFAULT_MEDIA_SET,
+    priority: PriorityOption = "medium",
+    verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
+    schedule: Annotated[
+        str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
+    ] = None,
+    zone: Annotated[
+        str | None, Parameter(help="Time zone of the schedule, as in Europe/Berlin (default: UTC).")
+    ] = None,
+    name: Annotated[str | None, Parameter(help="Name of the job.")] = None,
+    escaped: EscapedOption = False,
+    waiting: Waiting = NOT_WAITING,
+    common: Common = DEFAULTS,
+) -> int:
+    """Back up paths of servers, now or by a schedule."""
+    if not sources:
+        raise UsageError(detail="Say what to back up, as SERVER:/PATH")
+    if zone is not None and schedule is None:
+        raise UsageError(detail="--zone belongs to --schedule")
+    if schedule is not None and waiting.wait:
+        raise UsageError(detail="A job with --schedule cannot be waited for; start it with: caso-mesh job run")
+    request = q.BackupRequest(
+        sources=tuple(place(source, escaped=escaped) for source in sources),
+        target=to,
+        type=BackupType(type) if type else None,
+        excludes=exclude,
+        one_file_system=one_file_system,
+        default_excludes=not no_default_excludes,
+        media_set=media_set,
+        verify=verify,
+        priority=Priority(priority),
+        name=name,
+        schedule=schedule,
+        zone=zone,
+    )
+    return await submit(common, waiting, "backup", request)

@@ -1,0 +1,141 @@
+"""``caso-mesh device``: storage devices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import ask
+from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import InvalidValue, UsageError
+from caso_mesh.model.states import DeviceState
+from caso_mesh.model.units import parse_size
+
+app = App(name="device", help="Storage devices.")
+
+Name = Annotated[str, Parameter(name="NAME", help="Name of the device.")]
+LowSpace = Annotated[str | None, Parameter(help="Below this free space no new job starts, as in 10GB.")]
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    server: Annotated[str | None, Parameter(help="Only devices of this server.")] = None,
+    pool: Annotated[str | None, Parameter(help="Only devices of the servers of this pool.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """List the storage devices."""
+    view = await ask(common, "device.list", q.DeviceListRequest(server, pool), v.DeviceList)
+    output.show(view, common.json, _list)
+
+
+def _list(view: v.DeviceList) -> None:
+    output.table(
+        view.devices,
+        ("name", lambda row: row.name),
+        ("kind", lambda row: row.kind),
+        ("servers", lambda row: row.servers),
+        ("state", lambda row: row.state),
+        ("free", lambda row: output.size(row.free_bytes)),
+        ("used", lambda row: output.size(row.used_bytes)),
+        ("sets", lambda row: row.sets),
+        ("running", lambda row: f"{row.running}/{row.concurrency}"),
+    )
+    for row in view.devices:
+        for text in row.warnings:
+            output.warning(f"{row.name}: {text}")
+
+
+def _one(view: v.DeviceView) -> None:
+    places = ", ".join(f"{server}={path}" for server, path in view.paths.items())
+    output.line(f"device {view.name} ({view.kind}) is {view.state} on {places}")
+
+
+@app.command
+async def add(
+    name: Name,
+    /,
+    *,
+    kind: Annotated[
+        Literal["disk", "shared"] | None, Parameter(help="A folder of one server, or one that several servers see.")
+    ] = None,
+    server: Annotated[str | None, Parameter(help="The server that has the folder.")] = None,
+    path: Annotated[str | None, Parameter(help="The folder on that server.")] = None,
+    on: Annotated[
+        tuple[str, ...],
+        Parameter(name="--on", negative=(), help="SERVER=FOLDER, once for each server that sees a shared device."),
+    ] = (),
+    concurrency: Annotated[int, Parameter(help="How many jobs may use it at once.")] = 1,
+    low_space: LowSpace = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Add a storage device: a folder of one server, or a folder that several servers see."""
+    places = _places(kind, server, path, on)
+    request = q.DeviceAdd(
+        name=name,
+        kind=kind or ("shared" if on else "disk"),
+        on=places,
+        concurrency=concurrency,
+        low_space_bytes=parse_size(low_space) if low_space is not None else 0,
+    )
+    output.show(await ask(common, "device.add", request, v.DeviceView), common.json, _one)
+
+
+def _places(kind: str | None, server: str | None, path: str | None, on: tuple[str, ...]) -> dict[str, str]:
+    if on and (server is not None or path is not None or kind == "disk"):
+        raise UsageError(detail="A disk takes --server and --path, a shared device --on SERVER=FOLDER for each server")
+    if not on:
+        if kind == "shared":
+            raise UsageError(detail="A shared device takes --on SERVER=FOLDER for each server")
+        if server is None or path is None:
+            raise UsageError(detail="A disk takes --server and --path")
+        return {server: path}
+    places: dict[str, str] = {}
+    for text in on:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder or name in places:
+            raise InvalidValue(value=text, what="place", expected="Use SERVER=FOLDER, once for each server")
+        places[name] = folder
+    return places
+
+
+@app.command(name="set")
+async def set_(
+    name: Name,
+    /,
+    *,
+    concurrency: Annotated[int | None, Parameter(help="How many jobs may use it at once.")] = None,
+    low_space: LowSpace = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change how many jobs use a device at once, or the free space it must keep."""
+    if concurrency is None and low_space is None:
+        raise UsageError(detail="Say what to change: --concurrency or --low-space")
+    low = parse_size(low_space) if low_space is not None else None
+    view = await ask(common, "device.set", q.DeviceSet(name, None, concurrency, low), v.DeviceView)
+    output.show(view, common.json, _one)
+
+
+@app.command
+async def pause(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Start no new jobs on a device; what runs there goes on."""
+    view = await ask(common, "device.set", q.DeviceSet(name, DeviceState.PAUSED), v.DeviceView)
+    output.show(view, common.json, _one)
+
+
+@app.command
+async def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Use a paused device again."""
+    view = await ask(common, "device.set", q.DeviceSet(name, DeviceState.ONLINE), v.DeviceView)
+    output.show(view, common.json, _one)
+
+
+@app.command
+async def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Take a device without sets out of the mesh; nothing on it is deleted."""
+    view = await ask(common, "device.remove", q.DeviceName(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"device {name} was removed; its folder is untouched"))

@@ -1,0 +1,210 @@
+"""``caso-mesh job``: jobs, runs, attempts and their logs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli.options import (
+    DEFAULTS,
+    NOT_WAITING,
+    Common,
+    ContextOption,
+    JsonOption,
+    TimeoutOption,
+    Waiting,
+)
+from caso_mesh.cli.waiting import submit, watch
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import NotFound, UsageError
+from caso_mesh.model.states import RunState
+
+app = App(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
+
+Name = Annotated[str, Parameter(name="NAME", help="A job by name or id, a run, or an attempt; a beginning will do.")]
+#: What ``job list --state`` takes beside the states of runs.
+GROUPS = ("all", "ended")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Listing:
+    """The common options where ``--state`` has two meanings: a state of runs, or a state folder."""
+
+    state: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--state",
+            negative=(),
+            help="Only runs in this state (or: all, ended). Anything that is no state is the state folder of the "
+            "server to talk to, as in other commands; --state may be given twice.",
+        ),
+    ] = ()
+    context: ContextOption = None
+    timeout: TimeoutOption = "15s"
+    json: JsonOption = False
+
+    def split(self) -> tuple[str | None, Common]:
+        """The state of runs, and the common options. Raises ``UsageError``."""
+        known = {*GROUPS, *(state.value for state in RunState)}
+        states = [text for text in self.state if text in known]
+        folders = [text for text in self.state if text not in known]
+        if len(states) > 1:
+            raise UsageError(detail=f"Ask for one state at a time, not {' and '.join(states)}")
+        if len(folders) > 1 or (folders and os.sep not in folders[0] and not Path(folders[0]).is_dir()):
+            wrong = folders[-1]
+            raise UsageError(detail=f'"{wrong}" is neither a state ({", ".join(sorted(known))}) nor a state folder')
+        folder = Path(folders[0]) if folders else None
+        return (states[0] if states else None), Common(folder, self.context, self.timeout, self.json)
+
+
+LISTING = Listing()
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    listing: Listing = LISTING,
+    server: Annotated[str | None, Parameter(help="Only what this server reads or writes.")] = None,
+    pool: Annotated[str | None, Parameter(help="Only what the servers of this pool read or write.")] = None,
+    limit: Annotated[int, Parameter(help="At most this many.")] = 500,
+) -> None:
+    """List the runs that are not ended, with the reason of each that waits; or those in a state."""
+    state, common = listing.split()
+    view = await ask(common, "job.list", q.JobListRequest(state, server, pool, limit), v.JobList)
+    output.show(view, common.json, _list)
+
+
+def _list(view: v.JobList) -> None:
+    output.table(
+        view.jobs,
+        ("run", lambda row: row.run or row.job),
+        ("name", lambda row: row.name),
+        ("kind", lambda row: row.kind if row.type is None else f"{row.kind} {row.type}"),
+        ("state", lambda row: row.state),
+        ("source", lambda row: row.source),
+        ("server", lambda row: row.server),
+        ("device", lambda row: row.device),
+        ("done", lambda row: None if row.percent is None else f"{row.percent:.0f} %"),
+        ("read", lambda row: output.size(row.bytes_read)),
+        ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
+        ("waits because", lambda row: row.reason_text or row.reason),
+    )
+
+
+@app.command
+async def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Show a job with its runs and attempts."""
+    output.show(await ask(common, "job.show", q.JobName(name), v.JobDetail), common.json, _show)
+
+
+def _show(view: v.JobDetail) -> None:
+    output.details(
+        ("job", view.job),
+        ("name", view.name),
+        ("kind", view.kind),
+        ("state", view.state),
+        ("priority", view.priority),
+        ("created", f"{view.created} by {view.created_by}"),
+        ("schedule", f"{view.schedule} ({view.zone})" if view.schedule else None),
+        ("next due", view.next_due),
+        *((key.replace("_", " "), value) for key, value in view.spec.items() if value not in (None, [], (), "")),
+    )
+    if view.runs:
+        output.line("")
+        rows = [(run, attempt) for run in view.runs for attempt in (run.attempts or (None,))]
+        output.table(
+            rows,
+            ("attempt", lambda row: row[1].attempt if row[1] else row[0].run),
+            ("state", lambda row: row[1].state if row[1] else row[0].state),
+            ("source", lambda row: row[1] and row[1].source),
+            ("server", lambda row: row[1] and row[1].server),
+            ("device", lambda row: row[1] and row[1].device),
+            ("started", lambda row: row[1] and row[1].started),
+            ("time", lambda row: output.duration(row[1].seconds) if row[1] else None),
+            ("files", lambda row: row[1] and row[1].files),
+            ("stored", lambda row: output.size(row[1].bytes_stored) if row[1] else None),
+            ("set", lambda row: row[1] and row[1].set),
+            ("error", lambda row: (row[1].error or {}).get("message") if row[1] else None),
+        )
+
+
+@app.command
+async def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Print the job log of a run (of a job: its newest), or of one attempt."""
+    output.show(await ask(common, "job.log", q.JobName(name), v.JobLogView), common.json, _log)
+
+
+def _log(view: v.JobLogView) -> None:
+    for attempt in view.attempts:
+        if len(view.attempts) > 1:
+            output.line(f"{attempt.attempt}:")
+        for entry in attempt.lines:
+            output.line(f"{entry.at}  {entry.level:<7}  {entry.text}")
+
+
+@app.command
+async def run(name: Name, /, *, waiting: Waiting = NOT_WAITING, common: Common = DEFAULTS) -> int:
+    """Run a job now."""
+    return await submit(common, waiting, "job.run", q.JobName(name))
+
+
+@app.command(name="watch")
+async def watch_(
+    name: Name,
+    /,
+    *,
+    json_lines: Annotated[
+        bool, Parameter(name="--json-lines", negative=(), help="Print progress as JSON, one record a line.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Watch a run (of a job: its newest) to its end, as --wait does."""
+    if json_lines and common.json:
+        raise UsageError(detail="Give --json or --json-lines, not both")
+    async with connect(common) as client:
+        run = name.partition("#")[0] if "@" in name else await _newest(client, name)
+        return await watch(client, run, as_json=common.json, json_lines=json_lines)
+
+
+async def _newest(client: Client, name: str) -> str:
+    detail = await client.call("job.show", q.JobName(name), v.JobDetail)
+    if not detail.runs:
+        raise NotFound(kind="run", name=name)
+    return detail.runs[0].run
+
+
+async def _do(common: Common, call: str, name: str, done: str) -> None:
+    view = await ask(common, call, q.JobName(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"{name} {done}"))
+
+
+@app.command
+async def cancel(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """End a run; nothing half-done becomes visible."""
+    await _do(common, "job.cancel", name, "is being canceled")
+
+
+@app.command
+async def hold(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Hold a job (no further runs), or one run (nothing of it is started)."""
+    await _do(common, "job.hold", name, "is on hold")
+
+
+@app.command
+async def release(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Release what was held."""
+    await _do(common, "job.release", name, "was released")
+
+
+@app.command
+async def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Delete a job without open runs; its sets stay."""
+    await _do(common, "job.delete", name, "was deleted")

@@ -1,0 +1,145 @@
+"""Waiting for the end of a run: progress as it comes, the result at the end, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Protocol
+
+from msgspec import Struct
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import Client, connect
+from caso_mesh.cli.options import Common, Waiting, check_waiting
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS
+
+_POLL_S = 0.5
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is."""
+
+    def update(self, progress: v.RunProgress) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def update(self, progress: v.RunProgress) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class JsonLines:
+    """One record on stdout for each change."""
+
+    def __init__(self) -> None:
+        self._last: v.RunProgress | None = None
+
+    def update(self, progress: v.RunProgress) -> None:
+        if progress != self._last:
+            output.document(progress)
+        self._last = progress
+
+    def close(self) -> None:
+        return
+
+
+def choose_watcher(*, json_lines: bool) -> Watcher:
+    """Records, bars on a terminal, or nothing."""
+    if json_lines:
+        return JsonLines()
+    if output.is_terminal(sys.stderr):
+        from caso_mesh.cli.bars import Bars
+
+        return Bars(sys.stderr)
+    return Silent()
+
+
+async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
+    """The result of a run, once its facts, set and catalog have arrived.
+
+    Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
+    timeout is not. Raises what ``run.follow`` raises.
+    """
+    try:
+        while True:
+            progress = await client.call("run.follow", q.RunFollow(run), v.RunProgress)
+            watcher.update(progress)
+            if progress.result is not None:
+                return progress.result
+            await asyncio.sleep(_POLL_S)
+    except asyncio.CancelledError:
+        watcher.close()
+        output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")
+        raise
+    finally:
+        watcher.close()
+
+
+async def submit(common: Common, waiting: Waiting, call: str, request: Struct) -> int:
+    """Submits work, waits for its end if that was asked for, prints what there is to know. The exit status."""
+    check_waiting(common, waiting)
+    async with connect(common) as client:
+        submitted = await client.call(call, request, v.Submitted)
+        if not waiting.wait or submitted.run is None:
+            if waiting.json_lines:
+                output.document(submitted)
+            else:
+                output.show(submitted, common.json, show_submitted)
+            return 0
+        for text in submitted.warnings:
+            output.warning(text)
+        return await watch(client, submitted.run, as_json=common.json, json_lines=waiting.json_lines)
+
+
+async def watch(client: Client, run: str, *, as_json: bool, json_lines: bool) -> int:
+    """Waits for the end of a run and prints its result. The exit status."""
+    result = await follow(client, run, choose_watcher(json_lines=json_lines))
+    if as_json:
+        output.document(result)
+    elif not json_lines:
+        show_result(result)
+    return {"succeeded": 0, "succeeded-with-exceptions": WITH_EXCEPTIONS}.get(result.state, FAILED)
+
+
+def show_submitted(view: v.Submitted) -> None:
+    """What was submitted, and what to do next."""
+    if view.run is None:
+        output.line(f"job {view.name} ({view.job}) is scheduled; it runs next at {view.next_due or '-'}")
+        return
+    output.line(f"submitted {view.run}")
+    output.note(f"Watch it with: caso-mesh job watch {view.run}")
+
+
+def show_result(result: v.RunResult) -> None:
+    """A result for people."""
+    for text in result.warnings:
+        output.warning(text)
+    several = len(result.sets) > 1
+    output.details(
+        ("run", result.run),
+        ("state", result.state),
+        ("type", result.type),
+        ("server", result.server),
+        ("device", result.device),
+        ("set", result.set),
+        *((f"set of {each.source}", f"{each.set or '-'} ({each.state})") for each in result.sets if several),
+        ("files", result.files),
+        ("size", output.size(result.bytes)),
+        ("read", output.size(result.bytes_read)),
+        ("stored", output.size(result.bytes_stored)),
+        ("time", output.duration(result.seconds)),
+        ("exceptions", len(result.exceptions) or None),
+    )
+    for each in result.exceptions:
+        output.warning(f"{each.path}: {each.reason}")
+    if result.error is not None:
+        text = f"{result.error.get('message', '')} {result.error.get('hint', '')}".strip()
+        output.note(f"{result.state}: {text}")

@@ -1,0 +1,325 @@
+"""Every command: what it asks, and what it prints, plain and as JSON."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+import pytest
+from cli_world import FakeDaemon, Shell
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.calls import BY_NAME, CALLS
+from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState
+
+STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
+SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
+PENDING = v.ServerView(
+    "new", "n" * 52, "discovered", False, False, False, (), "10.0.0.9:7420", "0.1.0", code="abcdefgh"
+)
+POOL = v.PoolView("west", ("beta", "gamma"))
+DEVICE = v.DeviceView(
+    "disk1",
+    "d1",
+    "disk",
+    ("beta",),
+    {"beta": "/srv/b"},
+    "online",
+    5_000_000_000,
+    1_000_000,
+    4,
+    1,
+    2,
+    0,
+    ("nearly full",),
+)
+SUBMITTED = v.Submitted("job1", "job1@1", "backup-alpha", None, ("/x is inside of it",))
+SET = v.SetView(
+    "set1", "alpha", "beta", "disk1", "BETA-000001", "keep-4-weeks", "full", "job1", "job1@1", "job1@1#1",
+    "2025-01-01T00:00:00Z", "2025-01-01T00:01:00Z", 10, 12345, 999, 0, ("/srv",), "2025-02-01T00:00:00Z", None, False,
+)  # fmt: skip
+JOB = v.JobView(
+    "job1", "nightly", "backup", "job1@1", None, "ready", "full", "medium", "alpha", None, None, "no-idle-device",
+    {"devices": ["disk1"]}, "all devices of the target are busy: disk1", 42.0, 3, 4, 5000, 6, 7000.0, None, None, None, None,
+)  # fmt: skip
+ATTEMPT = v.AttemptView(
+    "job1@1#1", 1, "failed", "full", "alpha", "beta", "disk1", "2025-01-01T00:00:00Z", None, None, 3.5, 3, 4, 5, 6, None,
+    {"code": "device-full", "message": "The device disk1 is full.", "hint": ""},
+)  # fmt: skip
+DETAIL = v.JobDetail(
+    "job1", "nightly", "backup", "active", "medium", "2025-01-01T00:00:00Z", "root@alpha", "0 2 * * *", "UTC",
+    "2025-01-02T02:00:00Z", {"target": "any", "excludes": []},
+    (v.RunView("job1@1", "failed", "2025-01-01T00:00:00Z", None, (), (ATTEMPT,)),
+     v.RunView("job1@0", "missed", "2025-01-01T00:00:00Z", None, (), ())),
+)  # fmt: skip
+LOG = v.JobLogView((v.AttemptLog("job1@1#1", (v.LogLineView("2025-01-01T00:00:00Z", "info", "began"),)),))
+ENTRY = v.EntryView("/srv/a\\x0ab", "L3Nydi9hCmI=", "file", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "0644")
+MATCH = v.MatchView("alpha", "/srv/a", "L3Nydi9h", "set1", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "file")
+VERSION = v.VersionView(
+    "/srv/a", "file", 7, "2025-01-01T00:00:00Z", "1", "0644", "set1", "set2", 2, "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
+)  # fmt: skip
+ALERT = v.AlertView(
+    "al1", "device-full", "error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
+)
+AUDIT = v.AuditView(
+    "2025-01-01T00:00:00Z", "root@alpha", "pool.create", "pool", "done", "alpha", "127.0.0.1:5", {"name": "west"}
+)
+MEDIUM = v.MediumView("BETA-000001", "disk1", "keep-4-weeks", "beta", "appendable", "2025-01-01T00:00:00Z", "-", 5, 6)
+SETTING = v.SettingView("stalled-after-s", 90.0, "mesh", 60.0, "When a server is silent.")
+PEERS = v.PeerList((v.PeerView("10.0.0.7:7420", "command"),))
+MEDIA_SETS = v.MediaSetList((v.MediaSetView("keep-4-weeks", 518400.0, None, 2419200.0, True),))
+
+#: Command line, call, what it asks, what is answered, words of the text for people.
+CASES: list[tuple[str, str, Any, Any, list[str]]] = [
+    ("status", "status", q.Nothing(), STATUS, ["tests", "administrator  alpha"]),
+    ("server list", "server.list", q.ServerListRequest(), v.ServerList((SERVER,)), ["NAME", "beta", "yes", "west"]),
+    (
+        "server list --discovered",
+        "server.list",
+        q.ServerListRequest(discovered=True),
+        v.ServerList((PENDING,)),
+        ["new", "abcdefgh"],
+    ),
+    ("server list --pool west", "server.list", q.ServerListRequest(pool="west"), v.ServerList(()), ["NAME"]),
+    ("server approve new --code abcdefgh", "server.approve", q.ServerApprove("new", "abcdefgh"), SERVER, ["member"]),
+    ("server pause beta", "server.set-state", q.ServerSetState("beta", ServerState.PAUSED), SERVER, ["beta is"]),
+    ("server resume beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
+    ("server enable beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
+    ("server disable beta", "server.set-state", q.ServerSetState("beta", ServerState.DISABLED), SERVER, ["beta is"]),
+    ("server remove beta", "server.remove", q.ServerName("beta"), v.Done(), ["removed"]),
+    (
+        "token create --ttl 15m",
+        "token.create",
+        q.TokenCreate(900.0),
+        v.TokenView("caso-mesh://x", "2025-01-01T00:00:00Z"),
+        ["caso-mesh://x"],
+    ),
+    ("peer add 10.0.0.7:7420", "peer.add", q.PeerAdd("10.0.0.7:7420"), PEERS, ["10.0.0.7:7420", "command"]),
+    ("peer list", "peer.list", q.Nothing(), PEERS, ["10.0.0.7:7420"]),
+    (
+        "pool create west --server beta --server gamma",
+        "pool.create",
+        q.PoolEdit("west", ("beta", "gamma")),
+        POOL,
+        ["west", "beta, gamma"],
+    ),
+    ("pool set west --server beta", "pool.set", q.PoolEdit("west", ("beta",)), POOL, ["west"]),
+    ("pool delete west", "pool.delete", q.PoolName("west"), v.Done(), ["deleted"]),
+    ("pool list", "pool.list", q.Nothing(), v.PoolList((POOL,)), ["west", "beta, gamma"]),
+    (
+        "device add disk1 --server beta --path /srv/b --concurrency 3 --low-space 10GiB",
+        "device.add",
+        q.DeviceAdd("disk1", "disk", {"beta": "/srv/b"}, 3, 10 << 30),
+        DEVICE,
+        ["disk1", "beta=/srv/b"],
+    ),
+    (
+        "device add nas --kind shared --on beta=/mnt/n --on gamma=/nas",
+        "device.add",
+        q.DeviceAdd("nas", "shared", {"beta": "/mnt/n", "gamma": "/nas"}),
+        DEVICE,
+        ["disk1"],
+    ),
+    (
+        "device set disk1 --concurrency 4 --low-space 1kB",
+        "device.set",
+        q.DeviceSet("disk1", None, 4, 1000),
+        DEVICE,
+        ["disk1"],
+    ),
+    ("device pause disk1", "device.set", q.DeviceSet("disk1", DeviceState.PAUSED), DEVICE, ["disk1"]),
+    ("device resume disk1", "device.set", q.DeviceSet("disk1", DeviceState.ONLINE), DEVICE, ["disk1"]),
+    ("device remove disk1", "device.remove", q.DeviceName("disk1"), v.Done(), ["untouched"]),
+    (
+        "device list --server beta",
+        "device.list",
+        q.DeviceListRequest(server="beta"),
+        v.DeviceList((DEVICE,)),
+        ["disk1", "5.0 GB", "1/2"],
+    ),
+    ("mediaset list", "mediaset.list", q.Nothing(), MEDIA_SETS, ["keep-4-weeks", "28 d", "without end"]),
+    ("medium list", "medium.list", q.DeviceListRequest(), v.MediumList((MEDIUM,)), ["BETA-000001"]),
+    (
+        "settings list --pool west",
+        "settings.list",
+        q.SettingsListRequest(pool="west"),
+        v.SettingList((SETTING,)),
+        ["stalled-after-s", "90"],
+    ),
+    (
+        "settings set stalled-after-s 90s --server beta",
+        "settings.set",
+        q.SettingSet("stalled-after-s", "90s", "beta"),
+        v.SettingList((SETTING,)),
+        ["stalled-after-s is 90"],
+    ),
+    (
+        "settings unset stalled-after-s",
+        "settings.set",
+        q.SettingSet("stalled-after-s", None),
+        v.SettingList((SETTING,)),
+        ["stalled-after-s is 90"],
+    ),
+    (
+        "backup alpha:/srv beta:/a:b --to pool:west",
+        "backup",
+        q.BackupRequest((("alpha", b"/srv"), ("beta", b"/a:b")), "pool:west"),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    (
+        ("backup alpha:/srv --to any --type incremental --exclude *.tmp --exclude /srv/cache --one-file-system"
+        " --no-default-excludes --media-set keep-infinitely --priority high --verify --name nightly"
+        " --schedule 5_2_*_*_* --zone Europe/Berlin"),
+        "backup",
+        q.BackupRequest(
+            (("alpha", b"/srv"),),
+            "any",
+            BackupType.INCREMENTAL,
+            ("*.tmp", "/srv/cache"),
+            one_file_system=True,
+            default_excludes=False,
+            media_set="keep-infinitely",
+            verify=True,
+            priority=Priority.HIGH,
+            name="nightly",
+            schedule="5 2 * * *",
+            zone="Europe/Berlin",
+        ),
+        v.Submitted("job1", None, "nightly", "2025-01-02T02:05:00Z"),
+        ["nightly", "2025-01-02T02:05:00Z"],
+    ),
+    ("restore set1", "restore", q.RestoreRequest("set1"), SUBMITTED, ["submitted job1@1"]),
+    (
+        "restore set1 /srv/a srv/b --to gamma:/tmp/r --strip --overwrite always --no-ownership --priority lowest",
+        "restore",
+        q.RestoreRequest(
+            "set1",
+            (b"/srv/a", b"/srv/b"),
+            ("gamma", b"/tmp/r"),
+            strip=True,
+            overwrite=Overwrite.ALWAYS,
+            ownership=False,
+            priority=Priority.LOWEST,
+        ),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    ("verify set1", "verify", q.VerifyRequest("set1"), SUBMITTED, ["submitted job1@1"]),
+    ("job list", "job.list", q.JobListRequest(), v.JobList((JOB,)), ["nightly", "42 %", "all devices", "7.0 kB/s"]),
+    (
+        "job list --state all --server beta --pool west",
+        "job.list",
+        q.JobListRequest("all", "beta", "west"),
+        v.JobList((JOB,)),
+        ["nightly"],
+    ),
+    ("job show nightly", "job.show", q.JobName("nightly"), DETAIL, ["0 2 * * * (UTC)", "job1@1#1", "disk1 is full", "job1@0"]),
+    ("job log job1@1", "job.log", q.JobName("job1@1"), LOG, ["2025-01-01T00:00:00Z  info     began"]),
+    ("job run nightly", "job.run", q.JobName("nightly"), SUBMITTED, ["submitted job1@1"]),
+    ("job cancel job1@1", "job.cancel", q.JobName("job1@1"), v.Done(), ["job1@1"]),
+    ("job hold nightly", "job.hold", q.JobName("nightly"), v.Done(), ["on hold"]),
+    ("job release nightly", "job.release", q.JobName("nightly"), v.Done(), ["released"]),
+    ("job delete nightly", "job.delete", q.JobName("nightly"), v.Done(), ["deleted"]),
+    ("set list --source alpha", "set.list", q.SetListRequest(source="alpha"), v.SetList((SET,)), ["set1", "12.3 kB"]),
+    ("catalog ls set1", "catalog.ls", q.CatalogList("set1"), v.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
+    (
+        "catalog ls set1 /srv/x --after srv/x/b --limit 5",
+        "catalog.ls",
+        q.CatalogList("set1", b"srv/x", b"srv/x/b", 5),
+        v.EntryList((ENTRY,)),
+        ["/srv/a"],
+    ),
+    (
+        "catalog find *.conf --server alpha --since 2025-01-01T00:00:00Z --until 2025-01-02T00:00:00Z",
+        "catalog.find",
+        q.CatalogFind(b"*.conf", "alpha", 1735689600 * 10**9, 1735776000 * 10**9),
+        v.MatchList((MATCH,)),
+        ["/srv/a", "set1"],
+    ),
+    ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
+    ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
+    ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
+    ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
+]  # fmt: skip
+
+
+def words(line: str) -> list[str]:
+    return [word.replace("_", " ") if word.startswith("5_") else word for word in line.split()]
+
+
+@pytest.mark.parametrize(("line", "call", "request_", "reply", "texts"), CASES, ids=[case[0] for case in CASES])
+async def test_a_command_asks_what_it_says_and_prints_the_answer_for_people_and_as_json(
+    daemon: FakeDaemon, shell: Shell, line: str, call: str, request_: Any, reply: Any, texts: list[str]
+) -> None:
+    daemon.answers[call] = reply
+    plain = await shell(*words(line))
+    as_json = await shell(*words(line), "--json")
+    assert [each.call for each in daemon.received] == [call, call]
+    assert [each.request for each in daemon.received] == [request_, request_]
+    assert plain.status == as_json.status == 0
+    for text in texts:
+        assert text in plain.out
+    assert "\x1b" not in plain.out + plain.err
+    assert msgspec.convert(as_json.document, type(reply)) == reply
+    assert as_json.err == ""
+
+
+def test_the_cases_above_cover_every_call_of_people() -> None:
+    people = {call.name for call in CALLS if call.role is not None}
+    assert people - {case[1] for case in CASES} == {"run.follow"}
+    assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)
+
+
+async def test_warnings_of_an_answer_go_to_stderr(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["backup"] = SUBMITTED
+    result = await shell("backup", "alpha:/srv", "--to", "any")
+    assert "warning: /x is inside of it" in result.err
+    assert "inside" not in result.out
+
+
+async def test_global_options_may_stand_before_the_command(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["pool.list"] = v.PoolList((POOL,))
+    result = await shell("--state", os.fspath(shell.state), "--json", "--timeout=9s", "pool", "list", state=False)
+    assert result.document == {"pools": [{"name": "west", "servers": ["beta", "gamma"]}]}
+    assert 8 < daemon.received[0].timeout_s <= 9
+
+
+async def test_escaped_paths_are_turned_into_their_bytes(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers.update({"backup": SUBMITTED, "restore": SUBMITTED})
+    await shell("backup", r"alpha:/a\x0ab\xff\x5c", "--to", "any", "--escaped")
+    await shell("restore", "set1", r"x\xfe", "--to", r"beta:/\x09", "--escaped")
+    assert daemon.received[0].request.sources == (("alpha", b"/a\nb\xff\\"),)
+    assert daemon.received[1].request.paths == (b"/x\xfe",)
+    assert daemon.received[1].request.to == ("beta", b"/\t")
+
+
+async def test_paths_that_are_not_utf8_arrive_as_the_bytes_the_shell_gave(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["backup"] = SUBMITTED
+    await shell("backup", "alpha:" + os.fsdecode(b"/a\xff\\x0a"), "--to", "any")
+    assert daemon.received[0].request.sources == (("alpha", b"/a\xff\\x0a"),)
+
+
+async def test_job_list_takes_a_state_of_runs_and_a_state_folder_by_the_same_option(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    daemon.answers["job.list"] = v.JobList(())
+    folder = os.fspath(shell.state)
+    for argv in (("--state", "running", "--state", folder), ("--state", folder, "--state", "running")):
+        assert (await shell("job", "list", *argv, state=False)).status == 0
+        assert daemon.received[-1].request.state == "running"
+    assert (await shell("job", "list", "--state", folder, state=False)).status == 0
+    assert daemon.received[-1].request.state is None
+    wrong = await shell("job", "list", "--state", "runing", state=False)
+    assert wrong.status == 2
+    assert "neither a state" in wrong.err
+
+
+async def test_what_comes_from_elsewhere_cannot_move_the_cursor_of_a_terminal(daemon: FakeDaemon, shell: Shell) -> None:
+    evil = v.LogLineView("2025-01-01T00:00:00Z", "info", "\x1b[2J\x9bowned\nnext")
+    daemon.answers["job.log"] = v.JobLogView((v.AttemptLog("job1@1#1", (evil,)),))
+    result = await shell("job", "log", "job1@1")
+    assert "\\x1b[2J\\x9bowned\\x0anext" in result.out
+    assert result.out.count("\n") == 1
