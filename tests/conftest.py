@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from mesh.clock import JumpingLoop
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "mesh.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

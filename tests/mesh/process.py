@@ -1,0 +1,316 @@
+"""A mesh of real daemons, each a process with a state folder of its own, driven by the real command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from waiting import wait_for
+
+#: Names of servers, in the order they join; the first makes the mesh and is the administrator.
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+#: A daemon that was told to stop has this long.
+STOP_S = 15.0
+START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said. ``document`` is its JSON, ``None`` without ``--json``."""
+
+    argv: tuple[str, ...]
+    status: int
+    document: Any
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"caso-mesh {' '.join(self.argv)}\nexit status {self.status}\n{self.stdout}\n{self.stderr}"
+
+    @property
+    def error_code(self) -> str | None:
+        """The code of the error it reports, if it does."""
+        return self.document.get("error", {}).get("code") if isinstance(self.document, dict) else None
+
+
+class ProcessMesh:
+    """``start(n)`` makes a mesh of ``n`` servers. Everything is ended by ``stop``, by process id."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.names: list[str] = []
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._home = folder / "home"
+        self._home.mkdir(parents=True)
+        (folder / "logs").mkdir()
+
+    # --- making it ---------------------------------------------------------------------------------------------------
+
+    def start(self, count: int, *, preset: str = "local") -> None:
+        """A mesh of ``count`` servers, all of them connected."""
+        self.init(NAMES[0], preset=preset)
+        self.run(NAMES[0])
+        for name in NAMES[1:count]:
+            self.join(name, preset=preset)
+            self.run(name)
+        self.wait_connected(*self.names)
+
+    def init(self, name: str, *, mesh: str = "meadow", preset: str = "local", **more: str) -> None:
+        options = [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
+        argv = ["init", "--mesh", mesh, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, *options]
+        self.ok(name, *argv, json_output=False)
+        self._only_loopback(name)
+        self.names.append(name)
+
+    def join(self, name: str, *, link: str | None = None, preset: str = "local") -> None:
+        link = link or self.link()
+        self.ok(name, "join", link, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, json_output=False)
+        self._only_loopback(name)
+        self.names.append(name)
+
+    def link(self, at: str = NAMES[0], *more: str) -> str:
+        """A join link."""
+        return str(self.ok(at, "token", "create", *more)["link"])
+
+    def state(self, name: str) -> pathlib.Path:
+        """The state folder of a server."""
+        return self.folder / f"state-{name}"
+
+    def endpoint(self, name: str) -> str:
+        """HOST:PORT of its daemon."""
+        return (self.state(name) / "run" / "endpoint").read_text("utf-8").strip()
+
+    def _only_loopback(self, name: str) -> None:
+        self._configure(name, "mdns", "false")
+
+    def _configure(self, name: str, key: str, value: str) -> None:
+        path = self.state(name) / "config.toml"
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", path.read_text("utf-8"))
+        assert count == 1, f"{path} has no line for {key}"
+        path.write_text(text, "utf-8")
+
+    # --- daemons -----------------------------------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, str]:
+        """As a fresh machine has it, with the mark by which leaks are found."""
+        keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN"}
+        env = {name: value for name, value in os.environ.items() if name in keep or name.startswith("COVERAGE")}
+        return {**env, "HOME": str(self._home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+
+    def spawn(self, name: str, *argv: str, **popen: Any) -> subprocess.Popen[bytes]:
+        """Starts ``caso-mesh ARGV``, its output in the log of ``name``; ended by ``stop`` if it still runs then."""
+        # Should this test run die without a word, the daemons go with it.
+        bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with self.log_path(name).open("ab") as log:
+            process = subprocess.Popen(
+                [*bound, sys.executable, "-m", "caso_mesh", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                cwd=self.folder,
+                **popen,
+            )
+        self._daemons[name] = process
+        return process
+
+    def run(self, name: str, *more: str) -> None:
+        """Starts the daemon of ``name`` and waits until it listens. The port it took the first time stays its own."""
+        endpoint = self.state(name) / "run" / "endpoint"
+        endpoint.unlink(missing_ok=True)  # of a daemon that was killed
+        process = self.spawn(name, "run", "--state", str(self.state(name)), *more)
+
+        def listens() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"the daemon of {name} ended with {process.returncode}:\n{self.log(name)}")
+            return endpoint.exists() and bool(endpoint.read_text("utf-8").strip())
+
+        wait_for(listens, START_S, what=f"the daemon of {name} listens")
+        if '"127.0.0.1:0"' in (self.state(name) / "config.toml").read_text("utf-8"):
+            self._configure(name, "listen", f'"{self.endpoint(name)}"')
+
+    def pid(self, name: str) -> int:
+        return self._daemons[name].pid
+
+    def is_running(self, name: str) -> bool:
+        return name in self._daemons and self._daemons[name].poll() is None
+
+    def kill(self, name: str, how: int = signal.SIGKILL) -> None:
+        """Ends the daemon of ``name`` without a word (as ``kill -9`` does) and waits until it is gone."""
+        process = self._daemons.pop(name)
+        process.send_signal(how)
+        process.wait(STOP_S)
+
+    def terminate(self, name: str) -> int:
+        """Stops the daemon of ``name`` as a service manager does; its exit status."""
+        process = self._daemons.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S)
+            raise AssertionError(f"the daemon of {name} did not stop within {STOP_S:g} s:\n{self.log(name)}") from None
+
+    def restart(self, name: str) -> None:
+        """Starts the daemon of ``name`` again, stopping it first if it runs."""
+        if self.is_running(name):
+            assert self.terminate(name) == 0
+        self.run(name)
+
+    def stop(self) -> None:
+        """Ends every daemon. Raises ``AssertionError`` if one does not stop in time or with an exit status."""
+        problems = []
+        for process in self._daemons.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for name in reversed(list(self._daemons)):
+            with contextlib.suppress(ProcessLookupError):
+                try:
+                    status = self.terminate(name)
+                    if status:
+                        problems.append(f"the daemon of {name} ended with {status}")
+                except AssertionError as error:
+                    problems.append(str(error).partition("\n")[0])
+        assert not problems, "; ".join(problems)
+
+    # --- what it says ------------------------------------------------------------------------------------------------
+
+    def log_path(self, name: str) -> pathlib.Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def log(self, name: str, lines: int = 80) -> str:
+        """The last lines of what the daemon of ``name`` said."""
+        try:
+            text = self.log_path(name).read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def show_logs(self) -> None:
+        """Prints the logs; pytest shows them when the test failed."""
+        for name in sorted({*self.names, *self._daemons}):
+            print(f"--- log of {name} ---\n{self.log(name)}")
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def command(self, name: str, *argv: str) -> list[str]:
+        """The words of a command at the server ``name``."""
+        return [sys.executable, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
+
+    def cli(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0, **env: str) -> Answer:
+        """Runs a command at the server ``name`` to its end. With ``--json``, stdout must be one document."""
+        words = [*self.command(name, *argv), *(["--json"] if json_output else [])]
+        return self.execute(words, argv, json_output=json_output, timeout_s=timeout_s, **env)
+
+    def execute(
+        self, words: list[str], argv: tuple[str, ...], *, json_output: bool, timeout_s: float = 90.0, **env: str
+    ) -> Answer:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**self.environment(), **env},
+            cwd=self.folder,
+            timeout=timeout_s,
+            check=False,
+        )
+        stdout, stderr = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        answer = Answer(argv, done.returncode, None, stdout, stderr)
+        if json_output:
+            try:
+                document = json.loads(stdout)
+            except ValueError:
+                raise AssertionError(f"stdout is not one JSON document: {answer}") from None
+            answer = Answer(argv, done.returncode, document, stdout, stderr)
+        assert "Traceback" not in stderr, str(answer)
+        return answer
+
+    def ok(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0) -> Any:
+        """``cli`` that must succeed; its document."""
+        answer = self.cli(name, *argv, json_output=json_output, timeout_s=timeout_s)
+        assert answer.status == 0, str(answer)
+        return answer.document
+
+    def begin(self, name: str, *argv: str) -> Begun:
+        """Starts a command with ``--json`` that takes its time; ``end()`` gives its answer."""
+        words = [*self.command(name, *argv), "--json"]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=self.environment(), cwd=self.folder
+        )
+        return Begun(argv, process)
+
+    def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 20.0) -> None:
+        """Until ``at`` sees all of ``names`` connected."""
+
+        def connected() -> bool:
+            servers = {row["name"]: row for row in self.ok(at, "server", "list")["servers"]}
+            return all(name in servers and servers[name]["connected"] for name in names)
+
+        wait_for(connected, timeout_s, what=f"{at} is linked with {', '.join(names)}", every_s=0.1)
+
+    def jobs(self, at: str = NAMES[0], *more: str) -> list[dict[str, Any]]:
+        """The rows of ``job list``."""
+        rows: list[dict[str, Any]] = self.ok(at, "job", "list", *more)["jobs"]
+        return rows
+
+    def sets(self, at: str = NAMES[0]) -> list[dict[str, Any]]:
+        """The rows of ``set list``."""
+        rows: list[dict[str, Any]] = self.ok(at, "set", "list")["sets"]
+        return rows
+
+
+class Begun:
+    """A command that runs."""
+
+    def __init__(self, argv: tuple[str, ...], process: subprocess.Popen[bytes]) -> None:
+        self._argv = argv
+        self.process = process
+
+    def end(self, timeout_s: float = 90.0) -> Answer:
+        """Its answer, once it has ended."""
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            said = f"{out.decode('utf-8', 'replace')}\n{err.decode('utf-8', 'replace')}"
+            raise AssertionError(
+                f"caso-mesh {' '.join(self._argv)} did not end within {timeout_s:g} s\n{said}"
+            ) from None
+        stdout = out.decode("utf-8", "replace")
+        answer = Answer(self._argv, self.process.returncode, None, stdout, err.decode("utf-8", "replace"))
+        try:
+            document = json.loads(stdout)
+        except ValueError:
+            raise AssertionError(f"stdout is not one JSON document: {answer}") from None
+        return Answer(self._argv, self.process.returncode, document, stdout, answer.stderr)
+
+    def kill(self) -> None:
+        """Gives the command up; what it asked for goes on."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def running_mesh(folder: pathlib.Path) -> Iterator[ProcessMesh]:
+    """A mesh that is ended with the block; what its daemons said is printed."""
+    mesh = ProcessMesh(folder)
+    try:
+        yield mesh
+    finally:
+        try:
+            mesh.stop()
+        finally:
+            mesh.show_logs()
