@@ -86,6 +86,10 @@ class Medium(Struct, frozen=True):
     sets: int = 0
 
 
+#: ``bytes`` under another name: in a record with a field called ``bytes`` the plain name would mean that field.
+Octets = bytes
+
+
 class BackupSet(Struct, frozen=True):
     """One backup set: a complete tree of one source server as of its time. It is what lies, signed, in the vault.
 
@@ -114,9 +118,9 @@ class BackupSet(Struct, frozen=True):
     attempt: str
     started_at_ns: int
     ended_at_ns: int
-    roots: tuple[bytes, ...]
-    filters: bytes
-    root: bytes
+    roots: tuple[Octets, ...]
+    filters: Octets
+    root: Octets
     parent: str | None
     files: int
     entries: int
