@@ -97,12 +97,10 @@ def list_folder(
     missing = [child for child in above if split(child)[1] not in found and _leads_to_root(conn, place, child)]
     if not missing:
         return list(found.values())
-    # With a full page, a name beyond its end may be there and not have been read: such are left to the next page.
-    page_end = max(found) if len(found) >= limit else None
     for child in missing:
-        name = split(child)[1]
-        if (page_end is None or name < page_end) and _row(conn, place, child) is None:
-            found[name] = implied(child)
+        # One that has an entry of its own was not found because the page is full.
+        if _row(conn, place, child) is None:
+            found[split(child)[1]] = implied(child)
     return [entry for _name, entry in sorted(found.items())][:limit]
 
 

@@ -20,6 +20,14 @@ T = TypeVar("T")
 
 #: How often a taking-in begins anew after the database lost one of its slices.
 _TRIES = 3
+#: Two, so that one long search does not keep others from listing a folder.
+_READERS = 2
+#: What the writer keeps of the file in memory, in KiB: taking in goes through it in path order, not in page order.
+_CACHE_KIB = 32 * 1024
+
+
+def _use_more_cache(conn: sqlite3.Connection) -> None:
+    conn.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
 class Catalog:
@@ -42,7 +50,10 @@ class Catalog:
 
         ``same_thread``: no thread, for simulation. Raises what ``Database.open`` raises.
         """
-        async with Database.open(path, index.MIGRATIONS, durable=False, same_thread=same_thread) as database:
+        async with Database.open(
+            path, index.MIGRATIONS, durable=False, same_thread=same_thread, readers=_READERS
+        ) as database:
+            await database.write(_use_more_cache)
             await database.write(index.abandon_all)
             yield cls(database)
 

@@ -14,13 +14,45 @@ def child(conn: sqlite3.Connection, parent: int, name: bytes) -> int | None:
     return None if row is None else int(row[0])
 
 
-def make(conn: sqlite3.Connection, parent: int, name: bytes) -> int:
-    """A folder that is not there yet; its id."""
-    number = conn.execute("INSERT INTO folder (parent, name) VALUES (?, ?)", (parent, name)).lastrowid
+def make_top(conn: sqlite3.Connection, node: str) -> int:
+    """The top folder of a new source; its id."""
+    number = conn.execute("INSERT INTO folder (parent, name) VALUES (?, ?)", (NOWHERE, node.encode())).lastrowid
     assert number is not None
-    if parent != NOWHERE:
-        conn.execute("INSERT INTO folder_text (rowid, name) VALUES (?, ?)", (number, framed(name)))
     return number
+
+
+class FolderWriter:
+    """Collects new folders of one transaction, and writes them at once."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        self._rows: list[tuple[int, int, bytes]] = []
+
+    def make(self, conn: sqlite3.Connection, parent: int, name: bytes) -> int:
+        """A folder that is not there yet; its id. It is there after ``flush``."""
+        if self._next is None:
+            # AUTOINCREMENT: the number after the highest that ever was, so that no id is given again.
+            self._next = next_id(conn, "folder")
+        number = self._next
+        self._next += 1
+        self._rows.append((number, parent, name))
+        return number
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        conn.executemany("INSERT INTO folder (id, parent, name) VALUES (?, ?, ?)", self._rows)
+        conn.executemany(
+            "INSERT INTO folder_text (rowid, name) VALUES (?, ?)",
+            [(number, framed(name)) for number, _parent, name in self._rows],
+        )
+        self._rows.clear()
+        # Another transaction may give the next one.
+        self._next = None
+
+
+def next_id(conn: sqlite3.Connection, table: str) -> int:
+    """The id after the highest that the AUTOINCREMENT table ever had."""
+    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return 1 if row is None else int(row[0]) + 1
 
 
 def find(conn: sqlite3.Connection, top: int, path: bytes) -> int | None:

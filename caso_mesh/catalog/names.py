@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from caso_mesh.catalog.folders import framed
+from caso_mesh.catalog.folders import next_id
 
 BLOCK = 32
 #: Most trigrams of one question: more hardly select better.
@@ -27,8 +27,6 @@ class NameWriter:
 
     def __init__(self) -> None:
         self._blocks: list[tuple[int, list[bytes]]] = []
-        self._folder = 0
-        self._names: list[bytes] = []
 
     def add_all(self, folder: int, names: list[bytes]) -> None:
         """``names`` in order, of one folder."""
@@ -38,7 +36,8 @@ class NameWriter:
     def flush(self, conn: sqlite3.Connection) -> None:
         if not self._blocks:
             return
-        begin = _next_id(conn)
+        # The id of a block that is gone may still be in the index, so it is never given again.
+        begin = next_id(conn, "name_block")
         conn.executemany(
             "INSERT INTO name_block (id, folder, lowest, highest) VALUES (?, ?, ?, ?)",
             ((begin + at, folder, names[0], names[-1]) for at, (folder, names) in enumerate(self._blocks)),
@@ -54,12 +53,6 @@ class NameWriter:
             "UPDATE name_count SET indexed = indexed + ?", (sum(len(names) for _folder, names in self._blocks),)
         )
         self._blocks.clear()
-
-
-def _next_id(conn: sqlite3.Connection) -> int:
-    # AUTOINCREMENT: the id of a block that is gone may still be in the index, so it is never given again.
-    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'name_block'").fetchone()
-    return 1 if row is None else int(row[0]) + 1
 
 
 def is_known(conn: sqlite3.Connection, chains: Iterable[int], folder: int, name: bytes) -> bool:
@@ -138,9 +131,12 @@ def blocks(conn: sqlite3.Connection, piece: bytes) -> Iterator[tuple[int, bytes,
     )
 
 
-def count_folders(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
-    """How many folders may have ``piece`` in their own name, counted up to ``most``."""
-    query = "SELECT count(*) FROM (SELECT rowid FROM folder_text WHERE folder_text MATCH ? LIMIT ?)"
+def count_below(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
+    """How many folders may have ``piece`` in their path, counted up to ``most``."""
+    query = (
+        "WITH RECURSIVE below(id) AS (SELECT * FROM (SELECT rowid FROM folder_text WHERE folder_text MATCH ?1 LIMIT ?2)"
+        " UNION ALL SELECT f.id FROM below JOIN folder f ON f.parent = below.id LIMIT ?2) SELECT count(*) FROM below"
+    )
     return int(conn.execute(query, (_question(piece), most)).fetchone()[0])
 
 
@@ -154,11 +150,10 @@ __all__ = [
     "BLOCK",
     "NameWriter",
     "blocks",
+    "count_below",
     "count_blocks",
-    "count_folders",
     "count_gone",
     "folders",
-    "framed",
     "is_known",
     "rebuild",
     "trigrams",

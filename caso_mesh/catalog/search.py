@@ -27,9 +27,8 @@ from caso_mesh.model.errors import InvalidValue
 
 _PATTERN_MAX = 4096
 _WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
-#: Blocks or folders up to which candidates are counted to choose a text, and how many blocks a folder stands for.
+#: Blocks and folders up to which candidates are counted to choose a text.
 _COUNT = 2000
-_FOLDER_WEIGHT = 50
 #: Beyond every name.
 _HIGHEST = b"\xff" * (NAME_MAX + 1)
 
@@ -185,4 +184,4 @@ def _candidates(conn: sqlite3.Connection, glob: str, source: str | None) -> Iter
 
 def _cost(conn: sqlite3.Connection, text: _Text) -> int:
     cost = names.count_blocks(conn, text.text, _COUNT)
-    return cost if text.is_last else cost + _FOLDER_WEIGHT * names.count_folders(conn, text.text, _COUNT)
+    return cost if text.is_last else cost + names.count_below(conn, text.text, _COUNT)

@@ -139,6 +139,15 @@ def from_entry(entry: Entry) -> CatalogEntry:
 
 def path_fault(path: bytes) -> str | None:
     """Why ``path`` cannot be in a catalog, or ``None``."""
+    if (
+        b"/." not in path
+        and b"//" not in path
+        and b"\x00" not in path
+        and path[:1] not in {b"/", b"."}
+        and path[-1:] != b"/"
+        and len(path) <= NAME_MAX
+    ):
+        return None  # as nearly all are
     if len(path) > PATH_MAX:
         return "a path is too long"
     framed = b"/" + path + b"/"

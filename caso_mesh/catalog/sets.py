@@ -67,7 +67,7 @@ def _source(conn: sqlite3.Connection, node: str) -> int:
     row = conn.execute("SELECT id FROM source WHERE node = ?", (node,)).fetchone()
     if row is not None:
         return int(row[0])
-    top = folders.make(conn, folders.NOWHERE, node.encode())
+    top = folders.make_top(conn, node)
     number = conn.execute("INSERT INTO source (node, root) VALUES (?, ?)", (node, top)).lastrowid
     assert number is not None
     return number
