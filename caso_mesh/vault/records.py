@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -41,30 +41,12 @@ class ClosedRecord(Struct, frozen=True):
     retired: bool = False
 
 
-# A field of BackupSet is called ``bytes``, which hides the type of that name from whoever resolves its annotations
-# inside the class, as msgspec does. Resolved outside, they make a twin that decodes.
-_HINTS = get_type_hints(BackupSet, localns={})
-_StoredSet: Any = msgspec.defstruct(
-    "_StoredSet",
-    [
-        (name, _HINTS[name]) if default is msgspec.NODEFAULT else (name, _HINTS[name], default)
-        for name, default in zip(
-            BackupSet.__struct_fields__,
-            (msgspec.NODEFAULT,) * (len(BackupSet.__struct_fields__) - len(BackupSet.__struct_defaults__))
-            + BackupSet.__struct_defaults__,
-            strict=True,
-        )
-    ],
-    frozen=True,
-)
-
-
 class _SetRecord(Struct, frozen=True):
     writer: str
     session: str
     number: int
     attempt: str
-    set: _StoredSet
+    set: BackupSet
 
 
 def encode_set(writer: str, session: str, number: int, attempt: str, backup_set: BackupSet) -> bytes:
@@ -77,8 +59,7 @@ def encode_set(writer: str, session: str, number: int, attempt: str, backup_set:
 def decode_set(name: str, payload: bytes) -> tuple[str, str, int, BackupSet]:
     """Writer, session, number and the set. Raises ``DataDamaged``."""
     record = decode_record(name, payload, _SetRecord)
-    fields = {field: getattr(record.set, field) for field in BackupSet.__struct_fields__}
-    return record.writer, record.session, record.number, BackupSet(**fields)
+    return record.writer, record.session, record.number, record.set
 
 
 def decode_record(name: str, payload: bytes, kind: type[_T]) -> _T:
