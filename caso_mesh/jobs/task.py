@@ -48,7 +48,8 @@ class Task(Struct, frozen=True):
     elsewhere) or ``both``. ``public_keys`` are the roster's nodes (id -> SubjectPublicKeyInfo), to check signatures.
     ``identity_folder`` holds this server's keys, to sign. ``own_paths`` are never backed up. ``session`` and ``set``
     are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
-    ticket. ``join_s`` is how long both ends try to meet, at first and after a loss.
+    ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
+    that a restore may write to here at all, whatever the set or the other end says (absolute; None: anywhere).
     """
 
     order: AttemptOrder
@@ -68,6 +69,7 @@ class Task(Struct, frozen=True):
     tls: TlsFiles | None = None
     issuer_key: bytes = b""
     own_paths: tuple[bytes, ...] = ()
+    may_write: tuple[bytes, ...] | None = None
     segment_path: str = ""
     threads: int = 2
     join_s: float = 60.0

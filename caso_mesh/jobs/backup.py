@@ -1,0 +1,291 @@
+"""The engine of a backup: walks, reads what changed with several threads, and writes a tree in path order.
+
+It knows neither vaults nor networks: chunks and pieces of the tree go to a ``Sink``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from msgspec import Struct
+
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.pool import Pool
+from caso_mesh.jobs.reading import (
+    BATCH_BYTES,
+    BATCH_ENTRIES,
+    BATCH_FILES,
+    BatchJob,
+    Reader,
+    RegionJob,
+    finished,
+    joined,
+    needs_reading,
+    regions_of,
+)
+from caso_mesh.jobs.sink import NameOf, Sink
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.entries import Entry, EntryType, SourceException
+from caso_mesh.model.errors import CasoError, ContainsNoData, DeviceVanished, Misuse
+from caso_mesh.model.jobs import BackupSpec
+from caso_mesh.sources.filters import Filters, Note
+from caso_mesh.sources.reasons import Unreadable
+from caso_mesh.sources.walk import Previous, Walked, Walker
+from caso_mesh.vault.chunking import ChunkerParameters, chunk_id
+from caso_mesh.vault.tree import TreeReader, TreeWriter
+
+#: Results that wait for earlier ones to be written into the tree, per thread.
+_AHEAD = 16
+#: A file system's clock may be behind the machine's by a tick or two: 20 ms. Changes so close are looked at again.
+SETTLE_NS = 20_000_000
+_SECOND = 1_000_000_000
+
+
+class Wanted(Struct, frozen=True):
+    """What is to be backed up on this server: absolute roots, and filters."""
+
+    roots: tuple[bytes, ...]
+    filters: Filters
+
+    @property
+    def digest(self) -> bytes:
+        return self.filters.digest(self.roots)
+
+
+def wanted_of(task: Task) -> Wanted:
+    """What the task's order says."""
+    spec = task.order.spec
+    if not isinstance(spec, BackupSpec):
+        raise Misuse("a backup needs a backup's spec")
+    mine = [each for each in spec.sources if each.server == task.order.source]
+    roots = tuple(b"/" + root.lstrip(b"/") for each in mine for root in each.roots)
+    filters = Filters(
+        excludes=spec.excludes,
+        one_file_system=spec.one_file_system,
+        default_excludes=spec.default_excludes,
+        own_paths=task.own_paths,
+    )
+    return Wanted(roots, filters)
+
+
+class Known(Struct, frozen=True):
+    """The tree that change is measured against. ``start_ns``: what changed at or after it, by the clock of
+    the source, is read again."""
+
+    tree: TreeReader
+    start_ns: int
+
+
+class Tree(Struct, frozen=True):
+    """What a backup made: the id of the tree's root."""
+
+    root: bytes
+    entries: int
+
+
+def run_backup(
+    desk: Desk,
+    wanted: Wanted,
+    sink: Sink,
+    *,
+    id_key: bytes,
+    chunker: ChunkerParameters,
+    threads: int,
+    known: Known | None,
+    on_pause: Callable[[], None] = lambda: None,
+) -> Tree:
+    """Reads everything that is wanted and new, and returns the tree.
+
+    ``on_pause`` is called now and then between entries. Raises ``ContainsNoData``, ``Canceled`` and what the sink
+    raises.
+    """
+    name_of: NameOf = partial(chunk_id, id_key)
+    return _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause).run()
+
+
+class _Large:
+    """A large file whose regions are read; more of them may follow."""
+
+    def __init__(self, walked: Walked) -> None:
+        self.walked = walked
+        self.regions: list[RegionJob] = []
+        self.unreadable: SourceException | None = None
+
+
+class _Backup:
+    def __init__(
+        self,
+        desk: Desk,
+        wanted: Wanted,
+        sink: Sink,
+        name_of: NameOf,
+        chunker: ChunkerParameters,
+        threads: int,
+        known: Known | None,
+        on_pause: Callable[[], None],
+    ) -> None:
+        self._desk = desk
+        self._wanted = wanted
+        self._sink = sink
+        self._small = chunker.minimum
+        self._known = known
+        self._on_pause = on_pause
+        self._ahead = _AHEAD * max(1, threads)
+        self._tree = TreeWriter(sink.store)
+        self._waiting: deque[BatchJob | _Large] = deque()
+        self._batch: list[Walked] = []
+        self._batch_files = self._batch_bytes = 0
+        #: First names of hard links that are not in the tree: what hangs on them cannot be either.
+        self._dropped: set[bytes] = set()
+        self._pool: Pool[Reader] = Pool(
+            threads,
+            lambda: Reader(
+                sink.lane(),
+                chunker,
+                name_of,
+                on_read=desk.tally.read,
+                on_exception=desk.exception,
+                check=desk.check,
+            ),
+        )
+
+    def run(self) -> Tree:
+        desk = self._desk
+        walker = Walker(
+            self._wanted.roots,
+            self._wanted.filters,
+            on_exception=desk.exception,
+            on_note=self._note,
+            previous=None if self._known is None else _previous(self._known.tree, desk),
+            settled_before=None if self._known is None else divmod(self._known.start_ns, _SECOND),
+        )
+        with self._pool:
+            paused = time.monotonic()
+            for walked in walker:
+                self._take(walked)
+                if time.monotonic() - paused > 0.25:
+                    desk.check()
+                    self._on_pause()
+                    paused = time.monotonic()
+            self._close_batch()
+            while self._waiting:
+                self._drain()
+        if not self._tree.entries:
+            raise ContainsNoData(paths=list(self._wanted.roots))
+        return Tree(self._tree.finish(), self._tree.entries)
+
+    # --- what the walk finds ---
+
+    def _take(self, walked: Walked) -> None:
+        if not walked.entry.path:
+            return  # the root folder of the machine: a tree has no name for it
+        if needs_reading(walked):
+            if walked.state.size > self._small:
+                self._close_batch()
+                self._large(walked)
+                return
+            self._batch_files += 1
+            self._batch_bytes += walked.state.size
+        self._batch.append(walked)
+        if (
+            self._batch_bytes >= BATCH_BYTES
+            or self._batch_files >= BATCH_FILES
+            or len(self._batch) >= BATCH_ENTRIES
+        ):  # fmt: skip
+            self._close_batch()
+
+    def _close_batch(self) -> None:
+        if not self._batch:
+            return
+        job = BatchJob(self._batch)
+        if self._batch_files:
+            self._pool.submit(job)
+        else:
+            job.found = [finished(walked) for walked in self._batch]
+            job.done = True
+        self._batch, self._batch_files, self._batch_bytes = [], 0, 0
+        self._enqueue(job)
+
+    def _large(self, walked: Walked) -> None:
+        large = _Large(walked)
+        # in its place first: while its regions are submitted, what is before it can be drained
+        self._enqueue(large)
+        try:
+            for extents in regions_of(walked):
+                region = RegionJob(walked, extents)
+                self._pool.submit(region)
+                large.regions.append(region)
+        except Unreadable as error:
+            large.unreadable = error.exception
+
+    def _enqueue(self, item: BatchJob | _Large) -> None:
+        while len(self._waiting) >= self._ahead:
+            self._drain()
+        self._waiting.append(item)
+        while len(self._waiting) > 1 and isinstance(self._waiting[0], BatchJob) and self._waiting[0].done:
+            self._drain()
+
+    def _note(self, note: Note) -> None:
+        path = "/" + note.path.decode("utf-8", "backslashreplace")
+        own = note.reason.startswith("excluded-")
+        detail = f": {note.detail}" if note.detail else ""
+        self._desk.log("warning" if own else "info", f"{path} is left out ({note.reason}{detail})")
+
+    # --- into the tree, in order ---
+
+    def _drain(self) -> None:
+        item = self._waiting.popleft()
+        self._desk.check()
+        if isinstance(item, BatchJob):
+            self._pool.wait(item)
+            for walked, entry in zip(item.walked, item.found, strict=True):
+                self._add(walked, entry)
+            return
+        for region in item.regions:
+            self._pool.wait(region)
+        entry, told = (None, item.unreadable) if item.unreadable else joined(item.walked, item.regions)
+        if told is not None:
+            self._desk.exception(told)
+        self._add(item.walked, entry)
+
+    def _add(self, walked: Walked, entry: Entry | None) -> None:
+        path = walked.entry.path
+        if entry is None:
+            self._dropped.add(path)
+            return
+        if entry.hardlink is not None and entry.hardlink in self._dropped:
+            self._desk.exception(SourceException(path, "hard-link-not-kept", "its first name could not be read"))
+            return
+        self._tree.add(entry)
+        tally = self._desk.tally
+        tally.entries += 1
+        if entry.type is EntryType.FILE:
+            tally.files += 1
+            if entry.hardlink is None:
+                tally.bytes += entry.size
+        self._desk.path = path
+
+
+def _previous(tree: TreeReader, desk: Desk) -> Previous:
+    """What the walk asks of the tree of the last backup; damage there only means that more is read again."""
+    told = False
+
+    def children(folder: bytes) -> Mapping[bytes, Entry]:
+        nonlocal told
+        try:
+            cut = len(folder) + 1 if folder else 0
+            return {entry.path[cut:]: entry for entry in tree.children(folder)}
+        except DeviceVanished:
+            raise
+        except CasoError as error:
+            if error.category != "data":
+                raise
+            if not told:
+                told = True
+                desk.log("warning", f"the set it builds on is damaged, so more is read again: {error.message}")
+            return {}
+
+    return children

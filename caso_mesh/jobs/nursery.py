@@ -1,0 +1,136 @@
+"""The nursery: a warm parent of workers. ``python -m caso_mesh.jobs.nursery CONTROL-FD [KEEP-FD ...]``
+
+It imports everything, opens nothing and has one thread, so that a fork is cheap and safe. Each request over the control
+socket (AF_UNIX, SOCK_SEQPACKET) is a worker's number and brings two descriptors: the worker's end of its message
+channel and of its bulk handoff. It answers ``started NUMBER PID`` and ``ended NUMBER PID STATUS``. When the control
+socket ends, so does it, and with it all workers. ``KEEP-FD``s stay open in every worker: the lock that tells the next
+daemon when the last of them has gone.
+"""
+
+from __future__ import annotations
+
+import os
+
+# before anything imports numpy: its threads would not survive the fork
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import ctypes
+import gc
+import random
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from caso_mesh.jobs import worker
+from caso_mesh.model.errors import Misuse
+
+#: Exit status of a worker that failed where nothing could be reported any more.
+CRASHED = 5
+_REQUEST_BYTES = 256
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until the control socket ends."""
+    control_fd, *kept = map(int, arguments)
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise Misuse(f"the nursery has {threads} threads; a fork would lose all but one")
+    _name("caso-nursery")
+    control = socket.socket(fileno=control_fd)
+    wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's business
+    gc.collect()
+    gc.freeze()
+    children: dict[int, int] = {}
+    control.send(b"ready")
+    while True:
+        ready, _, _ = select.select([control_fd, wake_reader], [], [])
+        if wake_reader in ready:
+            os.read(wake_reader, 4096)
+            _reap(control, children)
+        if control_fd in ready and not _serve(control, children, kept):
+            return 0
+
+
+def _serve(control: socket.socket, children: dict[int, int], kept: list[int]) -> bool:
+    """One request; False at the end."""
+    try:
+        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 2)
+    except ConnectionError:
+        return False
+    if not request or len(descriptors) != 2:
+        return False
+    number = int(request)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _worker(descriptors, kept, parent)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    children[pid] = number
+    return _tell(control, f"started {number} {pid}")
+
+
+def _reap(control: socket.socket, children: dict[int, int]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        number = children.pop(pid)
+        _tell(control, f"ended {number} {pid} {os.waitstatus_to_exitcode(status)}")
+
+
+def _tell(control: socket.socket, text: str) -> bool:
+    try:
+        control.send(text.encode())
+    except OSError:
+        return False  # the daemon has gone; reading the socket will say so
+    return True
+
+
+def _worker(descriptors: list[int], kept: list[int], parent: int) -> NoReturn:
+    status = CRASHED
+    try:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(CRASHED)
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _close_all_but({0, 1, 2, *descriptors, *kept})
+        _name("caso-worker")
+        random.seed()
+        messages, bulk = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        status = worker.main(messages, bulk)
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    # no destructors of what was inherited: the parent still uses it
+    os._exit(status)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor not in kept:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # the handle that listed them
+
+
+def _name(name: str) -> None:
+    """What ``ps`` shows."""
+    _LIBC.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Does what a task says, from its beginning to the one ``Ended``."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.messages import Began, Ended, Published
+from caso_mesh.jobs.publishing import check_published, publish, verify
+from caso_mesh.jobs.restore import places, run_restore
+from caso_mesh.jobs.sink import VaultSink
+from caso_mesh.jobs.storing import BackendFor, choose_base, folder_backend, load_set, open_vault, writing
+from caso_mesh.jobs.target import FolderTarget
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError
+from caso_mesh.model.jobs import BackupSpec, Failure, RestoreSpec, VerifySpec
+from caso_mesh.model.states import AttemptState, BackupType
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.vault.chunking import chunk_id
+
+
+def set_start_ns(backup: BackupSet) -> int:
+    """When the reading of a set began, by the clock of its source."""
+    return backup.started_at_ns
+
+
+class Tools(Struct, frozen=True):
+    """What differs between a worker process and a thread in a test."""
+
+    backend_for: BackendFor = folder_backend
+    start_of: Callable[[BackupSet], int] = set_start_ns
+    on_published: Callable[[BackupSet], None] = lambda backup: None
+    threads: int | None = None
+
+
+class Outcome:
+    """What an attempt has come to so far."""
+
+    def __init__(self) -> None:
+        self.type: BackupType | None = None
+        self.set: str | None = None
+
+
+def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], None] = lambda: None) -> None:
+    """Runs the task and says ``Ended``, whatever happens; only what ends a process passes. ``before_end`` is called
+    first: after it nothing else may be said."""
+    outcome = Outcome()
+    failure: CasoError | None = None
+    try:
+        _run(task, desk, tools, outcome)
+        exceptions = desk.tally.exceptions
+        state = AttemptState.SUCCEEDED_WITH_EXCEPTIONS if exceptions else AttemptState.SUCCEEDED
+    except Canceled:
+        state = AttemptState.CANCELED
+        desk.log("info", "canceled")
+    except CasoError as error:
+        state, failure = AttemptState.FAILED, error
+    except MemoryError:
+        state, failure = AttemptState.FAILED, AttemptFailed(attempt=task.order.attempt, detail="not enough memory")
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        detail = f"{where}{error.strerror or error}"
+        state, failure = AttemptState.FAILED, AttemptFailed(attempt=task.order.attempt, detail=detail)
+    except Exception as error:
+        # a bug: the job log keeps where it is
+        state, failure = AttemptState.FAILED, InternalError(detail=f"{type(error).__name__}: {error}")
+        desk.log("error", traceback.format_exc())
+    if failure is not None:
+        desk.log("error", failure.message)
+    before_end()
+    desk.say(
+        Ended(
+            state=state,
+            counts=desk.tally.counts(),
+            seconds=desk.seconds,
+            set=outcome.set,
+            type=outcome.type,
+            failure=None if failure is None else Failure(code=failure.code, fields=failure.fields),
+        )
+    )
+
+
+def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
+    match task.order.spec, task.order.end:
+        case BackupSpec(), "both":
+            _backup(task, desk, tools, outcome)
+        case RestoreSpec(), "both":
+            _restore(task, desk, tools)
+        case VerifySpec() as spec, "both" | "device":
+            desk.say(Began())
+            with open_vault(task, tools.backend_for) as vault:
+                verify(desk, vault, load_set(vault, spec.set, spec.source))
+        case _:
+            raise NotImplementedError
+
+
+def _backup(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
+    spec = task.order.spec
+    assert isinstance(spec, BackupSpec)
+    started_at_ns = desk.clock.now_ns()
+    wanted = wanted_of(task)
+    with open_vault(task, tools.backend_for) as vault:
+        base = choose_base(
+            vault, desk, source=task.order.source, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
+        )
+        outcome.type = base.type
+        desk.say(Began(base.type))
+        known: Known | None = None
+        if base.parent is not None:
+            known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
+            desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
+        published: Published | None = None
+        with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
+            session = work.session
+
+            def stored() -> None:
+                desk.tally.bytes_stored = session.bytes_stored
+
+            tree = run_backup(
+                desk,
+                wanted,
+                VaultSink(session, lambda data: chunk_id(task.id_key, data)),
+                id_key=task.id_key,
+                chunker=vault.header.chunker,
+                threads=task.threads if tools.threads is None else tools.threads,
+                known=known,
+                on_pause=stored,
+            )
+            published = publish(
+                task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns
+            )
+            outcome.set = published.set.id
+            tools.on_published(published.set)
+        desk.say(published)
+        if spec.verify:
+            check_published(desk, vault, published.set)
+
+
+def _restore(task: Task, desk: Desk, tools: Tools) -> None:
+    spec = task.order.spec
+    assert isinstance(spec, RestoreSpec)
+    desk.say(Began())
+    with open_vault(task, tools.backend_for) as vault:
+        backup = load_set(vault, spec.set)
+        target = FolderTarget(task, desk)
+        try:
+            run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))
+        finally:
+            target.close()

@@ -1,0 +1,134 @@
+"""The end of a backup at the device: everything durable, the catalog's detail, leave to publish, the set, its check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.messages import Published, Verifying
+from caso_mesh.jobs.storing import Base, Writing, device_of, newest
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.entries import Entry, SourceException
+from caso_mesh.model.errors import DataDamaged, Misuse
+from caso_mesh.model.jobs import BackupSpec
+from caso_mesh.model.states import AttemptState
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.vault.tree import changes
+from caso_mesh.vault.vault import Vault
+
+#: Damaged files that are named in a message.
+_NAMED = 3
+
+
+def publish(
+    task: Task, desk: Desk, work: Writing, base: Base, *, root: bytes, filters: bytes, started_at_ns: int
+) -> Published:
+    """Adds the set of a tree whose pieces are all in the session. Raises ``Canceled`` until the daemon has agreed.
+
+    What it returns is to be said once the session is closed.
+    """
+    spec, device = task.order.spec, device_of(task)
+    if not isinstance(spec, BackupSpec):
+        raise Misuse("only a backup publishes a set")
+    work.session.flush()
+    desk.flush()
+    tally = desk.tally
+    tally.bytes_stored = work.session.bytes_stored
+    backup = BackupSet(
+        id=task.set,
+        mesh=device.mesh,
+        vault=device.vault,
+        source=task.order.source,
+        source_name=task.source_name,
+        server=task.server,
+        server_name=task.server_name,
+        device=device.device,
+        device_name=device.name,
+        medium=task.medium,
+        media_set=task.media_set,
+        type=base.type,
+        job=task.order.job,
+        run=task.order.run,
+        attempt=task.order.attempt,
+        started_at_ns=started_at_ns,
+        ended_at_ns=max(started_at_ns, desk.clock.now_ns()),
+        roots=tuple(
+            root.strip(b"/") for each in spec.sources if each.server == task.order.source for root in each.roots
+        ),
+        filters=filters,
+        root=root,
+        parent=base.parent.id if base.parent else None,
+        files=tally.files,
+        entries=tally.entries,
+        bytes=tally.bytes,
+        bytes_read=tally.bytes_read,
+        bytes_stored=tally.bytes_stored,
+        exceptions=tally.exceptions,
+    )
+    digest, size = write_segment(task, work.vault, backup)
+    desk.ask_publish(backup.id)
+    work.session.publish(backup)
+    return Published(backup, digest, size)
+
+
+def write_segment(task: Task, vault: Vault, backup: BackupSet) -> tuple[bytes, int]:
+    """The catalog's detail of a set that is about to be published: its digest and size; nothing without a path."""
+    if not task.segment_path:
+        return b"", 0
+    chain = chain_of(backup)
+    base = newest(vault, lambda each: each.id != backup.id and chain_of(each) == chain)
+    if os.path.exists(task.segment_path):
+        os.unlink(task.segment_path)
+    old = vault.tree(base.root) if base is not None else None
+    with SegmentWriter(
+        task.segment_path, set_id=backup.id, chain=chain, base=base.id if base is not None else None
+    ) as segment:
+        for removed, entry in _records(changes(old, vault.tree(backup.root))):
+            if entry is not None:
+                segment.add(from_entry(entry))
+            elif removed is not None:
+                segment.remove(removed)
+        return segment.finish()
+
+
+def _records(
+    differences: Iterator[tuple[Entry | None, Entry | None]],
+) -> Iterator[tuple[bytes | None, Entry | None]]:
+    """(removed path, None) or (None, entry), in path order; of a removed folder only the top."""
+    gone = b"\x00"
+    for before, after in differences:
+        if after is not None:
+            if before is None or from_entry(before) != from_entry(after):
+                yield None, after
+        elif before is not None and not before.path.startswith(gone):
+            gone = before.path + b"/"
+            yield before.path, None
+
+
+def check_published(desk: Desk, vault: Vault, backup: BackupSet) -> None:
+    """Reads back what a set promises. Raises ``DataDamaged``; the files hit are exceptions."""
+    desk.state = AttemptState.VERIFYING
+    desk.say(Verifying())
+    verify(desk, vault, backup)
+
+
+def verify(desk: Desk, vault: Vault, backup: BackupSet) -> None:
+    """As ``check_published``, without saying so."""
+
+    def progress(done: int, total: int) -> None:
+        desk.check()
+        desk.total_bytes = total
+
+    damage = vault.verify_set(backup, on_progress=progress)
+    desk.check()
+    if not damage:
+        return
+    named = []
+    for path, error in damage:
+        desk.exception(SourceException(path, "damaged", error.message))
+        if path:
+            named.append("/" + path.decode("utf-8", "backslashreplace"))
+    files = f": {', '.join(named[:_NAMED])}{' ...' if len(named) > _NAMED else ''}" if named else ""
+    raise DataDamaged(object=f"the set {backup.id}", detail=f"{len(damage)} places{files}")

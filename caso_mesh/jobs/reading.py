@@ -1,0 +1,303 @@
+"""Reading files into chunks: small ones many at once, large ones in regions that several threads read at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import structs
+
+from caso_mesh.jobs.sink import Member, NameOf, SinkLane
+from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException
+from caso_mesh.sources.reading import OpenFile
+from caso_mesh.sources.reasons import Unreadable
+from caso_mesh.sources.walk import Walked
+from caso_mesh.vault.chunking import MIB, Chunker, ChunkerParameters
+
+#: Files in one batch, entries in one batch, and their bytes.
+BATCH_FILES, BATCH_ENTRIES, BATCH_BYTES = 256, 2000, 2 * MIB
+#: Small chunks are compressed and sealed together until they have this many bytes.
+BUNDLE_BYTES = MIB
+#: Data of a large file that one thread reads; there is always a cut at its end.
+REGION_BYTES = 64 * MIB
+
+Extent = tuple[int, int]
+
+
+class Reader:
+    """What one thread owns: buffers, chunker, its lane of the sink."""
+
+    def __init__(
+        self,
+        lane: SinkLane,
+        chunker: ChunkerParameters,
+        name_of: NameOf,
+        *,
+        on_read: Callable[[int], None],
+        on_exception: Callable[[SourceException], None],
+        check: Callable[[], None],
+    ) -> None:
+        self.lane = lane
+        self.name_of = name_of
+        self.chunker = Chunker(chunker)
+        self.small = chunker.minimum
+        self.on_read = on_read
+        self.on_exception = on_exception
+        self.check = check
+        self._view = memoryview(bytearray(max(2 * chunker.maximum, BATCH_BYTES + chunker.minimum)))
+
+    # --- small files ---
+
+    def batch(self, walked: Sequence[Walked]) -> list[Entry | None]:
+        """The entries of many names; of files that were not read before, their chunks are read. None: unreadable."""
+        self.check()
+        bundle = _Bundle(self.lane, self._view)
+        found: list[Entry | None] = []
+        total = 0
+        for each in walked:
+            if not needs_reading(each):
+                found.append(finished(each))
+                continue
+            entry: Entry | None
+            try:
+                with each.open() as file:
+                    entry, count = self._small(each, file, bundle)
+            except Unreadable as error:
+                self.on_exception(error.exception)
+                entry, count = None, 0
+            total += count
+            found.append(entry)
+        bundle.seal()
+        self.on_read(total)
+        return found
+
+    def _small(self, walked: Walked, file: OpenFile, bundle: _Bundle) -> tuple[Entry, int]:
+        size = walked.state.size
+        extents = file.extents(size) if walked.state.blocks * 512 < size else [(0, size)]
+        if extents != [(0, size)]:
+            bundle.seal()  # its buffer is used for this
+            chunks, end, count = self._extents(file, extents)
+            self._changed(file)
+            size = size if end == _end(extents) else end
+            return _with(walked, chunks, _holes(extents, size), size), count
+        view = bundle.room(size)
+        count = file.read_into(view, 0)
+        self._changed(file)
+        if not count:
+            return _with(walked, (), (), 0), 0
+        chunk = self.name_of(view[:count])
+        bundle.take(chunk, count)
+        return _with(walked, ((chunk, count),), (), count), count
+
+    def _changed(self, file: OpenFile) -> None:
+        change = file.change()
+        if change is not None:
+            self.on_exception(change)
+
+    # --- large files ---
+
+    def region(
+        self, walked: Walked, extents: Sequence[Extent]
+    ) -> tuple[tuple[ChunkRef, ...], int, SourceException | None]:
+        """Chunks of some extents of a file, up to where it had data, and what changed meanwhile. Raises
+        ``Unreadable``."""
+        self.check()
+        with walked.open() as file:
+            chunks, end, count = self._extents(file, extents)
+            self.on_read(count)
+            return chunks, end, file.change()
+
+    def _extents(self, file: OpenFile, extents: Sequence[Extent]) -> tuple[tuple[ChunkRef, ...], int, int]:
+        """Chunks, the end of the data that was there, and the bytes that were read."""
+        chunks: list[ChunkRef] = []
+        total = end = 0
+        for offset, length in extents:
+            count = self._extent(file, offset, length, chunks)
+            total += count
+            end = offset + count
+            if count < length:
+                break
+        return tuple(chunks), end, total
+
+    def _extent(self, file: OpenFile, offset: int, length: int, chunks: list[ChunkRef]) -> int:
+        view, name_of, lane = self._view, self.name_of, self.lane
+        kept = done = 0
+        final = False
+        while not final:
+            self.check()
+            wanted = min(len(view) - kept, length - done)
+            count = file.read_into(view[kept : kept + wanted], offset + done)
+            done += count
+            final = count < wanted or done == length
+            filled = kept + count
+            at = 0
+            cut: list[Member] = []
+            for size in self.chunker.cut(view[:filled], final) if filled else ():
+                cut.append((name_of(view[at : at + size]), at, size))
+                at += size
+            for (chunk, begin, size), wants in zip(cut, lane.want([member[0] for member in cut]), strict=True):
+                chunks.append((chunk, size))
+                if wants:
+                    lane.add(chunk, view[begin : begin + size])
+            kept = filled - at
+            if kept and not final:
+                view[:kept] = bytes(view[at:filled])
+        return done
+
+
+class _Bundle:
+    """Small files side by side in a buffer; those that are wanted are stored together."""
+
+    def __init__(self, lane: SinkLane, view: memoryview) -> None:
+        self._lane = lane
+        self._view = view
+        self._at = 0
+        self._members: list[Member] = []
+
+    def room(self, size: int) -> memoryview:
+        """Where the next file goes."""
+        if self._at >= BUNDLE_BYTES or self._at + size > len(self._view):
+            self.seal()
+        return self._view[self._at : self._at + size]
+
+    def take(self, chunk: bytes, size: int) -> None:
+        """The file in the room is this chunk."""
+        self._members.append((chunk, self._at, size))
+        self._at += size
+
+    def seal(self) -> None:
+        """Asks which of them are wanted, and stores those."""
+        members, self._members, end, self._at = self._members, [], self._at, 0
+        if not members:
+            return
+        wants = self._lane.want([member[0] for member in members])
+        if all(wants):
+            self._lane.add_bundle(self._view[:end], members)
+            return
+        if not any(wants):
+            return
+        view, at, kept = self._view, 0, []
+        for (chunk, begin, size), wanted in zip(members, wants, strict=True):
+            if wanted:
+                if begin != at:
+                    view[at : at + size] = bytes(view[begin : begin + size])
+                kept.append((chunk, at, size))
+                at += size
+        self._lane.add_bundle(view[:at], kept)
+
+
+# --- jobs of the pool, in path order ---
+
+
+class BatchJob:
+    """Names whose entries come next."""
+
+    def __init__(self, walked: list[Walked]) -> None:
+        self.walked = walked
+        self.found: list[Entry | None] = []
+        self.done = False
+
+    def run(self, own: Reader) -> None:
+        self.found = own.batch(self.walked)
+
+
+class RegionJob:
+    """A part of a large file."""
+
+    def __init__(self, walked: Walked, extents: Sequence[Extent]) -> None:
+        self.walked = walked
+        self.extents = extents
+        self.chunks: tuple[ChunkRef, ...] = ()
+        self.end = 0
+        self.change: SourceException | None = None
+        self.unreadable: SourceException | None = None
+        self.done = False
+
+    def run(self, own: Reader) -> None:
+        try:
+            self.chunks, self.end, self.change = own.region(self.walked, self.extents)
+        except Unreadable as error:
+            self.unreadable = error.exception
+
+    @property
+    def whole(self) -> bool:
+        return self.unreadable is None and self.end == _end(self.extents)
+
+
+def needs_reading(walked: Walked) -> bool:
+    """Whether the content of a name must be read."""
+    return (
+        walked.entry.type is EntryType.FILE
+        and walked.entry.hardlink is None
+        and not walked.unchanged
+        and walked.state.size > 0
+    )
+
+
+def finished(walked: Walked) -> Entry:
+    """The entry of a name of which nothing is read."""
+    previous = walked.previous
+    if walked.unchanged and previous is not None and previous.chunks and walked.entry.hardlink is None:
+        return structs.replace(walked.entry, chunks=previous.chunks, holes=previous.holes)
+    return walked.entry
+
+
+def regions_of(walked: Walked) -> Iterator[list[Extent]]:
+    """The data of a large file in parts of at most ``REGION_BYTES``. Raises ``Unreadable``."""
+    size = walked.state.size
+    extents = [(0, size)]
+    if walked.state.blocks * 512 < size:
+        with walked.open() as file:
+            extents = file.extents(size)
+    part: list[Extent] = []
+    room = REGION_BYTES
+    for offset, length in extents:
+        while length:
+            step = min(length, room)
+            part.append((offset, step))
+            offset, length, room = offset + step, length - step, room - step
+            if not room:
+                yield part
+                part, room = [], REGION_BYTES
+    if part:
+        yield part
+
+
+def joined(walked: Walked, regions: Sequence[RegionJob]) -> tuple[Entry | None, SourceException | None]:
+    """The entry of a large file out of its regions, all of them done, and what to report of it."""
+    for region in regions:
+        if region.unreadable is not None:
+            return None, region.unreadable
+    change = next((region.change for region in regions if region.change is not None), None)
+    chunks: list[ChunkRef] = []
+    extents: list[Extent] = []
+    size = walked.state.size
+    for region in regions:
+        chunks.extend(region.chunks)
+        extents.extend(region.extents)
+        if not region.whole:
+            size = region.end
+            break
+    return _with(walked, tuple(chunks), _holes(extents, size), size), change
+
+
+def _with(walked: Walked, chunks: tuple[ChunkRef, ...], holes: tuple[Extent, ...], size: int) -> Entry:
+    return structs.replace(walked.entry, chunks=chunks, holes=holes, size=size)
+
+
+def _end(extents: Sequence[Extent]) -> int:
+    return sum(extents[-1]) if extents else 0
+
+
+def _holes(extents: Sequence[Extent], size: int) -> tuple[Extent, ...]:
+    """What lies between the extents, up to ``size``."""
+    holes: list[Extent] = []
+    at = 0
+    for offset, length in extents:
+        if offset >= size:
+            break
+        if offset > at:
+            holes.append((at, offset - at))
+        at = offset + length
+    if at < size:
+        holes.append((at, size - at))
+    return tuple(holes)

@@ -1,0 +1,238 @@
+"""The device's end: opening the vault, choosing what a backup builds on, adopting what dead workers left, publishing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.identity.keys import NodeKeys
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.task import DeviceAccess, Task
+from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, Misuse, NotFound
+from caso_mesh.model.states import BackupType
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.sealing.signing import verify
+from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.header import read_header
+from caso_mesh.vault.names import FORMAT
+from caso_mesh.vault.objects import Signer, VaultKeys
+from caso_mesh.vault.session import Session
+from caso_mesh.vault.vault import Vault
+
+BackendFor = Callable[[DeviceAccess], Backend]
+
+
+def folder_backend(access: DeviceAccess) -> Backend:
+    """The device as a folder of this machine. Raises ``DeviceVanished``."""
+    return FolderBackend(access.path, access.name, marker=FORMAT)
+
+
+def device_of(task: Task) -> DeviceAccess:
+    if task.device is None:
+        raise Misuse("the device's end of an attempt needs a device")
+    return task.device
+
+
+def signer_of(task: Task) -> Signer:
+    """This server's signature. Raises ``StateMissing``, ``StateDamaged``."""
+    keys = NodeKeys.load(Path(task.identity_folder))
+    return Signer(task.server, keys.signing.sign)
+
+
+@contextmanager
+def open_vault(task: Task, backend_for: BackendFor) -> Iterator[Vault]:
+    """The vault of the task's device. Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
+    access = device_of(task)
+    backend = backend_for(access)
+    try:
+        header = read_header(backend)
+        if header is None or header.vault != access.vault:
+            raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
+
+        def signed(server: str, domain: str, message: bytes, signature: bytes) -> bool:
+            key = task.public_keys.get(server)
+            return key is not None and verify(key, domain, message, signature)
+
+        keys = VaultKeys(id_key=task.id_key, content_keys=access.content_keys, write_key=access.write_key)
+        yield Vault(backend, header, keys, verify=signed, cache_folder=access.cache_folder or None)
+    finally:
+        close = getattr(backend, "close", None)
+        if close is not None:
+            close()
+
+
+def load_set(vault: Vault, set_id: str, source: str = "") -> BackupSet:
+    """The set. Raises ``NotFound``; ``DataDamaged`` if it may be one of those that cannot be read."""
+    try:
+        found = vault.load_set(set_id)
+    except NotFound:
+        broken = [line for line in vault.problems() if line.startswith("sets/")]
+        if broken:
+            raise DataDamaged(object=f"the set {set_id}", detail=f"it is not readable here: {broken[0]}") from None
+        raise
+    if source and found.source != source:
+        raise NotFound(kind="set", name=set_id)
+    return found
+
+
+# --- what to build on ---
+
+
+class Base:
+    """What a backup builds on. ``type`` is what really runs, ``parent`` what change is measured against."""
+
+    def __init__(self, type_: BackupType, parent: BackupSet | None) -> None:
+        self.type = type_
+        self.parent = parent
+
+
+def choose_base(
+    vault: Vault, desk: Desk, *, source: str, filters: bytes, type_: BackupType, avoid: tuple[str, ...]
+) -> Base:
+    """The newest set that an incremental or differential can build on; without one it is a full, and says so."""
+    if type_ in {BackupType.FULL, BackupType.COPY}:
+        return Base(type_, None)
+    parent: BackupSet | None = None
+    for each in vault.sets():
+        good = (
+            each.source == source and each.filters == filters and each.type is not BackupType.COPY
+            and each.id not in avoid and (type_ is BackupType.INCREMENTAL or each.type is BackupType.FULL)
+        )  # fmt: skip
+        if good and (parent is None or _age(each) > _age(parent)):
+            parent = each
+    if parent is None:
+        wanted = "full backup" if type_ is BackupType.DIFFERENTIAL else "earlier backup"
+        desk.log("warning", f"this device has no {wanted} of the same paths to build on: everything is read (full)")
+        return Base(BackupType.FULL, None)
+    desk.log("info", f"builds on the set {parent.id}")
+    return Base(type_, parent)
+
+
+def newest(vault: Vault, fits: Callable[[BackupSet], bool]) -> BackupSet | None:
+    """The newest set for which ``fits`` holds."""
+    return max((each for each in vault.sets() if fits(each)), key=_age, default=None)
+
+
+def _age(backup_set: BackupSet) -> tuple[int, str]:
+    return backup_set.started_at_ns, backup_set.id
+
+
+# --- sessions ---
+
+#: Sessions at work in this process, for devices without a folder where locks could lie.
+_LIVE: set[tuple[str, str]] = set()
+_LIVE_LOCK = threading.Lock()
+
+
+class SessionLock:
+    """Says to other workers of this server that a session is at work: held by the kernel, it ends with the process."""
+
+    def __init__(self, access: DeviceAccess, session: str) -> None:
+        self._key = (access.vault, session)
+        self._fd = -1
+        self._path = ""
+        if access.cache_folder:
+            folder = os.path.join(access.cache_folder, "sessions")
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._path = os.path.join(folder, session)
+
+    def take(self) -> bool:
+        """False if another worker holds it."""
+        with _LIVE_LOCK:
+            if self._key in _LIVE:
+                return False
+            if self._path:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(fd)
+                    return False
+                self._fd = fd
+            _LIVE.add(self._key)
+            return True
+
+    def release(self, *, ended: bool) -> None:
+        """``ended``: the session is closed in the vault, nobody will ask for it again."""
+        with _LIVE_LOCK:
+            _LIVE.discard(self._key)
+            if self._fd >= 0:
+                if ended:
+                    os.unlink(self._path)
+                os.close(self._fd)
+                self._fd = -1
+
+
+class Writing:
+    """A session that is at work, with what it takes to end it."""
+
+    def __init__(self, vault: Vault, task: Task, desk: Desk, session: Session, signer: Signer) -> None:
+        self.vault = vault
+        self.session = session
+        self._task = task
+        self._desk = desk
+        self._signer = signer
+
+    def adopt(self) -> None:
+        """Takes over what dead workers of this server left in the vault, so that it need not be stored again."""
+        access = device_of(self._task)
+        dead: list[tuple[str, SessionLock]] = []
+        try:
+            for record in self.vault.open_sessions(access.writer):
+                if record.session == self._task.session:
+                    continue
+                lock = SessionLock(access, record.session)
+                if lock.take():
+                    dead.append((record.session, lock))
+            if not dead:
+                return
+            size = self.session.adopt([session for session, _ in dead])
+            self.session.flush()
+            if size:
+                self._desk.log("info", f"takes over {size} bytes that an interrupted attempt had stored")
+            while dead:
+                session, lock = dead[-1]
+                self.vault.end_session(access.writer, session, self._signer)
+                dead.pop()
+                lock.release(ended=True)
+        finally:
+            for _, lock in dead:
+                lock.release(ended=False)
+
+
+@contextmanager
+def writing(vault: Vault, task: Task, desk: Desk, parents: list[str]) -> Iterator[Writing]:
+    """A session of this server's writer; if the block fails, it is left open in the vault for the next one to adopt."""
+    access = device_of(task)
+    lock = SessionLock(access, task.session)
+    if not lock.take():
+        raise Misuse(f"the session {task.session} is already at work")
+    ended = False
+    try:
+        signer = signer_of(task)
+        session = vault.open_session(
+            writer=access.writer,
+            session=task.session,
+            signer=signer,
+            attempt=task.order.attempt,
+            parents=list(dict.fromkeys(parents)),
+        )
+        try:
+            work = Writing(vault, task, desk, session, signer)
+            work.adopt()
+            yield work
+            try:
+                session.close()
+                ended = True
+            except CasoError as error:
+                # What was published is there; the next worker ends the session in the vault.
+                desk.log("warning", f"the session was not closed in the vault: {error.message}")
+        finally:
+            session.abort()
+    finally:
+        lock.release(ended=ended)
