@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, TypeVar
 
-import msgpack  # type: ignore[import-untyped]  # it ships no annotations
+import msgpack
 import msgspec
 
 from caso_mesh.model.errors import Misuse, PeerMalformed, PeerOversized
