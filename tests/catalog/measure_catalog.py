@@ -166,13 +166,14 @@ async def main(versions: int, sets: int, where: str) -> None:
             print(
                 f"unchanged {'changes' if base else 'full listing'} of {len(tree)}: {time.perf_counter() - begin:.3f} s"
             )
+    print(f"grown by {(os.path.getsize(database) - size) / 1e3:.0f} kB")
+    async with Catalog.open(database, same_thread=True) as catalog:
         begin = time.perf_counter()
         await catalog.remove_set(f"set{sets // 2:03d}")
         print(f"remove a set: {(time.perf_counter() - begin) * 1e3:.0f} ms")
         begin = time.perf_counter()
         await catalog.remove_set("set000")
         print(f"remove the first set: {(time.perf_counter() - begin) * 1e3:.0f} ms")
-    print(f"grown by {(os.path.getsize(database) - size) / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

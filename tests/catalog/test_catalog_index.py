@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from catalog_material import changes, connect, file, folder, full, listing, make_set, raw_segment, tree
 
-from caso_mesh.catalog import index, ingest
+from caso_mesh.catalog import changes as changes_module
+from caso_mesh.catalog import index, walk
 from caso_mesh.catalog.segment import CatalogEntry, SegmentReader
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import (
@@ -311,8 +312,8 @@ def test_a_folder_that_becomes_a_file_loses_what_it_held(conn):
 
 
 def test_a_large_folder_is_compared_page_by_page_and_taken_in_over_many_slices(conn, monkeypatch):
-    monkeypatch.setattr(ingest, "SLICE", 100)
-    monkeypatch.setattr(ingest, "_PAGE", 70)
+    monkeypatch.setattr(changes_module, "SLICE", 100)
+    monkeypatch.setattr(walk, "PAGE", 70)
     first = tree(*(file(b"srv/flat/%04d" % n) for n in range(0, 3000, 2)), file(b"srv/gone/x/y"))
     second = tree(*(file(b"srv/flat/%04d" % n, size=n % 7) for n in range(0, 3000, 3)))
     take(conn, make_set("s1"), first)
@@ -325,7 +326,7 @@ def test_a_large_folder_is_compared_page_by_page_and_taken_in_over_many_slices(c
 
 
 def test_nothing_is_seen_between_slices_and_all_of_it_can_be_taken_back(conn, monkeypatch):
-    monkeypatch.setattr(ingest, "SLICE", 3)
+    monkeypatch.setattr(changes_module, "SLICE", 3)
     first = tree(*(file(b"srv/d%d/f%d" % (n % 4, n)) for n in range(20)))
     second = tree(*(file(b"srv/d%d/g%d" % (n % 4, n)) for n in range(20)), file(b"srv/d1/f1", size=99))
     take(conn, make_set("s1"), first)
