@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from caso_mesh.control.state import ControlState
+from caso_mesh.control.state import ControlState, row_of
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import (
     AdmitServer,
@@ -70,7 +70,8 @@ def create_token(state: ControlState, command: CreateToken, context: Context) ->
 
 
 def admit_server(state: ControlState, command: AdmitServer, context: Context) -> Effect:
-    """The same key again gets the same answer. ``NotOnRoster`` for a removed id, ``JoinLinkInvalid``,
+    """The same key again gets the same answer; a newcomer that never got it, and has made another key for its local
+    operator since, gets that one on the roster. ``NotOnRoster`` for a removed id, ``JoinLinkInvalid``,
     ``JoinLinkUsed``, ``JoinLinkExpired``, ``AlreadyExists`` for a name in use."""
     server, operator = command.server, command.operator
     if server.id in state.removed:
@@ -87,7 +88,7 @@ def admit_server(state: ControlState, command: AdmitServer, context: Context) ->
     if known is not None:
         if known.name != server.name or known.public_key != server.public_key:
             raise AlreadyExists(kind="server", name=known.name)
-        return Effect({"server": known.id})
+        return Effect({"server": known.id}, _other_operator(state, known, operator))
     if token is not None:
         if context.at_ns > token.expires_at_ns:
             raise JoinLinkExpired
@@ -164,7 +165,12 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
     active = [attempt.id for attempt in state.active_attempts() if server.id in {attempt.server, attempt.source}]
     if active:
         raise InUse(kind="server", name=server.name, by=active)
-    changes = [Put("servers", server.id, None), Put("removed", server.id, server.name)]
+    changes = [
+        Put("servers", server.id, None),
+        Put("removed", server.id, server.name),
+        # the sets it wrote are still there, and nobody could check their signatures without its key
+        Put("former", server.id, row_of(server)),
+    ]
     for operator in state.operator_list():
         if operator.home == server.id:
             changes += [Put("operators", operator.id, None), Put("removed", operator.id, operator.name)]
@@ -185,6 +191,16 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
         if any(part.source == server.id and part.state is RunState.READY for part in run.parts):
             changes.append(Put("runs", run.id, lifecycle.fail_part(run, server.id, context.at_ns, gone)))
     return Effect({"server": server.id}, tuple(changes))
+
+
+def _other_operator(state: ControlState, server: Server, operator: Operator | None) -> tuple[Put, ...]:
+    if operator is None or server.ever_linked or operator.id in state.operators or operator.id in state.removed:
+        return ()
+    old = [each for each in state.operator_list() if each.home == server.id]
+    if any(each.name == operator.name for each in state.operators.values() if each not in old):
+        raise AlreadyExists(kind="operator", name=operator.name)
+    gone = [put for each in old for put in (Put("operators", each.id, None), Put("removed", each.id, each.name))]
+    return (*gone, Put("operators", operator.id, _at_home(operator, server)))
 
 
 def _at_home(operator: Operator, server: Server) -> Operator:

@@ -26,6 +26,8 @@ VERSION = 1
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
 REQUESTS_KEPT = 10_000
 
+#: Tables that the roster is made of.
+_ON_ROSTER = frozenset({"mesh", "anchors", "servers", "removed", "former", "operators"})
 _decoder = msgspec.msgpack.Decoder(Image)
 _Record = TypeVar("_Record", Server, Pool, Device, Job, MediaSet, Operator)
 
@@ -39,6 +41,7 @@ class ControlState:
         self.anchors: tuple[Anchor, ...] = ()
         self.servers: dict[str, Server] = {}
         self.removed: dict[str, str] = {}
+        self.former: dict[str, RosterRow] = {}
         self.operators: dict[str, Operator] = {}
         self.tokens: dict[bytes, JoinToken] = {}
         self.pools: dict[str, Pool] = {}
@@ -56,6 +59,9 @@ class ControlState:
         self._active: dict[str, Attempt] = {}
         self._attempts_of: dict[str, dict[str, Attempt]] = {}
         self._runs_of: dict[str, dict[str, Run]] = {}
+        # What every server's orders share, until one of its tables changes.
+        self._roster: Roster | None = None
+        self._addresses: tuple[NodeAddress, ...] | None = None
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -176,10 +182,12 @@ class ControlState:
 
     def roster(self) -> Roster:
         """All that a server needs to decide whom to trust. Nodes by name, then operators."""
-        nodes = [
-            RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
-            for server in self.server_list()
-        ]
+        if self._roster is None:
+            self._roster = self._make_roster()
+        return self._roster
+
+    def _make_roster(self) -> Roster:
+        nodes = [row_of(server) for server in self.server_list()]
         people = [
             RosterRow(
                 operator.id,
@@ -191,10 +199,13 @@ class ControlState:
             )
             for operator in self.operator_list()
         ]
-        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)))
+        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)), _rows(self.former))
 
     def addresses(self) -> tuple[NodeAddress, ...]:
-        return tuple(NodeAddress(server.id, server.name, server.addresses) for server in self.server_list())
+        if self._addresses is None:
+            servers = self.server_list()
+            self._addresses = tuple(NodeAddress(server.id, server.name, server.addresses) for server in servers)
+        return self._addresses
 
     def target_servers(self, target: Target) -> frozenset[str]:
         """Node ids of the servers that may write for ``target``, whatever their state."""
@@ -223,6 +234,8 @@ class ControlState:
     def write(self, changes: Iterable[Put]) -> None:
         """Puts rows into their tables. For the reducer alone."""
         for change in changes:
+            if change.table in _ON_ROSTER:
+                self._roster = self._addresses = None
             if change.table == "mesh":
                 self.mesh = change.record
             elif change.table == "anchors":
@@ -282,6 +295,7 @@ class ControlState:
             attempts=_rows(self.attempts),
             answers=_rows(self.answers),
             requests=tuple(self.requests.values()),
+            former=_rows(self.former),
         )
         return _encoder.encode(image)
 
@@ -292,6 +306,7 @@ class ControlState:
         fresh.authority, fresh.mesh, fresh.anchors = image.authority, image.mesh, image.anchors
         fresh.servers = {row.id: row for row in image.servers}
         fresh.removed = dict(image.removed)
+        fresh.former = {row.id: row for row in image.former}
         fresh.operators = {row.id: row for row in image.operators}
         fresh.tokens = {row.digest: row for row in image.tokens}
         fresh.pools = {row.name: row for row in image.pools}
@@ -305,6 +320,11 @@ class ControlState:
         fresh.write(Put("runs", row.id, row) for row in image.runs)
         fresh.write(Put("attempts", row.id, row) for row in image.attempts)
         vars(self).update(vars(fresh))
+
+
+def row_of(server: Server) -> RosterRow:
+    """The roster row of a server."""
+    return RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
 
 
 class _Version(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
-from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, Server
+from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RosterRow, Server
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -17,6 +17,7 @@ TableName = Literal[
     "anchors",
     "servers",
     "removed",
+    "former",
     "operators",
     "tokens",
     "pools",
@@ -110,3 +111,4 @@ class Image(Struct, frozen=True):
     attempts: tuple[Attempt, ...]
     answers: tuple[AlertAnswer, ...]
     requests: tuple[Request, ...]
+    former: tuple[RosterRow, ...] = ()

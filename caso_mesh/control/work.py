@@ -50,12 +50,14 @@ def run_now(state: ControlState, command: RunNow, context: Context) -> Effect:
 
 
 def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
-    """A new priority holds for the job's waiting runs as well."""
+    """A new priority holds for the job's waiting runs as well. Due times that passed on hold are not made up for."""
     job = state.job(command.job)
+    released = job.state is JobState.ON_HOLD and command.state is JobState.ACTIVE and job.schedule is not None
     changed = msgspec.structs.replace(
         job,
         state=job.state if command.state is None else command.state,
         priority=job.priority if command.priority is None else command.priority,
+        last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if released else job.last_due_at_ns,
     )
     if changed == job:
         return Effect()

@@ -30,8 +30,8 @@ class RosterRow(Struct, frozen=True):
     """One node or operator that is trusted: the row gives the role.
 
     ``id`` is the hash of ``public_key`` (DER SubjectPublicKeyInfo); ``encryption_key`` is a raw X25519 public key,
-    32 bytes, empty for operators. For an operator, ``role`` holds in the whole mesh and ``server_roles`` on top of it
-    on single servers.
+    32 bytes, empty for operators. For an operator, ``role`` holds in the whole mesh and ``server_roles``, by node id, on
+    top of it on single servers.
     """
 
     id: str
@@ -44,12 +44,16 @@ class RosterRow(Struct, frozen=True):
 
 
 class Roster(Struct, frozen=True):
-    """All that a server needs to decide whom to trust, as of a place in the control state's order."""
+    """All that a server needs to decide whom to trust, as of a place in the control state's order.
+
+    ``former`` are the rows of removed servers: nobody is let in by them, but the sets they signed stay readable.
+    """
 
     mesh: MeshInfo
     anchors: tuple[Anchor, ...]
     rows: tuple[RosterRow, ...]
     removed: tuple[str, ...] = ()
+    former: tuple[RosterRow, ...] = ()
 
 
 class Server(Struct, frozen=True):
@@ -85,7 +89,8 @@ class Server(Struct, frozen=True):
 
 
 class Operator(Struct, frozen=True):
-    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers.
+    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers (node ids: a
+    later server of the same name inherits nothing).
 
     ``home`` is the node id of the server in whose state folder the key lies: with that server it is revoked.
     """

@@ -92,7 +92,7 @@ class TaskMaker:
             id_key=self._identity.load_id_key(),
             chunker_seed=orders.roster.mesh.chunker_seed,
             identity_folder=str(self._folder.identity),
-            public_keys={row.id: row.public_key for row in orders.roster.rows if row.kind == "node"},
+            public_keys=_writers(orders),
             session=local.session,
             set=local.set,
             medium=medium.label if medium else "",
@@ -180,5 +180,11 @@ class TaskMaker:
             backend.close()
 
     def _verify(self, server: str, domain: str, message: bytes, signature: bytes) -> bool:
-        row = self._trust.row(server)
-        return row is not None and verify(row.public_key, domain, message, signature)
+        key = _writers(self._orders()).get(server)
+        return key is not None and verify(key, domain, message, signature)
+
+
+def _writers(orders: Orders) -> dict[str, bytes]:
+    """The keys of all who may have signed what lies in a vault: servers of the mesh, and those that left it."""
+    rows = (*orders.roster.former, *orders.roster.rows)
+    return {row.id: row.public_key for row in rows if row.kind == "node"}
