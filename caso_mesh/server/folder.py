@@ -18,6 +18,8 @@ class StateFolder:
     """Paths inside a state folder. Making one touches nothing."""
 
     def __init__(self, path: Path) -> None:
+        # workers and the allow-list must name it as the file system does, wherever the daemon was started
+        path = path.absolute()
         self.path = path
         self.config = path / "config.toml"
         self.lock = path / "lock"
