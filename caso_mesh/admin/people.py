@@ -502,7 +502,7 @@ class People:
         state = self._keeper.state
         source = state.server_named(request.server).id if request.server else None
         matches = await self._catalog.find(
-            request.glob.removeprefix(b"/"),
+            request.glob,
             source=source,
             since_ns=request.since_ns,
             until_ns=request.until_ns,
