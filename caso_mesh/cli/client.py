@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -28,8 +29,6 @@ from caso_mesh.model.errors import (
     InvalidName,
     Refused,
     StateMissing,
-    TimedOut,
-    UnknownCall,
     UsageError,
     WrongPeer,
 )
@@ -158,8 +157,6 @@ class Client:
                 await asyncio.sleep(min(_PAUSE_S, left_s))
 
     def _tell(self, error: CasoError) -> None:
-        import sys
-
         if not self._told and output.is_terminal(sys.stderr):
             output.note(f"{error.message} Waiting ...")
         self._told = True
@@ -189,6 +186,7 @@ class Client:
             return self._link
         from caso_mesh.identity.tls import client_context
         from caso_mesh.wire.network import ClientTls
+        from caso_mesh.wire.typed import RefusesAll
         from caso_mesh.wire.websocket import WebSocketNetwork
 
         await self.close()
@@ -201,7 +199,7 @@ class Client:
                 address,
                 tls=tls,
                 authorise=lambda certificate: self._check(address, certificate),
-                handler=_Nobody(),
+                handler=RefusesAll(),
                 timeout_s=timeout_s,
             )
         except CannotConnect:
@@ -229,19 +227,6 @@ class Client:
             await link.close()
 
 
-class _Nobody:
-    """A client answers nothing."""
-
-    async def call(self, link: Link, method: str, params: Any) -> Any:
-        raise UnknownCall(peer=link.remote_address, call=method, detail="a client answers no calls")
-
-    async def notify(self, link: Link, method: str, params: Any) -> None:
-        return
-
-    async def stream(self, link: Link, method: str, params: Any, stream: Any) -> None:
-        raise UnknownCall(peer=link.remote_address, call=method, detail="a client takes no streams")
-
-
 @asynccontextmanager
 async def connect(common: Common) -> AsyncIterator[Client]:
     """A client of the daemon that the options mean; it dials at the first call.
@@ -260,6 +245,3 @@ async def ask(common: Common, name: str, request: Struct, reply: type[T]) -> T:
     """One call."""
     async with connect(common) as client:
         return await client.call(name, request, reply)
-
-
-__all__ = ["Access", "Client", "TimedOut", "ask", "connect", "contexts_folder", "load_access", "reachable"]

@@ -23,6 +23,10 @@ StateOption = Annotated[
         help="State folder of the server to talk to (else CASO_MESH_STATE, else the folder of this user).",
     ),
 ]
+OwnStateOption = Annotated[
+    Path | None,
+    Parameter(name="--state", help="State folder of this server (else CASO_MESH_STATE, else the folder of this user)."),
+]
 ContextOption = Annotated[
     str | None, Parameter(name="--context", help="Talk to a mesh from a machine that is no server, by this context.")
 ]

@@ -39,6 +39,12 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("The mesh", "audit", "audit:app", "Who did what."),
     ("The mesh", "token", "token:app", "Join links for new servers."),
     ("The mesh", "peer", "peer:app", "Static addresses of other servers."),
+    ("This machine", "init", "init:init", "Make a new mesh with this server as its first."),
+    ("This machine", "join", "join:join", "Make this server a member of a mesh, by a join link."),
+    ("This machine", "run", "run:run", "The daemon, in the foreground."),
+    ("This machine", "service", "service:app", "The systemd service of the daemon."),
+    ("This machine", "demo", "demo:demo", "A throw-away mesh of three servers: backs up, restores, compares."),
+    ("This machine", "help", "help:help_", "The manual."),
 )
 
 
@@ -65,14 +71,12 @@ def _shown_default(default: Any) -> str | None:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and gives its exit status."""
-    # Short-lived, and what it imports lives to the end: collecting garbage in between only costs (20 % of the start).
+    # What is imported lives to the end: looking for garbage in it only costs. What runs for long turns it on again.
     gc.disable()
 
     def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
         import asyncio
 
-        if getattr(coroutine, "__name__", "") in {"run", "demo"}:
-            gc.enable()
         return asyncio.run(coroutine)
 
     as_json = wants_json(argv)
@@ -112,6 +116,9 @@ def parse(argv: list[str]) -> Callable[[], Any]:
 
 def failed(error: Exception, *, as_json: bool) -> int:
     """Says what went wrong and gives the exit status."""
+    while isinstance(error, ExceptionGroup):
+        known = [each for each in error.exceptions if isinstance(each, (CasoError, ExceptionGroup))]
+        error = known[0] if known else error.exceptions[0]
     if isinstance(error, CasoError):
         output.error(error, as_json=as_json)
         return error.exit_status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import Protocol
 
@@ -68,6 +69,7 @@ async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
     timeout is not. Raises what ``run.follow`` raises.
     """
+    gc.enable()  # this may take days
     try:
         while True:
             progress = await client.call("run.follow", q.RunFollow(run), v.RunProgress)

@@ -311,6 +311,36 @@ class DaemonNotRunning(CasoError):
     retryable = True
 
 
+class ServiceManagerMissing(CasoError):
+    """This machine has no systemd.
+
+    Have its own service manager start "caso-mesh run --state {state}"; "caso-mesh service install --print" shows what
+    systemd would do.
+    """
+
+    code = "service-manager-missing"
+    category = "state"
+
+
+class ServiceManagerFailed(CasoError):
+    """{command} failed: {detail}.
+
+    "journalctl -u caso-mesh" may say more.
+    """
+
+    code = "service-manager-failed"
+    category = "state"
+
+
+class DemoFailed(CasoError):
+    """The demo stopped: {detail}.
+
+    "caso-mesh demo --keep" leaves its folder and logs.
+    """
+
+    code = "demo-failed"
+
+
 # --- availability ----------------------------------------------------------------------------------------------------
 
 
