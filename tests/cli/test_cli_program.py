@@ -1,0 +1,174 @@
+"""The program as it is started: quick, complete in its help, and only what is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_world import FakeDaemon, Shell, material
+from cyclopts import App
+
+from caso_mesh import __version__
+from caso_mesh.cli.options import interactive
+from caso_mesh.cli.program import COMMANDS, hoist, make_app, run, wants_json
+from caso_mesh.model import views as v
+
+#: What daily commands never import: slow to load, or none of their business.
+HEAVY = ("numpy", "zeroconf", "aiosqlite", "pyfastcdc", "rich.progress")
+ROOMS = ("vault", "catalog", "planning", "control", "database", "consensus", "server", "admin", "api", "jobs",
+         "devices", "sources", "discovery", "journal", "daemon", "config")  # fmt: skip
+
+#: Commands of the interface that the product does not have yet.
+ABSENT = ("voter", "admin", "operator", "kit", "recover", "vault", "cat", "selection", "policy", "associate",
+          "schedule", "report", "set delete", "set lock", "admin transfer")  # fmt: skip
+
+
+def loaded_by(*argv: str, environment: dict[str, str]) -> tuple[int, list[str], str]:
+    """Exit status, loaded modules and output of the program in a fresh interpreter."""
+    code = (
+        "import sys\nfrom caso_mesh.cli.program import run\nstatus = run(sys.argv[1:])\n"
+        "print('\\nLOADED ' + ' '.join(sys.modules), file=sys.stderr)\nsys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    loaded = next(line for line in done.stderr.splitlines() if line.startswith("LOADED "))
+    return done.returncode, loaded.split()[1:], done.stdout
+
+
+@pytest.fixture
+def environment(state: Path) -> dict[str, str]:
+    return {**os.environ, "CASO_MESH_STATE": os.fspath(state)}
+
+
+def assert_light(loaded: list[str]) -> None:
+    for name in (*HEAVY, *(f"caso_mesh.{room}" for room in ROOMS)):
+        assert not [each for each in loaded if each == name or each.startswith(f"{name}.")], name
+
+
+async def test_a_daily_command_imports_only_what_it_needs(daemon: FakeDaemon, environment: dict[str, str]) -> None:
+    import asyncio
+
+    daemon.answers["status"] = v.StatusView("tests", "alpha", None, 1, (), 1, 0, 0)
+    status, loaded, out = await asyncio.to_thread(loaded_by, "status", "--json", environment=environment)
+    assert status == 0
+    assert out.startswith('{"mesh":"tests"')
+    assert_light(loaded)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["backup", "--help"], ["run", "--help"]], ids=" ".join)
+def test_help_needs_no_network_at_all(argv: list[str], environment: dict[str, str]) -> None:
+    status, loaded, out = loaded_by(*argv, environment=environment)
+    assert status == 0
+    assert out
+    assert_light(loaded)
+    assert "aiohttp" not in loaded
+    assert "caso_mesh.wire.websocket" not in loaded
+    assert "cryptography" not in loaded
+
+
+def leaves(app: App, *before: str) -> list[list[str]]:
+    """Every command, as words."""
+    found = []
+    for name in app:
+        if name.startswith("-"):
+            continue
+        inner = leaves(app[name], *before, name)
+        found += inner or [[*before, name]]
+    return found
+
+
+def test_every_command_has_help_and_every_option_of_it_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = leaves(make_app())
+    assert len(commands) > 45
+    for words in commands:
+        app = make_app()
+        for word in words:
+            app = app[word]
+        assert app.help, words
+        for argument in app.assemble_argument_collection():
+            if argument.show:
+                assert argument.parameter.help, (words, argument.name)
+        assert run([*words, "--help"]) == 0
+        assert f"Usage: caso-mesh {' '.join(words)}" in capsys.readouterr().out
+
+
+def test_commands_that_the_product_does_not_have_are_absent(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ABSENT:
+        assert run([*line.split(), "x"]) == 2, line
+    assert run(["restore", "x", "--as-of", "2025-01-01"]) == 2
+    assert run(["device", "add", "x", "--kind", "object", "--url", "s3://b/p"]) == 2
+
+
+def test_every_listed_command_is_shown_by_the_help_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert run([]) == 0
+    assert capsys.readouterr().out == shown
+    for _, name, _, text in COMMANDS:
+        assert f"  {name}: {text}" in shown
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_the_manual_is_shown_by_page_and_the_help_by_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["help"]) == 0
+    assert "wire" in capsys.readouterr().out
+    assert run(["help", "wire"]) == 0
+    assert capsys.readouterr().out.startswith("# The wire")
+    assert run(["help", "job", "list"]) == 0
+    assert "Usage: caso-mesh job list" in capsys.readouterr().out
+    assert run(["help", "job", "nonsense"]) == 2
+
+
+def test_python_dash_m_is_the_program(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "caso_mesh", "nonsense", "--json"], capture_output=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert done.stdout.startswith(b'{"error":{"code":"usage"')
+
+
+def test_a_reader_that_leaves_early_is_no_failure(environment: dict[str, str]) -> None:
+    pages = subprocess.Popen(
+        [sys.executable, "-m", "caso_mesh", "help", "threat-model"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    assert pages.stdout is not None
+    assert pages.stderr is not None
+    pages.stdout.close()
+    with pages.stderr:
+        assert pages.stderr.read() == b""
+    assert pages.wait() == 0
+
+
+def test_global_options_move_behind_the_command_but_not_behind_a_double_dash() -> None:
+    assert hoist(["--state", "/s", "--json", "job", "list"]) == ["job", "list", "--state", "/s", "--json"]
+    assert hoist(["--timeout=1s", "restore", "x", "--", "-y"]) == ["restore", "x", "--timeout=1s", "--", "-y"]
+    assert hoist(["status", "--json"]) == ["status", "--json"]
+    assert hoist(["--state"]) == ["--state"]
+    assert wants_json(["catalog", "ls", "x", "--json"])
+    assert not wants_json(["catalog", "find", "--", "--json"])
+
+
+def test_nobody_is_asked_in_a_pipe() -> None:
+    assert not interactive()
+
+
+async def test_a_state_folder_of_somebody_else_is_refused_with_advice(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("caso_mesh.identity.store.read_private", closed)
+    told = await shell("status")
+    assert told.status == 4
+    assert str(shell.state) in told.err
+    assert material().keys.id not in told.err
