@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -103,7 +104,7 @@ class Daemon:
         try:
             await asyncio.wait((ended, done), return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
-                raise DemoFailed(detail=f"the daemon of {self.name} ended: {self.last_words()}")
+                raise DemoFailed(detail=f"the daemon of {self.name} ended: {self.last_words().rstrip('.')}")
             return await done
         finally:
             for each in (ended, done):
@@ -248,7 +249,7 @@ class Demo:
         result = await follow(client, submitted.run, choose_watcher(json_lines=False))
         if result.state != "succeeded":
             reasons = [f"{each.path}: {each.reason}" for each in result.exceptions[:3]]
-            reasons += [str(result.error["message"])] if result.error else []
+            reasons += [str(result.error["message"]).rstrip(".")] if result.error else []
             raise DemoFailed(detail=f"the {call} {result.run} ended as {result.state} ({'; '.join(reasons)})")
         return result
 
@@ -273,7 +274,7 @@ class Demo:
         )
         _, said = await process.communicate()
         if process.returncode:
-            raise DemoFailed(detail=f"caso-mesh {words[0]} says: {said.decode(errors='replace').strip()}")
+            raise DemoFailed(detail=f"caso-mesh {words[0]} says: {said.decode(errors='replace').strip().rstrip('.')}")
 
 
 _NETWORK = ("--listen", "127.0.0.1:0", "--preset", "local")
@@ -307,8 +308,32 @@ def count(sources: Sources) -> tuple[int, int]:
     return files, size
 
 
-async def show(*, source: Path | None, keep: bool, least_files: int = 2000) -> bool:
-    """Runs the demo and tells on stdout. Whether all came back as it was. Raises ``DemoFailed``, ``UsageError``."""
+async def show(*, source: Path | None, keep: bool, least_files: int = 2000) -> int:
+    """Runs the demo and tells on stdout. The exit status: 0 if all came back as it was. A signal to stop is obeyed
+    after cleaning up. Raises ``DemoFailed``, ``UsageError``."""
+    telling = asyncio.ensure_future(_tell(source, keep, least_files))
+    stopped: list[int] = []
+
+    def stop(number: int) -> None:
+        if not stopped:
+            stopped.append(number)
+            telling.cancel()
+
+    loop, signals = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGHUP)
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return 0 if await telling else 1
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        return 128 + stopped[0]
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _tell(source: Path | None, keep: bool, least_files: int) -> bool:
     sources = choose_sources(source)
     files, size = await asyncio.to_thread(count, sources)
     if source is None and files < least_files:

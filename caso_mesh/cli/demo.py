@@ -24,4 +24,4 @@ async def demo(
     gc.enable()  # the command line had turned it off
     from caso_mesh.demo import show
 
-    return 0 if await show(source=source, keep=keep) else 1
+    return await show(source=source, keep=keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import os
@@ -27,11 +28,14 @@ from caso_mesh.model.errors import JoinLinkUsed, PortInUse
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What reached the daemon's module."""
     seen: dict[str, Any] = {}
+    as_init, as_join = inspect.signature(daemon_module.init_mesh), inspect.signature(daemon_module.join_mesh)
 
     async def init_mesh(**arguments: Any) -> None:
+        as_init.bind(**arguments)
         seen["init"] = arguments
 
     async def join_mesh(**arguments: Any) -> str:
+        as_join.bind(**arguments)
         seen["join"] = arguments
         if arguments["link"] == "used":
             raise JoinLinkUsed
@@ -97,9 +101,11 @@ async def test_run_tells_the_service_manager_and_stops_cleanly_on_a_signal(
 ) -> None:
     seen: dict[str, Any] = {}
     cleaned = False
+    real = inspect.signature(daemon_module.run_daemon)
 
     async def run_daemon(*, say: Callable[[str], None], ready: Callable[[], None], **arguments: Any) -> None:
         nonlocal cleaned
+        real.bind(say=say, ready=ready, **arguments)
         seen.update(arguments)
         say("code: abcd")
         ready()
