@@ -1,15 +1,175 @@
-"""Bulk channels as the engines see them: calls that block, and that survive the loss of a connection."""
+"""Bulk channels as the engines see them: calls that block, and that survive the loss of a connection.
+
+One end of an attempt is *active*: it calls. The other answers. Each call has exactly one effect, however often the
+connection is lost under it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-from caso_mesh.model.ids import base32
+from msgspec import Struct
+
+from caso_mesh.identity import certificates, tickets
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.task import FarEnd, Task
+from caso_mesh.model.errors import (
+    CasoError,
+    CertificateRefused,
+    Misuse,
+    TicketInvalid,
+    Unavailable,
+    WrongPeer,
+    from_wire,
+)
+from caso_mesh.model.ids import base32, node_id
+from caso_mesh.model.orders import ticket_paths
 
 #: A label of a server name has at most 63 characters, eight of which are taken.
 _TOKEN_CHARACTERS = 32
+#: Calls of the active end that may be unanswered.
+WINDOW = 8
 
 
 def bulk_token(secret: bytes) -> str:
     """What names an attempt's bulk channel in the clear: it shows nothing of the secret."""
     return base32(hashlib.sha256(secret).digest())[:_TOKEN_CHARACTERS]
+
+
+class Answering(Protocol):
+    """What the other end may ask. ``ordered``: one call after the other, as they were made."""
+
+    ordered: bool
+
+    def handle(self, method: str, params: Any) -> Any:
+        """The answer, packable. A ``CasoError`` goes to the caller."""
+        ...
+
+
+class Pending(Protocol):
+    """A call under way."""
+
+    def result(self) -> Any:
+        """Waits for the answer. Raises what ``BulkChannel.call`` raises."""
+        ...
+
+
+class BulkChannel(Protocol):
+    """The way to the other end, once both have met. Thread-safe."""
+
+    def call(self, method: str, params: Any = None) -> Any:
+        """The answer. Raises the error that the other end answers with, ``LinkLost`` when it stayed away for too long,
+        ``Canceled``."""
+        ...
+
+    def start(self, method: str, params: Any = None) -> Pending:
+        """As ``call`` without waiting for the answer; waits while ``WINDOW`` are unanswered. An error of an earlier
+        one is raised here, or by ``drain``."""
+        ...
+
+    def drain(self) -> None:
+        """Until every call is answered."""
+        ...
+
+    @property
+    def lost(self) -> CasoError | None:
+        """Why nothing more can come, if so: the other end stayed away, or has said why it goes."""
+        ...
+
+
+#: Meets the other end of a task's attempt; raises ``NoDataPath`` on entering if that fails.
+Meet = Callable[[Task, Desk, Answering], AbstractContextManager[BulkChannel]]
+
+
+class NothingToAsk:
+    """What the active end answers: nothing."""
+
+    ordered = True
+
+    def handle(self, method: str, params: Any) -> Any:
+        raise Misuse("the end that calls is not called")
+
+
+class Abandoned(Struct, frozen=True):
+    """Why the other end goes: an error as it crosses the wire."""
+
+    code: str
+    fields: dict[str, Any] = {}
+
+
+def from_wire_error(record: Abandoned) -> CasoError:
+    return from_wire({"code": record.code, "fields": record.fields})
+
+
+def as_error(error: BaseException) -> CasoError:
+    """What the other end is told of any failure here."""
+    return error if isinstance(error, CasoError) else Unavailable(what="the other end")
+
+
+def far_of(task: Task) -> FarEnd:
+    if task.far is None:
+        raise Misuse("this attempt has only one end")
+    return task.far
+
+
+def check_certificate(task: Task, certificate: bytes | None, now_ns: int) -> str:
+    """The node id of the far end, if it is the one that showed ``certificate`` (TLS has checked that it holds the
+    key). Raises ``CertificateRefused``, ``WrongPeer``."""
+    far = far_of(task)
+    if certificate is None:
+        raise CertificateRefused(peer=task.server_name, detail="none was shown")
+    try:
+        public_key = certificates.public_key_of(certificate)
+        life = certificates.life(certificate)
+    except ValueError:
+        raise CertificateRefused(peer=task.server_name, detail="it is not a certificate") from None
+    found = node_id(public_key)
+    if found != far.node or task.public_keys.get(far.node) != public_key:
+        raise WrongPeer(address="the other end", found=found[:13], expected=far.name)
+    anchors = task.tls.anchors if task.tls else ()
+    if not any(certificates.is_ca(anchor) and certificates.signed_by(certificate, anchor) for anchor in anchors):
+        raise CertificateRefused(
+            peer=task.server_name, detail="nobody who may issue certificates of this mesh signed it"
+        )
+    if not life.not_before_ns <= now_ns <= life.not_after_ns:
+        raise CertificateRefused(peer=task.server_name, detail="it is not valid now")
+    return found
+
+
+class Admission:
+    """Whether the far end may take part: by ticket the first time, afterwards by the attempt's secret."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._seen: set[bytes] = set()
+        self._admitted = False
+
+    def check(self, attempt: str, ticket: bytes, secret: bytes, now_ns: int) -> None:
+        """Raises ``TicketInvalid``."""
+        order = self._task.order
+        if attempt != order.attempt:
+            raise TicketInvalid(attempt=order.attempt, detail="it is for another attempt")
+        if not order.secret or not hmac.compare_digest(secret, order.secret):
+            raise TicketInvalid(attempt=order.attempt, detail="whoever shows it does not know the attempt's secret")
+        if self._admitted:
+            return
+        tickets.check(
+            ticket,
+            issuer_public_key=self._task.issuer_key,
+            attempt=order.attempt,
+            this_node=self._task.server,
+            other_node=far_of(self._task).node,
+            paths_digest=tickets.digest_of_paths(ticket_paths(order.spec, order.source)),
+            now_ns=now_ns,
+            seen=self._was_seen,
+        )
+        self._admitted = True
+
+    def _was_seen(self, nonce: bytes) -> bool:
+        seen = nonce in self._seen
+        self._seen.add(nonce)
+        return seen

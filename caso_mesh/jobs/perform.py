@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from caso_mesh.jobs import far_backup, far_restore, far_store
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
+from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.messages import Began, Ended, Published
+from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, publish, verify
 from caso_mesh.jobs.restore import places, run_restore
 from caso_mesh.jobs.sink import VaultSink
-from caso_mesh.jobs.storing import BackendFor, choose_base, folder_backend, load_set, open_vault, writing
+from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError
@@ -32,6 +34,7 @@ def set_start_ns(backup: BackupSet) -> int:
 class Tools(Struct, frozen=True):
     """What differs between a worker process and a thread in a test."""
 
+    meet: Meet
     backend_for: BackendFor = folder_backend
     start_of: Callable[[BackupSet], int] = set_start_ns
     on_published: Callable[[BackupSet], None] = lambda backup: None
@@ -86,20 +89,50 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
 
 
 def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
+    threads = task.threads if tools.threads is None else tools.threads
+
+    def based(base: Base) -> None:
+        outcome.type = base.type
+
+    def published(backup: BackupSet) -> None:
+        outcome.set = backup.id
+        tools.on_published(backup)
+
     match task.order.spec, task.order.end:
         case BackupSpec(), "both":
-            _backup(task, desk, tools, outcome)
+            _backup(task, desk, tools, threads, based, published)
+        case BackupSpec(), "source":
+            far_backup.run_source_end(task, desk, tools.meet, threads)
+        case BackupSpec(), _:
+            far_store.run_device_end(
+                task,
+                desk,
+                tools.meet,
+                tools.backend_for,
+                start_of=tools.start_of,
+                on_base=based,
+                on_published=published,
+            )
         case RestoreSpec(), "both":
             _restore(task, desk, tools)
-        case VerifySpec() as spec, "both" | "device":
+        case RestoreSpec(), "source":
+            far_restore.run_target_end(task, desk, tools.meet)
+        case RestoreSpec(), _:
+            far_restore.run_device_end(task, desk, tools.meet, tools.backend_for)
+        case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, tools.backend_for) as vault:
                 verify(desk, vault, load_set(vault, spec.set, spec.source))
-        case _:
-            raise NotImplementedError
 
 
-def _backup(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
+def _backup(
+    task: Task,
+    desk: Desk,
+    tools: Tools,
+    threads: int,
+    on_base: Callable[[Base], None],
+    on_published: Callable[[BackupSet], None],
+) -> None:
     spec = task.order.spec
     assert isinstance(spec, BackupSpec)
     started_at_ns = desk.clock.now_ns()
@@ -108,13 +141,12 @@ def _backup(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
         base = choose_base(
             vault, desk, source=task.order.source, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
         )
-        outcome.type = base.type
+        on_base(base)
         desk.say(Began(base.type))
         known: Known | None = None
         if base.parent is not None:
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
-        published: Published | None = None
         with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
             session = work.session
 
@@ -127,15 +159,14 @@ def _backup(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
                 VaultSink(session, lambda data: chunk_id(task.id_key, data)),
                 id_key=task.id_key,
                 chunker=vault.header.chunker,
-                threads=task.threads if tools.threads is None else tools.threads,
+                threads=threads,
                 known=known,
                 on_pause=stored,
             )
             published = publish(
                 task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns
             )
-            outcome.set = published.set.id
-            tools.on_published(published.set)
+            on_published(published.set)
         desk.say(published)
         if spec.verify:
             check_published(desk, vault, published.set)

@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 S = TypeVar("S")
-C = TypeVar("C", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
-class Job(Protocol[C]):
+class Job(Protocol[C_contra]):
     """``run`` does the work with what its thread owns; ``done`` is set when it has ended, well or not."""
 
     done: bool
 
-    def run(self, own: C) -> None: ...
+    def run(self, own: C_contra) -> None: ...
 
 
 class Pool(Generic[S]):

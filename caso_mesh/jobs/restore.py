@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct, structs
@@ -27,8 +27,8 @@ class Target(Protocol):
     """Where entries are written: folders of this machine, or the target's end far away. ``root`` is the root of the
     set that the entry belongs to."""
 
-    def begin(self, root: bytes, entry: Entry) -> bool:
-        """False: it is left alone, and nothing of it follows."""
+    def begin(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bool]:
+        """For each (root, entry) in path order; False: it is left alone, and nothing of it follows."""
         ...
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None: ...
@@ -59,10 +59,11 @@ class Places(Struct, frozen=True):
 
 def places(backup: BackupSet, paths: Sequence[bytes], *, strip: bool) -> Places:
     """What an order selects of a set."""
-    return Places(_outermost(backup.roots), _outermost(path.strip(b"/") for path in paths), strip)
+    return Places(outermost(backup.roots), outermost(path.strip(b"/") for path in paths), strip)
 
 
-def _outermost(paths: Iterator[bytes] | Sequence[bytes]) -> tuple[bytes, ...]:
+def outermost(paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Those of the paths that lie below no other, in path order; none if one is everything."""
     kept: list[bytes] = []
     for path in sorted(set(paths), key=path_key):
         if not kept or not _is_below(path, kept[-1]):
@@ -144,13 +145,14 @@ def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: Target, whe
 
 
 class _Window:
-    """Files whose content is fetched together."""
+    """Entries whose content is fetched together."""
 
     def __init__(self, desk: Desk, vault: Vault, target: Target) -> None:
         self._desk = desk
         self._vault = vault
         self._target = target
-        self._files: list[Entry] = []
+        self._waiting: list[tuple[bytes, Entry]] = []
+        self._waiting_files = self._waiting_bytes = 0
         self._wanted: dict[bytes, list[tuple[bytes, int, int]]] = {}
         self._bytes = 0
         self._bad: set[bytes] = set()
@@ -159,40 +161,53 @@ class _Window:
         self._most = max(16, min(WINDOW_FILES, soft // 4)) if soft > 0 else WINDOW_FILES
 
     def add(self, root: bytes, entry: Entry) -> None:
+        """Takes the next entry in path order."""
         self._desk.check()
+        self._waiting.append((root, entry))
+        if entry.chunks:
+            self._waiting_files += 1
+            self._waiting_bytes += entry.size
+        full = self._waiting_files >= self._most or len(self._waiting) >= WINDOW_FILES
+        if full or self._waiting_bytes >= WINDOW_BYTES:
+            self.run()
+
+    def run(self) -> None:
+        """Restores what waits."""
+        waiting, self._waiting = self._waiting, []
+        self._waiting_files = self._waiting_bytes = 0
+        if not waiting:
+            return
+        files: list[Entry] = []
+        for (_, entry), begun in zip(waiting, self._target.begin(waiting), strict=True):
+            self._count(entry)
+            if not begun:
+                continue
+            if not entry.chunks or entry.hardlink is not None:
+                self._target.finish(entry)
+                continue
+            problem = _problem(entry)
+            if problem:
+                self._lost(entry.path, problem)
+                continue
+            files.append(entry)
+            for offset, (chunk, length) in _placed(entry):
+                self._wanted.setdefault(chunk, []).append((entry.path, offset, length))
+                self._bytes += length
+                if self._bytes >= WINDOW_BYTES:
+                    self._fetch()  # a file may be larger than the memory
+        self._fetch()
+        for entry in files:
+            if entry.path not in self._bad:
+                self._target.finish(entry)
+        self._bad.clear()
+
+    def _count(self, entry: Entry) -> None:
         tally = self._desk.tally
         self._desk.path = entry.path
-        begun = self._target.begin(root, entry)
         tally.entries += 1
         if entry.type is EntryType.FILE:
             tally.files += 1
             tally.bytes += 0 if entry.hardlink is not None else entry.size
-        if not begun:
-            return
-        if not entry.chunks or entry.hardlink is not None:
-            self._target.finish(entry)
-            return
-        problem = _problem(entry)
-        if problem:
-            self._lost(entry.path, problem)
-            return
-        self._files.append(entry)
-        for offset, (chunk, length) in _placed(entry):
-            self._wanted.setdefault(chunk, []).append((entry.path, offset, length))
-            self._bytes += length
-            if self._bytes >= WINDOW_BYTES:
-                self._fetch()
-        if len(self._files) >= self._most:
-            self.run()
-
-    def run(self) -> None:
-        """Fetches the rest, and finishes every file."""
-        self._fetch()
-        for entry in self._files:
-            if entry.path not in self._bad:
-                self._target.finish(entry)
-        self._files = []
-        self._bad.clear()
 
     def _fetch(self) -> None:
         wanted, self._wanted, self._bytes = self._wanted, {}, 0

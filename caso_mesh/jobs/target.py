@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import Task
@@ -32,7 +33,10 @@ class FolderTarget:
         self._targets: dict[bytes, TreeTarget] = {}
         self._of: dict[bytes, TreeTarget] = {}
 
-    def begin(self, root: bytes, entry: Entry) -> bool:
+    def begin(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bool]:
+        return [self._begin(root, entry) for root, entry in entries]
+
+    def _begin(self, root: bytes, entry: Entry) -> bool:
         strip = self._strip(root, entry)
         if not self._is_allowed(entry.path, strip):
             self._desk.exception(

@@ -15,6 +15,7 @@ import traceback
 
 from caso_mesh.jobs import framing
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.perform import Tools, perform
 from caso_mesh.model.errors import CasoError
@@ -91,7 +92,7 @@ def main(messages: socket.socket, bulk: socket.socket) -> int:
     reporter = Reporter(desk, task.status_interval_s)
     threading.Thread(target=_listen, args=(channel, desk, reporter), name="daemon", daemon=True).start()
     reporter.start()
-    perform(task, desk, Tools(), before_end=reporter.stop)
+    perform(task, desk, Tools(meet=WireMeeting(bulk).meet), before_end=reporter.stop)
     return DONE
 
 

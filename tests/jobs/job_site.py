@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from msgspec import structs
@@ -14,7 +15,9 @@ from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.identity.tickets import digest_of_paths, issue
+from caso_mesh.identity.tls import server_context
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
 from caso_mesh.model.ids import make_id_source
 from caso_mesh.model.jobs import BackupSpec, RestoreSpec, SourceRoots, Target, TargetKind, VerifySpec
@@ -25,6 +28,8 @@ from caso_mesh.vault.header import create_vault
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
 from caso_mesh.vault.vault import Vault
+from caso_mesh.wire.network import ServerTls
+from caso_mesh.wire.websocket import WebSocketNetwork
 
 ID_KEY = bytes(range(32))
 CONTENT = {"k1": b"\x07" * 32}
@@ -232,3 +237,49 @@ async def run(runner, task, **options) -> Heard:
 
 def verify_spec(set_id: str) -> VerifySpec:
     return VerifySpec(set=set_id)
+
+
+@asynccontextmanager
+async def doors(site, workers):
+    """The daemons' ports of both servers: they hand bulk connections to the workers in ``workers`` (by node name).
+
+    Yields their addresses.
+    """
+
+    def tls(node, side):
+        files = site.tls(node)
+        return lambda: side(files.chain_path, files.key_path, files.anchors)
+
+    def worker_for(name):
+        def find(token):
+            found = workers.get(name)
+            return None if found is None or bulk_token(found[1]) != token else found[0].bulk_channel
+
+        return find
+
+    async with AsyncExitStack() as stack:
+        addresses = {}
+        for node in (site.alpha, site.beta):
+            listener = await stack.enter_async_context(
+                WebSocketNetwork().listen(
+                    "127.0.0.1:0",
+                    tls=ServerTls(tls(node, server_context)),
+                    authorise=lambda certificate: None,
+                    handler=None,
+                    worker_for=worker_for(node.name),
+                )
+            )
+            addresses[node.name] = listener.address
+        yield addresses
+
+
+async def run_pair(site, runners, spec, *, on=None, addresses=None, change=lambda device, source: (device, source)):
+    """Runs both ends of an attempt; what each said. ``runners`` are alpha's and beta's."""
+    workers = {}
+    async with doors(site, workers) as real:
+        places = addresses(real) if addresses else ((real["alpha"],), (real["beta"],))
+        device, source = change(*site.pair(spec, addresses=places))
+        for name, runner, task in (("alpha", runners[0], device), ("beta", runners[1], source)):
+            workers[name] = (await runner.start(task), task.order.secret)
+        on_ = on or (lambda name, worker: None)
+        return await asyncio.gather(*(listen(workers[name][0], on=on_(name, workers)) for name in ("alpha", "beta")))

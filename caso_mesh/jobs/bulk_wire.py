@@ -1,0 +1,487 @@
+"""The bulk channel between two worker processes: a link over mutual TLS that either end dials, and that is made anew
+when it is lost. The event loop runs in a thread of its own; the engine's threads block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from caso_mesh.identity.tls import client_context, server_context
+from caso_mesh.jobs.bulk import (
+    WINDOW,
+    Abandoned,
+    Admission,
+    Answering,
+    BulkChannel,
+    NothingToAsk,
+    as_error,
+    bulk_token,
+    check_certificate,
+    far_of,
+    from_wire_error,
+)
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.errors import (
+    CasoError,
+    InternalError,
+    LinkLost,
+    Misuse,
+    NoDataPath,
+    PeerFault,
+    Refused,
+    TicketInvalid,
+    UnknownCall,
+)
+from caso_mesh.wire.bulk import BulkAcceptor, dial_bulk
+from caso_mesh.wire.codec import from_wire, to_wire
+from caso_mesh.wire.link import Link
+from caso_mesh.wire.network import ClientTls, ServerTls
+from caso_mesh.wire.stream import Stream
+
+log = logging.getLogger(__name__)
+
+#: How long the device's end leaves dialling to the source's.
+DEVICE_DIALS_AFTER_S = 3.0
+_DIAL_S = 5.0
+_JOIN_S = 10.0
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+#: How long an end that is done waits for the other to have taken its last answer.
+LINGER_S = 5.0
+#: How long it may take to tell the other end why this one goes.
+ABANDON_S = 2.0
+#: Answers that are kept for a caller that may not have got them.
+_MOST_ANSWERS = 4 * WINDOW
+#: Threads that answer when order does not matter.
+_ANSWERING_THREADS = 2
+
+
+class Join(Struct, frozen=True):
+    """The first call on each connection, and its answer: both ends show the same."""
+
+    attempt: str
+    ticket: bytes
+    secret: bytes
+
+
+class _Call(Struct, frozen=True):
+    """``number`` rises by one; answers below ``low`` have arrived and need not be kept."""
+
+    number: int
+    low: int
+    params: Any = None
+
+
+class WireMeeting:
+    """Meets the far end over ``handoff``, the worker's half of its channel with the daemon, and by dialling."""
+
+    def __init__(self, handoff: socket.socket) -> None:
+        self._handoff = handoff
+
+    @contextmanager
+    def meet(self, task: Task, desk: Desk, answering: Answering) -> Iterator[BulkChannel]:
+        """See ``bulk.Meet``."""
+        channel = WireChannel(task, desk, answering, self._handoff)
+        channel.open()
+        answers = not isinstance(answering, NothingToAsk)
+        try:
+            yield channel
+        except BaseException as error:
+            channel.abandon(as_error(error))
+            channel.close(linger_s=0.0)
+            raise
+        # The end that answers stays until the other has taken its last answer and goes.
+        channel.close(linger_s=LINGER_S if answers else 0.0)
+
+
+class _Started:
+    """A call under way."""
+
+    def __init__(self, channel: WireChannel, future: concurrent.futures.Future[Any]) -> None:
+        self._channel = channel
+        self._future = future
+
+    def result(self) -> Any:
+        self._channel.wait_for(self._future.done)
+        return self._future.result()
+
+
+class WireChannel:
+    """See ``bulk.BulkChannel``."""
+
+    def __init__(self, task: Task, desk: Desk, answering: Answering, handoff: socket.socket) -> None:
+        if task.tls is None:
+            raise Misuse("a bulk channel needs certificates")
+        self._task = task
+        self._tls = task.tls
+        self._far = far_of(task)
+        self._desk = desk
+        self._handoff = handoff
+        self._admission = Admission(task)
+        self._answers = _Answers(answering)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)
+        self._lock = threading.Lock()
+        self._number = 0
+        self._pending: dict[int, concurrent.futures.Future[Any]] = {}
+        self._failed: BaseException | None = None
+        # of the loop's thread:
+        self._links: list[Link] = []
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Event()
+        # read by all:
+        self._met = False
+        self._lost: CasoError | None = None
+        self._ended = False
+
+    @property
+    def lost(self) -> CasoError | None:
+        return self._lost
+
+    def open(self) -> None:
+        """Raises ``NoDataPath``, ``TicketInvalid``, ``Canceled``."""
+        self._thread.start()
+        try:
+            self._desk.wait_for(lambda: self._met or self._lost is not None or self._ended)
+            if self._lost is not None:
+                raise self._lost
+            if not self._met:
+                raise LinkLost(peer="the daemon")
+        except BaseException:
+            self.close(linger_s=0.0)
+            raise
+
+    def close(self, *, linger_s: float) -> None:
+        """Ends it; first waits for the other end to go, at most so long."""
+        if self._met and linger_s and self._lost is None:
+            self._desk.waiting.wait_for(lambda: not self._links or self._ended, linger_s)
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
+
+    # --- calls ---
+
+    def call(self, method: str, params: Any = None) -> Any:
+        return self.start(method, params).result()
+
+    def start(self, method: str, params: Any = None) -> _Started:
+        while True:
+            self.wait_for(lambda: len(self._pending) < WINDOW)
+            with self._lock:
+                if len(self._pending) >= WINDOW:
+                    continue
+                self._number += 1
+                number = self._number
+                future = asyncio.run_coroutine_threadsafe(self._deliver(number, method, params), self._loop)
+                self._pending[number] = future
+            future.add_done_callback(partial(self._arrived, number))
+            return _Started(self, future)
+
+    def drain(self) -> None:
+        self.wait_for(lambda: not self._pending)
+
+    def abandon(self, error: CasoError) -> None:
+        """Tells the other end, if that can be done soon, that this one goes, and why."""
+        if self._ended or self._lost is not None or not self._met:
+            return
+        telling = asyncio.run_coroutine_threadsafe(self._tell(error), self._loop)
+        with suppress(concurrent.futures.TimeoutError, CasoError):
+            telling.result(2 * ABANDON_S)
+
+    async def _tell(self, error: CasoError) -> None:
+        record = Abandoned(error.code, error.fields)
+        for link in self._links:
+            if not link.closed:
+                await link.call("abandon", to_wire(record), timeout_s=ABANDON_S)
+                return
+
+    def wait_for(self, predicate: Callable[[], bool]) -> None:
+        """Raises what went wrong before."""
+        self._desk.wait_for(lambda: predicate() or self._failed is not None or self._lost is not None)
+        if self._failed is not None:
+            raise self._failed
+        if not predicate() and self._lost is not None:
+            raise self._lost
+
+    def _arrived(self, number: int, future: concurrent.futures.Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and self._failed is None:
+            self._failed = error
+        with self._lock:
+            self._pending.pop(number, None)
+        self._desk.waiting.notify()
+
+    async def _deliver(self, number: int, method: str, params: Any) -> Any:
+        while True:
+            link = await self._link()
+            with self._lock:
+                low = min(self._pending, default=number)
+            try:
+                return await link.call(method, to_wire(_Call(number, min(low, number), params)), timeout_s=None)
+            except LinkLost:
+                if not link.closed:
+                    raise
+
+    async def _link(self) -> Link:
+        """A link that is up; waits for one. Raises why there will be none."""
+        while True:
+            if self._lost is not None:
+                raise self._lost
+            for link in self._links:
+                if not link.closed:
+                    return link
+            self._changed.clear()
+            await self._changed.wait()
+
+    # --- the loop's thread ---
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException as error:  # it is told where somebody waits
+            log.exception("the bulk channel failed")
+            self._lost = self._lost or InternalError(detail=f"{type(error).__name__}: {error}")
+        finally:
+            self._ended = True
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+            self._desk.waiting.notify()
+
+    async def _main(self) -> None:
+        tls = self._tls
+
+        def server() -> Any:
+            return server_context(tls.chain_path, tls.key_path, tls.anchors)
+
+        async with BulkAcceptor(
+            self._handoff, tls=ServerTls(server), authorise=self._authorise, handler=_Handler(self._asked)
+        ) as acceptor:
+            tasks = [
+                asyncio.create_task(work, name=f"bulk {name}")
+                for name, work in (
+                    ("accepting", self._accept(acceptor)),
+                    ("dialling", self._dial()),
+                    ("watching", self._watch()),
+                )
+            ]
+            try:
+                await self._closing.wait()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                for link in list(self._links):
+                    await link.close()
+                self._answers.close()
+                await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    def _authorise(self, certificate: bytes | None) -> str:
+        return check_certificate(self._task, certificate, self._desk.clock.now_ns())
+
+    async def _accept(self, acceptor: BulkAcceptor) -> None:
+        """Links are of use once they have joined; here they are only taken off the acceptor's hands."""
+        while True:
+            try:
+                await acceptor.accept()
+            except LinkLost:
+                return
+
+    async def _dial(self) -> None:
+        if self._task.order.end == "device":
+            await asyncio.sleep(DEVICE_DIALS_AFTER_S)
+        pause = _PAUSE_S
+        while True:
+            if any(not link.closed for link in self._links):
+                pause = _PAUSE_S
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            for address in self._far.addresses:
+                try:
+                    await self._try(address)
+                    break
+                except TicketInvalid as error:
+                    self._lose(error)
+                    return
+                except CasoError as error:
+                    log.debug("bulk channel to %s: %s", address, error)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        self._changed.clear()
+                        await self._changed.wait()
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _try(self, address: str) -> None:
+        tls = self._tls
+
+        def client() -> Any:
+            return client_context(tls.chain_path, tls.key_path, tls.anchors)
+
+        link = await dial_bulk(
+            address,
+            bulk_token(self._task.order.secret),
+            tls=ClientTls(client),
+            authorise=self._authorise,
+            handler=_Handler(self._asked),
+            timeout_s=_DIAL_S,
+        )
+        try:
+            answer = from_wire(await link.call("join", to_wire(self._join()), timeout_s=_JOIN_S), Join)
+            self._admission.check(answer.attempt, answer.ticket, answer.secret, self._desk.clock.now_ns())
+        except BaseException:
+            await link.close()
+            raise
+        self._admitted(link)
+
+    def _join(self) -> Join:
+        order = self._task.order
+        return Join(order.attempt, order.ticket, order.secret)
+
+    def _admitted(self, link: Link) -> None:
+        self._links.append(link)
+        watcher = self._loop.create_task(self._until_closed(link), name="bulk link")
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        self._met = True
+        self._changed.set()
+        self._desk.waiting.notify()
+
+    async def _until_closed(self, link: Link) -> None:
+        await link.wait_closed()
+        self._links.remove(link)
+        self._changed.set()
+        self._desk.waiting.notify()
+
+    async def _watch(self) -> None:
+        """Notices when the other end stays away for too long."""
+        loop = asyncio.get_running_loop()
+        left_at = loop.time()
+        while True:
+            now = loop.time()
+            if any(not link.closed for link in self._links):
+                left_at = now
+            limit = self._task.rejoin_s if self._met else self._task.join_s
+            if now - left_at >= limit:
+                task = self._task
+                self._lose(
+                    LinkLost(peer=self._far.name)
+                    if self._met
+                    else NoDataPath(source=task.source_name, server=_server_name(task))
+                )
+                return
+            await asyncio.sleep(min(0.1, limit))
+
+    def _lose(self, error: CasoError) -> None:
+        if self._lost is None:
+            self._lost = error
+        self._changed.set()
+        self._desk.waiting.notify()
+
+    # --- what the far end asks ---
+
+    async def _asked(self, link: Link, method: str, params: Any) -> Any:
+        if method == "join":
+            join = from_wire(params, Join)
+            try:
+                self._admission.check(join.attempt, join.ticket, join.secret, self._desk.clock.now_ns())
+            except TicketInvalid as error:
+                self._desk.log("warning", f"{self._far.name} was refused: {error.message}")
+                raise
+            if link not in self._links:
+                self._admitted(link)
+            return to_wire(self._join())
+        if link not in self._links:
+            raise Refused(detail="a worker joins first")
+        if method == "abandon":
+            self._lose(from_wire_error(from_wire(params, Abandoned)))
+            return None
+        return await self._answers.answer(from_wire(params, _Call), method)
+
+
+class _Handler:
+    """What the links of a channel serve."""
+
+    def __init__(self, asked: Callable[[Link, str, Any], Awaitable[Any]]) -> None:
+        self._asked = asked
+
+    async def call(self, link: Link, method: str, params: Any) -> Any:
+        return await self._asked(link, method, params)
+
+    async def notify(self, link: Link, method: str, params: Any) -> None:
+        raise UnknownCall(peer=link.remote_address, call=method)
+
+    async def stream(self, link: Link, method: str, params: Any, stream: Stream) -> None:
+        raise UnknownCall(peer=link.remote_address, call=method)
+
+
+def _server_name(task: Task) -> str:
+    return far_of(task).name if task.order.end == "source" else task.server_name
+
+
+class _Answers:
+    """Each call of the far end once, whatever connection it came over, and its answer as often as it is asked for."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            1 if answering.ordered else _ANSWERING_THREADS, thread_name_prefix="answering"
+        )
+        self._kept: dict[int, asyncio.Future[Any]] = {}
+        self._held: dict[int, tuple[str, Any]] = {}
+        self._next = 1
+        self._low = 1
+
+    async def answer(self, call: _Call, method: str) -> Any:
+        """Raises what the engine answers with."""
+        kept = self._kept.get(call.number)
+        if kept is None:
+            if call.number < self._low or call.low > call.number or len(self._kept) >= _MOST_ANSWERS:
+                raise PeerFault(peer="the other end", detail="it does not keep to the window of calls")
+            kept = self._kept[call.number] = asyncio.get_running_loop().create_future()
+            self._held[call.number] = (method, call.params)
+            self._submit()
+        for number in [number for number in self._kept if number < call.low]:
+            del self._kept[number]
+        self._low = max(self._low, call.low)
+        # the link may go, the work goes on
+        return await asyncio.shield(kept)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for future in self._kept.values():
+            future.cancel()
+
+    def _submit(self) -> None:
+        while self._next in self._held:
+            method, params = self._held.pop(self._next)
+            future = self._kept[self._next]
+            self._next += 1
+            work = asyncio.get_running_loop().run_in_executor(self._pool, self._answering.handle, method, params)
+            work.add_done_callback(lambda done, future=future: _pass_on(done, future))  # type: ignore[misc]
+
+
+def _pass_on(done: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
+    if done.cancelled() or future.done():
+        future.cancel()
+        return
+    error = done.exception()
+    if error is None:
+        future.set_result(done.result())
+        return
+    if not isinstance(error, CasoError):
+        log.error("answering failed", exc_info=error)
+        error = InternalError(detail=f"{type(error).__name__}: {error}")
+    future.set_exception(error)
+    future.exception()  # nobody may be waiting any more

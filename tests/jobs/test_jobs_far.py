@@ -1,0 +1,28 @@
+"""Backup and restore over the network: the files on beta, the device at alpha, each with a nursery of its own."""
+
+from __future__ import annotations
+
+import os
+
+from job_site import run_pair
+from job_trees import make_tree
+
+from caso_mesh.model.states import AttemptState
+from caso_mesh.sources.compare import differences
+
+
+async def test_a_tree_of_another_server_comes_back_there(site, runners, tmp_path):
+    tree = make_tree(tmp_path / "tree")
+    device, source = await run_pair(site, runners, site.backup_spec(tree, source=site.beta))
+    assert device.ended.state is AttemptState.SUCCEEDED, (device.lines, source.lines)
+    assert source.ended.state is AttemptState.SUCCEEDED, source.lines
+    assert source.ended.set is None
+    assert device.ended.set == device.set.id
+    assert device.set.source == site.beta.id
+    assert device.set.files == 300 + 6
+    out = tmp_path / "out"
+    spec = site.restore_spec(device.set.id, out, server=site.beta)
+    device, target = await run_pair(site, runners, spec)
+    assert device.ended.state is AttemptState.SUCCEEDED, (device.lines, target.lines)
+    assert target.ended.state is AttemptState.SUCCEEDED, target.lines
+    assert list(differences(os.fsencode(tree), os.fsencode(out) + os.fsencode(tree), holes=True)) == []
