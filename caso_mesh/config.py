@@ -5,17 +5,21 @@ All else is mesh settings in the control state. Precedence: option > environment
 
 from __future__ import annotations
 
-import os
+import ipaddress
+import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from msgspec import Struct, field
 
-from caso_mesh.model.errors import ConfigInvalid, StateMissing
+from caso_mesh.identity.private_files import write_private
+from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
 from caso_mesh.model.ids import NAME
+from caso_mesh.wire.network import split_address
 
 Preset = Literal["local", "lan", "wan"]
 
@@ -57,8 +61,11 @@ def load_config(path: Path) -> Config:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise StateMissing(state=path.parent) from None
+    except OSError as error:
+        raise StateDiskFailed(path=path, detail=error.strerror or error) from error
     except UnicodeDecodeError as error:
         raise ConfigInvalid(path=path, line=1, detail=f"not UTF-8: {error.reason}") from None
+    text = text.removeprefix("\ufeff")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -69,13 +76,34 @@ def load_config(path: Path) -> Config:
         config = msgspec.convert(data, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigInvalid(path=path, line=_line_of(text, data, str(error)), detail=str(error)) from None
+    for key, value, wrong in _mistakes(config):
+        raise ConfigInvalid(path=path, line=_find(text, key, value), detail=f'"{value}" is {wrong}')
+    return config
+
+
+def _mistakes(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Key, value and what is wrong with it."""
     if not NAME.match(config.server):
-        raise ConfigInvalid(path=path, line=_find(text, "server"), detail=f'"{config.server}" is no valid name')
+        yield "server", config.server, "no valid name"
+    for key, addresses in (
+        ("listen", (config.listen,)),
+        ("advertise", config.advertise),
+        ("peers", config.peers),
+    ):
+        for address in addresses:
+            try:
+                split_address(address)
+            except ValueError as error:
+                yield key, address, f"no address: {error}"
     for key, places in (("read", config.allow.read), ("write", config.allow.write)):
         for place in places:
-            if not place.startswith("/"):
-                raise ConfigInvalid(path=path, line=_find(text, key), detail=f'"{place}" is no absolute folder')
-    return config
+            if not place.startswith("/") or "\0" in place:
+                yield key, place, "no absolute folder"
+    for interface in config.discovery.interfaces:
+        try:
+            ipaddress.IPv4Address(interface)
+        except ValueError:
+            yield "interfaces", interface, "no IPv4 address"
 
 
 def _line_of(text: str, data: dict[str, object], message: str) -> int:
@@ -85,11 +113,15 @@ def _line_of(text: str, data: dict[str, object], message: str) -> int:
     return _find(text, key)
 
 
-def _find(text: str, key: str) -> int:
+def _find(text: str, key: str, value: str = "") -> int:
+    """The line of a key; of a value in its list, where that stands on a line of its own."""
+    found = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if key and re.match(rf"\s*\[?\s*\"?{re.escape(key)}\"?\s*(=|\])", line):
+        if key and not found and re.match(rf"\s*(\[\s*)?([\w-]+\.)*\"?{re.escape(key)}\"?\s*(=|\])", line):
+            found = number
+        if found and value and value in line:
             return number
-    return 1
+    return found or 1
 
 
 def _toml(value: object) -> str:
@@ -97,8 +129,8 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    # JSON's escapes are TOML's, but for the delete character
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def render_config(config: Config) -> str:
@@ -133,10 +165,4 @@ def render_config(config: Config) -> str:
 
 def write_config(path: Path, config: Config) -> None:
     """Writes the file whole or not at all, readable by its owner only."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(render_config(config))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_private(path, render_config(config).encode())

@@ -226,6 +226,17 @@ class StateNotEmpty(CasoError):
     exit_status = CONFLICT
 
 
+class StateForeign(CasoError):
+    """{state} is not empty, and what lies there is not of caso-mesh.
+
+    Use another --state: a folder that does not exist yet, or an empty one.
+    """
+
+    code = "state-foreign"
+    category = "state"
+    exit_status = CONFLICT
+
+
 class StateMissing(CasoError):
     """There is no caso-mesh server in {state}.
 
@@ -799,6 +810,82 @@ class PassphraseWrong(CasoError):
     code = "passphrase-wrong"
     category = "security"
     exit_status = REFUSED
+
+
+class KitMissing(CasoError):
+    """There is no recovery kit in {path}.
+
+    Give the file that "caso-mesh kit create" wrote.
+    """
+
+    code = "kit-missing"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class KitDamaged(CasoError):
+    """The recovery kit {path} cannot be used: {detail}.
+
+    Use another copy of it. Nothing was changed.
+    """
+
+    code = "kit-damaged"
+    category = "data"
+
+
+class KitTooNew(CasoError):
+    """The recovery kit {path} was written by a newer version ({found}, this program knows {known}).
+
+    Use that version of caso-mesh, or a newer one.
+    """
+
+    code = "kit-too-new"
+    category = "data"
+
+
+class KitForeign(CasoError):
+    """The recovery kit is of the mesh {kit}, but {path} holds a vault of the mesh {vault}.
+
+    Use the kit of that mesh.
+    """
+
+    code = "kit-foreign"
+    category = "security"
+    exit_status = REFUSED
+
+
+class KitIncomplete(CasoError):
+    """The recovery kit {kit} has no key for the device at {path}.
+
+    It was made while that device was away, or before it was added and without having been completed since. Use
+    another kit of that mesh.
+    """
+
+    code = "kit-incomplete"
+    category = "security"
+    exit_status = REFUSED
+
+
+class NoMeshCopy(CasoError):
+    """No copy of the mesh that this kit opens lies in {path}.
+
+    Use another device of the mesh. Backup sets can be restored all the same: "caso-mesh vault list".
+    """
+
+    code = "no-mesh-copy"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class RootKeyGone(CasoError):
+    """The root key of the mesh is not on {server} any more: it lies in the recovery kits made before.
+
+    Copy one of those files, or make a new kit out of one with "caso-mesh kit create FILE --from KIT".
+    """
+
+    code = "root-key-gone"
+    category = "conflict"
+    exit_status = CONFLICT
 
 
 class VaultTooNew(CasoError):

@@ -11,7 +11,8 @@ from caso_mesh.model.errors import NotAllowedHere, SourcePathMissing
 class AllowList:
     """Folders that may be read and written, less the state folder and the devices (``closed``), which never may.
 
-    A backup of a folder *above* a closed one is allowed: the closed part is left out of it, with a warning.
+    A backup of a folder *above* a closed one is allowed: the closed part is left out of it, with a warning. Looks at
+    the file system, so it belongs into a thread.
     """
 
     def __init__(self, server: str, read: Iterable[str], write: Iterable[str], closed: Iterable[str]) -> None:
@@ -21,31 +22,40 @@ class AllowList:
         self._closed = [os.path.realpath(place) for place in closed]
 
     def check_read(self, path: bytes) -> list[str]:
-        """Warnings. Raises ``SourcePathMissing``, ``NotAllowedHere``."""
-        shown = os.fsdecode(path)
-        if not os.path.lexists(path):
-            raise SourcePathMissing(server=self._server, path=shown)
-        real = os.fsdecode(self._real(path))
+        """Warnings. Raises ``NotAllowedHere``, ``SourcePathMissing``.
+
+        What is not allowed is refused whether it is there or not: nobody learns what else lies on this machine.
+        """
+        real = self._resolved(path, "read", keep_last=True)
         if not any(_within(real, place) for place in self._read) or any(_within(real, c) for c in self._closed):
-            raise NotAllowedHere(server=self._server, action="read", path=shown)
+            raise NotAllowedHere(server=self._server, action="read", path=path)
+        if not os.path.lexists(path):
+            raise SourcePathMissing(server=self._server, path=path)
         return [
-            f"{closed} on {self._server} is left out: it belongs to caso-mesh"
+            f"{_shown(closed)} on {self._server} is left out: it belongs to caso-mesh"
             for closed in self._closed
             if _within(closed, real)
         ]
 
     def check_write(self, path: bytes) -> None:
         """Raises ``NotAllowedHere``. The path need not exist."""
-        real = os.fsdecode(os.path.realpath(path))
+        real = self._resolved(path, "write", keep_last=False)
         if not any(_within(real, place) for place in self._write) or any(_within(real, c) for c in self._closed):
-            raise NotAllowedHere(server=self._server, action="write", path=os.fsdecode(path))
+            raise NotAllowedHere(server=self._server, action="write", path=path)
 
-    @staticmethod
-    def _real(path: bytes) -> bytes:
-        # a root that is itself a symlink is kept as a symlink: only its folder is resolved
+    def _resolved(self, path: bytes, action: str, *, keep_last: bool) -> str:
+        if b"\0" in path or not path.startswith(b"/"):
+            raise NotAllowedHere(server=self._server, action=action, path=path)
         folder, name = os.path.split(path.rstrip(b"/") or b"/")
-        return os.path.join(os.path.realpath(folder), name) if name else b"/"
+        if keep_last and name not in {b"", b".", b".."}:
+            # a root that is itself a symlink is kept as a symlink: only its folder is resolved
+            return os.path.join(os.path.realpath(os.fsdecode(folder)), os.fsdecode(name))
+        return os.path.realpath(os.fsdecode(path))
 
 
 def _within(path: str, folder: str) -> bool:
     return folder in ("/", path) or path.startswith(folder + "/")
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

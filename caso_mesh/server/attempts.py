@@ -4,11 +4,10 @@ that happens becomes facts."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import hmac
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from msgspec import structs
 
@@ -17,18 +16,21 @@ from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.runner import Runner, Worker
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, InternalError
+from caso_mesh.model.errors import CasoError, InternalError, StateFull
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.states import AttemptState
-from caso_mesh.model.storage import BackupSet
-from caso_mesh.planning.media import after_write
+from caso_mesh.server.endings import Endings, TaskPort
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.queue import LocalAttempt, Queue
-from caso_mesh.server.tasks import TaskMaker
 
 log = logging.getLogger(__name__)
+
+#: How long a worker that was asked to end may take before it is killed.
+CANCEL_GRACE_S = 30.0
+#: Pause after the state folder could not be written, before work is begun again.
+_TROUBLE_PAUSE_S = 2.0
 
 
 class _Running:
@@ -40,11 +42,15 @@ class _Running:
         self.task: asyncio.Task[None] | None = None
         self.cancel = False
         self.fenced = False
-        self.progress: Progress | None = None
+        self.published = False
+        self.end: facts.AttemptEnded | None = None
 
 
 class Attempts:
-    """Keeps the workers in step with the orders."""
+    """Keeps the workers in step with the orders.
+
+    ``may_begin``: whether new work is taken now; call ``look_again`` when that changes. ``report`` tells progress.
+    """
 
     def __init__(
         self,
@@ -52,10 +58,11 @@ class Attempts:
         queue: Queue,
         facts: FactWriter,
         runner: Runner,
-        tasks: TaskMaker,
+        tasks: TaskPort,
         clock: Clock,
         new_id: IdSource,
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
+        may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self._queue = queue
         self._facts = facts
@@ -64,10 +71,13 @@ class Attempts:
         self._clock = clock
         self._new_id = new_id
         self._report = report
+        self._may_begin = may_begin
         self._held: dict[str, LocalAttempt] = {}
         self._running: dict[str, _Running] = {}
         self._orders: Orders | None = None
         self._changed = asyncio.Event()
+        self._begin_after_s = 0.0
+        self._endings = Endings(queue=queue, facts=facts, tasks=tasks, ended=self._note_end)
 
     # --- what others ask ---
 
@@ -79,10 +89,15 @@ class Attempts:
         """Attempts of this server's orders that have not ended yet."""
         return tuple(sorted(id_ for id_, local in self._held.items() if not local.ended))
 
+    def sets(self) -> set[str]:
+        """Ids of the sets that held attempts make or have made."""
+        return {local.set for local in self._held.values()}
+
     def bulk_channel(self, token: str) -> socket.socket | None:
         """Where the bulk connection that names ``token`` belongs (``wire.demux``)."""
         for each in self._running.values():
-            if each.worker is not None and bulk_token(each.local.order.secret) == token:
+            secret = each.local.order.secret
+            if each.worker is not None and secret and hmac.compare_digest(bulk_token(secret), token):
                 return each.worker.bulk_channel
         return None
 
@@ -98,64 +113,50 @@ class Attempts:
         self._orders = orders
         self._changed.set()
 
+    def look_again(self) -> None:
+        """``may_begin`` may have changed."""
+        self._changed.set()
+
     # --- at start ---
 
     async def recover(self) -> None:
-        """Closes what the last daemon left open. Its workers are gone: the runner made sure of that.
-
-        An attempt whose set may be in the vault is looked up there; every other is interrupted.
-        """
+        """Closes what the last daemon left open, as far as it can be told now: an attempt whose set may lie in a device
+        that is away stays open until the device is back. Its workers are gone: the runner made sure of that."""
         self._held = await self._queue.attempts()
-        for local in list(self._held.values()):
-            if local.ended or local.began_at_ns is None:
-                continue
-            found = await self._published(local) if local.publishing else None
-            if found is None:
-                await self._end(
-                    local,
-                    facts.AttemptEnded(local.order.attempt, AttemptState.INTERRUPTED, Counts(), 0.0),
-                )
-                continue
-            digest, size = await asyncio.to_thread(_digest, self._tasks.segment_path(local.set))
-            state = AttemptState.SUCCEEDED_WITH_EXCEPTIONS if found.exceptions else AttemptState.SUCCEEDED
-            counts = Counts(
-                files=found.files,
-                entries=found.entries,
-                bytes=found.bytes,
-                bytes_read=found.bytes_read,
-                bytes_stored=found.bytes_stored,
-                exceptions=found.exceptions,
-            )
-            seconds = (found.ended_at_ns - found.started_at_ns) / 1e9
-            local = await self._wrote(local, found, digest, size)
-            await self._end(
-                local,
-                facts.AttemptEnded(local.order.attempt, state, counts, seconds, set=found.id, type=found.type),
-            )
+        for local in self._held.values():
+            if not local.ended and local.began_at_ns is not None:
+                self._endings.add(local)
+        await self._endings.try_all()
 
-    async def _published(self, local: LocalAttempt) -> BackupSet | None:
-        try:
-            return await self._tasks.find_set(local.order, local.set)
-        except CasoError as error:
-            # the device is away: the set may be there, but nobody can tell; it is found when its catalog is rebuilt
-            log.warning("attempt %s: cannot look for its set: %s", local.order.attempt, error)
-            return None
+    def _note_end(self, local: LocalAttempt) -> None:
+        self._held[local.order.attempt] = local
+        self._changed.set()
 
     # --- keeping in step ---
 
     async def run(self) -> None:
         """Acts on each new set of orders; never returns. Workers are ended with it."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._changed.wait()
-                    self._changed.clear()
-                    if self._orders is not None:
-                        await self._reconcile(self._orders, group)
-        finally:
-            for each in self._running.values():
-                if each.worker is not None:
-                    await each.worker.kill()
+        pause: float | None = None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._endings.run())
+            while True:
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
+                except TimeoutError:
+                    log.debug("looking at the orders again")
+                self._changed.clear()
+                pause = None
+                if self._orders is None:
+                    continue
+                try:
+                    await self._reconcile(self._orders, group)
+                    left = self._begin_after_s - self._clock.monotonic_s()
+                    pause = left if left > 0 else None
+                except CasoError as error:
+                    # the disk of the state folder: what runs goes on, nothing is begun
+                    log.error("no new work is taken: %s", error)
+                    pause = _TROUBLE_PAUSE_S
 
     async def _reconcile(self, orders: Orders, group: asyncio.TaskGroup) -> None:
         wanted = {order.attempt: order for order in orders.attempts}
@@ -164,34 +165,41 @@ class Attempts:
                 continue
             each = self._running.get(id_)
             if each is not None:
-                await self._ask_to_end(each)
+                self._ask_to_end(each, group)
             elif local.ended or local.began_at_ns is None:
+                await self._queue.forget_attempt(local)
                 del self._held[id_]
-                await self._queue.forget_attempt(id_)
         for id_, order in wanted.items():
             known = self._held.get(id_)
             if known is None:
                 known = LocalAttempt(order=order, session=self._new_id(), set=self._new_id())
-                self._held[id_] = known
                 await self._queue.save_attempt(known)
+                self._held[id_] = known
             each = self._running.get(id_)
             if each is not None:
                 if order.cancel:
-                    await self._ask_to_end(each)
+                    self._ask_to_end(each, group)
+            elif known.ended or known.began_at_ns is not None:
                 continue
-            if known.ended:
-                continue
-            if order.cancel:
-                await self._end(known, facts.AttemptEnded(id_, AttemptState.CANCELED, Counts(), 0.0))
-                continue
-            running = _Running(known)
-            self._running[id_] = running
-            running.task = group.create_task(self._execute(running))
+            elif order.cancel:
+                await self._cancel_unbegun(known)
+            elif self._may_begin() and self._clock.monotonic_s() >= self._begin_after_s:
+                running = self._running[id_] = _Running(structs.replace(known, order=order))
+                running.task = group.create_task(self._execute(running))
 
-    async def _ask_to_end(self, each: _Running) -> None:
-        each.cancel = True
+    def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup) -> None:
+        if not each.cancel:
+            each.cancel = True
+            group.create_task(self._end_worker(each))
+
+    async def _end_worker(self, each: _Running) -> None:
         if each.worker is not None:
             await each.worker.send(say.Cancel())
+        if each.task is not None:
+            await asyncio.wait([each.task], timeout=CANCEL_GRACE_S)
+        if each.worker is not None:
+            log.warning("the worker of %s does not end by itself", each.local.order.attempt)
+            await each.worker.kill()
 
     async def _fence(self, order: AttemptOrder) -> None:
         """Ends earlier attempts of the same part here, and waits until they have."""
@@ -210,51 +218,72 @@ class Attempts:
         order = running.local.order
         try:
             await self._fence(order)
-            if not running.cancel:
-                await self._work(running)
+            if running.cancel:
+                await self._cancel_unbegun(running.local)
             else:
-                await self._end(running.local, facts.AttemptEnded(order.attempt, AttemptState.CANCELED, Counts(), 0.0))
+                await self._work(running)
+        except Exception as error:
+            # one attempt that fails in an unforeseen way, or a full state folder, ends neither others nor the daemon
+            if not isinstance(error, CasoError):
+                log.exception("attempt %s", order.attempt)
+            else:
+                log.error("attempt %s: %s", order.attempt, error)
+            self._begin_after_s = self._clock.monotonic_s() + _TROUBLE_PAUSE_S
+            if running.local.began_at_ns is not None:
+                self._endings.add(running.local, running.end)
         finally:
             del self._running[order.attempt]
             self._changed.set()
 
     async def _work(self, running: _Running) -> None:
-        local, order = running.local, running.local.order
+        order = running.local.order
+        now_ns = self._clock.now_ns()
+        local = structs.replace(running.local, began_at_ns=now_ns, mark=await self._facts.mark())
+        await self._save(running, local)
         try:
-            local = await self._save(running, structs.replace(local, began_at_ns=self._clock.now_ns()))
-            task, medium, warnings = await self._tasks.make(local)
-            local = await self._save(running, structs.replace(local, medium=medium))
-            await self._log(order, *(("warning", text) for text in warnings))
+            task, warnings = await self._tasks.make(local)
+            if warnings:
+                lines = tuple(facts.LogLine(now_ns, "warning", text) for text in warnings)
+                await self._facts.append(facts.JobLog(order.attempt, lines))
             worker = await self._runner.start(task)
+        except StateFull:
+            raise
         except CasoError as error:
-            await self._refused(local, error)
+            await self._refused(running, error)
             return
         except Exception as error:
             log.exception("attempt %s could not start", order.attempt)
-            await self._refused(local, InternalError(detail=f"{type(error).__name__}: {error}"))
+            await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
         running.worker = worker
-        if running.cancel:
-            await worker.send(say.Cancel())
         try:
+            if running.fenced:
+                await worker.kill()
+            elif running.cancel:
+                await worker.send(say.Cancel())
             async for message in worker.messages():
                 await self._hear(running, worker, message)
         finally:
             running.worker = None
             await worker.kill()
+        if running.end is None:
+            log.error("the worker of %s ended without a word", order.attempt)
+        if not running.local.ended:
+            await self._endings.end(running.local, running.end)
 
-    async def _refused(self, local: LocalAttempt, error: CasoError) -> None:
-        await self._log(local.order, ("error", error.message))
-        await self._end(
-            local,
-            facts.AttemptEnded(
-                local.order.attempt,
-                AttemptState.FAILED,
-                Counts(),
-                0.0,
-                failure=Failure(code=error.code, fields=error.fields),
-            ),
+    async def _refused(self, running: _Running, error: CasoError) -> None:
+        """It could not even start. What may pass by itself is tried again, the rest has failed."""
+        order = running.local.order
+        running.end = facts.AttemptEnded(
+            order.attempt,
+            AttemptState.INTERRUPTED if error.retryable else AttemptState.FAILED,
+            Counts(),
+            0.0,
+            failure=Failure(code=error.code, fields=error.fields),
         )
+        line = facts.LogLine(self._clock.now_ns(), "error", error.message)
+        await self._facts.append(facts.JobLog(order.attempt, (line,)))
+        await self._finish(running.local, running.end)
 
     async def _hear(self, running: _Running, worker: Worker, message: say.FromWorker) -> None:
         order = running.local.order
@@ -264,7 +293,6 @@ class Attempts:
                 if tells:
                     await self._facts.append(facts.AttemptStarted(order.attempt, order.media, order.device, type=type_))
             case say.Progressed(progress=progress):
-                running.progress = progress
                 if tells:
                     await self._report((progress,))
             case say.Logged(lines=lines):
@@ -279,57 +307,40 @@ class Attempts:
                 await self._facts.append(facts.Publishing(order.attempt, set_, order.device))
                 await worker.send(say.Publish())
             case say.Published(set=set_, segment_digest=digest, segment_size=size):
-                running.local = await self._wrote(running.local, set_, digest, size)
+                running.published = True
+                await self._endings.wrote(set_, digest, size)
             case say.Ended():
                 await self._ended(running, message)
 
     async def _ended(self, running: _Running, ended: say.Ended) -> None:
         order = running.local.order
-        state = ended.state
-        if running.cancel and state is AttemptState.INTERRUPTED:
-            state = AttemptState.CANCELED
-        fact = facts.AttemptEnded(
+        died = ended.state is AttemptState.INTERRUPTED
+        state = AttemptState.CANCELED if died and running.cancel else ended.state
+        running.end = facts.AttemptEnded(
             order.attempt, state, ended.counts, ended.seconds, set=ended.set, type=ended.type, failure=ended.failure
         )
+        # Where a set may be in the vault of which the worker did not live to tell, the vault is asked.
+        known = running.published or ended.set is not None
+        if running.local.publishing and (died or not known):
+            return
         # The device's end tells how an attempt ended. The other end only tells that it died: then the device's end
         # would wait for it in vain.
-        await self._end(running.local, fact, tell=order.end != "source" or state is AttemptState.INTERRUPTED)
+        tell = order.end != "source" or (died and not running.cancel)
+        await self._finish(running.local, running.end, tell=tell)
+        running.local = self._held[order.attempt]
 
-    async def _wrote(self, local: LocalAttempt, backup: BackupSet, digest: bytes, size: int) -> LocalAttempt:
-        new: list[facts.Fact] = [facts.SetPublished(backup)]
-        if size:
-            new.append(facts.CatalogDetail(backup.id, digest, size))
-        if local.medium is not None:
-            medium = after_write(local.medium, backup.bytes_stored, backup.ended_at_ns)
-            await self._queue.save_medium(medium)
-            new.append(facts.MediumChanged(medium))
-            local = structs.replace(local, medium=medium)
-        await self._facts.append(*new)
-        return local
-
-    async def _end(self, local: LocalAttempt, fact: facts.AttemptEnded, *, tell: bool = True) -> None:
-        if tell:
-            await self._facts.append(fact)
-        local = structs.replace(local, ended=True)
-        self._held[local.order.attempt] = local
+    async def _cancel_unbegun(self, local: LocalAttempt) -> None:
+        # the mark goes first: a daemon that dies in between finds the end in the journal, and writes no second one
+        local = structs.replace(local, began_at_ns=self._clock.now_ns(), mark=await self._facts.mark())
         await self._queue.save_attempt(local)
+        await self._finish(local, facts.AttemptEnded(local.order.attempt, AttemptState.CANCELED, Counts(), 0.0))
 
-    async def _save(self, running: _Running, local: LocalAttempt) -> LocalAttempt:
+    async def _finish(self, local: LocalAttempt, fact: facts.AttemptEnded, *, tell: bool | None = None) -> None:
+        if tell is None:
+            tell = local.order.end != "source" or fact.state is not AttemptState.CANCELED
+        self._note_end(await self._endings.finish(local, fact, tell=tell))
+
+    async def _save(self, running: _Running, local: LocalAttempt) -> None:
+        await self._queue.save_attempt(local)
         running.local = local
         self._held[local.order.attempt] = local
-        await self._queue.save_attempt(local)
-        return local
-
-    async def _log(self, order: AttemptOrder, *lines: tuple[str, str]) -> None:
-        if lines:
-            at_ns = self._clock.now_ns()
-            log_lines = tuple(facts.LogLine(at_ns, level, text) for level, text in lines)  # type: ignore[arg-type]
-            await self._facts.append(facts.JobLog(order.attempt, log_lines))
-
-
-def _digest(path: Path) -> tuple[bytes, int]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return b"", 0
-    return hashlib.sha256(data).digest(), len(data)

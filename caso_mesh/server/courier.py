@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from caso_mesh.journal import Head, Journal, Record, RolledBack, find_fork
-from caso_mesh.model.errors import CasoError
+from caso_mesh.model.errors import CasoError, NoAdmin, PeerFault
 from caso_mesh.model.requests import (
     JournalCursors,
     JournalHashAt,
@@ -20,21 +20,30 @@ from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
+#: How often it is looked whether the administrator is still the one that is served.
+_LOOK_S = 0.5
+
 
 class Courier:
-    """``rolled_back(what)`` is told when this state folder turns out to be an older copy."""
+    """``rolled_back(what)`` is told before a new journal begins, since this state folder turned out to be an older copy;
+    ``compared()`` whenever both journals were found to agree."""
 
     def __init__(
         self,
         journal: Journal,
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
+        *,
         rolled_back: Callable[[RolledBack], Awaitable[None]],
+        compared: Callable[[], Awaitable[None]],
     ) -> None:
         self._journal = journal
         self._admin = admin
         self._wait_admin = wait_admin
         self._rolled_back = rolled_back
+        self._compared = compared
+        self._pause_s = _FIRST_PAUSE_S
 
     async def run(self) -> None:
         """Never returns."""
@@ -43,23 +52,54 @@ class Courier:
             try:
                 await self._carry(self._admin())
             except CasoError as error:
-                log.debug("facts wait: %s", error)
-            await asyncio.sleep(0.3)
+                log.log(logging.WARNING if isinstance(error, PeerFault) else logging.DEBUG, "facts wait: %s", error)
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
 
     async def _carry(self, link: Callee) -> None:
+        """Serves one administrator over one link, until that is not the one any more."""
         reply = await ask(link, "journal.cursors", Nothing(), JournalCursors)
+        began_anew = False
         while True:
             head = await self._journal.head()
             plan = await self._journal.plan([Head(each.incarnation, each.seq, each.hash) for each in reply.cursors])
             if plan.rolled_back is not None:
+                if began_anew:
+                    raise PeerFault(peer="the administrator", detail="it knows journals that this server never wrote")
+                began_anew = True
                 await self._begin_anew(link, plan.rolled_back)
                 continue
+            await self._compared()
             if not plan.send:
-                await self._journal.wait_beyond(head)
+                self._pause_s = _FIRST_PAUSE_S
+                if not await self._wait_for_more(link, head):
+                    return
                 continue
             first = plan.send[0]
             records = await self._journal.records(first.incarnation, first.after)
             reply = await ask(link, "journal.push", _push(records), JournalCursors, timeout_s=120.0)
+            self._pause_s = _FIRST_PAUSE_S
+
+    async def _wait_for_more(self, link: Callee, head: Head) -> bool:
+        """Waits for a fact after ``head``. ``False``: another administrator, or another link, which may know less."""
+        waiting = asyncio.create_task(self._journal.wait_beyond(head))
+        try:
+            while True:
+                done, _ = await asyncio.wait([waiting], timeout=_LOOK_S)
+                if done:
+                    await waiting
+                    return True
+                if not self._serves(link):
+                    return False
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    def _serves(self, link: Callee) -> bool:
+        try:
+            return self._admin() is link
+        except NoAdmin:
+            return False
 
     async def _begin_anew(self, link: Callee, found: RolledBack) -> None:
         """The disk was put back to an older state: what was written since goes into a new incarnation."""
@@ -72,8 +112,8 @@ class Courier:
             return await self._journal.hash_at(incarnation, seq)
 
         fork = await find_fork(found.common_at_most, ours, theirs)
-        await self._journal.begin_incarnation(moving=(incarnation, fork))
         await self._rolled_back(found)
+        await self._journal.begin_incarnation(moving=(incarnation, fork))
 
 
 def _push(records: list[Record]) -> JournalPush:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from caso_mesh.model.errors import StateDamaged, StateLocked, StateTooNew
+from caso_mesh.identity.private_files import write_private
+from caso_mesh.model.errors import StateDamaged, StateDiskFailed, StateForeign, StateFull, StateLocked, StateTooNew
 
 #: Version of the layout. It rises when an older program could not work with the folder any more.
 STATE_VERSION = 1
+#: What may lie in a folder that was begun and has no version yet.
+_OWN_BEFORE_VERSION = frozenset({"lock", "identity", "catalog", "tables", "cache", "run"})
 
 
 class StateFolder:
@@ -34,17 +38,41 @@ class StateFolder:
         self.cache = path / "cache"
         self.run = path / "run"
         self.endpoint = path / "run" / "endpoint"
+        self.reserve = path / "run" / "reserve"
 
     def exists(self) -> bool:
-        return self.version.exists() and self.config.exists()
+        with self._explained(self.path):
+            return self.version.exists() and self.config.exists()
+
+    def make(self) -> None:
+        """The folder itself, 0700. Raises ``StateForeign`` if something else lies there, ``StateTooNew``,
+        ``StateDamaged``, ``StateDiskFailed``, ``StateFull``."""
+        with self._explained(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.version.exists():
+                self.check_version()
+            elif any(name not in _OWN_BEFORE_VERSION for name in os.listdir(self.path)):
+                raise StateForeign(state=self.path)
+            self.path.chmod(0o700)
 
     def create(self) -> None:
-        """Makes the folder and its parts, 0700, with the version of this program."""
-        for folder in (self.path, self.identity, self.catalog, self.segments, self.tables, self.cache, self.run):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
-        self.version.write_text(f"{STATE_VERSION}\n", "utf-8")
-        self.version.chmod(0o600)
+        """Makes the folder and its parts, 0700, with the version of this program. Raises as ``make``."""
+        self.make()
+        with self._explained(self.path):
+            for folder in (self.identity, self.catalog, self.segments, self.tables, self.cache, self.run):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.chmod(0o700)
+            write_private(self.version, f"{STATE_VERSION}\n".encode())
+
+    @staticmethod
+    @contextmanager
+    def _explained(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StateFull(state=path) from error
+            raise StateDiskFailed(path=error.filename or path, detail=error.strerror or error) from error
 
     def check_version(self) -> None:
         """Raises ``StateTooNew`` or ``StateDamaged``."""
@@ -57,8 +85,9 @@ class StateFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for one daemon. Raises ``StateLocked``. The lock ends with the process, however it ends."""
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Holds the folder for one daemon. Raises ``StateLocked``, ``StateDiskFailed``. The lock ends with the process, however it ends."""
+        with self._explained(self.lock):
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,9 +99,9 @@ class StateFolder:
 
     def write_endpoint(self, address: str) -> None:
         """Where the command line finds this daemon."""
-        temporary = self.endpoint.with_name("endpoint.new")
-        temporary.write_text(address + "\n", "utf-8")
-        temporary.replace(self.endpoint)
+        with self._explained(self.endpoint):
+            self.run.mkdir(mode=0o700, exist_ok=True)
+            write_private(self.endpoint, f"{address}\n".encode())
 
     def read_endpoint(self) -> str | None:
         try:

@@ -11,19 +11,27 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, LinkLost, NoAdmin, ServerNotLinked
+from caso_mesh.model.errors import (
+    CasoError,
+    InternalError,
+    LinkLost,
+    NoAdmin,
+    RemovedFromMesh,
+    ServerNotLinked,
+    TimedOut,
+)
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.link import Handler, Link
-from caso_mesh.wire.network import ClientTls, Network
+from caso_mesh.wire.network import ClientTls, Network, split_address
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -31,6 +39,10 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
+#: Addresses of one server in a greeting.
+_MOST_ADDRESSES = 16
+
+H = TypeVar("H", HelloRequest, HelloReply)
 
 
 class Target(Struct, frozen=True):
@@ -56,11 +68,26 @@ class OwnLink:
         self._handler = handler
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
-        async with asyncio.timeout(timeout_s):
-            return await self._handler.call(self, method, params)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._handler.call(self, method, params)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise TimedOut(what=method, seconds=timeout_s) from None
+        except CasoError:
+            raise
+        except Exception as error:
+            # as over a link: a bug in a handler is its caller's error, never the end of the daemon
+            log.exception("handler of %s failed", method)
+            raise InternalError(detail=f"{type(error).__name__} in {method}") from error
 
     async def notify(self, method: str, params: Any = None) -> None:
-        await self._handler.notify(self, method, params)  # type: ignore[arg-type]
+        try:
+            await self._handler.notify(self, method, params)  # type: ignore[arg-type]
+        except CasoError as error:
+            log.warning("notification %s: %s", method, error)
+        except Exception:
+            # as above: nobody waits for an answer
+            log.exception("handler of %s failed", method)
 
 
 class _Pause:
@@ -85,7 +112,7 @@ class LinkBook:
         version: str,
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
-        learnt: Callable[[str, tuple[str, ...], Authority | None], None],
+        learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
         jitter: random.Random,
     ) -> None:
@@ -107,6 +134,7 @@ class LinkBook:
         self._watchers: set[asyncio.Task[None]] = set()
         self._pauses: dict[str, _Pause] = {}
         self._dialling: set[str] = set()
+        self._worked: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
         self._observers: list[Callable[[str, bool], None]] = []
@@ -157,8 +185,19 @@ class LinkBook:
 
     def wake(self) -> None:
         """What is wanted, or an address, has changed: look again now."""
-        self._pauses.clear()
+        for pause in self._pauses.values():
+            pause.next_s = 0.0
         self._wake.set()
+
+    async def roster_changed(self) -> None:
+        """Closes the links with all who are not on the roster any more."""
+        gone = [link for node, link in self._links.items() if self._trust.row(node) is None]
+        for node in [node for node in self._greetings if self._trust.row(node) is None]:
+            del self._greetings[node]
+            self._clock_offsets.pop(node, None)
+        for link in gone:
+            log.info("the link with %s ends: it is not on the roster any more", link.peer.name)
+        await asyncio.gather(*(link.close(RemovedFromMesh(peer=link.peer.name)) for link in gone))
 
     # --- greeting ---
 
@@ -173,11 +212,8 @@ class LinkBook:
             now_ns=self._clock.now_ns(),
         )
 
-    async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:
-        """A peer that dialled greets; from now on the link is in the book."""
-        self._note(link, hello)
+    def _reply(self) -> HelloReply:
         addresses, authority, admin, admin_addresses = self._greeting()
-        await self._register(link)
         return HelloReply(
             name=self._own().name,
             version=self._version,
@@ -188,21 +224,36 @@ class LinkBook:
             now_ns=self._clock.now_ns(),
         )
 
+    async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:
+        """A peer that dialled greets; from now on the link is in the book."""
+        self._note(link, hello)
+        await self._register(link)
+        return self._reply()
+
+    async def greet_again(self, node: str | None) -> None:
+        """Asks a linked peer once more whom it takes for the administrator."""
+        link = self._links.get(node) if node is not None else None
+        if link is None or link.closed:
+            return
+        try:
+            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply))
+        except CasoError as error:
+            log.debug("greeting %s again: %s", link.peer.name, error)
+
     def _note(self, link: Link, hello: HelloRequest | HelloReply) -> None:
+        hello = _bounded_reply(hello) if isinstance(hello, HelloReply) else _bounded(hello)
         node = link.peer.id
         self._greetings[node] = hello
         self._clock_offsets[node] = (hello.now_ns - self._clock.now_ns()) / 1e9
-        if hello.admin is not None:
-            addresses = hello.admin_addresses if isinstance(hello, HelloReply) else ()
-            if hello.admin == node:
-                addresses = (*hello.addresses, *addresses)
-            self._learnt(hello.admin, addresses, hello.authority)
+        self._learnt(node, hello)
 
     async def _register(self, link: Link) -> bool:
         node = link.peer.id
         old = self._links.get(node)
+        if old is link or link.closed:
+            return old is link
         now = self._clock.monotonic_s()
-        if old is not None and not old.closed and old is not link:
+        if old is not None and not old.closed:
             ours_wins = self._own().id < node
             keep_old = old.dialled == ours_wins and link.dialled != ours_wins
             if keep_old and now - self._since[node] < _SAME_MOMENT_S:
@@ -210,10 +261,10 @@ class LinkBook:
                 return False
         self._links[node] = link
         self._since[node] = now
-        watcher = asyncio.create_task(self._watch(node, link))
+        watcher = asyncio.create_task(self._watch(node, link), name=f"link with {link.peer.name}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
-        if old is not None and old is not link:
+        if old is not None:
             await old.close()
         await self._announce(node, linked=True)
         return True
@@ -222,6 +273,10 @@ class LinkBook:
         await link.wait_closed()
         if self._links.get(node) is link:
             del self._links[node]
+            lived_s = self._clock.monotonic_s() - self._since.pop(node)
+            if lived_s >= _SAME_MOMENT_S and node in self._pauses:
+                # it had worked: the way back is tried soon, but a peer that hangs up at once is left alone for longer
+                self._pauses[node].length_s = _FIRST_PAUSE_S
             await self._announce(node, linked=False)
             self._wake.set()
 
@@ -240,7 +295,11 @@ class LinkBook:
                 self._wake.clear()
                 now = self._clock.monotonic_s()
                 soonest = now + 5.0
-                for target in self._wanted():
+                targets = list(self._wanted())
+                for key in self._pauses.keys() - {target.key for target in targets} - self._links.keys():
+                    if key not in self._dialling:
+                        del self._pauses[key]
+                for target in targets:
                     if target.node is not None and (self.linked(target.node) or target.node == self._own().id):
                         continue
                     if not target.addresses or target.key in self._dialling:
@@ -258,19 +317,26 @@ class LinkBook:
                     continue
 
     async def _dial(self, target: Target, pause: _Pause) -> None:
+        worked = self._worked.get(target.key)
+        # the one that worked last goes first: hints of the network cannot push it back
+        addresses = sorted(target.addresses, key=lambda address: address != worked)
+        # set before, so that whoever wakes this book meanwhile has the next try at once
+        pause.next_s = self._clock.monotonic_s() + _LONGEST_PAUSE_S
         try:
-            for address in target.addresses:
+            for address in addresses:
                 if await self._try(target, address):
-                    pause.length_s = _FIRST_PAUSE_S
+                    self._worked[target.key] = address
                     break
-            pause.next_s = self._clock.monotonic_s() + pause.length_s * self._jitter.uniform(0.7, 1.3)
-            pause.length_s = min(_LONGEST_PAUSE_S, pause.length_s * 2)
         finally:
+            if pause.next_s > 0:
+                pause.next_s = self._clock.monotonic_s() + pause.length_s * self._jitter.uniform(0.7, 1.3)
+            pause.length_s = min(_LONGEST_PAUSE_S, pause.length_s * 2)
             self._dialling.discard(target.key)
             self._wake.set()
 
     async def _try(self, target: Target, address: str) -> bool:
         link: Link | None = None
+        kept = False
         try:
             link = await self._network.dial(
                 address,
@@ -279,24 +345,23 @@ class LinkBook:
                 handler=self._handler,
             )
             if link.peer.id == self._own().id or link.peer.kind != "node":
-                await link.close()
                 return False
             if target.node is not None and link.peer.id != target.node:
                 log.info("%s is %s now, not %s", address, link.peer.name, self._trust.name_of(target.node))
             await self._before_hello(link)
-            reply = await ask(link, "link.hello", self._hello(), HelloReply)
-            self._note(link, reply)
-            own_admin = self._greeting()[2]
-            if own_admin in {link.peer.id, self._own().id}:
-                return await self._register(link)
-            # it only told who the administrator is
-            await link.close()
-            return False
+            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply))
+            # one that only told who the administrator is has done its service
+            if self._greeting()[2] in {link.peer.id, self._own().id}:
+                kept = await self._register(link)
         except CasoError as error:
             log.debug("dialling %s: %s", address, error)
-            if link is not None:
+        except Exception:
+            # one peer that cannot be dialled, for whatever reason, ends neither the others nor the daemon
+            log.exception("dialling %s", address)
+        finally:
+            if link is not None and not kept:
                 await link.close()
-            return False
+        return kept
 
     @asynccontextmanager
     async def closing(self) -> AsyncIterator[None]:
@@ -304,11 +369,33 @@ class LinkBook:
         try:
             yield
         finally:
-            for link in list(self._links.values()):
-                await link.close()
+            await asyncio.gather(*(link.close() for link in list(self._links.values())), return_exceptions=True)
             for watcher in list(self._watchers):
                 watcher.cancel()
             await asyncio.gather(*self._watchers, return_exceptions=True)
+
+
+def _bounded(hello: H) -> H:
+    """A greeting without what no honest peer sends: nothing of it is kept or passed on in other sizes."""
+    return structs.replace(
+        hello, name=hello.name[:63], version=hello.version[:100], addresses=_addresses(hello.addresses)
+    )
+
+
+def _bounded_reply(reply: HelloReply) -> HelloReply:
+    return structs.replace(_bounded(reply), admin_addresses=_addresses(reply.admin_addresses))
+
+
+def _addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(address for address in given[:_MOST_ADDRESSES] if _is_address(address))
+
+
+def _is_address(address: str) -> bool:
+    try:
+        split_address(address)
+    except ValueError:
+        return False
+    return len(address) <= 262
 
 
 class AdminLink:

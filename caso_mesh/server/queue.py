@@ -4,14 +4,19 @@ static peers."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from caso_mesh.database import Database
+from caso_mesh.model.errors import StateDamaged
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.storage import Medium
+from caso_mesh.planning.media import after_write
+
+T = TypeVar("T")
 
 MIGRATIONS: Sequence[str] = (
     """
@@ -21,18 +26,27 @@ MIGRATIONS: Sequence[str] = (
     CREATE TABLE writers (vault TEXT PRIMARY KEY, writer TEXT NOT NULL) STRICT;
     CREATE TABLE peers (address TEXT PRIMARY KEY) STRICT;
     """,
+    """
+    CREATE TABLE counted (set_id TEXT PRIMARY KEY) STRICT;
+    CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
+    """,
 )
+#: After a rolled-back disk: how many labels of media are left out, since they may have been given already.
+_LABEL_GAP = 1000
 
 
 class LocalAttempt(Struct, frozen=True):
-    """An attempt as this server holds it. ``began``: a worker was started for it; ``ended``: its end is in the
-    journal. ``publishing``: its set may be in the vault."""
+    """An attempt as this server holds it.
+
+    ``began_at_ns``: a worker may have been started for it since, and ``mark`` is where the journal was then;
+    ``publishing``: its set may be in the vault; ``ended``: it is over, and its end is in the journal.
+    """
 
     order: AttemptOrder
     session: str
     set: str
-    medium: Medium | None = None
     began_at_ns: int | None = None
+    mark: tuple[str, int] | None = None
     publishing: bool = False
     ended: bool = False
 
@@ -45,7 +59,13 @@ class Queue:
 
     async def load_orders(self) -> Orders | None:
         row = await self._database.read(lambda c: c.execute("SELECT data FROM orders").fetchone())
-        return None if row is None else msgspec.msgpack.decode(row[0], type=Orders)
+        return None if row is None else self._decode(row[0], Orders)
+
+    def _decode(self, data: bytes, type_: type[T]) -> T:
+        try:
+            return msgspec.msgpack.decode(data, type=type_)
+        except msgspec.MsgspecError as error:
+            raise StateDamaged(path=self._database.path, detail=error) from None
 
     async def save_orders(self, orders: Orders) -> None:
         data = msgspec.msgpack.encode(orders)
@@ -57,7 +77,7 @@ class Queue:
 
     async def attempts(self) -> dict[str, LocalAttempt]:
         rows = await self._database.read(lambda c: c.execute("SELECT id, data FROM attempts ORDER BY id").fetchall())
-        return {id_: msgspec.msgpack.decode(data, type=LocalAttempt) for id_, data in rows}
+        return {id_: self._decode(data, LocalAttempt) for id_, data in rows}
 
     async def save_attempt(self, attempt: LocalAttempt) -> None:
         data = msgspec.msgpack.encode(attempt)
@@ -67,32 +87,43 @@ class Queue:
 
         await self._database.write(save)
 
-    async def forget_attempt(self, attempt: str) -> None:
+    async def forget_attempt(self, attempt: LocalAttempt) -> None:
         def forget(c: sqlite3.Connection) -> None:
-            c.execute("DELETE FROM attempts WHERE id = ?", (attempt,))
+            c.execute("DELETE FROM attempts WHERE id = ?", (attempt.order.attempt,))
+            c.execute("DELETE FROM counted WHERE set_id = ?", (attempt.set,))
 
         await self._database.write(forget)
 
-    async def media(self, device: str) -> list[Medium]:
-        rows = await self._database.read(
-            lambda c: c.execute("SELECT data FROM media WHERE device = ? ORDER BY label", (device,)).fetchall()
-        )
-        return [msgspec.msgpack.decode(row[0], type=Medium) for row in rows]
+    async def take_medium(self, choose: Callable[[list[Medium]], Medium]) -> Medium:
+        """The medium that ``choose`` takes or makes of all there are; no two callers make the same new one."""
+
+        def take(c: sqlite3.Connection) -> Medium:
+            medium = choose(self._media(c))
+            _put_medium(c, medium)
+            return medium
+
+        return await self._database.write(take)
+
+    async def count_set(self, label: str, set_id: str, bytes_stored: int, ended_at_ns: int) -> Medium | None:
+        """The medium with a set more on it; a set counts once, however often it is told. ``None``: no such medium."""
+
+        def count(c: sqlite3.Connection) -> Medium | None:
+            row = c.execute("SELECT data FROM media WHERE label = ?", (label,)).fetchone()
+            if row is None:
+                return None
+            medium = self._decode(row[0], Medium)
+            if c.execute("INSERT OR IGNORE INTO counted (set_id) VALUES (?)", (set_id,)).rowcount:
+                medium = after_write(medium, bytes_stored, ended_at_ns)
+                _put_medium(c, medium)
+            return medium
+
+        return await self._database.write(count)
 
     async def all_media(self) -> list[Medium]:
-        rows = await self._database.read(lambda c: c.execute("SELECT data FROM media ORDER BY label").fetchall())
-        return [msgspec.msgpack.decode(row[0], type=Medium) for row in rows]
+        return await self._database.read(self._media)
 
-    async def save_medium(self, medium: Medium) -> None:
-        data = msgspec.msgpack.encode(medium)
-
-        def save(c: sqlite3.Connection) -> None:
-            c.execute(
-                "INSERT OR REPLACE INTO media (label, device, data) VALUES (?, ?, ?)",
-                (medium.label, medium.device, data),
-            )
-
-        await self._database.write(save)
+    def _media(self, c: sqlite3.Connection) -> list[Medium]:
+        return [self._decode(row[0], Medium) for row in c.execute("SELECT data FROM media ORDER BY label")]
 
     async def writer(self, vault: str, fresh: str) -> str:
         """This server's writer id in a vault: ``fresh`` if it has none yet."""
@@ -103,13 +134,36 @@ class Queue:
 
         return await self._database.write(take)
 
-    async def new_writer(self, vault: str, fresh: str) -> None:
-        """Another writer id from now on: after the state folder was rolled back, the old one may not go on."""
+    async def note_rolled_back(self, what: str) -> None:
+        """Remembers until ``forget_note`` that this folder was put back to an older copy, and makes that harmless in
+        the same step: other writer ids from now on, and labels of media that were never given before."""
 
         def put(c: sqlite3.Connection) -> None:
-            c.execute("INSERT OR REPLACE INTO writers (vault, writer) VALUES (?, ?)", (vault, fresh))
+            c.execute("INSERT OR REPLACE INTO note (name, text) VALUES ('rolled-back', ?)", (what,))
+            c.execute("DELETE FROM writers")
+            media = self._media(c)
+            if media:
+                last = max(media, key=lambda medium: medium.label)
+                prefix, _, number = last.label.rpartition("-")
+                label = f"{prefix}-{int(number) + _LABEL_GAP:06d}"
+                # a place holder: of no device, so nothing is ever written to it
+                _put_medium(c, msgspec.structs.replace(last, label=label, device="", bytes=0, sets=0))
+                for medium in media:
+                    c.execute("DELETE FROM media WHERE label = ?", (medium.label,))
 
         await self._database.write(put)
+
+    async def rolled_back_note(self) -> str | None:
+        row = await self._database.read(
+            lambda c: c.execute("SELECT text FROM note WHERE name = 'rolled-back'").fetchone()
+        )
+        return None if row is None else str(row[0])
+
+    async def forget_note(self) -> None:
+        def forget(c: sqlite3.Connection) -> None:
+            c.execute("DELETE FROM note WHERE name = 'rolled-back'")
+
+        await self._database.write(forget)
 
     async def peers(self) -> list[str]:
         rows = await self._database.read(lambda c: c.execute("SELECT address FROM peers ORDER BY address").fetchall())
@@ -120,3 +174,10 @@ class Queue:
             c.execute("INSERT OR IGNORE INTO peers (address) VALUES (?)", (address,))
 
         await self._database.write(add)
+
+
+def _put_medium(c: sqlite3.Connection, medium: Medium) -> None:
+    c.execute(
+        "INSERT OR REPLACE INTO media (label, device, data) VALUES (?, ?, ?)",
+        (medium.label, medium.device, msgspec.msgpack.encode(medium)),
+    )

@@ -9,10 +9,18 @@ from pathlib import Path
 
 from caso_mesh.devices.checks import check_folder, existing_vault_header, inside, mount_of
 from caso_mesh.devices.folder import FolderBackend
-from caso_mesh.devices.shared import read_nonces, remove_nonces, write_nonce
+from caso_mesh.devices.shared import NONCE_LIMIT, read_nonces, remove_nonces, write_nonce
 from caso_mesh.jobs.task import DeviceAccess
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import CasoError, DeviceForeign, DevicePathInvalid, DeviceVanished, NoKey
+from caso_mesh.model.errors import (
+    CasoError,
+    DeviceError,
+    DeviceForeign,
+    DevicePathInvalid,
+    DeviceVanished,
+    InvalidValue,
+    NoKey,
+)
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.requests import (
     DevicePrepare,
@@ -22,12 +30,19 @@ from caso_mesh.model.requests import (
     DeviceReport,
 )
 from caso_mesh.model.storage import Device
+from caso_mesh.server.patience import begin, bounded
 from caso_mesh.vault.chunking import ChunkerParameters
 from caso_mesh.vault.header import create_vault, read_header
 from caso_mesh.vault.keys import add_recipients, create_content_key, load_keys
 from caso_mesh.vault.names import FORMAT
+from caso_mesh.vault.objects import VaultKeys
 
 Unwrap = Callable[[bytes, bytes], bytes]
+
+#: How long a heartbeat waits for the figures of all devices together.
+REPORTS_S = 2.0
+#: How long a device may take when it is added, and when an attempt begins.
+_PREPARE_S, _ACCESS_S = 50.0, 30.0
 
 
 class Storage:
@@ -40,19 +55,36 @@ class Storage:
         self._node = node
         self._name = name
         self._unwrap = unwrap
-        self._id_key = id_key
+        self._load_id_key = id_key
+        self._id_key_loaded: bytes | None = None
         self._new_id = new_id
         self._randomness = randomness
         self._cache = cache
+        self._asked: dict[str, asyncio.Future[DeviceReport]] = {}
 
-    async def prepare(self, request: DevicePrepare, state_folder: Path) -> DevicePrepareReply:
-        """Makes the vault of a new device, or recognises it where another server made it.
+    def id_key(self) -> bytes:
+        """The mesh's chunk-id key; read from its file once."""
+        if self._id_key_loaded is None:
+            self._id_key_loaded = self._load_id_key()
+        return self._id_key_loaded
 
-        Raises ``DevicePathInvalid``, ``DeviceForeign``, ``DeviceVanished``, ``NoKey`` and what the folder does.
+    async def prepare(
+        self, request: DevicePrepare, state_folder: Path, mesh: str, check: Callable[[str], None]
+    ) -> DevicePrepareReply:
+        """Makes the vault of a new device, or recognises it where another server made it. ``mesh`` is this server's own;
+        ``check`` raises if a device may not be in that folder.
+
+        Raises ``DevicePathInvalid``, ``DeviceForeign``, ``DeviceVanished``, ``NoKey``, ``TimedOut`` and what the folder
+        does.
         """
-        return await asyncio.to_thread(self._prepare, request, state_folder)
 
-    def _prepare(self, request: DevicePrepare, state_folder: Path) -> DevicePrepareReply:
+        def work() -> DevicePrepareReply:
+            check(request.path)
+            return self._prepare(request, state_folder, mesh)
+
+        return await bounded(work, what=f"{request.path} on {self._name}", seconds=_PREPARE_S)
+
+    def _prepare(self, request: DevicePrepare, state_folder: Path, mesh: str) -> DevicePrepareReply:
         check_folder(request.path, server=self._name)
         warnings: list[str] = []
         if inside(request.path, str(state_folder)):
@@ -63,7 +95,9 @@ class Storage:
         backend = FolderBackend(request.path, request.name, marker=FORMAT if present else None)
         try:
             header = read_header(backend)
-            if header is not None and header.mesh != request.mesh:
+            if request.mesh != mesh:
+                raise DeviceForeign(path=request.path, mesh=request.mesh)
+            if header is not None and header.mesh != mesh:
                 raise DeviceForeign(path=request.path, mesh=header.mesh)
             if header is None and not request.create:
                 raise DeviceVanished(device=request.name, detail=f"{request.path} on {self._name} holds no vault")
@@ -77,15 +111,17 @@ class Storage:
                     mesh=request.mesh,
                     chunker=ChunkerParameters(seed=request.chunker_seed),
                 )
+            if request.create and not any(True for _ in backend.list("keys/")):
+                # a new vault, or one whose making was cut off before it had a key: nothing can lie in it yet
                 create_content_key(
                     backend,
                     request.recipients,
                     key_id=self._new_id(),
                     randomness=self._randomness,
-                    id_key=self._id_key(),
+                    id_key=self.id_key(),
                 )
             else:
-                keys = load_keys(backend, self._node, self._unwrap, self._id_key())
+                keys = self._keys(backend, request.name)
                 if request.create:
                     add_recipients(backend, keys, request.recipients, randomness=self._randomness)
             free, total = backend.space()
@@ -101,14 +137,27 @@ class Storage:
         finally:
             backend.close()
 
-    async def proof(self, request: DeviceProof) -> DeviceProofReply:
-        """One step of proving that several servers see one folder."""
-        return await asyncio.to_thread(self._proof, request)
+    def _keys(self, backend: FolderBackend, name: str) -> VaultKeys:
+        try:
+            return load_keys(backend, self._node, self._unwrap, self.id_key())
+        except NoKey:
+            raise NoKey(device=name) from None
+
+    async def proof(self, request: DeviceProof, check: Callable[[str], None]) -> DeviceProofReply:
+        """One step of proving that several servers see one folder. ``check`` as in ``prepare``."""
+
+        def work() -> DeviceProofReply:
+            check(request.path)
+            return self._proof(request)
+
+        return await bounded(work, what=f"{request.path} on {self._name}", seconds=_PREPARE_S)
 
     def _proof(self, request: DeviceProof) -> DeviceProofReply:
         match request.step:
             case "write":
                 check_folder(request.path, server=self._name)
+                if not 0 < len(request.nonce) <= NONCE_LIMIT:
+                    raise InvalidValue(value=len(request.nonce), what="length of a nonce", expected="Use 1 to 256")
                 write_nonce(request.path, self._node, request.nonce)
                 return DeviceProofReply()
             case "read":
@@ -118,8 +167,10 @@ class Storage:
                 return DeviceProofReply()
 
     async def access(self, device: Device, writer: str, mesh: str) -> DeviceAccess:
-        """What a worker needs to use a device here. Raises ``DeviceVanished``, ``NoKey`` and what the folder does."""
-        return await asyncio.to_thread(self._access, device, writer, mesh)
+        """What a worker needs to use a device here. Raises ``DeviceVanished``, ``NoKey``, ``TimedOut`` and what the
+        folder does."""
+        what = f"the device {device.name} on {self._name}"
+        return await bounded(lambda: self._access(device, writer, mesh), what=what, seconds=_ACCESS_S)
 
     def _access(self, device: Device, writer: str, mesh: str) -> DeviceAccess:
         place = device.path_on(self._node)
@@ -130,10 +181,7 @@ class Storage:
             header = read_header(backend)
             if header is None or header.vault != device.vault:
                 raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
-            try:
-                keys = load_keys(backend, self._node, self._unwrap, self._id_key())
-            except NoKey:
-                raise NoKey(device=device.name) from None
+            keys = self._keys(backend, device.name)
         finally:
             backend.close()
         return DeviceAccess(
@@ -149,20 +197,44 @@ class Storage:
         )
 
     async def reports(self, devices: Iterable[Device]) -> tuple[DeviceReport, ...]:
-        """Space and problems of every device with a path here."""
-        return await asyncio.to_thread(lambda: tuple(self._report(device) for device in devices))
+        """Space and problems of every device with a path here, after ``REPORTS_S`` at the latest: one that hangs is
+        reported as such, has one thread that waits for it, and keeps nobody else waiting."""
+        wanted = {device.id: device for device in devices}
+        for id_, device in wanted.items():
+            if id_ not in self._asked:
+                self._asked[id_] = begin(lambda device=device: self._report(device))  # type: ignore[misc]
+        asked = {id_: self._asked[id_] for id_ in wanted}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=REPORTS_S)
+        found = []
+        for id_, device in wanted.items():
+            if asked[id_].done():
+                found.append(asked[id_].result())
+                del self._asked[id_]
+            else:
+                hangs = DeviceVanished(device=device.name, detail=f"its file system on {self._name} does not answer")
+                found.append(DeviceReport(id_, 0, 0, 0, problem=hangs.code, detail=hangs.message))
+        for id_ in [id_ for id_, future in self._asked.items() if id_ not in wanted and future.done()]:
+            del self._asked[id_]
+        return tuple(found)
 
     def _report(self, device: Device) -> DeviceReport:
         place = device.path_on(self._node)
-        path = place.path if place else ""
         try:
-            backend = FolderBackend(path, device.name, marker=FORMAT)
+            if place is None:
+                raise DeviceVanished(device=device.name, detail=f"{self._name} has no path to it")
+            backend = FolderBackend(place.path, device.name, marker=FORMAT)
+            try:
+                header = read_header(backend)
+                if header is None or header.vault != device.vault:
+                    raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
+                free, total = backend.space()
+            finally:
+                backend.close()
         except CasoError as error:
             return DeviceReport(device.id, 0, 0, 0, problem=error.code, detail=error.message)
-        try:
-            free, total = backend.space()
-            return DeviceReport(device.id, free, total, 0)
-        except CasoError as error:
-            return DeviceReport(device.id, 0, 0, 0, problem=error.code, detail=error.message)
-        finally:
-            backend.close()
+        except Exception as error:
+            # whatever a file system does, the heartbeat tells it and goes on
+            wrong = DeviceError(device=device.name, detail=f"{type(error).__name__}: {error}")
+            return DeviceReport(device.id, 0, 0, 0, problem=wrong.code, detail=wrong.message)
+        return DeviceReport(device.id, free, total, 0)

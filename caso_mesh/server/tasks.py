@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import NotFound
+from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, RestoreSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -20,13 +19,20 @@ from caso_mesh.planning.media import medium_for
 from caso_mesh.sealing.signing import verify
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.patience import bounded
 from caso_mesh.server.queue import LocalAttempt, Queue
+from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
 from caso_mesh.server.trust import Trust
 from caso_mesh.vault.header import read_header
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
 from caso_mesh.vault.vault import Vault
+
+#: How long file systems may take over the paths of an order.
+_PATHS_S = 30.0
+#: How long a device may take to say whether it holds a set.
+_LOOK_S = 60.0
 
 
 class TaskMaker:
@@ -44,6 +50,8 @@ class TaskMaker:
         storage: Storage,
         orders: Callable[[], Orders],
         allow: Callable[[], AllowList],
+        may_write: tuple[str, ...],
+        segments: Segments,
         clock: Clock,
         new_id: IdSource,
     ) -> None:
@@ -56,23 +64,26 @@ class TaskMaker:
         self._storage = storage
         self._orders = orders
         self._allow = allow
+        self._may_write = may_write
+        self._segments = segments
         self._clock = clock
         self._new_id = new_id
 
     def segment_path(self, set_id: str) -> Path:
         """Where the catalog detail of a set made here lies until the administrator has it."""
-        return self._folder.segments / f"{set_id}.segment"
+        return self._segments.path(set_id)
 
-    async def make(self, local: LocalAttempt) -> tuple[Task, Medium | None, list[str]]:
-        """The task, the medium its set goes to, and warnings for the job log.
+    async def make(self, local: LocalAttempt) -> tuple[Task, list[str]]:
+        """The task and warnings for the job log.
 
-        Raises ``NotAllowedHere``, ``SourcePathMissing`` (only if no root is there), ``DeviceVanished``, ``NoKey``,
-        ``NotFound``.
+        Raises ``NotAllowedHere``, ``SourcePathMissing``, ``DeviceVanished``, ``NoKey``, ``NotFound``, ``TimedOut``
+        (a file system that hangs).
         """
         orders, order = self._orders(), local.order
         warnings: list[str] = []
         if order.end in {"both", "source"}:
-            warnings = await asyncio.to_thread(self._check_paths, order)
+            paths = f"the file systems of {self._name}"
+            warnings = await bounded(lambda: self._check_paths(order), what=paths, seconds=_PATHS_S)
         access: DeviceAccess | None = None
         medium: Medium | None = None
         if order.end in {"both", "device"}:
@@ -89,7 +100,7 @@ class TaskMaker:
             server=self._node,
             server_name=self._name,
             source_name=self._trust.name_of(order.source),
-            id_key=self._identity.load_id_key(),
+            id_key=self._storage.id_key(),
             chunker_seed=orders.roster.mesh.chunker_seed,
             identity_folder=str(self._folder.identity),
             public_keys=_writers(orders),
@@ -102,10 +113,11 @@ class TaskMaker:
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
             issuer_key=admin_row.public_key if admin_row else b"",
             own_paths=tuple(os.fsencode(place) for place in closed),
+            may_write=tuple(os.fsencode(place) for place in self._may_write),
             segment_path=str(self.segment_path(local.set)),
             status_interval_s=orders.settings["status-interval-s"],
         )
-        return task, medium, warnings
+        return task, warnings
 
     def _check_paths(self, order: AttemptOrder) -> list[str]:
         allow = self._allow()
@@ -114,14 +126,14 @@ class TaskMaker:
                 roots = [root for source in sources if source.server == self._node for root in source.roots]
                 warnings = []
                 for root in roots:
-                    warnings += allow.check_read(b"/" + root)
+                    warnings += allow.check_read(b"/" + root.lstrip(b"/"))
                 return warnings
             case RestoreSpec(base=None, paths=paths):
                 for path in paths:
-                    allow.check_write(b"/" + path)
+                    allow.check_write(b"/" + path.lstrip(b"/"))
                 return []
             case RestoreSpec(base=base):
-                allow.check_write(base or b"/")
+                allow.check_write(b"/" + (base or b"").lstrip(b"/"))
                 return []
             case _:
                 return []
@@ -145,8 +157,10 @@ class TaskMaker:
         media_set = next((each for each in orders.media_sets if each.name == media_set_name), None)
         if media_set is None:
             raise NotFound(kind="mediaset", name=media_set_name)
-        known = await self._queue.all_media()
-        return medium_for(known, media_set, device.id, self._node, self._name, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        return await self._queue.take_medium(
+            lambda known: medium_for(known, media_set, device.id, self._node, self._name, now_ns)
+        )
 
     def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:
         if order.end == "both":
@@ -156,20 +170,24 @@ class TaskMaker:
         return FarEnd(node=other, name=self._trust.name_of(other), addresses=addresses)
 
     async def find_set(self, order: AttemptOrder, set_id: str) -> BackupSet | None:
-        """The set of an attempt that a daemon left while it was being published; ``None`` if it was not."""
+        """The set of an attempt that a daemon left while it was being published; ``None`` if it was not.
+
+        Raises ``NotFound`` if the device has left the mesh, and other errors while it cannot be asked.
+        """
         device = self._device(self._orders(), order.device)
         writer = await self._queue.writer(device.vault, self._new_id())
         access = await self._storage.access(device, writer, self._orders().roster.mesh.id)
-        return await asyncio.to_thread(self._look, access, set_id)
+        what = f"the device {device.name}"
+        return await bounded(lambda: self._look(access, set_id), what=what, seconds=_LOOK_S)
 
     def _look(self, access: DeviceAccess, set_id: str) -> BackupSet | None:
         backend = FolderBackend(access.path, access.name, marker=FORMAT)
         try:
             header = read_header(backend)
-            if header is None:
-                return None
+            if header is None or header.vault != access.vault:
+                raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
             keys = VaultKeys(
-                id_key=self._identity.load_id_key(), content_keys=access.content_keys, write_key=access.write_key
+                id_key=self._storage.id_key(), content_keys=access.content_keys, write_key=access.write_key
             )
             vault = Vault(backend, header, keys, verify=self._verify, cache_folder=access.cache_folder)
             try:

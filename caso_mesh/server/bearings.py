@@ -1,0 +1,142 @@
+"""Who the administrator in office is, and where others may be reached. All of it hints, until a link proves it.
+
+That somebody is in office is believed from that voter alone, by its own greeting, or from orders. What others say only
+tells where to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.server.links import Target
+from caso_mesh.server.trust import Trust
+
+#: Addresses that are remembered for one server, and servers asked at the same time for the administrator.
+_MOST_ADDRESSES, _MOST_ASKED = 8, 16
+
+
+class Bearings:
+    """``orders`` are those in force, ``peers`` the addresses of the configuration file."""
+
+    def __init__(
+        self,
+        *,
+        own: str,
+        trust: Trust,
+        orders: Callable[[], Orders],
+        in_office: Callable[[], bool],
+        authority: Callable[[], Authority | None],
+        peers: tuple[str, ...],
+    ) -> None:
+        self._own = own
+        self._trust = trust
+        self._orders = orders
+        self._in_office = in_office
+        self._authority = authority
+        self._peers = peers
+        self._hints: dict[str, tuple[str, ...]] = {}
+        self._greeted: tuple[Authority, str] | None = None
+        self._hearsay: str | None = None
+        self._denied: set[str] = set()
+        #: Addresses that people added (``peer add``).
+        self.static: list[str] = []
+        #: Where this server itself is reached.
+        self.addresses: tuple[str, ...] = ()
+
+    # --- who ---
+
+    def voters(self) -> set[str]:
+        roster = self._trust.roster
+        return {anchor.voter for anchor in roster.anchors if anchor.voter} if roster else set()
+
+    def _proven(self) -> str | None:
+        """Who showed by its own greeting, or by orders, that it is in office."""
+        if self._in_office():
+            return self._own
+        if self._greeted is not None and self._trust.row(self._greeted[1]) is not None:
+            return self._greeted[1]
+        ordered = self._orders().admin
+        return ordered if ordered != self._own and ordered not in self._denied else None
+
+    def is_admin(self, node: str) -> bool:
+        """Whether ``node`` may ask what only the administrator may."""
+        return node == self._proven() and node in self.voters()
+
+    def admin(self) -> str | None:
+        """The node id of the administrator in office as far as this server knows."""
+        return self._proven() or (self._hearsay if self._hearsay not in self._denied else None)
+
+    def heard(self, peer: str, hello: HelloRequest | HelloReply) -> bool:
+        """A peer that was authenticated has greeted; whether that changes who is taken for the administrator."""
+        before = self.admin()
+        self.hint(peer, hello.addresses)
+        if hello.admin == peer:
+            known = self._greeted[0] if self._greeted is not None and self._greeted[1] != peer else None
+            floor = max((a for a in (known, self._orders().authority) if a is not None), default=None)
+            if peer in self.voters() and hello.authority is not None and (floor is None or hello.authority >= floor):
+                self._greeted = (hello.authority, peer)
+                self._denied.discard(peer)
+        else:
+            if self._greeted is not None and self._greeted[1] == peer:
+                self._greeted = None
+            self._denied.add(peer)
+            if hello.admin is not None and hello.admin in self.voters() and hello.admin != self._own:
+                self._hearsay = hello.admin
+                self.hint(hello.admin, hello.admin_addresses if isinstance(hello, HelloReply) else ())
+        return self.admin() != before
+
+    def ordered(self, admin: str) -> None:
+        """Orders of ``admin`` were taken."""
+        self._denied.discard(admin)
+        if self._greeted is not None and self._greeted[1] != admin:
+            self._greeted = None
+
+    # --- where ---
+
+    def hint(self, node: str, addresses: Iterable[str]) -> bool:
+        """Notes addresses of a server of this mesh; whether there is a new one among them."""
+        if node == self._own or self._trust.row(node) is None:
+            return False
+        known = self._hints.get(node, ())
+        merged = tuple(dict.fromkeys((*list(addresses)[:_MOST_ADDRESSES], *known)))[:_MOST_ADDRESSES]
+        self._hints[node] = merged
+        return not set(merged) <= set(known)
+
+    def hints(self) -> dict[str, tuple[str, ...]]:
+        """What was seen or said, by node."""
+        return dict(self._hints)
+
+    def addresses_of(self, node: str) -> tuple[str, ...]:
+        ordered = next((each.addresses for each in self._orders().nodes if each.node == node), ())
+        own = self.addresses if node == self._own else ()
+        return tuple(dict.fromkeys((*own, *self._hints.get(node, ()), *ordered)))
+
+    def greeting(self) -> tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]:
+        """What this server says in a hello: its addresses, what its word stands on, the administrator and where."""
+        admin = self.admin()
+        authority = self._authority() if self._in_office() else self._orders().authority
+        return self.addresses, authority, admin, self.addresses_of(admin) if admin else ()
+
+    def wanted(self, linked: Callable[[str], bool]) -> Iterable[Target]:
+        """With whom this server wants a link: in office with all, else with the administrator, or with anybody who
+        knows who that is."""
+        rows = self._trust.roster.rows if self._trust.roster else ()
+        if self._in_office():
+            for row in rows:
+                if row.kind == "node" and row.id != self._own:
+                    yield Target(row.id, self.addresses_of(row.id))
+            return
+        admin = self.admin()
+        if admin is not None:
+            if linked(admin):
+                return
+            yield Target(admin, self.addresses_of(admin))
+        for address in (*self._peers, *self.static):
+            yield Target(None, (address,))
+        voters = self.voters()
+        others = [row.id for row in rows if row.kind == "node" and row.id not in {admin, self._own}]
+        others = sorted((id_ for id_ in others if self.addresses_of(id_)), key=lambda id_: (id_ not in voters, id_))
+        for node in others[:_MOST_ASKED]:
+            yield Target(node, self.addresses_of(node))

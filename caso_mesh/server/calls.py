@@ -1,0 +1,168 @@
+"""The calls that every server answers for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from caso_mesh.devices.checks import inside
+from caso_mesh.identity.roster import Peer
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
+from caso_mesh.model.orders import Orders
+from caso_mesh.server.allow import AllowList
+from caso_mesh.server.patience import bounded
+from caso_mesh.wire.network import split_address
+from caso_mesh.wire.typed import ask
+
+if TYPE_CHECKING:
+    from caso_mesh.server.node import ServerNode
+
+Handler = Callable[[Peer, Any, Any], Awaitable[Any]]
+
+#: How long file systems may take to answer ``path.check``.
+_CHECK_S = 12.0
+_MOST_STATIC = 100
+
+
+class Calls:
+    """Answers for one server node."""
+
+    def __init__(self, node: ServerNode) -> None:
+        self._node = node
+
+    def handlers(self) -> dict[str, Handler]:
+        """By name of the call."""
+        return {
+            "link.hello": self._hello,
+            "orders.put": self._orders_put,
+            "catalog.read": self._catalog_read,
+            "device.prepare": self._device_prepare,
+            "device.proof": self._device_proof,
+            "path.check": self._path_check,
+            "attempt.watch": self._attempt_watch,
+            "enrol.anchors": self._anchors,
+            "status": self._status,
+            "peer.add": self._peer_add,
+            "peer.list": self._peer_list,
+        }
+
+    def _only_admin(self, peer: Peer) -> None:
+        if not self._node.bearings.is_admin(peer.id):
+            raise Refused(detail=f"{peer.name} is not the administrator")
+
+    async def _hello(self, peer: Peer, request: q.HelloRequest, link: Any) -> q.HelloReply:
+        return await self._node.links.greeted(link, request)
+
+    async def _orders_put(self, peer: Peer, orders: Orders, link: Any) -> v.Done:
+        await self._node.take_orders(peer, orders)
+        return v.Done()
+
+    async def _catalog_read(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
+        self._only_admin(peer)
+        return await asyncio.to_thread(self._node.segments.piece, request, self._node.clock.now_ns())
+
+    # --- devices and paths ---
+
+    async def _device_prepare(self, peer: Peer, request: q.DevicePrepare, link: Any) -> q.DevicePrepareReply:
+        self._only_admin(peer)
+        node = self._node
+        return await node.storage.prepare(request, node.folder.path, node.orders.roster.mesh.id, self._check_device)
+
+    async def _device_proof(self, peer: Peer, request: q.DeviceProof, link: Any) -> q.DeviceProofReply:
+        self._only_admin(peer)
+        return await self._node.storage.proof(request, self._check_device)
+
+    def _check_device(self, path: str) -> None:
+        """A device lies where this server's own file lets things be written, and not inside of another one."""
+        node = self._node
+        try:
+            raw = path.encode()
+        except UnicodeEncodeError:
+            raise DevicePathInvalid(
+                path=path.encode("utf-8", "surrogatepass"), server=node.config.server, detail="it is not UTF-8"
+            ) from None
+        if not path.startswith("/"):
+            raise DevicePathInvalid(path=path, server=node.config.server, detail="it is not an absolute path")
+        AllowList(node.config.server, (), node.config.allow.write, [str(node.folder.path)]).check_write(raw)
+        for device in node.orders.devices:
+            place = device.path_on(node.keys.id)
+            if place is not None and inside(path, place.path):
+                raise DevicePathInvalid(
+                    path=path, server=node.config.server, detail=f"it belongs to the device {device.name}"
+                )
+
+    async def _path_check(self, peer: Peer, request: q.PathCheck, link: Any) -> q.PathCheckReply:
+        self._only_admin(peer)
+
+        def work() -> q.PathCheckReply:
+            allow, warnings = self._node.allow(), []
+            for path in request.paths:
+                if request.action == "read":
+                    warnings += allow.check_read(path)
+                else:
+                    allow.check_write(path)
+            return q.PathCheckReply(tuple(dict.fromkeys(warnings)))
+
+        return await bounded(work, what=f"a file system of {self._node.config.server}", seconds=_CHECK_S)
+
+    async def _attempt_watch(self, peer: Peer, request: q.WatchAttempts, link: Any) -> v.Done:
+        self._only_admin(peer)
+        await self._node.attempts.watch(request.attempts, min(max(request.for_s, 0.0), 3600.0))
+        return v.Done()
+
+    # --- the mesh ---
+
+    async def _anchors(self, peer: Peer, request: q.Nothing, link: Any) -> q.AnchorsReply:
+        roster = self._node.orders.roster
+        return q.AnchorsReply(
+            mesh=roster.mesh.id,
+            mesh_name=roster.mesh.name,
+            node=self._node.keys.id,
+            root=roster.anchors[0].certificate,
+            anchors=roster.anchors,
+        )
+
+    async def _status(self, peer: Peer, request: q.Nothing, link: Any) -> v.StatusView:
+        node = self._node
+        admin = node.linked_admin()
+        summary: q.MeshSummary | None = None
+        if admin is not None:
+            try:
+                summary = await ask(node.links.get(admin), "mesh.summary", q.Nothing(), q.MeshSummary, timeout_s=3.0)
+            except CasoError:
+                admin = None
+        nodes = sum(row.kind == "node" for row in node.orders.roster.rows)
+        voters = tuple(node.trust.name_of(a.voter) for a in node.orders.roster.anchors if a.voter)
+        return v.StatusView(
+            mesh=node.orders.roster.mesh.name,
+            server=node.config.server,
+            admin=node.trust.name_of(admin) if admin else None,
+            term=summary.term if summary else node.orders.authority.term,
+            voters=summary.voters if summary else voters,
+            servers=summary.servers if summary else nodes,
+            running=summary.running if summary else len(node.attempts.running()),
+            alerts=summary.alerts if summary else 0,
+            version=node.version,
+        )
+
+    async def _peer_add(self, peer: Peer, request: q.PeerAdd, link: Any) -> v.PeerList:
+        try:
+            split_address(request.address)
+        except ValueError as error:
+            raise InvalidValue(value=request.address, what="address", expected=str(error).capitalize()) from None
+        if len(self._node.bearings.static) >= _MOST_STATIC:
+            raise InvalidValue(value=request.address, what="address", expected="There are too many already")
+        await self._node.add_peer(request.address)
+        return await self._peer_list(peer, q.Nothing(), link)
+
+    async def _peer_list(self, peer: Peer, request: q.Nothing, link: Any) -> v.PeerList:
+        node = self._node
+        seen: dict[str, str] = dict.fromkeys(node.config.peers, "configuration")
+        seen |= dict.fromkeys(node.bearings.static, "static")
+        for id_, addresses in sorted(node.bearings.hints().items()):
+            for address in addresses:
+                seen.setdefault(address, f"discovery of {node.trust.name_of(id_)}")
+        return v.PeerList(tuple(v.PeerView(address, source) for address, source in seen.items()))

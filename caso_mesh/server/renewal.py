@@ -1,0 +1,73 @@
+"""Keeping this server's certificate, and that of its local operator, alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from caso_mesh.identity import certificates
+from caso_mesh.identity.keys import NodeKeys
+from caso_mesh.identity.roster import authorise
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import requests as q
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import CasoError, PeerFault, StateDamaged
+from caso_mesh.server.trust import Trust
+from caso_mesh.wire.typed import Callee, ask
+
+log = logging.getLogger(__name__)
+
+
+class Renewal:
+    """Asks when two thirds of the certificate's life are over."""
+
+    def __init__(self, *, keys: NodeKeys, identity: IdentityStore, trust: Trust, clock: Clock) -> None:
+        self._keys = keys
+        self._identity = identity
+        self._trust = trust
+        self._clock = clock
+        self._life: certificates.Life | None = None
+        self._lock = asyncio.Lock()
+
+    async def _due(self) -> bool:
+        if self._life is None:
+            chain = await asyncio.to_thread(self._identity.load_chain)
+            self._life = certificates.life(chain[0])
+        third = (self._life.not_after_ns - self._life.not_before_ns) // 3
+        return self._clock.now_ns() >= self._life.not_after_ns - third
+
+    async def renew(self, link: Callee) -> None:
+        """Asks ``link`` for new certificates if they are due. A peer that cannot give any (it is not in office) is no
+        matter: it may know who is, and the next one is asked.
+
+        Raises ``LinkLost`` and the like only, never for what the peer answered.
+        """
+        async with self._lock:
+            if not await self._due():
+                return
+            try:
+                await self._take(await ask(link, "identity.renew", q.Nothing(), q.RenewReply, timeout_s=10.0))
+            except (CasoError, OSError, ValueError) as error:
+                log.info("the certificate of this server could not be renewed: %s", error)
+
+    async def _take(self, reply: q.RenewReply) -> None:
+        roster = self._trust.roster
+        if roster is None or not reply.certificate:
+            raise PeerFault(peer="the administrator", detail="it sent no certificate")
+        # one that nobody would believe must not replace one that may still be good
+        peer = authorise(roster, reply.certificate[0], now_ns=self._clock.now_ns())
+        if peer.id != self._keys.id or peer.expired:
+            raise PeerFault(peer="the administrator", detail="it sent the certificate of another, or an old one")
+        await asyncio.to_thread(self._store, reply)
+        self._life = certificates.life(reply.certificate[0])
+        self._trust.renewed()
+        log.info("the certificate of this server was renewed")
+
+    def _store(self, reply: q.RenewReply) -> None:
+        self._identity.save_chain(reply.certificate)
+        if not reply.operator_certificate:
+            return
+        operator = self._identity.load_operator().key
+        if certificates.public_key_of(reply.operator_certificate[0]) != operator.public_key:
+            raise StateDamaged(path=self._identity.operator_key_path, detail="the mesh knows another operator's key")
+        self._identity.write_operator(operator, reply.operator_certificate)

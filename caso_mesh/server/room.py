@@ -1,0 +1,91 @@
+"""Room on the disk of the state folder: while there is too little, no new work is taken, and an alert leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from caso_mesh.model import facts
+from caso_mesh.model.errors import CasoError, StateFull
+from caso_mesh.model.states import AlertKind
+from caso_mesh.server.facts import FactWriter
+from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.patience import bounded
+
+log = logging.getLogger(__name__)
+
+#: Below this no new work is taken: ends and alerts of what runs still have to be written.
+LOW_BYTES = 8 << 20
+#: A little of the disk is held, to be given back when the last alert has to be written.
+RESERVE_BYTES = 512 << 10
+_LOOK_EACH_S = 5.0
+
+
+class Room:
+    """``changed`` is called when new work may be taken, or may not any more."""
+
+    def __init__(self, folder: StateFolder, facts: FactWriter, server: str, changed: Callable[[], None]) -> None:
+        self._folder = folder
+        self._facts = facts
+        self._server = server
+        self._changed = changed
+        self._alert: str | None = None
+        #: Whether new work may be taken.
+        self.enough = True
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            await asyncio.sleep(_LOOK_EACH_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Looks once. An alert that cannot be written now is tried again the next time."""
+        try:
+            free = await bounded(self._free, what=f"the disk of {self._folder.path}", seconds=10.0)
+        except (CasoError, OSError) as error:
+            log.error("the state folder: %s", error)
+            return
+        enough = free >= (LOW_BYTES if self.enough else 2 * LOW_BYTES)
+        if enough != self.enough:
+            self.enough = enough
+            self._changed()
+        try:
+            await self._tell()
+        except StateFull:
+            await asyncio.to_thread(self._release)
+            log.error("the disk of the state folder %s is full", self._folder.path)
+
+    async def _tell(self) -> None:
+        if not self.enough and self._alert is None:
+            error = StateFull(state=self._folder.path)
+            self._alert = await self._facts.alert(
+                AlertKind.ERROR, error.code, f"{self._server}: {error.message} {error.hint}", object=self._server
+            )
+        elif self.enough:
+            if self._alert is not None:
+                await self._facts.append(facts.AlertCleared(self._alert))
+                self._alert = None
+            await asyncio.to_thread(self._reserve)
+
+    def _free(self) -> int:
+        stat = os.statvfs(self._folder.path)
+        return stat.f_bavail * stat.f_frsize
+
+    def _reserve(self) -> None:
+        path = self._folder.reserve
+        if path.exists():
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, bytes(RESERVE_BYTES))
+        except OSError as error:
+            log.warning("no room is held in the state folder: %s", error)
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def _release(self) -> None:
+        self._folder.reserve.unlink(missing_ok=True)
