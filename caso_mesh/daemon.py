@@ -427,6 +427,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             voter = await _open_voter(stack, folder, identity, keys, server, links, discovery, ports, new_id)
         handler.router = router = Router(
             server_name=config.server,
+            own=keys.id,
             local=server.handlers(),
             roster=lambda: server.orders.roster,
             admin=server.admin_link,

@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.tables import PendingDetail, Tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
-from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model.errors import CasoError, CatalogBaseMissing, DataDamaged, NotFound
+from caso_mesh.model.errors import AlreadyExists, CasoError, CatalogBaseMissing, DataDamaged, NotFound
 from caso_mesh.model.requests import CatalogPiece, CatalogRead
 from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.typed import ask
@@ -22,83 +24,120 @@ log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20
 _PAUSE_S = 2.0
+#: No segment is as large as this: one of a hundred million files is smaller.
+_LARGEST = 16 << 30
+#: So much of the disk stays free, whatever a server says its segment needs.
+_KEPT_FREE = 256 << 20
 
 
 class CatalogIntake:
-    """``incoming`` is a folder for segments on their way."""
+    """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time."""
 
-    def __init__(
-        self, *, keeper: ControlKeeper, tables: Tables, catalog: Catalog, links: Links, facts: Facts, incoming: Path
-    ) -> None:
-        self._keeper = keeper
+    def __init__(self, *, tables: Tables, catalog: Catalog, links: Links, facts: Facts, incoming: Path) -> None:
         self._tables = tables
         self._catalog = catalog
         self._links = links
         self._facts = facts
         self._incoming = incoming
         self._wake = asyncio.Event()
+        #: Sets whose detail changes a listing that is not here, with that base.
+        self.without_base: dict[str, str] = {}
 
     def wake(self) -> None:
         self._wake.set()
 
     async def run(self) -> None:
         """Never returns."""
-        await asyncio.to_thread(self._incoming.mkdir, 0o700, parents=True, exist_ok=True)
-        while True:
-            self._wake.clear()
-            waits = False
-            for pending in await self._tables.pending_details():
-                waits |= not await self._take(pending)
-            try:
-                async with asyncio.timeout(_PAUSE_S if waits else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        await asyncio.to_thread(self._begin)
+        unobserve = self._links.observe(lambda node, linked: self._wake.set())
+        working: dict[str, asyncio.Task[None]] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._wake.clear()
+                    pending = await self._tables.pending_details()
+                    by_server: dict[str, list[PendingDetail]] = {}
+                    for each in pending:
+                        by_server.setdefault(each.server, []).append(each)
+                    for server, details in by_server.items():
+                        task = working.get(server)
+                        if task is None or task.done():
+                            working[server] = group.create_task(self._work_off(details))
+                    try:
+                        async with asyncio.timeout(_PAUSE_S if pending else None):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        continue
+        finally:
+            unobserve()
 
-    async def _take(self, pending: PendingDetail) -> bool:
-        """Whether it is done with: here, or found damaged for good."""
+    def _begin(self) -> None:
+        self._incoming.mkdir(0o700, parents=True, exist_ok=True)
+        for left in self._incoming.glob("*.segment"):
+            left.unlink()
+
+    async def _work_off(self, details: Iterable[PendingDetail]) -> None:
+        for each in details:
+            if not self._links.linked(each.server):
+                return
+            await self._take(each)
+        self._wake.set()
+
+    async def _take(self, pending: PendingDetail) -> None:
         backup = await self._tables.set(pending.set)
         if backup is None:
-            return False
+            return
         path = self._incoming / f"{pending.set}.segment"
         try:
             await self._fetch(pending, path)
+            header = (await asyncio.to_thread(SegmentReader, path)).header
+            if header.set != pending.set:
+                raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="it is of another set")
             await self._catalog.add_set(backup)
-            await self._catalog.ingest(SegmentReader(path))
-        except (CatalogBaseMissing, OSError) as error:
+            await self._catalog.ingest(path)
+        except CatalogBaseMissing as error:
+            self.without_base[pending.set] = str(error.fields["base"])
             log.info("catalog of set %s waits: %s", pending.set, error)
-            return False
-        except (DataDamaged, NotFound) as error:
-            await self._tables.set_detail_state(pending.set, "damaged")
-            await self._facts.alert(
-                AlertKind.WARNING,
-                "catalog-error",
-                f"The catalog detail of set {pending.set} cannot be used: {error}",
-                object=pending.set,
-            )
-            return True
-        except CasoError as error:
-            log.debug("catalog of set %s waits: %s", pending.set, error)
-            return False
-        await self._tables.set_detail_state(pending.set, "here")
-        await asyncio.to_thread(path.unlink, missing_ok=True)
-        return True
+        except (DataDamaged, NotFound, AlreadyExists) as error:
+            await self._damaged(pending, error)
+        except (CasoError, OSError) as error:
+            log.info("catalog of set %s waits: %s", pending.set, error)
+        else:
+            self.without_base.pop(pending.set, None)
+            await self._tables.set_detail_state(pending.set, "here")
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:
+        text = f"The catalog detail of set {pending.set} cannot be used: {error}"
+        await self._facts.alert(AlertKind.WARNING, "catalog-error", text, object=pending.set)
+        await self._tables.set_detail_state(pending.set, "damaged")
 
     async def _fetch(self, pending: PendingDetail, path: Path) -> None:
+        what = f"the catalog detail of {pending.set}"
+        if not 0 < pending.size <= _LARGEST:
+            raise DataDamaged(object=what, detail=f"{pending.size} bytes are no size of one")
+        free = (await asyncio.to_thread(shutil.disk_usage, self._incoming)).free
+        if free - pending.size < _KEPT_FREE:
+            raise OSError(f"{pending.size} bytes do not fit on the disk of the state folder, {free} are free")
         link = self._links.get(pending.server)
         digest = hashlib.sha256()
         offset = 0
-        descriptor = await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file = await asyncio.to_thread(_create, path)
         try:
             while offset < pending.size:
-                request = CatalogRead(pending.set, offset, _PIECE)
+                request = CatalogRead(pending.set, offset, min(_PIECE, pending.size - offset))
                 piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
-                if not piece.data or piece.size != pending.size:
-                    raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="its size has changed")
+                if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
+                    raise DataDamaged(object=what, detail="its size has changed")
                 digest.update(piece.data)
-                await asyncio.to_thread(os.write, descriptor, piece.data)
+                await asyncio.to_thread(file.write, piece.data)
                 offset += len(piece.data)
         finally:
-            os.close(descriptor)
+            await asyncio.to_thread(file.close)
         if digest.digest() != pending.digest:
-            raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="its digest differs")
+            raise DataDamaged(object=what, detail="its digest differs")
+
+
+def _create(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -4,18 +4,25 @@ is proved to be one."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+import posixpath
+from collections.abc import Mapping
 
-from caso_mesh.admin.ports import Caller, Links, Submit
+from msgspec import structs
+
+from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.reducer import validate
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.commands import AddDevice, RemoveDevice, SetDevice
-from caso_mesh.model.errors import AlreadyExists, DeviceNotShared, InUse, InvalidValue
+from caso_mesh.model.errors import CasoError, DeviceNotShared, InUse, InvalidValue
 from caso_mesh.model.ids import IdSource, check_name
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 60.0
 
@@ -44,52 +51,60 @@ class Devices:
                 what="place of a device",
                 expected="A disk has one server and folder; a shared folder has one for each server",
             )
-        state = self._keeper.state
-        places = [(state.server_named(name), path) for name, path in sorted(request.on.items())]
         async with self._lock:
-            if any(device.name == request.name for device in state.device_list()):
-                raise AlreadyExists(kind="device", name=request.name)
-            for device in state.device_list():
-                for server, path in places:
-                    place = device.path_on(server.id)
-                    if place is not None and place.path.rstrip("/") == path.rstrip("/"):
-                        raise InUse(kind="folder", name=path, by=f"the device {device.name}")
-            links = {server.id: self._links.get(server.id) for server, _ in places}
-            if kind is DeviceKind.SHARED:
-                await self._prove(places)
-            recipients = {server.id: server.encryption_key for server, _ in places}
-            vault = self._new_id()
-            warnings: list[str] = []
-            for number, (server, path) in enumerate(places):
-                prepare = q.DevicePrepare(
-                    name=request.name,
-                    path=path,
-                    vault=vault,
-                    mesh=state.info().id,
-                    chunker_seed=state.info().chunker_seed,
-                    recipients=recipients,
-                    create=number == 0,
-                )
-                reply = await ask(
-                    links[server.id], "device.prepare", prepare, q.DevicePrepareReply, timeout_s=_TIMEOUT_S
-                )
-                if number and reply.vault != vault:
-                    raise DeviceNotShared(first=f"{places[0][0].name}:{places[0][1]}", second=f"{server.name}:{path}")
-                vault = reply.vault
-                warnings += reply.warnings
-            if any(device.vault == vault for device in state.device_list()):
-                raise InUse(kind="folder", name=places[0][1], by="another device of this mesh holds that vault")
-            device = Device(
+            before = done_before(self._keeper, caller)
+            if before is not None:
+                return self._keeper.state.device(before.result["device"]), ()
+            return await self._add(caller, request, kind)
+
+    async def _add(self, caller: Caller, request: q.DeviceAdd, kind: DeviceKind) -> tuple[Device, tuple[str, ...]]:
+        state = self._keeper.state
+        places = [(state.server_named(name), _clean_folder(path)) for name, path in sorted(request.on.items())]
+        self._refuse_taken(places)
+        device = Device(
+            name=request.name,
+            id=self._new_id(),
+            kind=kind,
+            vault=self._new_id(),
+            paths=tuple(DevicePath(server.id, path) for server, path in places),
+            concurrency=request.concurrency,
+            low_space_bytes=request.low_space_bytes,
+        )
+        # all that can be known beforehand is, before anything is made in a folder
+        validate(state, AddDevice(device), who=caller.who, at_ns=0)
+        links = {server.id: self._links.get(server.id) for server, _ in places}
+        if kind is DeviceKind.SHARED:
+            await self._prove(places)
+        recipients = {server.id: server.encryption_key for server, _ in places}
+        warnings: list[str] = []
+        for number, (server, path) in enumerate(places):
+            prepare = q.DevicePrepare(
                 name=request.name,
-                id=self._new_id(),
-                kind=kind,
-                vault=vault,
-                paths=tuple(DevicePath(server.id, path) for server, path in places),
-                concurrency=request.concurrency,
-                low_space_bytes=request.low_space_bytes,
+                path=path,
+                vault=device.vault,
+                mesh=state.info().id,
+                chunker_seed=state.info().chunker_seed,
+                recipients=recipients,
+                create=number == 0,
             )
-            await self._submit(AddDevice(device), who=caller.who, request_id=caller.request_id)
-        return device, tuple(warnings)
+            reply = await ask(links[server.id], "device.prepare", prepare, q.DevicePrepareReply, timeout_s=_TIMEOUT_S)
+            if number and reply.vault != device.vault:
+                raise DeviceNotShared(first=f"{places[0][0].name}:{places[0][1]}", second=f"{server.name}:{path}")
+            # a vault that an earlier try left, or one that comes back, is taken as it is
+            device = structs.replace(device, vault=reply.vault)
+            warnings += reply.warnings
+        other = next((each for each in state.device_list() if each.vault == device.vault), None)
+        if other is not None:
+            raise InUse(kind="folder", name=places[0][1], by=f"the device {other.name}")
+        await self._submit(AddDevice(device), who=caller.who, request_id=caller.request_id)
+        return self._keeper.state.device(device.id), tuple(warnings)
+
+    def _refuse_taken(self, places: list[tuple[Server, str]]) -> None:
+        for device in self._keeper.state.device_list():
+            for server, path in places:
+                place = device.path_on(server.id)
+                if place is not None and (_within(path, place.path) or _within(place.path, path)):
+                    raise InUse(kind="folder", name=path, by=f"the device {device.name}")
 
     async def _prove(self, places: list[tuple[Server, str]]) -> None:
         """Each server leaves a nonce; each must find those of all others."""
@@ -104,8 +119,11 @@ class Devices:
                         raise DeviceNotShared(first=f"{other.name}:{other_path}", second=f"{server.name}:{path}")
         finally:
             for server, path in places:
-                if self._links.linked(server.id):
+                try:
                     await self._proof(server, q.DeviceProof(path, "remove"))
+                except CasoError as error:
+                    # a nonce that stays behind harms nobody: the next proof replaces it
+                    log.info("the nonce of %s stays in %s: %s", server.name, path, error)
 
     async def _proof(self, server: Server, proof: q.DeviceProof) -> q.DeviceProofReply:
         return await ask(self._links.get(server.id), "device.proof", proof, q.DeviceProofReply, timeout_s=_TIMEOUT_S)
@@ -116,9 +134,22 @@ class Devices:
         await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self._keeper.state.device(device.id)
 
-    async def remove(self, caller: Caller, request: q.DeviceName, sets: int) -> Any:
-        """``sets`` is how many live sets lie on it: with any, it stays."""
+    async def remove(self, caller: Caller, request: q.DeviceName, sets: Mapping[str, int]) -> None:
+        """``sets`` is how many live sets lie on each device: with any, it stays."""
+        if done_before(self._keeper, caller) is not None:
+            return
         device = self._keeper.state.device_named(request.name)
-        if sets:
-            raise InUse(kind="device", name=device.name, by=f"it holds {sets} backup sets")
-        return await self._submit(RemoveDevice(device.id), who=caller.who, request_id=caller.request_id)
+        if sets.get(device.id):
+            raise InUse(kind="device", name=device.name, by=f"its {sets[device.id]} backup sets")
+        await self._submit(RemoveDevice(device.id), who=caller.who, request_id=caller.request_id)
+
+
+def _clean_folder(path: str) -> str:
+    """An absolute folder in one spelling. Raises ``InvalidValue``."""
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise InvalidValue(value=path, what="folder", expected='Use an absolute path without ".."')
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

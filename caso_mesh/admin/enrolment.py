@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from caso_mesh.admin.ports import Caller, Submit
+from caso_mesh.admin.ports import Caller, Facts, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
 from caso_mesh.identity import approval, enrolment, tokens
@@ -26,27 +26,37 @@ from caso_mesh.model.commands import AdmitServer, CreateToken
 from caso_mesh.model.errors import (
     CasoError,
     CodeMismatch,
+    InvalidValue,
     JoinLinkInvalid,
     NotFound,
     PeerFault,
     RateLimited,
     Refused,
+    WrongState,
 )
+from caso_mesh.model.facts import Audit
 from caso_mesh.model.ids import check_name, node_id
 from caso_mesh.model.mesh import Operator, Server
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.states import Role, ServerState
 from caso_mesh.model.units import format_instant
+from caso_mesh.sealing.signing import can_verify
 from caso_mesh.wire.link import Link
-from caso_mesh.wire.network import ClientTls, Network
+from caso_mesh.wire.network import ClientTls, Network, split_address
 from caso_mesh.wire.typed import RefusesAll, ask
 
 log = logging.getLogger(__name__)
 
-#: Attempts to join from one address in a minute.
-_RATE, _RATE_WINDOW_S = 10, 60.0
+#: Tries to join with no good token in a minute: from one address, from all.
+_RATE, _RATE_OF_ALL, _RATE_WINDOW_S = 10, 100, 60.0
 #: Discovered servers that are greeted at the same time; more wait.
 _GREETED_AT_ONCE = 32
+#: Discovered servers that are held at once: on a network, anybody may announce anything.
+_MOST_NEWCOMERS = 256
+_MOST_ADDRESSES, _ADDRESSES_IN_LINK = 16, 8
+_SHORTEST_TTL_S, _LONGEST_TTL_S = 1.0, 30 * 86400.0
+#: Answers to repeated requests that only this office can give again.
+_TOKENS_REMEMBERED = 1000
 
 
 class Newcomer(Struct):
@@ -68,6 +78,7 @@ class Enrolment:
         *,
         keeper: ControlKeeper,
         submit: Submit,
+        facts: Facts,
         network: Network,
         discovery: Discovery | None,
         keys: NodeKeys,
@@ -81,6 +92,7 @@ class Enrolment:
     ) -> None:
         self._keeper = keeper
         self._submit = submit
+        self._facts = facts
         self._network = network
         self._discovery = discovery
         self._keys = keys
@@ -93,7 +105,9 @@ class Enrolment:
         self._randomness = randomness
         self._seen: dict[str, Sighting] = {}
         self._newcomers: dict[str, Newcomer] = {}
-        self._tries: dict[str, deque[float]] = {}
+        self._tries = _Tries()
+        self._made: dict[str, tuple[bytes, int]] = {}
+        self._approved: dict[str, str] = {}
         self._lock = asyncio.Lock()
 
     def handlers(self) -> dict[str, Any]:
@@ -107,32 +121,51 @@ class Enrolment:
     # --- join links ---
 
     async def _create_token(self, caller: Caller, request: q.TokenCreate) -> v.TokenView:
-        secret = tokens.new_secret(self._randomness)
-        expires = self._clock.now_ns() + int(request.ttl_s * 1e9)
+        if not _SHORTEST_TTL_S <= request.ttl_s <= _LONGEST_TTL_S:
+            raise InvalidValue(value=request.ttl_s, what="ttl", expected="It lies between one second and 30 days")
+        made = self._made.get(caller.request_id)
+        if made is None:
+            if done_before(self._keeper, caller) is not None:
+                # only its digest is kept: nobody can show that link again
+                raise WrongState(kind="token", name=caller.request_id.rpartition("/")[2], state="made already")
+            expires = self._clock.now_ns() + int(request.ttl_s * 1e9)
+            made = self._made[caller.request_id] = (tokens.new_secret(self._randomness), expires)
+            while len(self._made) > _TOKENS_REMEMBERED:
+                del self._made[next(iter(self._made))]
+        secret, expires = made
         await self._submit(CreateToken(tokens.digest(secret), expires), who=caller.who, request_id=caller.request_id)
         link = tokens.make_link(
             mesh=self._keeper.state.info().id,
             root_fingerprint=fingerprint(self._authority.root),
-            addresses=self._addresses(),
+            addresses=self._addresses()[:_ADDRESSES_IN_LINK],
             secret=secret,
             expires_at_ns=expires,
         )
         return v.TokenView(link, format_instant(expires) or "")
 
-    def _limit(self, peer: str) -> None:
-        now = self._clock.monotonic_s()
-        tries = self._tries.setdefault(peer, deque())
-        while tries and tries[0] < now - _RATE_WINDOW_S:
-            tries.popleft()
-        if len(tries) >= _RATE:
-            raise RateLimited(peer=peer)
-        tries.append(now)
-        if len(self._tries) > 10_000:
-            self._tries.clear()
-
     async def _join(self, peer: Peer, request: q.JoinRequest, link: Any) -> q.JoinReply:
-        self._limit(str(link.remote_address).rpartition(":")[0])
+        source = str(link.remote_address)
         token = tokens.digest(request.secret)
+        outcome = "refused"
+        try:
+            reply = await self._judge(request, token, source.rpartition(":")[0])
+            outcome = "done"
+            return reply
+        except CasoError as error:
+            outcome = error.code
+            raise
+        finally:
+            if outcome != RateLimited.code:
+                what = Audit(request.name[:63], "enrol.join", "enrol", outcome=outcome, source=source)
+                await self._facts.append(what)
+
+    async def _judge(self, request: q.JoinRequest, token: bytes, host: str) -> q.JoinReply:
+        """Only those are counted who show no good token: guessing is limited, joining is not."""
+        known = self._keeper.state.tokens.get(token)
+        if known is None or known.used_by is not None or known.expires_at_ns < self._clock.now_ns():
+            self._tries.count(host, self._clock.monotonic_s())
+        if known is None:
+            raise JoinLinkInvalid(detail="it is not known here")
         newcomer = _newcomer(request)
         mesh = self._keeper.state.info().id
         if not enrolment.check_application(newcomer, request.signature, mesh=mesh, binding=token):
@@ -142,18 +175,18 @@ class Enrolment:
     async def _admit(
         self, newcomer: enrolment.Newcomer, operator_key: bytes, *, token: bytes | None, who: str
     ) -> q.JoinReply:
-        check_name(newcomer.name, "server")
+        _check_newcomer(newcomer, operator_key)
         state, now_ns = self._keeper.state, self._clock.now_ns()
         row: Server = enrolment.server_row(
             newcomer, id_key=self._id_key, mesh=state.info().id, now_ns=now_ns, randomness=self._randomness
         )
         operator = Operator(
-            name=f"local-{newcomer.name}"[:63],
+            name=_local_operator(newcomer.name, row.id),
             id=node_id(operator_key),
             public_key=operator_key,
             role=Role.VIEWER,
             created_at_ns=now_ns,
-            server_roles=((newcomer.name, Role.OPERATOR),),
+            server_roles=((row.id, Role.OPERATOR),),
             home=row.id,
         )
         await self._submit(AdmitServer(row, operator, token), who=who)
@@ -196,31 +229,45 @@ class Enrolment:
             await asyncio.Event().wait()
             return
         slots = asyncio.Semaphore(_GREETED_AT_ONCE)
+        greeting: dict[str, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as group:
                 async for sighting in self._discovery.sightings():
-                    match sighting:
-                        case Sighting(mesh=None, node=node) if node and node not in self._seen:
-                            self._seen[node] = sighting
-                            group.create_task(self._greet(sighting, slots))
-                        case Sighting(node=node) if node in self._seen and sighting.mesh is None:
-                            self._seen[node] = sighting
-                        case Gone(node=node):
-                            self._seen.pop(node, None)
+                    if isinstance(sighting, Gone):
+                        self._seen.pop(sighting.node, None)
+                    elif sighting.mesh is not None:
+                        self._seen.pop(sighting.node, None)  # it belongs to a mesh now
+                    elif sighting.node and (sighting.node in self._seen or len(self._seen) < _MOST_NEWCOMERS):
+                        self._seen[sighting.node] = sighting
+                        task = greeting.get(sighting.node)
+                        if task is None or task.done():
+                            greeting[sighting.node] = group.create_task(self._greet(sighting.node, slots))
+                    greeting = {node: task for node, task in greeting.items() if not task.done()}
         finally:
+            self._seen.clear()
             for newcomer in list(self._newcomers.values()):
                 await newcomer.link.close()
+            self._newcomers.clear()
 
-    async def _greet(self, sighting: Sighting, slots: asyncio.Semaphore) -> None:
-        node = sighting.node
-        while node in self._seen and node not in self._keeper.state.servers:
+    async def _greet(self, node: str, slots: asyncio.Semaphore) -> None:
+        """Keeps a link with one newcomer for as long as it is seen. One that was admitted and never got its
+        certificates is greeted as well: it can be approved again."""
+        pause_s = 1.0
+        while node in self._seen and node not in self._keeper.state.removed:
+            server = self._keeper.state.servers.get(node)
+            if server is not None and server.ever_linked:
+                break
             async with slots:
                 newcomer = await self._first_contact(self._seen[node])
             if newcomer is not None:
+                pause_s = 1.0
                 self._newcomers[node] = newcomer
-                await newcomer.link.wait_closed()
-                self._newcomers.pop(node, None)
-            await asyncio.sleep(1.0)
+                try:
+                    await newcomer.link.wait_closed()
+                finally:
+                    self._newcomers.pop(node, None)
+            await asyncio.sleep(pause_s)
+            pause_s = min(30.0, 2 * pause_s)
         self._seen.pop(node, None)
 
     async def _first_contact(self, sighting: Sighting) -> Newcomer | None:
@@ -254,6 +301,7 @@ class Enrolment:
         if (
             not approval.check_reveal(theirs.commitment, reveal.nonce, reveal.key)
             or node_id(reveal.key) != link.peer.id
+            or link.peer.id != sighting.node
         ):
             raise PeerFault(peer=sighting.name, detail="it revealed another key than it had committed to")
         code = approval.code(nonce, self._keys.public_key, reveal.nonce, reveal.key)
@@ -283,6 +331,9 @@ class Enrolment:
 
     async def _approve(self, caller: Caller, request: q.ServerApprove) -> v.ServerView:
         async with self._lock:
+            approved = self._approved.get(caller.request_id)
+            if approved is not None and approved in self._keeper.state.servers:
+                return self._member_view(approved)
             found = [
                 each for each in self._newcomers.values() if each.reveal.name == request.name and not each.link.closed
             ]
@@ -301,20 +352,71 @@ class Enrolment:
             root = self._authority.root
             accept = q.AdoptAccept(root, self._keys.sign("adopt-accept/1", root + newcomer.nonce), reply)
             await ask(newcomer.link, "adopt.accept", accept, v.Done, timeout_s=30.0)
-            self._newcomers.pop(newcomer.sighting.node, None)
+            node = node_id(newcomer.reveal.key)
+            self._approved[caller.request_id] = node
+            while len(self._approved) > _TOKENS_REMEMBERED:
+                del self._approved[next(iter(self._approved))]
+            self._seen.pop(node, None)
             await newcomer.link.close()
-        server = self._keeper.state.server(node_id(newcomer.reveal.key))
+        return self._member_view(node)
+
+    def _member_view(self, node: str) -> v.ServerView:
+        server = self._keeper.state.server(node)
         return v.ServerView(
             name=server.name,
             id=server.id,
             state=server.state.value,
             connected=False,
             admin=False,
-            voter=False,
+            voter=server.voter,
             pools=(),
             address=server.addresses[0] if server.addresses else "",
             version=server.version,
         )
+
+
+class _Tries:
+    """Counts tries to join with no good token: from one address, and from all together. Bounded whatever comes."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, deque[float]] = {}
+        self._all: deque[float] = deque()
+
+    def count(self, host: str, now_s: float) -> None:
+        """Raises ``RateLimited``."""
+        since = now_s - _RATE_WINDOW_S
+        while self._all and self._all[0] < since:
+            self._all.popleft()
+        for other in [other for other, tries in self._of.items() if tries[-1] < since]:
+            del self._of[other]
+        mine = self._of.get(host)
+        while mine and mine[0] < since:
+            mine.popleft()
+        if len(self._all) >= _RATE_OF_ALL or (mine is not None and len(mine) >= _RATE):
+            raise RateLimited(peer=host)
+        self._all.append(now_s)
+        self._of.setdefault(host, deque()).append(now_s)
+
+
+def _check_newcomer(newcomer: enrolment.Newcomer, operator_key: bytes) -> None:
+    """What would fail only after it was committed is refused before."""
+    check_name(newcomer.name, "server")
+    if not can_verify(operator_key) or operator_key == newcomer.public_key:
+        raise InvalidValue(value="its operator's key", what="newcomer", expected="It has a signing key of its own")
+    if newcomer.preset not in {"local", "lan", "wan"}:
+        raise InvalidValue(value=newcomer.preset[:20], what="preset", expected="Use local, lan or wan")
+    if len(newcomer.addresses) > _MOST_ADDRESSES or len(newcomer.version) > 100:
+        raise InvalidValue(value=len(newcomer.addresses), what="number of addresses", expected="It is small")
+    for address in newcomer.addresses:
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise InvalidValue(value=address[:100], what="address", expected=str(error).capitalize()) from None
+
+
+def _local_operator(server: str, node: str) -> str:
+    name = f"local-{server}"
+    return name if len(name) <= 63 else f"{name[:54]}-{node[:8]}"
 
 
 def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
@@ -337,5 +439,5 @@ def _first_orders(orders: Orders, operator: str) -> Orders:
     rows = tuple(row for row in orders.roster.rows if row.id in known)
     nodes = tuple(node for node in orders.nodes if node.node in known)
     return structs.replace(
-        orders, roster=structs.replace(orders.roster, rows=rows, removed=()), nodes=nodes, attempts=()
+        orders, roster=structs.replace(orders.roster, rows=rows, removed=(), former=()), nodes=nodes, attempts=()
     )

@@ -1,7 +1,7 @@
 """Taking in what servers report: facts, heartbeats, progress.
 
 The cursor over a journal moves only after everything that a fact decides is committed: closing an attempt is a command,
-and comes first.
+and comes first. A server is believed about its own attempts only, by what the control state says of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from caso_mesh.admin.live import Heard, Live
-from caso_mesh.admin.ports import Submit
+from caso_mesh.admin.ports import Facts, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
@@ -20,15 +20,35 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
-from caso_mesh.model.errors import NotFound
-from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, Liveness
+from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed
+from caso_mesh.model.jobs import Attempt, BackupSpec, Failure
+from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
+from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.views import Done
 
 log = logging.getLogger(__name__)
 
+#: Ends that a server may report. That an attempt is recovered or redundant is the administrator's finding.
+_REPORTED = frozenset(
+    {
+        AttemptState.SUCCEEDED,
+        AttemptState.SUCCEEDED_WITH_EXCEPTIONS,
+        AttemptState.FAILED,
+        AttemptState.CANCELED,
+        AttemptState.TIMED_OUT,
+        AttemptState.INTERRUPTED,
+    }
+)
+#: Those that the end without the device may report.
+_REPORTED_BY_OTHER_END = frozenset({AttemptState.FAILED, AttemptState.CANCELED, AttemptState.INTERRUPTED})
+_INSTANTS = range(1 << 63)
+#: Refusals of one push that are written out one by one.
+_MOST_REASONS = 10
+
 
 class Intake:
-    """``changed`` is called after facts were taken: catalogs may have to be fetched, watchers may want to look."""
+    """``changed`` is called after facts were taken: catalogs may have to be fetched, watchers may want to look.
+    ``no_data_path(source, server)`` is told when two servers could not reach each other."""
 
     def __init__(
         self,
@@ -36,16 +56,20 @@ class Intake:
         keeper: ControlKeeper,
         tables: Tables,
         live: Live,
+        facts: Facts,
         submit: Submit,
         clock: Clock,
         changed: Callable[[], None],
+        no_data_path: Callable[[str, str], None],
     ) -> None:
         self._keeper = keeper
         self._tables = tables
         self._live = live
+        self._facts = facts
         self._submit = submit
         self._clock = clock
         self._changed = changed
+        self._no_data_path = no_data_path
 
     def handlers(self) -> dict[str, Any]:
         return {
@@ -64,51 +88,123 @@ class Intake:
         return q.JournalHashReply(await self._tables.hash_at(peer.id, request.incarnation, request.seq))
 
     async def _push(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
-        known = {each.incarnation: each.seq for each in await self._tables.cursors(peer.id)}
         records = [Record(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in request.records]
-        for record in records:
-            if record.seq <= known.get(record.incarnation, 0):
-                continue
-            fact = facts.decode(record.kind, record.data)
-            if isinstance(fact, facts.AttemptEnded):
-                await self._close(peer.id, record.at_ns, fact)
-        heads = await self._tables.accept(peer.id, records)
+        if not all(record.at_ns in _INSTANTS and record.seq in _INSTANTS for record in records):
+            raise PeerMalformed(peer=peer.name, detail="a record of its journal has no proper number or time")
+        refused: dict[tuple[str, int], str] = {}
+        published: dict[str, BackupSet] = {}
+        for record in await self._tables.fresh(peer.id, records):
+            try:
+                fact = facts.decode(record.kind, record.data)
+            except PeerMalformed:
+                continue  # it is kept and means nothing: the tables say so
+            reason = self._not_its_own(peer.id, fact)
+            if reason is None and isinstance(fact, facts.SetPublished):
+                published[fact.set.id] = fact.set
+            if reason is None and isinstance(fact, facts.AttemptEnded):
+                reason = await self._close(peer.id, record.at_ns, fact, published)
+            if reason is not None:
+                refused[record.incarnation, record.seq] = reason
+        taken = await self._tables.accept(peer.id, records, refused)
+        if taken.refused:
+            await self._tell(peer, taken.refused, str(getattr(link, "remote_address", "")))
         self._changed()
-        return q.JournalCursors(tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in heads))
+        return q.JournalCursors(tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in taken.heads))
 
-    async def _close(self, server: str, at_ns: int, fact: facts.AttemptEnded) -> None:
+    async def _tell(self, peer: Peer, reasons: list[str], source: str) -> None:
+        log.warning("%s reported what is not its to report: %s", peer.name, "; ".join(reasons[:_MOST_REASONS]))
+        fields = {"reasons": reasons[:_MOST_REASONS], "count": len(reasons)}
+        audit = facts.Audit(peer.name, "journal.push", "security", outcome="refused", source=source, fields=fields)
+        await self._facts.append(audit)
+
+    def _not_its_own(self, server: str, fact: facts.Fact | facts.UnknownFact) -> str | None:
+        """Why a fact is not this server's to tell."""
+        match fact:
+            case facts.SetPublished(set=backup):
+                return self._foreign_set(server, backup)
+            case facts.AttemptStarted(attempt=id_) | facts.AttemptVerifying(attempt=id_):
+                attempt = self._keeper.state.attempts.get(id_)
+                return None if attempt is None or server == attempt.server else f"the work of attempt {id_[:100]}"
+            case facts.AttemptExceptions(attempt=id_) | facts.JobLog(attempt=id_) | facts.AttemptEnded(attempt=id_):
+                attempt = self._keeper.state.attempts.get(id_)
+                if attempt is None or server in {attempt.server, attempt.source}:
+                    return None
+                return f"attempt {id_[:100]}, in which it has no part"
+            case _:
+                return None
+
+    def _foreign_set(self, server: str, backup: BackupSet) -> str | None:
+        if backup.server != server:
+            return f"the set {backup.id[:64]} of another server"
+        attempt = self._keeper.state.attempts.get(backup.attempt)
+        if attempt is None:
+            # of a run that is forgotten: it may speak of its own files, nobody can tell about those of others
+            return None if backup.source == server else f"the set {backup.id[:64]} of an unknown attempt"
+        ordered = (attempt.server, attempt.source, attempt.device, attempt.run, attempt.job)
+        if ordered != (server, backup.source, backup.device, backup.run, backup.job):
+            return f"the set {backup.id[:64]}, which does not fit attempt {attempt.id}"
+        if not isinstance(self._keeper.state.run(attempt.run).spec, BackupSpec):
+            return f"the set {backup.id[:64]} of attempt {attempt.id}, which makes none"
+        return None
+
+    async def _close(
+        self, server: str, at_ns: int, fact: facts.AttemptEnded, published: dict[str, BackupSet]
+    ) -> str | None:
+        """Closes an attempt, or says why this end of it does not count."""
         attempt = self._keeper.state.attempts.get(fact.attempt)
         if attempt is None:
             log.info("the end of attempt %s is of an earlier time", fact.attempt)
-            return
-        if server not in {attempt.server, attempt.source} or fact.state in ATTEMPT_ACTIVE:
-            log.warning("%s reports the end of attempt %s, which is not its own", server[:13], fact.attempt)
-            return
-        command = CloseAttempt(fact.attempt, fact.state, at_ns, set=fact.set, failure=fact.failure)
+            return None
+        if fact.state not in (_REPORTED if server == attempt.server else _REPORTED_BY_OTHER_END):
+            return f"that attempt {attempt.id} is {fact.state}"
+        state, set_id, failure = fact.state, fact.set, fact.failure
+        if isinstance(self._keeper.state.run(attempt.run).spec, BackupSpec):
+            if state in ATTEMPT_GOOD and not await self._is_its_set(attempt, set_id, published):
+                detail = "it reported success without a set of its own"
+                state, set_id, failure = AttemptState.FAILED, None, _failed(attempt, detail)
+        else:
+            set_id = None
+        if state is AttemptState.FAILED and failure is not None and failure.code == NoDataPath.code:
+            # another server may reach the source: that is for the placement to find out
+            self._no_data_path(attempt.source, attempt.server)
+            state = AttemptState.INTERRUPTED
+        # a wrong clock over there must neither keep the run for ever nor have it forgotten at once
+        ended_ns = max(attempt.delegated_at_ns, min(at_ns, self._clock.now_ns()))
+        command = CloseAttempt(
+            attempt.id, state, ended_ns, set=set_id if state in ATTEMPT_GOOD else None, failure=failure
+        )
         try:
-            await self._submit(command, request_id=f"close-{fact.attempt}-{fact.state}")
+            await self._submit(command, request_id=f"close-{attempt.id}-{state}")
         except NotFound:
-            return
-        self._live.progress.pop(fact.attempt, None)
-        closed = self._keeper.state.attempts.get(fact.attempt)
-        if closed is not None and closed.state is AttemptState.REDUNDANT and fact.set is not None:
+            return None  # the run was forgotten meanwhile
+        self._live.progress.pop(attempt.id, None)
+        closed = self._keeper.state.attempts.get(attempt.id)
+        if closed is not None and closed.state is AttemptState.REDUNDANT and set_id is not None:
             known = self._live.redundant.get(closed.source, ())
-            self._live.redundant[closed.source] = (*known, fact.set)
+            self._live.redundant[closed.source] = tuple(sorted({*known, set_id}))
+        return None
+
+    async def _is_its_set(self, attempt: Attempt, set_id: str | None, published: dict[str, BackupSet]) -> bool:
+        if set_id is None:
+            return False
+        backup = published.get(set_id) or await self._tables.set(set_id)
+        return backup is not None and (backup.attempt, backup.server) == (attempt.id, attempt.server)
 
     async def load_redundant(self) -> None:
         """Which sets must not be a base, from what is committed and recorded."""
         self._live.redundant.clear()
-        for attempt in self._keeper.state.attempts.values():
+        for attempt in list(self._keeper.state.attempts.values()):
             if attempt.state is AttemptState.REDUNDANT:
                 sets = await self._tables.sets(attempt=attempt.id)
                 known = self._live.redundant.get(attempt.source, ())
-                self._live.redundant[attempt.source] = (*known, *(each.id for each in sets))
+                self._live.redundant[attempt.source] = tuple(sorted({*known, *(each.id for each in sets)}))
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
-        self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
         server = self._keeper.state.servers.get(peer.id)
-        if server is not None and server.liveness is not Liveness.ALIVE:
-            self._live.returned.set()
+        if server is not None:
+            self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
+            if server.liveness is not Liveness.ALIVE:
+                self._live.returned.set()
         return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority)
 
     async def _progress(self, peer: Peer, request: q.ProgressReport, link: Any) -> Done:
@@ -117,3 +213,7 @@ class Intake:
             if attempt is not None and attempt.server == peer.id and attempt.state in ATTEMPT_ACTIVE:
                 self._live.progress[progress.attempt] = progress
         return Done()
+
+
+def _failed(attempt: Attempt, detail: str) -> Failure:
+    return Failure("attempt-failed", {"attempt": attempt.id, "detail": detail})

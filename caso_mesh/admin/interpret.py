@@ -1,72 +1,74 @@
-"""What a fact means: the rows it makes. Called in the transaction that stores the fact itself, so once."""
+"""What a fact means: the rows it makes. Called in the transaction that stores the fact itself, so once.
+
+A server speaks for itself only. What it says of sets, media and alerts of others is refused; the fact stays in the copy
+of its journal, and means nothing.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import msgspec
 
 from caso_mesh.model import facts
-from caso_mesh.model.ids import job_of_run, run_of_attempt
+from caso_mesh.model.ids import run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
 
 _ACTIVE = tuple(state.value for state in ATTEMPT_ACTIVE)
+#: Set ids become file names.
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_LONGEST_ATTEMPT = 400
 
 
-def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact | facts.UnknownFact) -> None:
-    """Writes what ``fact`` of ``server`` (node id), recorded at ``at_ns``, means."""
+def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact | facts.UnknownFact) -> str | None:
+    """Writes what ``fact`` of ``server`` (node id), recorded at ``at_ns``, means; or says why it means nothing."""
     match fact:
         case facts.AttemptStarted(attempt=attempt, type=type_):
             _attempt(c, attempt, server)
             c.execute(
                 "UPDATE attempt SET state = ?, type = ?, started_at_ns = coalesce(started_at_ns, ?)"
-                " WHERE id = ? AND state = 'queued'",
-                (AttemptState.RUNNING.value, type_.value if type_ else None, at_ns, attempt),
+                " WHERE id = ? AND reporter = ? AND state = 'queued'",
+                (AttemptState.RUNNING.value, type_.value if type_ else None, at_ns, attempt, server),
             )
         case facts.AttemptVerifying(attempt=attempt):
             c.execute(
-                "UPDATE attempt SET state = ? WHERE id = ? AND state = 'running'",
-                (AttemptState.VERIFYING.value, attempt),
+                "UPDATE attempt SET state = ? WHERE id = ? AND reporter = ? AND state = 'running'",
+                (AttemptState.VERIFYING.value, attempt, server),
             )
         case facts.AttemptEnded():
             _ended(c, server, at_ns, fact)
         case facts.AttemptExceptions(attempt=attempt, exceptions=exceptions):
             c.executemany(
-                "INSERT INTO exception VALUES (?, ?, ?, ?)",
-                [(attempt, each.path, each.reason, each.detail) for each in exceptions],
+                "INSERT INTO exception VALUES (?, ?, ?, ?, ?)",
+                [(attempt, each.path, each.reason, each.detail, server) for each in exceptions],
             )
         case facts.JobLog(attempt=attempt, lines=lines):
             c.executemany(
                 "INSERT INTO log_line VALUES (?, ?, ?, ?, ?)",
                 [(attempt, line.at_ns, line.level, line.text, server) for line in lines],
             )
-        case facts.SetPublished(set=backup):
-            c.execute(
-                "INSERT OR REPLACE INTO backup_set VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    backup.id,
-                    msgspec.msgpack.encode(backup),
-                    backup.source,
-                    backup.server,
-                    backup.device,
-                    backup.attempt,
-                    backup.ended_at_ns,
-                    backup.bytes_stored,
-                ),
-            )
+        case facts.SetPublished():
+            return _published(c, server, fact)
         case facts.CatalogDetail(set=set_id, digest=digest, size=size):
+            owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (set_id,)).fetchone()
+            if owner is None or owner[0] != server:
+                return f"the catalog of set {set_id[:64]}, which it has not made"
             c.execute(
                 "INSERT OR IGNORE INTO catalog_detail VALUES (?, ?, ?, ?, 'pending')", (set_id, server, digest, size)
             )
         case facts.MediumChanged(medium=medium):
-            c.execute("INSERT OR REPLACE INTO medium VALUES (?, ?)", (medium.label, msgspec.msgpack.encode(medium)))
+            if medium.server != server:
+                return f"the medium {medium.label[:64]} of another server"
+            data = msgspec.msgpack.encode(medium)
+            c.execute("INSERT OR REPLACE INTO medium VALUES (?, ?, ?)", (server, medium.label, data))
         case facts.AlertRaised():
             c.execute(
                 "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text),
             )
         case facts.AlertCleared(id=id_):
-            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ?", (at_ns, id_))
+            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (at_ns, id_, server))
         case facts.Audit():
             c.execute(
                 "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -83,13 +85,39 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             )
         case facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.UnknownFact():
             pass
+    return None
+
+
+def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> str | None:
+    backup = fact.set
+    if backup.server != server:
+        return f"the set {backup.id[:64]} of another server"
+    if not _ID.match(backup.id):
+        return "a set without a proper id"
+    data = msgspec.msgpack.encode(backup)
+    known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
+    if known is not None:
+        return None if known[0] == data else f"the set {backup.id}, which is known with another content"
+    c.execute(
+        "INSERT INTO backup_set VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            backup.id,
+            data,
+            backup.source,
+            backup.server,
+            backup.device,
+            backup.attempt,
+            backup.ended_at_ns,
+            backup.bytes_stored,
+        ),
+    )
+    return None
 
 
 def _attempt(c: sqlite3.Connection, attempt: str, server: str) -> None:
-    run = run_of_attempt(attempt)
     c.execute(
-        "INSERT OR IGNORE INTO attempt (id, run, job, reporter, state) VALUES (?, ?, ?, ?, 'queued')",
-        (attempt, run, job_of_run(run), server),
+        "INSERT OR IGNORE INTO attempt (id, reporter, run, state) VALUES (?, ?, ?, 'queued')",
+        (attempt[:_LONGEST_ATTEMPT], server, run_of_attempt(attempt[:_LONGEST_ATTEMPT])),
     )
 
 
@@ -98,7 +126,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
     _attempt(c, fact.attempt, server)
     c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
-        f" failure = ? WHERE id = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
+        f" failure = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
             fact.state.value,
             fact.type.value if fact.type else None,
@@ -108,6 +136,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             fact.set,
             msgspec.msgpack.encode(fact.failure) if fact.failure else None,
             fact.attempt,
+            server,
             *_ACTIVE,
         ),
     )

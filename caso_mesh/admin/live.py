@@ -26,6 +26,8 @@ class Live:
         self.progress: dict[str, Progress] = {}
         self.waiting: dict[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
+        #: Why runs waited that are being closed as missed.
+        self.missed_for: dict[str, Waiting] = {}
         #: Set by a heartbeat of a server that is not known to be alive.
         self.returned = asyncio.Event()
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.catalogs import CatalogIntake
+from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
-from caso_mesh.admin.duties import Duties
+from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.history import History
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ordering import Ordering
-from caso_mesh.admin.people import People
 from caso_mesh.admin.ports import Facts, Links
+from caso_mesh.admin.runs import Runs
+from caso_mesh.admin.servers import Servers
+from caso_mesh.admin.stores import Stores
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.telling import Pruning, Telling
+from caso_mesh.admin.watching import ServerWatch
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
@@ -29,10 +36,16 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import Command
+from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
+from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.network import Network
 
 log = logging.getLogger(__name__)
+
+#: A duty that fails is begun again after a pause, which grows while it fails within ``_WELL_S`` of its start.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _WELL_S = 0.5, 30.0, 60.0
+_DAY_NS = 86400 * 1_000_000_000
 
 NodeHandler = Callable[[Peer, Any, Any], Awaitable[Any]]
 PeopleHandler = Callable[[Any, Any], Awaitable[Any]]
@@ -65,30 +78,55 @@ class Office:
         self._keeper = keeper
         self._clock = clock
         self._new_id = new_id
+        self._alarms = Alarms(tables=tables, facts=facts, own=keys.id)
         live = Live()
-        self._catalogs = CatalogIntake(
-            keeper=keeper, tables=tables, catalog=catalog, links=links, facts=facts, incoming=incoming
-        )
-        self._intake = Intake(
-            keeper=keeper, tables=tables, live=live, submit=self._submit, clock=clock, changed=self._catalogs.wake
-        )
-        self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
-        self._duties = Duties(
+        self._delegation = Delegation(
             keeper=keeper,
             tables=tables,
             live=live,
             links=links,
+            submit=self._submit,
+            own=keys.id,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._catalogs = CatalogIntake(tables=tables, catalog=catalog, links=links, facts=facts, incoming=incoming)
+        self._intake = Intake(
+            keeper=keeper,
+            tables=tables,
+            live=live,
             facts=facts,
             submit=self._submit,
+            clock=clock,
+            changed=self._facts_came,
+            no_data_path=self._delegation.no_data_path,
+        )
+        self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
+        self._due = DueRuns(keeper=keeper, live=live, submit=self._submit, alarms=self._alarms, clock=clock)
+        self._watch = ServerWatch(
+            keeper=keeper,
+            tables=tables,
+            live=live,
+            links=links,
+            submit=self._submit,
+            alarms=self._alarms,
             own=keys.id,
             addresses=addresses,
             version=version,
             clock=clock,
-            randomness=randomness,
+        )
+        self._telling = Telling(keeper=keeper, live=live, alarms=self._alarms, clock=clock)
+        self._pruning = Pruning(
+            keeper=keeper,
+            tables=tables,
+            submit=self._submit,
+            clock=clock,
+            doubtful=lambda: self._due.doubtful or self._watch.clocks_differ(),
         )
         self._enrolment = Enrolment(
             keeper=keeper,
             submit=self._submit,
+            facts=facts,
             network=network,
             discovery=discovery,
             keys=keys,
@@ -102,20 +140,20 @@ class Office:
         )
         work = Work(keeper=keeper, tables=tables, links=links, submit=self._submit, clock=clock, new_id=new_id)
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
-        self._people = People(
+        self._runs = Runs(
             keeper=keeper,
             tables=tables,
-            catalog=catalog,
             live=live,
             links=links,
-            submit=self._submit,
-            duties=self._duties,
-            enrolment=self._enrolment,
-            devices=devices,
             work=work,
-            own=keys.id,
-            clock=clock,
+            due=self._due,
+            catalogs=self._catalogs,
         )
+        self._history = History(
+            keeper=keeper, tables=tables, catalog=catalog, live=live, submit=self._submit, work=work, clock=clock
+        )
+        servers = Servers(keeper=keeper, links=links, submit=self._submit, enrolment=self._enrolment, own=keys.id)
+        stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
         self.node_handlers: Mapping[str, NodeHandler] = {
@@ -125,7 +163,17 @@ class Office:
             "mesh.summary": self._summary,
         }
         #: Calls of people, by name.
-        self.people_handlers: Mapping[str, PeopleHandler] = {**self._people.handlers(), **enrolment}
+        self.people_handlers: Mapping[str, PeopleHandler] = {
+            **enrolment,
+            **servers.handlers(),
+            **stores.handlers(),
+            **self._runs.handlers(),
+            **self._history.handlers(),
+        }
+
+    def _facts_came(self) -> None:
+        self._catalogs.wake()
+        self._delegation.facts_came()
 
     async def _submit(self, command: Command, *, who: str = "admin", request_id: str | None = None) -> Any:
         return await self._keeper.submit(
@@ -136,8 +184,8 @@ class Office:
         state = self._keeper.state
         return q.MeshSummary(
             servers=len(state.servers),
-            running=self._people.running_runs(),
-            alerts=await self._people.open_alerts(),
+            running=self._runs.running(),
+            alerts=await self._history.open_alerts(),
             term=self._keeper.authority.term,
             voters=tuple(server.name for server in state.voters()),
         )
@@ -145,13 +193,64 @@ class Office:
     async def run(self) -> None:
         """In office until cancelled."""
         log.info("in office, %s", self._keeper.authority)
-        await self._intake.load_redundant()
+        duties: dict[str, Callable[[], Awaitable[None]]] = {
+            "ordering": self._ordering.run,
+            "catalogs": self._catalogs.run,
+            "enrolment": self._enrolment.run,
+            "due runs": self._due.open,
+            "missed runs": self._due.close_missed,
+            "delegation": self._delegation.run,
+            "watching servers": self._watch.run,
+            "telling": self._telling.run,
+            "pruning": self._pruning.run,
+        }
+        await self._begin()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._ordering.run())
-            group.create_task(self._catalogs.run())
-            group.create_task(self._enrolment.run())
-            group.create_task(self._duties.open_due_runs())
-            group.create_task(self._duties.delegate())
-            group.create_task(self._duties.close_missed())
-            group.create_task(self._duties.watch_servers())
-            group.create_task(self._duties.tell_ends())
+            for name, duty in duties.items():
+                group.create_task(self._keep(name, duty))
+
+    async def _begin(self) -> None:
+        """What later decisions stand on. Nothing begins without it."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._intake.load_redundant()
+                await self._alarms.load()
+                return
+            except CasoError as error:
+                log.error("the office cannot begin yet: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+
+    async def _keep(self, name: str, duty: Callable[[], Awaitable[None]]) -> None:
+        """Keeps one duty going. A failing one is logged and told of, and begun again: a full disk must not stop the
+        others, and a mistake of ours in one must not end the backups that run."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            began_s = self._clock.monotonic_s()
+            reason = "it ended by itself"
+            try:
+                await duty()
+                log.warning("the duty %s ended by itself", name)
+            except* CasoError as failed:
+                reason = "; ".join(str(error) for error in _leaves(failed))
+                log.error("the duty %s failed: %s", name, reason)
+            except* Exception as failed:
+                reason = "; ".join(f"{type(error).__name__}: {error}" for error in _leaves(failed))
+                log.exception("the duty %s failed", name)
+            if self._clock.monotonic_s() - began_s > _WELL_S:
+                pause_s = _FIRST_PAUSE_S
+            day = self._clock.now_ns() // _DAY_NS
+            text = f"The administrator's duty {name} failed and is begun again: {reason}"
+            occasion = f"{name}/{day}/{reason[:200]}"
+            await self._alarms.attempt(occasion, AlertKind.ERROR, "office-duty-failed", text, object=name)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

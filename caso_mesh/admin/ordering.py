@@ -12,16 +12,19 @@ from caso_mesh.control.orders import orders_for, same_slice
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tickets import digest_of_paths, issue
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import CasoError, NotFound, StaleOrders
+from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.orders import Orders, ticket_paths
 from caso_mesh.model.views import Done
-from caso_mesh.wire.typed import ask
+from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
 
 #: How long an attempt's two workers have to meet for the first time.
 TICKET_LIFE_S = 24 * 3600.0
+#: Between two messages to one server.
+_COALESCE_S = 0.02
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 
 class Ordering:
@@ -37,7 +40,6 @@ class Ordering:
         self._clock = clock
         self._randomness = randomness
         self._tickets: dict[str, bytes] = {}
-        self._changed = asyncio.Event()
 
     def orders_of(self, server: str) -> Orders:
         """The orders of a server as of now. Raises ``NotFound`` for one that is not in the mesh."""
@@ -74,7 +76,7 @@ class Ordering:
 
     async def run(self) -> None:
         """Never returns."""
-        tasks: dict[str, asyncio.Task[None]] = {}
+        serving: dict[str, tuple[Callee, asyncio.Task[None]]] = {}
         wake = asyncio.Event()
         unobserve = self._links.observe(lambda node, linked: wake.set())
         try:
@@ -82,10 +84,16 @@ class Ordering:
                 group.create_task(self._forget_tickets())
                 while True:
                     wake.clear()
-                    for server in sorted(self._keeper.state.servers):
-                        task = tasks.get(server)
-                        if self._links.linked(server) and (task is None or task.done()):
-                            tasks[server] = group.create_task(self._serve(server))
+                    for server in sorted(self._keeper.state.servers.keys() | serving.keys()):
+                        link = self._link(server)
+                        known = serving.get(server)
+                        if known is not None and (known[0] is not link or known[1].done()):
+                            # the server behind a new link may be one that was put back to an older state: it is told anew
+                            known[1].cancel()
+                            del serving[server]
+                            known = None
+                        if link is not None and known is None:
+                            serving[server] = (link, group.create_task(self._serve(server, link)))
                     try:
                         async with asyncio.timeout(1.0):
                             await wake.wait()
@@ -94,23 +102,43 @@ class Ordering:
         finally:
             unobserve()
 
-    async def _serve(self, server: str) -> None:
-        sent: Orders | None = None
+    def _link(self, server: str) -> Callee | None:
+        if server not in self._keeper.state.servers or not self._links.linked(server):
+            return None
         try:
-            link = self._links.get(server)
+            return self._links.get(server)
+        except ServerNotLinked:
+            return None
+
+    async def _serve(self, server: str, link: Callee) -> None:
+        """Keeps one server told as long as this link lasts."""
+        sent: Orders | None = None
+        pause_s = _FIRST_PAUSE_S
+        try:
             async for _ in self._keeper.changes():
                 orders = self.orders_of(server)
-                if sent is None or not same_slice(sent, orders):
-                    await ask(link, "orders.put", orders, Done)
-                    sent = orders
-        except StaleOrders as error:
-            log.error("orders for %s: %s", self._keeper.state.name_of(server), error)
-            await asyncio.sleep(5.0)
+                if sent is not None and same_slice(sent, orders):
+                    continue
+                while True:
+                    try:
+                        await ask(link, "orders.put", orders, Done)
+                        break
+                    except LinkLost:
+                        return
+                    except CasoError as error:
+                        name = self._keeper.state.name_of(server)
+                        log.log(
+                            logging.ERROR if isinstance(error, StaleOrders) else logging.INFO,
+                            "%s does not take its orders: %s", name, error,
+                        )  # fmt: skip
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+                        orders = self.orders_of(server)
+                sent, pause_s = orders, _FIRST_PAUSE_S
+                # changes that follow each other closely make one more message, not one each
+                await asyncio.sleep(_COALESCE_S)
         except NotFound:
-            return
-        except CasoError as error:
-            log.debug("orders for %s: %s", self._keeper.state.name_of(server), error)
-            await asyncio.sleep(0.2)
+            return  # removed meanwhile
 
     async def _forget_tickets(self) -> None:
         async for _ in self._keeper.changes():

@@ -1,15 +1,17 @@
-"""What the office needs from the server it is on. ``server/`` provides it; neither room imports the other."""
+"""What the office needs from the server it is on (``server/`` provides it; neither room imports the other), and who asks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.identity.roster import Peer, may
 from caso_mesh.model import facts
 from caso_mesh.model.commands import Command
-from caso_mesh.model.states import AlertKind
+from caso_mesh.model.states import AlertKind, Role
 from caso_mesh.wire.typed import Callee
 
 
@@ -48,8 +50,30 @@ class Submit(Protocol):
 
 
 class Caller(Struct, frozen=True):
-    """Who asks a call of people: the operator's name, where from, and the request id of a repeatable call."""
+    """Who asks a call of people: the operator's name, where from, and the request id of a repeatable call. ``person`` is
+    the operator by the roster row."""
 
     who: str
     source: str
     request_id: str
+    person: Peer
+
+    def may(self, role: Role, server: str | None) -> bool:
+        """Whether the person holds ``role`` in the whole mesh, or on a server (node id)."""
+        return may(self.person, role, server)
+
+
+#: A call of people, answered.
+Answer = Callable[[Caller, Any], Awaitable[Any]]
+
+
+class Done(Struct, frozen=True):
+    """What a call came to when it was made for the first time."""
+
+    result: Any = None
+
+
+def done_before(keeper: ControlKeeper, caller: Caller) -> Done | None:
+    """What the command of this very request came to, if it was committed earlier. Raises the error it came to."""
+    seen = keeper.state.requests.get(caller.request_id)
+    return None if seen is None else Done(seen.outcome.value())

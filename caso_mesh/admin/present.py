@@ -6,10 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from caso_mesh.admin.live import Live
-from caso_mesh.admin.tables import AttemptRow
+from caso_mesh.admin.tables import AttemptRow, AttemptRows
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
@@ -27,6 +25,17 @@ _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: R
 
 def shown_path(path: bytes) -> str:
     return escape_path(b"/" + path)
+
+
+def restricted_to(state: ControlState, server: str | None, pool: str | None) -> set[str] | None:
+    """The node ids that a view is filtered by; ``None`` = all. Raises ``NotFound``."""
+    if server is None and pool is None:
+        return None
+    members = None if pool is None else {each.id for each in state.servers_of_pool(pool)}
+    if server is None:
+        return members
+    one = {state.server_named(server).id}
+    return one if members is None else one & members
 
 
 def server_view(state: ControlState, server: Server, *, connected: bool, admin: bool, running: int) -> v.ServerView:
@@ -53,13 +62,13 @@ def failure_view(failure: Failure | None) -> dict[str, Any] | None:
     return {"code": failure.code, "message": error.message, "hint": error.hint}
 
 
-def run_state(run: Run, rows: Mapping[str, AttemptRow], attempts: Iterable[Attempt]) -> RunState:
+def run_state(run: Run, rows: AttemptRows, attempts: Iterable[Attempt]) -> RunState:
     """A run's state with what its active attempts report."""
     if run.closed_at_ns is not None:
         return run.state
     found = run.state
     for attempt in attempts:
-        row = rows.get(attempt.id)
+        row = rows.of(attempt)
         if attempt.state in ATTEMPT_ACTIVE and row is not None:
             found = _ACTIVE_RUN.get(row.state, found)
     return found
@@ -202,7 +211,9 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
 
 
 def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
-    return tuple(v.SetOutcome(state.name_of(part.source), part.set, part.state.value) for part in run.parts)
+    """One for each source server. What a restore or verify was about is its set, whatever came of it."""
+    about = None if isinstance(run.spec, BackupSpec) else run.spec.set
+    return tuple(v.SetOutcome(state.name_of(part.source), part.set or about, part.state.value) for part in run.parts)
 
 
 def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
@@ -229,7 +240,7 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
 
 def set_view(
     backup: BackupSet,
-    media: Mapping[str, Medium],
+    media: Mapping[tuple[str, str], Medium],
     media_sets: Mapping[str, MediaSet],
     *,
     redundant: bool,
@@ -240,7 +251,7 @@ def set_view(
     media_set = media_sets.get(backup.media_set)
     expires = protected = None
     if media_set is not None:
-        expires, protected = set_expiry(backup, media.get(backup.medium), media_set)
+        expires, protected = set_expiry(backup, media.get((backup.server, backup.medium)), media_set)
     return v.SetView(
         id=backup.id,
         source=names.get(backup.source, backup.source_name),
@@ -305,7 +316,3 @@ def entry_view(entry: CatalogEntry) -> v.EntryView:
 def exception_view(each: SourceException) -> v.ExceptionView:
     reason = f"{each.reason}: {each.detail}" if each.detail else each.reason
     return v.ExceptionView(shown_path(each.path), reason)
-
-
-def plain_fields(fields: Any) -> dict[str, Any]:
-    return dict(msgspec.to_builtins(fields))

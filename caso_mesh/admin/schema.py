@@ -1,5 +1,8 @@
 """The administrator's tables: a copy of all journals, and what their facts mean. All of it can be made again from the
-journals."""
+journals.
+
+Every row keeps who reported it: what a server says of itself is its own word, and can neither replace nor hide what
+another one said. Who is to be believed of an attempt is for the reader to decide, by the control state."""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ MIGRATIONS: Sequence[str] = (
     REPLICA
     + """
     CREATE TABLE attempt (
-        id TEXT PRIMARY KEY, run TEXT NOT NULL, job TEXT NOT NULL, reporter TEXT NOT NULL,
+        id TEXT NOT NULL, reporter TEXT NOT NULL, run TEXT NOT NULL,
         state TEXT NOT NULL, type TEXT, started_at_ns INTEGER, ended_at_ns INTEGER, seconds REAL,
-        counts BLOB, set_id TEXT, failure BLOB
+        counts BLOB, set_id TEXT, failure BLOB,
+        PRIMARY KEY (id, reporter)
     ) STRICT;
     CREATE INDEX attempt_by_run ON attempt (run);
-    CREATE TABLE exception (attempt TEXT NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+    CREATE TABLE exception (
+        attempt TEXT NOT NULL, path BLOB NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, reporter TEXT NOT NULL
+    ) STRICT;
     CREATE INDEX exception_by_attempt ON exception (attempt);
     CREATE TABLE log_line (
         attempt TEXT NOT NULL, at_ns INTEGER NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL, server TEXT NOT NULL
@@ -33,10 +39,13 @@ MIGRATIONS: Sequence[str] = (
         state TEXT NOT NULL CHECK (state IN ('pending', 'here', 'damaged'))
     ) STRICT;
     CREATE INDEX catalog_detail_by_state ON catalog_detail (state);
-    CREATE TABLE medium (label TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    CREATE TABLE medium (
+        server TEXT NOT NULL, label TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (server, label)
+    ) STRICT;
     CREATE TABLE alert (
-        id TEXT PRIMARY KEY, raised_at_ns INTEGER NOT NULL, server TEXT NOT NULL, alert TEXT NOT NULL,
-        category TEXT NOT NULL, object TEXT NOT NULL, text TEXT NOT NULL, cleared_at_ns INTEGER
+        id TEXT NOT NULL, raised_at_ns INTEGER NOT NULL, server TEXT NOT NULL, alert TEXT NOT NULL,
+        category TEXT NOT NULL, object TEXT NOT NULL, text TEXT NOT NULL, cleared_at_ns INTEGER,
+        PRIMARY KEY (server, id)
     ) STRICT;
     CREATE INDEX alert_by_time ON alert (raised_at_ns);
     CREATE TABLE audit (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,15 +14,17 @@ from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
 from caso_mesh.model import facts
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.jobs import Counts, Failure
+from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.jobs import Attempt, Counts, Failure
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
 
 
 class AttemptRow(Struct, frozen=True):
-    """What the journals say of an attempt."""
+    """What the journal of one server (``reporter``) says of an attempt."""
 
     id: str
+    reporter: str
     run: str
     state: AttemptState
     type: BackupType | None
@@ -71,7 +73,30 @@ class PendingDetail(Struct, frozen=True):
     size: int
 
 
-_ATTEMPT = "id, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure"
+class Taken(Struct, frozen=True):
+    """The cursors after facts were taken, and what of them meant nothing, with the reason of each."""
+
+    heads: list[Head]
+    refused: list[str]
+
+
+class AttemptRows:
+    """What all reporters say of some attempts."""
+
+    def __init__(self, rows: Iterable[AttemptRow] = ()) -> None:
+        self._rows = {(row.id, row.reporter): row for row in rows}
+
+    def of(self, attempt: Attempt) -> AttemptRow | None:
+        """What counts of an attempt: the word of its media server; of its other end only that it ended, if the media
+        server has not said so. Nobody else is heard."""
+        media = self._rows.get((attempt.id, attempt.server))
+        other = self._rows.get((attempt.id, attempt.source))
+        if media is not None and (media.ended_at_ns is not None or other is None or other.ended_at_ns is None):
+            return media
+        return other if other is not None and other.ended_at_ns is not None else media
+
+
+_ATTEMPT = "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure"
 
 
 class Tables:
@@ -88,16 +113,42 @@ class Tables:
     async def hash_at(self, server: str, incarnation: str, seq: int) -> bytes | None:
         return await self._database.read(lambda c: replica.hash_at(c, server, incarnation, seq))
 
-    async def accept(self, server: str, records: Sequence[Record]) -> list[Head]:
-        """Takes records of one server's journal; returns the cursors. Raises ``JournalGap``, ``JournalChainBroken``,
-        ``PeerMalformed``."""
+    async def fresh(self, server: str, records: Sequence[Record]) -> list[Record]:
+        """Those of ``records`` that are new, when all of them continue what is held. Raises ``JournalGap``,
+        ``JournalChainBroken``."""
+        return await self._database.read(lambda c: replica.fresh(c, server, records))
 
-        def take(c: sqlite3.Connection) -> list[Head]:
+    async def accept(
+        self, server: str, records: Sequence[Record], refused: Mapping[tuple[str, int], str] | None = None
+    ) -> Taken:
+        """Takes records of one server's journal. Those of ``refused``, by incarnation and number, are kept but mean
+        nothing, as those that cannot be understood. Raises ``JournalGap``, ``JournalChainBroken``."""
+
+        def take(c: sqlite3.Connection) -> Taken:
+            reasons: list[str] = []
             for record in replica.accept(c, server, records):
-                interpret(c, server, record.at_ns, facts.decode(record.kind, record.data))
-            return replica.cursors(c, server)
+                reason = (refused or {}).get((record.incarnation, record.seq)) or _mean(c, server, record)
+                if reason is not None:
+                    reasons.append(reason)
+            return Taken(replica.cursors(c, server), reasons)
 
         return await self._database.write(take)
+
+    async def prune(self, runs: Sequence[str], before_ns: int) -> None:
+        """Forgets what is told of attempts of ``runs``, and alerts that were cleared before an instant."""
+
+        def forget(c: sqlite3.Connection) -> None:
+            for run in runs:
+                for table in ("exception", "log_line"):
+                    c.execute(f"DELETE FROM {table} WHERE attempt IN (SELECT id FROM attempt WHERE run = ?)", (run,))
+                c.execute("DELETE FROM attempt WHERE run = ?", (run,))
+            c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
+
+        await self._database.write(forget)
+
+    async def runs_told(self) -> list[str]:
+        """Every run that some attempt is told of."""
+        return [row[0] for row in await self._rows("SELECT DISTINCT run FROM attempt")]
 
     async def set_detail_state(self, set_id: str, state: str) -> None:
         def put(c: sqlite3.Connection) -> None:
@@ -110,41 +161,54 @@ class Tables:
     async def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         return await self._database.read(lambda c: c.execute(sql, tuple(values)).fetchall())
 
-    async def attempts(self, runs: Sequence[str]) -> dict[str, AttemptRow]:
-        """What is known of all attempts of some runs, by attempt."""
-        found: dict[str, AttemptRow] = {}
+    async def attempts(self, runs: Sequence[str]) -> AttemptRows:
+        """What is told of all attempts of some runs."""
+        found: list[AttemptRow] = []
         for start in range(0, len(runs), 500):
             piece = runs[start : start + 500]
             marks = ", ".join("?" * len(piece))
-            for row in await self._rows(f"SELECT {_ATTEMPT} FROM attempt WHERE run IN ({marks})", piece):
-                found[row[0]] = _attempt_row(row)
+            rows = await self._rows(f"SELECT {_ATTEMPT} FROM attempt WHERE run IN ({marks})", piece)
+            found += [_attempt_row(row) for row in rows]
+        return AttemptRows(found)
+
+    async def exceptions(self, attempts: Sequence[Attempt], limit: int = 1000) -> list[SourceException]:
+        """What the media servers of ``attempts`` told."""
+        found: list[SourceException] = []
+        for attempt in attempts:
+            rows = await self._rows(
+                "SELECT path, reason, detail FROM exception WHERE attempt = ? AND reporter = ? ORDER BY rowid LIMIT ?",
+                (attempt.id, attempt.server, limit - len(found)),
+            )
+            found += [SourceException(*row) for row in rows]
         return found
 
-    async def exceptions(self, attempts: Sequence[str], limit: int = 1000) -> list[SourceException]:
-        marks = ", ".join("?" * len(attempts))
+    async def log(self, attempt: Attempt, limit: int = 20000) -> list[LogRow]:
+        """The job log of an attempt, of both its ends."""
         rows = await self._rows(
-            f"SELECT path, reason, detail FROM exception WHERE attempt IN ({marks}) ORDER BY rowid LIMIT ?",
-            (*attempts, limit),
-        )
-        return [SourceException(*row) for row in rows]
-
-    async def log(self, run: str, limit: int = 20000) -> list[LogRow]:
-        rows = await self._rows(
-            "SELECT attempt, at_ns, level, text, server FROM log_line WHERE attempt = ? OR attempt LIKE ? || '#%'"
-            " ORDER BY attempt, at_ns, rowid LIMIT ?",
-            (run, run, limit),
+            "SELECT attempt, at_ns, level, text, server FROM log_line WHERE attempt = ? AND server IN (?, ?)"
+            " ORDER BY at_ns, rowid LIMIT ?",
+            (attempt.id, attempt.server, attempt.source, limit),
         )
         return [LogRow(*row) for row in rows]
 
     async def sets(
-        self, *, server: str | None = None, source: str | None = None, attempt: str | None = None, limit: int = 1000
+        self,
+        *,
+        source: str | None = None,
+        attempt: str | None = None,
+        of: Collection[str] | None = None,
+        limit: int = 1000,
     ) -> list[BackupSet]:
-        """Newest first."""
+        """Newest first. ``of``: node ids of which one made the set or is its source."""
         where, values = ["1"], []
-        for column, value in (("server", server), ("source", source), ("attempt", attempt)):
+        for column, value in (("source", source), ("attempt", attempt)):
             if value is not None:
                 where.append(f"{column} = ?")
                 values.append(value)
+        if of is not None:
+            marks = ", ".join("?" * len(of))
+            where.append(f"(server IN ({marks}) OR source IN ({marks}))")
+            values += [*of, *of]
         rows = await self._rows(
             f"SELECT data FROM backup_set WHERE {' AND '.join(where)} ORDER BY ended_at_ns DESC, id DESC LIMIT ?",
             (*values, limit),
@@ -183,7 +247,7 @@ class Tables:
         return found
 
     async def media(self) -> list[Medium]:
-        rows = await self._rows("SELECT data FROM medium ORDER BY label")
+        rows = await self._rows("SELECT data FROM medium ORDER BY label, server")
         return [msgspec.msgpack.decode(row[0], type=Medium) for row in rows]
 
     async def alerts(self, limit: int = 5000) -> list[AlertRow]:
@@ -194,6 +258,17 @@ class Tables:
         )
         return [AlertRow(*row) for row in rows]
 
+    async def standing_alerts(self, server: str) -> dict[tuple[str, str], str]:
+        """The alerts of one server that are not cleared: (category, object) -> the newest of them."""
+        rows = await self._rows(
+            "SELECT category, object, id FROM alert WHERE server = ? AND cleared_at_ns IS NULL ORDER BY raised_at_ns",
+            (server,),
+        )
+        return {(category, object_): id_ for category, object_, id_ in rows}
+
+    async def has_alert(self, id_: str, server: str) -> bool:
+        return bool(await self._rows("SELECT 1 FROM alert WHERE id = ? AND server = ?", (id_, server)))
+
     async def audit(self, limit: int, category: str | None) -> list[AuditRow]:
         rows = await self._rows(
             "SELECT at_ns, server, who, what, category, outcome, source, fields FROM audit"
@@ -203,10 +278,26 @@ class Tables:
         return [_audit_row(row) for row in rows]
 
 
+def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:
+    """Why a record means nothing, or ``None`` after writing what it does. It never stops those behind it."""
+    c.execute("SAVEPOINT fact")
+    try:
+        reason = interpret(c, server, record.at_ns, facts.decode(record.kind, record.data))
+    except PeerMalformed as error:
+        reason = error.message
+    except (OverflowError, ValueError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
+        # numbers that fit nowhere, text that is not text
+        reason = f"{record.kind}: {error}"
+        c.execute("ROLLBACK TO fact")
+    c.execute("RELEASE fact")
+    return reason
+
+
 def _attempt_row(row: Any) -> AttemptRow:
-    id_, run, state, type_, started, ended, seconds, counts, set_id, failure = row
+    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure = row
     return AttemptRow(
         id=id_,
+        reporter=reporter,
         run=run,
         state=AttemptState(state),
         type=BackupType(type_) if type_ else None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from caso_mesh.admin.ports import Caller, Links, Submit
+from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
@@ -12,20 +13,21 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidValue, NotFound, ServerNotLinked, UsageError
-from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_now_id, run_of_attempt
+from caso_mesh.model.errors import InvalidValue, NotFound, RoleTooLow, Unavailable, UsageError
+from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
     Job,
     JobSpec,
     RestoreSpec,
+    Run,
     SourceRoots,
     Target,
     TargetKind,
     VerifySpec,
 )
-from caso_mesh.model.states import BackupType, JobState, Priority
+from caso_mesh.model.states import BackupType, JobState, Priority, Role
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import escape_path, format_instant
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
@@ -72,6 +74,9 @@ class Work:
     async def backup(self, caller: Caller, request: q.BackupRequest) -> v.Submitted:
         """Raises ``NotFound`` for a server, device, pool or media set, ``SourcePathMissing``, ``NotAllowedHere``,
         ``InvalidSchedule``."""
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
         state = self._keeper.state
         if not request.sources:
             raise UsageError(detail="Nothing to back up: give SERVER:PATH")
@@ -120,7 +125,7 @@ class Work:
         request = q.PathCheck(tuple(b"/" + path for path in paths), "read")
         try:
             reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
-        except ServerNotLinked as error:
+        except Unavailable as error:
             return (f"{error.message} Its paths are checked when the run starts.",)
         return reply.warnings
 
@@ -149,14 +154,23 @@ class Work:
             priority=priority,
             schedule=schedule,
         )
-        run_now = schedule is None
         result = await self._submit(
-            CreateJob(job, run_now=run_now, at_ns=now_ns), who=caller.who, request_id=caller.request_id
+            CreateJob(job, run_now=schedule is None, at_ns=now_ns), who=caller.who, request_id=caller.request_id
         )
-        made = result.get("job", id_) if isinstance(result, dict) else id_
-        next_due = format_instant(next_due_ns(schedule, now_ns)) if schedule else None
+        return self._submitted(result, warnings)
+
+    def _submitted(self, result: dict[str, Any], warnings: tuple[str, ...] = ()) -> v.Submitted:
+        """What came of a request, also when it is asked again."""
+        job = self._keeper.state.jobs.get(result["job"])
+        due = None
+        if job is not None and job.schedule is not None and result["run"] is None:
+            due = next_due_ns(job.schedule, job.created_at_ns)
         return v.Submitted(
-            job=made, run=run_now_id(made, 1) if run_now else None, name=name, next_due=next_due, warnings=warnings
+            job=result["job"],
+            run=result["run"],
+            name=job.name if job is not None else "",
+            next_due=format_instant(due),
+            warnings=warnings,
         )
 
     # --- restore and verify ---
@@ -170,15 +184,22 @@ class Work:
         return backup
 
     async def restore(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
         backup = await self.find_set(request.set)
         state = self._keeper.state
+        if not caller.may(Role.RESTORE, backup.source):
+            # whoever may write on the target alone would read the files of another server there
+            raise RoleTooLow(who=caller.who, call="restore", role=f"{Role.RESTORE} on {backup.source_name}")
         server, base = backup.source, None
         if request.to is not None:
             server = state.server_named(request.to[0]).id
             base = b"/" + clean_path(request.to[1])
         elif request.strip:
             raise UsageError(detail="--strip belongs to --to")
-        state.server(server)
+        elif server not in state.servers:
+            raise NotFound(kind="server", name=backup.source_name)
         paths = tuple(sorted({clean_path(b"/" + path.lstrip(b"/")) for path in request.paths}, key=path_key))
         if not paths and base is None:
             paths = backup.roots
@@ -186,7 +207,7 @@ class Work:
         try:
             check = q.PathCheck(targets, "write")
             await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
-        except ServerNotLinked:
+        except Unavailable:
             pass  # it waits for that server, which checks again when it starts
         spec = RestoreSpec(
             set=backup.id,
@@ -202,6 +223,9 @@ class Work:
         )
 
     async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
         backup = await self.find_set(request.set)
         spec = VerifySpec(backup.id, source=backup.source)
         return await self._create(caller, spec, request.priority, "", f"verify-{backup.source_name}", None)
@@ -216,33 +240,37 @@ class Work:
                 return job
         return state.job(resolve_prefix(text.partition("@")[0], state.jobs, "job"))
 
-    def find_runs(self, text: str) -> list[str]:
-        """The runs meant by a run or attempt id, or the newest run of a job."""
+    def find_run(self, text: str) -> Run:
+        """The run of a run or attempt id (or a unique prefix), or the newest run of a job."""
         state = self._keeper.state
         if "@" in text:
-            return [resolve_prefix(run_of_attempt(text) if "#" in text else text, state.runs, "run")]
-        runs = sorted(state.runs_of(self.find_job(text).id), key=lambda run: (run.created_at_ns, run.id))
+            return state.run_named(run_of_attempt(text) if "#" in text else text)
+        runs = state.runs_of(self.find_job(text).id)
         if not runs:
             raise NotFound(kind="run", name=text)
-        return [runs[-1].id]
+        return runs[-1]
 
     async def run_now(self, caller: Caller, request: q.JobName) -> v.Submitted:
-        job = self.find_job(request.name)
-        result = await self._submit(RunNow(job.id, self._clock.now_ns()), who=caller.who, request_id=caller.request_id)
-        run = result["run"] if isinstance(result, dict) else None
-        return v.Submitted(job=job.id, run=run, name=job.name)
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
+        command = RunNow(self.find_job(request.name).id, self._clock.now_ns())
+        return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))
 
     async def cancel(self, caller: Caller, request: q.JobName) -> v.Done:
-        for run in self.find_runs(request.name):
-            await self._submit(
-                CancelRun(run, self._clock.now_ns()), who=caller.who, request_id=f"{caller.request_id}/{run}"
-            )
+        """One run, or all open runs of a job."""
+        runs = [self.find_run(request.name)]
+        if "@" not in request.name:
+            runs = [run for run in self._keeper.state.runs_of(runs[0].job) if run.closed_at_ns is None] or runs
+        for run in runs:
+            command = CancelRun(run.id, self._clock.now_ns())
+            await self._submit(command, who=caller.who, request_id=f"{caller.request_id}/{run.id}")
         return v.Done()
 
     async def hold(self, caller: Caller, request: q.JobName, *, held: bool) -> v.Done:
         if "@" in request.name:
-            for run in self.find_runs(request.name):
-                await self._submit(HoldRun(run, held), who=caller.who, request_id=f"{caller.request_id}/{run}")
+            run = self.find_run(request.name)
+            await self._submit(HoldRun(run.id, held), who=caller.who, request_id=caller.request_id)
             return v.Done()
         job = self.find_job(request.name)
         state = JobState.ON_HOLD if held else JobState.ACTIVE
@@ -250,6 +278,8 @@ class Work:
         return v.Done()
 
     async def delete(self, caller: Caller, request: q.JobName) -> v.Done:
+        if done_before(self._keeper, caller) is not None:
+            return v.Done()
         job = self.find_job(request.name)
         await self._submit(DeleteJob(job.id), who=caller.who, request_id=caller.request_id)
         return v.Done()

@@ -18,7 +18,16 @@ from caso_mesh.identity.roster import Peer, may
 from caso_mesh.model import facts
 from caso_mesh.model.calls import BY_NAME, Call
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, NoAdmin, Refused, RoleTooLow, UnknownCall
+from caso_mesh.model.errors import (
+    CasoError,
+    NoAdmin,
+    PeerMalformed,
+    Refused,
+    RemovedFromMesh,
+    RoleTooLow,
+    TimedOut,
+    UnknownCall,
+)
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.requests import SignedCall
 from caso_mesh.wire.codec import from_wire, to_wire, unpack
@@ -26,6 +35,14 @@ from caso_mesh.wire.codec import from_wire, to_wire, unpack
 log = logging.getLogger(__name__)
 
 _LONGEST_PARAMS = 4 << 20
+_LONGEST_REQUEST_ID = 128
+_LONGEST_NAME = 100
+#: Bounds of what a caller may wait.
+_SHORTEST_S, _LONGEST_S = 0.1, 3600.0
+#: Refusals that are written in a minute.
+_REFUSALS_EACH_S, _REFUSALS_WRITTEN = 60.0, 60
+#: Fields of requests that never are in the audit log.
+_SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce"})
 #: How much longer than the caller a server that forwards waits for the administrator.
 _FORWARD_SLACK_S = 2.0
 
@@ -57,20 +74,24 @@ class Router:
         self,
         *,
         server_name: str,
+        own: str,
         local: Mapping[str, NodeHandler],
         roster: Callable[[], Roster],
         admin: AdminLinks,
         facts: Facts,
         clock: Clock,
-        caller: Callable[[str, str, str], Any],
+        caller: Callable[[str, str, str, Peer], Any],
     ) -> None:
         self._server_name = server_name
+        self._own = own
         self._local = local
         self._roster = roster
         self._admin = admin
         self._facts = facts
         self._clock = clock
         self._caller = caller
+        self._refusals = Refusals(facts, clock)
+        self._members: tuple[Roster | None, frozenset[str]] = (None, frozenset())
         self.office: Office | None = None
 
     # --- what links call ---
@@ -78,23 +99,25 @@ class Router:
     async def call(self, link: Any, method: str, params: Any) -> Any:
         """Answers one call of one peer. Raises what goes to the peer as its error."""
         peer: Peer = link.peer
+        await self._check_member(peer, method, link)
         if method == "call.signed":
-            return await self._signed(peer, from_wire(params or {}, SignedCall), link)
+            return await self._signed(peer, from_wire(params or {}, SignedCall, peer=peer.name), link)
         call = BY_NAME.get(method)
         if call is None:
-            raise UnknownCall(peer=peer.name, call=method, detail="unknown call")
+            raise UnknownCall(peer=peer.name, call=method[:_LONGEST_NAME], detail="unknown call")
         await self._check_kind(peer, call, link)
-        request = from_wire(params or {}, call.request)
+        request = from_wire(params or {}, call.request, peer=peer.name)
         if call.place == "admin":
             if self.office is None:
-                if call.needs == "anonymous":
-                    return await self._admin.get().call(method, params)
+                # a newcomer reaches the office by way of any server; nobody else's call is handed on, and none twice
+                if call.needs == "anonymous" and peer.kind != "node":
+                    return await self._other_admin().call(method, params)
                 raise NoAdmin(server=self._server_name)
             handler = self.office.node_handlers.get(method)
         else:
             handler = self._local.get(method)
         if handler is None:
-            raise UnknownCall(peer=peer.name, call=method, detail="it is for people")
+            raise UnknownCall(peer=peer.name, call=method, detail="it is not for this server, or not now")
         return to_wire(await handler(peer, request, link))
 
     async def notify(self, link: Any, method: str, params: Any) -> None:
@@ -105,44 +128,68 @@ class Router:
             log.debug("notification %s of %s: %s", method, link.peer.name, error)
 
     async def stream(self, link: Any, method: str, params: Any, stream: Any) -> None:
-        raise UnknownCall(peer=link.peer.name, call=method, detail="there is no stream of that name")
+        raise UnknownCall(peer=link.peer.name, call=method[:_LONGEST_NAME], detail="there is no stream of that name")
+
+    def _other_admin(self) -> Any:
+        """The link to the administrator in office, which is not this server. Raises ``NoAdmin``: also while this
+        server has just been elected and its office has not begun."""
+        link = self._admin.get()
+        if link.peer.id == self._own:
+            raise NoAdmin(server=self._server_name)
+        return link
+
+    async def _check_member(self, peer: Peer, method: str, link: Any) -> None:
+        """A link outlives the row that let it in: who was removed since is refused at once."""
+        if peer.kind == "anonymous" or peer.id == self._own:
+            return
+        roster = self._roster()
+        if self._members[0] is not roster:
+            self._members = (roster, frozenset(row.id for row in roster.rows))
+        if peer.id not in self._members[1]:
+            await self._refusals.note(peer.name, method, RemovedFromMesh.code, link)
+            raise RemovedFromMesh(peer=peer.name)
 
     async def _check_kind(self, peer: Peer, call: Call, link: Any) -> None:
         if call.needs == "anonymous":
             return
         if call.needs == "node" and peer.kind == "node" and (not peer.expired or call.name == "identity.renew"):
             return
-        await self._refused(peer.name, call.name, "role-too-low", link)
+        await self._refusals.note(peer.name, call.name, RoleTooLow.code, link)
         raise RoleTooLow(who=peer.name or "anybody", call=call.name, role=call.needs)
-
-    async def _refused(self, who: str, what: str, outcome: str, link: Any) -> None:
-        source = str(getattr(link, "remote_address", ""))
-        await self._facts.append(facts.Audit(who, what, "security", outcome=outcome, source=source))
 
     # --- people ---
 
     async def _signed(self, peer: Peer, signed: SignedCall, link: Any) -> Any:
-        if peer.kind == "anonymous" or peer.expired:
-            raise RoleTooLow(who=peer.name, call=signed.call, role="viewer")
-        if peer.kind == "operator" and peer.id != signed.operator:
-            await self._refused(peer.name, signed.call, "refused", link)
-            raise Refused(detail="a call signed by somebody else")
-        call = BY_NAME.get(signed.call)
-        if call is None or call.role is None:
-            raise UnknownCall(peer=peer.name, call=signed.call, detail="unknown call")
-        if call.place == "admin" and self.office is None:
-            return await self._forward(signed)
+        name = signed.call[:_LONGEST_NAME]
+        try:
+            if peer.kind == "anonymous" or peer.expired:
+                raise RoleTooLow(who=peer.name, call=name, role="viewer")
+            if peer.kind == "operator" and peer.id != signed.operator:
+                raise Refused(detail="a call signed by somebody else")
+            call = BY_NAME.get(signed.call)
+            if call is None or call.role is None:
+                raise UnknownCall(peer=peer.name, call=name, detail="unknown call")
+            if call.place == "admin" and self.office is None:
+                return await self._forward(peer, signed)
+            person, request = self._understood(call, signed)
+        except Refused as error:
+            await self._refusals.note(peer.name, name, error.code, link)
+            raise
+        if not self._may(person, call, request):
+            await self._refusals.note(person.name, call.name, RoleTooLow.code, link)
+            raise RoleTooLow(who=person.name, call=call.name, role=call.needs)
+        return to_wire(await self._do(person, call, request, signed, link))
+
+    def _understood(self, call: Call, signed: SignedCall) -> tuple[Peer, Struct]:
+        """The operator by the roster as it is now, and what is asked."""
         request_of = SignedRequest(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature
         )
         person = check_request(self._roster(), request_of, self._clock.now_ns())
+        if not 1 <= len(signed.request_id) <= _LONGEST_REQUEST_ID:
+            raise PeerMalformed(peer=person.name, detail="its request id is empty or too long")
         params = unpack(signed.params, max_bytes=_LONGEST_PARAMS, peer=person.name)
-        request = from_wire(params or {}, call.request, peer=person.name)
-        if not self._may(person, call, request):
-            await self._refused(person.name, call.name, "role-too-low", link)
-            raise RoleTooLow(who=person.name, call=call.name, role=call.needs)
-        source = str(getattr(link, "remote_address", ""))
-        return to_wire(await self._do(person, call, request, signed, source, link))
+        return person, from_wire(params or {}, call.request, peer=person.name)
 
     def _may(self, person: Peer, call: Call, request: Struct) -> bool:
         role = call.role
@@ -150,41 +197,110 @@ class Router:
             return False
         if may(person, role, None):
             return True
-        servers = _servers_named(call, request)
         if call.place == "local":
-            servers = [self._server_name]
-        return bool(servers) and all(may(person, role, server) for server in servers)
+            return may(person, role, self._own)
+        names = _servers_named(call, request)
+        ids = {row.name: row.id for row in self._roster().rows if row.kind == "node"}
+        return bool(names) and all(name in ids and may(person, role, ids[name]) for name in names)
 
-    async def _do(
-        self, person: Peer, call: Call, request: Struct, signed: SignedCall, source: str, link: Any
-    ) -> Struct:
-        outcome = "done"
+    async def _do(self, person: Peer, call: Call, request: Struct, signed: SignedCall, link: Any) -> Struct:
+        source = str(getattr(link, "remote_address", ""))
+        # what was cut off in the middle may be done all the same: whoever asks again learns it
+        outcome = "unknown"
         try:
-            async with asyncio.timeout(max(0.1, signed.timeout_s)):
-                if call.place == "admin":
-                    if self.office is None:
-                        raise NoAdmin(server=self._server_name)
-                    handler = self.office.people_handlers[call.name]
-                    caller = self._caller(person.name, source, f"{signed.operator[:13]}/{signed.request_id}")
-                    return await handler(caller, request)
-                return await self._local[call.name](person, request, link)
+            reply = await self._answered(person, call, request, signed, source, link)
+            outcome = "done"
+            return reply
         except CasoError as error:
             outcome = error.code
             raise
-        except TimeoutError:
-            outcome = "unavailable"
-            raise NoAdmin(server=self._server_name) from None
+        except Exception:
+            outcome = "internal-error"
+            raise
         finally:
             if call.changes:
-                fields = _audited(to_wire(request))
-                await self._facts.append(
-                    facts.Audit(person.name, call.name, _category(call), outcome=outcome, source=source, fields=fields)
-                )
+                await self._audit(person, call, request, outcome, source)
 
-    async def _forward(self, signed: SignedCall) -> Any:
-        return await self._admin.get().call(
-            "call.signed", to_wire(signed), timeout_s=signed.timeout_s + _FORWARD_SLACK_S
-        )
+    async def _answered(
+        self, person: Peer, call: Call, request: Struct, signed: SignedCall, source: str, link: Any
+    ) -> Struct:
+        # not a number is below every bound
+        seconds = min(max(_SHORTEST_S, signed.timeout_s), _LONGEST_S) if signed.timeout_s > 0 else _SHORTEST_S
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                if call.place != "admin":
+                    return await self._handler(self._local, call)(person, request, link)
+                if self.office is None:
+                    raise NoAdmin(server=self._server_name)
+                request_id = f"{signed.operator[:13]}/{call.name}/{signed.request_id}"
+                caller = self._caller(person.name, source, request_id, person)
+                return await self._handler(self.office.people_handlers, call)(caller, request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimedOut(what=f"{call.name} at {self._server_name}", seconds=seconds) from None
+
+    def _handler(self, table: Mapping[str, Any], call: Call) -> Any:
+        handler = table.get(call.name)
+        if handler is None:
+            raise UnknownCall(peer=self._server_name, call=call.name, detail="this server does not answer it")
+        return handler
+
+    async def _audit(self, person: Peer, call: Call, request: Struct, outcome: str, source: str) -> None:
+        fields = _audited(to_wire(request))
+        fact = facts.Audit(person.name, call.name, _category(call), outcome=outcome, source=source, fields=fields)
+        try:
+            await self._facts.append(fact)
+        except CasoError as error:
+            # what was done is done: the person must not be told otherwise because its record has no room
+            log.error("not in the audit log (%s): %s of %s, %s, %s", error, call.name, person.name, outcome, fields)
+
+    async def _forward(self, peer: Peer, signed: SignedCall) -> Any:
+        """To the administrator in office. What another server handed on is not handed on again: two that take each
+        other for the administrator would play ball with it."""
+        if peer.kind != "operator":
+            raise NoAdmin(server=self._server_name)
+        seconds = min(max(_SHORTEST_S, signed.timeout_s), _LONGEST_S) if signed.timeout_s > 0 else _SHORTEST_S
+        link = self._other_admin()
+        return await link.call("call.signed", to_wire(signed), timeout_s=seconds + _FORWARD_SLACK_S)
+
+
+class Refusals:
+    """Refused calls in the audit log. Anybody can be refused as often as he likes: what repeats is counted, and written
+    once a minute; beyond so many a minute, only the number."""
+
+    def __init__(self, facts_: Facts, clock: Clock) -> None:
+        self._facts = facts_
+        self._clock = clock
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
+        self._minute = 0.0
+        self._written = 0
+        self._dropped = 0
+
+    async def note(self, who: str, what: str, outcome: str, link: Any) -> None:
+        """Writes down a refusal, sooner or later."""
+        now = self._clock.monotonic_s()
+        if now - self._minute >= _REFUSALS_EACH_S:
+            self._minute, self._written = now, 0
+            self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < _REFUSALS_EACH_S or seen[1]}
+        key = (who[:_LONGEST_NAME], what[:_LONGEST_NAME], outcome)
+        last, count = self._seen.get(key, (float("-inf"), 0))
+        if now - last < _REFUSALS_EACH_S:
+            self._seen[key] = (last, count + 1)
+            return
+        if self._written >= _REFUSALS_WRITTEN:
+            self._dropped += 1
+            return
+        self._written += 1
+        fields = {"repeated": count, "others": self._dropped} if count or self._dropped else {}
+        self._seen[key] = (now, 0)
+        self._dropped = 0
+        source = str(getattr(link, "remote_address", ""))
+        try:
+            await self._facts.append(facts.Audit(key[0], key[1], "security", outcome, source, fields))
+        except CasoError as error:
+            log.warning("not in the audit log (%s): %s of %s was refused: %s", error, what, who, outcome)
 
 
 def _servers_named(call: Call, request: Struct) -> list[str]:
@@ -208,7 +324,7 @@ def _category(call: Call) -> str:
 def _audited(value: Any) -> Any:
     """The request as the audit log keeps it: what is long or binary is cut."""
     if isinstance(value, Mapping):
-        return {str(key): _audited(item) for key, item in value.items()}
+        return {str(key): _audited(item) for key, item in value.items() if key not in _SECRET}
     if isinstance(value, (list, tuple)):
         return [_audited(item) for item in value[:20]]
     if isinstance(value, bytes):

@@ -58,6 +58,19 @@ def accept(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> 
     first is stored. Raises ``JournalGap`` (records before it are missing: they are to be sent again from the cursor),
     ``JournalChainBroken`` (a record that does not belong behind what is held, or differs from it).
     """
+    new, at = _checked(conn, server, records)
+    _store(conn, server, new, at)
+    return new
+
+
+def fresh(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> list[Record]:
+    """What ``accept`` would store and return. Stores nothing. Raises as ``accept``."""
+    return _checked(conn, server, records)[0]
+
+
+def _checked(
+    conn: sqlite3.Connection, server: str, records: Sequence[Record]
+) -> tuple[list[Record], dict[str, Head]]:
     at: dict[str, Head] = {}
     new: list[Record] = []
     pushed: dict[tuple[str, int], bytes] = {}
@@ -80,8 +93,7 @@ def accept(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> 
         at[record.incarnation] = Head(record.incarnation, record.seq, record.hash)
         pushed[place] = record.hash
         new.append(record)
-    _store(conn, server, new, at)
-    return new
+    return new, at
 
 
 def replica_records(

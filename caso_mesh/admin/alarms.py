@@ -1,0 +1,62 @@
+"""Alerts of the office: each told once, also when the office begins anew; those of a condition are cleared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from caso_mesh.admin.ports import Facts
+from caso_mesh.admin.tables import Tables
+from caso_mesh.model import facts
+from caso_mesh.model.errors import CasoError
+from caso_mesh.model.ids import base32
+from caso_mesh.model.states import AlertKind
+
+log = logging.getLogger(__name__)
+
+
+class Alarms:
+    """``own`` is the node id of the server in office: its journal carries them."""
+
+    def __init__(self, *, tables: Tables, facts: Facts, own: str) -> None:
+        self._tables = tables
+        self._facts = facts
+        self._own = own
+        self._standing: dict[tuple[str, str], str] = {}
+
+    async def load(self) -> None:
+        """Which conditions an earlier office has told of already."""
+        self._standing = await self._tables.standing_alerts(self._own)
+
+    async def once(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
+        """Tells of something that happened. ``occasion`` names it: the same one is told once."""
+        id_ = base32(hashlib.sha256(f"{category}\0{occasion}".encode()).digest())[:26]
+        if not await self._tables.has_alert(id_, self._own):
+            await self._raise(id_, kind, category, text, object)
+
+    async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
+        """Tells of a condition, if that was not told yet."""
+        if (category, object) not in self._standing:
+            id_ = await self._facts.alert(kind, category, text, object=object)
+            self._standing[category, object] = id_
+
+    async def ends(self, category: str, object: str) -> None:
+        """A condition is over."""
+        id_ = self._standing.get((category, object))
+        if id_ is not None:
+            await self._facts.append(facts.AlertCleared(id_))
+            del self._standing[category, object]
+
+    def standing(self, category: str) -> list[str]:
+        """What stands in a category."""
+        return sorted(object for found, object in self._standing if found == category)
+
+    async def attempt(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
+        """As ``once``; if even that fails, the daemon's own log has to do."""
+        try:
+            await self.once(occasion, kind, category, text, object=object)
+        except CasoError as error:
+            log.error("no alert could be raised (%s): %s", error, text)
+
+    async def _raise(self, id_: str, kind: AlertKind, category: str, text: str, object: str) -> None:
+        await self._facts.append(facts.AlertRaised(id_, kind, category, text, object=object))

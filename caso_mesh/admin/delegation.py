@@ -1,0 +1,188 @@
+"""Handing ready parts of runs to media servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Links, Submit
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.placing import problem_for
+from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.commands import Delegate
+from caso_mesh.model.errors import Conflict, NotFound
+from caso_mesh.model.ids import attempt_id
+from caso_mesh.model.jobs import Attempt, RestoreSpec, VerifySpec
+from caso_mesh.model.states import DeviceState, RunState, ServerState
+from caso_mesh.planning import lifecycle
+from caso_mesh.planning.placement import place
+from caso_mesh.planning.problem import DeviceRow, Problem
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+#: After taking office nothing is delegated until every enabled server has reported, or this has passed.
+_GRACE_S = 5.0
+#: Two servers that could not reach each other are not paired for so long.
+_NO_PATH_S = 600.0
+
+
+class Delegation:
+    """Reads the control state and what is live; decides by ``planning``; acts by commands only."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        live: Live,
+        links: Links,
+        submit: Submit,
+        own: str,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._live = live
+        self._links = links
+        self._submit = submit
+        self._own = own
+        self._clock = clock
+        self._randomness = randomness
+        self._office_s = clock.monotonic_s()
+        self._devices: dict[str, str] = {}
+        self._holdings: list[tuple[str, str]] | None = None
+        self._no_data_path: dict[tuple[str, str], float] = {}
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something changed that may let a run start."""
+        self._wake.set()
+
+    def facts_came(self) -> None:
+        """There may be new sets, and with them devices to be preferred."""
+        self._holdings = None
+        self._wake.set()
+
+    def no_data_path(self, source: str, server: str) -> None:
+        """Two servers could not reach each other."""
+        self._no_data_path[source, server] = self._clock.monotonic_s() + _NO_PATH_S
+
+    async def run(self) -> None:
+        """Places whenever something has changed. Never returns."""
+        unobserve = self._links.observe(lambda node, linked: self._wake.set())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._wake_on_change())
+                while True:
+                    self._wake.clear()
+                    await self._place()
+                    try:
+                        async with asyncio.timeout(1.0):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        continue
+        finally:
+            unobserve()
+
+    async def _wake_on_change(self) -> None:
+        async for _ in self._keeper.changes():
+            self._wake.set()
+
+    def in_grace(self) -> bool:
+        """Whether this office is too young to know who is there."""
+        if self._clock.monotonic_s() - self._office_s >= _GRACE_S:
+            return False
+        expected = [
+            server.id
+            for server in self._keeper.state.server_list()
+            if server.state is ServerState.ENABLED and (server.ever_linked or server.id == self._own)
+        ]
+        return any(server not in self._live.heard for server in expected)
+
+    async def _place(self) -> None:
+        state = self._keeper.state
+        if not any(part.state is RunState.READY for run in state.open_runs() for part in run.parts):
+            self._live.waiting = {}
+            return
+        await self._learn_sets()
+        plan = place(self._problem(), self._clock.now_ns())
+        self._live.waiting = dict(plan.waiting)
+        for each in plan.assignments:
+            run = state.runs.get(each.run)
+            if run is None:
+                continue
+            number = lifecycle.next_number(run)
+            attempt = Attempt(
+                id=attempt_id(run.id, number),
+                run=run.id,
+                job=run.job,
+                source=each.source,
+                server=each.server,
+                device=each.device,
+                number=number,
+                delegated_at_ns=self._clock.now_ns(),
+                secret=self._randomness(32),
+            )
+            try:
+                await self._submit(Delegate(attempt))
+            except (Conflict, NotFound) as error:
+                log.info("attempt %s is not delegated: %s", attempt.id, error)
+
+    async def _learn_sets(self) -> None:
+        """Where the sets of restores and verifies lie, and which devices hold sets of which source."""
+        specs = [run.spec for run in self._keeper.state.open_runs()]
+        sets = {spec.set for spec in specs if isinstance(spec, (RestoreSpec, VerifySpec))}
+        self._devices = {set_id: device for set_id, device in self._devices.items() if set_id in sets}
+        for set_id in sets - self._devices.keys():
+            backup = await self._tables.set(set_id)
+            if backup is not None:
+                self._devices[set_id] = backup.device
+        if self._holdings is None:
+            self._holdings = sorted(await self._tables.sets_by_source_device())
+
+    def _problem(self) -> Problem:
+        state, now_s = self._keeper.state, self._clock.monotonic_s()
+        free: dict[str, int] = {}
+        broken: set[tuple[str, str]] = set()
+        for device in state.device_list():
+            reports = {place.server: self._live.report_of(device.id, place.server) for place in device.paths}
+            broken |= {(device.id, s) for s, report in reports.items() if report is not None and report.problem}
+            good = [report.free_bytes for report in reports.values() if report is not None and not report.problem]
+            if good:
+                free[device.id] = max(good)
+        self._no_data_path = {pair: until for pair, until in self._no_data_path.items() if until > now_s}
+        problem = problem_for(
+            state,
+            connected=[s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard],
+            device_of_set=self._devices.get,
+            free_bytes=free,
+            silent_since_ns=self._silent_since_ns(),
+            holdings=self._holdings or [],
+            no_data_path=list(self._no_data_path),
+            in_grace=self.in_grace(),
+        )
+        return structs.replace(problem, devices=tuple(_seen(row, broken) for row in problem.devices))
+
+    def _silent_since_ns(self) -> Mapping[str, int]:
+        """When servers that are not linked now were last heard."""
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
+        return {
+            server: now_ns - round((now_s - heard.at_s) * _SECOND)
+            for server, heard in self._live.heard.items()
+            if not self._links.linked(server)
+        }
+
+
+def _seen(row: DeviceRow, broken: set[tuple[str, str]]) -> DeviceRow:
+    """A device without the servers that say they cannot use it now; offline if none is left."""
+    servers = tuple(server for server in row.servers if (row.id, server) not in broken)
+    if servers or not row.servers:
+        return structs.replace(row, servers=servers)
+    return structs.replace(row, state=DeviceState.OFFLINE)

@@ -1,0 +1,202 @@
+"""The calls of people about what was backed up and what happened: sets, catalog, alerts, audit."""
+
+from __future__ import annotations
+
+from caso_mesh.admin import present
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
+from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.work import Work, clean_path
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import AnswerAlert
+from caso_mesh.model.errors import CatalogNotHere, NotFound
+from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.units import format_instant, format_seconds
+
+#: Entries of one answer.
+_MOST_ENTRIES = 50_000
+
+
+class History:
+    """Answers of the administrator."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        catalog: Catalog,
+        live: Live,
+        submit: Submit,
+        work: Work,
+        clock: Clock,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._catalog = catalog
+        self._live = live
+        self._submit = submit
+        self._work = work
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {
+            "set.list": self._set_list,
+            "catalog.ls": self._catalog_ls,
+            "catalog.find": self._catalog_find,
+            "catalog.versions": self._catalog_versions,
+            "alert.list": self._alert_list,
+            "alert.answer": self._alert_answer,
+            "audit.list": self._audit_list,
+        }
+
+    async def _set_list(self, caller: Caller, request: q.SetListRequest) -> v.SetList:
+        state, only = self._keeper.state, present.restricted_to(self._keeper.state, request.server, request.pool)
+        source = state.server_named(request.source).id if request.source else None
+        sets = await self._tables.sets(source=source, of=only, limit=request.limit)
+        media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
+        media_sets = {each.name: each for each in state.media_set_list()}
+        details = await self._tables.detail_states([each.id for each in sets])
+        redundant = {each for ids in self._live.redundant.values() for each in ids}
+        names = {server.id: server.name for server in state.server_list()}
+        devices = {device.id: device.name for device in state.device_list()}
+        return v.SetList(
+            tuple(
+                present.set_view(
+                    each,
+                    media,
+                    media_sets,
+                    redundant=each.id in redundant,
+                    catalog=details.get(each.id) == "here",
+                    names=names,
+                    devices=devices,
+                )
+                for each in sets
+            )
+        )
+
+    async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
+        backup = await self._work.find_set(request.set)
+        if not await self._catalog.has_detail(backup.id):
+            raise CatalogNotHere(set=backup.id, server=backup.server_name)
+        path = clean_path(b"/" + request.path.lstrip(b"/"))
+        limit = max(1, min(request.limit, _MOST_ENTRIES))
+        entries = await self._catalog.list_folder(backup.id, path, after=request.after, limit=limit + 1)
+        return v.EntryList(tuple(present.entry_view(each) for each in entries[:limit]), len(entries) > limit)
+
+    async def _catalog_find(self, caller: Caller, request: q.CatalogFind) -> v.MatchList:
+        state = self._keeper.state
+        source = state.server_named(request.server).id if request.server else None
+        limit = max(1, min(request.limit, _MOST_ENTRIES))
+        matches = await self._catalog.find(
+            request.glob,
+            source=source,
+            since_ns=request.since_ns,
+            until_ns=request.until_ns,
+            limit=limit + 1,
+        )
+        return v.MatchList(
+            tuple(
+                v.MatchView(
+                    server=state.name_of(match.source),
+                    path=present.shown_path(match.path),
+                    path_b64=present.b64(match.path),
+                    set=match.set,
+                    size=match.entry.size,
+                    mtime=format_seconds(match.entry.modified[0]),
+                    mtime_ns=present.mtime_ns(match.entry.modified),
+                    type=match.entry.type.value,
+                )
+                for match in matches[:limit]
+            ),
+            len(matches) > limit,
+        )
+
+    async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
+        source = self._keeper.state.server_named(request.server).id
+        path = clean_path(request.path)
+        views = []
+        for version in await self._catalog.versions(source, path):
+            first, last = await self._tables.set(version.first_set), await self._tables.set(version.last_set)
+            entry = version.entry
+            views.append(
+                v.VersionView(
+                    path=present.shown_path(entry.path),
+                    type=entry.type.value,
+                    size=entry.size,
+                    mtime=format_seconds(entry.modified[0]),
+                    mtime_ns=present.mtime_ns(entry.modified),
+                    mode=f"{entry.mode & 0o7777:04o}",
+                    first_set=version.first_set,
+                    last_set=version.last_set,
+                    sets=version.sets,
+                    first_seen=(format_instant(first.ended_at_ns) if first else None) or "",
+                    last_seen=(format_instant(last.ended_at_ns) if last else None) or "",
+                )
+            )
+        if not views:
+            raise NotFound(kind="catalog", name=f"{request.server}:{present.shown_path(path)}")
+        return v.VersionList(tuple(views))
+
+    async def open_alerts(self) -> int:
+        answers = self._keeper.state.answers
+        rows = await self._tables.alerts()
+        return sum(row.id not in answers and row.cleared_at_ns is None for row in rows)
+
+    async def _alert_list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
+        state, only = self._keeper.state, present.restricted_to(self._keeper.state, request.server, request.pool)
+        views = []
+        for row in await self._tables.alerts():
+            answer = state.answers.get(row.id)
+            if (answer is not None or row.cleared_at_ns is not None) and not request.all:
+                continue
+            if only is not None and row.server not in only:
+                continue
+            views.append(
+                v.AlertView(
+                    id=row.id,
+                    alert=row.alert,
+                    category=row.category,
+                    server=state.name_of(row.server),
+                    object=row.object,
+                    text=row.text,
+                    raised=format_instant(row.raised_at_ns) or "",
+                    answered=format_instant(answer.at_ns) if answer else None,
+                    answered_by=answer.who if answer else None,
+                    response=answer.response if answer else None,
+                    cleared=format_instant(row.cleared_at_ns),
+                )
+            )
+        return v.AlertList(tuple(views[: request.limit]))
+
+    async def _alert_answer(self, caller: Caller, request: q.AlertAnswer) -> v.Done:
+        if done_before(self._keeper, caller) is not None:
+            return v.Done()
+        rows = await self._tables.alerts()
+        alert = resolve_prefix(request.id, [row.id for row in rows], "alert")
+        command = AnswerAlert(alert, request.response, self._clock.now_ns())
+        await self._submit(command, who=caller.who, request_id=caller.request_id)
+        return v.Done()
+
+    async def _audit_list(self, caller: Caller, request: q.AuditListRequest) -> v.AuditList:
+        rows = await self._tables.audit(request.limit, request.category)
+        return v.AuditList(
+            tuple(
+                v.AuditView(
+                    at=format_instant(row.at_ns) or "",
+                    who=row.who,
+                    what=row.what,
+                    category=row.category,
+                    outcome=row.outcome,
+                    server=self._keeper.state.name_of(row.server),
+                    source=row.source,
+                    fields=row.fields,
+                )
+                for row in rows
+            )
+        )

@@ -1,0 +1,280 @@
+"""The calls of people about jobs and runs: lists, details, logs, and following one run to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from caso_mesh.admin import present
+from caso_mesh.admin.catalogs import CatalogIntake
+from caso_mesh.admin.due import DueRuns
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Answer, Caller, Links
+from caso_mesh.admin.tables import AttemptRows, Tables
+from caso_mesh.admin.work import Work
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
+from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run
+from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, JobState, Liveness, RunState
+from caso_mesh.model.units import format_instant
+
+#: Runs whose attempts are looked up at once for a list.
+_PAGE = 200
+_STATES = {"all", "ended", *(state.value for state in RunState)}
+
+
+class Runs:
+    """Answers of the administrator."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        live: Live,
+        links: Links,
+        work: Work,
+        due: DueRuns,
+        catalogs: CatalogIntake,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._live = live
+        self._links = links
+        self._work = work
+        self._due = due
+        self._catalogs = catalogs
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {
+            "backup": self._work.backup,
+            "restore": self._work.restore,
+            "verify": self._work.verify,
+            "run.follow": self._run_follow,
+            "job.list": self._job_list,
+            "job.show": self._job_show,
+            "job.log": self._job_log,
+            "job.run": self._work.run_now,
+            "job.cancel": self._work.cancel,
+            "job.hold": self._job_hold,
+            "job.release": self._job_release,
+            "job.delete": self._work.delete,
+        }
+
+    def running(self) -> int:
+        """How many runs have an active attempt."""
+        return len({attempt.run for attempt in self._keeper.state.active_attempts()})
+
+    # --- lists ---
+
+    def _parts(self, run: Run, rows: AttemptRows) -> list[v.JobView]:
+        views = []
+        for part in run.parts:
+            attempt = self._deciding(run, part)
+            row = rows.of(attempt) if attempt else None
+            views.append(present.job_view(self._keeper.state, run, part, attempt, row, self._live))
+        return views
+
+    async def _job_list(self, caller: Caller, request: q.JobListRequest) -> v.JobList:
+        wanted, limit = request.state, max(1, request.limit)
+        if wanted is not None and wanted not in _STATES:
+            raise InvalidValue(value=wanted, what="state", expected="Use all, ended, or a state of runs")
+        state = self._keeper.state
+        only = present.restricted_to(state, request.server, request.pool)
+        runs = state.open_runs() if wanted is None else list(state.runs.values())
+        if wanted == "ended":
+            runs = [run for run in runs if run.closed_at_ns is not None]
+        runs.sort(key=lambda run: (run.created_at_ns, run.id), reverse=True)
+        shown: list[v.JobView] = []
+        if wanted in {None, "all", "scheduled", "on-hold"} and only is None:
+            shown += self._scheduled(wanted)
+        names = None if only is None else {state.name_of(each) for each in only}
+        for start in range(0, len(runs), _PAGE):
+            if len(shown) >= limit:
+                break
+            page = runs[start : start + _PAGE]
+            rows = await self._tables.attempts([run.id for run in page])
+            for view in (view for run in page for view in self._parts(run, rows)):
+                if names is not None and view.server not in names and view.source not in names:
+                    continue
+                if wanted in {None, "all", "ended"} or view.state == wanted:
+                    shown.append(view)
+        return v.JobList(tuple(shown[:limit]))
+
+    def _scheduled(self, wanted: str | None) -> list[v.JobView]:
+        views = []
+        for job in self._keeper.state.job_list():
+            if job.schedule is None:
+                continue
+            if job.state is JobState.ON_HOLD:
+                if wanted != "scheduled":
+                    views.append(present.scheduled_view(job, None, "on-hold", "on-hold", {"job": job.name}))
+            elif wanted != "on-hold":
+                due = self._due.next_due_ns(job)
+                fields = {"due": format_instant(due)}
+                views.append(present.scheduled_view(job, due, "scheduled", "not-yet-due", fields))
+        return views
+
+    # --- one job ---
+
+    async def _job_show(self, caller: Caller, request: q.JobName) -> v.JobDetail:
+        job, state = self._work.find_job(request.name), self._keeper.state
+        runs = state.runs_of(job.id)[::-1]
+        rows = await self._tables.attempts([run.id for run in runs])
+        return v.JobDetail(
+            job=job.id,
+            name=job.name,
+            kind=present.kind_of(job.spec).value,
+            state=job.state.value,
+            priority=job.priority.value,
+            created=format_instant(job.created_at_ns) or "",
+            created_by=job.created_by,
+            schedule=job.schedule.cron if job.schedule else None,
+            zone=job.schedule.zone if job.schedule else None,
+            next_due=format_instant(self._due.next_due_ns(job)),
+            spec=present.spec_view(state, job),
+            runs=tuple(self._run_view(run, rows) for run in runs),
+        )
+
+    def _run_view(self, run: Run, rows: AttemptRows) -> v.RunView:
+        state = self._keeper.state
+        attempts = state.attempts_of(run.id)
+        return v.RunView(
+            run=run.id,
+            state=present.run_state(run, rows, attempts).value,
+            due=format_instant(run.due_at_ns) or "",
+            closed=format_instant(run.closed_at_ns),
+            sets=present.set_outcomes(state, run),
+            attempts=tuple(present.attempt_view(state, each, rows.of(each), run) for each in attempts),
+        )
+
+    async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:
+        attempts = self._keeper.state.attempts_of(self._work.find_run(request.name).id)
+        if "#" in request.name:
+            number = request.name.rpartition("#")[2]
+            attempts = [each for each in attempts if str(each.number) == number]
+            if not attempts:
+                raise NotFound(kind="attempt", name=request.name)
+        logs = []
+        for attempt in attempts:
+            lines = [
+                v.LogLineView(format_instant(line.at_ns) or "", line.level, line.text)
+                for line in await self._tables.log(attempt)
+            ]
+            if lines:
+                logs.append(v.AttemptLog(attempt.id, tuple(lines)))
+        return v.JobLogView(tuple(logs))
+
+    async def _job_hold(self, caller: Caller, request: q.JobName) -> v.Done:
+        return await self._work.hold(caller, request, held=True)
+
+    async def _job_release(self, caller: Caller, request: q.JobName) -> v.Done:
+        return await self._work.hold(caller, request, held=False)
+
+    # --- following a run ---
+
+    async def _run_follow(self, caller: Caller, request: q.RunFollow) -> v.RunProgress:
+        state = self._keeper.state
+        run = state.run_named(request.run)
+        rows = await self._tables.attempts([run.id])
+        active = [each for each in state.attempts_of(run.id) if each.state in ATTEMPT_ACTIVE]
+        for attempt in active:
+            await self._watch(attempt)
+        result = None
+        if run.closed_at_ns is not None:
+            missing = await self._missing(run, rows)
+            if missing is not None:
+                result = await self._result(run, rows, missing)
+        shown = present.run_state(run, rows, active)
+        return v.RunProgress(run.id, shown.value, tuple(self._parts(run, rows)), result)
+
+    async def _watch(self, attempt: Attempt) -> None:
+        try:
+            link = self._links.get(attempt.server)
+            await link.notify("attempt.watch", {"attempts": [attempt.id]})
+        except CasoError:
+            return  # it reports at its own interval, or is away
+
+    def _deciding(self, run: Run, part: Part) -> Attempt | None:
+        """The attempt that decided a part: the one whose success counts, else the last."""
+        tried = [each for each in self._keeper.state.attempts_of(run.id) if each.source == part.source]
+        good = [each for each in tried if each.state in ATTEMPT_GOOD]
+        return (good or tried)[-1] if tried else None
+
+    def _lost(self, server: str) -> bool:
+        """Nothing more is to be expected of a server for now."""
+        row = self._keeper.state.servers.get(server)
+        return row is None or row.liveness is Liveness.NO_COMMUNICATION
+
+    async def _missing(self, run: Run, rows: AttemptRows) -> tuple[str, ...] | None:
+        """``None`` while facts of a closed run are on their way: the ends of its attempts, its sets, their catalogs.
+        What will not come, since its server is lost, is not waited for, but named."""
+        missing: list[str] = []
+        for part in run.parts:
+            attempt = self._deciding(run, part)
+            if attempt is None or attempt.state is AttemptState.RECOVERED or attempt.state in ATTEMPT_ACTIVE:
+                continue
+            row = rows.of(attempt)
+            if row is None or row.ended_at_ns is None:
+                if not self._lost(attempt.server):
+                    return None
+                name = self._keeper.state.name_of(attempt.server)
+                missing.append(f"the figures of {attempt.id} are on {name}, which does not answer")
+        sets = [part.set for part in run.parts if part.set is not None]
+        details = await self._tables.detail_states(sets)
+        for set_id in sets:
+            backup = await self._tables.set(set_id)
+            if backup is None:
+                return None
+            if details.get(set_id) != "pending":
+                continue
+            base = self._catalogs.without_base.get(set_id)
+            if not self._lost(backup.server) and (base is None or await self._comes(base)):
+                return None
+            missing.append(f"the catalog of set {set_id} is not here yet")
+        return tuple(missing)
+
+    async def _comes(self, set_id: str) -> bool:
+        """Whether the catalog of a set is on its way."""
+        backup = await self._tables.set(set_id)
+        if backup is None or self._lost(backup.server):
+            return False
+        return (await self._tables.detail_states([set_id])).get(set_id) == "pending"
+
+    async def _result(self, run: Run, rows: AttemptRows, warnings: tuple[str, ...]) -> v.RunResult:
+        state = self._keeper.state
+        attempts = [each for part in run.parts if (each := self._deciding(run, part)) is not None]
+        told = [row for attempt in attempts if (row := rows.of(attempt)) is not None]
+        only = attempts[0] if len(run.parts) == 1 and attempts else None
+        counts = [each.counts for each in told] or [Counts()]
+        failures = [part.failure for part in run.parts if part.failure is not None]
+        sets = present.set_outcomes(state, run)
+        return v.RunResult(
+            job=run.job,
+            run=run.id,
+            attempt=only.id if only else None,
+            state=run.state.value,
+            type=_the_one(each.type.value for each in told if each.type is not None)
+            if isinstance(run.spec, BackupSpec)
+            else None,
+            server=state.name_of(only.server) if only else None,
+            device=present.device_name(state, only.device) if only else None,
+            set=sets[0].set if len(sets) == 1 else None,
+            sets=sets,
+            files=sum(each.files for each in counts),
+            bytes=sum(each.bytes for each in counts),
+            bytes_read=sum(each.bytes_read for each in counts),
+            bytes_stored=sum(each.bytes_stored for each in counts),
+            seconds=max((each.seconds or 0.0 for each in told), default=0.0),
+            exceptions=tuple(present.exception_view(each) for each in await self._tables.exceptions(attempts)),
+            error=present.failure_view(failures[0]) if failures else None,
+            warnings=warnings,
+        )
+
+
+def _the_one(values: Iterable[str]) -> str | None:
+    """The value, if all are the same."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None

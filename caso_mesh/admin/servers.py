@@ -1,0 +1,150 @@
+"""The calls of people about servers, pools and settings."""
+
+from __future__ import annotations
+
+from caso_mesh.admin import present
+from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.commands import CreatePool, DeletePool, RemoveServer, SetPool, SetServerState, SetSetting
+from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.mesh import Pool
+from caso_mesh.model.settings import BY_NAME, SETTINGS, parse_setting
+from caso_mesh.model.states import ServerState
+
+_SETTABLE = {ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED}
+
+
+class Servers:
+    """Answers of the administrator."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        links: Links,
+        submit: Submit,
+        enrolment: Enrolment,
+        own: str,
+    ) -> None:
+        self._keeper = keeper
+        self._links = links
+        self._submit = submit
+        self._enrolment = enrolment
+        self._own = own
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {
+            "server.list": self._server_list,
+            "server.set-state": self._server_set_state,
+            "server.remove": self._server_remove,
+            "pool.create": self._pool_create,
+            "pool.set": self._pool_set,
+            "pool.delete": self._pool_delete,
+            "pool.list": self._pool_list,
+            "settings.list": self._settings_list,
+            "settings.set": self._settings_set,
+        }
+
+    def _running(self) -> dict[str, int]:
+        running: dict[str, int] = {}
+        for attempt in self._keeper.state.active_attempts():
+            running[attempt.server] = running.get(attempt.server, 0) + 1
+        return running
+
+    def _server(self, server_id: str, running: dict[str, int] | None = None) -> v.ServerView:
+        state = self._keeper.state
+        if running is None:
+            running = self._running()
+        return present.server_view(
+            state,
+            state.server(server_id),
+            connected=self._links.linked(server_id),
+            admin=server_id == self._own,
+            running=running.get(server_id, 0),
+        )
+
+    async def _server_list(self, caller: Caller, request: q.ServerListRequest) -> v.ServerList:
+        if request.discovered:
+            return v.ServerList(self._enrolment.discovered())
+        state = self._keeper.state
+        servers = state.servers_of_pool(request.pool) if request.pool else state.server_list()
+        running = self._running()
+        return v.ServerList(tuple(self._server(server.id, running) for server in servers))
+
+    async def _server_set_state(self, caller: Caller, request: q.ServerSetState) -> v.ServerView:
+        if request.state not in _SETTABLE:
+            raise InvalidValue(value=request.state, what="state", expected="Use enabled, paused or disabled")
+        server = self._keeper.state.server_named(request.name)
+        await self._submit(SetServerState(server.id, request.state), who=caller.who, request_id=caller.request_id)
+        return self._server(server.id)
+
+    async def _server_remove(self, caller: Caller, request: q.ServerName) -> v.Done:
+        if done_before(self._keeper, caller) is not None:
+            return v.Done()
+        server = self._keeper.state.server_named(request.name)
+        await self._submit(RemoveServer(server.id, admin=self._own), who=caller.who, request_id=caller.request_id)
+        return v.Done()
+
+    def _pool(self, request: q.PoolEdit) -> Pool:
+        state = self._keeper.state
+        servers = tuple(dict.fromkeys(state.server_named(name).id for name in request.servers))
+        return Pool(request.name, servers)
+
+    def _pool_view(self, pool: Pool) -> v.PoolView:
+        return v.PoolView(pool.name, tuple(self._keeper.state.name_of(server) for server in pool.servers))
+
+    async def _pool_create(self, caller: Caller, request: q.PoolEdit) -> v.PoolView:
+        await self._submit(CreatePool(self._pool(request)), who=caller.who, request_id=caller.request_id)
+        return self._pool_view(self._keeper.state.pool_named(request.name))
+
+    async def _pool_set(self, caller: Caller, request: q.PoolEdit) -> v.PoolView:
+        await self._submit(SetPool(self._pool(request)), who=caller.who, request_id=caller.request_id)
+        return self._pool_view(self._keeper.state.pool_named(request.name))
+
+    async def _pool_delete(self, caller: Caller, request: q.PoolName) -> v.Done:
+        await self._submit(DeletePool(request.name), who=caller.who, request_id=caller.request_id)
+        return v.Done()
+
+    async def _pool_list(self, caller: Caller, request: q.Nothing) -> v.PoolList:
+        return v.PoolList(tuple(self._pool_view(pool) for pool in self._keeper.state.pool_list()))
+
+    async def _settings_list(self, caller: Caller, request: q.SettingsListRequest) -> v.SettingList:
+        state = self._keeper.state
+        own = state.servers.get(self._own)
+        preset = own.preset if own else "lan"
+        values: dict[str, tuple[float, str]] = {}
+        if request.server is not None:
+            row = state.server_named(request.server)
+            preset = row.preset
+            for name, (value, origin) in state.settings_with_origin(row.id).items():
+                values[name] = (value, f"server:{row.name}" if origin == "server" else origin)
+        else:
+            layers = [("mesh", state.mesh_settings)]
+            if request.pool is not None:
+                state.pool_named(request.pool)
+                layers.append((f"pool:{request.pool}", state.pool_settings.get(request.pool, {})))
+            for setting in SETTINGS:
+                values[setting.name] = (setting.default_for(preset), "default")
+                for origin, layer in layers:
+                    if setting.name in layer:
+                        values[setting.name] = (layer[setting.name], origin)
+        return v.SettingList(
+            tuple(
+                v.SettingView(name, value, origin, BY_NAME[name].default_for(preset), BY_NAME[name].text)
+                for name, (value, origin) in values.items()
+            )
+        )
+
+    async def _settings_set(self, caller: Caller, request: q.SettingSet) -> v.SettingList:
+        state = self._keeper.state
+        value = parse_setting(request.name, request.value) if request.value is not None else None
+        server = state.server_named(request.server).id if request.server else None
+        if request.pool is not None:
+            state.pool_named(request.pool)
+        command = SetSetting(request.name, value, server=server, pool=request.pool)
+        await self._submit(command, who=caller.who, request_id=caller.request_id)
+        return await self._settings_list(caller, q.SettingsListRequest(server=request.server, pool=request.pool))

@@ -1,0 +1,120 @@
+"""The calls of people about devices and media."""
+
+from __future__ import annotations
+
+from caso_mesh.admin import present
+from caso_mesh.admin.devices import Devices
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Answer, Caller
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device
+
+
+class Stores:
+    """Answers of the administrator."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        live: Live,
+        devices: Devices,
+        clock: Clock,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._live = live
+        self._devices = devices
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {
+            "device.add": self._device_add,
+            "device.set": self._device_set,
+            "device.remove": self._device_remove,
+            "device.list": self._device_list,
+            "mediaset.list": self._mediaset_list,
+            "medium.list": self._medium_list,
+        }
+
+    async def _device_view(self, device: Device, warnings: tuple[str, ...] = ()) -> v.DeviceView:
+        counts = await self._tables.set_counts()
+        return self._shown_device(device, counts, warnings)
+
+    def _shown_device(
+        self, device: Device, counts: dict[str, tuple[int, int]], warnings: tuple[str, ...] = ()
+    ) -> v.DeviceView:
+        state = self._keeper.state
+        reports = [self._live.report_of(device.id, place.server) for place in device.paths]
+        seen = [report for report in reports if report is not None]
+        good = [report for report in seen if report.problem is None]
+        shown = device.state.value
+        if shown == "online" and seen and not good:
+            shown = "offline"
+        sets, stored = counts.get(device.id, (0, 0))
+        return v.DeviceView(
+            name=device.name,
+            id=device.id,
+            kind=device.kind.value,
+            servers=tuple(state.name_of(place.server) for place in device.paths),
+            paths={state.name_of(place.server): place.path for place in device.paths},
+            state=shown,
+            free_bytes=max((report.free_bytes for report in good), default=None),
+            used_bytes=stored,
+            sets=sets,
+            running=sum(attempt.device == device.id for attempt in state.active_attempts()),
+            concurrency=device.concurrency,
+            low_space_bytes=device.low_space_bytes,
+            warnings=(*warnings, *(report.detail for report in seen if report.problem is not None)),
+        )
+
+    async def _device_add(self, caller: Caller, request: q.DeviceAdd) -> v.DeviceView:
+        device, warnings = await self._devices.add(caller, request)
+        return await self._device_view(device, warnings)
+
+    async def _device_set(self, caller: Caller, request: q.DeviceSet) -> v.DeviceView:
+        return await self._device_view(await self._devices.change(caller, request))
+
+    async def _device_remove(self, caller: Caller, request: q.DeviceName) -> v.Done:
+        counts = await self._tables.set_counts()
+        await self._devices.remove(caller, request, {device: sets for device, (sets, _) in counts.items()})
+        return v.Done()
+
+    async def _device_list(self, caller: Caller, request: q.DeviceListRequest) -> v.DeviceList:
+        counts, only = (
+            await self._tables.set_counts(),
+            present.restricted_to(self._keeper.state, request.server, request.pool),
+        )
+        return v.DeviceList(
+            tuple(
+                self._shown_device(device, counts)
+                for device in self._keeper.state.device_list()
+                if only is None or any(place.server in only for place in device.paths)
+            )
+        )
+
+    async def _mediaset_list(self, caller: Caller, request: q.Nothing) -> v.MediaSetList:
+        factory = {each.name for each in FACTORY_MEDIA_SETS}
+        return v.MediaSetList(
+            tuple(
+                v.MediaSetView(each.name, each.append_s, each.protection_s, each.keep_s, each.name in factory)
+                for each in self._keeper.state.media_set_list()
+            )
+        )
+
+    async def _medium_list(self, caller: Caller, request: q.DeviceListRequest) -> v.MediumList:
+        only = present.restricted_to(self._keeper.state, request.server, request.pool)
+        now_ns = self._clock.now_ns()
+        return v.MediumList(
+            tuple(
+                present.medium_view(self._keeper.state, medium, now_ns)
+                for medium in await self._tables.media()
+                if only is None or medium.server in only
+            )
+        )

@@ -1,0 +1,150 @@
+"""What became of runs: an alert for each that ended badly or is stranded, and forgetting what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Submit
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import DeleteJob, Prune
+from caso_mesh.model.errors import Conflict, NotFound
+from caso_mesh.model.jobs import Run
+from caso_mesh.model.states import REASON_TEXT, AlertKind, RunState
+from caso_mesh.planning.window import is_scheduled
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+_PRUNE_EACH_S = 3600.0
+#: Runs that ended in this time before the office began are told of, if the last one did not come to it.
+_LOOK_BACK_NS = 24 * 3600 * _SECOND
+
+
+class Telling:
+    """Alerts about runs. Each end is told once, also when the office ended between the end and its alert."""
+
+    def __init__(self, *, keeper: ControlKeeper, live: Live, alarms: Alarms, clock: Clock) -> None:
+        self._keeper = keeper
+        self._live = live
+        self._alarms = alarms
+        self._clock = clock
+        self._open: set[str] = set()
+        self._last: str | None = None
+
+    async def run(self) -> None:
+        """Never returns."""
+        self._open = {run.id for run in self._keeper.state.open_runs()}
+        self._last = next(reversed(self._keeper.state.runs), None)
+        since = self._clock.now_ns() - _LOOK_BACK_NS
+        for run in list(self._keeper.state.runs.values()):
+            if run.closed_at_ns is not None and run.closed_at_ns >= since:
+                await self._tell_end(run)
+        async for _ in self._keeper.changes():
+            await self._look()
+
+    async def _look(self) -> None:
+        state = self._keeper.state
+        open_runs = state.open_runs()
+        now_open = {run.id for run in open_runs}
+        # runs that were made and have ended between two looks: the newest ones of the table
+        made: list[str] = []
+        for id_ in reversed(state.runs):
+            if id_ == self._last:
+                break
+            made.append(id_)
+        ended = [id_ for id_ in (*sorted(self._open), *reversed(made)) if id_ not in now_open]
+        for id_ in dict.fromkeys(ended):
+            run = state.runs.get(id_)
+            if run is not None:
+                await self._tell_end(run)
+        self._open = now_open
+        self._last = made[0] if made else self._last
+        await self._tell_stranded([run for run in open_runs if run.stranded])
+
+    async def _tell_stranded(self, stranded: list[Run]) -> None:
+        for run in stranded:
+            text = f"{run.name} was lost with too many servers; it is held until one returns"
+            await self._alarms.begins(AlertKind.ATTENTION, "job-held", text, object=run.id)
+        for id_ in set(self._alarms.standing("job-held")) - {run.id for run in stranded}:
+            await self._alarms.ends("job-held", id_)
+
+    async def _tell_end(self, run: Run) -> None:
+        name = f"{run.name} (scheduled)" if is_scheduled(run) else run.name
+        match run.state:
+            case RunState.FAILED:
+                failed = [part for part in run.parts if part.state is RunState.FAILED]
+                names = ", ".join(self._keeper.state.name_of(part.source) for part in failed)
+                code = next((part.failure.code for part in failed if part.failure), "error")
+                kind, category, text = AlertKind.ERROR, "job-failed", f"{name} failed for {names}: {code}"
+            case RunState.TIMED_OUT:
+                kind, category, text = AlertKind.ERROR, "job-timed-out", f"{name} was not finished in time"
+            case RunState.MISSED:
+                waiting = self._live.missed_for.pop(run.id, None)
+                why = f": {REASON_TEXT[waiting.reason].format_map(_Lenient(waiting.fields))}" if waiting else ""
+                kind, category, text = AlertKind.ERROR, "job-missed", f"{name} was missed{why}"
+            case RunState.SUCCEEDED_WITH_EXCEPTIONS:
+                kind, category = AlertKind.WARNING, "job-completed-with-exceptions"
+                text = f"{name} succeeded with exceptions"
+            case _:
+                return
+        await self._alarms.once(run.id, kind, category, text, object=run.id)
+
+
+class _Lenient(dict[str, object]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+class Pruning:
+    """Forgets the history of runs after ``joblog-keep-s``, and with it jobs that only ran when asked. Not by a clock
+    that is in doubt."""
+
+    def __init__(
+        self, *, keeper: ControlKeeper, tables: Tables, submit: Submit, clock: Clock, doubtful: Callable[[], bool]
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._submit = submit
+        self._clock = clock
+        self._doubtful = doubtful
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            if self._doubtful():
+                log.warning("no history is pruned: clocks differ, or this one was set")
+            else:
+                await self.prune()
+            await asyncio.sleep(_PRUNE_EACH_S)
+
+    async def prune(self) -> None:
+        """One round."""
+        state = self._keeper.state
+        keep_s = state.settings_of_mesh()["joblog-keep-s"]
+        before_ns = self._clock.now_ns() - round(keep_s * _SECOND)
+        if self._has_old(before_ns):
+            await self._submit(Prune(before_ns))
+        for job in state.job_list():
+            if job.schedule is None and job.created_at_ns < before_ns and not state.runs_of(job.id):
+                try:
+                    await self._submit(DeleteJob(job.id))
+                except (Conflict, NotFound) as error:
+                    log.debug("job %s is not pruned: %s", job.id, error)
+        gone = [run for run in await self._tables.runs_told() if run not in state.runs]
+        await self._tables.prune(gone, before_ns)
+
+    def _has_old(self, before_ns: int) -> bool:
+        """Whether pruning would change anything: a command each hour for nothing would only fill the log."""
+        state = self._keeper.state
+        return (
+            any(run.closed_at_ns is not None and run.closed_at_ns < before_ns for run in state.runs.values())
+            or any(token.expires_at_ns < before_ns for token in state.tokens.values())
+            or any(answer.at_ns < before_ns for answer in state.answers.values())
+            or any(request.at_ns < before_ns for request in state.requests.values())
+        )

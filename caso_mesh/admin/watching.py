@@ -1,0 +1,208 @@
+"""Who is there and how it goes with them: liveness, what was lost with a server, clocks, devices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Links, Submit
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.orders import ends_of
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import CloseAttempt, SetLiveness, SetServerAddresses
+from caso_mesh.model.errors import NotFound
+from caso_mesh.model.jobs import Attempt, Run
+from caso_mesh.model.mesh import Server
+from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.states import AlertKind, AttemptState, Liveness, ServerState
+from caso_mesh.model.storage import Device
+from caso_mesh.planning import lifecycle
+from caso_mesh.planning.liveness import Heard, Tick, Transition, Watch, Watched
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+_MOST_ADDRESSES = 16
+
+
+class ServerWatch:
+    """Commits transitions of liveness, and gives up what was lost with a server."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        live: Live,
+        links: Links,
+        submit: Submit,
+        alarms: Alarms,
+        own: str,
+        addresses: Callable[[], tuple[str, ...]],
+        version: str,
+        clock: Clock,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._live = live
+        self._links = links
+        self._submit = submit
+        self._alarms = alarms
+        self._own = own
+        self._addresses = addresses
+        self._version = version
+        self._clock = clock
+        self._watch = Watch(office_s=clock.monotonic_s(), office_ns=clock.now_ns())
+        self._heard_until: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            shortest_s = await self._look()
+            try:
+                async with asyncio.timeout(max(0.05, min(1.0, shortest_s))):
+                    await self._live.returned.wait()
+            except TimeoutError:
+                pass
+            self._live.returned.clear()
+
+    def clocks_differ(self) -> bool:
+        """Whether some server's clock is known to differ from this one."""
+        return bool(self._alarms.standing("clock-differs"))
+
+    async def _look(self) -> float:
+        """One round; seconds until the next one is due."""
+        state = self._keeper.state
+        rows, shortest_s = [], 1.0
+        for server in state.server_list():
+            settings = state.settings_of(server.id)
+            shortest_s = min(shortest_s, settings["stalled-after-s"] / 4)
+            if server.id == self._own:
+                if server.liveness is not Liveness.ALIVE:
+                    await self._transition(Transition(server.id, Liveness.ALIVE, None))
+                await self._note_addresses(server, self._addresses(), self._version)
+            elif server.set_state is not ServerState.DISABLED:
+                stalled_s, lost_s = settings["stalled-after-s"], settings["no-communication-after-s"]
+                rows.append(Watched(server.id, server.liveness, server.silent_since_ns, stalled_s, lost_s))
+        self._watch.watch(rows)
+        for server_id, heard in list(self._live.heard.items()):
+            if server_id not in state.servers:
+                del self._live.heard[server_id]
+                self._heard_until.pop(server_id, None)
+            elif heard.at_s > self._heard_until.get(server_id, -1.0):
+                self._heard_until[server_id] = heard.at_s
+                for transition in self._watch.handle(Heard(server_id, heard.at_s)):
+                    await self._transition(transition)
+                await self._look_at(server_id)
+        for transition in self._watch.handle(Tick(self._clock.monotonic_s(), self._clock.now_ns())):
+            await self._transition(transition)
+        await self._recover()
+        return shortest_s
+
+    async def _transition(self, found: Transition) -> None:
+        server = self._keeper.state.servers.get(found.server)
+        if server is None or server.liveness is found.liveness:
+            return
+        try:
+            await self._submit(SetLiveness(found.server, found.liveness, found.silent_since_ns))
+        except NotFound:
+            return  # removed meanwhile
+        if found.liveness is Liveness.ALIVE:
+            for category in ("server-stalled", "server-no-communication"):
+                await self._alarms.ends(category, server.name)
+            return
+        kind = AlertKind.WARNING if found.liveness is Liveness.STALLED else AlertKind.ERROR
+        text = "is silent" if found.liveness is Liveness.STALLED else "does not communicate any more"
+        await self._alarms.begins(
+            kind, f"server-{found.liveness}", f"The server {server.name} {text}", object=server.name
+        )
+
+    # --- what was lost with a server ---
+
+    async def _recover(self) -> None:
+        """Active attempts on servers in no-communication are given up. Those whose media server is there and whose
+        other end is lost are taken back: there is nothing to recover elsewhere, the part waits for its source."""
+        state = self._keeper.state
+        lost = {s.id for s in state.server_list() if s.liveness is Liveness.NO_COMMUNICATION and s.ever_linked}
+        if not lost:
+            return
+        touched = [(a, state.run(a.run)) for a in state.active_attempts() if lost & {a.server, a.source}]
+        rows = await self._tables.attempts([run.id for _, run in touched])
+        for attempt, run in touched:
+            if attempt.server in lost:
+                row = rows.of(attempt)
+                running = attempt.id in self._live.progress or (row is not None and row.started_at_ns is not None)
+                await self._give_up(attempt, run, started=running)
+            elif lost & set(ends_of(attempt, run)):
+                await self._take_back(attempt)
+
+    async def _take_back(self, attempt: Attempt) -> None:
+        name = self._keeper.state.name_of(attempt.source)
+        log.warning("attempt %s is taken back: %s, whose files it needs, does not answer", attempt.id, name)
+        command = CloseAttempt(attempt.id, AttemptState.RECOVERED, self._clock.now_ns(), taken_back=True)
+        await self._submit(command, request_id=f"taken-back-{attempt.id}")
+        self._live.progress.pop(attempt.id, None)
+
+    async def _give_up(self, attempt: Attempt, run: Run, *, started: bool) -> None:
+        state, now_ns = self._keeper.state, self._clock.now_ns()
+        part = lifecycle.part_of(state.runs.get(run.id, run), attempt.source)
+        wait_s = state.settings_of_mesh()["recovery-retry-s"] if part is not None and part.recovered else 0.0
+        await self._submit(
+            CloseAttempt(
+                attempt.id,
+                AttemptState.RECOVERED,
+                now_ns,
+                retry_not_before_ns=now_ns + round(wait_s * _SECOND) if wait_s else 0,
+                taken_back=not started,
+            ),
+            request_id=f"recovered-{attempt.id}",
+        )
+        self._live.progress.pop(attempt.id, None)
+        what = "recovered from" if started else "taken back from"
+        text = f"{run.name} was {what} {state.name_of(attempt.server)}, which does not answer"
+        await self._alarms.once(attempt.id, AlertKind.WARNING, "job-recovered", text, object=run.id)
+
+    # --- what a heartbeat tells beside that a server is there ---
+
+    async def _note_addresses(self, server: Server, addresses: tuple[str, ...], version: str) -> None:
+        addresses = addresses[:_MOST_ADDRESSES]
+        if (addresses, version) != (server.addresses, server.version):
+            await self._submit(SetServerAddresses(server.id, addresses, version))
+
+    async def _look_at(self, server_id: str) -> None:
+        state = self._keeper.state
+        server = state.servers.get(server_id)
+        heard = self._live.heard.get(server_id)
+        if server is None or heard is None:
+            return
+        greeting = self._links.greeting_of(server_id)
+        if greeting is not None:
+            await self._note_addresses(server, greeting.addresses, greeting.version)
+        limit = state.settings_of(server_id)["clock-difference-s"]
+        offset = (heard.beat.now_ns - self._clock.now_ns()) / _SECOND + (self._clock.monotonic_s() - heard.at_s)
+        if abs(offset) > limit:
+            text = f"The clock of {server.name} differs by {offset:.0f} s from the administrator's"
+            await self._alarms.begins(AlertKind.WARNING, "clock-differs", text, object=server.name)
+        else:
+            await self._alarms.ends("clock-differs", server.name)
+        for report in heard.beat.devices:
+            device = state.devices.get(report.device)
+            if device is not None and device.path_on(server_id) is not None:
+                await self._look_at_device(server, device, report)
+
+    async def _look_at_device(self, server: Server, device: Device, report: DeviceReport) -> None:
+        place = f"{server.name}:{device.name}"
+        if report.problem is not None:
+            text = f"The device {device.name} cannot be used on {server.name}: {report.detail}"
+            await self._alarms.begins(AlertKind.ERROR, "device-error", text, object=place)
+            return
+        await self._alarms.ends("device-error", place)
+        if report.free_bytes < device.low_space_bytes:
+            text = f"The device {device.name} is low on space: {report.free_bytes} bytes are free"
+            await self._alarms.begins(AlertKind.WARNING, "device-low-on-space", text, object=device.name)
+        else:
+            await self._alarms.ends("device-low-on-space", device.name)
