@@ -259,6 +259,8 @@ class Demo:
         lines = [line for attempt in log.attempts for line in attempt.lines]
         for line in lines[:_SHOWN_LOG_LINES]:
             self._say(f"  {line.at}  {line.level}  {line.text}")
+        if not lines:
+            self._say("  (empty: there was nothing to tell)")
         if len(lines) > _SHOWN_LOG_LINES:
             self._say(f"  ... and {len(lines) - _SHOWN_LOG_LINES} lines more")
 

@@ -7,10 +7,14 @@ It must not be slow to start.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
     """The program ``caso-mesh``."""
     from caso_mesh.cli.program import run
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a locale that cannot show a name is no reason to show nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

@@ -143,6 +143,8 @@ async def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
 
 
 def _log(view: v.JobLogView) -> None:
+    if not any(attempt.lines for attempt in view.attempts):
+        output.note("The log is empty.")
     for attempt in view.attempts:
         if len(view.attempts) > 1:
             output.line(f"{attempt.attempt}:")

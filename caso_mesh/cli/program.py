@@ -93,6 +93,8 @@ def run(argv: list[str]) -> int:
         return 0
     except Exception as error:  # the last line of defence of the program
         return failed(error, as_json=as_json)
+    finally:
+        gc.enable()
 
 
 async def run_inside(argv: list[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +52,6 @@ def assert_light(loaded: list[str]) -> None:
 
 
 async def test_a_daily_command_imports_only_what_it_needs(daemon: FakeDaemon, environment: dict[str, str]) -> None:
-    import asyncio
-
     daemon.answers["status"] = v.StatusView("tests", "alpha", None, 1, (), 1, 0, 0)
     status, loaded, out = await asyncio.to_thread(loaded_by, "status", "--json", environment=environment)
     assert status == 0
@@ -135,6 +135,23 @@ def test_python_dash_m_is_the_program(environment: dict[str, str]) -> None:
     assert done.stdout.startswith(b'{"error":{"code":"usage"')
 
 
+def test_a_locale_without_the_letters_of_a_name_does_not_end_the_program(
+    state: Path, environment: dict[str, str]
+) -> None:
+    ascii_only = {**environment, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "caso_mesh", "help", "bücher"], capture_output=True, check=False, env=ascii_only
+    )
+    assert done.returncode == 2
+    folder = state.rename(state.parent / "zustände")
+    done = subprocess.run(
+        [sys.executable, "-m", "caso_mesh", "service", "install", "--print", "--state", os.fspath(folder)],
+        capture_output=True, check=False, env=ascii_only,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"zust\xe4nde" in done.stdout
+
+
 def test_a_reader_that_leaves_early_is_no_failure(environment: dict[str, str]) -> None:
     pages = subprocess.Popen(
         [sys.executable, "-m", "caso_mesh", "help", "threat-model"],
@@ -159,6 +176,27 @@ def test_global_options_move_behind_the_command_but_not_behind_a_double_dash() -
 
 def test_nobody_is_asked_in_a_pipe() -> None:
     assert not interactive()
+
+
+async def test_ctrl_c_ends_waiting_with_a_word_on_the_job_and_no_traceback(
+    daemon: FakeDaemon, environment: dict[str, str]
+) -> None:
+    asked = asyncio.Event()
+
+    def running(_: object) -> v.RunProgress:
+        asked.set()
+        return v.RunProgress("job1@1", "running", ())
+
+    daemon.answers.update({"verify": v.Submitted("job1", "job1@1", "v"), "run.follow": running})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "caso_mesh", "verify", "set1", "--wait",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    await asked.wait()
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (130, b"")
+    assert err == b"The job goes on. Watch it with: caso-mesh job watch job1@1\n"
 
 
 async def test_a_state_folder_of_somebody_else_is_refused_with_advice(
