@@ -43,6 +43,11 @@ class FolderTarget:
                 SourceException(entry.path, "not-allowed-here", "this server does not allow to write there")
             )
             return False
+        if entry.hardlink is not None and not self._is_allowed(entry.hardlink, strip):
+            self._desk.exception(
+                SourceException(entry.path, "hard-link-not-restored", "its first name may not be written here")
+            )
+            return False
         target = self._targets.get(strip)
         if target is None:
             target = self._targets[strip] = TreeTarget(

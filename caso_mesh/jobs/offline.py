@@ -1,0 +1,223 @@
+"""Life without a mesh: a device, a recovery kit, and nothing else. No daemon, no database, no network.
+
+What a server's signature proves cannot be asked of a roster that is gone. The newest copy of the mesh in the device
+serves for one, if the kit opens it; a set of a server that is not in it is restored all the same, and told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from msgspec import Struct
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.identity.kit import Kit
+from caso_mesh.identity.mesh_copy import MeshCopy, check
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.messages import Excepted, FromWorker, Logged
+from caso_mesh.jobs.restore import places, run_restore
+from caso_mesh.jobs.target import FolderTarget
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.errors import (
+    DataDamaged,
+    DevicePathInvalid,
+    KitForeign,
+    KitIncomplete,
+    NoKey,
+    NotFound,
+    ObjectMissing,
+    StateDamaged,
+    StateTooNew,
+    TargetInvalid,
+)
+from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.jobs import Counts, RestoreSpec
+from caso_mesh.model.mesh import RosterRow
+from caso_mesh.model.orders import AttemptOrder
+from caso_mesh.model.states import Overwrite
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.sealing.signing import verify
+from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.header import VaultHeader, read_header
+from caso_mesh.vault.keys import load_keys
+from caso_mesh.vault.mesh_copies import copy_names, open_copy
+from caso_mesh.vault.names import FORMAT
+from caso_mesh.vault.vault import Vault
+
+
+class OfflineVault:
+    """A vault opened with a kit; for reading only."""
+
+    def __init__(self, path: str, backend: Backend, header: VaultHeader, kit: Kit) -> None:
+        self.path = path
+        self.header = header
+        #: What a person should know of the vault itself, one line each.
+        self.notes: list[str] = []
+        self._known = _roster(backend, kit, self.notes)
+        self._unknown: set[str] = set()
+        try:
+            keys = load_keys(backend, kit.id, kit.unwrap, kit.id_key)
+        except NoKey:
+            raise KitIncomplete(kit=kit.id, path=path) from None
+        self.vault = Vault(backend, header, keys, verify=self._verify, cache_folder=None)
+        # segments of the index may be lost too: what the packs say of themselves serves as well
+        self.vault.rebuild_index()
+
+    def sets(self) -> list[BackupSet]:
+        """All sound sets, oldest first."""
+        return sorted(self.vault.sets(), key=lambda each: (each.ended_at_ns, each.id))
+
+    def set(self, name: str) -> BackupSet:
+        """A set by its id, or a unique beginning of it. Raises ``NotFound``, ``Ambiguous``; ``DataDamaged`` if it may
+        be one of those that cannot be read."""
+        found = {each.id: each for each in self.vault.sets()}
+        try:
+            return found[resolve_prefix(name, found, "set")]
+        except NotFound:
+            broken = [line for line in self.vault.problems() if line.startswith("sets/")]
+            if broken:
+                raise DataDamaged(object=f"the set {name}", detail=f"it is not readable here: {broken[0]}") from None
+            raise
+
+    def problems(self) -> list[str]:
+        """What was found damaged and passed over, and whose signatures could not be checked."""
+        unchecked = [f"signatures of the server {server[:13]} could not be checked" for server in sorted(self._unknown)]
+        return [*self.notes, *self.vault.problems(), *unchecked]
+
+    def _verify(self, server: str, domain: str, message: bytes, signature: bytes) -> bool:
+        key = self._known.get(server)
+        if key is None:
+            self._unknown.add(server)
+            return True
+        return verify(key, domain, message, signature)
+
+
+@contextmanager
+def open_offline(path: str, kit: Kit) -> Iterator[OfflineVault]:
+    """The vault in the folder ``path``, opened with a kit.
+
+    Raises ``DevicePathInvalid`` (no vault there), ``KitForeign``, ``KitIncomplete``, ``VaultTooNew``, ``DataDamaged``,
+    ``DeviceVanished``, ``DeviceError``.
+    """
+    with opened_folder(path, kit) as (backend, header):
+        yield OfflineVault(path, backend, header, kit)
+
+
+@contextmanager
+def opened_folder(path: str, kit: Kit) -> Iterator[tuple[Backend, VaultHeader]]:
+    """The device in the folder ``path``, which must be of the kit's mesh. Raises as ``open_offline``."""
+    backend = FolderBackend(os.path.abspath(path), os.path.basename(os.path.abspath(path)), marker=None)
+    try:
+        header = read_header(backend)
+        if header is None:
+            raise DevicePathInvalid(path=path, server="this machine", detail=f"it holds no vault (no {FORMAT})")
+        if header.mesh != kit.mesh:
+            raise KitForeign(kit=kit.mesh, path=path, vault=header.mesh)
+        yield backend, header
+    finally:
+        backend.close()
+
+
+def mesh_copies(backend: Backend, kit: Kit, notes: list[str]) -> Iterator[MeshCopy]:
+    """The copies of the mesh that the kit opens and that an administrator of the mesh made, newest object first; what
+    is wrong with others is added to ``notes``."""
+    for name in copy_names(backend):
+        try:
+            content = open_copy(name, backend.get(name), kit.id, kit.unwrap, mesh=kit.mesh)
+            yield check(content, mesh=kit.mesh, root=kit.root, name=name)
+        except NoKey:
+            continue  # made before this kit
+        except (DataDamaged, ObjectMissing) as error:
+            notes.append(f"{name}: {error.message}")
+
+
+def _roster(backend: Backend, kit: Kit, notes: list[str]) -> dict[str, bytes]:
+    """Public keys of servers, by node id, as the newest copy of the mesh knows them."""
+    for copy in mesh_copies(backend, kit, notes):
+        state = ControlState()
+        try:
+            state.restore(copy.control)
+        except (StateTooNew, StateDamaged) as error:
+            notes.append(f"a copy of the mesh: {error.message}")
+            continue
+        roster = state.roster()
+        rows: tuple[RosterRow, ...] = (*roster.former, *roster.rows)
+        return {row.id: row.public_key for row in rows if row.kind == "node"}
+    return {}
+
+
+class Restored(Struct, frozen=True):
+    """What a restore without a mesh came to."""
+
+    set: BackupSet
+    counts: Counts
+    exceptions: tuple[SourceException, ...]
+    seconds: float
+
+
+def restore_offline(
+    opened: OfflineVault,
+    backup: BackupSet,
+    to: str,
+    *,
+    paths: Sequence[bytes] = (),
+    strip: bool = False,
+    overwrite: Overwrite = Overwrite.OLDER,
+    ownership: bool = True,
+    clock: Clock,
+    on_exception: Callable[[SourceException], None] = lambda found: None,
+) -> Restored:
+    """Restores a set, or ``paths`` of it, below the folder ``to``, as ``restore --to`` does: each root by its whole
+    path, or with ``strip`` straight into it. Files with damaged chunks are left out and named; the rest is restored.
+
+    Raises ``TargetInvalid`` (``to`` lies in the device), ``PathNotInSet``, ``DeviceVanished``, ``OSError``.
+    """
+    base, device = os.path.realpath(to), os.path.realpath(opened.path)
+    if base == device or base.startswith(device.rstrip("/") + "/"):
+        raise TargetInvalid(path=to, detail="it lies inside the device that is restored from")
+    os.makedirs(base, exist_ok=True)
+    found: list[SourceException] = []
+
+    def hear(message: FromWorker) -> None:
+        match message:
+            case Excepted(exceptions=exceptions):
+                for each in exceptions:
+                    found.append(each)
+                    on_exception(each)
+            case Logged() | _:
+                return
+
+    desk = Desk("offline", hear, clock)
+    spec = RestoreSpec(
+        set=backup.id,
+        server="",
+        paths=tuple(path.strip(b"/") for path in paths),
+        base=os.fsencode(base).lstrip(b"/"),
+        strip=strip,
+        overwrite=overwrite,
+        ownership=ownership,
+    )
+    target = FolderTarget(_task(spec, device), desk)
+    try:
+        run_restore(desk, opened.vault, backup, target, places(backup, spec.paths, strip=strip))
+    finally:
+        target.close()
+        desk.flush()
+    return Restored(backup, desk.tally.counts(), tuple(found), desk.seconds)
+
+
+def _task(spec: RestoreSpec, device: str) -> Task:
+    """What the target of a restore looks at: where to, and where never."""
+    order = AttemptOrder(
+        attempt="offline", run="offline", job="offline", job_name="offline", source="", media="", end="both", device="",
+        spec=spec, number=1,
+    )  # fmt: skip
+    return Task(
+        order=order, server="", server_name="", source_name="", id_key=b"", chunker_seed=0, identity_folder="",
+        public_keys={}, session="", set="", own_paths=(os.fsencode(device),),
+    )  # fmt: skip
