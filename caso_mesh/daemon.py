@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import structs
 
 from caso_mesh import __version__
+from caso_mesh.admin.enrolment import local_operator_name
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
@@ -39,7 +40,7 @@ from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import FoundMesh
-from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty
+from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty, Unavailable
 from caso_mesh.model.ids import IdSource, check_name, make_id_source
 from caso_mesh.model.mesh import MeshInfo, Operator
 from caso_mesh.model.orders import Authority
@@ -139,17 +140,43 @@ async def init_mesh(
     ca: Path | None = None,
     ports: Ports | None = None,
 ) -> None:
-    """A new mesh of one, with its operator's certificate. ``ca``: a folder as ``certs/README.md`` says.
+    """A new mesh of one, with its operator's certificate. ``ca``: a folder as ``certs/README.md`` says. Interrupted at
+    any place, it may be repeated.
 
-    Raises ``StateNotEmpty``, ``InvalidName``, ``CannotListen``, ``CaUnusable``.
+    Raises ``StateNotEmpty``, ``StateLocked``, ``StateTooNew``, ``InvalidName``, ``InvalidValue``, ``CannotListen``,
+    ``CaUnusable``.
     """
     ports = ports or Ports()
     check_name(mesh, "mesh")
     config = _config(server, listen, advertise, preset)
     folder = StateFolder(state)
+    if joining.is_member(folder):
+        raise StateNotEmpty(state=state, server=load_config(folder.config).server)
+    _make_folder(folder)
+    with folder.locked():
+        if folder.version.exists():
+            folder.check_version()
+        await _found(folder, config, mesh, ca, ports)
+
+
+def _make_folder(folder: StateFolder) -> None:
+    try:
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidValue(value=folder.path, what="state folder", expected=f"{error.strerror}") from None
+
+
+async def _found(folder: StateFolder, config: Config, mesh: str, ca: Path | None, ports: Ports) -> None:
+    """The log of the mesh is made under another name, and gets its own when all else is there: what an interrupted try
+    left is told from a real mesh whose identity was lost."""
     new_id, now_ns = ports.id_source(), ports.clock.now_ns()
-    if folder.exists() and not joining.is_member(folder) and folder.consensus.exists():
-        raise StateNotEmpty(state=state, server="an unfinished mesh")
+    server, preset = config.server, config.preset
+    draft = folder.consensus.with_name("consensus.new.db")
+    if folder.consensus.exists():
+        await _finish_founding(folder, ports)
+        raise StateNotEmpty(state=folder.path, server=server)
+    for left in folder.path.glob(f"{draft.name}*"):
+        left.unlink()
     identity, keys = await asyncio.to_thread(joining.new_state, folder, config)
     mesh_id = new_id()
     if ca is not None:
@@ -178,7 +205,7 @@ async def init_mesh(
         ever_linked=True,
     )
     operator = Operator(
-        name=f"local-{server}"[:63],
+        name=local_operator_name(server, keys.id),
         id=operator_key.id,
         public_key=operator_key.public_key,
         role=Role.ADMIN,
@@ -197,7 +224,7 @@ async def init_mesh(
         identity.write_operator(operator_key, tuple(operator_chain))
 
     await asyncio.to_thread(write_identity)
-    async with open_single_voter(folder.consensus, keys.id, same_thread=ports.same_thread) as consensus:
+    async with open_single_voter(draft, keys.id, same_thread=ports.same_thread) as consensus:
         keeper = ControlKeeper(consensus)
         async with asyncio.TaskGroup() as group:
             applying = group.create_task(keeper.run())
@@ -209,7 +236,29 @@ async def init_mesh(
     opening = Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=ports.same_thread)
     async with opening as database:
         await Queue(database).save_orders(orders)
+    await asyncio.to_thread(_keep_log, draft, folder.consensus)
     await asyncio.to_thread(identity.save_mesh_id, mesh_id)
+
+
+def _keep_log(draft: Path, log_path: Path) -> None:
+    os.replace(draft, log_path)
+    descriptor = os.open(log_path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _finish_founding(folder: StateFolder, ports: Ports) -> None:
+    """The last step, if it is the only one that is missing: the mesh is there then."""
+    if not (folder.queue.exists() and folder.identity.is_dir()):
+        return
+    opening = Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=ports.same_thread)
+    async with opening as database:
+        orders = await Queue(database).load_orders()
+    identity = IdentityStore(folder.identity)
+    if orders is not None and identity.load_keys().id == orders.server.id:
+        await asyncio.to_thread(identity.save_mesh_id, orders.roster.mesh.id)
 
 
 def _config(server: str, listen: str, advertise: tuple[str, ...], preset: str) -> Config:
@@ -342,7 +391,16 @@ class _Voter:
             node.router.office = None
 
     async def _term(self, node: Node) -> None:
-        await self.keeper.barrier()
+        pause_s = 0.2
+        while True:
+            try:
+                await self.keeper.barrier()
+                break
+            except Unavailable as error:
+                # it may be elected and lose its quorum at once; the leadership tells when it is over
+                log.warning("the office cannot begin yet: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(5.0, 2 * pause_s)
         office = self._make_office()
         node.router.office = office
         try:
@@ -540,7 +598,7 @@ async def run_daemon(
     folder = StateFolder(state)
     newcomer = None if joining.is_member(folder) else _newcomer_config(folder, server, listen)
     if newcomer is not None:
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(folder)
     with folder.locked():
         if newcomer is not None:
             address = await _wait_for_approval(folder, newcomer, peers, never_admin, say, ready, ports)

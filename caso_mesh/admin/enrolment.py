@@ -181,7 +181,7 @@ class Enrolment:
             newcomer, id_key=self._id_key, mesh=state.info().id, now_ns=now_ns, randomness=self._randomness
         )
         operator = Operator(
-            name=_local_operator(newcomer.name, row.id),
+            name=local_operator_name(newcomer.name, row.id),
             id=node_id(operator_key),
             public_key=operator_key,
             role=Role.VIEWER,
@@ -414,7 +414,8 @@ def _check_newcomer(newcomer: enrolment.Newcomer, operator_key: bytes) -> None:
             raise InvalidValue(value=address[:100], what="address", expected=str(error).capitalize()) from None
 
 
-def _local_operator(server: str, node: str) -> str:
+def local_operator_name(server: str, node: str) -> str:
+    """What the operator of a server's state folder is called."""
     name = f"local-{server}"
     return name if len(name) <= 63 else f"{name[:54]}-{node[:8]}"
 
