@@ -1,0 +1,374 @@
+"""What a far end may not do: at the device a source that lies, at the target a device that lies, on the way strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+from job_site import ID_KEY, doors, listen, new_id, run, run_pair
+from job_trees import make_tree
+from msgspec import msgpack, structs
+
+from caso_mesh.identity.tls import client_context
+from caso_mesh.jobs import far_restore
+from caso_mesh.jobs.bulk import Admission, NothingToAsk, bulk_token
+from caso_mesh.jobs.bulk_memory import MemoryHub
+from caso_mesh.jobs.bulk_wire import Join
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.far_backup import Begin, Fetch, Finish, Have, Piece, Put, Report
+from caso_mesh.jobs.thread_runner import ThreadRunner
+from caso_mesh.jobs.worker import SystemClock
+from caso_mesh.model.entries import Entry, EntryType
+from caso_mesh.model.errors import CasoError, TicketInvalid
+from caso_mesh.model.jobs import Counts
+from caso_mesh.model.states import AttemptState
+from caso_mesh.vault.chunking import chunk_id
+from caso_mesh.vault.tree import TreeWriter
+from caso_mesh.wire.bulk import dial_bulk
+from caso_mesh.wire.codec import to_wire
+from caso_mesh.wire.network import ClientTls
+
+
+def name(data):
+    return chunk_id(ID_KEY, data)
+
+
+@pytest.fixture
+def hub():
+    return MemoryHub()
+
+
+@pytest.fixture
+def threads(hub):
+    return ThreadRunner(clock=SystemClock(), hub=hub)
+
+
+class Liar:
+    """An end of an attempt that a test drives by hand, in a thread."""
+
+    def __init__(self, hub, task):
+        self._hub = hub
+        self._task = task
+
+    async def act(self, script):
+        """Runs ``script(call)``; the error that it ran into."""
+
+        def work():
+            desk = Desk(self._task.order.attempt, lambda message: None, SystemClock())
+            try:
+                with self._hub.meet(self._task, desk, NothingToAsk()) as channel:
+                    script(lambda method, record: channel.call(method, to_wire(record)))
+            except CasoError as error:
+                return error
+            return None
+
+        return await asyncio.to_thread(work)
+
+
+async def lie(site, hub, threads, spec, script):
+    """A hostile source plays ``script``; what it was told, and what the device's end said."""
+    device, source = site.pair(spec)
+    worker = await threads.start(device)
+    told, heard = await asyncio.gather(Liar(hub, source).act(script), listen(worker))
+    return told, heard
+
+
+def tree_of(call, *entries):
+    """Sends a tree and returns its root."""
+
+    def store(data):
+        call("piece", Piece(0, len(data), data))
+        return name(data)
+
+    writer = TreeWriter(store)
+    for entry in entries:
+        writer.add(entry)
+    return writer.finish()
+
+
+def finish(call, root):
+    call("finish", Finish(root, Report(Counts())))
+
+
+def put(call, data, **changes):
+    call("put", structs.replace(Put(0, len(data), data, ((name(data), 0, len(data)),)), **changes))
+
+
+@pytest.fixture
+def spec(site, tmp_path):
+    return site.backup_spec(tmp_path / "data", source=site.beta)
+
+
+def file_at(tmp_path, size, *chunks, **rest):
+    return Entry(os.fsencode(tmp_path / "data")[1:] + b"/file", EntryType.FILE, 0o644, size=size, chunks=chunks, **rest)
+
+
+async def test_an_honest_script_is_taken(site, hub, threads, spec, tmp_path):
+    """The scripts below fail for what they lie about, and for nothing else."""
+
+    def script(call):
+        call("begin", Begin(time.time_ns()))
+        put(call, b"content")
+        finish(call, tree_of(call, file_at(tmp_path, 7, (name(b"content"), 7))))
+
+    told, heard = await lie(site, hub, threads, spec, script)
+    assert told is None
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert (heard.set.files, heard.set.bytes, heard.set.entries) == (1, 7, 1)
+
+
+LIES = {
+    "a chunk it never sent": lambda call, at: finish(call, tree_of(call, file_at(at, 7, (name(b"content"), 7)))),
+    "a length that is not the chunk's": lambda call, at: (
+        put(call, b"content"),
+        finish(call, tree_of(call, file_at(at, 9, (name(b"content"), 9)))),
+    ),
+    "a size that its pieces do not have": lambda call, at: (
+        put(call, b"content"),
+        finish(call, tree_of(call, file_at(at, 900, (name(b"content"), 7)))),
+    ),
+    "another id than the content's": lambda call, at: put(call, b"content", members=((name(b"other"), 0, 7),)),
+    "a member beyond the end": lambda call, at: put(call, b"content", members=((name(b"content"), 0, 700),)),
+    "members that overlap": lambda call, at: put(
+        call, b"content", members=((name(b"content"), 0, 7), (name(b"ontent"), 1, 6))
+    ),
+    "a bomb": lambda call, at: call("put", Put(1, 5, b"\x28\xb5\x2f\xfd" + bytes(100), ((name(b"x"), 0, 1),))),
+    "a raw length beyond all bounds": lambda call, at: call("put", Put(1, 1 << 31, b"", ((name(b"x"), 0, 1),))),
+    "a tree that it never sent": lambda call, at: finish(call, name(b"no such tree")),
+    "a tree that is none": lambda call, at: (call("piece", Piece(0, 5, b"L\x01bad")), finish(call, name(b"L\x01bad"))),
+    "an empty tree": lambda call, at: finish(call, tree_of(call)),
+    "a path outside of what was asked for": lambda call, at: finish(
+        call, tree_of(call, Entry(b"etc/passwd", EntryType.FILE, 0o644))
+    ),
+    "a tree that is not its own": lambda call, at: call("fetch", Fetch(name(b"foreign tree"))),
+    "ids that are none": lambda call, at: call("have", Have(b"short")),
+    "impossible times": lambda call, at: finish(call, tree_of(call, file_at(at, 0, modified=(0, 5_000_000_000)))),
+    "content of a folder": lambda call, at: (
+        put(call, b"content"),
+        finish(call, tree_of(call, structs.replace(file_at(at, 0, (name(b"content"), 7)), type=EntryType.DIRECTORY))),
+    ),
+    "counts below zero": lambda call, at: call("report", Report(Counts(files=-1))),
+    "an unknown call": lambda call, at: call("steal", Have(b"")),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+async def test_a_source_that_lies_is_refused(site, hub, threads, spec, tmp_path, what):
+    def script(call):
+        call("begin", Begin(time.time_ns()))
+        LIES[what](call, tmp_path)
+
+    told, heard = await lie(site, hub, threads, spec, script)
+    assert told is not None
+    assert told.category == "protocol", told
+    assert heard.ended.state is AttemptState.FAILED
+    assert heard.ended.failure.code == told.code, heard.lines
+    assert site.sets() == []
+
+
+async def test_a_source_learns_nothing_of_what_others_have(site, hub, threads, spec, tmp_path):
+    (tmp_path / "alphas").mkdir()
+    (tmp_path / "alphas" / "secret").write_bytes(b"a document that both may have")
+    alphas = await run(threads, site.task(site.backup_spec(tmp_path / "alphas")))
+    answers = []
+
+    def script(call):
+        call("begin", Begin(time.time_ns()))
+        secret = name(b"a document that both may have")
+        answers.append(call("have", Have(secret)))
+        put(call, b"a document that both may have")
+        answers.append(call("have", Have(secret)))
+        call("fetch", Fetch(alphas.set.root))
+
+    told, heard = await lie(site, hub, threads, spec, script)
+    assert answers == [b"\x00", b"\x01"]
+    assert told.code == "peer-fault"
+    assert heard.ended.state is AttemptState.FAILED
+
+
+async def test_what_is_there_already_is_dropped_when_it_is_sent(site, hub, threads, spec, tmp_path):
+    data = os.urandom(1 << 20)
+    (tmp_path / "alphas").write_bytes(data)
+    await run(threads, site.task(site.backup_spec(tmp_path / "alphas")))
+
+    def script(call):
+        call("begin", Begin(time.time_ns()))
+        put(call, data)
+        finish(call, tree_of(call, file_at(tmp_path, len(data), (name(data), len(data)))))
+
+    told, heard = await lie(site, hub, threads, spec, script)
+    assert told is None
+    assert heard.set.bytes_stored < 1 << 16
+
+
+# --- a device that lies to a target ---
+
+
+@pytest.fixture
+async def restoring(site, hub, threads, tmp_path):
+    """Begins a restore at beta, of one folder only; plays a hostile device."""
+
+    async def play(script, *paths):
+        spec = site.restore_spec(new_id(), tmp_path / "out", *paths, server=site.beta)
+        device, target = site.pair(spec)
+        worker = await threads.start(target)
+        return await asyncio.gather(Liar(hub, device).act(script), listen(worker))
+
+    return play
+
+
+def begin(call, *entries, root=b""):
+    return call("begin", far_restore.Begin(tuple((root, msgpack.encode(entry)) for entry in entries)))
+
+
+FILE = Entry(b"data/file", EntryType.FILE, 0o644, size=4)
+
+
+async def test_a_target_takes_what_its_order_names(restoring, tmp_path):
+    def script(call):
+        assert begin(call, FILE)["wanted"] == b"\x01"
+        call("write", far_restore.Write(pieces=((FILE.path, 0, b"four"),), finish=(FILE.path,)))
+        call("close", far_restore.Written())
+
+    told, heard = await restoring(script, "/data")
+    assert told is None
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert (tmp_path / "out" / "data" / "file").read_bytes() == b"four"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda call: begin(call, structs.replace(FILE, path=b"etc/cron.d/evil")),
+        lambda call: begin(call, structs.replace(FILE, hardlink=b"etc/shadow")),
+        lambda call: begin(call, FILE, root=b"elsewhere"),
+        lambda call: call("write", far_restore.Write(pieces=((b"data/file", 0, b"unbegun"),))),
+        lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, 1 << 40, b"x"),)))),
+        lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, -1, b"x"),)))),
+        lambda call: call("read", far_restore.Written()),
+        lambda call: call("begin", far_restore.Begin(((b"", b"garbage"),))),
+    ],
+)
+async def test_a_device_that_lies_writes_nothing(restoring, tmp_path, script):
+    told, heard = await restoring(script, "/data")
+    assert told.category == "protocol"
+    assert heard.ended.state is AttemptState.FAILED
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+async def test_a_path_that_climbs_out_is_left_out(restoring, tmp_path):
+    def script(call):
+        assert begin(call, structs.replace(FILE, path=b"data/../../escaped"))["wanted"] == b"\x00"
+        call("close", far_restore.Written())
+
+    _, heard = await restoring(script)
+    assert heard.ended.state is AttemptState.FAILED or not (tmp_path / "escaped").exists()
+    assert not (tmp_path / "escaped").exists()
+
+
+# --- who may take part ---
+
+
+def test_a_ticket_admits_once_and_the_secret_admits_again(site, spec):
+    device, source = site.pair(spec)
+    order = source.order
+    admission = Admission(device)
+    now = time.time_ns()
+
+    def refused(detail, admission, *shown):
+        with pytest.raises(TicketInvalid) as caught:
+            admission.check(*shown)
+        assert detail in caught.value.message
+
+    refused("secret", admission, order.attempt, order.ticket, bytes(32), now)
+    refused("another attempt", admission, "job@99#1", order.ticket, order.secret, now)
+    refused("malformed", admission, order.attempt, b"", order.secret, now)
+    expired = now + 3_600_000_000_000
+    refused("expired", admission, order.attempt, order.ticket, order.secret, expired)
+    other = site.pair(site.backup_spec("/elsewhere", source=site.beta), secret=order.secret)[0]
+    refused(
+        "other paths",
+        Admission(device),
+        order.attempt,
+        site.ticket(structs.replace(other.order, attempt=order.attempt)),
+        order.secret,
+        now,
+    )
+    borrowed = site.ticket(order, dialler=site.admin.id)
+    refused("other servers", Admission(device), order.attempt, borrowed, order.secret, now)
+    admission.check(order.attempt, order.ticket, order.secret, now)
+    admission.check(order.attempt, b"", order.secret, expired)
+    refused("secret", admission, order.attempt, order.ticket, bytes(32), now)
+
+
+async def test_strangers_are_refused_and_the_attempt_goes_on(site, runners, tmp_path):
+    """Somebody with a certificate of the mesh but not that of the far end, and the far end without the secret, both
+    reach the worker before the right one does."""
+    tree = make_tree(tmp_path / "tree", small=5)
+    workers = {}
+    async with doors(site, workers) as addresses:
+        device, source = site.pair(site.backup_spec(tree, source=site.beta), addresses=((addresses["alpha"],), ()))
+        workers["alpha"] = (await runners[0].start(device), device.order.secret)
+
+        async def visit(node, join):
+            files = site.tls(node)
+            link = await dial_bulk(
+                addresses["alpha"],
+                bulk_token(device.order.secret),
+                tls=ClientTls(lambda: client_context(files.chain_path, files.key_path, files.anchors)),
+                authorise=lambda certificate: None,
+                handler=None,
+            )
+            try:
+                await link.call("have", {"number": 1, "low": 1, "params": {"ids": b""}})
+            except CasoError as error:
+                first = error
+            try:
+                await link.call("join", to_wire(join))
+            except CasoError as error:
+                return first.code, error.code
+            finally:
+                await link.close()
+
+        order = source.order
+        with pytest.raises(CasoError) as caught:
+            await visit(site.alpha, Join(order.attempt, order.ticket, order.secret))
+        assert caught.value.code == "wrong-peer"
+        assert await visit(site.beta, Join(order.attempt, order.ticket, bytes(32))) == ("refused", "ticket-invalid")
+        assert await visit(site.beta, Join(order.attempt, b"forged", order.secret)) == ("refused", "ticket-invalid")
+        workers["beta"] = (await runners[1].start(source), order.secret)
+        heard, _ = await asyncio.gather(*(listen(workers[each][0]) for each in ("alpha", "beta")))
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert sum("was refused" in line for line in heard.lines) == 2
+
+
+async def test_ends_that_cannot_reach_each_other_say_no_data_path(site, runners, tmp_path):
+    tree = make_tree(tmp_path / "tree", small=5)
+    device, source = await run_pair(
+        site,
+        runners,
+        site.backup_spec(tree, source=site.beta),
+        addresses=lambda real: ((), ()),
+        change=lambda *tasks: tuple(structs.replace(task, join_s=0.3) for task in tasks),
+    )
+    assert device.ended.failure.code == source.ended.failure.code == "no-data-path"
+    assert device.ended.failure.fields == {"source": "beta", "server": "alpha"}
+
+
+async def test_the_device_dials_where_only_the_source_can_be_reached(site, runners, tmp_path):
+    tree = make_tree(tmp_path / "tree", small=5)
+    device, source = await run_pair(
+        site,
+        runners,
+        site.backup_spec(tree, source=site.beta),
+        addresses=lambda real: ((), (real["beta"],)),
+    )
+    assert device.ended.state is source.ended.state is AttemptState.SUCCEEDED, device.lines + source.lines
+
+
+async def test_the_failure_of_one_end_is_known_at_the_other(site, runners, tmp_path):
+    device, source = await run_pair(site, runners, site.backup_spec(tmp_path / "nowhere", source=site.beta))
+    assert source.ended.failure.code == "contains-no-data"
+    assert device.ended.failure.code == "contains-no-data"
