@@ -15,17 +15,14 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from caso_mesh.cli import output
-from caso_mesh.cli.client import Client, connect
-from caso_mesh.cli.options import STATE_VARIABLE, Common
-from caso_mesh.cli.waiting import choose_watcher, follow
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import DemoFailed, UsageError
@@ -36,6 +33,7 @@ from caso_mesh.sources.filters import Filters
 from caso_mesh.sources.walk import Walker
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
 SERVERS = ("alpha", "beta", "gamma")
 POOL = "store"
@@ -46,6 +44,28 @@ _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.1
 _SHOWN_DIFFERENCES = 20
 _SHOWN_LOG_LINES = 12
+
+
+class Caller(Protocol):
+    """A connection to a daemon."""
+
+    async def call(self, name: str, request: Struct, reply: type[S]) -> S: ...
+
+
+class Face(Protocol):
+    """The command line, as the demo uses it."""
+
+    def connect(self, state: Path, timeout: str) -> AbstractAsyncContextManager[Caller]:
+        """A connection to the daemon of a state folder, which may still be starting."""
+        ...
+
+    async def follow(self, client: Caller, run: str) -> v.RunResult:
+        """Shows how far a run is, until its end."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        ...
 
 
 class Sources(Struct, frozen=True):
@@ -130,16 +150,15 @@ class Daemon:
 
 
 class Demo:
-    """The story, step by step. ``say`` is told what happens."""
+    """The story, step by step."""
 
-    def __init__(self, folder: Path, sources: Sources, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, sources: Sources, face: Face) -> None:
         self._folder = folder
         self._sources = sources
-        self._say = say
-        self._environment = {
-            **{name: text for name, text in os.environ.items() if name != STATE_VARIABLE},
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        self._face = face
+        self._say = face.say
+        # what is backed up shall not change meanwhile
+        self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         self._daemons = {name: Daemon(name, folder, self._environment) for name in SERVERS}
 
     async def run(self) -> list[str]:
@@ -157,12 +176,12 @@ class Demo:
         return found
 
     @contextlib.asynccontextmanager
-    async def _mesh(self) -> AsyncIterator[Client]:
+    async def _mesh(self) -> AsyncIterator[Caller]:
         """Three servers, two devices, one pool."""
         alpha = self._daemons["alpha"]
         await self._command("init", "--mesh", "demo", "--server", "alpha", "--state", os.fspath(alpha.state), *_NETWORK)
         await self._start(alpha)
-        async with connect(Common(state=alpha.state, timeout=_STEP_TIMEOUT)) as client:
+        async with self._face.connect(alpha.state, _STEP_TIMEOUT) as client:
             await alpha.while_alive(client.call("status", q.Nothing(), v.StatusView))
             for name in SERVERS[1:]:
                 self._say("$ caso-mesh token create")
@@ -181,7 +200,7 @@ class Demo:
         self._say(f"$ caso-mesh run --state {daemon.state} &")
         await daemon.start()
 
-    async def _all_connected(self, client: Client) -> None:
+    async def _all_connected(self, client: Caller) -> None:
         while True:
             servers = (await client.call("server.list", q.ServerListRequest(), v.ServerList)).servers
             if sum(server.connected for server in servers) == len(SERVERS):
@@ -189,12 +208,12 @@ class Demo:
             for name in SERVERS[1:]:
                 await self._daemons[name].while_alive(asyncio.sleep(_POLL_S))
 
-    async def _add_device(self, client: Client, name: str) -> None:
+    async def _add_device(self, client: Caller, name: str) -> None:
         path = os.fspath(self._daemons[name].device)
         self._say(f"$ caso-mesh device add disk-{name} --server {name} --path {path}")
         await client.call("device.add", q.DeviceAdd(f"disk-{name}", "disk", {name: path}), v.DeviceView)
 
-    async def _store_and_restore(self, client: Client) -> list[str]:
+    async def _store_and_restore(self, client: Caller) -> list[str]:
         first = await self._backup(client, BackupType.FULL)
         second = await self._backup(client, BackupType.INCREMENTAL)
         share = 100.0 * second.bytes_stored / max(1, first.bytes_stored)
@@ -210,7 +229,7 @@ class Demo:
         self._say(f"compared names, content and metadata in {format_duration(time.monotonic() - began)}")
         return found
 
-    async def _backup(self, client: Client, type_: BackupType) -> v.RunResult:
+    async def _backup(self, client: Caller, type_: BackupType) -> v.RunResult:
         places = " ".join(f"alpha:{os.fsdecode(root)}" for root in self._sources.roots)
         self._say(f"$ caso-mesh backup {places} --to pool:{POOL} --type {type_.value} --wait")
         request = q.BackupRequest(
@@ -226,7 +245,7 @@ class Demo:
         )
         return result
 
-    async def _restore(self, client: Client, result: v.RunResult, scratch: Path) -> None:
+    async def _restore(self, client: Caller, result: v.RunResult, scratch: Path) -> None:
         ownership = os.geteuid() == 0
         more = "" if ownership else " --no-ownership"
         self._say(f"$ caso-mesh restore {result.set} --to gamma:{scratch}{more} --wait")
@@ -242,18 +261,18 @@ class Demo:
             f"{format_duration(done.seconds)}"
         )
 
-    async def _waited(self, client: Client, call: str, request: Struct) -> v.RunResult:
+    async def _waited(self, client: Caller, call: str, request: Struct) -> v.RunResult:
         submitted = await client.call(call, request, v.Submitted)
         if submitted.run is None:
             raise DemoFailed(detail=f"the {call} has no run")
-        result = await follow(client, submitted.run, choose_watcher(json_lines=False))
+        result = await self._face.follow(client, submitted.run)
         if result.state != "succeeded":
             reasons = [f"{each.path}: {each.reason}" for each in result.exceptions[:3]]
             reasons += [str(result.error["message"]).rstrip(".")] if result.error else []
             raise DemoFailed(detail=f"the {call} {result.run} ended as {result.state} ({'; '.join(reasons)})")
         return result
 
-    async def _log(self, client: Client, result: v.RunResult) -> None:
+    async def _log(self, client: Caller, result: v.RunResult) -> None:
         self._say(f"$ caso-mesh job log {result.run}")
         log = await client.call("job.log", q.JobName(result.run), v.JobLogView)
         lines = [line for attempt in log.attempts for line in attempt.lines]
@@ -310,10 +329,10 @@ def count(sources: Sources) -> tuple[int, int]:
     return files, size
 
 
-async def show(*, source: Path | None, keep: bool, least_files: int = 2000) -> int:
-    """Runs the demo and tells on stdout. The exit status: 0 if all came back as it was. A signal to stop is obeyed
+async def show(face: Face, *, source: Path | None, keep: bool, least_files: int = 2000) -> int:
+    """Runs the demo and tells what happens. The exit status: 0 if all came back as it was. A signal to stop is obeyed
     after cleaning up. Raises ``DemoFailed``, ``UsageError``."""
-    telling = asyncio.ensure_future(_tell(source, keep, least_files))
+    telling = asyncio.ensure_future(_tell(face, source, keep, least_files))
     stopped: list[int] = []
 
     def stop(number: int) -> None:
@@ -335,7 +354,7 @@ async def show(*, source: Path | None, keep: bool, least_files: int = 2000) -> i
             loop.remove_signal_handler(number)
 
 
-async def _tell(source: Path | None, keep: bool, least_files: int) -> bool:
+async def _tell(face: Face, source: Path | None, keep: bool, least_files: int) -> bool:
     sources = choose_sources(source)
     files, size = await asyncio.to_thread(count, sources)
     if source is None and files < least_files:
@@ -348,24 +367,19 @@ async def _tell(source: Path | None, keep: bool, least_files: int) -> bool:
                 detail=f"The demo needs {format_size(2 * size)} in {folder.parent}, where {format_size(free)} are free; "
                 "set TMPDIR, or name a smaller --source"
             )
-        _say(f"Three servers of one mesh, alpha, beta and gamma, on 127.0.0.1, in {folder}")
-        found = await Demo(folder, sources, _say).run()
+        face.say(f"Three servers of one mesh, alpha, beta and gamma, on 127.0.0.1, in {folder}")
+        found = await Demo(folder, sources, face).run()
     finally:
         if keep:
-            _say(f"Kept: {folder}")
+            face.say(f"Kept: {folder}")
         else:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     for line in islice(found, _SHOWN_DIFFERENCES):
-        _say(f"DIFFERENT {line}")
+        face.say(f"DIFFERENT {line}")
     if len(found) > _SHOWN_DIFFERENCES:
-        _say(f"... and {len(found) - _SHOWN_DIFFERENCES} differences more")
+        face.say(f"... and {len(found) - _SHOWN_DIFFERENCES} differences more")
     if found:
         return False
     owners = "" if os.geteuid() == 0 else " (owners of own files)"
-    _say(f"OK: {files} files, {format_size(size)}, backed up, restored and compared: no difference{owners}.")
+    face.say(f"OK: {files} files, {format_size(size)}, backed up, restored and compared: no difference{owners}.")
     return True
-
-
-def _say(text: str) -> None:
-    output.line(text)
-    sys.stdout.flush()

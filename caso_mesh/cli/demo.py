@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import gc
+import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import Client, connect
+from caso_mesh.cli.options import Common
+from caso_mesh.cli.waiting import choose_watcher, follow
+from caso_mesh.model import views as v
 
 
 async def demo(
@@ -24,4 +32,18 @@ async def demo(
     gc.enable()  # the command line had turned it off
     from caso_mesh.demo import show
 
-    return await show(source=source, keep=keep)
+    return await show(_Face(), source=source, keep=keep)
+
+
+class _Face:
+    """The command line, as the demo uses it."""
+
+    def connect(self, state: Path, timeout: str) -> AbstractAsyncContextManager[Client]:
+        return connect(Common(state=state, timeout=timeout))
+
+    async def follow(self, client: Any, run: str) -> v.RunResult:
+        return await follow(client, run, choose_watcher(json_lines=False))
+
+    def say(self, text: str) -> None:
+        output.line(text)
+        sys.stdout.flush()

@@ -42,6 +42,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("This machine", "init", "init:init", "Make a new mesh with this server as its first."),
     ("This machine", "join", "join:join", "Make this server a member of a mesh, by a join link."),
     ("This machine", "run", "run:run", "The daemon, in the foreground."),
+    ("Without a mesh", "vault", "vault:app", "A device and its recovery kit: list and restore, with no mesh left."),
     ("This machine", "service", "service:app", "The systemd service of the daemon."),
     ("This machine", "demo", "demo:demo", "A throw-away mesh of three servers: backs up, restores, compares."),
     ("This machine", "help", "help:help_", "The manual."),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -208,3 +209,19 @@ async def test_it_cleans_up_when_it_is_told_to_stop(
     told = await shell("demo", "--source", os.fspath(tree), state=False)
     assert (told.status, ended, list(temporary.iterdir())) == (128 + number, True, [])
     assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_three_real_servers_back_up_and_restore_a_folder(tree: Path, temporary: Path) -> None:
+    """The whole of it, as a person starts it: real daemons, real files, nothing left behind."""
+    (tree / "inner" / "link").symlink_to("../a")
+    os.link(tree / "a", tree / "inner" / "same")
+    (tree / "inner" / os.fsdecode(b"n\xff\n")).write_bytes(os.urandom(300_000))
+    done = subprocess.run(
+        [sys.executable, "-m", "caso_mesh", "demo", "--source", os.fspath(tree)],
+        capture_output=True, text=True, check=False, timeout=100,
+        env={**os.environ, "TMPDIR": os.fspath(temporary), "CASO_MESH_STATE": "/nowhere"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("OK: ")
+    assert "nothing had changed" in done.stdout
+    assert list(temporary.iterdir()) == []
