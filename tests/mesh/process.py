@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from waiting import wait_for
 
@@ -132,6 +133,7 @@ class ProcessMesh:
 
         def listens() -> bool:
             if process.poll() is not None:
+                self._daemons.pop(name, None)
                 raise RuntimeError(f"the daemon of {name} ended with {process.returncode}:\n{self.log(name)}")
             return endpoint.exists() and bool(endpoint.read_text("utf-8").strip())
 
@@ -183,6 +185,41 @@ class ProcessMesh:
                 except AssertionError as error:
                     problems.append(str(error).partition("\n")[0])
         assert not problems, "; ".join(problems)
+
+    # --- its workers -------------------------------------------------------------------------------------------------
+
+    def workers(self, name: str) -> list[int]:
+        """Process ids of the workers of the daemon of ``name``."""
+        parents: dict[int, list[tuple[int, str]]] = {}
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError, IndexError):
+                if entry.isdigit():
+                    text = pathlib.Path(f"/proc/{entry}/stat").read_text("utf-8", "replace")
+                    comm, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 1 :].split()
+                    if rest[0] != "Z":
+                        parents.setdefault(int(rest[1]), []).append((int(entry), comm))
+        found, waiting = [], [self.pid(name)]
+        while waiting:
+            for pid, comm in parents.get(waiting.pop(), []):
+                waiting.append(pid)
+                if comm == "caso-worker":
+                    found.append(pid)
+        return sorted(found)
+
+    def freeze(self, name: str, *, after_s: float = 0.1, count: int = 1) -> Frozen:
+        """Waits for ``count`` workers at ``name``, lets them work for ``after_s`` and stops them in their tracks, so that
+        what happens "in the middle" does so however quick this machine is."""
+        pids = wait_for(
+            lambda: found if len(found := self.workers(name)) >= count else None,
+            30.0,
+            what=f"{count} worker(s) at {name}",
+            every_s=0.002,
+        )
+        time.sleep(after_s)
+        frozen = Frozen(pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        return frozen
 
     # --- what it says ------------------------------------------------------------------------------------------------
 
@@ -269,6 +306,25 @@ class ProcessMesh:
         """The rows of ``set list``."""
         rows: list[dict[str, Any]] = self.ok(at, "set", "list")["sets"]
         return rows
+
+
+class Frozen:
+    """Workers that were stopped in their tracks."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
+
+    def thaw(self) -> None:
+        """They go on, those that are still there."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.thaw()
 
 
 class Begun:
