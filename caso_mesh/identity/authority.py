@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_der_private_key,
+    load_der_public_key,
     load_pem_private_key,
 )
 
@@ -126,6 +128,24 @@ class Authority:
             raise Misuse("the root key is not here")
         return self._root_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
+    def issuing_key_bytes(self) -> bytes:
+        """The issuing key as PKCS #8 DER, for the sealed copy of the mesh."""
+        return self._issuing_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+    @classmethod
+    def from_bytes(cls, *, root: bytes, issuing: bytes, issuing_key: bytes) -> Authority:
+        """What ``issuing_key_bytes`` gave, with its certificates. Raises ``ValueError``, ``Misuse``."""
+        return cls(root=root, issuing=issuing, issuing_key=_ca_key(load_der_private_key(issuing_key, password=None)))
+
+    def attest(self, domain: str, message: bytes) -> bytes:
+        """A signature by the issuing key: only a voter can make it. See ``attested``."""
+        key, framed = self._issuing_key, _framed(domain, message)
+        if isinstance(key, Ed25519PrivateKey):
+            return key.sign(framed)
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key.sign(framed, padding.PKCS1v15(), SHA256())
+        return key.sign(framed, ec.ECDSA(SHA256()))
+
     def without_root_key(self) -> Authority:
         """The same without the root key: ``save`` it once a recovery kit is confirmed."""
         return Authority(root=self.root, issuing=self.issuing, issuing_key=self._issuing_key)
@@ -187,6 +207,30 @@ class Authority:
             now_ns=now_ns,
             randomness=randomness,
         )
+
+
+def attested(issuing: bytes, domain: str, message: bytes, signature: bytes) -> bool:
+    """Whether the holder of the certificate ``issuing`` (DER) made ``signature`` by ``Authority.attest``. ``False`` for
+    anything wrong; whether the certificate is to be trusted is another question."""
+    try:
+        key = load_der_public_key(certificates.public_key_of(issuing))
+        framed = _framed(domain, message)
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, framed)
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, framed, padding.PKCS1v15(), SHA256())
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, framed, ec.ECDSA(SHA256()))
+        else:
+            return False
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _framed(domain: str, message: bytes) -> bytes:
+    name = domain.encode("ascii")
+    return b"caso-mesh/attest/1" + bytes([len(name)]) + name + message
 
 
 def create_ca_key(randomness: Randomness = os.urandom) -> Ed25519PrivateKey:

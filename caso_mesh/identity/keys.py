@@ -115,6 +115,17 @@ class NodeKeys:
         )
         write_private(folder / SIGNING_FILE, self.signing.to_pem())
 
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """The private keys, for the sealed copy of the mesh: PEM of the one that signs, 32 bytes of the other."""
+        return self.signing.to_pem(), self._encryption
+
+    @classmethod
+    def from_bytes(cls, signing_pem: bytes, encryption: bytes, *, origin: Path) -> NodeKeys:
+        """What ``to_bytes`` gave. Raises ``StateDamaged``, which names ``origin``."""
+        if len(encryption) != 32:
+            raise StateDamaged(path=origin, detail="it holds no X25519 key")
+        return cls(SigningKey.from_pem(signing_pem, origin), encryption)
+
     def sign(self, domain: str, message: bytes) -> bytes:
         """The signature of ``message`` for one purpose, by the node's signing key."""
         return self.signing.sign(domain, message)

@@ -59,6 +59,31 @@ def add_recipients(
         _add(backend, header, name, key_id, content_key, recipients, keys.id_key, randomness)
 
 
+def add_missing_recipients(
+    backend: Backend, keys: VaultKeys, recipients: Mapping[str, bytes], *, randomness: Randomness = os.urandom
+) -> int:
+    """Wraps each content key in ``keys`` to those of ``recipients`` that it is not wrapped to yet, by what sound key
+    objects say. How many keys were wrapped anew; repeated, nothing happens."""
+    header = _header(backend)
+    have: dict[str, set[str]] = {}
+    for name, _ in backend.list("keys/"):
+        key_id = parse_key(name)
+        if key_id is None or key_id not in keys.content_keys:
+            continue
+        try:
+            have.setdefault(key_id, set()).update(_read(backend, header, name, key_id, keys.id_key).recipients)
+        except (DataDamaged, ObjectMissing):
+            continue  # who it was for is not known: they get another one
+    added = 0
+    for key_id, content_key in sorted(keys.content_keys.items()):
+        missing = {each: recipients[each] for each in recipients if each not in have.get(key_id, set())}
+        if missing:
+            name = key_name(key_id, randomness(16).hex())
+            _add(backend, header, name, key_id, content_key, missing, keys.id_key, randomness)
+            added += len(missing)
+    return added
+
+
 def load_keys(
     backend: Backend, recipient: str, private_key_unwrap: Callable[[bytes, bytes], bytes], id_key: bytes
 ) -> VaultKeys:

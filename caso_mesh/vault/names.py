@@ -17,11 +17,12 @@ _KEY = re.compile(r"keys/([a-z0-9]{1,64})(?:\.[0-9a-f]{32})?\Z")
 _INDEX = re.compile(r"index/([a-z0-9]{1,64})/([0-9]{8})-([0-9a-f]{32})\Z")
 _SET = re.compile(r"sets/([a-z0-9]{1,64})/([a-z0-9]{1,64})-([0-9]{1,9})\Z")
 _SESSION = re.compile(r"sessions/([a-z0-9]{1,64})/([a-z0-9]{1,64})(\.closed)?\Z")
+_MESH = re.compile(r"mesh/([0-9]{10})\Z")
 _WRITER = re.compile(r"writers/([a-z0-9]{1,64})\Z")
 
 
 class Kind(IntEnum):
-    """The tenth byte of every sealed object. 9 to 13 are taken: hold, mark, sweep, mesh state, facts."""
+    """The tenth byte of every sealed object. 9 to 11 and 13 are taken: hold, mark, sweep, facts."""
 
     WRITER = 1
     SESSION = 2
@@ -31,6 +32,7 @@ class Kind(IntEnum):
     DATA_PACK = 6
     METADATA_PACK = 7
     CONTENT_KEY = 8
+    MESH_STATE = 12
 
     @property
     def domain(self) -> str:
@@ -109,3 +111,13 @@ def writer_name(writer: str) -> str:
 def parse_writer(name: str) -> str | None:
     match = _WRITER.match(name)
     return match[1] if match else None
+
+
+def mesh_name(sequence: int) -> str:
+    return f"mesh/{sequence:010d}"
+
+
+def parse_mesh(name: str) -> int | None:
+    """Sequence number of a copy of the mesh."""
+    match = _MESH.match(name)
+    return int(match[1]) if match else None
