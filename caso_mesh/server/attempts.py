@@ -16,7 +16,7 @@ from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.runner import Runner, Worker
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, InternalError, StateFull
+from caso_mesh.model.errors import CasoError, InternalError, StateFull, Unavailable
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -276,7 +276,7 @@ class Attempts:
         order = running.local.order
         running.end = facts.AttemptEnded(
             order.attempt,
-            AttemptState.INTERRUPTED if error.retryable else AttemptState.FAILED,
+            AttemptState.INTERRUPTED if isinstance(error, Unavailable) else AttemptState.FAILED,
             Counts(),
             0.0,
             failure=Failure(code=error.code, fields=error.fields),

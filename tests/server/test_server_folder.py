@@ -1,0 +1,119 @@
+"""The state folder: its rights, its lock, its version, its segments, its last room."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from server_world import FakeRunner, World, backs_up, daemon
+
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.errors import InvalidValue, NotFound, StateDamaged, StateForeign, StateLocked, StateTooNew
+from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.room import Room
+from caso_mesh.server.segments import KEPT_AFTER_READ_S, KEPT_UNREAD_S, Segments
+
+S = 10**9
+
+
+def test_folders_are_0700_and_files_0600_whatever_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        folder = StateFolder(tmp_path / "state")
+        folder.create()
+        folder.write_endpoint("127.0.0.1:1")
+        with folder.locked():
+            pass
+    finally:
+        os.umask(old)
+    for path in [folder.path, *folder.path.rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+    assert folder.read_endpoint() == "127.0.0.1:1"
+
+
+def test_a_second_daemon_is_refused_and_the_lock_ends_with_the_first(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    with folder.locked(), pytest.raises(StateLocked), StateFolder(tmp_path).locked():
+        pass
+    with StateFolder(tmp_path).locked():
+        pass
+
+
+def test_a_folder_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
+    """``--state /home/me`` would have closed that folder for all others, and filled it."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "letters").touch()
+    with pytest.raises(StateForeign):
+        StateFolder(tmp_path).create()
+    assert [each.name for each in tmp_path.iterdir()] == ["letters"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_folder_of_a_newer_version_is_neither_opened_nor_overwritten(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.create()
+    folder.version.write_text("99\n")
+    with pytest.raises(StateTooNew):
+        folder.check_version()
+    with pytest.raises(StateTooNew):
+        folder.create()
+    assert folder.version.read_text() == "99\n"
+    folder.version.write_text("many\n")
+    with pytest.raises(StateDamaged):
+        folder.check_version()
+
+
+def test_segments_are_read_in_pieces_and_nothing_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "secret.segment").write_bytes(b"x")
+    segments = Segments(tmp_path / "segments")
+    segments.path("abc").write_bytes(b"0123456789")
+    assert segments.piece(q.CatalogRead("abc", 4, 3), 0) == q.CatalogPiece(b"456", 10)
+    assert segments.piece(q.CatalogRead("abc", 99, 3), 0) == q.CatalogPiece(b"", 10)
+    for name in ("../secret", "..", "", "a/b", "a\0b", "none"):
+        with pytest.raises(NotFound):
+            segments.piece(q.CatalogRead(name, 0), 0)
+    for offset, length in ((-1, 5), (0, 0), (0, -1)):
+        with pytest.raises(InvalidValue):
+            segments.piece(q.CatalogRead("abc", offset, length), 0)
+
+
+def test_segments_go_when_the_administrator_has_them_or_after_a_long_time(tmp_path: Path) -> None:
+    segments = Segments(tmp_path)
+    for name in ("read", "partly", "kept"):
+        segments.path(name).write_bytes(b"0123456789")
+        os.utime(segments.path(name), (1000, 1000))
+    segments.piece(q.CatalogRead("read", 0, 100), 1000 * S)
+    segments.piece(q.CatalogRead("kept", 0, 100), 1000 * S)
+    segments.piece(q.CatalogRead("partly", 0, 5), 1000 * S)
+    assert segments.sweep(1001 * S, set()) == 0
+    assert segments.sweep(int((1001 + KEPT_AFTER_READ_S) * S), {"kept"}) == 1
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["kept", "partly"]
+    assert segments.sweep(int((1001 + KEPT_UNREAD_S) * S), {"kept"}) == 1
+    assert segments.sweep(int((1001 + KEPT_UNREAD_S) * S), set()) == 1
+
+
+async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.create()
+    changes: list[bool] = []
+    async with daemon(folder.path, World(tmp_path), FakeRunner(backs_up(World(tmp_path))), run=False) as d:
+        room = Room(folder, d.facts, "alpha", lambda: changes.append(room.enough))
+        await room.look()
+        assert room.enough and folder.reserve.stat().st_size > 0
+        monkeypatch.setattr("caso_mesh.server.room.LOW_BYTES", 1 << 62)
+        await room.look()
+        await room.look()
+        assert not room.enough
+        (alert,) = await d.of(facts.AlertRaised)
+        assert alert.category == "state-full"
+        monkeypatch.setattr("caso_mesh.server.room.LOW_BYTES", 1)
+        await room.look()
+        assert room.enough and changes == [False, True]
+        assert [fact.id for fact in await d.of(facts.AlertCleared)] == [alert.id]
