@@ -155,8 +155,11 @@ class ProcessMesh:
 
     def terminate(self, name: str) -> int:
         """Stops the daemon of ``name`` as a service manager does; its exit status."""
+        self._daemons[name].send_signal(signal.SIGTERM)
+        return self._stopped(name)
+
+    def _stopped(self, name: str) -> int:
         process = self._daemons.pop(name)
-        process.send_signal(signal.SIGTERM)
         try:
             return process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -172,18 +175,16 @@ class ProcessMesh:
 
     def stop(self) -> None:
         """Ends every daemon. Raises ``AssertionError`` if one does not stop in time or with an exit status."""
-        problems = []
         for process in self._daemons.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
+        problems = []
         for name in reversed(list(self._daemons)):
-            with contextlib.suppress(ProcessLookupError):
-                try:
-                    status = self.terminate(name)
-                    if status:
-                        problems.append(f"the daemon of {name} ended with {status}")
-                except AssertionError as error:
-                    problems.append(str(error).partition("\n")[0])
+            try:
+                status = self._stopped(name)
+                if status:
+                    problems.append(f"the daemon of {name} ended with {status}")
+            except AssertionError as error:
+                problems.append(str(error).partition("\n")[0])
         assert not problems, "; ".join(problems)
 
     # --- its workers -------------------------------------------------------------------------------------------------
