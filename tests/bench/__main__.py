@@ -1,0 +1,101 @@
+"""``scripts/bench``: measures this clone beside its peers. See ``scripts/bench --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import runpy
+import shutil
+import sys
+import tempfile
+
+from bench import products, report, rounds
+
+_TESTS = pathlib.Path(__file__).resolve().parents[1]
+#: Measurements of single rooms, each a script of its own; all further words are theirs.
+_ROOMS = {
+    "catalog": _TESTS / "catalog" / "measure_catalog.py",
+    "placement": _TESTS / "planning" / "measure_placement.py",
+}
+
+
+def main(words: list[str]) -> int:
+    """Runs what the words say; the exit status."""
+    if words and words[0] in _ROOMS:
+        script = _ROOMS[words[0]]
+        sys.argv = [str(script), *words[1:]]
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
+        return 0
+    chosen = _parser().parse_args(words)
+    if chosen.what == "job":
+        from bench import latency
+
+        return latency.main(chosen)
+    return _vault(chosen)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures this clone beside its peers, interleaved; quote the ratios, never the seconds.",
+        epilog="scripts/bench catalog ... and scripts/bench placement ... measure those rooms alone.",
+    )
+    kinds = parser.add_subparsers(dest="what", required=True)
+    vault = kinds.add_parser("vault", help="backup, restore, verify beside restic, borg, tar and cp")
+    vault.add_argument("--data", default="large,small,mixed", help="which trees: large, small, mixed (default: all)")
+    vault.add_argument("--scale", type=float, default=1.0, help="of the trees; 1 is 2 GiB, 60,000 files, and of both")
+    vault.add_argument("--rounds", type=int, default=3, help="how often (default: 3)")
+    names = ",".join(product.name for product in products.PRODUCTS)
+    vault.add_argument("--products", default=names, help=f"which (default: {names})")
+    vault.add_argument("--phases", default=",".join(rounds.PHASES), help="which; the first backup is always made")
+    vault.add_argument("--folder", help="where the trees and stores go (default: TMPDIR)")
+    vault.add_argument("--json", metavar="FILE", help="write every number there")
+    job = kinds.add_parser("job", help="what a job costs that has next to nothing to do")
+    job.add_argument("--jobs", type=int, default=20)
+    job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
+    return parser
+
+
+def _vault(chosen: argparse.Namespace) -> int:
+    wanted = chosen.products.split(",")
+    unknown = set(wanted) - {product.name for product in products.PRODUCTS}
+    phases = chosen.phases.split(",")
+    if unknown or set(phases) - set(rounds.PHASES):
+        print(f"no such product or phase: {', '.join(sorted(unknown | (set(phases) - set(rounds.PHASES))))}")
+        return 2
+    present: list[type[products.Product]] = []
+    for product in products.PRODUCTS:
+        if product.name not in wanted:
+            continue
+        reason = product.absent()
+        if reason is None:
+            present.append(product)
+            print(f"{product.name}: {product.version()}; {product.note}")
+        else:
+            print(f"{product.name}: skipped, {reason}")
+    documents = []
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="caso-mesh-bench-", dir=chosen.folder))
+    failed = False
+    try:
+        for kind in chosen.data.split(","):
+            made, series = rounds.measure(
+                kind, present, folder / kind, scale=chosen.scale, rounds=chosen.rounds, phases=phases
+            )
+            print(f"\n{kind}: {made.files} files, {made.bytes / 1e6:.0f} MB, medians of {chosen.rounds}\n")
+            print(report.tables(kind, series, phases), flush=True)
+            documents.append(report.document(kind, series, made))
+            failed = failed or any(each.problems for each in series.values())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"\n{report.machine()}")
+    if chosen.json:
+        versions = {product.name: product.version() for product in present}
+        whole = {"machine": report.machine(), "versions": versions, "scale": chosen.scale, "trees": documents}
+        pathlib.Path(chosen.json).write_text(json.dumps(whole, indent=1), "utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
