@@ -60,8 +60,9 @@ async def test_each_class_of_error_has_its_exit_status_and_is_one_line_or_one_do
     daemon: FakeDaemon, shell: Shell, error: CasoError, status: int
 ) -> None:
     daemon.answers["status"] = error
-    plain = await shell("status", "--timeout", "100ms")
-    as_json = await shell("status", "--timeout", "100ms", "--json")
+    timeout = "1s" if status == 3 else "60s"  # those are repeated until then
+    plain = await shell("status", "--timeout", timeout)
+    as_json = await shell("status", "--timeout", timeout, "--json")
     assert plain.status == as_json.status == status
     assert plain.out == ""
     assert plain.err == f"error: {error.message} {error.hint}".rstrip() + "\n"
@@ -182,11 +183,11 @@ async def test_a_refused_call_is_not_repeated(daemon: FakeDaemon, shell: Shell) 
 async def test_repeating_ends_with_the_timeout(daemon: FakeDaemon, shell: Shell) -> None:
     daemon.answers["status"] = NoAdmin(server="alpha")
     began = time.monotonic()
-    result = await shell("status", "--timeout", "600ms", "--json")
-    assert 0.5 < time.monotonic() - began < 3
+    result = await shell("status", "--timeout", "1500ms", "--json")
+    assert 1.4 < time.monotonic() - began < 10
     assert (result.status, result.document["error"]["code"]) == (3, "no-admin")
     assert len(daemon.received) > 1
-    assert daemon.received[-1].timeout_s < daemon.received[0].timeout_s <= 0.6
+    assert daemon.received[-1].timeout_s < daemon.received[0].timeout_s <= 1.5
 
 
 async def test_a_daemon_that_never_answers_is_given_up_with_the_timeout(daemon: FakeDaemon, shell: Shell) -> None:
@@ -195,7 +196,7 @@ async def test_a_daemon_that_never_answers_is_given_up_with_the_timeout(daemon: 
         raise AssertionError
 
     daemon.answers["status"] = never
-    result = await shell("status", "--timeout", "300ms", "--json")
+    result = await shell("status", "--timeout", "1s", "--json")
     assert (result.status, result.document["error"]["code"]) == (3, TimedOut.code)
 
 
@@ -203,7 +204,7 @@ async def test_no_state_folder_is_told_at_once(tmp_path: Path, shell: Shell) -> 
     began = time.monotonic()
     result = await shell("status", "--state", os.fspath(tmp_path / "nothing"), "--json", state=False)
     assert (result.status, result.document["error"]["code"]) == (3, "state-missing")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 async def test_a_daemon_that_is_not_running_is_waited_for(state: Path, shell: Shell) -> None:
@@ -233,7 +234,7 @@ async def test_a_daemon_that_listens_everywhere_is_reached_on_this_machine(state
 async def test_a_server_of_another_mesh_is_not_believed(state: Path, shell: Shell) -> None:
     fake = FakeDaemon(state, material())
     async with fake.listening(certificate=another_mesh()):
-        result = await shell("status", "--timeout", "2s", "--json")
+        result = await shell("status", "--json")
     assert (result.status, result.document["error"]["code"]) == (4, "certificate-refused")
     assert fake.received == []
 

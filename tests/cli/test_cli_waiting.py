@@ -150,7 +150,7 @@ async def test_being_without_an_answer_for_longer_than_the_timeout_ends_waiting(
 ) -> None:
     daemon.answers["verify"] = SUBMITTED
     daemon.answers["run.follow"] = [progress("running", part()), NoAdmin(server="alpha")]
-    told = await shell("verify", "set1", "--wait", "--json", "--timeout", "300ms")
+    told = await shell("verify", "set1", "--wait", "--json", "--timeout", "1500ms")
     assert (told.status, told.document["error"]["code"]) == (3, "no-admin")
 
 
@@ -243,7 +243,7 @@ async def test_tables_are_drawn_on_a_terminal_and_colours_obey_no_color(
     terminal.seek(0)
     terminal.truncate()
     assert await run_inside(argv) == 0
-    assert await run_inside(["pool", "delete", "x", "--timeout", "50ms", "--state", str(shell.state)]) == 3
+    assert await run_inside(["pool", "delete", "x", "--timeout", "1s", "--state", str(shell.state)]) == 3
     assert "enabled" in terminal.getvalue()
     assert "\x1b[3" not in terminal.getvalue()
     assert "error: No administrator" in terminal.getvalue()
