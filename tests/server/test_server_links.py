@@ -1,0 +1,277 @@
+"""Who is in office, and the links of a server, over a network in memory with real certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_world import Clock
+from waiting import wait_for_async
+
+from caso_mesh.identity.authority import Authority as Issuer
+from caso_mesh.identity.keys import NodeKeys
+from caso_mesh.identity.roster import Peer
+from caso_mesh.model.errors import CasoError, InternalError, LinkLost, ServerNotLinked, TimedOut
+from caso_mesh.model.mesh import Anchor, MeshInfo, NodeAddress, Roster, RosterRow, Server
+from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.server.bearings import Bearings
+from caso_mesh.server.links import LinkBook, OwnLink
+from caso_mesh.server.trust import Trust
+from caso_mesh.wire.codec import from_wire, to_wire
+from caso_mesh.wire.memory import MemoryEndpoint, MemoryNetwork
+from caso_mesh.wire.typed import RefusesAll
+
+
+class Mesh:
+    """A roster of some servers; ``voters`` of them may be in office."""
+
+    def __init__(self, *names: str, voters: int = 1) -> None:
+        self.clock = Clock()
+        self.keys = {name: NodeKeys.create() for name in names}
+        first = self.keys[names[0]].id
+        self.issuer = Issuer.create(mesh_id="mesh", mesh_name="m", voter=first, now_ns=self.clock.ns)
+        anchors = [a for a in self.issuer.anchors(first) if a.voter is None]
+        issuing = next(a.certificate for a in self.issuer.anchors(first) if a.voter)
+        anchors += [Anchor(issuing, self.keys[name].id) for name in names[:voters]]
+        rows = tuple(RosterRow(k.id, name, "node", k.public_key, k.encryption_key) for name, k in self.keys.items())
+        self.roster = Roster(MeshInfo("mesh", "m", 0), tuple(anchors), rows)
+        self.network = MemoryNetwork(silence_s=2.0)
+
+    def id(self, name: str) -> str:
+        return self.keys[name].id
+
+    def endpoint(self, name: str) -> MemoryEndpoint:
+        certificate = self.issuer.issue_node(self.keys[name].public_key, now_ns=self.clock.ns)
+        return self.network.endpoint(certificate, name=name)
+
+    def orders(self, name: str, *, admin: str, index: int = 1, nodes: tuple[NodeAddress, ...] = ()) -> Orders:
+        k = self.keys[name]
+        server = Server(name, k.id, k.public_key, k.encryption_key, b"", 0)
+        return Orders(Authority(1, 1, index), self.id(admin), server, self.roster, nodes, {}, (), ())
+
+
+class Site:
+    """One server: its trust, its bearings, its book."""
+
+    def __init__(self, mesh: Mesh, name: str, orders: Orders, *, in_office: bool, peers: tuple[str, ...]) -> None:
+        self.mesh, self.name, self.orders, self.in_office = mesh, name, orders, in_office
+        self.endpoint = mesh.endpoint(name)
+        self.trust = Trust(mesh.clock, Path(), Path())
+        self.trust.use(mesh.roster)
+        self.index = 100
+        self.renewed: list[str] = []
+        self.bearings = Bearings(
+            own=mesh.id(name),
+            trust=self.trust,
+            orders=lambda: self.orders,
+            in_office=lambda: self.in_office,
+            authority=lambda: Authority(1, 2, self.index),
+            peers=peers,
+        )
+        self.book = LinkBook(
+            own=lambda: Peer(mesh.id(name), name, "node"),
+            network=self.endpoint,
+            trust=self.trust,
+            handler=self,
+            clock=mesh.clock,
+            version="1",
+            greeting=self.bearings.greeting,
+            wanted=lambda: self.bearings.wanted(self.book.linked),
+            learnt=lambda peer, hello: self.book.wake() if self.bearings.heard(peer, hello) else None,
+            before_hello=self._renew,
+            jitter=random.Random(1),
+        )
+
+    async def _renew(self, link: Any) -> None:
+        self.renewed.append(link.peer.name)
+
+    async def call(self, link: Any, method: str, params: Any) -> Any:
+        if method == "link.hello":
+            return to_wire(await self.book.greeted(link, from_wire(params, HelloRequest)))
+        return method
+
+    async def notify(self, link: Any, method: str, params: Any) -> None:
+        return
+
+    async def stream(self, link: Any, method: str, params: Any, stream: Any) -> None:
+        return
+
+
+@asynccontextmanager
+async def site(
+    mesh: Mesh, name: str, *, admin: str, in_office: bool = False, peers: tuple[str, ...] = (), port: int = 7000,
+    dials: bool = True, nodes: tuple[NodeAddress, ...] = (),
+) -> AsyncIterator[Site]:  # fmt: skip
+    made = Site(mesh, name, mesh.orders(name, admin=admin, nodes=nodes), in_office=in_office, peers=peers)
+    listening = made.endpoint.listen(f"{name}:{port}", authorise=made.trust.authorise, handler=made)
+    async with made.book.closing(), listening as listener:
+        made.bearings.addresses = (listener.address,)
+        task = asyncio.create_task(made.book.run()) if dials else None
+        try:
+            yield made
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_server_finds_the_administrator_by_way_of_anybody_who_knows_it() -> None:
+    mesh = Mesh("a", "b", "c")
+    async with (
+        site(mesh, "a", admin="a", in_office=True) as a,
+        site(mesh, "b", admin="a", nodes=(NodeAddress(mesh.id("a"), "a", ("a:7000",)),)),
+        site(mesh, "c", admin="a", peers=("b:7000",)) as c,
+    ):
+        await wait_for_async(lambda: c.book.linked(mesh.id("a")) and a.book.linked(mesh.id("c")))
+        assert "a" in c.renewed, "an old certificate is renewed before the greeting"
+        assert a.book.clock_offset_s(mesh.id("c")) == 0
+
+
+async def test_two_that_dial_each_other_at_once_keep_one_link_and_the_same() -> None:
+    mesh = Mesh("a", "b")
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)), NodeAddress(mesh.id("b"), "b", ("b:7000",)))
+    async with (
+        site(mesh, "a", admin="a", in_office=True, nodes=nodes) as a,
+        site(mesh, "b", admin="a", nodes=nodes) as b,
+    ):
+        await wait_for_async(lambda: a.book.linked(mesh.id("b")) and b.book.linked(mesh.id("a")))
+        await asyncio.sleep(0.5)
+        one, other = a.book.get(mesh.id("b")), b.book.get(mesh.id("a"))
+        assert one.session == other.session  # type: ignore[attr-defined]
+        assert not one.closed  # type: ignore[attr-defined]
+
+
+async def test_a_lost_link_is_made_anew_and_whoever_waits_for_it_gets_it() -> None:
+    mesh = Mesh("a", "b")
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)),)
+    async with site(mesh, "a", admin="a", in_office=True) as a, site(mesh, "b", admin="a", nodes=nodes) as b:
+        first = await a.book.wait_for(mesh.id("b"), 5.0)
+        mesh.network.drop_links()
+        await wait_for_async(lambda: first.closed)  # type: ignore[attr-defined]
+        second = await a.book.wait_for(mesh.id("b"), 5.0)
+        assert second is not first
+        with pytest.raises(ServerNotLinked):
+            a.book.get("stranger")
+        await wait_for_async(lambda: b.book.linked(mesh.id("a")))
+        assert await b.book.get(mesh.id("a")).call("anything") == "anything"
+
+
+async def test_a_peer_that_greets_a_thousand_times_costs_one_watcher() -> None:
+    mesh = Mesh("a", "b")
+    async with site(mesh, "a", admin="a", in_office=True) as a, site(mesh, "b", admin="a", dials=False) as b:
+        link = await b.endpoint.dial("a:7000", authorise=b.trust.authorise, handler=RefusesAll())
+        hello = to_wire(HelloRequest("b" * 9000, "1", ("x:1",) * 9000, None, None, 0))
+        for _ in range(50):
+            await link.call("link.hello", hello)
+        assert len(a.book._watchers) == 1
+        greeting = a.book.greeting_of(mesh.id("b"))
+        assert greeting is not None and len(greeting.addresses) == 16 and len(greeting.name) == 63
+        await link.close()
+
+
+async def test_a_server_that_left_the_roster_loses_its_link_at_once() -> None:
+    mesh = Mesh("a", "b")
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)),)
+    async with site(mesh, "a", admin="a", in_office=True) as a, site(mesh, "b", admin="a", nodes=nodes):
+        link = await a.book.wait_for(mesh.id("b"), 5.0)
+        rows = tuple(row for row in mesh.roster.rows if row.id != mesh.id("b"))
+        a.trust.use(Roster(mesh.roster.mesh, mesh.roster.anchors, rows, (mesh.id("b"),)))
+        await a.book.roster_changed()
+        assert link.closed and not a.book.linked(mesh.id("b"))  # type: ignore[attr-defined]
+
+
+async def test_whatever_goes_wrong_with_one_peer_the_book_goes_on() -> None:
+    mesh = Mesh("a", "b", "c")
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)),)
+    async with site(mesh, "a", admin="a", in_office=True) as a, site(mesh, "b", admin="a", nodes=nodes) as b:
+        real, b.book._before_hello = b.book._before_hello, _fails
+        await asyncio.sleep(0.3)
+        b.book._before_hello = real
+        await a.book.wait_for(mesh.id("b"), 10.0)
+
+
+async def _fails(link: Any) -> None:
+    raise RuntimeError("a bug")
+
+
+# --- who is in office ---
+
+
+def hello(admin: str | None, index: int, *, reply: bool = True) -> HelloReply:
+    return HelloReply("x", "1", ("x:1",), Authority(1, 1, index), admin, ("y:1",), 0)
+
+
+def bearings(mesh: Mesh, *, admin: str = "a", own: str = "c") -> Bearings:
+    return Site(mesh, own, mesh.orders(own, admin=admin, index=5), in_office=False, peers=()).bearings
+
+
+def test_a_member_that_is_no_voter_is_never_believed_to_be_in_office() -> None:
+    """Any member could say that it was the administrator before, and was obeyed."""
+    mesh = Mesh("a", "b", "c", "d", voters=2)
+    found = bearings(mesh)
+    found.heard(mesh.id("d"), hello(mesh.id("d"), 10**18))
+    assert found.admin() == mesh.id("a") and not found.is_admin(mesh.id("d"))
+
+
+def test_what_others_say_only_tells_where_to_ask() -> None:
+    mesh = Mesh("a", "b", "c", "d", voters=2)
+    found = bearings(mesh)
+    found.heard(mesh.id("d"), hello(mesh.id("b"), 10**18))
+    assert found.admin() == mesh.id("a")
+    # the one that was in office says itself that another one is
+    found.heard(mesh.id("a"), hello(mesh.id("b"), 6))
+    assert found.admin() == mesh.id("b") and not found.is_admin(mesh.id("b"))
+    found.heard(mesh.id("b"), hello(mesh.id("b"), 7))
+    assert found.is_admin(mesh.id("b")) and not found.is_admin(mesh.id("a"))
+    # a high number that a member made up keeps nobody out
+    found.heard(mesh.id("d"), hello(mesh.id("a"), 10**18))
+    assert found.admin() == mesh.id("b")
+
+
+def test_a_voter_with_older_authority_than_the_orders_is_not_believed() -> None:
+    mesh = Mesh("a", "b", "c", voters=2)
+    found = bearings(mesh)
+    found.heard(mesh.id("b"), hello(mesh.id("b"), 4))
+    assert found.admin() == mesh.id("a")
+
+
+def test_hints_are_kept_for_members_only_and_few_of_them() -> None:
+    mesh = Mesh("a", "b", "c")
+    found = bearings(mesh)
+    assert not found.hint("stranger", ["x:1"])
+    assert found.hint(mesh.id("a"), [f"x:{n}" for n in range(1, 1000)])
+    assert len(found.addresses_of(mesh.id("a"))) == 8
+    assert not found.hint(mesh.id("a"), ["x:1"]), "nothing new: nobody is woken"
+    assert set(found.hints()) == {mesh.id("a")}
+
+
+# --- a server's link with itself ---
+
+
+class Handler:
+    async def call(self, link: Any, method: str, params: Any) -> Any:
+        if method == "hangs":
+            await asyncio.Event().wait()
+        if method == "bug":
+            raise ValueError("a bug")
+        raise LinkLost(peer="x")
+
+    async def notify(self, link: Any, method: str, params: Any) -> None:
+        raise ValueError("a bug")
+
+    async def stream(self, link: Any, method: str, params: Any, stream: Any) -> None:
+        return
+
+
+@pytest.mark.parametrize(("method", "error"), [("hangs", TimedOut), ("bug", InternalError), ("other", LinkLost)])
+async def test_the_own_link_fails_as_a_link_does(method: str, error: type[CasoError]) -> None:
+    """A bare TimeoutError of the own link ended the daemon of the administrator before."""
+    with pytest.raises(error):
+        await OwnLink(Peer("a", "a", "node"), Handler()).call(method, timeout_s=0.05)
+    await OwnLink(Peer("a", "a", "node"), Handler()).notify("bug")
