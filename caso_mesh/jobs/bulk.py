@@ -12,8 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from msgspec import Struct
-
 from caso_mesh.identity import certificates, tickets
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import FarEnd, Task
@@ -24,7 +22,6 @@ from caso_mesh.model.errors import (
     TicketInvalid,
     Unavailable,
     WrongPeer,
-    from_wire,
 )
 from caso_mesh.model.ids import base32, node_id
 from caso_mesh.model.orders import ticket_paths
@@ -92,17 +89,6 @@ class NothingToAsk:
 
     def handle(self, method: str, params: Any) -> Any:
         raise Misuse("the end that calls is not called")
-
-
-class Abandoned(Struct, frozen=True):
-    """Why the other end goes: an error as it crosses the wire."""
-
-    code: str
-    fields: dict[str, Any] = {}
-
-
-def from_wire_error(record: Abandoned) -> CasoError:
-    return from_wire({"code": record.code, "fields": record.fields})
 
 
 def as_error(error: BaseException) -> CasoError:

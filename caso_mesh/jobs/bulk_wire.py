@@ -19,7 +19,6 @@ from msgspec import Struct
 from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs.bulk import (
     WINDOW,
-    Abandoned,
     Admission,
     Answering,
     BulkChannel,
@@ -28,7 +27,6 @@ from caso_mesh.jobs.bulk import (
     bulk_token,
     check_certificate,
     far_of,
-    from_wire_error,
 )
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import Task
@@ -58,8 +56,6 @@ _JOIN_S = 10.0
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 #: How long an end that is done waits for the other to have taken its last answer.
 LINGER_S = 5.0
-#: How long it may take to tell the other end why this one goes.
-ABANDON_S = 2.0
 #: Answers that are kept for a caller that may not have got them.
 _MOST_ANSWERS = 4 * WINDOW
 #: Threads that answer when order does not matter.
@@ -97,8 +93,7 @@ class WireMeeting:
         try:
             yield channel
         except BaseException as error:
-            channel.abandon(as_error(error))
-            channel.close(linger_s=0.0)
+            channel.close(linger_s=0.0, reason=as_error(error))
             raise
         # The end that answers stays until the other has taken its last answer and goes.
         channel.close(linger_s=LINGER_S if answers else 0.0)
@@ -140,6 +135,7 @@ class WireChannel:
         self._watchers: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
+        self._leaving: CasoError | None = None
         # read by all:
         self._met = False
         self._lost: CasoError | None = None
@@ -158,12 +154,13 @@ class WireChannel:
                 raise self._lost
             if not self._met:
                 raise LinkLost(peer="the daemon")
-        except BaseException:
-            self.close(linger_s=0.0)
+        except BaseException as error:
+            self.close(linger_s=0.0, reason=as_error(error))
             raise
 
-    def close(self, *, linger_s: float) -> None:
-        """Ends it; first waits for the other end to go, at most so long."""
+    def close(self, *, linger_s: float, reason: CasoError | None = None) -> None:
+        """Ends it, and tells the other end why; first waits for that one to go, at most so long."""
+        self._leaving = reason
         if self._met and linger_s and self._lost is None:
             self._desk.waiting.wait_for(lambda: not self._links or self._ended, linger_s)
         self._loop.call_soon_threadsafe(self._closing.set)
@@ -189,21 +186,6 @@ class WireChannel:
 
     def drain(self) -> None:
         self.wait_for(lambda: not self._pending)
-
-    def abandon(self, error: CasoError) -> None:
-        """Tells the other end, if that can be done soon, that this one goes, and why."""
-        if self._ended or self._lost is not None or not self._met:
-            return
-        telling = asyncio.run_coroutine_threadsafe(self._tell(error), self._loop)
-        with suppress(concurrent.futures.TimeoutError, CasoError):
-            telling.result(2 * ABANDON_S)
-
-    async def _tell(self, error: CasoError) -> None:
-        record = Abandoned(error.code, error.fields)
-        for link in self._links:
-            if not link.closed:
-                await link.call("abandon", to_wire(record), timeout_s=ABANDON_S)
-                return
 
     def wait_for(self, predicate: Callable[[], bool]) -> None:
         """Raises what went wrong before."""
@@ -282,7 +264,7 @@ class WireChannel:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 for link in list(self._links):
-                    await link.close()
+                    await link.close(self._leaving)
                 self._answers.close()
                 await asyncio.gather(*self._watchers, return_exceptions=True)
 
@@ -340,8 +322,8 @@ class WireChannel:
         try:
             answer = from_wire(await link.call("join", to_wire(self._join()), timeout_s=_JOIN_S), Join)
             self._admission.check(answer.attempt, answer.ticket, answer.secret, self._desk.clock.now_ns())
-        except BaseException:
-            await link.close()
+        except BaseException as error:
+            await link.close(self._leaving or (error if isinstance(error, CasoError) else None))
             raise
         self._admitted(link)
 
@@ -359,8 +341,11 @@ class WireChannel:
         self._desk.waiting.notify()
 
     async def _until_closed(self, link: Link) -> None:
-        await link.wait_closed()
+        reason = await link.wait_closed()
         self._links.remove(link)
+        if not isinstance(reason, LinkLost) and not self._links and not self._closing.is_set():
+            # It did not break: the other end went, and may have said why.
+            self._lose(reason or LinkLost(peer=self._far.name))
         self._changed.set()
         self._desk.waiting.notify()
 
@@ -404,9 +389,6 @@ class WireChannel:
             return to_wire(self._join())
         if link not in self._links:
             raise Refused(detail="a worker joins first")
-        if method == "abandon":
-            self._lose(from_wire_error(from_wire(params, Abandoned)))
-            return None
         return await self._answers.answer(from_wire(params, _Call), method)
 
 
