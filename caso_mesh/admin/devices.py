@@ -16,7 +16,7 @@ from caso_mesh.control.reducer import validate
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.commands import AddDevice, RemoveDevice, SetDevice
-from caso_mesh.model.errors import CasoError, DeviceNotShared, InUse, InvalidValue
+from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceNotShared, InUse, InvalidValue
 from caso_mesh.model.ids import IdSource, check_name
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
@@ -60,6 +60,8 @@ class Devices:
     async def _add(self, caller: Caller, request: q.DeviceAdd, kind: DeviceKind) -> tuple[Device, tuple[str, ...]]:
         state = self._keeper.state
         places = [(state.server_named(name), _clean_folder(path)) for name, path in sorted(request.on.items())]
+        if any(device.name == request.name for device in state.device_list()):
+            raise AlreadyExists(kind="device", name=request.name)
         self._refuse_taken(places)
         device = Device(
             name=request.name,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from caso_mesh.admin.interpret import SET_ID
 from caso_mesh.admin.live import Heard, Live
 from caso_mesh.admin.ports import Facts, Submit
 from caso_mesh.admin.tables import Tables
@@ -100,7 +101,9 @@ class Intake:
                 continue  # it is kept and means nothing: the tables say so
             reason = self._not_its_own(peer.id, fact)
             if reason is None and isinstance(fact, facts.SetPublished):
-                published[fact.set.id] = fact.set
+                known = published.setdefault(fact.set.id, await self._tables.set(fact.set.id) or fact.set)
+                if known != fact.set:
+                    reason = f"the set {fact.set.id}, which is known with another content"
             if reason is None and isinstance(fact, facts.AttemptEnded):
                 reason = await self._close(peer.id, record.at_ns, fact, published)
             if reason is not None:
@@ -136,6 +139,8 @@ class Intake:
     def _foreign_set(self, server: str, backup: BackupSet) -> str | None:
         if backup.server != server:
             return f"the set {backup.id[:64]} of another server"
+        if not SET_ID.match(backup.id):
+            return "a set without a proper id"
         attempt = self._keeper.state.attempts.get(backup.attempt)
         if attempt is None:
             # of a run that is forgotten: it may speak of its own files, nobody can tell about those of others

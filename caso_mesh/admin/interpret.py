@@ -17,7 +17,7 @@ from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
 
 _ACTIVE = tuple(state.value for state in ATTEMPT_ACTIVE)
 #: Set ids become file names.
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+SET_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _LONGEST_ATTEMPT = 400
 
 
@@ -92,7 +92,7 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
     backup = fact.set
     if backup.server != server:
         return f"the set {backup.id[:64]} of another server"
-    if not _ID.match(backup.id):
+    if not SET_ID.match(backup.id):
         return "a set without a proper id"
     data = msgspec.msgpack.encode(backup)
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()

@@ -115,7 +115,7 @@ class Work:
         if request.schedule is not None:
             schedule = CronSchedule(request.schedule, request.zone or "UTC")
             check_schedule(schedule)
-        names = "+".join(state.name_of(server) for server in sorted(roots))
+        names = "-".join(state.name_of(server) for server in sorted(roots))
         return await self._create(
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )

@@ -1,0 +1,221 @@
+"""What the administrator believes of what servers report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from admin.admin_world import KEYS, admin_world, name_of, node
+
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.errors import JournalGap
+from caso_mesh.model.jobs import Failure
+from caso_mesh.model.states import AlertKind, AttemptState, RunState
+from caso_mesh.model.storage import Medium
+
+pytestmark = pytest.mark.jumping
+
+
+async def test_a_success_closes_its_run_once_however_often_it_is_pushed(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        attempt = await w.delegated(run)
+        records = w.records(name_of(attempt), *w.success(attempt))
+        first = await w.push(name_of(attempt), records)
+        index = w.keeper.position.index
+        assert await w.push(name_of(attempt), records) == first
+        assert await w.push(name_of(attempt), records[1:]) == first
+        assert w.state.run(run).state is RunState.SUCCEEDED
+        assert len(await w.tables.sets()) == 1
+        assert w.keeper.position.index == index
+
+
+async def test_facts_that_come_out_of_order_close_nothing(tmp_path: Path) -> None:
+    """The command once went ahead of the check of the chain: a gap closed attempts by facts nobody held."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        attempt = await w.delegated(run)
+        records = w.records(name_of(attempt), *w.success(attempt))
+        with pytest.raises(JournalGap):
+            await w.push(name_of(attempt), records[1:])
+        assert w.state.run(run).closed_at_ns is None
+        await w.push(name_of(attempt), records)
+        assert w.state.run(run).state is RunState.SUCCEEDED
+
+
+async def test_a_crash_between_the_command_and_the_tables_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        attempt = await w.delegated(run)
+        records = w.records(name_of(attempt), *w.success(attempt))
+        accept, w.tables.accept = w.tables.accept, _dies  # type: ignore[method-assign]
+        with pytest.raises(ConnectionError):
+            await w.push(name_of(attempt), records)
+        w.tables.accept = accept  # type: ignore[method-assign]
+        assert w.state.run(run).state is RunState.SUCCEEDED
+        assert (await w.ask("run.follow", q.RunFollow(run))).result is None
+        await w.another_office()
+        await w.push(name_of(attempt), records)
+        result = (await w.ask("run.follow", q.RunFollow(run))).result
+        assert (result.state, result.files, len(await w.tables.sets())) == ("succeeded", 3, 1)
+
+
+async def _dies(*args: object) -> None:
+    raise ConnectionError
+
+
+async def test_another_server_cannot_close_an_attempt_nor_write_its_log(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="device:dbeta")
+        attempt = await w.delegated(run)
+        line = facts.LogLine(w.clock.now_ns(), "error", "all is lost")
+        await w.report(
+            "gamma",
+            facts.AttemptStarted(attempt.id, "node-gamma", "dev-gamma"),
+            facts.JobLog(attempt.id, (line,)),
+            w.end(attempt, AttemptState.FAILED, failure=Failure("device-full", {"device": "d"})),
+        )
+        assert w.state.run(run).closed_at_ns is None
+        assert (await w.ask("job.log", q.JobName(run))).attempts == ()
+        assert (await w.ask("job.list", q.JobListRequest())).jobs[0].state == "delegated"
+        refusal = w.facts.audits("journal.push")[-1]
+        assert (refusal.outcome, refusal.fields["count"]) == ("refused", 3)
+        await w.report("beta", *w.success(attempt))
+        assert (await w.ask("run.follow", q.RunFollow(run))).result.state == "succeeded"
+
+
+async def test_the_other_end_may_say_that_it_failed_but_never_that_it_succeeded(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(source="gamma", to="device:dbeta")
+        attempt = await w.delegated(run)
+        await w.report("gamma", *w.success(attempt))
+        assert w.state.run(run).closed_at_ns is None
+        gone = Failure("source-path-missing", {"server": "gamma", "path": "/srv"})
+        await w.report("gamma", w.end(attempt, AttemptState.FAILED, failure=gone))
+        result = (await w.ask("run.follow", q.RunFollow(run))).result
+        assert (result.state, result.error["code"]) == ("failed", "source-path-missing")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"source": "node-gamma"},
+        {"server": "node-gamma"},
+        {"device": "dev-gamma"},
+        {"attempt": "x@1#1"},
+        {"job": "other"},
+    ],
+)
+async def test_a_set_that_is_not_the_servers_own_is_not_listed_and_makes_no_success(
+    tmp_path: Path, lie: dict[str, str]
+) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="device:dbeta")
+        attempt = await w.delegated(run)
+        await w.report("beta", *w.success(attempt, w.made_set(attempt, **lie)))
+        assert await w.tables.sets() == []
+        assert w.state.run(run).state is RunState.FAILED
+
+
+async def test_a_set_cannot_be_replaced_by_another_of_the_same_id(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        first = await w.delegated(await w.backup(to="device:dbeta"))
+        true = w.made_set(first)
+        await w.report("beta", *w.success(first, true))
+        second = await w.delegated(await w.backup(to="device:dgamma"))
+        await w.report("gamma", *w.success(second, w.made_set(second, id=true.id)))
+        assert await w.tables.set(true.id) == true
+        assert w.state.run(second.run).state is RunState.FAILED
+
+
+async def test_the_catalog_of_a_set_comes_from_who_made_it(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        await w.report("beta", facts.SetPublished(backup))
+        await w.report("gamma", facts.CatalogDetail(backup.id, b"d" * 32, 100))
+        assert await w.tables.pending_details() == []
+
+
+async def test_a_set_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt, id="../../outside")
+        await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, b"d" * 32, 1))
+        assert await w.tables.sets() == []
+        assert await w.tables.pending_details() == []
+        assert w.state.run(attempt.run).state is RunState.FAILED
+
+
+async def test_media_and_alerts_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    """A new server of an old name begins its labels at 1 again: it once replaced the media of its predecessor."""
+    async with admin_world(tmp_path) as w:
+        now = w.clock.now_ns()
+        mine = Medium("BETA-000001", "dev-beta", "keep-4-weeks", node("beta"), now, now, None, bytes=7)
+        await w.report("beta", facts.MediumChanged(mine), facts.AlertRaised("a1", AlertKind.ERROR, "c", "text"))
+        same_label = Medium("BETA-000001", "dev-gamma", "keep-4-weeks", node("gamma"), now, now, None)
+        forged = Medium("BETA-000001", "dev-beta", "keep-4-weeks", node("beta"), now, now, None)
+        await w.report("gamma", facts.MediumChanged(same_label), facts.MediumChanged(forged), facts.AlertCleared("a1"))
+        assert mine in await w.tables.media()
+        assert [row.cleared_at_ns for row in await w.tables.alerts() if row.id == "a1"] == [None]
+
+
+async def test_what_cannot_be_understood_is_kept_and_stops_nothing_behind_it(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        line = facts.LogLine((1 << 64) - 1, "info", "from the far future")
+        run = await w.backup(to="device:dbeta")
+        attempt = await w.delegated(run)
+        await w.report("beta", facts.JobLog(attempt.id, (line,)), *w.success(attempt))
+        assert w.state.run(run).state is RunState.SUCCEEDED
+        assert w.facts.audits("journal.push")[-1].outcome == "refused"
+
+
+async def test_a_wrong_clock_over_there_does_not_date_the_end_of_a_run(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="device:dbeta")
+        attempt = await w.delegated(run)
+        records = w.reporters.setdefault("beta", _reporter("beta")).records((1 << 62), *w.success(attempt))
+        await w.push("beta", records)
+        assert w.state.run(run).closed_at_ns <= w.clock.now_ns()
+
+
+def _reporter(name: str):
+    from admin.admin_world import Reporter
+
+    return Reporter(node(name))
+
+
+async def test_a_late_success_is_kept_listed_and_marked(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        first = await w.delegated(run)
+        await w.report(name_of(first), facts.AttemptStarted(first.id, first.server, first.device))
+        w.silent.add(first.server)
+        w.links.down(first.server)
+        second = await w.delegated(run, 2, seconds=3000)
+        assert second.server != first.server
+        await w.report(name_of(second), *w.success(second))
+        await w.report(name_of(first), *w.success(first)[1:])
+        sets = (await w.ask("set.list", q.SetListRequest())).sets
+        assert sorted(each.redundant for each in sets) == [False, True]
+        assert w.state.run(run).state is RunState.SUCCEEDED
+        await w.another_office()
+        await w.until(lambda: w.office._intake._live.redundant)
+        assert sum(each.redundant for each in (await w.ask("set.list", q.SetListRequest())).sets) == 1
+
+
+async def test_two_servers_that_cannot_reach_each_other_are_a_reason_to_wait_not_a_failure(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(source="alpha", to="device:dbeta")
+        attempt = await w.delegated(run)
+        cut = Failure("no-data-path", {"source": "alpha", "server": "beta"})
+        await w.report("beta", w.end(attempt, AttemptState.FAILED, failure=cut))
+
+        def waits() -> bool:
+            return any(each.reason.value == "no-data-path" for each in w.office._delegation._live.waiting.values())
+
+        await w.until(waits)
+        assert w.state.run(run).closed_at_ns is None
+        assert KEYS.id == w.state.run(run).parts[0].source
+        await w.delegated(run, 2, seconds=700)

@@ -1,0 +1,306 @@
+"""Who may call what: roles and scopes, signatures, forwarding, the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from mesh.clock import VirtualClock
+
+from caso_mesh.admin.ports import Caller
+from caso_mesh.api.router import Router
+from caso_mesh.identity.keys import SigningKey
+from caso_mesh.identity.requests import sign_request
+from caso_mesh.identity.roster import ANONYMOUS, Peer
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import (
+    CasoError,
+    NoAdmin,
+    NotOnRoster,
+    PeerMalformed,
+    RemovedFromMesh,
+    RequestRefused,
+    RoleTooLow,
+    StateFull,
+    TimedOut,
+    UnknownCall,
+)
+from caso_mesh.model.mesh import MeshInfo, Roster, RosterRow
+from caso_mesh.model.states import Role
+from caso_mesh.wire.codec import pack, to_wire
+
+pytestmark = pytest.mark.jumping
+
+BOSS, LOCAL, VIEWER, STRANGER = (SigningKey.create() for _ in range(4))
+ALPHA, BETA = SigningKey.create(), SigningKey.create()
+
+
+@dataclasses.dataclass
+class End:
+    """The other end of a link."""
+
+    peer: Peer
+    remote_address: str = "192.0.2.9:5"
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.facts: list[Any] = []
+        self.fails: CasoError | None = None
+
+    async def append(self, *new: facts.Fact) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.facts += new
+
+
+class Way:
+    """The way to the administrator."""
+
+    def __init__(self, peer: Peer | None = None) -> None:
+        self.peer = peer
+        self.asked: list[tuple[str, Any]] = []
+
+    def get(self) -> Any:
+        if self.peer is None:
+            raise NoAdmin(server="alpha")
+        return self
+
+    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
+        self.asked.append((method, params))
+        return {"forwarded": True}
+
+
+class Office:
+    def __init__(self) -> None:
+        self.callers: list[Caller] = []
+        self.answer: Any = v.Done()
+        self.people_handlers = dict.fromkeys(
+            ("backup", "restore", "server.set-state", "server.remove", "token.create", "set.list", "job.list"),
+            self._any,
+        )
+        self.node_handlers = {"server.heartbeat": self._node, "enrol.join": self._node, "identity.renew": self._node}
+
+    async def _any(self, caller: Caller, request: Any) -> Any:
+        self.callers.append(caller)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        if self.answer == "slow":
+            await asyncio.sleep(1000)
+        return self.answer
+
+    async def _node(self, peer: Peer, request: Any, link: Any) -> Any:
+        return v.Done()
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.recorder, self.way, self.office = Recorder(), Way(), Office()
+        nodes = [RosterRow(key.id, name, "node", key.public_key) for name, key in (("alpha", ALPHA), ("beta", BETA))]
+        people = [
+            RosterRow(BOSS.id, "boss", "operator", BOSS.public_key, role=Role.ADMIN),
+            RosterRow(VIEWER.id, "vera", "operator", VIEWER.public_key, role=Role.VIEWER),
+            RosterRow(
+                LOCAL.id, "local-beta", "operator", LOCAL.public_key, role=Role.VIEWER,
+                server_roles=((BETA.id, Role.OPERATOR),),
+            ),
+        ]  # fmt: skip
+        self.roster = Roster(MeshInfo("mesh-1", "home", 1), (), (*nodes, *people))
+        self.router = Router(
+            server_name="alpha",
+            own=ALPHA.id,
+            local={"status": self._status, "peer.add": self._status, "link.hello": self._status},
+            roster=lambda: self.roster,
+            admin=self.way,
+            facts=self.recorder,
+            clock=self.clock,
+            caller=Caller,
+        )
+        self.router.office = self.office
+        self._ids = itertools.count(1)
+
+    async def _status(self, peer: Peer, request: Any, link: Any) -> Any:
+        return v.Done()
+
+    def signed(self, key: SigningKey, name: str, request: Any, *, id: str | None = None, **other: Any) -> q.SignedCall:
+        at_ns = other.pop("at_ns", self.clock.now_ns())
+        made = sign_request(
+            key, mesh=other.pop("mesh", "mesh-1"), call=name, params=pack(to_wire(request)),
+            request_id=f"r{next(self._ids)}" if id is None else id, now_ns=at_ns,
+        )  # fmt: skip
+        fields = {f: getattr(made, f) for f in ("call", "params", "request_id", "operator", "at_ns", "signature")}
+        return q.SignedCall(**(fields | other))
+
+    async def ask(self, key: SigningKey, name: str, request: Any, *, via: Peer | None = None, **other: Any) -> Any:
+        signed = self.signed(key, name, request, **other)
+        return await self.router.call(End(via or person(key)), "call.signed", to_wire(signed))
+
+    def audits(self) -> list[tuple[str, str, str]]:
+        return [(each.who, each.what, each.outcome) for each in self.recorder.facts]
+
+
+def person(key: SigningKey) -> Peer:
+    return Peer(key.id, "somebody", "operator")
+
+
+def machine(key: SigningKey = BETA, **fields: Any) -> Peer:
+    return Peer(key.id, "beta", "node", **fields)
+
+
+@pytest_asyncio.fixture
+async def desk() -> AsyncIterator[Desk]:
+    yield Desk()
+
+
+BACKUP = q.BackupRequest(sources=(("beta", b"/srv"),), target="any")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "request_", "allowed"),
+    [
+        (BOSS, "server.remove", q.ServerName("beta"), True),
+        (LOCAL, "set.list", q.SetListRequest(), True),
+        (LOCAL, "backup", BACKUP, True),
+        (LOCAL, "backup", q.BackupRequest(sources=(("beta", b"/a"), ("alpha", b"/a")), target="any"), False),
+        (LOCAL, "backup", q.BackupRequest(sources=(), target="any"), False),
+        (LOCAL, "backup", q.BackupRequest(sources=(("nobody", b"/a"),), target="any"), False),
+        (LOCAL, "restore", q.RestoreRequest("s", to=("beta", b"/x")), True),
+        (LOCAL, "restore", q.RestoreRequest("s", to=("alpha", b"/x")), False),
+        (LOCAL, "restore", q.RestoreRequest("s"), False),
+        (LOCAL, "server.set-state", q.ServerSetState("beta", "paused"), True),
+        (LOCAL, "server.set-state", q.ServerSetState("alpha", "paused"), False),
+        (LOCAL, "server.remove", q.ServerName("beta"), False),
+        (LOCAL, "peer.add", q.PeerAdd("a:1"), False),
+        (VIEWER, "status", q.Nothing(), True),
+        (VIEWER, "backup", BACKUP, False),
+    ],
+)
+async def test_roles_hold_where_they_were_given(
+    desk: Desk, key: SigningKey, name: str, request_: Any, allowed: bool
+) -> None:
+    if allowed:
+        await desk.ask(key, name, request_)
+        return
+    with pytest.raises(RoleTooLow):
+        await desk.ask(key, name, request_)
+    assert desk.audits()[-1][1:] == (name, "role-too-low")
+    assert desk.office.callers == []
+
+
+async def test_a_server_hands_calls_on_but_cannot_make_change_or_age_one(desk: Desk) -> None:
+    assert await desk.ask(BOSS, "set.list", q.SetListRequest(), via=machine()) == {}
+    for wrong in ({"signature": b"x" * 64}, {"mesh": "another"}, {"at_ns": desk.clock.now_ns() - 3600 * 10**9}):
+        with pytest.raises(RequestRefused):
+            await desk.ask(BOSS, "server.remove", q.ServerName("beta"), via=machine(), **wrong)
+    with pytest.raises(NotOnRoster):
+        await desk.ask(STRANGER, "set.list", q.SetListRequest(), via=machine())
+    assert {outcome for _, _, outcome in desk.audits()} == {"request-refused", "not-on-roster"}
+
+
+async def test_a_replayed_call_carries_the_same_request_id(desk: Desk) -> None:
+    for _ in range(2):
+        await desk.ask(BOSS, "backup", BACKUP, id="same")
+    await desk.ask(BOSS, "server.remove", q.ServerName("beta"), id="same")
+    first, again, other = (caller.request_id for caller in desk.office.callers)
+    assert first == again != other
+    for bad in ("", "x" * 1000):
+        with pytest.raises(PeerMalformed):
+            await desk.ask(BOSS, "backup", BACKUP, id=bad)
+
+
+async def test_people_call_only_with_a_signature_and_only_what_is_for_people(desk: Desk) -> None:
+    with pytest.raises(RoleTooLow):
+        await desk.router.call(End(person(BOSS)), "server.remove", {"name": "beta"})
+    with pytest.raises(RoleTooLow):
+        await desk.router.call(End(ANONYMOUS), "server.heartbeat", {})
+    for name in ("journal.push", "no-such-call", "x" * 100_000):
+        with pytest.raises(UnknownCall):
+            await desk.ask(BOSS, name, q.Nothing())
+    with pytest.raises(UnknownCall):
+        await desk.router.call(End(machine()), "set.list-all", {})
+
+
+async def test_an_expired_certificate_may_only_be_renewed(desk: Desk) -> None:
+    with pytest.raises(RoleTooLow):
+        await desk.router.call(End(machine(expired=True)), "link.hello", {})
+    assert await desk.router.call(End(machine(expired=True)), "identity.renew", {}) == {}
+
+
+async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None:
+    assert await desk.router.call(End(machine()), "identity.renew", {}) == {}
+    rows = tuple(row for row in desk.roster.rows if row.id != BETA.id)
+    desk.roster = Roster(desk.roster.mesh, (), rows, (BETA.id,))
+    with pytest.raises(RemovedFromMesh):
+        await desk.router.call(End(machine()), "identity.renew", {})
+
+
+async def test_without_an_office_a_persons_call_is_handed_on_once(desk: Desk) -> None:
+    """A server that had been elected, and whose office had not begun, once called itself without end."""
+    desk.router.office = None
+    with pytest.raises(NoAdmin):
+        await desk.ask(BOSS, "set.list", q.SetListRequest())
+    desk.way.peer = machine()
+    assert await desk.ask(BOSS, "set.list", q.SetListRequest()) == {"forwarded": True}
+    with pytest.raises(NoAdmin):
+        await desk.ask(BOSS, "set.list", q.SetListRequest(), via=machine())
+    assert await desk.router.call(End(ANONYMOUS), "enrol.join", _JOIN) == {"forwarded": True}
+    with pytest.raises(NoAdmin):
+        await desk.router.call(End(machine()), "enrol.join", _JOIN)
+    desk.way.peer = machine(ALPHA)
+    for call in (desk.ask(BOSS, "set.list", q.SetListRequest()), desk.router.call(End(ANONYMOUS), "enrol.join", _JOIN)):
+        with pytest.raises(NoAdmin):
+            await call
+
+
+_JOIN = to_wire(q.JoinRequest(b"s", "d", b"k", b"e", b"o", (), "1", b"s"))
+
+
+async def test_the_audit_log_says_what_came_of_it_and_no_secrets(desk: Desk) -> None:
+    await desk.ask(BOSS, "backup", BACKUP)
+    desk.office.answer = v.TokenView("caso-mesh:join:secret", "soon")
+    await desk.ask(BOSS, "token.create", q.TokenCreate())
+    desk.office.answer = ValueError("a mistake of ours")
+    with pytest.raises(ValueError, match="mistake"):
+        await desk.ask(BOSS, "backup", BACKUP)
+    desk.office.answer = "slow"
+    with pytest.raises(TimedOut):
+        await desk.ask(BOSS, "backup", BACKUP, timeout_s=1.0)
+    cut = asyncio.get_running_loop().create_task(desk.ask(BOSS, "backup", BACKUP))
+    await asyncio.sleep(1)
+    cut.cancel()
+    await asyncio.wait([cut])
+    assert [outcome for _, _, outcome in desk.audits()] == ["done", "done", "internal-error", "timed-out", "unknown"]
+    assert "secret" not in repr(desk.recorder.facts)
+
+
+async def test_a_timeout_that_is_no_number_is_no_endless_one(desk: Desk) -> None:
+    desk.office.answer = "slow"
+    for seconds in (float("nan"), -1.0, 0.0):
+        with pytest.raises(TimedOut):
+            await desk.ask(BOSS, "set.list", q.SetListRequest(), timeout_s=seconds)
+
+
+async def test_what_was_done_is_done_though_its_record_had_no_room(desk: Desk) -> None:
+    desk.recorder.fails = StateFull(state="s")
+    assert await desk.ask(BOSS, "backup", BACKUP) == {}
+
+
+async def test_whoever_is_refused_without_end_does_not_fill_the_audit_log(desk: Desk) -> None:
+    for number in range(500):
+        with pytest.raises(RoleTooLow):
+            await desk.router.call(End(ANONYMOUS), "server.heartbeat", {})
+        with pytest.raises(RoleTooLow):
+            await desk.router.call(End(Peer("", f"n{number}", "anonymous")), "journal.cursors", {})
+    assert len(desk.recorder.facts) <= 60
+    await asyncio.sleep(61)
+    with pytest.raises(RoleTooLow):
+        await desk.router.call(End(ANONYMOUS), "server.heartbeat", {})
+    assert desk.recorder.facts[-1].fields["repeated"] == 499
