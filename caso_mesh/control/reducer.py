@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from caso_mesh.control import groups, membership, work
+from caso_mesh.control import groups, kits, membership, work
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Request
 from caso_mesh.model import commands
@@ -35,6 +35,9 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.SetDevice: groups.set_device,
     commands.RemoveDevice: groups.remove_device,
     commands.SetSetting: groups.set_setting,
+    commands.AddKit: kits.add_kit,
+    commands.ConfirmKit: kits.confirm_kit,
+    commands.NoteKitDevice: kits.note_kit_device,
     commands.CreateJob: work.create_job,
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,

@@ -15,7 +15,18 @@ from caso_mesh.control.tables import AlertAnswer, Image, Put, Request
 from caso_mesh.model.errors import NotFound, StateDamaged, StateTooNew
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, BackupSpec, Job, Run, Target, TargetKind
-from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, NodeAddress, Operator, Pool, Roster, RosterRow, Server
+from caso_mesh.model.mesh import (
+    Anchor,
+    JoinToken,
+    MeshInfo,
+    NodeAddress,
+    Operator,
+    Pool,
+    RecoveryKit,
+    Roster,
+    RosterRow,
+    Server,
+)
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.settings import effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE
@@ -54,6 +65,7 @@ class ControlState:
         self.attempts: dict[str, Attempt] = {}
         self.answers: dict[str, AlertAnswer] = {}
         self.requests: dict[str, Request] = {}
+        self.kits: dict[str, RecoveryKit] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._active: dict[str, Attempt] = {}
@@ -133,6 +145,10 @@ class ControlState:
 
     def job_list(self) -> list[Job]:
         return sorted(self.jobs.values(), key=lambda job: job.name)
+
+    def kit_list(self) -> list[RecoveryKit]:
+        """Oldest first."""
+        return sorted(self.kits.values(), key=lambda kit: (kit.created_at_ns, kit.id))
 
     def voters(self) -> list[Server]:
         return [server for server in self.server_list() if server.voter]
@@ -296,6 +312,7 @@ class ControlState:
             answers=_rows(self.answers),
             requests=tuple(self.requests.values()),
             former=_rows(self.former),
+            kits=_rows(self.kits),
         )
         return _encoder.encode(image)
 
@@ -317,6 +334,7 @@ class ControlState:
         fresh.jobs = {row.id: row for row in image.jobs}
         fresh.answers = {row.alert: row for row in image.answers}
         fresh.requests = {row.id: row for row in image.requests}
+        fresh.kits = {row.id: row for row in image.kits}
         fresh.write(Put("runs", row.id, row) for row in image.runs)
         fresh.write(Put("attempts", row.id, row) for row in image.attempts)
         vars(self).update(vars(fresh))

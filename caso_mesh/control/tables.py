@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
-from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RosterRow, Server
+from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -30,6 +30,7 @@ TableName = Literal[
     "attempts",
     "answers",
     "requests",
+    "kits",
 ]
 
 
@@ -112,3 +113,4 @@ class Image(Struct, frozen=True):
     answers: tuple[AlertAnswer, ...]
     requests: tuple[Request, ...]
     former: tuple[RosterRow, ...] = ()
+    kits: tuple[RecoveryKit, ...] = ()

@@ -117,6 +117,30 @@ class SetSetting(Struct, frozen=True, tag="set-setting", tag_field="do"):
     pool: str | None = None
 
 
+class AddKit(Struct, frozen=True, tag="add-kit", tag_field="do"):
+    """A recovery kit is being made: from now on content keys are wrapped to it. Repeated with the same key it has no
+    effect."""
+
+    kit: str
+    public_key: bytes
+    at_ns: int
+
+
+class ConfirmKit(Struct, frozen=True, tag="confirm-kit", tag_field="do"):
+    """The file of a recovery kit was written and opens."""
+
+    kit: str
+    at_ns: int
+
+
+class NoteKitDevice(Struct, frozen=True, tag="note-kit-device", tag_field="do"):
+    """All content keys of a device are wrapped to these kits, or (not ``complete``) not known to be any more."""
+
+    device: str
+    kits: tuple[str, ...]
+    complete: bool = True
+
+
 class CreateJob(Struct, frozen=True, tag="create-job", tag_field="do"):
     """A job; with ``run_now`` its first run as well, in one step."""
 
@@ -223,6 +247,9 @@ Command = (
     | SetDevice
     | RemoveDevice
     | SetSetting
+    | AddKit
+    | ConfirmKit
+    | NoteKitDevice
     | CreateJob
     | RunNow
     | SetJob

@@ -113,6 +113,21 @@ class JoinToken(Struct, frozen=True):
     used_by: str | None = None
 
 
+class RecoveryKit(Struct, frozen=True):
+    """A recovery kit that was made. Content keys and copies of the mesh are wrapped to its ``public_key`` (raw X25519).
+
+    ``confirmed_at_ns``: since when the written file is known to open; one that never was may have been given up.
+    ``complete`` are the devices (ids) whose content keys are all wrapped to it.
+    """
+
+    id: str
+    public_key: bytes
+    created_at_ns: int
+    created_by: str
+    confirmed_at_ns: int | None = None
+    complete: tuple[str, ...] = ()
+
+
 class Pool(Struct, frozen=True):
     """A media server pool: a named group of servers (ids)."""
 
