@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -16,10 +17,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from caso_mesh.identity.private_files import write_private
 from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
 from caso_mesh.model.ids import NAME
-from caso_mesh.wire.network import split_address
 
 Preset = Literal["local", "lan", "wan"]
 
@@ -52,6 +51,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
 
 
+_ADDRESS = re.compile(r"(?:\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})\Z")
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 
 
@@ -91,10 +91,9 @@ def _mistakes(config: Config) -> Iterator[tuple[str, str, str]]:
         ("peers", config.peers),
     ):
         for address in addresses:
-            try:
-                split_address(address)
-            except ValueError as error:
-                yield key, address, f"no address: {error}"
+            match = _ADDRESS.match(address)
+            if match is None or int(match[1]) > 65535:
+                yield key, address, "no address: use HOST:PORT, or [ADDRESS]:PORT for IPv6"
     for key, places in (("read", config.allow.read), ("write", config.allow.write)):
         for place in places:
             if not place.startswith("/") or "\0" in place:
@@ -165,4 +164,15 @@ def render_config(config: Config) -> str:
 
 def write_config(path: Path, config: Config) -> None:
     """Writes the file whole or not at all, readable by its owner only."""
-    write_private(path, render_config(config).encode())
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(render_config(config))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateDiskFailed(path=path, detail=error.strerror or error) from error
