@@ -1,0 +1,84 @@
+"""Certificates of a server that grow old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_server_links import Mesh
+
+from caso_mesh.identity.certificates import NODE_LIFE_S
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model.errors import LinkLost, NoAdmin
+from caso_mesh.model.requests import RenewReply
+from caso_mesh.server.renewal import Renewal
+from caso_mesh.server.trust import Trust
+from caso_mesh.wire.codec import to_wire
+
+
+class Peer:
+    """Answers ``identity.renew`` with what it was given."""
+
+    peer = None
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return to_wire(RenewReply(self.answer, ()))
+
+    async def notify(self, method: str, params: Any = None) -> None: ...
+
+
+def _site(tmp_path: Path, mesh: Mesh) -> tuple[IdentityStore, Renewal]:
+    keys, identity = mesh.keys["b"], IdentityStore(tmp_path)
+    identity.save_keys(keys)
+    identity.save_chain(_chain(mesh, "b"))
+    trust = Trust(mesh.clock, identity.chain_path, identity.key_path)
+    trust.use(mesh.roster)
+    return identity, Renewal(keys=keys, identity=identity, trust=trust, clock=mesh.clock)
+
+
+def _chain(mesh: Mesh, name: str) -> tuple[bytes, ...]:
+    issued = mesh.issuer.issue_node(mesh.keys[name].public_key, now_ns=mesh.clock.ns)
+    return tuple(mesh.issuer.chain(issued))
+
+
+@pytest.mark.parametrize(("lived", "renewed"), [(0.5, False), (0.7, True), (3.0, True)])
+async def test_it_is_renewed_after_two_thirds_of_its_life_also_when_it_has_expired(
+    tmp_path: Path, lived: float, renewed: bool
+) -> None:
+    mesh = Mesh("a", "b")
+    identity, renewal = _site(tmp_path, mesh)
+    old = identity.load_chain()
+    mesh.clock.ns += int(lived * NODE_LIFE_S * 1e9)
+    peer = Peer(_chain(mesh, "b"))
+    await renewal.renew(peer)
+    await renewal.renew(peer)
+    assert peer.asked == int(renewed)
+    assert (identity.load_chain() != old) is renewed
+
+
+async def test_an_answer_that_nobody_would_believe_replaces_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    """A certificate for another key was our own misuse before, and ended the daemon."""
+    mesh, stranger = Mesh("a", "b"), Mesh("x", "b")
+    identity, renewal = _site(tmp_path, mesh)
+    old, long_ago = identity.load_chain(), _chain(mesh, "b")
+    mesh.clock.ns += int(2 * NODE_LIFE_S * 1e9)
+    answers = (
+        _chain(mesh, "a"),
+        _chain(stranger, "b"),
+        long_ago,
+        (b"junk",),
+        (),
+        NoAdmin(server="c"),
+        LinkLost(peer="c"),
+    )
+    for answer in answers:
+        await renewal.renew(Peer(answer))
+        assert identity.load_chain() == old
