@@ -19,7 +19,6 @@ from caso_mesh.model.errors import (
     InvalidName,
     InvalidValue,
     StateLocked,
-    StateMissing,
     StateNotEmpty,
     StateTooNew,
 )
@@ -40,7 +39,7 @@ async def _no_runner() -> AsyncIterator[NoRunner]:
 def ports(state: Path) -> Ports:
     try:
         certificate = IdentityStore(state / "identity").load_chain()[0]
-    except StateMissing:
+    except CasoError:
         certificate = b""  # before there is a mesh, nobody is shown anything
     return Ports(
         network=MemoryNetwork().endpoint(certificate, name="alpha"),
