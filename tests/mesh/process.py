@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -51,6 +50,7 @@ class ProcessMesh:
         self.folder = folder
         self.names: list[str] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun: list[Begun] = []
         self._home = folder / "home"
         self._home.mkdir(parents=True)
         (folder / "logs").mkdir()
@@ -175,6 +175,8 @@ class ProcessMesh:
 
     def stop(self) -> None:
         """Ends every daemon. Raises ``AssertionError`` if one does not stop in time or with an exit status."""
+        for begun in self._begun:
+            begun.give_up()
         for process in self._daemons.values():
             process.send_signal(signal.SIGTERM)
         problems = []
@@ -207,18 +209,17 @@ class ProcessMesh:
                     found.append(pid)
         return sorted(found)
 
-    def freeze(self, name: str, *, after_s: float = 0.1, count: int = 1) -> Frozen:
-        """Waits for ``count`` workers at ``name``, lets them work for ``after_s`` and stops them in their tracks, so that
-        what happens "in the middle" does so however quick this machine is."""
-        pids = wait_for(
-            lambda: found if len(found := self.workers(name)) >= count else None,
-            30.0,
-            what=f"{count} worker(s) at {name}",
-            every_s=0.002,
-        )
-        time.sleep(after_s)
-        frozen = Frozen(pids)
-        for pid in pids:
+    def freeze(self, name: str, device: pathlib.Path, *, timeout_s: float = 30.0) -> Frozen:
+        """Waits until content of a running backup lies in ``device`` (the folder of a device of ``name``) that was not
+        there, and stops the workers of ``name`` in their tracks: what happens "in the middle" does so however quick this
+        machine is."""
+        before = set(device.glob("packs/d/*/*"))
+
+        def writes() -> list[int]:
+            return self.workers(name) if set(device.glob("packs/d/*/*")) - before else []
+
+        frozen = Frozen(wait_for(writes, timeout_s, what=f"a backup writes at {name}", every_s=0.005))
+        for pid in frozen.pids:
             os.kill(pid, signal.SIGSTOP)
         return frozen
 
@@ -287,7 +288,8 @@ class ProcessMesh:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=self.environment(), cwd=self.folder
         )
-        return Begun(argv, process)
+        self._begun.append(Begun(argv, process))
+        return self._begun[-1]
 
     def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 20.0) -> None:
         """Until ``at`` sees all of ``names`` connected."""
@@ -354,10 +356,11 @@ class Begun:
             raise AssertionError(f"stdout is not one JSON document: {answer}") from None
         return Answer(self._argv, self.process.returncode, document, stdout, answer.stderr)
 
-    def kill(self) -> None:
-        """Gives the command up; what it asked for goes on."""
-        self.process.kill()
-        self.process.communicate()
+    def give_up(self) -> None:
+        """Ends the command if it still runs; what it asked for goes on."""
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 @contextlib.contextmanager

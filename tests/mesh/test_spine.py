@@ -25,6 +25,10 @@ def with_pool(mesh: ProcessMesh, *servers: str, pool: str = "vaults") -> None:
     assert mesh.ok("alpha", "pool", "create", pool, *members)["servers"] == list(servers)
 
 
+def disk(mesh: ProcessMesh, server: str) -> pathlib.Path:
+    return mesh.folder / f"disk-{server}"
+
+
 def restored(mesh: ProcessMesh, set_id: str, server: str, tree: pathlib.Path, *paths: str) -> pathlib.Path:
     """Restores a set to ``server`` and gives the place where ``tree`` lies now."""
     base = mesh.folder / f"back-{server}-{time.monotonic_ns()}"
@@ -149,7 +153,7 @@ def test_two_backups_run_on_two_servers_at_once_and_a_third_waits_and_says_why(p
     with_pool(mesh, "beta", "gamma")
     mesh.ok("alpha", "settings", "set", "source-concurrency", "8")
     begun = [mesh.begin("alpha", "backup", f"alpha:{tree}", "--to", "pool:vaults", "--wait") for tree in trees[:2]]
-    with mesh.freeze("beta"), mesh.freeze("gamma"):
+    with mesh.freeze("beta", disk(mesh, "beta")), mesh.freeze("gamma", disk(mesh, "gamma")):
         begun.append(mesh.begin("alpha", "backup", f"alpha:{trees[2]}", "--to", "pool:vaults", "--wait"))
 
         def two_and_one():
@@ -194,7 +198,7 @@ def killed_in_the_middle(mesh: ProcessMesh, tree: pathlib.Path) -> tuple[str, st
     begun = mesh.begin("alpha", "backup", f"alpha:{tree}", "--to", "pool:vaults", "--wait")
     wait_for(lambda: mesh.workers("beta") or mesh.workers("gamma"), 20.0, what="a worker runs", every_s=0.005)
     server = "beta" if mesh.workers("beta") else "gamma"
-    with mesh.freeze(server, after_s=0.05):
+    with mesh.freeze(server, disk(mesh, server)):
         assert running_at(mesh, "beta", "gamma") == server
         run = mesh.jobs()[0]["run"]
         mesh.kill(server)
@@ -247,7 +251,7 @@ def test_the_administrator_killed_in_the_middle_has_the_result_once_after_its_re
     mesh = process_mesh(3)
     with_pool(mesh, "gamma")
     run = mesh.ok("alpha", "backup", f"beta:{tree}", "--to", "pool:vaults")["run"]
-    with mesh.freeze("gamma"):
+    with mesh.freeze("gamma", disk(mesh, "gamma")):
         running_at(mesh, "gamma")
         mesh.kill("alpha")
     wait_for(lambda: not mesh.workers("gamma"), 30.0, what="the backup ends without the administrator")
