@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,14 +31,25 @@ _KEPT_FREE = 256 << 20
 
 
 class CatalogIntake:
-    """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time."""
+    """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
+    ``arrived`` is called when a detail is in the catalog, or never will be."""
 
-    def __init__(self, *, tables: Tables, catalog: Catalog, links: Links, facts: Facts, incoming: Path) -> None:
+    def __init__(
+        self,
+        *,
+        tables: Tables,
+        catalog: Catalog,
+        links: Links,
+        facts: Facts,
+        incoming: Path,
+        arrived: Callable[[], None],
+    ) -> None:
         self._tables = tables
         self._catalog = catalog
         self._links = links
         self._facts = facts
         self._incoming = incoming
+        self._arrived = arrived
         self._wake = asyncio.Event()
         #: Sets whose detail changes a listing that is not here, with that base.
         self.without_base: dict[str, str] = {}
@@ -106,6 +117,7 @@ class CatalogIntake:
             self.without_base.pop(pending.set, None)
             await self._tables.set_detail_state(pending.set, "here")
         finally:
+            self._arrived()
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:

@@ -30,6 +30,16 @@ class Live:
         self.missed_for: dict[str, Waiting] = {}
         #: Set by a heartbeat of a server that is not known to be alive.
         self.returned = asyncio.Event()
+        self._news = asyncio.Event()
+
+    def tell(self) -> None:
+        """Facts or catalogs came: whoever follows a run looks again."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def next_news(self) -> asyncio.Event:
+        """Is set at the next ``tell``."""
+        return self._news
 
     def report_of(self, device: str, server: str) -> DeviceReport | None:
         """What a server last said of a device."""

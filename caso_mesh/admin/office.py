@@ -79,7 +79,7 @@ class Office:
         self._clock = clock
         self._new_id = new_id
         self._alarms = Alarms(tables=tables, facts=facts, own=keys.id)
-        live = Live()
+        self._live = live = Live()
         self._delegation = Delegation(
             keeper=keeper,
             tables=tables,
@@ -90,7 +90,9 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
-        self._catalogs = CatalogIntake(tables=tables, catalog=catalog, links=links, facts=facts, incoming=incoming)
+        self._catalogs = CatalogIntake(
+            tables=tables, catalog=catalog, links=links, facts=facts, incoming=incoming, arrived=live.tell
+        )
         self._intake = Intake(
             keeper=keeper,
             tables=tables,
@@ -172,6 +174,7 @@ class Office:
         }
 
     def _facts_came(self) -> None:
+        self._live.tell()
         self._catalogs.wake()
         self._delegation.facts_came()
 

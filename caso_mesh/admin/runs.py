@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from caso_mesh.admin import present
@@ -21,6 +22,8 @@ from caso_mesh.model.units import format_instant
 
 #: Runs whose attempts are looked up at once for a list.
 _PAGE = 200
+#: How long a follower is kept waiting at most.
+_LONGEST_WAIT_S = 10.0
 _STATES = {"all", "ended", *(state.value for state in RunState)}
 
 
@@ -176,6 +179,32 @@ class Runs:
     # --- following a run ---
 
     async def _run_follow(self, caller: Caller, request: q.RunFollow) -> v.RunProgress:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(max(0.0, request.wait_s), _LONGEST_WAIT_S)
+        first: str | None = None
+        while True:
+            # before the state is read: nothing that comes after may be missed
+            news, index = self._live.next_news(), self._keeper.position.index
+            found = await self._progress_of(request)
+            left_s = deadline - loop.time()
+            if found.result is not None or left_s <= 0 or first not in {None, found.state}:
+                return found
+            first = found.state
+            await self._come_further(news, index, left_s)
+
+    async def _come_further(self, news: asyncio.Event, index: int, timeout_s: float) -> None:
+        """Returns when facts came, or commands were applied, or the time is over."""
+        waiting = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(self._keeper.wait_change(index))]
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()  # what ended the keeper ends this too
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _progress_of(self, request: q.RunFollow) -> v.RunProgress:
         state = self._keeper.state
         run = state.run_named(request.run)
         rows = await self._tables.attempts([run.id])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from typing import Protocol
 
 from msgspec import Struct
@@ -16,7 +17,8 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS
 
-_POLL_S = 0.5
+#: The daemon answers when something has changed, and after this long for the sake of the bars.
+_WAIT_S = 0.5
 
 
 class Watcher(Protocol):
@@ -70,13 +72,17 @@ async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     timeout is not. Raises what ``run.follow`` raises.
     """
     gc.enable()  # this may take days
+    progress: v.RunProgress | None = None
     try:
         while True:
-            progress = await client.call("run.follow", q.RunFollow(run), v.RunProgress)
+            asked_s, before = time.monotonic(), progress
+            progress = await client.call("run.follow", q.RunFollow(run, _WAIT_S), v.RunProgress)
             watcher.update(progress)
             if progress.result is not None:
                 return progress.result
-            await asyncio.sleep(_POLL_S)
+            if progress == before:
+                # an older daemon answers at once
+                await asyncio.sleep(max(0.0, _WAIT_S - (time.monotonic() - asked_s)))
     except asyncio.CancelledError:
         watcher.close()
         output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")

@@ -398,9 +398,11 @@ class JobName(Struct, frozen=True):
 
 
 class RunFollow(Struct, frozen=True):
-    """Where a run is; answers at once, and tells its servers that somebody watches."""
+    """Where a run is; tells its servers that somebody watches. With ``wait_s`` (at most 10 s) it answers when the run has
+    come further, at the latest after that; without it at once."""
 
     run: str
+    wait_s: float = 0.0
 
 
 class SetListRequest(Struct, frozen=True):

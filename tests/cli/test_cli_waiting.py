@@ -46,7 +46,7 @@ def progress(state: str, *parts: v.JobView, done: v.RunResult | None = None) -> 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caso_mesh.cli.waiting._POLL_S", 0.01)
+    monkeypatch.setattr("caso_mesh.cli.waiting._WAIT_S", 0.01)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_waiting_goes_on_until_the_facts_have_arrived(daemon: FakeDaemon, 
         progress("succeeded", part("succeeded"), done=result("succeeded")),
     ]
     assert (await shell("verify", "set1", "--wait")).status == 0
-    assert [each.request for each in daemon.received[1:]] == [q.RunFollow(RUN)] * 4
+    assert [each.request for each in daemon.received[1:]] == [q.RunFollow(RUN, 0.01)] * 4
 
 
 async def test_json_lines_are_the_changes_and_end_with_the_result(daemon: FakeDaemon, shell: Shell) -> None:
@@ -121,7 +121,7 @@ async def test_watch_takes_a_job_and_an_attempt_too(daemon: FakeDaemon, shell: S
     daemon.answers["run.follow"] = progress("succeeded", done=result("succeeded"))
     assert (await shell("job", "watch", "nightly")).status == 0
     assert (await shell("job", "watch", f"{RUN}#1")).status == 0
-    assert [each.request for each in daemon.received if each.call == "run.follow"] == [q.RunFollow(RUN)] * 2
+    assert [each.request for each in daemon.received if each.call == "run.follow"] == [q.RunFollow(RUN, 0.01)] * 2
     daemon.answers["job.show"] = msgspec.structs.replace(daemon.answers["job.show"], runs=())
     assert (await shell("job", "watch", "nightly")).status == 5
 
