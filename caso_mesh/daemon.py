@@ -601,16 +601,20 @@ async def run_daemon(
         _make_folder(folder)
     with folder.locked():
         if newcomer is not None:
-            address = await _wait_for_approval(folder, newcomer, peers, never_admin, say, ready, ports)
-            host, port = split_address(newcomer.listen)
-            if port == 0:
-                # others were told this port: it stays
-                listen = join_address(host, split_address(address)[1])
-                write_config(folder.config, structs.replace(newcomer, listen=listen))
+            _keep_port(folder, await _wait_for_approval(folder, newcomer, peers, never_admin, say, ready, ports))
         async with open_node(folder, ports, extra_peers=peers) as node:
+            _keep_port(folder, node.address)
             say(f"{node.server.config.server} listens at {node.address}")
             ready()
             await node.run()
+
+
+def _keep_port(folder: StateFolder, address: str) -> None:
+    """A port that was found (``listen`` with port 0) is kept: others were told it, and come back to it."""
+    config = load_config(folder.config)
+    host, port = split_address(config.listen)
+    if port == 0:
+        write_config(folder.config, structs.replace(config, listen=join_address(host, split_address(address)[1])))
 
 
 def _newcomer_config(folder: StateFolder, server: str | None, listen: str | None) -> Config:
