@@ -364,7 +364,7 @@ class _DeviceEnd:
         tally.files, tally.entries, tally.bytes = counts.files, counts.entries, counts.bytes
         tally.read(max(0, counts.bytes_read - tally.bytes_read))
         if self._work is not None:
-            tally.bytes_stored = self._work.session.bytes_stored
+            self._work.pause()
         self._desk.path = report.path
         for exception in report.exceptions:
             self._desk.exception(exception)

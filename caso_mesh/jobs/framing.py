@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
-from caso_mesh.jobs import messages as say
-from caso_mesh.jobs.messages import FromWorker, Published, ToWorker
+from caso_mesh.jobs.messages import FromWorker, ToWorker
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import PeerMalformed, PeerOversized
-from caso_mesh.model.storage import BackupSet
 
 #: Longest message. A batch of log lines or exceptions stays far below it.
 MAX_MESSAGE = 64 * 1024 * 1024
 HEAD = 4
 
-# A field of BackupSet is called ``bytes``, which hides the type of that name from msgspec, so it cannot decode the
-# record itself. Resolved outside of the class, the same hints make a twin that it can.
-_HINTS = get_type_hints(BackupSet, localns={})
-_SetTwin: Any = msgspec.defstruct("_SetTwin", [(name, _HINTS[name]) for name in BackupSet.__struct_fields__])
-_PublishedTwin: Any = msgspec.defstruct(
-    "_PublishedTwin",
-    [("set", _SetTwin), ("segment_digest", bytes), ("segment_size", int)],
-    tag=Published.__struct_config__.tag,
-    tag_field="say",
-)
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode_from: Any = msgspec.msgpack.Decoder(
-    say.Began | say.Progressed | say.Logged | say.Excepted | say.Verifying | say.MayPublish | say.Ended | _PublishedTwin
-)
+_decode_from: Any = msgspec.msgpack.Decoder(FromWorker)
 _decode_to: Any = msgspec.msgpack.Decoder(ToWorker)
 _decode_task = msgspec.msgpack.Decoder(Task)
 
@@ -54,15 +39,10 @@ def body_length(head: bytes, peer: str) -> int:
 def decode_from_worker(body: bytes) -> FromWorker:
     """Raises ``PeerMalformed``."""
     try:
-        message = _decode_from.decode(body)
+        message: FromWorker = _decode_from.decode(body)
     except msgspec.MsgspecError as error:
         raise PeerMalformed(peer="a worker", detail=str(error)) from error
-    if isinstance(message, _PublishedTwin):
-        twin: Any = message
-        fields = {name: getattr(twin.set, name) for name in BackupSet.__struct_fields__}
-        return Published(BackupSet(**fields), twin.segment_digest, twin.segment_size)
-    found: FromWorker = message
-    return found
+    return message
 
 
 def decode_to_worker(body: bytes) -> ToWorker:

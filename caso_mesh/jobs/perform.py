@@ -148,20 +148,15 @@ def _backup(
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
         with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
-            session = work.session
-
-            def stored() -> None:
-                desk.tally.bytes_stored = session.bytes_stored
-
             tree = run_backup(
                 desk,
                 wanted,
-                VaultSink(session, lambda data: chunk_id(task.id_key, data)),
+                VaultSink(work.session, lambda data: chunk_id(task.id_key, data)),
                 id_key=task.id_key,
                 chunker=vault.header.chunker,
                 threads=threads,
                 known=known,
-                on_pause=stored,
+                on_pause=work.pause,
             )
             published = publish(
                 task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns

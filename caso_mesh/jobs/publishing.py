@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
 from caso_mesh.jobs.desk import Desk
@@ -79,11 +79,23 @@ def write_segment(task: Task, vault: Vault, backup: BackupSet) -> tuple[bytes, i
         return b"", 0
     chain = chain_of(backup)
     base = newest(vault, lambda each: each.id != backup.id and chain_of(each) == chain)
-    if os.path.exists(task.segment_path):
-        os.unlink(task.segment_path)
+    return _write_changes(task.segment_path, vault, backup, base)
+
+
+def write_detail(path: str, vault: Vault, backup: BackupSet, earlier: Sequence[BackupSet]) -> tuple[bytes, int]:
+    """The catalog's detail of a set that was published long ago, against the newest of ``earlier`` in its chain, whose
+    detail exists: its digest and size. Raises ``DataDamaged``, ``ObjectMissing``, ``DeviceError``."""
+    chain = chain_of(backup)
+    mine = [each for each in earlier if chain_of(each) == chain]
+    return _write_changes(path, vault, backup, max(mine, key=lambda each: each.started_at_ns, default=None))
+
+
+def _write_changes(path: str, vault: Vault, backup: BackupSet, base: BackupSet | None) -> tuple[bytes, int]:
+    if os.path.exists(path):
+        os.unlink(path)
     old = vault.tree(base.root) if base is not None else None
     with SegmentWriter(
-        task.segment_path, set_id=backup.id, chain=chain, base=base.id if base is not None else None
+        path, set_id=backup.id, chain=chain_of(backup), base=base.id if base is not None else None
     ) as segment:
         for removed, entry in _records(changes(old, vault.tree(backup.root))):
             if entry is not None:
@@ -111,17 +123,23 @@ def check_published(desk: Desk, vault: Vault, backup: BackupSet) -> None:
     """Reads back what a set promises. Raises ``DataDamaged``; the files hit are exceptions."""
     desk.state = AttemptState.VERIFYING
     desk.say(Verifying())
-    verify(desk, vault, backup)
+    verify(desk, vault, backup, alone=False)
 
 
-def verify(desk: Desk, vault: Vault, backup: BackupSet) -> None:
-    """As ``check_published``, without saying so."""
+def verify(desk: Desk, vault: Vault, backup: BackupSet, *, alone: bool = True) -> None:
+    """As ``check_published``, without saying so. ``alone``: it is all there is to do, so it counts what it reads."""
 
     def progress(done: int, total: int) -> None:
         desk.check()
         desk.total_bytes = total
+        if alone:
+            desk.tally.bytes = done
 
+    if alone:
+        desk.total_bytes, desk.total_files = backup.bytes, backup.files
     damage = vault.verify_set(backup, on_progress=progress)
+    if alone:
+        desk.tally.files, desk.tally.entries = backup.files, backup.entries
     desk.check()
     if not damage:
         return

@@ -124,6 +124,9 @@ def _age(backup_set: BackupSet) -> tuple[int, str]:
 
 # --- sessions ---
 
+#: After so many stored bytes a session names its packs: until then each new id takes memory.
+FLUSH_BYTES = 16 * 1024 * 1024 * 1024
+
 #: Sessions at work in this process, for devices without a folder where locks could lie.
 _LIVE: set[tuple[str, str]] = set()
 _LIVE_LOCK = threading.Lock()
@@ -177,6 +180,14 @@ class Writing:
         self._task = task
         self._desk = desk
         self._signer = signer
+        self._flushed = 0
+
+    def pause(self) -> None:
+        """Called now and then: tells how much is stored, and makes it durable and named when it is a lot."""
+        stored = self._desk.tally.bytes_stored = self.session.bytes_stored
+        if stored - self._flushed >= FLUSH_BYTES:
+            self._flushed = stored
+            self.session.flush()
 
     def adopt(self) -> None:
         """Takes over what dead workers of this server left in the vault, so that it need not be stored again."""
