@@ -33,12 +33,18 @@ class Compressor:
         self._compressor: Any = zstd.ZstdCompressor(level=LEVEL)
         self._sampler: Any = zstd.ZstdCompressor(level=-5)
 
-    def pack(self, view: bytes | bytearray | memoryview) -> tuple[int, bytes | bytearray | memoryview]:
-        """Flags and payload: ``ZSTD`` and a frame, or 0 and ``view`` itself where compression gains under 5 %."""
+    def pack(
+        self, view: bytes | bytearray | memoryview, *, alike: bool = True
+    ) -> tuple[int, bytes | bytearray | memoryview]:
+        """Flags and payload: ``ZSTD`` and a frame, or 0 and ``view`` itself where compression gains under 5 %.
+
+        ``alike``: the middle of ``view`` tells of all of it. Where many files lie side by side it does not: one picture
+        there would keep all the texts around it from being compressed.
+        """
         size = len(view)
         if size < _COMPRESS_FROM:
             return 0, view
-        if size >= _SAMPLE_FROM:
+        if alike and size >= _SAMPLE_FROM:
             middle = size // 2
             sample = memoryview(view)[middle : middle + _SAMPLE]
             if len(self._sampler.compress(sample, self._sampler.FLUSH_FRAME)) > _SAMPLE * _WORTH:

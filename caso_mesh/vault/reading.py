@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -18,7 +21,12 @@ from caso_mesh.vault.segments import SegmentStore
 _GAP = 256 * KIB
 _PIECE = 8 * MIB
 
+#: Threads that fetch, open and unpack pieces, and how many pieces may be ready or under way.
+_THREADS = 2
+_AHEAD = 4
+
 _Wanted = tuple[Record, list[Member]]
+_Content = tuple[bytes, bytes | memoryview | CasoError]
 
 
 class ChunkReader:
@@ -37,11 +45,11 @@ class ChunkReader:
             return bytes(content)
         raise ObjectMissing(name=chunk.hex())
 
-    def read_many(self, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+    def read_many(self, ids: Sequence[bytes]) -> Iterator[_Content]:
         """Each distinct id once, in the order of the packs, with its content or what is wrong with it.
 
         A damaged copy is passed over if another pack holds the id as well. Raises only what hits all of them:
-        ``DeviceVanished``.
+        ``DeviceVanished``. What comes next is fetched and unpacked by threads meanwhile; they end with the iterator.
         """
         distinct = list(dict.fromkeys(ids))
         numbers, rows = self._segments.index.find(distinct)
@@ -51,14 +59,36 @@ class ChunkReader:
         index = self._segments.index
         for position in np.nonzero(numbers < 0)[0]:
             yield distinct[position], ObjectMissing(name=distinct[position].hex())
-        for number in np.unique(numbers[numbers >= 0]):
-            segment = index.segments[number]
-            mine = np.nonzero(numbers == number)[0]
-            yield from self._read_segment(segment, [distinct[position] for position in mine], rows[mine])
+        pieces = itertools.chain.from_iterable(
+            self._pieces(
+                index.segments[number],
+                [distinct[position] for position in np.nonzero(numbers == number)[0]],
+                rows[numbers == number],
+            )
+            for number in np.unique(numbers[numbers >= 0])
+        )
+        first = list(itertools.islice(pieces, 2))
+        if len(first) < 2:
+            for piece in first:
+                yield from self._read_piece(piece)
+            return
+        yield from self._read_ahead(itertools.chain(first, pieces))
 
-    def _read_segment(
-        self, segment: Segment, ids: list[bytes], rows: np.ndarray
-    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+    def _read_ahead(self, pieces: Iterator[list[_Wanted]]) -> Iterator[_Content]:
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-read")
+        under_way: deque[Future[list[_Content]]] = deque()
+        try:
+            for piece in pieces:
+                under_way.append(pool.submit(lambda piece=piece: list(self._read_piece(piece))))  # type: ignore[misc]
+                if len(under_way) >= _AHEAD:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pieces(self, segment: Segment, ids: list[bytes], rows: np.ndarray) -> Iterator[list[_Wanted]]:
+        """What is fetched at once: neighbours in a pack."""
         table = segment.table
         records = table.record[rows]
         placed = table.records[records]
@@ -75,13 +105,13 @@ class ChunkReader:
             last = number
             record = record_of(table, number)
             if piece and not _neighbours(piece, record):
-                yield from self._read_piece(piece)
+                yield piece
                 piece = []
             piece.append((record, [member]))
         if piece:
-            yield from self._read_piece(piece)
+            yield piece
 
-    def _read_piece(self, piece: list[_Wanted]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+    def _read_piece(self, piece: list[_Wanted]) -> Iterator[_Content]:
         first, last = piece[0][0], piece[-1][0]
         name = pack_name(first.pack, first.kind)
         try:
@@ -101,9 +131,7 @@ class ChunkReader:
             begin = record.offset - first.offset
             yield from self._open(record, members, stored[begin : begin + record.end - record.offset])
 
-    def _open(
-        self, record: Record, members: list[Member], stored: memoryview
-    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+    def _open(self, record: Record, members: list[Member], stored: memoryview) -> Iterator[_Content]:
         try:
             raw = memoryview(self._packs.open_record(record, stored, members[0][0]))
         except (DataDamaged, NoKey) as error:
@@ -124,9 +152,7 @@ class ChunkReader:
         label = f"{pack_name(record.pack, record.kind)}, record {record.number}"
         return content, DataDamaged(object=label, detail=f"its content is not that of the id {chunk.hex()}")
 
-    def _from_elsewhere(
-        self, failed: bytes, members: list[Member], error: CasoError
-    ) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+    def _from_elsewhere(self, failed: bytes, members: list[Member], error: CasoError) -> Iterator[_Content]:
         """The same ids out of other packs; ``error`` for those that have no sound copy."""
         if isinstance(error, ObjectMissing):
             self._segments.refresh()  # the pack may have been copied to a fresh one

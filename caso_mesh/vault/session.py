@@ -153,7 +153,7 @@ class Lane:
 
     def _add(self, view: bytes | bytearray | memoryview, members: Sequence[Member], *, metadata: bool) -> None:
         check_members(members, len(view), MAX_METADATA_RECORD if metadata else MAX_RECORD)
-        flags, payload = self._compressor.pack(view)
+        flags, payload = self._compressor.pack(view, alike=len(members) == 1)
         self._store(flags, payload, len(view), members, metadata=metadata)
 
     def _store(

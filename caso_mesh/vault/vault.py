@@ -222,8 +222,8 @@ class Vault:
     def read_many(self, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
         """Each distinct id once, in the order of the packs, with its content or what is wrong with it.
 
-        Content is valid for as long as it is kept. Memory is bounded by one piece of a pack (8 MiB, or one record),
-        whatever the number of ids. Raises ``DeviceVanished``.
+        Content is valid for as long as it is kept. Memory is bounded by a few pieces of packs (8 MiB each, or one
+        record), whatever the number of ids. Raises ``DeviceVanished``.
         """
         return self._reader.read_many(ids)
 

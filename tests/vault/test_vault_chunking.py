@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from blake3 import blake3
@@ -134,3 +135,14 @@ GOLDEN_SEED_12345 = [
     1275280,
     1641674,
 ]
+
+
+def test_a_bundle_is_compressed_whatever_lies_in_its_middle() -> None:
+    """A sample of the middle once decided for a whole bundle: a picture there kept a mebibyte of texts as it was."""
+    text = b"the quick brown fox jumps over the lazy dog\n" * 10_000
+    bundle = text + random.Random(1).randbytes(64 * 1024) + text
+    assert Compressor().pack(bundle)[0] == 0
+    flags, packed = Compressor().pack(bundle, alike=False)
+    assert flags == ZSTD
+    assert len(packed) < 80 * 1024
+    assert unpack(flags, packed, len(bundle), len(bundle)) == bundle
