@@ -118,10 +118,8 @@ class Newcomer:
             raise PeerFault(peer="the administrator", detail="it revealed another key than it had committed to")
         talk.revealed = reveal
         talk.code = approval.code(reveal.nonce, reveal.key, talk.nonce, self._keys.public_key)
-        self._say(
-            f"{talk.commit.admin_name} of mesh {talk.commit.mesh_name} has found this server. Code: {talk.code}\n"
-            f"Compare it there and approve: caso-mesh server approve {self._config.server} --code {talk.code}"
-        )
+        self._say(f"{talk.commit.admin_name} of mesh {talk.commit.mesh_name} has found this server. Code: {talk.code}")
+        self._say(f"Compare it there and approve: caso-mesh server approve {self._config.server} --code {talk.code}")
         described = enrolment.Newcomer(
             name=self._config.server,
             public_key=self._keys.public_key,

@@ -1,0 +1,120 @@
+"""Servers that find each other by mDNS on a LAN of network namespaces, with real daemons and the command line."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import netns
+import pytest
+from mesh.trees import assert_equal, make_tree
+from waiting import wait_for
+
+pytestmark = pytest.mark.skipif(netns.unavailable() is not None, reason=str(netns.unavailable()))
+
+_PROGRAM = [sys.executable, "-m", "caso_mesh"]
+
+
+class Lan:
+    """Machine ``i`` of a site with its own state folder. ``cli`` runs a command there and reads its JSON."""
+
+    def __init__(self, site: netns.Site, folder: pathlib.Path) -> None:
+        self._site = site
+        self._folder = folder
+
+    def state(self, i: int) -> str:
+        return str(self._folder / f"state{i}")
+
+    def log(self, i: int) -> str:
+        return (self._folder / f"log{i}").read_text("utf-8")
+
+    def run(self, i: int, *more: str) -> subprocess.Popen[Any]:
+        log = (self._folder / f"log{i}").open("ab")
+        with log:
+            return self._site.run(i, [*_PROGRAM, "run", "--state", self.state(i), *more], stdout=log, stderr=log)
+
+    def cli(self, i: int, *argv: str) -> tuple[int, Any]:
+        process = self._site.run(
+            i,
+            [*_PROGRAM, *argv, "--state", self.state(i), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        out = process.communicate(timeout=90)[0]
+        return process.returncode, json.loads(out) if out.strip() else None
+
+    def ok(self, i: int, *argv: str) -> Any:
+        status, document = self.cli(i, *argv)
+        assert status == 0, (argv, document)
+        return document
+
+
+def test_new_servers_are_discovered_approved_by_their_code_and_back_up_to_each_other(tmp_path: pathlib.Path) -> None:
+    """Nobody configures an address: ``run`` on an empty folder, a code compared, and the mesh works."""
+    with netns.Site(3) as site:
+        lan = Lan(site, tmp_path)
+        lan.ok(1, "init", "--mesh", "meadow", "--server", "alpha", "--listen", "0.0.0.0:7300", "--preset", "local")
+        daemons = [lan.run(1)]
+        daemons += [lan.run(i, "--server", name, "--listen", "0.0.0.0:7300") for i, name in ((2, "beta"), (3, "gamma"))]
+        wait_for(lambda: lan.cli(1, "status", "--timeout", "1s")[0] == 0, timeout_s=30)
+
+        def discovered() -> dict[str, str]:
+            rows = lan.ok(1, "server", "list", "--discovered")["servers"]
+            return {row["name"]: row["code"] for row in rows}
+
+        wait_for(lambda: set(discovered()) == {"beta", "gamma"}, timeout_s=30)
+        codes = discovered()
+        assert f"Code: {codes['beta']}" in lan.log(2)
+
+        status, document = lan.cli(1, "server", "approve", "beta", "--code", codes["gamma"])
+        assert (status, document["error"]["code"]) == (4, "code-mismatch")
+        for name, code in codes.items():
+            lan.ok(1, "server", "approve", name, "--code", code)
+
+        def linked() -> bool:
+            rows = lan.ok(1, "server", "list")["servers"]
+            return len(rows) == 3 and all(row["connected"] and row["state"] == "enabled" for row in rows)
+
+        wait_for(linked, timeout_s=30)
+        assert discovered() == {}
+
+        device, source, back = tmp_path / "device", tmp_path / "source", tmp_path / "back"
+        device.mkdir()
+        make_tree(source, files=200)
+        lan.ok(1, "device", "add", "disk", "--server", "beta", "--path", str(device))
+        lan.ok(1, "pool", "create", "vaults", "--server", "beta")
+        result = lan.ok(1, "backup", f"gamma:{source}", "--to", "pool:vaults", "--wait")
+        assert (result["server"], result["device"], result["state"]) == ("beta", "disk", "succeeded")
+        lan.ok(1, "restore", result["set"], "--to", f"gamma:{back}", "--strip", "--wait")
+        assert_equal(source, back)
+
+        for daemon in daemons:
+            daemon.terminate()
+        assert [daemon.wait(timeout=15) for daemon in daemons] == [0, 0, 0]
+
+
+def test_servers_of_one_mesh_find_each_other_again_at_new_addresses(tmp_path: pathlib.Path) -> None:
+    """The administrator's port changes while it is down: the others learn it from the LAN, no peer is configured."""
+    with netns.Site(2) as site:
+        lan = Lan(site, tmp_path)
+        lan.ok(1, "init", "--mesh", "meadow", "--server", "alpha", "--listen", "0.0.0.0:7300", "--preset", "local")
+        admin = lan.run(1)
+        wait_for(lambda: lan.cli(1, "status", "--timeout", "1s")[0] == 0, timeout_s=30)
+        link = lan.ok(1, "token", "create")["link"]
+        lan.ok(2, "join", link, "--server", "beta", "--listen", "0.0.0.0:7300", "--preset", "local")
+        lan.run(2)
+        wait_for(lambda: all(row["connected"] for row in lan.ok(1, "server", "list")["servers"]), timeout_s=30)
+        admin.terminate()
+        assert admin.wait(timeout=15) == 0
+        config = pathlib.Path(lan.state(1)) / "config.toml"
+        config.write_text(config.read_text("utf-8").replace("0.0.0.0:7300", "0.0.0.0:7311"), "utf-8")
+        lan.run(1)
+
+        def at_the_new_port() -> bool:
+            status, document = lan.cli(2, "status", "--timeout", "1s")
+            return status == 0 and document["admin"] == "alpha"
+
+        wait_for(at_the_new_port, timeout_s=30)
