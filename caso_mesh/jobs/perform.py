@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from caso_mesh.jobs import far_backup, far_restore, far_store
+from caso_mesh.jobs import far_backup, far_restore, far_store, telling
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
-from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.desk import Desk, Level
 from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, publish, verify
 from caso_mesh.jobs.restore import places, run_restore
@@ -54,6 +54,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
     first: after it nothing else may be said."""
     outcome = Outcome()
     failure: CasoError | None = None
+    desk.log("info", telling.begins(task))
     try:
         _run(task, desk, tools, outcome)
         exceptions = desk.tally.exceptions
@@ -75,6 +76,8 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
         desk.log("error", traceback.format_exc())
     if failure is not None:
         desk.log("error", failure.message)
+    level: Level = "info" if failure is None else "error"
+    desk.log(level, telling.ended(task, state, desk.tally.counts(), desk.seconds))
     before_end()
     desk.say(
         Ended(

@@ -70,6 +70,7 @@ def publish(
     digest, size = write_segment(task, work.vault, backup)
     desk.ask_publish(backup.id)
     work.session.publish(backup)
+    desk.log("info", f"published the set {backup.id}")
     return Published(backup, digest, size)
 
 
@@ -123,7 +124,9 @@ def check_published(desk: Desk, vault: Vault, backup: BackupSet) -> None:
     """Reads back what a set promises. Raises ``DataDamaged``; the files hit are exceptions."""
     desk.state = AttemptState.VERIFYING
     desk.say(Verifying())
+    desk.log("info", f"verifies the set {backup.id}")
     verify(desk, vault, backup, alone=False)
+    desk.log("info", "verified: every byte that the set promises was read back")
 
 
 def verify(desk: Desk, vault: Vault, backup: BackupSet, *, alone: bool = True) -> None:

@@ -1,0 +1,68 @@
+"""What the job log of every attempt tells: what begins, and how it ended, with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.jobs import BackupSpec, Counts, RestoreSpec
+from caso_mesh.model.states import AttemptState
+from caso_mesh.model.units import escape_path, format_duration, format_size
+
+#: Paths that are named in one line.
+_NAMED = 5
+#: Rates over less time say nothing.
+_SHORTEST_S = 0.5
+
+
+def begins(task: Task) -> str:
+    """One line for the beginning of an attempt, as this end of it sees it."""
+    order, here = task.order, task.server_name
+    far = task.far.name if task.far is not None else here
+    match order.spec, order.end:
+        case BackupSpec() as spec, "source":
+            return f"begins: {here} reads {_shown(_roots(task, spec))} for {far}"
+        case BackupSpec() as spec, _:
+            where = f"{task.source_name}:{_shown(_roots(task, spec))}"
+            return f"begins: {spec.type.value} backup of {where} to {_device(task)}, medium {task.medium}, at {here}"
+        case RestoreSpec() as spec, "source":
+            return f"begins: {here} takes what {far} restores out of the set {spec.set}"
+        case RestoreSpec() as spec, _:
+            what = _shown(spec.paths) if spec.paths else "everything"
+            place = "where it came from" if spec.base is None else _path(spec.base)
+            return f"begins: restore of {what} out of the set {spec.set} on {_device(task)} to {far}, {place}"
+        case spec, _:
+            return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
+
+
+def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> str:
+    """One line for the end of an attempt."""
+    figures = [f"{counts.files} files", f"{counts.entries} entries", format_size(counts.bytes)]
+    match task.order.spec:
+        case BackupSpec():
+            figures += [f"{format_size(counts.bytes_read)} read", f"{format_size(counts.bytes_stored)} stored"]
+        case RestoreSpec():
+            figures[2] += " restored"
+        case _:
+            figures[2] += " checked"
+    if counts.exceptions:
+        figures.append(f"{counts.exceptions} exceptions")
+    moved = counts.bytes_read or counts.bytes
+    rate = f", {format_size(round(moved / seconds))}/s" if seconds >= _SHORTEST_S and moved else ""
+    return f"ended, {state.value}: {', '.join(figures)} in {format_duration(seconds)}{rate}"
+
+
+def _device(task: Task) -> str:
+    return f"the device {task.device.name}" if task.device is not None else "a device"
+
+
+def _roots(task: Task, spec: BackupSpec) -> tuple[bytes, ...]:
+    return tuple(root for each in spec.sources if each.server == task.order.source for root in each.roots)
+
+
+def _shown(paths: Sequence[bytes]) -> str:
+    return ", ".join(_path(path) for path in paths[:_NAMED]) + (" ..." if len(paths) > _NAMED else "")
+
+
+def _path(path: bytes) -> str:
+    return escape_path(b"/" + path.lstrip(b"/"))
