@@ -39,6 +39,7 @@ _SECOND = 1_000_000_000
 #: How the temporary names begin under which files are written beside their final place.
 TEMPORARY_PREFIX = b".caso-mesh-restore-"
 _HANDLES = 128
+_START_WRITING = 16 * 1024 * 1024
 
 
 class RestoreOptions(Struct, frozen=True):
@@ -51,13 +52,15 @@ class RestoreOptions(Struct, frozen=True):
 class _Part:
     """An object under its temporary name: a file being written (``fd`` >= 0), or anything else that is no folder."""
 
-    __slots__ = ("failed", "fd", "name", "temporary")
+    __slots__ = ("failed", "fd", "name", "temporary", "unwritten")
 
     def __init__(self, name: bytes, temporary: bytes, fd: int) -> None:
         self.name = name
         self.temporary = temporary
         self.fd = fd
         self.failed: SourceException | None = None
+        #: Bytes since the last were sent on their way to disk.
+        self.unwritten = 0
 
 
 class TreeTarget:
@@ -129,6 +132,11 @@ class TreeTarget:
                 count = os.pwrite(part.fd, view, offset)
                 offset += count
                 view = view[count:]
+                part.unwritten += count
+            if part.unwritten >= _START_WRITING:
+                # so that the disk works meanwhile, and ``close`` has less to wait for
+                part.unwritten = 0
+                linux.start_writing(part.fd)
         except OSError as error:
             part.failed = reasons.writing(path, error)
 

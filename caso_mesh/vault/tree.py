@@ -35,8 +35,9 @@ LEAF_MAXIMUM = 256 * 1024
 NODE_MINIMUM = 32
 NODE_MAXIMUM = 1024
 _NODE_CUT = 4
-#: Decoded segments that a reader keeps.
-_CACHED = 16
+#: Decoded segments that a reader keeps, and folders of which it knows that nothing above them is a link.
+_CACHED = 64
+_FOLDERS = 4096
 
 
 class TreeWriter:
@@ -125,6 +126,8 @@ class TreeReader:
     def __init__(self, root: bytes, fetch: Callable[[bytes], bytes]) -> None:
         self.root = root
         self._fetch = fetch
+        #: Folders that were looked at: they, and all above them, are no links.
+        self._folders: set[bytes] = set()
         self.load = lru_cache(maxsize=_CACHED)(self._load)
 
     def entries(
@@ -241,6 +244,9 @@ class TreeReader:
     def _check_ancestors(self, path: bytes) -> None:
         """A hostile tree may hold something below a symbolic link."""
         check_path(path, "the path asked for")
+        parent = path.rpartition(b"/")[0]
+        if not parent or parent in self._folders:
+            return
         parts = path.split(b"/")
         for count in range(1, len(parts)):
             ancestor = self._lookup(b"/".join(parts[:count]))
@@ -250,12 +256,18 @@ class TreeReader:
                 raise DataDamaged(
                     object=self._name(self.root), detail=f"{path!r} lies below something that is no folder"
                 )
+        if len(self._folders) >= _FOLDERS:
+            self._folders.clear()
+        self._folders.add(parent)
 
     def _leaves(self, lower: bytes, on_damage: Callable[[bytes, CasoError], None] | None) -> Iterator[tuple[Leaf, int]]:
         """Leaves that hold keys from ``lower`` on, each with the number of the first one."""
+        # one place per level: a walk asks for each of its folders, and must not pay for all segments behind it
         pending: list[tuple[Node | None, int]] = [(None, 0)]
         while pending:
             node, number = pending.pop()
+            if node is not None and number + 1 < len(node.refs):
+                pending.append((node, number + 1))
             try:
                 segment = self.load(self.root) if node is None else self.child(node, number)
             except DeviceVanished:
@@ -270,8 +282,7 @@ class TreeReader:
                 if begin < segment.count:
                     yield segment, begin
                 continue
-            begin = max(0, bisect_right(segment.keys, lower) - 1)
-            pending.extend((segment, child) for child in reversed(range(begin, len(segment.refs))))
+            pending.append((segment, max(0, bisect_right(segment.keys, lower) - 1)))
 
     @staticmethod
     def _name(id: bytes) -> str:
@@ -342,6 +353,10 @@ def changes(old: TreeReader | None, new: TreeReader) -> Iterator[tuple[Entry | N
 
     Segments that both have are passed over without reading them.
     """
+    if old is None:
+        for entry in new.entries():
+            yield None, entry
+        return
     left, right = _Cursor(old), _Cursor(new)
     while not (left.done and right.done):
         if left.at_segment and right.at_segment:
