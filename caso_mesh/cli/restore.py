@@ -24,7 +24,7 @@ async def restore(
     strip: Annotated[bool, Parameter(negative=(), help="With --to: without the path of the source's root.")] = False,
     overwrite: Annotated[
         Literal["never", "older", "always"], Parameter(help="What to do with files that exist.")
-    ] = "older",
+    ] = "always",
     no_ownership: Annotated[bool, Parameter(negative=(), help="Do not restore owners and groups.")] = False,
     priority: PriorityOption = "medium",
     escaped: EscapedOption = False,

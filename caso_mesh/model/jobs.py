@@ -73,7 +73,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     paths: tuple[bytes, ...] = ()
     base: bytes | None = None
     strip: bool = False
-    overwrite: Overwrite = Overwrite.OLDER
+    overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
 
 
