@@ -209,6 +209,6 @@ class _FarLane:
         self.add_bundle(view, [(chunk, 0, len(view))])
 
     def add_bundle(self, view: memoryview, members: Sequence[Member]) -> None:
-        flags, payload = self._compressor.pack(view)
+        flags, payload = self._compressor.pack(view, alike=len(members) == 1)
         # the buffer below is used again while this is under way
         self._channel.start("put", to_wire(Put(flags, len(view), bytes(payload), tuple(members))))

@@ -31,7 +31,7 @@ from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.table import Table
 
 #: Packs that wait for the device. Each holds a buffer of 32 MiB, so this bounds memory.
-_PACKS_WAITING = 2
+_PACKS_WAITING = 1
 
 
 class _PackWriter:
