@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -28,6 +29,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self.passed_s = 0.0
         self.in_flight = 0
+        self.counting = threading.Lock()
         self.patience_s = 10.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -35,6 +37,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if self.in_flight:
+            # (Asked after looking for what is ready: whoever ends its work has told the loop before.)
             # Virtual time stands still for real work; the short wait only bounds a wake-up that never comes.
             return super().select(0.05)
         if timeout is None:
@@ -67,10 +70,11 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self._jumping.passed_s
 
     def busy(self, change: int) -> None:
-        """Counts real work in flight. Only from the loop's own thread."""
-        self._jumping.in_flight += change
-        if self._jumping.in_flight < 0:
-            raise RuntimeError("more real work has ended than had begun")
+        """Counts real work in flight; from any thread. Whoever ends its work tells the loop what came of it first."""
+        with self._jumping.counting:
+            if self._jumping.in_flight + change < 0:
+                raise RuntimeError("more real work has ended than had begun")
+            self._jumping.in_flight += change
 
     @contextlib.contextmanager
     def real_work(self) -> Iterator[None]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
+import pytest_asyncio
+from mesh.inside import InsideMesh, LiveMesh, MemoryMesh, jumping_loop
 from mesh.process import ProcessMesh, running_mesh
 
 
@@ -26,3 +28,40 @@ def process_mesh(tmp_path: pathlib.Path) -> Iterator[Callable[..., ProcessMesh]]
             return mesh
 
         yield make
+
+
+@pytest_asyncio.fixture
+async def memory_mesh(tmp_path: pathlib.Path) -> AsyncIterator[Callable[..., Awaitable[MemoryMesh]]]:
+    """``await memory_mesh(n)``: ``n`` nodes in this process, links in memory, virtual time. The test is marked
+    ``jumping``."""
+    loop, made = jumping_loop(), list[MemoryMesh]()
+
+    async def make(servers: int, *, seed: int = 0, preset: str = "local") -> MemoryMesh:
+        made.append(mesh := MemoryMesh(tmp_path / f"memory-{len(made)}", loop, seed=seed))
+        mesh.folder.mkdir()
+        await mesh.start(servers, preset=preset)
+        return mesh
+
+    yield make
+    await _close(made)
+
+
+@pytest_asyncio.fixture
+async def live_mesh(tmp_path: pathlib.Path) -> AsyncIterator[Callable[..., Awaitable[LiveMesh]]]:
+    """``await live_mesh(n)``: ``n`` nodes in this process with real TLS on loopback, in real time."""
+    made: list[LiveMesh] = []
+
+    async def make(servers: int, *, preset: str = "local") -> LiveMesh:
+        made.append(mesh := LiveMesh(tmp_path / f"live-{len(made)}"))
+        mesh.folder.mkdir()
+        await mesh.start(servers, preset=preset)
+        return mesh
+
+    yield make
+    await _close(made)
+
+
+async def _close(meshes: Sequence[InsideMesh]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for mesh in meshes:
+            stack.push_async_callback(mesh.close)
