@@ -25,6 +25,7 @@ from caso_mesh.model.errors import Misuse, TargetInvalid
 from caso_mesh.model.states import Overwrite
 from caso_mesh.sources import linux, reasons
 from caso_mesh.sources.apply import Applier
+from caso_mesh.sources.leftovers import hold, sweep, temporary_name
 
 T = TypeVar("T")
 
@@ -36,8 +37,6 @@ _NODE_TYPES = {
 }
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND = 1_000_000_000
-#: How the temporary names begin under which files are written beside their final place.
-TEMPORARY_PREFIX = b".caso-mesh-restore-"
 _HANDLES = 128
 _START_WRITING = 16 * 1024 * 1024
 
@@ -96,6 +95,8 @@ class TreeTarget:
         self._blocked: set[bytes] = set()
         self._handles: OrderedDict[bytes, int] = OrderedDict()
         self._file_systems: dict[int, int] = {}
+        #: Folders without anything that killed restores left: new ones, and those that were looked at.
+        self._swept: set[bytes] = set()
         self._serial = 0
         self._apply = Applier(ownership=options.ownership, on_exception=on_exception)
         try:
@@ -214,7 +215,7 @@ class TreeTarget:
             self._links[entry.path] = entry
             return True
         if entry.type is EntryType.FILE:
-            temporary, fd = self._make(lambda new: os.open(new, _CREATE, 0o600, dir_fd=parent))
+            temporary, fd = self._make(lambda new: _new_file(new, parent))
             self._parts[entry.path] = _Part(relative, temporary, fd)
             try:
                 self._apply.early_flags(entry, fd)
@@ -246,6 +247,7 @@ class TreeTarget:
         if there is None:
             os.mkdir(name, 0o700, dir_fd=parent)
             self._folders[entry.path] = entry
+            self._swept.add(relative)
             if entry.flags:
                 handle = self._handle(relative)
                 self._apply.early_folder_flags(entry, handle)
@@ -278,7 +280,7 @@ class TreeTarget:
         """Create something under a new temporary name; also what ``create`` returned."""
         while True:
             self._serial += 1
-            name = TEMPORARY_PREFIX + b"%d-%d" % (os.getpid(), self._serial)
+            name = temporary_name(self._serial)
             try:
                 return name, create(name)
             except FileExistsError:
@@ -421,6 +423,9 @@ class TreeTarget:
             fd = linux.open_folder_beneath(self._base, folder)
         except FileNotFoundError:
             fd = self._make_folders(folder)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            sweep(fd)
         self._handles[folder] = fd
         device = os.fstat(fd).st_dev
         if device not in self._file_systems:
@@ -446,6 +451,15 @@ class TreeTarget:
 
     def _base_status(self) -> os.stat_result:
         return os.fstat(self._base)
+
+
+def _new_file(name: bytes, parent: int) -> int:
+    """Raises ``FileExistsError`` as well if it was taken for a leftover at once."""
+    fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+    if hold(fd):
+        return fd
+    os.close(fd)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _status(parent: int, name: bytes) -> os.stat_result | None:
