@@ -554,8 +554,12 @@ async def _open_voter(
     )
     catalog = await stack.enter_async_context(Catalog.open(folder.catalog / "catalog.db", same_thread=same))
     keeper = ControlKeeper(consensus)
-    authority = identity.load_authority()
+    # while the root key lies here it is read when a recovery kit is made, and not kept in memory
+    authority = identity.load_authority().without_root_key()
     id_key = identity.load_id_key()
+
+    def root_key() -> bytes | None:
+        return identity.load_authority().root_key_bytes() if identity.has_root_key else None
 
     def make_office() -> Office:
         return Office(
@@ -569,6 +573,8 @@ async def _open_voter(
             version=__version__,
             authority=authority,
             id_key=id_key,
+            root_key=root_key,
+            drop_root_key=identity.remove_root_key,
             network=ports.network,
             discovery=discovery,
             addresses=lambda: server.addresses,

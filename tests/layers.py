@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
     "console": 7,
     "daemon": 8,
     "demo": 8,
+    "recovery": 8,
     "cli": 9,
     "__main__": 10,
 }

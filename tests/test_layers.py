@@ -25,6 +25,7 @@ LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
     f"{PACKAGE}.daemon": "the composition root, read from top to bottom: init, join, run",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
+    f"{PACKAGE}.model.requests": "one short record for each call",
     f"{PACKAGE}.catalog.ingest": "one transaction: how the changes of a set become intervals",
 }
 LONGEST = 500

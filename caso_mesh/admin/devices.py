@@ -78,6 +78,7 @@ class Devices:
         if kind is DeviceKind.SHARED:
             await self._prove(places)
         recipients = {server.id: server.encryption_key for server, _ in places}
+        recipients |= {kit.id: kit.public_key for kit in state.kit_list()}
         warnings: list[str] = []
         for number, (server, path) in enumerate(places):
             prepare = q.DevicePrepare(

@@ -17,6 +17,7 @@ from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.history import History
 from caso_mesh.admin.intake import Intake
+from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.ports import Facts, Links
@@ -67,6 +68,8 @@ class Office:
         version: str,
         authority: Authority,
         id_key: bytes,
+        root_key: Callable[[], bytes | None],
+        drop_root_key: Callable[[], None],
         network: Network,
         discovery: Discovery | None,
         addresses: Callable[[], tuple[str, ...]],
@@ -140,6 +143,20 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
+        self._kits = Kits(
+            keeper=keeper,
+            submit=self._submit,
+            links=links,
+            alarms=self._alarms,
+            keys=keys,
+            server_name=server_name,
+            authority=authority,
+            id_key=id_key,
+            root_key=root_key,
+            drop_root_key=drop_root_key,
+            clock=clock,
+            randomness=randomness,
+        )
         work = Work(keeper=keeper, tables=tables, links=links, submit=self._submit, clock=clock, new_id=new_id)
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
         self._runs = Runs(
@@ -169,6 +186,7 @@ class Office:
             **enrolment,
             **servers.handlers(),
             **stores.handlers(),
+            **self._kits.handlers(),
             **self._runs.handlers(),
             **self._history.handlers(),
         }
@@ -206,6 +224,7 @@ class Office:
             "watching servers": self._watch.run,
             "telling": self._telling.run,
             "pruning": self._pruning.run,
+            "recovery kits": self._kits.run,
         }
         await self._begin()
         async with asyncio.TaskGroup() as group:

@@ -49,4 +49,5 @@ async def init(
     output.line(f"The mesh {mesh} has its first server, {server}, in {folder}.")
     output.line(f"Start it:              caso-mesh run --state {shlex.quote(str(folder))}")
     output.line("Or start it at boot:   caso-mesh service install")
+    output.line("Then a recovery kit:   caso-mesh kit create FILE, and keep it elsewhere: backups are lost without one")
     output.line("Then add a server:     caso-mesh token create, and on that server caso-mesh join LINK")

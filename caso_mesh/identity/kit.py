@@ -54,7 +54,8 @@ SHORT_PASSPHRASE = 12
 
 
 class Kit(Struct, frozen=True):
-    """What a kit holds. ``root`` is DER, ``root_key`` PKCS #8 DER, ``id_key`` 32 bytes, ``private_key`` raw X25519."""
+    """What a kit holds. ``root`` is DER, ``root_key`` PKCS #8 DER (empty if the mesh was made with an issuing certificate
+    whose root key is elsewhere), ``id_key`` 32 bytes, ``private_key`` raw X25519."""
 
     id: str
     mesh: str
@@ -99,7 +100,7 @@ def new_keys(randomness: Randomness = os.urandom) -> KitKeys:
 
 class Secrets(Struct, frozen=True):
     """What only the mesh knows: sealed to a kit's public key it travels from the administrator to where the kit is
-    made. ``root_key`` is empty when it has gone into an earlier kit."""
+    made. ``root_key`` is empty when it has gone into an earlier kit, or never was in the mesh."""
 
     root_key: bytes
     id_key: bytes
@@ -120,6 +121,13 @@ def open_secrets(sealed: bytes, keys: KitKeys, *, kit: str, mesh: str) -> Secret
         return msgspec.msgpack.decode(wrapping.unwrap(sealed, keys.private_key, aad=_aad(kit, mesh)), type=Secrets)
     except msgspec.MsgspecError as error:
         raise SealBroken(object="the secrets for a recovery kit") from error
+
+
+def check_of(root: bytes, found: Secrets) -> bytes:
+    """A digest (32 bytes) of what was handed over, by which the administrator knows that it arrived as it was."""
+    parts = (root, found.root_key, found.id_key)
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return hashlib.sha256(b"recovery-kit/check/1" + framed).digest()
 
 
 def _aad(kit: str, mesh: str) -> bytes:
@@ -292,8 +300,9 @@ def _problem(kit: Kit) -> str:
     if len(kit.id_key) != 32 or len(kit.private_key) != 32:
         return "keys have not 32 bytes"
     try:
-        key = load_der_private_key(kit.root_key, password=None)
-        if not belongs(key, kit.root) or not certificates.is_self_signed(kit.root):  # type: ignore[arg-type]
+        if not certificates.is_self_signed(kit.root):
+            return "root is none"
+        if kit.root_key and not belongs(load_der_private_key(kit.root_key, password=None), kit.root):  # type: ignore[arg-type]
             return "root key does not belong to the root"
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return "root key or certificate is none"

@@ -348,6 +348,56 @@ class DeviceName(Struct, frozen=True):
     name: str
 
 
+class KitCreate(Struct, frozen=True):
+    """A recovery kit is being made where the caller is. ``id`` and ``public_key`` (raw X25519) are the kit's own.
+    ``with_root_key`` false: the root key is there already, out of an earlier kit."""
+
+    id: str
+    public_key: bytes
+    with_root_key: bool = True
+
+
+class KitMaterial(Struct, frozen=True):
+    """What goes into a recovery kit. ``root`` is DER; ``sealed`` are the secrets, for the kit's private key alone.
+    ``missing`` are devices that could not be reached: they are completed when they return."""
+
+    mesh: str
+    mesh_name: str
+    root: bytes
+    sealed: bytes
+    devices: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class KitConfirm(Struct, frozen=True):
+    """The file of a kit opens. ``check`` is a digest of what it holds (``identity.kit.check_of``), the root key included
+    if it was handed over: nobody on the way can have put something else into it."""
+
+    id: str
+    check: bytes
+    with_root_key: bool = True
+
+
+class DeviceGrant(Struct, frozen=True):
+    """The content keys of a device (id) are to be wrapped to more recipients: raw X25519 public keys by id."""
+
+    device: str
+    recipients: dict[str, bytes]
+
+
+class DeviceGrantReply(Struct, frozen=True):
+    """``added``: how many keys were wrapped that were not before."""
+
+    added: int
+
+
+class MeshKeep(Struct, frozen=True):
+    """A sealed copy of the mesh, to be laid down in a device (id)."""
+
+    device: str
+    copy: bytes
+
+
 class BackupRequest(Struct, frozen=True):
     """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``."""
 

@@ -73,6 +73,22 @@ class PoolList(Struct, frozen=True):
     pools: tuple[PoolView, ...]
 
 
+class KitView(Struct, frozen=True):
+    """A recovery kit. ``confirmed`` is null until its file was known to open; ``missing`` are devices that it cannot
+    open yet."""
+
+    id: str
+    created: str
+    created_by: str
+    confirmed: str | None
+    devices: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+class KitList(Struct, frozen=True):
+    kits: tuple[KitView, ...]
+
+
 class DeviceView(Struct, frozen=True):
     """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size."""
 

@@ -35,12 +35,15 @@ class Calls:
 
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
+        kits = self._node.kit_calls
         return {
             "link.hello": self._hello,
             "orders.put": self._orders_put,
             "catalog.read": self._catalog_read,
             "device.prepare": self._device_prepare,
             "device.proof": self._device_proof,
+            "device.grant": kits.grant,
+            "mesh.keep": kits.keep,
             "path.check": self._path_check,
             "attempt.watch": self._attempt_watch,
             "enrol.anchors": self._anchors,

@@ -24,6 +24,7 @@ from caso_mesh.model.errors import (
     NoAdmin,
     RemovedFromMesh,
     ServerNotLinked,
+    StaleOrders,
     TimedOut,
 )
 from caso_mesh.model.orders import Authority
@@ -243,9 +244,19 @@ class LinkBook:
     def _note(self, link: Link, hello: HelloRequest | HelloReply) -> None:
         hello = _bounded_reply(hello) if isinstance(hello, HelloReply) else _bounded(hello)
         node = link.peer.id
+        self._check_lineage(node, hello)
         self._greetings[node] = hello
         self._clock_offsets[node] = (hello.now_ns - self._clock.now_ns()) / 1e9
         self._learnt(node, hello)
+
+    def _check_lineage(self, node: str, hello: HelloRequest | HelloReply) -> None:
+        """An administrator that was rebuilt elsewhere is the same node as the lost one, in a higher lineage. The lost
+        one is not talked to: it would take the place of the other in this book. Raises ``StaleOrders``."""
+        known = self._greeting()[1]
+        if hello.admin != node or hello.authority is None or known is None:
+            return
+        if hello.authority.lineage < known.lineage:
+            raise StaleOrders(given=hello.authority, current=known)
 
     async def _register(self, link: Link) -> bool:
         node = link.peer.id
@@ -353,6 +364,11 @@ class LinkBook:
             # one that only told who the administrator is has done its service
             if self._greeting()[2] in {link.peer.id, self._own().id}:
                 kept = await self._register(link)
+        except StaleOrders as error:
+            log.error(
+                "%s is of a higher lineage: the administrator of this mesh was rebuilt on another machine (%s)",
+                address, error,
+            )  # fmt: skip
         except CasoError as error:
             log.debug("dialling %s: %s", address, error)
         except Exception:

@@ -30,6 +30,7 @@ from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.courier import Courier
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.renewal import Renewal
@@ -101,6 +102,15 @@ class ServerNode:
             new_id=new_id,
             randomness=randomness,
             cache=folder.cache,
+        )
+        self.kit_calls = KitCalls(
+            node=keys.id,
+            name=config.server,
+            orders=lambda: self.orders,
+            is_admin=self.bearings.is_admin,
+            unwrap=keys.unwrap,
+            id_key=self.storage.id_key,
+            randomness=randomness,
         )
         self._tasks = TaskMaker(
             folder=folder,

@@ -191,6 +191,8 @@ class World:
             version="1",
             authority=self.authority,
             id_key=b"i" * 32,
+            root_key=lambda: None,
+            drop_root_key=lambda: None,
             network=self.network,
             discovery=self.discovery,
             addresses=lambda: ("alpha:1",),

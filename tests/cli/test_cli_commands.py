@@ -72,6 +72,7 @@ PEERS = v.PeerList((v.PeerView("10.0.0.7:7420", "command"),))
 MEDIA_SETS = v.MediaSetList((v.MediaSetView("keep-4-weeks", 518400.0, None, 2419200.0, True),))
 
 #: Command line, call, what it asks, what is answered, words of the text for people.
+KIT = v.KitView("kit1", "2025-01-01T00:00:00Z", "ann", None, ("disk1",), ("disk2",))
 CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("status", "status", q.Nothing(), STATUS, ["tests", "administrator  alpha"]),
     ("server list", "server.list", q.ServerListRequest(), v.ServerList((SERVER,)), ["NAME", "beta", "yes", "west"]),
@@ -240,6 +241,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["/srv/a", "set1"],
     ),
     ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
+    ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
     ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
@@ -269,7 +271,7 @@ async def test_a_command_asks_what_it_says_and_prints_the_answer_for_people_and_
 
 def test_the_cases_above_cover_every_call_of_people() -> None:
     people = {call.name for call in CALLS if call.role is not None}
-    assert people - {case[1] for case in CASES} == {"run.follow"}
+    assert people - {case[1] for case in CASES} == {"run.follow", "kit.create", "kit.confirm"}
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)
 
 

@@ -24,7 +24,7 @@ ROOMS = ("vault", "catalog", "planning", "control", "database", "consensus", "se
          "devices", "sources", "discovery", "journal", "daemon", "config")  # fmt: skip
 
 #: Commands of the interface that the product does not have yet.
-ABSENT = ("voter", "admin", "operator", "kit", "recover", "cat", "selection", "policy", "associate",
+ABSENT = ("voter", "admin", "operator", "cat", "selection", "policy", "associate",
           "schedule", "report", "set delete", "set lock", "admin transfer")  # fmt: skip
 
 

@@ -1,0 +1,290 @@
+"""Rebuilding the administrator on a bare machine: one device, one recovery kit, and no server enrols again.
+
+The administrator comes back as who it was: the sealed copy of the mesh holds its keys, so that every server knows it.
+Its *lineage* rises: orders of the lost machine, should it return, are below all that come from here, and are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from caso_mesh import __version__
+from caso_mesh.config import Config, load_config, write_config
+from caso_mesh.consensus import Snapshot, open_single_voter
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.orders import orders_for
+from caso_mesh.control.recovery import recover
+from caso_mesh.control.state import ControlState
+from caso_mesh.database import Database
+from caso_mesh.identity.authority import Authority
+from caso_mesh.identity.enrolment import newcomer_chain
+from caso_mesh.identity.keys import NodeKeys, SigningKey
+from caso_mesh.identity.kit import Kit
+from caso_mesh.identity.mesh_copy import MeshCopy
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.jobs.offline import OfflineVault, mesh_copies, opened_folder
+from caso_mesh.jobs.publishing import write_detail
+from caso_mesh.journal import Journal
+from caso_mesh.model import facts
+from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.errors import CasoError, KitIncomplete, NoMeshCopy, StateNotEmpty
+from caso_mesh.model.ids import IdSource, make_id_source
+from caso_mesh.model.mesh import Operator, Server
+from caso_mesh.model.orders import Orders
+from caso_mesh.model.states import AlertKind, Role
+from caso_mesh.model.storage import BackupSet, Medium
+from caso_mesh.planning.media import label_prefix
+from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.membership import is_member
+from caso_mesh.server.queue import MIGRATIONS, Queue
+from caso_mesh.wire.network import join_address, split_address
+
+#: Labels of media that were given after the newest set that is known here, and must not be given again.
+_LABEL_GAP = 1000
+_DEFAULT_PORT = 7300
+
+
+class Recovered(Struct, frozen=True):
+    """What was rebuilt. ``notes`` are what a person should know of the devices, one line each."""
+
+    mesh: str
+    server: str
+    listen: str
+    lineage: int
+    made_at_ns: int
+    servers: tuple[str, ...]
+    sets: int
+    notes: tuple[str, ...]
+
+
+class _Found(Struct):
+    """The newest copy of the mesh, and what the lost administrator had written to the devices at hand."""
+
+    copy: MeshCopy
+    sets: list[tuple[BackupSet, bytes, int]]
+    labels: list[str]
+    notes: list[str]
+
+
+async def recover_mesh(
+    kit: Kit,
+    devices: Sequence[str],
+    state: Path,
+    *,
+    listen: str | None = None,
+    advertise: tuple[str, ...] = (),
+    least_lineage: int = 0,
+    clock: Clock,
+    randomness: Randomness = os.urandom,
+    say: Callable[[str], None] = lambda text: None,
+) -> Recovered:
+    """Makes ``state`` the state folder of the administrator of the kit's mesh, out of the newest copy in ``devices``
+    (folders). Interrupted at any place, it may be repeated. Start the daemon there, and the other servers link again.
+
+    ``listen`` ``None``: where it was before. Raises ``StateNotEmpty``, ``StateLocked``, ``NoMeshCopy``, ``KitForeign``,
+    ``DevicePathInvalid``, ``InvalidValue``, and what the folders do.
+    """
+    folder = StateFolder(state)
+    if is_member(folder):
+        raise StateNotEmpty(state=state, server=load_config(folder.config).server)
+    mark = folder.run / "recovering"
+    if folder.consensus.exists() and not mark.exists():
+        raise StateNotEmpty(state=state, server="a mesh whose identity was lost")
+    await asyncio.to_thread(folder.create)
+    with folder.locked():
+        await asyncio.to_thread(_clear, folder, mark)
+        found = await asyncio.to_thread(_look, kit, devices, folder, say)
+        recovered = await _rebuild(kit, found, folder, listen, advertise, least_lineage, clock, randomness)
+        await asyncio.to_thread(IdentityStore(folder.identity).save_mesh_id, found.copy.mesh)
+        mark.unlink()
+    return recovered
+
+
+def _clear(folder: StateFolder, mark: Path) -> None:
+    """What an interrupted try left is made again."""
+    mark.touch(mode=0o600)
+    for database in (folder.consensus, folder.journal, folder.queue):
+        for left in folder.path.glob(f"{database.name}*"):
+            left.unlink()
+    for left in folder.segments.glob("*.segment"):
+        left.unlink()
+
+
+def _look(kit: Kit, devices: Sequence[str], folder: StateFolder, say: Callable[[str], None]) -> _Found:
+    notes: list[str] = []
+    copies: list[MeshCopy] = []
+    for path in devices:
+        with opened_folder(path, kit) as (backend, _):
+            copies += mesh_copies(backend, kit, notes)
+    if not copies:
+        raise NoMeshCopy(path=", ".join(devices))
+    newest = max(copies, key=lambda copy: (copy.place, copy.made_at_ns))
+    newest.node_keys()  # whether they fit is known before anything is written
+    found = _Found(newest, [], [], notes)
+    for path in devices:
+        with opened_folder(path, kit) as (backend, header):
+            try:
+                _look_at_sets(OfflineVault(path, backend, header, kit), found, folder, say)
+            except KitIncomplete as error:
+                notes.append(f"{error.message} Sets that the lost administrator wrote there are not in the catalog")
+    return found
+
+
+def _look_at_sets(opened: OfflineVault, found: _Found, folder: StateFolder, say: Callable[[str], None]) -> None:
+    """What only the lost journal knew: the sets that the administrator itself had written, and their catalogs."""
+    own = [each for each in opened.sets() if each.server == found.copy.admin]
+    found.labels += [each.medium for each in own]
+    known = {each.id for each, _, _ in found.sets}
+    for number, backup in enumerate(own, 1):
+        if backup.id in known:
+            continue
+        say(f"{backup.id}: catalog of {backup.files} files ({number} of {len(own)})")
+        earlier = [each for each in own[: number - 1] if each.id not in known]
+        digest, size = b"", 0
+        path = folder.segments / f"{backup.id}.segment"
+        try:
+            digest, size = write_detail(str(path), opened.vault, backup, earlier)
+        except CasoError as error:
+            path.unlink(missing_ok=True)
+            found.notes.append(f"the set {backup.id} has no catalog: {error.message}")
+        found.sets.append((backup, digest, size))
+    found.notes += [line for line in opened.problems() if line not in found.notes]
+
+
+async def _rebuild(
+    kit: Kit,
+    found: _Found,
+    folder: StateFolder,
+    listen: str | None,
+    advertise: tuple[str, ...],
+    least_lineage: int,
+    clock: Clock,
+    randomness: Randomness,
+) -> Recovered:
+    copy, now_ns = found.copy, clock.now_ns()
+    new_id = make_id_source(clock.now_ns, randomness)
+    keys, authority = copy.node_keys(), copy.authority()
+    control = ControlState()
+    control.restore(copy.control)
+    old = control.server(copy.admin)
+    listen = listen or _same_place(old)
+    config = Config(server=old.name, listen=listen, advertise=advertise, preset=old.preset)  # type: ignore[arg-type]
+    split_address(listen)
+    operator_key = SigningKey.create(randomness)
+    previous = next((each for each in control.operator_list() if each.home == old.id), None)
+    operator = Operator(
+        name=previous.name if previous is not None else f"local-{old.name}"[:63],
+        id=operator_key.id,
+        public_key=operator_key.public_key,
+        role=Role.ADMIN,
+        created_at_ns=now_ns,
+        home=old.id,
+    )
+    recover(control, admin=old.id, operator=operator, addresses=advertise, now_ns=now_ns)
+    anchors = tuple(anchor.certificate for anchor in control.anchors)
+    await asyncio.to_thread(
+        _write_identity, folder, config, keys, authority, anchors, kit.id_key, operator_key, now_ns, randomness
+    )
+    lineage = max(copy.place.lineage + 1, least_lineage)
+    start = Snapshot(copy.place.index, copy.place.term, control.snapshot())
+    orders = await _begin_log(folder, old.id, lineage, start)
+    async with Database.open(folder.queue, MIGRATIONS, durable=True) as database:
+        queue = Queue(database)
+        await queue.save_orders(orders)
+        await queue.take_medium(lambda known: _label_gap(old, found.labels, now_ns))
+    await _begin_journal(folder, old, found, lineage, clock, new_id)
+    return Recovered(
+        mesh=copy.mesh_name,
+        server=old.name,
+        listen=listen,
+        lineage=lineage,
+        made_at_ns=copy.made_at_ns,
+        servers=tuple(server.name for server in control.server_list()),
+        sets=len(found.sets),
+        notes=tuple(found.notes),
+    )
+
+
+def _same_place(server: Server) -> str:
+    """Where others look for it: at the port it had, at all interfaces."""
+    host, port = split_address(server.addresses[0]) if server.addresses else ("", _DEFAULT_PORT)
+    return join_address(host if host.startswith("127.") else "0.0.0.0", port)
+
+
+def _write_identity(
+    folder: StateFolder,
+    config: Config,
+    keys: NodeKeys,
+    authority: Authority,
+    anchors: tuple[bytes, ...],
+    id_key: bytes,
+    operator_key: SigningKey,
+    now_ns: int,
+    randomness: Randomness,
+) -> None:
+    write_config(folder.config, config)
+    identity = IdentityStore(folder.identity)
+    identity.save_keys(keys)
+    identity.save_chain(newcomer_chain(authority, keys.public_key, now_ns=now_ns, randomness=randomness))
+    identity.save_anchors(anchors)
+    identity.save_id_key(id_key)
+    identity.save_authority(authority)
+    issued = authority.issue_operator(operator_key.public_key, now_ns=now_ns, randomness=randomness)
+    identity.write_operator(operator_key, authority.chain(issued))
+
+
+async def _begin_log(folder: StateFolder, node: str, lineage: int, start: Snapshot) -> Orders:
+    """The log goes on from the copy, in a new lineage; the server's own first orders stand on it."""
+    async with open_single_voter(folder.consensus, node, lineage=lineage, start=start) as consensus:
+        keeper = ControlKeeper(consensus)
+        async with asyncio.TaskGroup() as group:
+            applying = group.create_task(keeper.run())
+            await keeper.barrier()
+            orders = orders_for(keeper.state, node, keeper.authority, node, lambda source: (), lambda attempt, run: b"")
+            applying.cancel()
+    return orders
+
+
+def _label_gap(server: Server, labels: list[str], now_ns: int) -> Medium:
+    """A place holder, of no device, so that labels go on behind all that may have been given."""
+    prefix = label_prefix(server.name, server.id)
+    numbers = [
+        int(label[len(prefix) :]) for label in labels if label.startswith(prefix) and label[len(prefix) :].isdigit()
+    ]
+    return Medium(
+        label=f"{prefix}{max(numbers, default=0) + _LABEL_GAP:06d}",
+        device="",
+        media_set="",
+        server=server.id,
+        opened_at_ns=now_ns,
+        last_write_at_ns=now_ns,
+        closes_at_ns=now_ns,
+    )
+
+
+async def _begin_journal(
+    folder: StateFolder, server: Server, found: _Found, lineage: int, clock: Clock, new_id: IdSource
+) -> None:
+    """What the devices tell of the lost journal, and that it was lost."""
+    told: list[facts.Fact] = []
+    for backup, digest, size in found.sets:
+        told.append(facts.SetPublished(backup))
+        if size:
+            told.append(facts.CatalogDetail(backup.id, digest, size))
+    fields = {"lineage": lineage, "version": __version__}
+    text = (
+        f"The administrator was rebuilt on another machine, out of a copy of the mesh (lineage {lineage}). What happened "
+        "after the copy was made comes back from the journals of the other servers"
+    )
+    told.append(facts.Audit("recover", "recover", "mesh", fields=fields))
+    told.append(
+        facts.AlertRaised(new_id(), AlertKind.WARNING, "mesh-recovered", text, object=server.name, fields=fields)
+    )
+    async with Journal.open(folder.journal, server.id, clock=clock, new_id=new_id) as journal:
+        for at in range(0, len(told), 500):
+            await journal.append([facts.encode(each) for each in told[at : at + 500]])
