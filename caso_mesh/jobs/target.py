@@ -26,9 +26,10 @@ class FolderTarget:
         self._desk = desk
         self._spec = spec
         self._base = b"/" if spec.base is None else os.path.realpath(b"/" + spec.base.lstrip(b"/"))
+        self._below_base = self._base.rstrip(b"/") + b"/"
         self._strips = spec.strip and spec.base is not None
-        self._own = tuple(_real(path) for path in task.own_paths)
-        self._allowed = None if task.may_write is None else tuple(_real(path) for path in task.may_write)
+        self._own = tuple(_below(path) for path in task.own_paths)
+        self._allowed = None if task.may_write is None else tuple(_below(path) for path in task.may_write)
         self._options = RestoreOptions(overwrite=spec.overwrite, ownership=spec.ownership)
         self._targets: dict[bytes, TreeTarget] = {}
         self._of: dict[bytes, TreeTarget] = {}
@@ -88,15 +89,10 @@ class FolderTarget:
 
     def _is_allowed(self, path: bytes, strip: bytes) -> bool:
         inside = path[len(strip) :].lstrip(b"/")
-        place = self._base.rstrip(b"/") + b"/" + inside if inside else self._base
-        if any(_within(place, own) for own in self._own):
-            return False
-        return self._allowed is None or any(_within(place, folder) for folder in self._allowed)
+        place = self._below_base + inside + b"/" if inside else self._below_base
+        return not place.startswith(self._own) and (self._allowed is None or place.startswith(self._allowed))
 
 
-def _real(path: bytes) -> bytes:
-    return os.path.realpath(b"/" + path.lstrip(b"/"))
-
-
-def _within(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+def _below(path: bytes) -> bytes:
+    """What every path in a folder begins with, if a slash is put behind it: the folder's own path, too."""
+    return os.path.realpath(b"/" + path.lstrip(b"/")).rstrip(b"/") + b"/"

@@ -397,7 +397,8 @@ class TreeTarget:
             if not path.startswith(self._strip + b"/"):
                 return None
             path = path[len(self._strip) + 1 :]
-        if path and (b"\x00" in path or any(part in {b"", b".", b".."} for part in path.split(b"/"))):
+        framed = b"/" + path + b"/"
+        if path and (b"\x00" in path or b"//" in framed or b"/./" in framed or b"/../" in framed):
             return None
         return path
 

@@ -62,8 +62,10 @@ class _PackWriter:
         self._queue.put(pack)
 
     def wait(self) -> None:
-        """Returns when all that was handed over is durable. Raises what went wrong."""
+        """Returns when all that was handed over is durable, and gives its buffers back. Raises what went wrong."""
         self._queue.join()
+        with self._lock:
+            self._free.clear()
         self.check()
 
     def check(self) -> None:
