@@ -15,6 +15,7 @@ from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.files import Files
 from caso_mesh.admin.history import History
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.kits import Kits
@@ -171,6 +172,9 @@ class Office:
         self._history = History(
             keeper=keeper, tables=tables, catalog=catalog, live=live, submit=self._submit, work=work, clock=clock
         )
+        files = Files(
+            keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
+        )
         servers = Servers(keeper=keeper, links=links, submit=self._submit, enrolment=self._enrolment, own=keys.id)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
@@ -189,6 +193,7 @@ class Office:
             **self._kits.handlers(),
             **self._runs.handlers(),
             **self._history.handlers(),
+            **files.handlers(),
         }
 
     def _facts_came(self) -> None:

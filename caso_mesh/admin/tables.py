@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -214,6 +214,21 @@ class Tables:
             (*values, limit),
         )
         return [msgspec.msgpack.decode(row[0], type=BackupSet) for row in rows]
+
+    async def sets_until(self, source: str, until_ns: int) -> AsyncIterator[BackupSet]:
+        """The sets of a source (node id) that ended at or before an instant, newest first."""
+        last: tuple[int, str] = (until_ns + 1, "")
+        while True:
+            rows = await self._rows(
+                "SELECT data, ended_at_ns, id FROM backup_set WHERE source = ? AND (ended_at_ns, id) < (?, ?)"
+                " ORDER BY ended_at_ns DESC, id DESC LIMIT 200",
+                (source, *last),
+            )
+            for data, ended_at_ns, id_ in rows:
+                last = (ended_at_ns, id_)
+                yield msgspec.msgpack.decode(data, type=BackupSet)
+            if not rows:
+                return
 
     async def set_ids(self) -> list[str]:
         return [row[0] for row in await self._rows("SELECT id FROM backup_set ORDER BY id")]

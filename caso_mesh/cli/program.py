@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "status", "status:status", "The mesh on one line."),
     ("Daily", "backup", "backup:backup", "Back up paths of servers, now or by a schedule."),
     ("Daily", "restore", "restore:restore", "Restore a backup set or parts of it."),
+    ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),
     ("Daily", "verify", "verify:verify", "Read back and check every byte of a backup set."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("What was backed up", "set", "set:app", "Backup sets."),

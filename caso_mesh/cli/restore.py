@@ -6,18 +6,38 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from caso_mesh.cli import output
 from caso_mesh.cli.backup import PriorityOption
-from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, place, rooted_path
+from caso_mesh.cli.client import ask
+from caso_mesh.cli.options import (
+    DEFAULTS,
+    NOT_WAITING,
+    Common,
+    EscapedOption,
+    Waiting,
+    place,
+    rooted_path,
+    rooted_place,
+)
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.states import Overwrite, Priority
+from caso_mesh.model.units import parse_instant_ns
 
 
 async def restore(
-    set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
+    set: Annotated[
+        str,
+        Parameter(name="SET", help="Id of the backup set, or a unique beginning of it; or SERVER:PATH (see --as-of)."),
+    ],
     /,
     *paths: Annotated[str, Parameter(name="PATH", help="What to bring back; everything without it.")],
+    as_of: Annotated[
+        str | None,
+        Parameter(help="With SERVER:PATH: as it was then, as in 2025-01-31T02:00; without it: as it was last."),
+    ] = None,
     to: Annotated[
         str | None, Parameter(help="SERVER:FOLDER to restore below, by whole paths; without it: where it came from.")
     ] = None,
@@ -34,9 +54,16 @@ async def restore(
     """Restore a backup set or parts of it."""
     if strip and to is None:
         raise UsageError(detail="--strip belongs to --to")
+    wanted = tuple(rooted_path(path, escaped=escaped) for path in paths)
+    if ":" in set:
+        server, first = rooted_place(set, escaped=escaped)
+        wanted = (first, *wanted)
+        set = await chosen_set(common, server, wanted, as_of)
+    elif as_of is not None:
+        raise UsageError(detail="--as-of belongs to SERVER:PATH")
     request = q.RestoreRequest(
         set=set,
-        paths=tuple(rooted_path(path, escaped=escaped) for path in paths),
+        paths=wanted,
         to=place(to, escaped=escaped) if to is not None else None,
         strip=strip,
         overwrite=Overwrite(overwrite),
@@ -44,3 +71,14 @@ async def restore(
         priority=Priority(priority),
     )
     return await submit(common, waiting, "restore", request)
+
+
+async def chosen_set(common: Common, server: str, paths: tuple[bytes, ...], as_of: str | None) -> str:
+    """The set with ``paths`` of ``server`` as they were at a time; says which it is and where it lies."""
+    request = q.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None)
+    choice = await ask(common, "set.as-of", request, v.SetChoice)
+    for text in choice.warnings:
+        output.warning(text)
+    readers = ", ".join(choice.servers)
+    output.note(f"set {choice.id} of {choice.source}, ended {choice.ended}, on the device {choice.device} of {readers}")
+    return choice.id

@@ -185,12 +185,12 @@ class _Window:
             if not entry.chunks or entry.hardlink is not None:
                 self._target.finish(entry)
                 continue
-            problem = _problem(entry)
+            problem = size_problem(entry)
             if problem:
                 self._lost(entry.path, problem)
                 continue
             files.append(entry)
-            for offset, (chunk, length) in _placed(entry):
+            for offset, (chunk, length) in placed(entry):
                 self._wanted.setdefault(chunk, []).append((entry.path, offset, length))
                 self._bytes += length
                 if self._bytes >= WINDOW_BYTES:
@@ -232,7 +232,7 @@ class _Window:
         self._desk.exception(SourceException(path, DAMAGED, detail))
 
 
-def _placed(entry: Entry) -> Iterator[tuple[int, ChunkRef]]:
+def placed(entry: Entry) -> Iterator[tuple[int, ChunkRef]]:
     """Each chunk with its offset: chunks and holes make up the file between them."""
     holes = iter(entry.holes)
     hole = next(holes, None)
@@ -245,7 +245,7 @@ def _placed(entry: Entry) -> Iterator[tuple[int, ChunkRef]]:
         at += ref[1]
 
 
-def _problem(entry: Entry) -> str:
+def size_problem(entry: Entry) -> str:
     """Why chunks and holes do not make up the file."""
     total = sum(length for _, length in entry.chunks) + sum(length for _, length in entry.holes)
     return "" if total == entry.size else f"the set has {total} of its {entry.size} bytes"

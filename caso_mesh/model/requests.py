@@ -202,6 +202,24 @@ class CatalogPiece(Struct, frozen=True):
     size: int
 
 
+class SetPiece(Struct, frozen=True):
+    """A piece of a regular file (path without its leading slash) as it was in a set on a device (id) of the server that
+    is asked. ``length`` 0 only asks for the size."""
+
+    device: str
+    set: str
+    path: bytes
+    offset: int
+    length: int = 1 << 20
+
+
+class SetPieceReply(Struct, frozen=True):
+    """``size`` is that of the whole file."""
+
+    data: bytes
+    size: int
+
+
 class DevicePrepare(Struct, frozen=True):
     """Makes (or recognises) the vault of a device in a folder of this server. ``recipients`` are the servers that
     shall have its key, with their encryption keys. ``proofs``: nonces of the others, for a shared folder."""
@@ -460,6 +478,35 @@ class SetListRequest(Struct, frozen=True):
     pool: str | None = None
     source: str | None = None
     limit: int = 1000
+
+
+class SetAsOf(Struct, frozen=True):
+    """Which set has ``paths`` (absolute) of a server as they were at ``at_ns``; ``None`` = now."""
+
+    server: str
+    paths: tuple[bytes, ...]
+    at_ns: int | None = None
+
+
+class FileOpen(Struct, frozen=True):
+    """A regular file as it was in a set; ``path`` is absolute."""
+
+    set: str
+    path: bytes
+
+
+class FileRead(Struct, frozen=True):
+    """A piece of a file that the caller opened, at most 4 MiB."""
+
+    handle: str
+    offset: int
+    length: int = 1 << 20
+
+
+class FilePiece(Struct, frozen=True):
+    """Empty at the end of the file."""
+
+    data: bytes
 
 
 class CatalogList(Struct, frozen=True):

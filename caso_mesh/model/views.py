@@ -320,6 +320,30 @@ class SetList(Struct, frozen=True):
     sets: tuple[SetView, ...]
 
 
+class SetChoice(Struct, frozen=True):
+    """The newest set that ended in time and covers what was asked for. ``servers`` reach its device now."""
+
+    id: str
+    source: str
+    type: str
+    started: str
+    ended: str
+    device: str
+    servers: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class FileOpened(Struct, frozen=True):
+    """An open file. ``server`` is the one that reads it out of ``device``."""
+
+    handle: str
+    set: str
+    path: str
+    size: int
+    device: str
+    server: str
+
+
 class EntryView(Struct, frozen=True):
     path: str
     path_b64: str

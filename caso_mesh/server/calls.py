@@ -45,6 +45,7 @@ class Calls:
             "device.grant": kits.grant,
             "mesh.keep": kits.keep,
             "path.check": self._path_check,
+            "set.piece": self._set_piece,
             "attempt.watch": self._attempt_watch,
             "enrol.anchors": self._anchors,
             "status": self._status,
@@ -66,6 +67,10 @@ class Calls:
     async def _catalog_read(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
         self._only_admin(peer)
         return await asyncio.to_thread(self._node.segments.piece, request, self._node.clock.now_ns())
+
+    async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
+        self._only_admin(peer)
+        return await self._node.files.piece(request)
 
     # --- devices and paths ---
 

@@ -29,6 +29,7 @@ from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.courier import Courier
 from caso_mesh.server.facts import FactWriter
+from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
@@ -39,6 +40,7 @@ from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
+from caso_mesh.server.vaults import Vaults
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,8 @@ class ServerNode:
             id_key=self.storage.id_key,
             randomness=randomness,
         )
+        self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
+        self.files = SetFiles(vaults=self.vaults, clock=clock)
         self._tasks = TaskMaker(
             folder=folder,
             node=keys.id,
@@ -275,6 +279,7 @@ class ServerNode:
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self._room.run())
+            group.create_task(self.files.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))
 

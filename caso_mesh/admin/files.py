@@ -1,0 +1,192 @@
+"""The calls of people about single files and points in time: which set has what was there then, and one file's bytes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.ports import Answer, Caller, Links
+from caso_mesh.admin.present import device_name, shown_path
+from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.work import Work, clean_path
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.catalog.sets import is_within
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.state import ControlState
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, PathNotInSet, Unavailable, UsageError
+from caso_mesh.model.ids import IdSource
+from caso_mesh.model.states import DeviceState, Liveness, ServerState
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.model.units import format_instant
+from caso_mesh.wire.typed import ask
+
+#: Files that are open at once; one that is not read for so long is forgotten.
+_MOST_OPEN, _IDLE_S = 256, 600.0
+#: Beyond this a media server reads no more in one piece.
+_LONGEST_PIECE = 4 << 20
+_PIECE_S = 70.0
+
+
+def readers_of(state: ControlState, live: Live, links: Links, device_id: str) -> list[str]:
+    """The servers (node ids) that reach a device now and may work, those first that see no problem with it."""
+    device = state.devices.get(device_id)
+    if device is None or device.state in {DeviceState.OFFLINE, DeviceState.PAUSED}:
+        return []
+    found: list[str] = []
+    for place in device.paths:
+        server = state.servers.get(place.server)
+        if server is None or not place.enabled or not links.linked(place.server):
+            continue
+        if server.set_state is not ServerState.ENABLED or server.liveness is Liveness.NO_COMMUNICATION:
+            continue
+        report = live.report_of(device_id, place.server)
+        if report is None or report.problem is None:
+            found.append(place.server)
+    return found
+
+
+class _Open(Struct):
+    """A file that a person reads."""
+
+    person: str
+    set: BackupSet
+    path: bytes
+    size: int
+    server: str
+    used_s: float
+
+
+class Files:
+    """Answers of the administrator. What is open is forgotten with the office: it is opened again."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        catalog: Catalog,
+        live: Live,
+        links: Links,
+        work: Work,
+        clock: Clock,
+        new_id: IdSource,
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._catalog = catalog
+        self._live = live
+        self._links = links
+        self._work = work
+        self._clock = clock
+        self._new_id = new_id
+        self._open: dict[str, _Open] = {}
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {"set.as-of": self._as_of, "file.open": self._file_open, "file.read": self._file_read}
+
+    # --- points in time ---
+
+    async def _as_of(self, caller: Caller, request: q.SetAsOf) -> v.SetChoice:
+        """The newest set that ended in time, covers all paths, and lies where it can be read now.
+
+        Raises ``NotFound`` if there is none, ``Unavailable`` if none of them can be read, ``PathNotInSet`` if the set
+        covers a path where nothing was at that time.
+        """
+        state = self._keeper.state
+        source = state.server_named(request.server)
+        paths = [clean_path(path) for path in request.paths]
+        if not paths:
+            raise UsageError(detail="Name at least one path")
+        until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
+        skipped: list[BackupSet] = []
+        async for backup in self._tables.sets_until(source.id, until_ns):
+            if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
+                continue
+            readers = readers_of(state, self._live, self._links, backup.device)
+            if not readers:
+                skipped.append(backup)
+                continue
+            await self._check_paths(backup, paths)
+            return v.SetChoice(
+                id=backup.id,
+                source=source.name,
+                type=backup.type.value,
+                started=format_instant(backup.started_at_ns) or "",
+                ended=format_instant(backup.ended_at_ns) or "",
+                device=device_name(state, backup.device),
+                servers=tuple(state.name_of(each) for each in readers),
+                warnings=tuple(
+                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: no server"
+                    f" reaches its device {device_name(state, each.device)} now"
+                    for each in skipped[:3]
+                ),
+            )
+        shown = ", ".join(f"{source.name}:{shown_path(path)}" for path in paths[:3])
+        what = f"{shown} as of {format_instant(until_ns)}"
+        if skipped:
+            devices = sorted({device_name(state, each.device) for each in skipped})
+            raise Unavailable(what=f"the device of every set with {what} ({', '.join(devices)})")
+        raise NotFound(kind="set", name=what)
+
+    async def _check_paths(self, backup: BackupSet, paths: list[bytes]) -> None:
+        if not await self._catalog.has_detail(backup.id):
+            return  # the restore finds out
+        for path in paths:
+            if path and await self._catalog.lookup(backup.id, path) is None:
+                raise PathNotInSet(set=backup.id, path=shown_path(path))
+
+    # --- single files ---
+
+    async def _file_open(self, caller: Caller, request: q.FileOpen) -> v.FileOpened:
+        """Raises ``NotFound``, ``PathNotInSet``, ``InvalidValue`` (not a regular file), ``Unavailable`` while no server
+        reaches the device."""
+        backup = await self._work.find_set(request.set)
+        path = clean_path(b"/" + request.path.lstrip(b"/"))
+        reply, server = await self._ask(backup, q.SetPiece(backup.device, backup.id, path, 0, 0))
+        now_s = self._clock.monotonic_s()
+        for handle in [handle for handle, each in self._open.items() if now_s - each.used_s > _IDLE_S]:
+            del self._open[handle]
+        while len(self._open) >= _MOST_OPEN:
+            del self._open[min(self._open, key=lambda handle: self._open[handle].used_s)]
+        handle = self._new_id()
+        self._open[handle] = _Open(caller.person.id, backup, path, reply.size, server, now_s)
+        state = self._keeper.state
+        return v.FileOpened(
+            handle=handle,
+            set=backup.id,
+            path=shown_path(path),
+            size=reply.size,
+            device=device_name(state, backup.device),
+            server=state.name_of(server),
+        )
+
+    async def _file_read(self, caller: Caller, request: q.FileRead) -> q.FilePiece:
+        """Raises ``NotFound`` for a file that this person has not open, and what reading raises."""
+        file = self._open.get(request.handle)
+        if file is None or file.person != caller.person.id:
+            raise NotFound(kind="file", name=request.handle)
+        if request.offset < 0 or request.length <= 0:
+            raise InvalidValue(value=request.offset, what="place in a file", expected="Use numbers from 0 on")
+        file.used_s = self._clock.monotonic_s()
+        length = min(request.length, _LONGEST_PIECE)
+        wanted = q.SetPiece(file.set.device, file.set.id, file.path, request.offset, length)
+        reply, file.server = await self._ask(file.set, wanted, first=file.server)
+        return q.FilePiece(reply.data)
+
+    async def _ask(self, backup: BackupSet, request: q.SetPiece, first: str = "") -> tuple[q.SetPieceReply, str]:
+        """Asks one server that reaches the device after the other, until one can answer."""
+        readers = readers_of(self._keeper.state, self._live, self._links, backup.device)
+        readers.sort(key=lambda each: each != first)
+        last: CasoError = Unavailable(what=f"the device {device_name(self._keeper.state, backup.device)}")
+        for server in readers:
+            try:
+                return await ask(
+                    self._links.get(server), "set.piece", request, q.SetPieceReply, timeout_s=_PIECE_S
+                ), server
+            except Unavailable as error:
+                last = error
+        raise last
