@@ -236,6 +236,8 @@ def needs_reading(walked: Walked) -> bool:
 def finished(walked: Walked) -> Entry:
     """The entry of a name of which nothing is read."""
     previous = walked.previous
+    if walked.entry is previous:
+        return walked.entry
     if walked.unchanged and previous is not None and previous.chunks and walked.entry.hardlink is None:
         return structs.replace(walked.entry, chunks=previous.chunks, holes=previous.holes)
     return walked.entry

@@ -26,8 +26,8 @@ _SECOND = 1_000_000_000
 class Walked(Struct):
     """One name that was found.
 
-    ``entry`` has all metadata and no chunks. ``unchanged``: the previous set holds the same file, ``previous`` is its
-    entry, with chunks. ``state`` is what the file was like, for noticing a change while it is read.
+    ``entry`` has all metadata and no chunks, or is ``previous`` itself. ``unchanged``: the previous set holds the same
+    file, ``previous`` is its entry, with chunks. ``state`` is what the file was like, for noticing a change while it is read.
     """
 
     entry: Entry
@@ -329,6 +329,9 @@ class Walker:
         xattrs: Xattrs
         holes: tuple[tuple[int, int], ...] = ()
         if unchanged and known is not None:
+            if self._is_same(known, status, kind, link):
+                state = FileState(device, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
+                return Walked(known, state, True, known)
             xattrs, flags, target, accessed = known.xattrs, known.flags, known.link_target, known.accessed
             holes = known.holes if link is None else ()
         else:
@@ -366,6 +369,18 @@ class Walker:
         )
         state = FileState(device, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
         return Walked(entry, state, unchanged, known if unchanged else None)
+
+    def _is_same(self, known: Entry, status: os.stat_result, kind: EntryType, link: bytes | None) -> bool:
+        """Whether the entry of an unchanged name is the previous one to the last field: then it need not be made."""
+        return (
+            known.mode == stat.S_IMODE(status.st_mode)
+            and known.uid == status.st_uid
+            and known.gid == status.st_gid
+            and known.hardlink == link
+            and kind not in _NODES
+            and known.user == self._names.user(status.st_uid)
+            and known.group == self._names.group(status.st_gid)
+        )
 
     def _extra(
         self, parent: int, name: bytes, path: bytes, status: os.stat_result, is_file: bool, fd: int

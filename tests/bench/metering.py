@@ -17,7 +17,7 @@ from typing import Self
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 #: Between two looks at memory.
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.1
 
 
 @dataclass(frozen=True)
