@@ -43,9 +43,9 @@ _ASK_S = 60.0
 #: Pauses between two looks: after a change, and at most.
 _SOON_S, _LATEST_S = 2.0, 30.0
 #: After this time every device gets a copy again, and its keys are looked at again.
-_AGAIN_S = 86400.0
+AGAIN_S = 86400.0
 #: A device that cannot be completed for this long is told of.
-_PATIENCE_S = 300.0
+KEPT_WAITING_S = 300.0
 #: A copy travels in one message.
 _LONGEST_COPY = 7 << 20
 
@@ -205,7 +205,7 @@ class Kits:
         state, now_s = self._keeper.state, self._clock.monotonic_s()
         everybody = {kit.id: kit.public_key for kit in state.kit_list()}
         lacking = {kit.id for kit in state.kit_list() if device.id not in kit.complete}
-        again = now_s - self._checked_s.get(device.id, -_AGAIN_S) >= _AGAIN_S
+        again = now_s - self._checked_s.get(device.id, -AGAIN_S) >= AGAIN_S
         if not everybody or not (lacking or again):
             await self._alarms.ends(INCOMPLETE, device.name)
             return
@@ -213,7 +213,7 @@ class Kits:
             await self._at_device(device, "device.grant", q.DeviceGrant(device.id, everybody), q.DeviceGrantReply)
         except CasoError as error:
             log.debug("recovery kits have no key for %s yet: %s", device.name, error)
-            if lacking and now_s - self._waits_since.setdefault(device.id, now_s) >= _PATIENCE_S:
+            if lacking and now_s - self._waits_since.setdefault(device.id, now_s) >= KEPT_WAITING_S:
                 text = f"No recovery kit made lately opens the device {device.name}, which cannot be reached: {error}"
                 await self._alarms.begins(AlertKind.WARNING, INCOMPLETE, text, object=device.name)
             return
@@ -250,7 +250,7 @@ class Kits:
         due = []
         for device in state.device_list():
             known, at_s = self._copied.get(device.id, (b"", 0.0))
-            if known != digest or now_s - at_s >= _AGAIN_S:
+            if known != digest or now_s - at_s >= AGAIN_S:
                 due.append(device)
         if not due:
             return

@@ -172,6 +172,7 @@ class World:
         self.problem: dict[str, str] = {}
         self.silent: set[str] = set()
         self.skew_s: dict[str, int] = {}
+        self.root_key: bytes | None = self.authority.root_key_bytes()
         self.office = self.make_office()
         self._task: asyncio.Task[None] | None = None
 
@@ -191,8 +192,8 @@ class World:
             version="1",
             authority=self.authority,
             id_key=b"i" * 32,
-            root_key=lambda: None,
-            drop_root_key=lambda: None,
+            root_key=lambda: self.root_key,
+            drop_root_key=self._drop_root_key,
             network=self.network,
             discovery=self.discovery,
             addresses=lambda: ("alpha:1",),
@@ -201,6 +202,9 @@ class World:
             new_id=self.new_id,
             randomness=self.random.randbytes,
         )
+
+    def _drop_root_key(self) -> None:
+        self.root_key = None
 
     async def submit(self, command: Any) -> Any:
         return await self.keeper.submit(
