@@ -126,7 +126,7 @@ class ProcessMesh:
         return process
 
     def run(self, name: str, *more: str) -> None:
-        """Starts the daemon of ``name`` and waits until it listens. The port it took the first time stays its own."""
+        """Starts the daemon of ``name`` and waits until it listens. (The port it finds the first time stays its own.)"""
         endpoint = self.state(name) / "run" / "endpoint"
         endpoint.unlink(missing_ok=True)  # of a daemon that was killed
         process = self.spawn(name, "run", "--state", str(self.state(name)), *more)
@@ -135,11 +135,10 @@ class ProcessMesh:
             if process.poll() is not None:
                 self._daemons.pop(name, None)
                 raise RuntimeError(f"the daemon of {name} ended with {process.returncode}:\n{self.log(name)}")
-            return endpoint.exists() and bool(endpoint.read_text("utf-8").strip())
+            found = endpoint.exists() and bool(endpoint.read_text("utf-8").strip())
+            return found and '127.0.0.1:0"' not in (self.state(name) / "config.toml").read_text("utf-8")
 
         wait_for(listens, START_S, what=f"the daemon of {name} listens")
-        if '"127.0.0.1:0"' in (self.state(name) / "config.toml").read_text("utf-8"):
-            self._configure(name, "listen", f'"{self.endpoint(name)}"')
 
     def pid(self, name: str) -> int:
         return self._daemons[name].pid
