@@ -66,6 +66,9 @@ class CatalogIntake:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._wake.clear()
+                    for set_id in await self._tables.deleted():
+                        await self._catalog.remove_set(set_id)
+                        await self._tables.forgotten(set_id)
                     pending = await self._tables.pending_details()
                     by_server: dict[str, list[PendingDetail]] = {}
                     for each in pending:
@@ -115,6 +118,8 @@ class CatalogIntake:
             log.info("catalog of set %s waits: %s", pending.set, error)
         else:
             self.without_base.pop(pending.set, None)
+            if await self._tables.is_deleted(pending.set):
+                await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
             await self._tables.set_detail_state(pending.set, "here")
         finally:
             self._arrived()

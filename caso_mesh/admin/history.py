@@ -62,6 +62,7 @@ class History:
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
         media_sets = {each.name: each for each in state.media_set_list()}
         details = await self._tables.detail_states([each.id for each in sets])
+        locks, now_ns = await self._tables.locks(), self._clock.now_ns()
         redundant = {each for ids in self._live.redundant.values() for each in ids}
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
@@ -75,6 +76,7 @@ class History:
                     catalog=details.get(each.id) == "here",
                     names=names,
                     devices=devices,
+                    lock=present.lock_in_force(locks, each.id, now_ns),
                 )
                 for each in sets
             )

@@ -125,6 +125,11 @@ class Intake:
         match fact:
             case facts.SetPublished(set=backup):
                 return self._foreign_set(server, backup)
+            case facts.SetDeleted(set=set_id, device=device_id) | facts.SetLocked(set=set_id, device=device_id):
+                device = self._keeper.state.devices.get(device_id)
+                # of a device that left the mesh nobody can tell; its sets are compared with what is known of them
+                reaches = device is None or device.path_on(server) is not None
+                return None if reaches else f"the set {set_id[:64]} on a device that it does not reach"
             case facts.AttemptStarted(attempt=id_) | facts.AttemptVerifying(attempt=id_):
                 attempt = self._keeper.state.attempts.get(id_)
                 return None if attempt is None or server == attempt.server else f"the work of attempt {id_[:100]}"

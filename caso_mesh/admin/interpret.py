@@ -50,6 +50,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             )
         case facts.SetPublished():
             return _published(c, server, fact)
+        case facts.SetDeleted() | facts.SetLocked():
+            return _held(c, fact)
         case facts.CatalogDetail(set=set_id, digest=digest, size=size):
             owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (set_id,)).fetchone()
             if owner is None or owner[0] != server:
@@ -94,6 +96,9 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
         return f"the set {backup.id[:64]} of another server"
     if not SET_ID.match(backup.id):
         return "a set without a proper id"
+    gone = c.execute("SELECT 1 FROM set_gone WHERE set_id = ? AND device = ?", (backup.id, backup.device)).fetchone()
+    if gone is not None:
+        return None
     data = msgspec.msgpack.encode(backup)
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
     if known is not None:
@@ -111,6 +116,28 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
             backup.bytes_stored,
         ),
     )
+    return None
+
+
+def _held(c: sqlite3.Connection, fact: facts.SetDeleted | facts.SetLocked) -> str | None:
+    """Deleted or locked. Who may say so of a device was looked at before."""
+    known = c.execute("SELECT device FROM backup_set WHERE id = ?", (fact.set,)).fetchone()
+    if known is not None and known[0] != fact.device:
+        return f"the set {fact.set[:64]}, which lies on another device"
+    if isinstance(fact, facts.SetLocked):
+        # of several locks the longest counts; null is without end
+        c.execute(
+            "INSERT INTO set_lock VALUES (?, ?, ?) ON CONFLICT (set_id, device) DO UPDATE SET until_ns = CASE"
+            " WHEN until_ns IS NULL OR excluded.until_ns IS NULL THEN NULL ELSE max(until_ns, excluded.until_ns) END",
+            (fact.set, fact.device, fact.until_ns),
+        )
+        return None
+    c.execute(
+        "INSERT OR IGNORE INTO set_gone (set_id, device, request) VALUES (?, ?, ?)",
+        (fact.set, fact.device, fact.request),
+    )
+    c.execute("DELETE FROM backup_set WHERE id = ?", (fact.set,))
+    c.execute("DELETE FROM catalog_detail WHERE set_id = ?", (fact.set,))
     return None
 
 

@@ -17,6 +17,7 @@ from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.files import Files
 from caso_mesh.admin.history import History
+from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
@@ -175,6 +176,9 @@ class Office:
         files = Files(
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
         )
+        holding = Holding(
+            keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
+        )
         servers = Servers(keeper=keeper, links=links, submit=self._submit, enrolment=self._enrolment, own=keys.id)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
@@ -194,6 +198,7 @@ class Office:
             **self._runs.handlers(),
             **self._history.handlers(),
             **files.handlers(),
+            **holding.handlers(),
         }
 
     def _facts_came(self) -> None:

@@ -238,6 +238,14 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             return {"set": set_id}
 
 
+def lock_in_force(locks: Mapping[str, int | None], set_id: str, now_ns: int) -> tuple[int | None] | None:
+    """The end of a set's lock (``None`` = without end), if it is locked now."""
+    if set_id not in locks:
+        return None
+    until_ns = locks[set_id]
+    return (until_ns,) if until_ns is None or now_ns < until_ns else None
+
+
 def set_view(
     backup: BackupSet,
     media: Mapping[tuple[str, str], Medium],
@@ -247,11 +255,15 @@ def set_view(
     catalog: bool,
     names: Mapping[str, str],
     devices: Mapping[str, str],
+    lock: tuple[int | None] | None = None,
 ) -> v.SetView:
     media_set = media_sets.get(backup.media_set)
     expires = protected = None
     if media_set is not None:
         expires, protected = set_expiry(backup, media.get((backup.server, backup.medium)), media_set)
+    if lock is not None:
+        protected = None if protected is None or lock[0] is None else max(protected, lock[0])
+        expires = None if expires is None or lock[0] is None else max(expires, lock[0])
     return v.SetView(
         id=backup.id,
         source=names.get(backup.source, backup.source_name),
@@ -272,7 +284,7 @@ def set_view(
         paths=tuple(shown_path(root) for root in backup.roots),
         expires=format_instant(expires),
         protected_until=format_instant(protected),
-        locked=False,
+        locked=lock is not None,
         redundant=redundant,
         catalog=catalog,
     )

@@ -256,6 +256,8 @@ class Runs:
         for set_id in sets:
             backup = await self._tables.set(set_id)
             if backup is None:
+                if await self._tables.is_deleted(set_id):
+                    continue
                 return None
             if details.get(set_id) != "pending":
                 continue

@@ -54,4 +54,14 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT;
     CREATE INDEX audit_by_time ON audit (at_ns);
     """,
+    """
+    CREATE TABLE set_gone (
+        set_id TEXT NOT NULL, device TEXT NOT NULL, request TEXT NOT NULL, forgotten INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (set_id, device)
+    ) STRICT;
+    CREATE INDEX set_gone_by_request ON set_gone (request);
+    CREATE TABLE set_lock (
+        set_id TEXT NOT NULL, device TEXT NOT NULL, until_ns INTEGER, PRIMARY KEY (set_id, device)
+    ) STRICT;
+    """,
 )

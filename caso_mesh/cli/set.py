@@ -8,9 +8,11 @@ from cyclopts import App, Parameter
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import UsageError
+from caso_mesh.model.units import parse_instant_ns
 
 app = App(name="set", help="Backup sets.")
 
@@ -29,6 +31,33 @@ async def list_(
     output.show(view, common.json, _list)
 
 
+@app.command
+async def delete(
+    set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Do not ask.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Delete a backup set whose protection is over."""
+    if interactive() and not yes and not confirm(f"Delete the backup set {set} for ever?"):
+        raise UsageError(detail="Nothing was deleted")
+    output.show(await ask(common, "set.delete", q.SetName(set), v.Done), common.json, lambda _: output.line("deleted"))
+
+
+@app.command
+async def lock(
+    set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
+    /,
+    *,
+    until: Annotated[str | None, Parameter(help="Until when, as in 2030-01-31T02:00; without it: without end.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Protect a backup set from being deleted. Nobody can take that back or shorten it."""
+    request = q.SetLock(set, parse_instant_ns(until) if until is not None else None)
+    output.show(await ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line("locked"))
+
+
 def _list(view: v.SetList) -> None:
     output.table(
         view.sets,
@@ -42,5 +71,6 @@ def _list(view: v.SetList) -> None:
         ("device", lambda row: row.device),
         ("media set", lambda row: row.media_set),
         ("expires", lambda row: row.expires),
+        ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
     )

@@ -597,6 +597,15 @@ class Protected(Refused):
     code = "protected"
 
 
+class ClocksDiffer(Refused):
+    """The clocks of {server} and {other} differ by {seconds} s: nothing is deleted by a doubtful clock.
+
+    Set them right, and try again.
+    """
+
+    code = "clocks-differ"
+
+
 # --- not found, conflict ---------------------------------------------------------------------------------------------
 
 

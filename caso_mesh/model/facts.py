@@ -72,6 +72,24 @@ class SetPublished(Struct, frozen=True, tag="set-published", tag_field="fact"):
     set: BackupSet
 
 
+class SetDeleted(Struct, frozen=True, tag="set-deleted", tag_field="fact"):
+    """A set on ``device`` (id) has a tombstone. ``request`` is the request that asked for it."""
+
+    set: str
+    device: str
+    who: str
+    request: str = ""
+
+
+class SetLocked(Struct, frozen=True, tag="set-locked", tag_field="fact"):
+    """A set on ``device`` (id) is locked until ``until_ns``, without end for ``None``."""
+
+    set: str
+    device: str
+    who: str
+    until_ns: int | None = None
+
+
 class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact"):
     """The catalog detail of a set lies ready as a segment of ``size`` bytes with this SHA-256."""
 
@@ -140,6 +158,8 @@ Fact = (
     | AttemptExceptions
     | Publishing
     | SetPublished
+    | SetDeleted
+    | SetLocked
     | CatalogDetail
     | MediumChanged
     | JobLog

@@ -220,6 +220,22 @@ class SetPieceReply(Struct, frozen=True):
     size: int
 
 
+class SetHold(Struct, frozen=True):
+    """A set on a device (id) of the server that is asked is to be deleted or locked. ``now_ns`` is the administrator's
+    clock, ``last_write_ns`` the last write to the set's medium as far as it knows, ``active`` the attempts that are not
+    ended. ``until_ns``: the end of a lock, ``None`` = without end."""
+
+    device: str
+    set: str
+    hold: Literal["tombstone", "lock"]
+    who: str
+    request: str
+    now_ns: int
+    last_write_ns: int = 0
+    active: tuple[str, ...] = ()
+    until_ns: int | None = None
+
+
 class DevicePrepare(Struct, frozen=True):
     """Makes (or recognises) the vault of a device in a folder of this server. ``recipients`` are the servers that
     shall have its key, with their encryption keys. ``proofs``: nonces of the others, for a shared folder."""
@@ -478,6 +494,19 @@ class SetListRequest(Struct, frozen=True):
     pool: str | None = None
     source: str | None = None
     limit: int = 1000
+
+
+class SetName(Struct, frozen=True):
+    """A set by its id or a unique beginning of it."""
+
+    set: str
+
+
+class SetLock(Struct, frozen=True):
+    """``until_ns``: the end of the lock, ``None`` = without end."""
+
+    set: str
+    until_ns: int | None = None
 
 
 class SetAsOf(Struct, frozen=True):

@@ -69,6 +69,16 @@ def protected_until_ns(medium: Medium, media_set: MediaSet) -> int | None:
     return _after(medium.last_write_at_ns, media_set.protection_s)
 
 
+def may_delete_at(until_ns: int | None, now_ns: int) -> bool:
+    """Whether a protection that ends at ``until_ns`` (``None`` = without end) is over."""
+    return until_ns is not None and now_ns > until_ns
+
+
+def protection_end_ns(last_write_ns: int, media_set: MediaSet) -> int | None:
+    """The end of the overwrite protection of a medium by its last write; ``None`` = without end."""
+    return _after(last_write_ns, media_set.protection_s)
+
+
 def set_expiry(backup_set: BackupSet, medium: Medium | None, media_set: MediaSet) -> tuple[int | None, int | None]:
     """``(expires_at_ns, protected_until_ns)``, each ``None`` = without end.
 

@@ -46,6 +46,7 @@ class Calls:
             "mesh.keep": kits.keep,
             "path.check": self._path_check,
             "set.piece": self._set_piece,
+            "set.hold": self._set_hold,
             "attempt.watch": self._attempt_watch,
             "enrol.anchors": self._anchors,
             "status": self._status,
@@ -71,6 +72,10 @@ class Calls:
     async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
         self._only_admin(peer)
         return await self._node.files.piece(request)
+
+    async def _set_hold(self, peer: Peer, request: q.SetHold, link: Any) -> v.Done:
+        self._only_admin(peer)
+        return await self._node.holding.hold(request, self._node.trust.name_of(peer.id))
 
     # --- devices and paths ---
 

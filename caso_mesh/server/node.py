@@ -31,6 +31,7 @@ from caso_mesh.server.courier import Courier
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
 from caso_mesh.server.queue import Queue
@@ -41,6 +42,7 @@ from caso_mesh.server.storage import Storage
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vaults import Vaults
+from caso_mesh.vault.objects import Signer
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,14 @@ class ServerNode:
         )
         self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
         self.files = SetFiles(vaults=self.vaults, clock=clock)
+        self.holding = SetHolding(
+            name=config.server,
+            vaults=self.vaults,
+            orders=lambda: self.orders,
+            facts=self.facts,
+            signer=Signer(keys.id, keys.signing.sign),
+            clock=clock,
+        )
         self._tasks = TaskMaker(
             folder=folder,
             node=keys.id,

@@ -17,12 +17,13 @@ _KEY = re.compile(r"keys/([a-z0-9]{1,64})(?:\.[0-9a-f]{32})?\Z")
 _INDEX = re.compile(r"index/([a-z0-9]{1,64})/([0-9]{8})-([0-9a-f]{32})\Z")
 _SET = re.compile(r"sets/([a-z0-9]{1,64})/([a-z0-9]{1,64})-([0-9]{1,9})\Z")
 _SESSION = re.compile(r"sessions/([a-z0-9]{1,64})/([a-z0-9]{1,64})(\.closed)?\Z")
+_HOLD = re.compile(r"holds/([a-z0-9]{1,64})/([1-9][0-9]{0,8})\Z")
 _MESH = re.compile(r"mesh/([0-9]{10})\Z")
 _WRITER = re.compile(r"writers/([a-z0-9]{1,64})\Z")
 
 
 class Kind(IntEnum):
-    """The tenth byte of every sealed object. 9 to 11 and 13 are taken: hold, mark, sweep, facts."""
+    """The tenth byte of every sealed object. 10, 11 and 13 are taken: mark, sweep, facts."""
 
     WRITER = 1
     SESSION = 2
@@ -32,6 +33,7 @@ class Kind(IntEnum):
     DATA_PACK = 6
     METADATA_PACK = 7
     CONTENT_KEY = 8
+    HOLD = 9
     MESH_STATE = 12
 
     @property
@@ -111,6 +113,16 @@ def writer_name(writer: str) -> str:
 def parse_writer(name: str) -> str | None:
     match = _WRITER.match(name)
     return match[1] if match else None
+
+
+def hold_name(set_id: str, number: int) -> str:
+    return f"holds/{set_id}/{number}"
+
+
+def parse_hold(name: str) -> tuple[str, int] | None:
+    """The set, and the number of the hold."""
+    match = _HOLD.match(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def mesh_name(sequence: int) -> str:

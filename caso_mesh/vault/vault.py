@@ -17,6 +17,7 @@ from caso_mesh.model.errors import CasoError, DataDamaged, Misuse, NoKey, NotFou
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.backend import Backend
 from caso_mesh.vault.header import VaultHeader, create_vault, read_header
+from caso_mesh.vault.holds import Holds
 from caso_mesh.vault.keys import add_recipients, check_key_objects, create_content_key, load_keys
 from caso_mesh.vault.names import Kind, check_id, closed_name, parse_pack, parse_session, parse_set, session_name
 from caso_mesh.vault.objects import ObjectStore, Signer, VaultKeys, Verify
@@ -77,6 +78,7 @@ class Vault:
         self._packs = PackReader(self._store)
         self._segments = SegmentStore(self._store, self._packs, self._problems, cache_folder)
         self._reader = ChunkReader(self._store, self._segments, self._packs)
+        self.holds = Holds(self._store, self._problems)
         self._sets: dict[str, BackupSet | None] = {}
         self._lock = threading.Lock()
 
@@ -166,10 +168,13 @@ class Vault:
 
     # --- sets and trees ---
 
-    def sets(self) -> Iterator[BackupSet]:
-        """All sound sets, by the name of their object. Others become ``problems``."""
+    def sets(self, *, deleted: bool = False) -> Iterator[BackupSet]:
+        """All sound sets, by the name of their object. Others become ``problems``. Those with a tombstone are passed
+        over, unless ``deleted``."""
         seen: dict[str, str] = {}
-        for name, _ in self._backend.list("sets/"):
+        names = list(self._backend.list("sets/"))
+        self.holds.refresh()  # after the sets: what was deleted before this call is not seen by it
+        for name, _ in names:
             with self._lock:
                 known = name in self._sets
                 backup_set = self._sets.get(name)
@@ -183,7 +188,8 @@ class Vault:
                 self._problems.add(f"{name}: the set {backup_set.id} is there already as {seen[backup_set.id]}")
                 continue
             seen[backup_set.id] = name
-            yield backup_set
+            if deleted or not self.holds.is_gone(backup_set.id):
+                yield backup_set
 
     def load_set(self, set_id: str) -> BackupSet:
         """Raises ``NotFound``, also if the only object with that set is damaged: ``problems`` tells."""

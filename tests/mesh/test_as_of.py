@@ -99,7 +99,7 @@ def test_cat_prints_one_file_byte_for_byte_and_its_exit_status_can_be_relied_on(
     assert newest.stdout == content
     assert made.encode() in newest.stderr
 
-    for path, code, status in (("link", b"symlink", 2), ("", b"directory", 2), ("nothing", b"no \"", 5)):
+    for path, code, status in (("link", b"symlink", 2), ("", b"directory", 2), ("nothing", b'no "', 5)):
         refused = cat(mesh, "alpha", made, f"{tree}/{path}")
         assert (refused.returncode, refused.stdout) == (status, b""), refused
         assert code in refused.stderr

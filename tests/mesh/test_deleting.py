@@ -1,0 +1,93 @@
+"""Deleting and locking sets: protected until it is over by two clocks, then gone for every reader."""
+
+from __future__ import annotations
+
+import pytest
+from mesh.trees import make_tree
+from waiting import wait_for_async
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import ClocksDiffer, NotFound, Protected
+from caso_mesh.model.states import BackupType
+
+DAY_S = 86400.0
+pytestmark = pytest.mark.jumping
+
+
+async def delete(mesh, set_id):
+    return await mesh.call("alpha", "set.delete", q.SetName(set_id), v.Done)
+
+
+def days_later(mesh, days, names=("alpha", "beta")):
+    for name in names:
+        mesh.clocks[name].wall_offset_s = days * DAY_S
+
+
+async def made(mesh, tree, **more):
+    result = await mesh.result((await mesh.backup("alpha", tree, "server:beta", **more)).run)
+    assert result.state == "succeeded", result
+    return result
+
+
+async def test_a_set_is_deleted_when_its_protection_is_over_by_both_clocks_and_not_before(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=20)
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    first = await made(mesh, tree)
+    second = await made(mesh, tree, type=BackupType.INCREMENTAL)
+    with pytest.raises(Protected) as refused:
+        await delete(mesh, second.set)
+    assert refused.value.exit_status == 4
+
+    days_later(mesh, 29, ("alpha",))  # the media server's own clock says otherwise
+    with pytest.raises((Protected, ClocksDiffer)):
+        await delete(mesh, second.set)
+    days_later(mesh, 29)
+    mesh.clocks["beta"].wall_offset_s += 45.0
+    with pytest.raises(ClocksDiffer):
+        await delete(mesh, second.set)
+    days_later(mesh, 29)
+
+    await delete(mesh, second.set)
+    assert [row.id for row in await mesh.sets()] == [first.set]
+    with pytest.raises(NotFound):
+        await mesh.call("alpha", "catalog.ls", q.CatalogList(second.set), v.EntryList)
+    with pytest.raises(NotFound):
+        await mesh.call("alpha", "restore", q.RestoreRequest(second.set, to=("beta", b"/tmp/x")), v.Submitted)
+    found = await mesh.call("alpha", "catalog.versions", q.CatalogVersions("alpha", bytes(tree / "odd")), v.VersionList)
+    assert {row.last_set for row in found.versions} == {first.set}
+    with pytest.raises(NotFound):
+        await delete(mesh, second.set)
+    # what is deleted is no base: the next incremental builds on the first
+    third = await made(mesh, tree, type=BackupType.INCREMENTAL)
+    assert third.type == "incremental"
+    log = await mesh.call("alpha", "job.log", q.JobName(third.run), v.JobLogView)
+    assert any(f"builds on the set {first.set}" in line.text for each in log.attempts for line in each.lines)
+    audit = await mesh.call("alpha", "audit.list", q.AuditListRequest(), v.AuditList)
+    told = [(row.outcome, row.fields["set"]) for row in audit.entries if row.what == "set.delete"]
+    assert ("done", second.set) in told
+    assert ("protected", second.set) in told
+
+
+async def test_a_lock_outlasts_the_protection_and_nobody_can_shorten_it(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=5)
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    result = await made(mesh, tree)
+    now_ns = mesh.clock("alpha").now_ns()
+    for days in (60, 40):
+        until_ns = now_ns + round(days * DAY_S) * 10**9
+        await mesh.call("alpha", "set.lock", q.SetLock(result.set, until_ns), v.Done)
+
+    async def locked():
+        return [row for row in await mesh.sets() if row.locked]
+
+    (row,) = await wait_for_async(locked, 60, what="the lock is known")
+    assert row.protected_until is not None
+    days_later(mesh, 45)
+    with pytest.raises(Protected):
+        await delete(mesh, result.set)
+    days_later(mesh, 61)
+    await delete(mesh, result.set)
+    assert await mesh.sets() == ()
