@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from caso_mesh import __version__
+from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.config import Config, load_config, write_config
 from caso_mesh.consensus import Snapshot, open_single_voter
 from caso_mesh.control.keeper import ControlKeeper
@@ -32,7 +36,14 @@ from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.journal import Journal
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import CasoError, KitIncomplete, NoMeshCopy, StateNotEmpty
+from caso_mesh.model.errors import (
+    CasoError,
+    CatalogBaseMissing,
+    DataDamaged,
+    KitIncomplete,
+    NoMeshCopy,
+    StateNotEmpty,
+)
 from caso_mesh.model.ids import IdSource, make_id_source
 from caso_mesh.model.mesh import Operator, Server
 from caso_mesh.model.orders import Orders
@@ -62,13 +73,25 @@ class Recovered(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+class _Listed(Struct):
+    """A set in one of the devices, and where its catalog's detail lies, if it could be made."""
+
+    backup: BackupSet
+    detail: Path | None = None
+    digest: bytes = b""
+    size: int = 0
+
+
 class _Found(Struct):
-    """The newest copy of the mesh, and what the lost administrator had written to the devices at hand."""
+    """The newest copy of the mesh, and what the devices at hand hold."""
 
     copy: MeshCopy
-    sets: list[tuple[BackupSet, bytes, int]]
-    labels: list[str]
+    sets: list[_Listed]
     notes: list[str]
+
+    def own(self) -> list[BackupSet]:
+        """What only the lost journal knew: the sets that the administrator itself had written."""
+        return [each.backup for each in self.sets if each.backup.server == self.copy.admin]
 
 
 async def recover_mesh(
@@ -79,6 +102,7 @@ async def recover_mesh(
     listen: str | None = None,
     advertise: tuple[str, ...] = (),
     least_lineage: int = 0,
+    with_catalog: bool = True,
     clock: Clock,
     randomness: Randomness = os.urandom,
     say: Callable[[str], None] = lambda text: None,
@@ -86,7 +110,8 @@ async def recover_mesh(
     """Makes ``state`` the state folder of the administrator of the kit's mesh, out of the newest copy in ``devices``
     (folders). Interrupted at any place, it may be repeated. Start the daemon there, and the other servers link again.
 
-    ``listen`` ``None``: where it was before. Raises ``StateNotEmpty``, ``StateLocked``, ``NoMeshCopy``, ``KitForeign``,
+    ``listen`` ``None``: where it was before. Without ``with_catalog`` files inside of sets are known only where other
+    servers still keep the details of their sets. Raises ``StateNotEmpty``, ``StateLocked``, ``NoMeshCopy``, ``KitForeign``,
     ``DevicePathInvalid``, ``InvalidValue``, and what the folders do.
     """
     folder = StateFolder(state)
@@ -98,7 +123,7 @@ async def recover_mesh(
     await asyncio.to_thread(folder.create)
     with folder.locked():
         await asyncio.to_thread(_clear, folder, mark)
-        found = await asyncio.to_thread(_look, kit, devices, folder, say)
+        found = await asyncio.to_thread(_look, kit, devices, folder, with_catalog, say)
         recovered = await _rebuild(kit, found, folder, listen, advertise, least_lineage, clock, randomness)
         await asyncio.to_thread(IdentityStore(folder.identity).save_mesh_id, found.copy.mesh)
         mark.unlink()
@@ -108,14 +133,24 @@ async def recover_mesh(
 def _clear(folder: StateFolder, mark: Path) -> None:
     """What an interrupted try left is made again."""
     mark.touch(mode=0o600)
-    for database in (folder.consensus, folder.journal, folder.queue):
-        for left in folder.path.glob(f"{database.name}*"):
+    for database in (folder.consensus, folder.journal, folder.queue, _tables(folder), _catalog(folder)):
+        for left in database.parent.glob(f"{database.name}*"):
             left.unlink()
-    for left in folder.segments.glob("*.segment"):
-        left.unlink()
+    shutil.rmtree(_rebuilt(folder), ignore_errors=True)
+    _rebuilt(folder).mkdir(mode=0o700)
 
 
-def _look(kit: Kit, devices: Sequence[str], folder: StateFolder, say: Callable[[str], None]) -> _Found:
+def _tables(folder: StateFolder) -> Path:
+    return folder.tables / "tables.db"
+
+
+def _catalog(folder: StateFolder) -> Path:
+    return folder.catalog / "catalog.db"
+
+
+def _look(
+    kit: Kit, devices: Sequence[str], folder: StateFolder, with_catalog: bool, say: Callable[[str], None]
+) -> _Found:
     notes: list[str] = []
     copies: list[MeshCopy] = []
     for path in devices:
@@ -125,35 +160,43 @@ def _look(kit: Kit, devices: Sequence[str], folder: StateFolder, say: Callable[[
         raise NoMeshCopy(path=", ".join(devices))
     newest = max(copies, key=lambda copy: (copy.place, copy.made_at_ns))
     newest.node_keys()  # whether they fit is known before anything is written
-    found = _Found(newest, [], [], notes)
+    found = _Found(newest, [], notes)
     for path in devices:
         with opened_folder(path, kit) as (backend, header):
             try:
-                _look_at_sets(OfflineVault(path, backend, header, kit), found, folder, say)
+                _look_at_sets(OfflineVault(path, backend, header, kit), found, folder, with_catalog, say)
             except KitIncomplete as error:
-                notes.append(f"{error.message} Sets that the lost administrator wrote there are not in the catalog")
+                notes.append(f"{error.message} Sets there are known only as far as journals tell of them")
     return found
 
 
-def _look_at_sets(opened: OfflineVault, found: _Found, folder: StateFolder, say: Callable[[str], None]) -> None:
-    """What only the lost journal knew: the sets that the administrator itself had written, and their catalogs."""
-    own = [each for each in opened.sets() if each.server == found.copy.admin]
-    found.labels += [each.medium for each in own]
-    known = {each.id for each, _, _ in found.sets}
-    for number, backup in enumerate(own, 1):
-        if backup.id in known:
+def _look_at_sets(
+    opened: OfflineVault, found: _Found, folder: StateFolder, with_catalog: bool, say: Callable[[str], None]
+) -> None:
+    """The sets in a device with their catalogs: servers keep the detail of a set only until it was fetched."""
+    sets = opened.sets()
+    listed: list[_Listed] = []
+    for number, backup in enumerate(sets, 1):
+        if any(each.backup.id == backup.id for each in found.sets):
             continue
-        say(f"{backup.id}: catalog of {backup.files} files ({number} of {len(own)})")
-        earlier = [each for each in own[: number - 1] if each.id not in known]
-        digest, size = b"", 0
-        path = folder.segments / f"{backup.id}.segment"
-        try:
-            digest, size = write_detail(str(path), opened.vault, backup, earlier)
-        except CasoError as error:
-            path.unlink(missing_ok=True)
-            found.notes.append(f"the set {backup.id} has no catalog: {error.message}")
-        found.sets.append((backup, digest, size))
+        entry = _Listed(backup)
+        if with_catalog:
+            say(f"{backup.id}: catalog of {backup.files} files ({number} of {len(sets)})")
+            path = _rebuilt(folder) / f"{backup.id}.segment"
+            earlier = [each.backup for each in listed if each.detail is not None]
+            try:
+                entry.digest, entry.size = write_detail(str(path), opened.vault, backup, earlier)
+                entry.detail = path
+            except CasoError as error:
+                found.notes.append(f"the set {backup.id} has no catalog: {error.message}")
+        listed.append(entry)
+    found.sets += listed
     found.notes += [line for line in opened.problems() if line not in found.notes]
+
+
+def _rebuilt(folder: StateFolder) -> Path:
+    """Where details lie until they are in the catalog."""
+    return folder.catalog / "rebuilt"
 
 
 async def _rebuild(
@@ -196,8 +239,9 @@ async def _rebuild(
     async with Database.open(folder.queue, MIGRATIONS, durable=True) as database:
         queue = Queue(database)
         await queue.save_orders(orders)
-        await queue.take_medium(lambda known: _label_gap(old, found.labels, now_ns))
+        await queue.take_medium(lambda known: _label_gap(old, found.own(), now_ns))
     await _begin_journal(folder, old, found, lineage, clock, new_id)
+    await _fill_catalog(folder, found)
     return Recovered(
         mesh=copy.mesh_name,
         server=old.name,
@@ -205,7 +249,7 @@ async def _rebuild(
         lineage=lineage,
         made_at_ns=copy.made_at_ns,
         servers=tuple(server.name for server in control.server_list()),
-        sets=len(found.sets),
+        sets=len(found.own()),
         notes=tuple(found.notes),
     )
 
@@ -250,9 +294,9 @@ async def _begin_log(folder: StateFolder, node: str, lineage: int, start: Snapsh
     return orders
 
 
-def _label_gap(server: Server, labels: list[str], now_ns: int) -> Medium:
+def _label_gap(server: Server, own: list[BackupSet], now_ns: int) -> Medium:
     """A place holder, of no device, so that labels go on behind all that may have been given."""
-    prefix = label_prefix(server.name, server.id)
+    prefix, labels = label_prefix(server.name, server.id), [each.medium for each in own]
     numbers = [
         int(label[len(prefix) :]) for label in labels if label.startswith(prefix) and label[len(prefix) :].isdigit()
     ]
@@ -272,10 +316,7 @@ async def _begin_journal(
 ) -> None:
     """What the devices tell of the lost journal, and that it was lost."""
     told: list[facts.Fact] = []
-    for backup, digest, size in found.sets:
-        told.append(facts.SetPublished(backup))
-        if size:
-            told.append(facts.CatalogDetail(backup.id, digest, size))
+    told += [facts.SetPublished(backup) for backup in found.own()]
     fields = {"lineage": lineage, "version": __version__}
     text = (
         f"The administrator was rebuilt on another machine, out of a copy of the mesh (lineage {lineage}). What happened "
@@ -288,3 +329,25 @@ async def _begin_journal(
     async with Journal.open(folder.journal, server.id, clock=clock, new_id=new_id) as journal:
         for at in range(0, len(told), 500):
             await journal.append([facts.encode(each) for each in told[at : at + 500]])
+
+
+async def _fill_catalog(folder: StateFolder, found: _Found) -> None:
+    """What the devices say of files goes into the central catalog at once; it is not asked of the servers any more."""
+    async with (
+        Catalog.open(_catalog(folder)) as catalog,
+        Database.open(_tables(folder), TABLE_MIGRATIONS, durable=False) as database,
+    ):
+        for each in found.sets:
+            if each.detail is None:
+                continue
+            row = (each.backup.id, each.backup.server, each.digest, each.size)
+            try:
+                await catalog.add_set(each.backup)
+                await catalog.ingest(SegmentReader(each.detail))
+            except (DataDamaged, CatalogBaseMissing) as error:
+                found.notes.append(f"the set {each.backup.id} has no catalog: {error.message}")
+                continue
+            await database.write(
+                lambda c, row=row: c.execute("INSERT INTO catalog_detail VALUES (?, ?, ?, ?, 'here')", row).rowcount  # type: ignore[misc]
+            )
+    await asyncio.to_thread(shutil.rmtree, _rebuilt(folder))

@@ -38,6 +38,9 @@ async def recover(
     lineage: Annotated[
         int, Parameter(help="At least this lineage: only if the mesh was rebuilt before from a newer copy.")
     ] = 0,
+    no_catalog: Annotated[
+        bool, Parameter(negative=(), help="Do not rebuild the catalog of files from the devices: quicker.")
+    ] = False,
     passphrase_file: PassphraseFile = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +61,7 @@ async def recover(
         listen=listen,
         advertise=advertise,
         least_lineage=lineage,
+        with_catalog=not no_catalog,
         clock=_Clock(),
         say=(lambda text: None) if json else output.note,
     )
