@@ -123,9 +123,7 @@ def test_devices_that_were_away_or_came_later_are_opened_by_the_kit_too(process_
 
 
 @pytest.mark.timeout(300)
-def test_the_administrator_is_rebuilt_from_disks_and_the_kit_and_nobody_joins_again(
-    process_mesh, passphrase, tmp_path
-):
+def test_the_administrator_is_rebuilt_from_disks_and_the_kit_and_nobody_joins_again(process_mesh, passphrase, tmp_path):
     mesh = process_mesh(3)
     disk_alpha, disk_beta = add_disk(mesh, "alpha"), add_disk(mesh, "beta")
     mesh.ok("alpha", "pool", "create", "stores", "--server", "beta")
