@@ -228,6 +228,24 @@ def test_thousands_of_small_files_in_bundles_take_a_few_records(world: World) ->
     assert world.backend.calls < 20
 
 
+def test_reading_that_is_given_up_ends_its_threads_and_reads_no_further(world: World, small_packs: None) -> None:
+    vault = world.vault()
+    contents = [bytes([number]) + os.urandom(9000) for number in range(60)]
+    with world.session(vault, "s1") as session:
+        lane = session.lane()
+        for content in contents:
+            assert session.claim(chunk_id(world.id_key, content))
+            lane.add(chunk_id(world.id_key, content), content)
+    assert len(packs_of(world.backend, "d")) >= 20
+    before, world.backend.calls = threading.active_count(), 0
+    found = vault.read_many([chunk_id(world.id_key, content) for content in contents])
+    next(iter(found))
+    assert threading.active_count() > before
+    found.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert world.backend.calls < 15
+
+
 def test_what_an_earlier_session_stored_is_not_added_again(world: World) -> None:
     vault = world.vault()
     with world.session(vault, "s1") as session:

@@ -196,6 +196,22 @@ def test_one_change_in_a_large_tree_costs_a_few_segments_and_few_reads(edit: str
     assert len(store.fetched) <= 10
 
 
+def test_a_walk_that_asks_for_each_folder_in_turn_reads_each_segment_about_once() -> None:
+    store = Store()
+    reader = store.reader(files(20_000))
+    store.fetched.clear()
+    found = [entry for number in range(200) for entry in reader.children(b"srv/d%03d" % number)]
+    assert found == files(20_000)
+    assert len(store.fetched) <= len(store)
+
+
+def test_the_changes_from_nothing_are_all_entries() -> None:
+    store = Store()
+    entries = files(3000)
+    assert list(changes(None, store.reader(entries))) == [(None, entry) for entry in entries]
+    assert list(changes(None, store.reader([]))) == []
+
+
 def test_equal_trees_are_compared_without_reading() -> None:
     store = Store()
     first, second = store.reader(files(3000)), store.reader(files(3000))
