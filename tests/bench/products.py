@@ -109,7 +109,7 @@ class Copy(Product):
 
 
 class Tar(Product):
-    name, note = "tar|zstd", "tar | zstd -1 -T2: neither encrypted nor deduplicated"
+    name, note = "tar+zstd", "tar | zstd -1 -T2: neither encrypted nor deduplicated"
     without: ClassVar[dict[str, str]] = {"unchanged": "packs all again", "churn": "packs all again"}
 
     @classmethod

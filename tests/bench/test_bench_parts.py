@@ -88,7 +88,7 @@ def test_rounds_give_each_product_every_phase_it_has(tmp_path: pathlib.Path) -> 
     assert made.files == 120
     assert {name: set(each.measured) for name, each in series.items()} == {
         "cp": {"first", "restore", "one-file"},
-        "tar|zstd": {"first", "restore", "one-file", "verify"},
+        "tar+zstd": {"first", "restore", "one-file", "verify"},
     }
     assert all(len(found) == 2 for each in series.values() for found in each.measured.values())
     assert not any(each.problems for each in series.values())
