@@ -17,8 +17,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
+from caso_mesh.model.errors import ConfigInvalid, InvalidValue, StateDiskFailed, StateMissing
+from caso_mesh.model.host_commands import DEFAULT_LIMIT_S, CommandKind, HostCommand
 from caso_mesh.model.ids import NAME
+from caso_mesh.model.units import parse_duration_s
 
 Preset = Literal["local", "lan", "wan"]
 
@@ -37,6 +39,21 @@ class DiscoveryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     interfaces: tuple[str, ...] = ()
 
 
+class CommandConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[commands.NAME]``: a command that jobs may name. ``argv`` is what is run, no shell in between; ``user``: as whom
+    (empty: as the daemon); ``time_limit``: a duration, after which it is ended; ``environment``: added to a bare one."""
+
+    kind: CommandKind
+    argv: tuple[str, ...]
+    user: str = ""
+    time_limit: str = ""
+    environment: dict[str, str] = {}
+
+    def host_command(self) -> HostCommand:
+        limit_s = parse_duration_s(self.time_limit) if self.time_limit else DEFAULT_LIMIT_S[self.kind]
+        return HostCommand(self.kind, self.argv, self.user, limit_s, self.environment)
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """``listen`` is HOST:PORT (port 0 takes a free one). ``advertise``: where others reach this server, if not at the
     addresses of its interfaces. ``peers``: static addresses of other servers. ``preset``: the network this server is
@@ -49,6 +66,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     peers: tuple[str, ...] = ()
     allow: Allow = field(default_factory=Allow)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    commands: dict[str, CommandConfig] = {}
+
+    def host_commands(self) -> dict[str, HostCommand]:
+        """What jobs may run on this server, by name."""
+        return {name: command.host_command() for name, command in self.commands.items()}
 
 
 _ADDRESS = re.compile(r"(?:\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})\Z")
@@ -103,6 +125,28 @@ def _mistakes(config: Config) -> Iterator[tuple[str, str, str]]:
             ipaddress.IPv4Address(interface)
         except ValueError:
             yield "interfaces", interface, "no IPv4 address"
+    for name, command in config.commands.items():
+        yield from _command_mistakes(name, command)
+
+
+def _command_mistakes(name: str, command: CommandConfig) -> Iterator[tuple[str, str, str]]:
+    if not NAME.match(name):
+        yield name, name, "no valid name of a command"
+    if not command.argv or not command.argv[0].startswith("/"):
+        yield "argv", command.argv[0] if command.argv else "", "no command: begin with the absolute path of a program"
+    for text in (*command.argv, *command.environment, *command.environment.values()):
+        if "\0" in text:
+            yield name, name, "no command: nothing in it may hold a zero byte"
+    for key in command.environment:
+        if not key or "=" in key:
+            yield "environment", key, "no name of a variable"
+    if command.time_limit:
+        try:
+            limit_s = parse_duration_s(command.time_limit)
+        except InvalidValue:
+            limit_s = 0
+        if not 0 < limit_s <= 30 * 86400:
+            yield "time_limit", command.time_limit, "no time limit: use 90s, 15m or 12h, at most 30d"
 
 
 def _line_of(text: str, data: dict[str, object], message: str) -> int:
@@ -158,8 +202,21 @@ def render_config(config: Config) -> str:
             "# IPv4 addresses of the interfaces to use; empty = all but loopback",
             f"interfaces = {_toml(config.discovery.interfaces)}",
             "",
+            *(line for name, command in config.commands.items() for line in _command_lines(name, command)),
         ]
     )
+
+
+def _command_lines(name: str, command: CommandConfig) -> list[str]:
+    lines = [f"[commands.{_toml(name)}]", f"kind = {_toml(command.kind.value)}", f"argv = {_toml(command.argv)}"]
+    if command.user:
+        lines.append(f"user = {_toml(command.user)}")
+    if command.time_limit:
+        lines.append(f"time_limit = {_toml(command.time_limit)}")
+    if command.environment:
+        pairs = (f"{_toml(key)} = {_toml(value)}" for key, value in command.environment.items())
+        lines.append(f"environment = {{ {', '.join(pairs)} }}")
+    return [*lines, ""]
 
 
 def write_config(path: Path, config: Config) -> None:

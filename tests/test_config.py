@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from caso_mesh.config import Allow, Config, DiscoveryConfig, load_config, write_config
+from caso_mesh.config import Allow, CommandConfig, Config, DiscoveryConfig, load_config, write_config
 from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
+from caso_mesh.model.host_commands import CommandKind, HostCommand
 
 GOOD = 'server = "alpha"\nlisten = "127.0.0.1:7300"\n'
 
@@ -28,6 +29,10 @@ def test_what_was_written_is_read_back_whatever_the_paths_are_called(tmp_path: P
         peers=("192.0.2.7:7300",),
         allow=Allow(read=('/a "quoted" \\ place', "/tab\tand\nline", "/del\x7f", "/ünï"), write=()),
         discovery=DiscoveryConfig(mdns=False, interfaces=("192.0.2.1",)),
+        commands={
+            "a.dump": CommandConfig(CommandKind.DUMP, ("/bin/x", 'a "b"\n\\'), "me", "2h", {"A B": 'c"'}),
+            "b": CommandConfig(CommandKind.POST, ("/bin/y",)),
+        },
     )
     path = tmp_path / "config.toml"
     write_config(path, config)
@@ -57,6 +62,12 @@ def test_a_short_file_has_all_defaults(tmp_path: Path) -> None:
         (GOOD + 'peers = [\n  "a:1",\n  "b",\n]\n', 5),
         (GOOD + 'advertise = ["x:99999"]\n', 3),
         (GOOD + '[allow]\nwrite = ["srv"]\n', 4),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["ls"]\n', 5),
+        (GOOD + '[commands.x]\nkind = "any"\nargv = ["/ls"]\n', 4),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = "/ls -l"\n', 5),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\nshell = true\n', 6),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\ntime_limit = "soon"\n', 6),
+        (GOOD + '[commands."X Y"]\nkind = "dump"\nargv = ["/ls"]\n', 3),
         (GOOD + '[discovery]\ninterfaces = ["eth0"]\n', 4),
         ('server = "alpha', 1),
         ('server = "alpha"\n', 1),
@@ -75,3 +86,10 @@ def test_a_file_that_is_not_there_or_cannot_be_read_says_so(tmp_path: Path) -> N
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(StateDiskFailed):
         load_config(tmp_path / "config.toml")
+
+
+def test_commands_have_the_time_limit_of_their_kind_unless_they_say(tmp_path: Path) -> None:
+    text = GOOD + '[commands.x]\nkind = "pre"\nargv = ["/bin/x"]\n[commands.y]\nkind = "dump"\nargv = ["/bin/y"]\n'
+    commands = load(tmp_path, text + 'time_limit = "90s"\n').host_commands()
+    assert commands["x"] == HostCommand(CommandKind.PRE, ("/bin/x",), "", 3600.0)
+    assert commands["y"].time_limit_s == 90.0

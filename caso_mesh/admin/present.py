@@ -226,16 +226,24 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "excludes": list(spec.excludes),
                 "media_set": spec.media_set,
                 "verify": spec.verify,
+                "pre": spec.pre,
+                "post": spec.post,
             }
         case RestoreSpec() as spec:
             return {
                 "set": spec.set,
                 "paths": [shown_path(path) for path in spec.paths],
-                "to": f"{state.name_of(spec.server)}:{escape_path(spec.base) if spec.base else '/'}",
+                "to": f"{state.name_of(spec.server)}:{_place(spec)}",
                 "overwrite": spec.overwrite.value,
             }
         case VerifySpec(set=set_id):
             return {"set": set_id}
+
+
+def _place(spec: RestoreSpec) -> str:
+    if spec.into_command is not None:
+        return f"@{spec.into_command}"
+    return escape_path(spec.base) if spec.base else "/"
 
 
 def lock_in_force(locks: Mapping[str, int | None], set_id: str, now_ns: int) -> tuple[int | None] | None:

@@ -14,6 +14,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import InvalidValue, NotFound, RoleTooLow, Unavailable, UsageError
+from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -56,6 +57,14 @@ def clean_path(path: bytes) -> bytes:
     return b"/".join(parts)
 
 
+def _with_places(paths: tuple[bytes, ...], backup: BackupSet) -> tuple[bytes, ...]:
+    """What is restored to where it came from: of a whole set all that came from a place. Raises ``UsageError``."""
+    chosen = paths or tuple(root for root in backup.roots if not is_reserved(root))
+    if not chosen or any(is_reserved(path) for path in chosen):
+        raise UsageError(detail="What a dump wrote came from no place: say where to, with --to or --into-command")
+    return chosen
+
+
 class Work:
     """Turns requests into commands."""
 
@@ -73,7 +82,7 @@ class Work:
 
     async def backup(self, caller: Caller, request: q.BackupRequest) -> v.Submitted:
         """Raises ``NotFound`` for a server, device, pool or media set, ``SourcePathMissing``, ``NotAllowedHere``,
-        ``InvalidSchedule``."""
+        ``CommandNotAllowed``, ``InvalidSchedule``."""
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
@@ -95,10 +104,20 @@ class Work:
         state.media_set_named(request.media_set)
         roots: dict[str, set[bytes]] = {}
         for name, path in request.sources:
-            roots.setdefault(state.server_named(name).id, set()).add(clean_path(path))
+            cleaned = clean_path(path)
+            if is_reserved(cleaned) and dump_name(cleaned) is None:
+                raise InvalidValue(value=escape_path(path), what="path", expected="Use SERVER:@NAME for a dump")
+            roots.setdefault(state.server_named(name).id, set()).add(cleaned)
+        if request.post is None and request.post_always:
+            raise UsageError(detail="--post-always belongs to --post")
+        commands = [
+            (name, kind)
+            for name, kind in ((request.pre, CommandKind.PRE), (request.post, CommandKind.POST))
+            if name is not None
+        ]
         warnings: list[str] = []
         for server, paths in sorted(roots.items()):
-            warnings += await self._check_paths(server, sorted(paths))
+            warnings += await self._check_paths(server, sorted(paths), tuple(commands))
         spec = BackupSpec(
             sources=tuple(
                 SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
@@ -110,6 +129,10 @@ class Work:
             default_excludes=request.default_excludes,
             media_set=request.media_set,
             verify=request.verify,
+            pre=request.pre,
+            post=request.post,
+            post_always=request.post_always,
+            ignore_exit_codes=request.ignore_exit_codes,
         )
         schedule = None
         if request.schedule is not None:
@@ -120,9 +143,11 @@ class Work:
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )
 
-    async def _check_paths(self, server: str, paths: Sequence[bytes]) -> tuple[str, ...]:
+    async def _check_paths(
+        self, server: str, paths: Sequence[bytes], commands: tuple[tuple[str, CommandKind], ...]
+    ) -> tuple[str, ...]:
         """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it."""
-        request = q.PathCheck(tuple(b"/" + path for path in paths), "read")
+        request = q.PathCheck(tuple(b"/" + path for path in paths), "read", commands)
         try:
             reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
         except Unavailable as error:
@@ -192,6 +217,8 @@ class Work:
         if not caller.may(Role.RESTORE, backup.source):
             # whoever may write on the target alone would read the files of another server there
             raise RoleTooLow(who=caller.who, call="restore", role=f"{Role.RESTORE} on {backup.source_name}")
+        if request.into_command is not None:
+            return await self._restore_into(caller, request, backup)
         server, base = backup.source, None
         if request.to is not None:
             server = state.server_named(request.to[0]).id
@@ -201,8 +228,8 @@ class Work:
         elif server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
         paths = tuple(sorted({clean_path(b"/" + path.lstrip(b"/")) for path in request.paths}, key=path_key))
-        if not paths and base is None:
-            paths = backup.roots
+        if base is None:
+            paths = _with_places(paths, backup)
         targets = tuple(b"/" + path for path in paths) if base is None else (base,)
         try:
             check = q.PathCheck(targets, "write")
@@ -221,6 +248,26 @@ class Work:
         return await self._create(
             caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
         )
+
+    async def _restore_into(self, caller: Caller, request: q.RestoreRequest, backup: BackupSet) -> v.Submitted:
+        """One file of a set becomes the input of a command of a server's own file."""
+        assert request.into_command is not None
+        if request.to is not None or request.strip:
+            raise UsageError(detail="--into-command takes the place of --to")
+        state, (server_name, name) = self._keeper.state, request.into_command
+        server = state.server_named(server_name or state.name_of(backup.source)).id
+        paths = tuple(clean_path(b"/" + path.lstrip(b"/")) for path in request.paths)
+        if not paths:
+            paths = tuple(root for root in backup.roots if is_reserved(root))
+        if len(paths) != 1:
+            raise UsageError(detail="--into-command takes one file of the set: name it")
+        try:
+            check = q.PathCheck((), "write", ((name, CommandKind.RESTORE),))
+            await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
+        except Unavailable:
+            pass  # it waits for that server, which checks again when it starts
+        spec = RestoreSpec(set=backup.id, server=server, paths=paths, into_command=name)
+        return await self._create(caller, spec, request.priority, "", f"restore-{backup.source_name}-into-{name}", None)
 
     async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:
         before = done_before(self._keeper, caller)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, place
+from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, source_place
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
@@ -19,7 +19,13 @@ PriorityOption = Annotated[
 
 
 async def backup(
-    *sources: Annotated[str, Parameter(name="SERVER:PATH", help="What to back up; absolute paths of any servers.")],
+    *sources: Annotated[
+        str,
+        Parameter(
+            name="SERVER:PATH",
+            help="What to back up; absolute paths of any servers, or SERVER:@NAME for what its command NAME dumps.",
+        ),
+    ],
     to: Annotated[str, Parameter(help="Where: any, device:NAME, server:NAME or pool:NAME.")],
     type: Annotated[
         Literal["full", "incremental", "differential", "copy"] | None,
@@ -36,6 +42,14 @@ async def backup(
     ] = False,
     media_set: Annotated[str, Parameter(help="Media set: decides how long the set is kept.")] = DEFAULT_MEDIA_SET,
     priority: PriorityOption = "medium",
+    pre: Annotated[str | None, Parameter(help="Command of each source's own file to run before it is read.")] = None,
+    post: Annotated[str | None, Parameter(help="Command of each source's own file to run once it was read.")] = None,
+    post_always: Annotated[
+        bool, Parameter(negative=(), help="Run the command of --post even if the backup fails or is canceled.")
+    ] = False,
+    ignore_exit_codes: Annotated[
+        bool, Parameter(negative=(), help="Go on when the command of --pre or --post fails; the job log tells.")
+    ] = False,
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
     schedule: Annotated[
         str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
@@ -56,7 +70,7 @@ async def backup(
     if schedule is not None and waiting.wait:
         raise UsageError(detail="A job with --schedule cannot be waited for; start it with: caso-mesh job run")
     request = q.BackupRequest(
-        sources=tuple(place(source, escaped=escaped) for source in sources),
+        sources=tuple(source_place(source, escaped=escaped) for source in sources),
         target=to,
         type=BackupType(type) if type else None,
         excludes=exclude,
@@ -64,6 +78,10 @@ async def backup(
         default_excludes=not no_default_excludes,
         media_set=media_set,
         verify=verify,
+        pre=pre,
+        post=post,
+        post_always=post_always,
+        ignore_exit_codes=ignore_exit_codes,
         priority=Priority(priority),
         name=name,
         schedule=schedule,

@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from caso_mesh.model.errors import InvalidValue, UsageError
+from caso_mesh.model.host_commands import dump_path
 from caso_mesh.model.ids import NAME, split_server_path
 from caso_mesh.model.units import parse_duration_s, unescape_path
 
@@ -115,6 +116,26 @@ def place(text: str, *, escaped: bool) -> tuple[str, bytes]:
     """Server and path bytes of ``SERVER:/PATH``. Raises ``InvalidValue``."""
     server, path = split_server_path(text)
     return server, raw_path(path, escaped=escaped)
+
+
+def source_place(text: str, *, escaped: bool) -> tuple[str, bytes]:
+    """As ``place``; ``SERVER:@NAME`` is the path that stands for what the command NAME writes. An absolute path never
+    begins with ``@``, so that it cannot mean a file. Raises ``InvalidValue``."""
+    server, colon, path = text.partition(":")
+    if colon and path.startswith("@"):
+        if not NAME.match(server) or not NAME.match(path[1:]):
+            raise InvalidValue(value=text, what="dump", expected="Use SERVER:@NAME")
+        return server, b"/" + dump_path(path[1:])
+    return place(text, escaped=escaped)
+
+
+def command_place(text: str) -> tuple[str, str]:
+    """Server (empty: where the set came from) and name of ``[SERVER:]NAME``. Raises ``InvalidValue``."""
+    server, _, name = text.rpartition(":")
+    name = name.removeprefix("@")
+    if not NAME.match(name) or (server and not NAME.match(server)):
+        raise InvalidValue(value=text, what="command", expected="Use NAME or SERVER:NAME")
+    return server, name
 
 
 def rooted_place(text: str, *, escaped: bool) -> tuple[str, bytes]:

@@ -46,6 +46,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("This machine", "run", "run:run", "The daemon, in the foreground."),
     ("Without a mesh", "recover", "recover:recover", "Rebuild the administrator out of a device and a recovery kit."),
     ("Without a mesh", "vault", "vault:app", "A device and its recovery kit: list and restore, with no mesh left."),
+    ("This machine", "commands", "commands:app", "Entries of its own file that jobs may name: preset."),
     ("This machine", "service", "service:app", "The systemd service of the daemon."),
     ("This machine", "demo", "demo:demo", "A throw-away mesh of three servers: backs up, restores, compares."),
     ("This machine", "help", "help:help_", "The manual."),

@@ -15,6 +15,7 @@ from caso_mesh.cli.options import (
     Common,
     EscapedOption,
     Waiting,
+    command_place,
     place,
     rooted_path,
     rooted_place,
@@ -41,6 +42,10 @@ async def restore(
     to: Annotated[
         str | None, Parameter(help="SERVER:FOLDER to restore below, by whole paths; without it: where it came from.")
     ] = None,
+    into_command: Annotated[
+        str | None,
+        Parameter(help="NAME or SERVER:NAME: give one file of the set to a command of that server's own file."),
+    ] = None,
     strip: Annotated[bool, Parameter(negative=(), help="With --to: without the path of the source's root.")] = False,
     overwrite: Annotated[
         Literal["never", "older", "always"], Parameter(help="What to do with files that exist.")
@@ -66,6 +71,7 @@ async def restore(
         paths=wanted,
         to=place(to, escaped=escaped) if to is not None else None,
         strip=strip,
+        into_command=command_place(into_command) if into_command is not None else None,
         overwrite=Overwrite(overwrite),
         ownership=not no_ownership,
         priority=Priority(priority),

@@ -13,6 +13,8 @@ from functools import partial
 from msgspec import Struct
 
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.dumping import take_dump
+from caso_mesh.jobs.host_commands import command_of
 from caso_mesh.jobs.pool import Pool
 from caso_mesh.jobs.reading import (
     BATCH_BYTES,
@@ -28,8 +30,9 @@ from caso_mesh.jobs.reading import (
 )
 from caso_mesh.jobs.sink import NameOf, Sink
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.entries import Entry, EntryType, SourceException
+from caso_mesh.model.entries import Entry, EntryType, SourceException, path_key
 from caso_mesh.model.errors import CasoError, ContainsNoData, DeviceVanished, Misuse
+from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_name, is_reserved
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.sources.filters import Filters, Note
 from caso_mesh.sources.reasons import Unreadable
@@ -45,14 +48,28 @@ _SECOND = 1_000_000_000
 
 
 class Wanted(Struct, frozen=True):
-    """What is to be backed up on this server: absolute roots, and filters."""
+    """What is to be backed up on this server: absolute roots (also those that name dumps), and filters. ``commands``
+    are those of ``server``'s own file."""
 
     roots: tuple[bytes, ...]
     filters: Filters
+    server: str = ""
+    commands: dict[str, HostCommand] = {}
 
     @property
     def digest(self) -> bytes:
         return self.filters.digest(self.roots)
+
+    @property
+    def folders(self) -> tuple[bytes, ...]:
+        """The roots that are read from the file system."""
+        return tuple(root for root in self.roots if not is_reserved(root))
+
+    @property
+    def dumps(self) -> tuple[str, ...]:
+        """Names of commands whose output is backed up, in path order."""
+        names = {name for root in self.roots if (name := dump_name(root)) is not None}
+        return tuple(sorted(names))
 
 
 def wanted_of(task: Task) -> Wanted:
@@ -68,7 +85,7 @@ def wanted_of(task: Task) -> Wanted:
         default_excludes=spec.default_excludes,
         own_paths=task.own_paths,
     )
-    return Wanted(roots, filters)
+    return Wanted(roots, filters, task.server_name, task.commands)
 
 
 class Known(Struct, frozen=True):
@@ -99,11 +116,16 @@ def run_backup(
 ) -> Tree:
     """Reads everything that is wanted and new, and returns the tree.
 
-    ``on_pause`` is called now and then between entries. Raises ``ContainsNoData``, ``Canceled`` and what the sink
-    raises.
+    ``on_pause`` is called now and then between entries. Raises ``ContainsNoData``, ``CommandFailed``, ``Canceled`` and
+    what the sink raises.
     """
     name_of: NameOf = partial(chunk_id, id_key)
-    return _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause).run()
+    backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause)
+    for name in wanted.dumps:
+        command = command_of(wanted.commands, wanted.server, name, CommandKind.DUMP)
+        dumped = take_dump(desk, sink, wanted.server, name, command, id_key=id_key, chunker=chunker, on_pause=on_pause)
+        backup.dumped.append(dumped)
+    return backup.run()
 
 
 class _Large:
@@ -127,6 +149,8 @@ class _Backup:
         known: Known | None,
         on_pause: Callable[[], None],
     ) -> None:
+        #: What dumps wrote, in path order: each has its place among what the walk finds.
+        self.dumped: deque[Entry] = deque()
         self._desk = desk
         self._wanted = wanted
         self._sink = sink
@@ -155,7 +179,7 @@ class _Backup:
     def run(self) -> Tree:
         desk = self._desk
         walker = Walker(
-            self._wanted.roots,
+            self._wanted.folders,
             self._wanted.filters,
             on_exception=desk.exception,
             on_note=self._note,
@@ -173,6 +197,7 @@ class _Backup:
             self._close_batch()
             while self._waiting:
                 self._drain()
+        self._add_dumped(None)
         if not self._tree.entries:
             raise ContainsNoData(paths=list(self._wanted.roots))
         return Tree(self._tree.finish(), self._tree.entries)
@@ -182,6 +207,11 @@ class _Backup:
     def _take(self, walked: Walked) -> None:
         if not walked.entry.path:
             return  # the root folder of the machine: a tree has no name for it
+        if is_reserved(walked.entry.path):
+            if walked.entry.path == DUMPS:
+                self._desk.exception(SourceException(DUMPS, "reserved-name", "it means dumps; it is left out"))
+            self._dropped.add(walked.entry.path)
+            return
         if needs_reading(walked):
             if walked.state.size > self._small:
                 self._close_batch()
@@ -259,6 +289,15 @@ class _Backup:
         if entry.hardlink is not None and entry.hardlink in self._dropped:
             self._desk.exception(SourceException(path, "hard-link-not-kept", "its first name could not be read"))
             return
+        self._add_dumped(path)
+        self._keep(entry)
+
+    def _add_dumped(self, before: bytes | None) -> None:
+        """Adds what dumps wrote, as far as its place is before that path; all of it with ``None``."""
+        while self.dumped and (before is None or path_key(self.dumped[0].path) < path_key(before)):
+            self._keep(self.dumped.popleft())
+
+    def _keep(self, entry: Entry) -> None:
         self._tree.add(entry)
         tally = self._desk.tally
         tally.entries += 1
@@ -266,7 +305,7 @@ class _Backup:
             tally.files += 1
             if entry.hardlink is None:
                 tally.bytes += entry.size
-        self._desk.path = path
+        self._desk.path = entry.path
 
 
 def _previous(tree: TreeReader, desk: Desk) -> Previous:

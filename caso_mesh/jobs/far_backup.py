@@ -14,6 +14,7 @@ from msgspec import Struct
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.sink import Member, SinkLane
 from caso_mesh.jobs.task import Task
@@ -117,16 +118,17 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
         def tell() -> None:
             channel.start("report", to_wire(report()))
 
-        tree = run_backup(
-            desk,
-            wanted,
-            sink,
-            id_key=task.id_key,
-            chunker=base.chunker,
-            threads=threads,
-            known=known,
-            on_pause=tell,
-        )
+        with around(task, desk, tell):
+            tree = run_backup(
+                desk,
+                wanted,
+                sink,
+                id_key=task.id_key,
+                chunker=base.chunker,
+                threads=threads,
+                known=known,
+                on_pause=tell,
+            )
         channel.drain()
         from_wire(channel.call("finish", to_wire(Finish(tree.root, report()))), Finished, peer=far)
 

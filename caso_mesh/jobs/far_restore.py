@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.feeding import CommandTarget, run_feed
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.restore import outermost, places, run_restore
 from caso_mesh.jobs.storing import BackendFor, load_set, open_vault
@@ -71,7 +72,10 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
         desk.say(Began())
         backup = load_set(vault, spec.set)
         target = FarTarget(channel, desk, far_of(task).name)
-        run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))
+        if spec.into_command is not None:
+            run_feed(desk, vault, backup, target, spec.paths)
+        else:
+            run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))
         target.close()
 
 
@@ -180,7 +184,8 @@ class _TargetEnd:
         self._name = far_of(task).name
         self._paths = outermost([path.strip(b"/") for path in spec.paths])
         self._task = task
-        self._target: FolderTarget | None = None
+        self._target: FolderTarget | CommandTarget | None = None
+        self._into_command = spec.into_command is not None
         self._begun: dict[bytes, Entry] = {}
         self._exceptions: list[SourceException] = []
         # the thread of the attempt may stop while one that answers is at work
@@ -228,7 +233,10 @@ class _TargetEnd:
             self._check(root, entry)
             entries.append((root, entry))
         if self._target is None:
-            self._target = FolderTarget(self._task, self._desk)
+            if self._into_command:
+                self._target = CommandTarget(self._task, self._desk, self._check_going)
+            else:
+                self._target = FolderTarget(self._task, self._desk)
         wanted = self._target.begin(entries)
         for (_, entry), each in zip(entries, wanted, strict=True):
             self._count(entry)
@@ -278,7 +286,13 @@ class _TargetEnd:
         tally.bytes += 0 if entry.hardlink is not None else entry.size
         self._desk.path = entry.path
 
-    def _open(self) -> FolderTarget:
+    def _check_going(self) -> None:
+        """Raises once nothing more is taken: a command may wait for long."""
+        self._desk.check()
+        if self.failure is not None:
+            raise self.failure
+
+    def _open(self) -> FolderTarget | CommandTarget:
         if self._target is None:
             raise self._fault("it writes what it did not begin")
         return self._target

@@ -12,6 +12,8 @@ from caso_mesh.jobs import far_backup, far_restore, far_store, telling
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
+from caso_mesh.jobs.feeding import CommandTarget, run_feed
+from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, publish, verify
 from caso_mesh.jobs.restore import places, run_restore
@@ -151,16 +153,17 @@ def _backup(
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
         with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
-            tree = run_backup(
-                desk,
-                wanted,
-                VaultSink(work.session, lambda data: chunk_id(task.id_key, data)),
-                id_key=task.id_key,
-                chunker=vault.header.chunker,
-                threads=threads,
-                known=known,
-                on_pause=work.pause,
-            )
+            with around(task, desk, work.pause):
+                tree = run_backup(
+                    desk,
+                    wanted,
+                    VaultSink(work.session, lambda data: chunk_id(task.id_key, data)),
+                    id_key=task.id_key,
+                    chunker=vault.header.chunker,
+                    threads=threads,
+                    known=known,
+                    on_pause=work.pause,
+                )
             published = publish(
                 task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns
             )
@@ -176,6 +179,10 @@ def _restore(task: Task, desk: Desk, tools: Tools) -> None:
     desk.say(Began())
     with open_vault(task, tools.backend_for) as vault:
         backup = load_set(vault, spec.set)
+        if spec.into_command is not None:
+            with CommandTarget(task, desk, desk.check) as command:
+                run_feed(desk, vault, backup, command, spec.paths)
+            return
         target = FolderTarget(task, desk)
         try:
             run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))

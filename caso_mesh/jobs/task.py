@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from caso_mesh.model.host_commands import HostCommand
 from caso_mesh.model.orders import AttemptOrder
 
 
@@ -50,6 +51,7 @@ class Task(Struct, frozen=True):
     are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
     ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
     that a restore may write to here at all, whatever the set or the other end says (absolute; None: anywhere).
+    ``commands``: those of this server's own file that the order names.
     """
 
     order: AttemptOrder
@@ -71,6 +73,7 @@ class Task(Struct, frozen=True):
     own_paths: tuple[bytes, ...] = ()
     may_write: tuple[bytes, ...] | None = None
     segment_path: str = ""
+    commands: dict[str, HostCommand] = {}
     threads: int = 2
     join_s: float = 60.0
     rejoin_s: float = 900.0

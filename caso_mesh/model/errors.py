@@ -963,6 +963,27 @@ class ContainsNoData(CasoError):
     category = "source"
 
 
+class CommandNotAllowed(CasoError):
+    """{server} has no command "{name}" of the kind {kind}.
+
+    The [commands] section of config.toml on that server lists what may be run there.
+    """
+
+    code = "command-not-allowed"
+    category = "source"
+    exit_status = REFUSED
+
+
+class CommandFailed(CasoError):
+    """The command "{name}" on {server} failed: {detail}.
+
+    The job log has what it said.
+    """
+
+    code = "command-failed"
+    category = "source"
+
+
 class TargetInvalid(CasoError):
     """Cannot restore to {path}: {detail}."""
 

@@ -49,7 +49,8 @@ class SourceRoots(Struct, frozen=True):
 
 
 class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
-    """Back up ``sources`` to ``target``."""
+    """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
+    and ``post`` are names of its commands, too."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -59,13 +60,17 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     default_excludes: bool = True
     media_set: str = DEFAULT_MEDIA_SET
     verify: bool = False
+    pre: str | None = None
+    post: str | None = None
+    post_always: bool = False
+    ignore_exit_codes: bool = False
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     """Restore ``paths`` (all if empty) of ``set`` to ``server`` (node id).
 
     ``base`` ``None`` = where it came from; otherwise below that folder by its whole path, or with ``strip`` without
-    the path of its root.
+    the path of its root. ``into_command``: the one file in ``paths`` becomes the input of that command of the server.
     """
 
     set: str
@@ -73,6 +78,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     paths: tuple[bytes, ...] = ()
     base: bytes | None = None
     strip: bool = False
+    into_command: str | None = None
     overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
 

@@ -67,6 +67,8 @@ def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
     match spec:
         case BackupSpec(sources=sources):
             return tuple(root for each in sources if each.server == source for root in each.roots)
+        case RestoreSpec(set=set_id, into_command=str() as name, paths=paths):
+            return (set_id.encode(), b"@into/" + name.encode(), *paths)
         case RestoreSpec(set=set_id, base=base, paths=paths):
             return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
         case VerifySpec(set=set_id):

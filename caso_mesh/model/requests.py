@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
 from caso_mesh.model.orders import Authority, Orders
@@ -271,10 +272,11 @@ class DeviceProofReply(Struct, frozen=True):
 
 
 class PathCheck(Struct, frozen=True):
-    """Whether a server has these paths and allows the action on them."""
+    """Whether a server has these paths and allows the action on them; and commands, as (name, kind)."""
 
     paths: tuple[bytes, ...]
     action: Literal["read", "write"]
+    commands: tuple[tuple[str, CommandKind], ...] = ()
 
 
 class PathCheckReply(Struct, frozen=True):
@@ -443,6 +445,10 @@ class BackupRequest(Struct, frozen=True):
     default_excludes: bool = True
     media_set: str = DEFAULT_MEDIA_SET
     verify: bool = False
+    pre: str | None = None
+    post: str | None = None
+    post_always: bool = False
+    ignore_exit_codes: bool = False
     priority: Priority = Priority.MEDIUM
     name: str | None = None
     schedule: str | None = None
@@ -450,13 +456,14 @@ class BackupRequest(Struct, frozen=True):
 
 
 class RestoreRequest(Struct, frozen=True):
-    """``to`` is (server name, folder); ``None`` = where it came from."""
+    """``to`` is (server name, folder); ``None`` = where it came from. ``into_command`` is (server name, its command)."""
 
     set: str
     paths: tuple[bytes, ...] = ()
     to: tuple[str, bytes] | None = None
     strip: bool = False
-    overwrite: Overwrite = Overwrite.OLDER
+    into_command: tuple[str, str] | None = None
+    overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
     priority: Priority = Priority.MEDIUM
 

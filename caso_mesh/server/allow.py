@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from caso_mesh.model.errors import NotAllowedHere, SourcePathMissing
+from caso_mesh.model.errors import CommandNotAllowed, NotAllowedHere, SourcePathMissing
+from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name, is_reserved
 
 
 class AllowList:
-    """Folders that may be read and written, less the state folder and the devices (``closed``), which never may.
+    """Folders that may be read and written, less the state folder and the devices (``closed``), which never may; and
+    commands that may be run.
 
     A backup of a folder *above* a closed one is allowed: the closed part is left out of it, with a warning. Looks at
     the file system, so it belongs into a thread.
     """
 
-    def __init__(self, server: str, read: Iterable[str], write: Iterable[str], closed: Iterable[str]) -> None:
+    def __init__(
+        self,
+        server: str,
+        read: Iterable[str],
+        write: Iterable[str],
+        closed: Iterable[str],
+        commands: Mapping[str, HostCommand] | None = None,
+    ) -> None:
         self._server = server
         self._read = [os.path.realpath(place) for place in read]
         self._write = [os.path.realpath(place) for place in write]
         self._closed = [os.path.realpath(place) for place in closed]
+        self._commands = commands or {}
+
+    def check_command(self, name: str, kind: CommandKind) -> HostCommand:
+        """What a name means here. Raises ``CommandNotAllowed``."""
+        command = self._commands.get(name)
+        if command is None or command.kind is not kind:
+            raise CommandNotAllowed(server=self._server, name=name, kind=kind.value)
+        return command
 
     def check_read(self, path: bytes) -> list[str]:
-        """Warnings. Raises ``NotAllowedHere``, ``SourcePathMissing``.
+        """Warnings. Raises ``NotAllowedHere``, ``SourcePathMissing``; ``CommandNotAllowed`` for a dump.
 
         What is not allowed is refused whether it is there or not: nobody learns what else lies on this machine.
         """
+        if is_reserved(path):
+            name = dump_name(path)
+            if name is None:
+                raise NotAllowedHere(server=self._server, action="read", path=path)
+            self.check_command(name, CommandKind.DUMP)
+            return []
         real = self._resolved(path, "read", keep_last=True)
         if not any(_within(real, place) for place in self._read) or any(_within(real, c) for c in self._closed):
             raise NotAllowedHere(server=self._server, action="read", path=path)

@@ -112,6 +112,8 @@ class Calls:
 
         def work() -> q.PathCheckReply:
             allow, warnings = self._node.allow(), []
+            for name, kind in request.commands:
+                allow.check_command(name, kind)
             for path in request.paths:
                 if request.action == "read":
                     warnings += allow.check_read(path)

@@ -126,6 +126,7 @@ class ServerNode:
             signer=Signer(keys.id, keys.signing.sign),
             clock=clock,
         )
+        self._commands = config.host_commands()
         self._tasks = TaskMaker(
             folder=folder,
             node=keys.id,
@@ -226,7 +227,8 @@ class ServerNode:
 
     def allow(self) -> AllowList:
         """What may be read and written now. Looks at the file system: for threads only."""
-        return AllowList(self.config.server, self.config.allow.read, self.config.allow.write, self._tasks.closed())
+        allow = self.config.allow
+        return AllowList(self.config.server, allow.read, allow.write, self._tasks.closed(), self._commands)
 
     def handlers(self) -> dict[str, Handler]:
         """The calls every server answers for itself, by name."""

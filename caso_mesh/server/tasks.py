@@ -11,6 +11,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import DeviceVanished, NotFound
+from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, RestoreSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -76,14 +77,17 @@ class TaskMaker:
     async def make(self, local: LocalAttempt) -> tuple[Task, list[str]]:
         """The task and warnings for the job log.
 
-        Raises ``NotAllowedHere``, ``SourcePathMissing``, ``DeviceVanished``, ``NoKey``, ``NotFound``, ``TimedOut``
+        Raises ``NotAllowedHere``, ``CommandNotAllowed``, ``SourcePathMissing``, ``DeviceVanished``, ``NoKey``, ``NotFound``, ``TimedOut``
         (a file system that hangs).
         """
         orders, order = self._orders(), local.order
         warnings: list[str] = []
+        commands: dict[str, HostCommand] = {}
         if order.end in {"both", "source"}:
             paths = f"the file systems of {self._name}"
-            warnings = await bounded(lambda: self._check_paths(order), what=paths, seconds=_PATHS_S)
+            commands, warnings = await bounded(
+                lambda: (self._commands(order), self._check_paths(order)), what=paths, seconds=_PATHS_S
+            )
         access: DeviceAccess | None = None
         medium: Medium | None = None
         if order.end in {"both", "device"}:
@@ -115,9 +119,22 @@ class TaskMaker:
             own_paths=tuple(os.fsencode(place) for place in closed),
             may_write=tuple(os.fsencode(place) for place in self._may_write),
             segment_path=str(self.segment_path(local.set)),
+            commands=commands,
             status_interval_s=orders.settings["status-interval-s"],
         )
         return task, warnings
+
+    def _commands(self, order: AttemptOrder) -> dict[str, HostCommand]:
+        """What the order names of this server's own file. Raises ``CommandNotAllowed``."""
+        allow, wanted = self._allow(), list[tuple[str | None, CommandKind]]()
+        match order.spec:
+            case BackupSpec() as spec:
+                roots = [root for each in spec.sources if each.server == self._node for root in each.roots]
+                wanted = [(dump_name(root), CommandKind.DUMP) for root in roots]
+                wanted += [(spec.pre, CommandKind.PRE), (spec.post, CommandKind.POST)]
+            case RestoreSpec(into_command=name):
+                wanted = [(name, CommandKind.RESTORE)]
+        return {name: allow.check_command(name, kind) for name, kind in wanted if name is not None}
 
     def _check_paths(self, order: AttemptOrder) -> list[str]:
         allow = self._allow()
@@ -128,6 +145,8 @@ class TaskMaker:
                 for root in roots:
                     warnings += allow.check_read(b"/" + root.lstrip(b"/"))
                 return warnings
+            case RestoreSpec(into_command=str()):
+                return []
             case RestoreSpec(base=None, paths=paths):
                 for path in paths:
                     allow.check_write(b"/" + path.lstrip(b"/"))
