@@ -14,16 +14,19 @@ from typing import BinaryIO
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.tables import PendingDetail, Tables
 from caso_mesh.catalog.catalog import Catalog
-from caso_mesh.catalog.segment import SegmentReader
-from caso_mesh.model.errors import AlreadyExists, CasoError, CatalogBaseMissing, DataDamaged, NotFound
-from caso_mesh.model.requests import CatalogPiece, CatalogRead
+from caso_mesh.catalog.segment import SegmentReader, chain_of
+from caso_mesh.model.errors import AlreadyExists, CasoError, CatalogBaseMissing, DataDamaged, NotFound, Unavailable
+from caso_mesh.model.requests import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
 from caso_mesh.model.states import AlertKind
+from caso_mesh.model.storage import BackupSet
 from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20
 _PAUSE_S = 2.0
+#: How long the tree of one set may take to be read.
+_MAKE_S = 3600.0
 #: No segment is as large as this: one of a hundred million files is smaller.
 _LARGEST = 16 << 30
 #: So much of the disk stays free, whatever a server says its segment needs.
@@ -32,7 +35,8 @@ _KEPT_FREE = 256 << 20
 
 class CatalogIntake:
     """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
-    ``arrived`` is called when a detail is in the catalog, or never will be."""
+    ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
+    (id) now. One that is lost, or changes a set whose detail is not here, is made anew out of the tree."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class CatalogIntake:
         facts: Facts,
         incoming: Path,
         arrived: Callable[[], None],
+        readers: Callable[[str], list[str]] = lambda device: [],
     ) -> None:
         self._tables = tables
         self._catalog = catalog
@@ -50,6 +55,7 @@ class CatalogIntake:
         self._facts = facts
         self._incoming = incoming
         self._arrived = arrived
+        self._readers = readers
         self._wake = asyncio.Event()
         #: Sets whose detail changes a listing that is not here, with that base.
         self.without_base: dict[str, str] = {}
@@ -92,7 +98,7 @@ class CatalogIntake:
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         for each in details:
-            if not self._links.linked(each.server):
+            if each.size and not self._links.linked(each.server):
                 return
             await self._take(each)
         self._wake.set()
@@ -103,12 +109,13 @@ class CatalogIntake:
             return
         path = self._incoming / f"{pending.set}.segment"
         try:
-            await self._fetch(pending, path)
-            header = (await asyncio.to_thread(SegmentReader, path)).header
-            if header.set != pending.set:
-                raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="it is of another set")
-            await self._catalog.add_set(backup)
-            await self._catalog.ingest(path)
+            try:
+                if not pending.size:
+                    raise NotFound(kind="catalog", name=pending.set)
+                await self._ingest(pending, backup, path)
+            except (CatalogBaseMissing, NotFound) as error:
+                made = await self._made(backup, error)
+                await self._ingest(made, backup, path)
         except CatalogBaseMissing as error:
             self.without_base[pending.set] = str(error.fields["base"])
             log.info("catalog of set %s waits: %s", pending.set, error)
@@ -124,6 +131,32 @@ class CatalogIntake:
         finally:
             self._arrived()
             await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _ingest(self, pending: PendingDetail, backup: BackupSet, path: Path) -> None:
+        await self._fetch(pending, path)
+        header = (await asyncio.to_thread(SegmentReader, path)).header
+        if header.set != pending.set:
+            raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="it is of another set")
+        await self._catalog.add_set(backup)
+        await self._catalog.ingest(path)
+
+    async def _made(self, backup: BackupSet, error: CasoError) -> PendingDetail:
+        """Its detail, made anew by a server that reaches the device, against the newest earlier set of its chain that is
+        here. Raises ``error`` while there is no such server."""
+        server = next(iter(self._readers(backup.device)), None)
+        if server is None:
+            if isinstance(error, CatalogBaseMissing):
+                raise error
+            raise Unavailable(what=f"the device {backup.device_name}")
+        base, chain = None, chain_of(backup)
+        for each in await self._catalog.sets(source=backup.source, until_ns=backup.ended_at_ns, detail=True):
+            if each.id != backup.id and each.device == backup.device and chain_of(each) == chain:
+                base = each.id
+                break
+        log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, error)
+        request = CatalogMake(backup.device, backup.id, base)
+        made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
+        return PendingDetail(backup.id, server, made.digest, made.size)
 
     async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:
         text = f"The catalog detail of set {pending.set} cannot be used: {error}"

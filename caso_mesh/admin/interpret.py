@@ -14,6 +14,7 @@ import msgspec
 from caso_mesh.model import facts
 from caso_mesh.model.ids import run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
+from caso_mesh.model.storage import BackupSet
 
 _ACTIVE = tuple(state.value for state in ATTEMPT_ACTIVE)
 #: Set ids become file names.
@@ -103,11 +104,17 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
     if known is not None:
         return None if known[0] == data else f"the set {backup.id}, which is known with another content"
+    insert_set(c, backup)
+    return None
+
+
+def insert_set(c: sqlite3.Connection, backup: BackupSet) -> None:
+    """A set that was not known."""
     c.execute(
         "INSERT INTO backup_set VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             backup.id,
-            data,
+            msgspec.msgpack.encode(backup),
             backup.source,
             backup.server,
             backup.device,
@@ -116,7 +123,6 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
             backup.bytes_stored,
         ),
     )
-    return None
 
 
 def _held(c: sqlite3.Connection, fact: facts.SetDeleted | facts.SetLocked) -> str | None:

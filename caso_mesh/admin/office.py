@@ -15,7 +15,7 @@ from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
-from caso_mesh.admin.files import Files
+from caso_mesh.admin.files import Files, readers_of
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
@@ -23,6 +23,7 @@ from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.ports import Facts, Links
+from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.servers import Servers
 from caso_mesh.admin.stores import Stores
@@ -96,7 +97,13 @@ class Office:
             randomness=randomness,
         )
         self._catalogs = CatalogIntake(
-            tables=tables, catalog=catalog, links=links, facts=facts, incoming=incoming, arrived=live.tell
+            tables=tables,
+            catalog=catalog,
+            links=links,
+            facts=facts,
+            incoming=incoming,
+            arrived=live.tell,
+            readers=lambda device: readers_of(keeper.state, live, links, device),
         )
         self._intake = Intake(
             keeper=keeper,
@@ -176,6 +183,9 @@ class Office:
         files = Files(
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
         )
+        rebuilding = Rebuilding(
+            keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, wake=self._catalogs.wake
+        )
         holding = Holding(
             keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
         )
@@ -199,6 +209,7 @@ class Office:
             **self._history.handlers(),
             **files.handlers(),
             **holding.handlers(),
+            **rebuilding.handlers(),
         }
 
     def _facts_came(self) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, rooted_path, rooted_place
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import TimedOut
 from caso_mesh.model.units import parse_instant_ns
+
+#: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
+_PATIENCE_S = 1800.0
 
 app = App(name="catalog", help="Files in backup sets: browse, find, versions.")
 
@@ -98,6 +104,56 @@ async def versions(
     server, path = rooted_place(place, escaped=escaped)
     view = await ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
     output.show(view, common.json, _versions)
+
+
+@app.command
+async def rebuild(
+    device: Annotated[str, Parameter(name="DEVICE", help="The device whose sets are to be known again.")],
+    /,
+    *,
+    wait: Annotated[
+        bool, Parameter(name="--wait", negative=(), help="Wait until the catalog of all of them is here.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Make the records of sets and their catalog anew, from what lies on a device."""
+    began_s = time.monotonic()
+    async with connect(common) as client:
+        view = await client.call("catalog.rebuild", q.DeviceName(device), v.CatalogRebuilt)
+        if wait and view.pending:
+            files = await _all_here(client, view.device)
+            seconds = time.monotonic() - began_s
+            output.note(f"the catalog of {files} files in {seconds:.1f} s, {files / max(seconds, 0.001):.0f} files/s")
+    output.show(view, common.json, _rebuilt)
+
+
+async def _all_here(client: Client, device: str) -> int:
+    """Waits until every set of a device has its catalog; how many files those have that had none."""
+    request = q.SetListRequest(limit=1_000_000)
+    missing: dict[str, int] = {}
+    left, changed_s = -1, time.monotonic()
+    while True:
+        rows = [row for row in (await client.call("set.list", request, v.SetList)).sets if row.device == device]
+        now = {row.id: row.files for row in rows if not row.catalog}
+        missing |= now
+        if not now:
+            return sum(missing.values())
+        if len(now) != left:
+            left, changed_s = len(now), time.monotonic()
+        if time.monotonic() - changed_s > _PATIENCE_S:
+            raise TimedOut(what=f"the catalog of {left} sets of {device}", seconds=f"{_PATIENCE_S:g}")
+        await asyncio.sleep(0.5)
+
+
+def _rebuilt(view: v.CatalogRebuilt) -> None:
+    output.details(
+        ("device", view.device),
+        ("read by", view.server),
+        ("sets", view.sets),
+        ("new here", view.added),
+        ("deleted there", view.deleted),
+        ("without catalog", view.pending),
+    )
 
 
 def _versions(view: v.VersionList) -> None:

@@ -11,7 +11,7 @@ from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState
-from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 
 
 class Nothing(Struct, frozen=True):
@@ -218,6 +218,41 @@ class SetPieceReply(Struct, frozen=True):
     """``size`` is that of the whole file."""
 
     data: bytes
+    size: int
+
+
+class VaultSets(Struct, frozen=True):
+    """The sets that lie on a device (id) of the server that is asked, by id, after ``after``."""
+
+    device: str
+    after: str = ""
+    limit: int = 1000
+
+
+class VaultSetsReply(Struct, frozen=True):
+    """``deleted`` are those of ``sets`` with a tombstone; ``locks`` the ends of locks (``None`` = without end).
+    ``problems``: what in the vault could not be read."""
+
+    sets: tuple[BackupSet, ...]
+    deleted: tuple[str, ...]
+    locks: dict[str, int | None]
+    more: bool
+    problems: tuple[str, ...] = ()
+
+
+class CatalogMake(Struct, frozen=True):
+    """The catalog detail of a set is to be made out of its tree on a device (id), as changes against the set ``base``,
+    or whole without one."""
+
+    device: str
+    set: str
+    base: str | None = None
+
+
+class CatalogMade(Struct, frozen=True):
+    """It can be read with ``catalog.read``."""
+
+    digest: bytes
     size: int
 
 

@@ -333,6 +333,19 @@ class SetChoice(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class CatalogRebuilt(Struct, frozen=True):
+    """What lies on a device. ``added`` sets were not known here, ``deleted`` ones were and are deleted there; the
+    catalog of ``pending`` sets is made now, one after the other. ``server`` read the device."""
+
+    device: str
+    server: str
+    sets: int
+    added: int
+    deleted: int
+    pending: int
+    warnings: tuple[str, ...] = ()
+
+
 class FileOpened(Struct, frozen=True):
     """An open file. ``server`` is the one that reads it out of ``device``."""
 

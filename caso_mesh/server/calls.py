@@ -45,6 +45,8 @@ class Calls:
             "device.grant": kits.grant,
             "mesh.keep": kits.keep,
             "path.check": self._path_check,
+            "catalog.make": self._catalog_make,
+            "vault.sets": self._vault_sets,
             "set.piece": self._set_piece,
             "set.hold": self._set_hold,
             "attempt.watch": self._attempt_watch,
@@ -72,6 +74,14 @@ class Calls:
     async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
         self._only_admin(peer)
         return await self._node.files.piece(request)
+
+    async def _vault_sets(self, peer: Peer, request: q.VaultSets, link: Any) -> q.VaultSetsReply:
+        self._only_admin(peer)
+        return await self._node.rebuilding.sets(request)
+
+    async def _catalog_make(self, peer: Peer, request: q.CatalogMake, link: Any) -> q.CatalogMade:
+        self._only_admin(peer)
+        return await self._node.rebuilding.make(request)
 
     async def _set_hold(self, peer: Peer, request: q.SetHold, link: Any) -> v.Done:
         self._only_admin(peer)

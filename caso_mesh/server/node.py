@@ -35,6 +35,7 @@ from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
 from caso_mesh.server.queue import Queue
+from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
 from caso_mesh.server.segments import Segments
@@ -117,6 +118,7 @@ class ServerNode:
             randomness=randomness,
         )
         self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
+        self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
         self.files = SetFiles(vaults=self.vaults, clock=clock)
         self.holding = SetHolding(
             name=config.server,

@@ -1,0 +1,101 @@
+"""Catalog details that are lost, or change a set that is not here, are made anew by whoever reaches the device."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from admin.admin_world import admin_world, node
+
+from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.entries import EntryType
+from caso_mesh.model.errors import NotFound, Unavailable
+
+pytestmark = pytest.mark.jumping
+
+
+def segment(backup, base=None) -> bytes:
+    data = io.BytesIO()
+    writer = SegmentWriter(data, set_id=backup.id, chain=chain_of(backup), base=base)
+    writer.add(CatalogEntry(b"srv", EntryType.DIRECTORY))
+    writer.finish()
+    return data.getvalue()
+
+
+def detail(backup, data: bytes) -> facts.CatalogDetail:
+    return facts.CatalogDetail(backup.id, hashlib.sha256(data).digest(), len(data))
+
+
+async def listed(w, backup):
+    return [row.catalog for row in (await w.ask("set.list", q.SetListRequest())).sets if row.id == backup.id] == [True]
+
+
+async def wait_listed(w, backup):
+    async with asyncio.timeout(60):
+        while not await listed(w, backup):  # noqa: ASYNC110 - in virtual time that costs nothing
+            await asyncio.sleep(0.1)
+
+
+async def test_a_detail_whose_base_is_deleted_is_made_anew_and_whole(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        lies = [segment(backup, base="a-deleted-set")]
+        made: list[q.CatalogMake] = []
+        link = w.links.get(node("beta"))
+
+        def make(request: q.CatalogMake) -> q.CatalogMade:
+            made.append(request)
+            lies.append(segment(backup))
+            return q.CatalogMade(hashlib.sha256(lies[-1]).digest(), len(lies[-1]))
+
+        link.answers["catalog.make"] = make
+        link.answers["catalog.read"] = lambda request: q.CatalogPiece(
+            lies[-1][request.offset : request.offset + request.length], len(lies[-1])
+        )
+        await w.report("beta", *w.success(attempt, backup), detail(backup, lies[0]))
+        await wait_listed(w, backup)
+        assert made == [q.CatalogMake("dev-beta", backup.id, None)]
+
+
+async def test_a_rebuild_takes_in_what_lies_on_the_device_and_repeated_nothing(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        there, gone = w.made_set(attempt, vault="v-beta"), w.made_set(attempt, vault="v-beta")
+        foreign = w.made_set(attempt, vault="another")
+        link = w.links.get(node("beta"))
+        made: list[str] = []
+
+        def make(request: q.CatalogMake) -> q.CatalogMade:
+            made.append(request.set)
+            data = segment(there)
+            return q.CatalogMade(hashlib.sha256(data).digest(), len(data))
+
+        link.answers["vault.sets"] = lambda request: q.VaultSetsReply(
+            tuple(sorted((there, gone, foreign), key=lambda each: each.id)) if not request.after else (),
+            (gone.id,), {there.id: None}, False, ("a problem",),
+        )  # fmt: skip
+        link.answers["catalog.make"] = make
+        link.answers["catalog.read"] = lambda request: q.CatalogPiece(
+            segment(there)[request.offset : request.offset + request.length], len(segment(there))
+        )
+        first = await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
+        assert (first.sets, first.added, first.deleted, first.pending, first.server) == (1, 1, 0, 1, "beta")
+        assert any("another device" in text for text in first.warnings)
+        assert "a problem" in first.warnings
+        await wait_listed(w, there)
+        (row,) = (await w.ask("set.list", q.SetListRequest())).sets
+        assert (row.id, row.locked, row.protected_until) == (there.id, True, None)
+        again = await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
+        assert (again.sets, again.added, again.pending) == (1, 0, 0)
+        assert made == [there.id]
+        with pytest.raises(NotFound):
+            await w.ask("catalog.rebuild", q.DeviceName("nothing"))
+        w.links.down(node("beta"))
+        with pytest.raises(Unavailable):
+            await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
