@@ -108,6 +108,8 @@ class Work:
             if is_reserved(cleaned) and dump_name(cleaned) is None:
                 raise InvalidValue(value=escape_path(path), what="path", expected="Use SERVER:@NAME for a dump")
             roots.setdefault(state.server_named(name).id, set()).add(cleaned)
+        if request.larger_than is not None and request.larger_than < 0:
+            raise InvalidValue(value=request.larger_than, what="size", expected="Use 0 or more bytes")
         if request.post is None and request.post_always:
             raise UsageError(detail="--post-always belongs to --post")
         commands = [
@@ -126,6 +128,8 @@ class Work:
             type=request.type or (BackupType.FULL if request.schedule is None else BackupType.INCREMENTAL),
             excludes=request.excludes,
             one_file_system=request.one_file_system,
+            exclude_caches=request.exclude_caches,
+            larger_than=request.larger_than,
             default_excludes=request.default_excludes,
             media_set=request.media_set,
             verify=request.verify,

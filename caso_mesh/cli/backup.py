@@ -12,6 +12,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.states import BackupType, Priority
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+from caso_mesh.model.units import parse_size
 
 PriorityOption = Annotated[
     Literal["highest", "high", "medium", "low", "lowest"], Parameter(name="--priority", help="Who goes first.")
@@ -37,6 +38,12 @@ async def backup(
         tuple[str, ...], Parameter(name="--exclude", negative=(), help="Leave out what matches; may be repeated.")
     ] = (),
     one_file_system: Annotated[bool, Parameter(negative=(), help="Do not enter other mounted file systems.")] = False,
+    exclude_larger_than: Annotated[
+        str | None, Parameter(help="Leave out files of more than this size, as in 500MB or 4GiB.")
+    ] = None,
+    exclude_caches: Annotated[
+        bool, Parameter(negative=(), help="Leave out what folders with a CACHEDIR.TAG hold.")
+    ] = False,
     no_default_excludes: Annotated[
         bool, Parameter(negative=(), help="Read caches and other things that are left out by default, too.")
     ] = False,
@@ -75,6 +82,8 @@ async def backup(
         type=BackupType(type) if type else None,
         excludes=exclude,
         one_file_system=one_file_system,
+        exclude_caches=exclude_caches,
+        larger_than=parse_size(exclude_larger_than) if exclude_larger_than is not None else None,
         default_excludes=not no_default_excludes,
         media_set=media_set,
         verify=verify,

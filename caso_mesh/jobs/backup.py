@@ -82,6 +82,8 @@ def wanted_of(task: Task) -> Wanted:
     filters = Filters(
         excludes=spec.excludes,
         one_file_system=spec.one_file_system,
+        exclude_caches=spec.exclude_caches,
+        larger_than=spec.larger_than,
         default_excludes=spec.default_excludes,
         own_paths=task.own_paths,
     )

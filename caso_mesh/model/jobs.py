@@ -50,13 +50,16 @@ class SourceRoots(Struct, frozen=True):
 
 class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
-    and ``post`` are names of its commands, too."""
+    and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
+    are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
     type: BackupType = BackupType.FULL
     excludes: tuple[str, ...] = ()
     one_file_system: bool = False
+    exclude_caches: bool = False
+    larger_than: int | None = None
     default_excludes: bool = True
     media_set: str = DEFAULT_MEDIA_SET
     verify: bool = False

@@ -39,7 +39,7 @@ class Filters(Struct, frozen=True):
     """What is left out of a backup.
 
     ``excludes``: patterns, see the module. ``larger_than``: files of more bytes are left out. ``exclude_caches``:
-    folders with a ``CACHEDIR.TAG`` keep the tag only. ``one_file_system``: mounted folders are kept, empty.
+    folders with a valid ``CACHEDIR.TAG`` are kept, empty. ``one_file_system``: mounted folders are kept, empty.
     ``own_paths``: absolute paths of this machine's state folder and devices.
     """
 

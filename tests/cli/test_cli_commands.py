@@ -173,7 +173,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         ("backup alpha:/srv --to any --type incremental --exclude *.tmp --exclude /srv/cache --one-file-system"
         " --no-default-excludes --media-set keep-infinitely --priority high --verify --name nightly"
-        " --schedule 5_2_*_*_* --zone Europe/Berlin"),
+        " --schedule 5_2_*_*_* --zone Europe/Berlin --exclude-larger-than 4GiB --exclude-caches"),
         "backup",
         q.BackupRequest(
             (("alpha", b"/srv"),),
@@ -181,6 +181,8 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
             BackupType.INCREMENTAL,
             ("*.tmp", "/srv/cache"),
             one_file_system=True,
+            exclude_caches=True,
+            larger_than=4 << 30,
             default_excludes=False,
             media_set="keep-infinitely",
             verify=True,
@@ -191,6 +193,27 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ),
         v.Submitted("job1", None, "nightly", "2025-01-02T02:05:00Z"),
         ["nightly", "2025-01-02T02:05:00Z"],
+    ),
+    (
+        "backup alpha:@db alpha:/@x --to any --pre a --post b --post-always --ignore-exit-codes",
+        "backup",
+        q.BackupRequest(
+            (("alpha", b"/@dumps/db"), ("alpha", b"/@x")),
+            "any",
+            pre="a",
+            post="b",
+            post_always=True,
+            ignore_exit_codes=True,
+        ),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    (
+        "restore set1 --into-command beta:db-restore",
+        "restore",
+        q.RestoreRequest("set1", into_command=("beta", "db-restore")),
+        SUBMITTED,
+        ["submitted job1@1"],
     ),
     ("restore set1", "restore", q.RestoreRequest("set1"), SUBMITTED, ["submitted job1@1"]),
     (
