@@ -78,3 +78,4 @@ class Task(Struct, frozen=True):
     join_s: float = 60.0
     rejoin_s: float = 900.0
     status_interval_s: float = 10.0
+    nice: int = 0

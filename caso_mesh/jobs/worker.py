@@ -92,6 +92,8 @@ def main(messages: socket.socket, bulk: socket.socket) -> int:
         sys.stderr.write(f"worker: {error.message}\n")
         return NO_TASK
     _raise_limits()
+    if task.nice > os.getpriority(os.PRIO_PROCESS, 0):
+        os.setpriority(os.PRIO_PROCESS, 0, task.nice)  # before there are threads: each inherits it
     gc.set_threshold(*_COLLECT)
     desk = Desk(task.order.attempt, lambda message: _send(channel, message), SystemClock())
     reporter = Reporter(desk, task.status_interval_s)

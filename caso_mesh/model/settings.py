@@ -92,6 +92,14 @@ SETTINGS: tuple[Setting, ...] = (
         "How many jobs read from (or write to) the file systems of one server at once.",
     ),
     Setting(
+        "worker-nice",
+        0.0,
+        0.0,
+        19.0,
+        "How much workers, and the commands they run, give way to other programs of their server for processor and, where "
+        "the disk's scheduler heeds it, disk: 0 = not at all, 19 = to all (nice(1)). It holds for what begins afterwards.",
+    ),
+    Setting(
         "clock-difference-s",
         30.0,
         1.0,

@@ -121,6 +121,8 @@ class TaskMaker:
             segment_path=str(self.segment_path(local.set)),
             commands=commands,
             status_interval_s=orders.settings["status-interval-s"],
+            # an administrator of an older version does not know it
+            nice=int(orders.settings.get("worker-nice", 0)),
         )
         return task, warnings
 

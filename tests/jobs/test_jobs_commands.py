@@ -275,3 +275,13 @@ async def test_lines_without_end_fill_no_memory_and_no_job_log(site, runner):
     assert heard.ended.state is AttemptState.SUCCEEDED
     told = [line for line in heard.lines if line.startswith("x: ")]
     assert len(told) == 1001 and "more lines are left out" in told[-1] and max(map(len, told)) <= 2010
+
+
+async def test_workers_and_their_commands_give_way_as_the_setting_says(site, runner, tmp_path):
+    found = tmp_path / "nice"
+    spec = site.backup_spec("/@dumps/nice")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for wanted in (0, 11):
+        heard = await run(runner, site.task(spec, commands={"nice": dump(f"nice | tee {found}")}, nice=wanted))
+        assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+        assert int(found.read_text()) == max(own, wanted)
