@@ -98,7 +98,11 @@ class ProcessMesh:
         path = self.state(name) / "config.toml"
         text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", path.read_text("utf-8"))
         assert count == 1, f"{path} has no line for {key}"
-        path.write_text(text, "utf-8")
+        # at once: the daemon may be reading it
+        new = path.with_suffix(".new")
+        new.write_text(text, "utf-8")
+        new.chmod(path.stat().st_mode)
+        new.replace(path)
 
     # --- daemons -----------------------------------------------------------------------------------------------------
 
