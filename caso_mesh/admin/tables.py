@@ -214,14 +214,19 @@ class Tables:
 
     async def deleted(self) -> list[str]:
         """Deleted sets that the catalog has not forgotten yet."""
-        return [row[0] for row in await self._rows(
-            "SELECT DISTINCT set_id FROM set_gone WHERE forgotten = 0 AND set_id NOT IN (SELECT id FROM backup_set)"
-        )]
+        return [
+            row[0]
+            for row in await self._rows(
+                "SELECT DISTINCT set_id FROM set_gone WHERE forgotten = 0 AND set_id NOT IN (SELECT id FROM backup_set)"
+            )
+        ]
 
     async def is_deleted(self, set_id: str) -> bool:
-        return bool(await self._rows(
-            "SELECT 1 FROM set_gone WHERE set_id = ? AND set_id NOT IN (SELECT id FROM backup_set)", (set_id,)
-        ))
+        return bool(
+            await self._rows(
+                "SELECT 1 FROM set_gone WHERE set_id = ? AND set_id NOT IN (SELECT id FROM backup_set)", (set_id,)
+            )
+        )
 
     async def deleted_by(self, request: str) -> bool:
         """Whether a request has deleted a set."""
@@ -229,10 +234,12 @@ class Tables:
 
     async def locks(self) -> dict[str, int | None]:
         """Locked sets, over or not, with the end of their lock; ``None`` = without end."""
-        return dict(await self._rows(
-            "SELECT set_lock.set_id, until_ns FROM set_lock JOIN backup_set"
-            " ON backup_set.id = set_lock.set_id AND backup_set.device = set_lock.device"
-        ))
+        return dict(
+            await self._rows(
+                "SELECT set_lock.set_id, until_ns FROM set_lock JOIN backup_set"
+                " ON backup_set.id = set_lock.set_id AND backup_set.device = set_lock.device"
+            )
+        )
 
     async def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         return await self._database.read(lambda c: c.execute(sql, tuple(values)).fetchall())

@@ -68,9 +68,7 @@ def fresh(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> l
     return _checked(conn, server, records)[0]
 
 
-def _checked(
-    conn: sqlite3.Connection, server: str, records: Sequence[Record]
-) -> tuple[list[Record], dict[str, Head]]:
+def _checked(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> tuple[list[Record], dict[str, Head]]:
     at: dict[str, Head] = {}
     new: list[Record] = []
     pushed: dict[tuple[str, int], bytes] = {}

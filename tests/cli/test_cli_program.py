@@ -24,8 +24,7 @@ ROOMS = ("vault", "catalog", "planning", "control", "database", "consensus", "se
          "devices", "sources", "discovery", "journal", "daemon", "config")  # fmt: skip
 
 #: Commands of the interface that the product does not have yet.
-ABSENT = ("voter", "admin", "operator", "cat", "selection", "policy", "associate",
-          "schedule", "report", "set delete", "set lock", "admin transfer")  # fmt: skip
+ABSENT = ("voter", "admin", "operator", "selection", "policy", "associate", "schedule", "report", "admin transfer")
 
 
 def loaded_by(*argv: str, environment: dict[str, str]) -> tuple[int, list[str], str]:
@@ -104,7 +103,6 @@ def test_commands_that_the_product_does_not_have_are_absent(capsys: pytest.Captu
             app = app[noun] if noun in app else App()
         assert last not in app, line
         assert run([*line.split(), "x"]) == 2, line
-    assert run(["restore", "x", "--as-of", "2025-01-01"]) == 2
     assert run(["device", "add", "x", "--kind", "object", "--url", "s3://b/p"]) == 2
 
 
