@@ -5,6 +5,7 @@ It knows neither vaults nor networks: chunks and pieces of the tree go to a ``Si
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -122,12 +123,28 @@ def run_backup(
     what the sink raises.
     """
     name_of: NameOf = partial(chunk_id, id_key)
+    empty = [root for root in wanted.folders if _is_empty_mount(root)]
+    if empty:
+        raise ContainsNoData(paths=empty)
     backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause)
     for name in wanted.dumps:
         command = command_of(wanted.commands, wanted.server, name, CommandKind.DUMP)
         dumped = take_dump(desk, sink, wanted.server, name, command, id_key=id_key, chunker=chunker, on_pause=on_pause)
         backup.dumped.append(dumped)
     return backup.run()
+
+
+def _is_empty_mount(root: bytes) -> bool:
+    """Whether a file system without anything in it is mounted at a root: what shall be there is not."""
+    try:
+        with os.scandir(root) as names:
+            return (
+                os.path.ismount(root)
+                and not os.path.islink(root)
+                and not any(name.name != b"lost+found" for name in names)
+            )
+    except OSError:
+        return False  # no folder, or one that the walk will say more of
 
 
 class _Large:
@@ -153,6 +170,8 @@ class _Backup:
     ) -> None:
         #: What dumps wrote, in path order: each has its place among what the walk finds.
         self.dumped: deque[Entry] = deque()
+        #: Whether there is anything but folders.
+        self._content = False
         self._desk = desk
         self._wanted = wanted
         self._sink = sink
@@ -200,7 +219,7 @@ class _Backup:
             while self._waiting:
                 self._drain()
         self._add_dumped(None)
-        if not self._tree.entries:
+        if not self._content:
             raise ContainsNoData(paths=list(self._wanted.roots))
         return Tree(self._tree.finish(), self._tree.entries)
 
@@ -301,6 +320,7 @@ class _Backup:
 
     def _keep(self, entry: Entry) -> None:
         self._tree.add(entry)
+        self._content = self._content or entry.type is not EntryType.DIRECTORY
         tally = self._desk.tally
         tally.entries += 1
         if entry.type is EntryType.FILE:

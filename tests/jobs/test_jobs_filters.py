@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
+import pytest
 from job_site import run, run_pair
 
+from caso_mesh.model.errors import ContainsNoData
 from caso_mesh.model.states import AttemptState, BackupType
 
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -47,3 +52,32 @@ async def test_a_set_with_other_filters_is_nothing_to_build_on(site, runner, tmp
     second = await run(runner, site.task(site.backup_spec(tree, larger_than=2000, type_=BackupType.INCREMENTAL)))
     assert second.set.parent is None and second.set.type is BackupType.FULL
     assert (first.set.files, second.set.files) == (3, 4)
+
+
+async def test_nothing_but_folders_contains_no_data(site, runner, runners, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    heard = await run(runner, site.task(site.backup_spec(tree)))
+    far, _ = await run_pair(site, runners, site.backup_spec(tree, source=site.beta))
+    assert heard.ended.failure.code == far.ended.failure.code == ContainsNoData.code
+    assert site.sets() == []
+    (tree / "a" / "link").symlink_to("b")
+    assert (await run(runner, site.task(site.backup_spec(tree)))).ended.state is AttemptState.SUCCEEDED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_an_empty_file_system_at_a_root_contains_no_data_whatever_else_there_is(site, runner, tmp_path):
+    tree, place = tree_of(tmp_path), tmp_path / "place"
+    place.mkdir()
+    spec = site.backup_spec(tree, place)
+    assert (await run(runner, site.task(spec))).ended.state is AttemptState.SUCCEEDED
+    done = subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        heard = await run(runner, site.task(spec))
+        assert heard.ended.failure.code == ContainsNoData.code and str(place) in str(heard.ended.failure.fields)
+        (place / "file").write_bytes(b"x")
+        assert (await run(runner, site.task(spec))).ended.state is AttemptState.SUCCEEDED
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
