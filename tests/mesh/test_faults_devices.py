@@ -1,0 +1,135 @@
+"""Devices that break under running backups: full ones are in ``tests/long``. The backup fails and says why, nothing written
+before is lost, nothing is written elsewhere, and with the device back all goes on."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+
+from mesh.mounts import MEBIBYTE, run
+from mesh.process import ProcessMesh
+from mesh.trees import assert_equal, make_large_tree, make_tree
+from waiting import wait_for
+
+SIZE = 400 * MEBIBYTE
+
+
+def with_device(mesh: ProcessMesh, disk: pathlib.Path, *, server: str = "alpha", name: str = "disk") -> None:
+    mesh.ok("alpha", "device", "add", name, "--server", server, "--path", str(disk))
+
+
+def backup(mesh: ProcessMesh, tree: pathlib.Path, *more: str) -> dict:
+    return dict(mesh.ok("alpha", "backup", f"alpha:{tree}", "--to", "device:disk", *more, "--wait"))
+
+
+def fails(mesh: ProcessMesh, tree: pathlib.Path, code: str, begun=None) -> dict:
+    """The backup fails for that reason, makes no set and raises an alert."""
+    begun = begun or mesh.begin("alpha", "backup", f"alpha:{tree}", "--to", "device:disk", "--wait")
+    answer = begun.end()
+    assert answer.status, str(answer)
+    assert answer.document["state"] == "failed", str(answer)
+    assert answer.document["error"]["code"] == code, str(answer)
+    assert answer.document["set"] is None
+    alerts = mesh.ok("alpha", "alert", "list")["alerts"]
+    assert any(code in row["text"] for row in alerts), alerts
+    return dict(answer.document)
+
+
+def comes_back(mesh: ProcessMesh, made: dict, tree: pathlib.Path) -> None:
+    back = mesh.folder / f"back-{made['set']}"
+    assert mesh.ok("alpha", "verify", made["set"], "--wait")["state"] == "succeeded"
+    done = mesh.ok("alpha", "restore", made["set"], "--to", f"alpha:{back}", "--strip", "--wait")
+    assert (done["state"], done["exceptions"]) == ("succeeded", [])
+    assert_equal(tree, back)
+
+
+def test_a_device_that_is_unmounted_in_the_middle_of_a_backup_fails_it_and_nothing_is_written_below(
+    mount, process_mesh, tmp_path
+):
+    disk = mount("ext4", tmp_path / "disk", size=SIZE)
+    small, large = make_tree(tmp_path / "small", files=30), make_large_tree(tmp_path / "large")
+    mesh = process_mesh(1)
+    with_device(mesh, disk)
+    first = backup(mesh, small)
+    begun = mesh.begin("alpha", "backup", f"alpha:{large}", "--to", "device:disk", "--wait")
+    with mesh.freeze("alpha", disk):
+        run("umount", "-l", str(disk))
+    fails(mesh, large, "device-vanished", begun)
+    assert list(disk.iterdir()) == []
+    mount("ext4", disk)
+    wait_for(lambda: backup(mesh, large)["state"] == "succeeded", 60.0, what="it goes on", every_s=1.0)
+    comes_back(mesh, first, small)
+
+
+def test_a_device_that_turns_read_only_in_the_middle_of_a_backup_fails_it_and_can_still_be_read(
+    mount, process_mesh, tmp_path
+):
+    disk = mount("ext4", tmp_path / "disk", size=SIZE)
+    small, large = make_tree(tmp_path / "small", files=30), make_large_tree(tmp_path / "large")
+    mesh = process_mesh(1)
+    with_device(mesh, disk)
+    first = backup(mesh, small)
+    begun = mesh.begin("alpha", "backup", f"alpha:{large}", "--to", "device:disk", "--wait")
+    frozen = mesh.freeze("alpha", disk)
+    while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, check=False).returncode:
+        assert mesh.workers("alpha"), "the backup has ended before there was a moment without an open file"
+        frozen.thaw()  # a file is just being written: the kernel refuses
+        for pid in frozen.pids:
+            os.kill(pid, signal.SIGSTOP)
+    frozen.thaw()
+    fails(mesh, large, "device-read-only", begun)
+    comes_back(mesh, first, small)
+    run("mount", "-o", "remount,rw", str(disk))
+    second = backup(mesh, large)
+    assert second["state"] == "succeeded", second
+    comes_back(mesh, second, large)
+
+
+def flip(path: pathlib.Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content) // 4, len(content) // 2)] ^= 0x10
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+def test_damaged_sets_and_index_segments_cost_their_own_set_at_most(process_mesh, tmp_path):
+    rng = random.Random(4)
+    one, two = make_tree(tmp_path / "one", files=100), make_tree(tmp_path / "two", files=100, seed=2)
+    mesh = process_mesh(1)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with_device(mesh, disk)
+    first = backup(mesh, one)
+    of_first = set(disk.glob("sets/*/*"))
+    second = backup(mesh, two)
+    flip(of_first.pop(), rng)
+    gone = mesh.cli("alpha", "restore", first["set"], "--to", f"alpha:{mesh.folder / 'none'}", "--wait").document
+    assert gone["state"] == "failed", gone
+    assert gone["error"]["code"] == "data-damaged", gone
+    comes_back(mesh, second, two)
+    third = backup(mesh, one)
+    comes_back(mesh, third, one)
+
+
+def test_foreign_files_in_the_folder_of_a_vault_are_in_nobodys_way(process_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=100)
+    mesh = process_mesh(1)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with_device(mesh, disk)
+    first = backup(mesh, tree)
+    writer = next(disk.glob("sets/*"))
+    for folder in (disk, disk / "packs", disk / "index", disk / "sets", writer, disk / "sessions"):
+        (folder / "lost+found").mkdir()
+        (folder / "desktop.ini").write_bytes(b"somebody else's")
+        (folder / ".DS_Store").write_bytes(b"somebody else's")
+        (folder / "a link").symlink_to("/etc")
+        os.mkfifo(folder / "fifo")
+    comes_back(mesh, first, tree)
+    (tree / "new").write_bytes(b"new")
+    second = backup(mesh, tree, "--type", "incremental")
+    assert (second["state"], second["type"]) == ("succeeded", "incremental"), second
+    comes_back(mesh, second, tree)
