@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from mesh.mounts import mount
+
+__all__ = ["mount"]
