@@ -95,6 +95,34 @@ def flip(path: pathlib.Path, rng: random.Random) -> None:
     path.write_bytes(content)
 
 
+def test_garbage_in_a_vault_costs_the_files_it_hits_and_nothing_else(process_mesh, tmp_path):
+    rng = random.Random(3)
+    one, two = make_large_tree(tmp_path / "one", megabytes=60, seed=7), make_tree(tmp_path / "two", files=100)
+    mesh = process_mesh(1)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with_device(mesh, disk)
+    first = backup(mesh, one)
+    packs = sorted(disk.glob("packs/d/*/*"), key=lambda path: path.stat().st_size)
+    second = backup(mesh, two)
+    flip(packs[-1], rng)
+    os.truncate(packs[-2], packs[-2].stat().st_size // 2)
+
+    found = mesh.cli("alpha", "verify", first["set"], "--wait").document
+    assert found["state"] == "failed", found
+    back = mesh.folder / "back"
+    done = mesh.cli("alpha", "restore", first["set"], "--to", f"alpha:{back}", "--strip", "--wait").document
+    assert done["state"] == "succeeded-with-exceptions", done
+    lost = {pathlib.Path(row["path"]).name for row in done["exceptions"]}
+    # an empty path stands for what no file can be named for, as the pack itself
+    assert {pathlib.Path(row["path"]).name for row in found["exceptions"]} - {""} == lost
+    for path in one.iterdir():
+        there = back / path.name
+        assert (path.name in lost) != (there.exists() and there.read_bytes() == path.read_bytes()), path.name
+    assert 0 < len(lost) < len(list(one.iterdir()))
+    comes_back(mesh, second, two)
+
+
 def test_damaged_sets_and_index_segments_cost_their_own_set_at_most(process_mesh, tmp_path):
     rng = random.Random(4)
     one, two = make_tree(tmp_path / "one", files=100), make_tree(tmp_path / "two", files=100, seed=2)
