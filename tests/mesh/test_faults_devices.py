@@ -123,7 +123,7 @@ def test_garbage_in_a_vault_costs_the_files_it_hits_and_nothing_else(process_mes
     comes_back(mesh, second, two)
 
 
-def test_damaged_sets_and_index_segments_cost_their_own_set_at_most(process_mesh, tmp_path):
+def test_a_damaged_set_object_costs_its_own_set_at_most(process_mesh, tmp_path):
     rng = random.Random(4)
     one, two = make_tree(tmp_path / "one", files=100), make_tree(tmp_path / "two", files=100, seed=2)
     mesh = process_mesh(1)
