@@ -1,6 +1,9 @@
 # Sourced by the scripts beside it: makes .venv, and installs again when pyproject.toml changed.
 # The caller has set: root (of the clone), say (its own name).
 
+# Tests use programs such as mkfs.ext4, which the PATH of a plain user does not have.
+export PATH=$PATH:/usr/sbin:/sbin
+
 fail() {
     printf '%s: %s\n' "$say" "$*" >&2
     exit 1
