@@ -127,9 +127,10 @@ async def test_a_file_is_the_same_however_many_threads_read_it(site, threads, ba
 
 
 async def test_the_root_of_the_machine_can_be_backed_up(site, threads, backend, tmp_path):
-    kept = "srv" if os.path.isdir("/srv") else "media"
-    excludes = tuple(f"/{name}" for name in os.listdir("/") if name != kept)
+    kept = "etc"
+    excludes = (*(f"/{name}" for name in os.listdir("/") if name != kept), "/etc/*/")
     heard = await run(threads, site.task(site.backup_spec("/", excludes=excludes)))
-    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    # a plain user may not read all of it
+    assert heard.ended.state in {AttemptState.SUCCEEDED, AttemptState.SUCCEEDED_WITH_EXCEPTIONS}, heard.lines
     with site.opened(backend) as vault:
         assert next(vault.tree(heard.set.root).entries()).path == kept.encode()
