@@ -30,6 +30,9 @@ from caso_mesh.model.orders import ticket_paths
 _TOKEN_CHARACTERS = 32
 #: Calls of the active end that may be unanswered.
 WINDOW = 8
+#: How far the newest call may be ahead of the oldest that is unanswered: where order does not matter a slow one is
+#: overtaken, and the other end keeps the answers of all that overtook it.
+SPAN = 4 * WINDOW
 
 
 def bulk_token(secret: bytes) -> str:
@@ -64,8 +67,8 @@ class BulkChannel(Protocol):
         ...
 
     def start(self, method: str, params: Any = None) -> Pending:
-        """As ``call`` without waiting for the answer; waits while ``WINDOW`` are unanswered. An error of an earlier
-        one is raised here, or by ``drain``."""
+        """As ``call`` without waiting for the answer; waits while ``WINDOW`` are unanswered, or one of them is ``SPAN``
+        behind. An error of an earlier one is raised here, or by ``drain``."""
         ...
 
     def drain(self) -> None:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs.bulk import (
+    SPAN,
     WINDOW,
     Admission,
     Answering,
@@ -56,8 +57,8 @@ _JOIN_S = 10.0
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 #: How long an end that is done waits for the other to have taken its last answer.
 LINGER_S = 5.0
-#: Answers that are kept for a caller that may not have got them.
-_MOST_ANSWERS = 4 * WINDOW
+#: For the loop's last rounds.
+_ROUNDS_S = 0.01
 #: Threads that answer when order does not matter.
 _ANSWERING_THREADS = 2
 
@@ -173,9 +174,9 @@ class WireChannel:
 
     def start(self, method: str, params: Any = None) -> _Started:
         while True:
-            self.wait_for(lambda: len(self._pending) < WINDOW)
+            self.wait_for(self._has_room)
             with self._lock:
-                if len(self._pending) >= WINDOW:
+                if not self._room():
                     continue
                 self._number += 1
                 number = self._number
@@ -183,6 +184,15 @@ class WireChannel:
                 self._pending[number] = future
             future.add_done_callback(partial(self._arrived, number))
             return _Started(self, future)
+
+    def _has_room(self) -> bool:
+        with self._lock:
+            return self._room()
+
+    def _room(self) -> bool:
+        # numbers rise, so the first that waits is the oldest
+        oldest = next(iter(self._pending), self._number)
+        return len(self._pending) < WINDOW and self._number + 1 - oldest < SPAN
 
     def drain(self) -> None:
         self.wait_for(lambda: not self._pending)
@@ -237,6 +247,8 @@ class WireChannel:
         finally:
             self._ended = True
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            # a transport that was aborted closes its socket only in the rounds that follow
+            self._loop.run_until_complete(asyncio.sleep(_ROUNDS_S))
             self._loop.close()
             self._desk.waiting.notify()
 
@@ -429,7 +441,12 @@ class _Answers:
         """Raises what the engine answers with."""
         kept = self._kept.get(call.number)
         if kept is None:
-            if call.number < self._low or call.low > call.number or len(self._kept) >= _MOST_ANSWERS:
+            # what is below ``low`` has its answer, so it was here; and nobody is further ahead than ``SPAN``
+            if (
+                call.number < self._low
+                or not call.low <= min(call.number, self._next)
+                or call.number - call.low >= SPAN
+            ):
                 raise PeerFault(peer="the other end", detail="it does not keep to the window of calls")
             kept = self._kept[call.number] = asyncio.get_running_loop().create_future()
             self._held[call.number] = (method, call.params)
