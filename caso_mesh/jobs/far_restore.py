@@ -68,7 +68,7 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
     """Reads here, has it written there."""
     spec = task.order.spec
     assert isinstance(spec, RestoreSpec)
-    with meet(task, desk, NothingToAsk()) as channel, open_vault(task, backend_for) as vault:
+    with meet(task, desk, NothingToAsk()) as channel, open_vault(task, desk, backend_for) as vault:
         desk.say(Began())
         backup = load_set(vault, spec.set)
         target = FarTarget(channel, desk, far_of(task).name)

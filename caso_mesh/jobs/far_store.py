@@ -31,6 +31,7 @@ from caso_mesh.vault.packs import MAX_METADATA_RECORD, MAX_RECORD
 from caso_mesh.vault.session import Lane
 from caso_mesh.vault.tree import TreeReader, changes
 from caso_mesh.vault.tree_codec import Node, decode_segment, lists_of
+from caso_mesh.vault.vault import Vault
 from caso_mesh.wire.codec import from_wire, to_wire
 
 #: Ids in one question.
@@ -101,7 +102,7 @@ def run_device_end(
     started_at_ns = desk.clock.now_ns()
     with meet(task, desk, far) as channel:
         try:
-            with open_vault(task, backend_for) as vault:
+            with open_vault(task, desk, backend_for) as vault:
                 digest = wanted_of(task).digest
                 source = task.order.source
                 base = choose_base(vault, desk, source=source, filters=digest, type_=spec.type, avoid=task.order.avoid)
@@ -161,16 +162,27 @@ class _DeviceEnd:
     def serve(self, work: Writing, base: Base, known: BackupSet | None) -> None:
         """From now on the source is answered."""
         if known is not None:
-            for entry in work.vault.tree(known.root).entries():
-                for chunk, length in entry.chunks:
-                    self._chunks.add(chunk, length)
-            self._chunks.compact()
+            self._know(work.vault, known)
         if base.parent is not None:
             self._base_pieces.add(base.parent.root)
             self._desk.total_bytes, self._desk.total_files = base.parent.bytes, base.parent.files
         self._base = base
         self._work = work
         self._desk.waiting.notify()
+
+    def _know(self, vault: Vault, known: BackupSet) -> None:
+        """Takes the chunks of a set; not those that are lost, so that they are sent again."""
+        whole = vault.holds_all(known)
+
+        def lost(path: bytes, error: CasoError) -> None:
+            self._desk.log("warning", f"a part of the set {known.id} is lost, so more is sent again: {error.message}")
+
+        for entry in vault.tree(known.root).entries(on_damage=lost):
+            if not whole and not all(vault.has([chunk for chunk, _ in entry.chunks])):
+                continue
+            for chunk, length in entry.chunks:
+                self._chunks.add(chunk, length)
+        self._chunks.compact()
 
     def wait_finish(self, channel: BulkChannel) -> wire.Finish:
         """Until the source has sent its tree. Raises why it never will."""

@@ -126,7 +126,7 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             far_restore.run_device_end(task, desk, tools.meet, tools.backend_for)
         case VerifySpec() as spec, _:
             desk.say(Began())
-            with open_vault(task, tools.backend_for) as vault:
+            with open_vault(task, desk, tools.backend_for) as vault:
                 verify(desk, vault, load_set(vault, spec.set, spec.source))
 
 
@@ -142,7 +142,7 @@ def _backup(
     assert isinstance(spec, BackupSpec)
     started_at_ns = desk.clock.now_ns()
     wanted = wanted_of(task)
-    with open_vault(task, tools.backend_for) as vault:
+    with open_vault(task, desk, tools.backend_for) as vault:
         base = choose_base(
             vault, desk, source=task.order.source, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
         )
@@ -177,7 +177,7 @@ def _restore(task: Task, desk: Desk, tools: Tools) -> None:
     spec = task.order.spec
     assert isinstance(spec, RestoreSpec)
     desk.say(Began())
-    with open_vault(task, tools.backend_for) as vault:
+    with open_vault(task, desk, tools.backend_for) as vault:
         backup = load_set(vault, spec.set)
         if spec.into_command is not None:
             with CommandTarget(task, desk, desk.check) as command:

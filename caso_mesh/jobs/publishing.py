@@ -11,7 +11,7 @@ from caso_mesh.jobs.messages import Published, Verifying
 from caso_mesh.jobs.storing import Base, Writing, device_of, newest
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, SourceException
-from caso_mesh.model.errors import DataDamaged, Misuse
+from caso_mesh.model.errors import DataDamaged, DeviceError, DeviceVanished, Misuse, ObjectMissing
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import BackupSet
@@ -80,7 +80,15 @@ def write_segment(task: Task, vault: Vault, backup: BackupSet) -> tuple[bytes, i
         return b"", 0
     chain = chain_of(backup)
     base = newest(vault, lambda each: each.id != backup.id and chain_of(each) == chain)
-    return _write_changes(task.segment_path, vault, backup, base)
+    try:
+        return _write_changes(task.segment_path, vault, backup, base)
+    except DeviceVanished:
+        raise
+    except (DataDamaged, DeviceError, ObjectMissing):
+        if base is None or vault.holds_all(base):
+            raise
+        # the older tree is lost, not the new one: a detail without a base says it all
+        return _write_changes(task.segment_path, vault, backup, None)
 
 
 def write_detail(path: str, vault: Vault, backup: BackupSet, earlier: Sequence[BackupSet]) -> tuple[bytes, int]:

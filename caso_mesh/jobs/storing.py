@@ -13,7 +13,7 @@ from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import DeviceAccess, Task
-from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, Misuse, NotFound
+from caso_mesh.model.errors import Canceled, CasoError, DataDamaged, DeviceVanished, Misuse, NotFound
 from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
@@ -45,8 +45,9 @@ def signer_of(task: Task) -> Signer:
 
 
 @contextmanager
-def open_vault(task: Task, backend_for: BackendFor) -> Iterator[Vault]:
-    """The vault of the task's device. Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
+def open_vault(task: Task, desk: Desk, backend_for: BackendFor) -> Iterator[Vault]:
+    """The vault of the task's device. What is found damaged in the block is written down there at its end, also if the
+    block fails for it. Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
     access = device_of(task)
     backend = backend_for(access)
     try:
@@ -59,11 +60,35 @@ def open_vault(task: Task, backend_for: BackendFor) -> Iterator[Vault]:
             return key is not None and verify(key, domain, message, signature)
 
         keys = VaultKeys(id_key=task.id_key, content_keys=access.content_keys, write_key=access.write_key)
-        yield Vault(backend, header, keys, verify=signed, cache_folder=access.cache_folder or None)
+        vault = Vault(backend, header, keys, verify=signed, cache_folder=access.cache_folder or None)
+        try:
+            yield vault
+        except (Canceled, DeviceVanished):
+            raise
+        except CasoError:
+            _write_down_damage(vault, task, desk)
+            raise
+        else:
+            _write_down_damage(vault, task, desk)
     finally:
         close = getattr(backend, "close", None)
         if close is not None:
             close()
+
+
+def _write_down_damage(vault: Vault, task: Task, desk: Desk) -> None:
+    if not vault.has_new_damage:
+        return
+    try:
+        count = vault.write_down_damage(
+            device_of(task).writer, signer_of(task), attempt=task.order.attempt, at_ns=desk.clock.now_ns()
+        )
+    except CasoError as error:
+        # the attempt has its result already; whoever reads this place next will find it again
+        desk.log("warning", f"the damage could not be written down in the device: {error.message}")
+        return
+    if count:
+        desk.log("warning", f"what was found damaged is never reused: later backups store it anew ({count} records)")
 
 
 def load_set(vault: Vault, set_id: str, source: str = "") -> BackupSet:
@@ -108,6 +133,9 @@ def choose_base(
     if parent is None:
         wanted = "full backup" if type_ is BackupType.DIFFERENTIAL else "earlier backup"
         desk.log("warning", f"this device has no {wanted} of the same paths to build on: everything is read (full)")
+        return Base(BackupType.FULL, None)
+    if not vault.holds_all(parent):
+        desk.log("warning", f"parts of the set {parent.id} are damaged or lost: everything is read (full)")
         return Base(BackupType.FULL, None)
     desk.log("info", f"builds on the set {parent.id}")
     return Base(type_, parent)

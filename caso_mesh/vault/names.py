@@ -19,6 +19,7 @@ _SET = re.compile(r"sets/([a-z0-9]{1,64})/([a-z0-9]{1,64})-([0-9]{1,9})\Z")
 _SESSION = re.compile(r"sessions/([a-z0-9]{1,64})/([a-z0-9]{1,64})(\.closed)?\Z")
 _HOLD = re.compile(r"holds/([a-z0-9]{1,64})/([1-9][0-9]{0,8})\Z")
 _MESH = re.compile(r"mesh/([0-9]{10})\Z")
+_DAMAGE = re.compile(r"damage/([a-z0-9]{1,64})/([1-9][0-9]{0,8})\Z")
 _WRITER = re.compile(r"writers/([a-z0-9]{1,64})\Z")
 
 
@@ -35,6 +36,7 @@ class Kind(IntEnum):
     CONTENT_KEY = 8
     HOLD = 9
     MESH_STATE = 12
+    DAMAGE = 14
 
     @property
     def domain(self) -> str:
@@ -122,6 +124,16 @@ def hold_name(set_id: str, number: int) -> str:
 def parse_hold(name: str) -> tuple[str, int] | None:
     """The set, and the number of the hold."""
     match = _HOLD.match(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def damage_name(writer: str, number: int) -> str:
+    return f"damage/{writer}/{number}"
+
+
+def parse_damage(name: str) -> tuple[str, int] | None:
+    """The writer, and the number of what it found."""
+    match = _DAMAGE.match(name)
     return (match[1], int(match[2])) if match else None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, NoKey, ObjectMissing
 from caso_mesh.vault.chunking import KIB, MIB, chunk_id
+from caso_mesh.vault.damage import WHOLE
 from caso_mesh.vault.index import Segment
 from caso_mesh.vault.names import pack_name
 from caso_mesh.vault.objects import ObjectStore
@@ -124,8 +125,8 @@ class ChunkReader:
                 for wanted in piece:
                     yield from self._read_piece([wanted])
                 return
-            for _, members in piece:
-                yield from self._from_elsewhere(first.pack, members, error)
+            for record, members in piece:
+                yield from self._from_elsewhere(record, members, error)
             return
         for record, members in piece:
             begin = record.offset - first.offset
@@ -135,14 +136,14 @@ class ChunkReader:
         try:
             raw = memoryview(self._packs.open_record(record, stored, members[0][0]))
         except (DataDamaged, NoKey) as error:
-            yield from self._from_elsewhere(record.pack, members, error)
+            yield from self._from_elsewhere(record, members, error)
             return
         for member in members:
             content, wrong = self._check(record, raw, member)
             if wrong is None:
                 yield member[0], content
             else:
-                yield from self._from_elsewhere(record.pack, [member], wrong)
+                yield from self._from_elsewhere(record, [member], wrong)
 
     def _check(self, record: Record, raw: memoryview, member: Member) -> tuple[memoryview, CasoError | None]:
         chunk, offset, length = member
@@ -152,12 +153,15 @@ class ChunkReader:
         label = f"{pack_name(record.pack, record.kind)}, record {record.number}"
         return content, DataDamaged(object=label, detail=f"its content is not that of the id {chunk.hex()}")
 
-    def _from_elsewhere(self, failed: bytes, members: list[Member], error: CasoError) -> Iterator[_Content]:
+    def _from_elsewhere(self, failed: Record, members: list[Member], error: CasoError) -> Iterator[_Content]:
         """The same ids out of other packs; ``error`` for those that have no sound copy."""
         if isinstance(error, ObjectMissing):
             self._segments.refresh()  # the pack may have been copied to a fresh one
+        if not isinstance(error, NoKey):
+            whole = isinstance(error, ObjectMissing)
+            self._segments.damage.note(failed.pack, failed.kind, WHOLE if whole else failed.number)
         for member in members:
-            yield member[0], self._another_copy(failed, member[0]) or error
+            yield member[0], self._another_copy(failed.pack, member[0]) or error
 
     def _another_copy(self, failed: bytes, chunk: bytes) -> memoryview | None:
         for segment, row in self._segments.index.find_all(chunk):
@@ -179,6 +183,24 @@ class ChunkReader:
             if wrong is None:
                 return content
         return None
+
+    def is_sound(self, segment: Segment, record: int) -> bool:
+        """Whether a record (its row in the segment) is read back as what the segment says. Raises ``DeviceVanished``."""
+        table = segment.table
+        place = record_of(table, record)
+        rows = np.nonzero(table.record == record)[0]
+        ids = [table.ids_of(rows[at : at + 1]) for at in range(len(rows))]
+        members = [
+            (chunk, int(table.offset[row]), int(table.length[row])) for chunk, row in zip(ids, rows, strict=True)
+        ]
+        try:
+            stored = self._store.backend.get(pack_name(place.pack, place.kind), place.offset, place.end - place.offset)
+            raw = memoryview(self._packs.open_record(place, memoryview(stored), ids[0] if ids else None))
+        except DeviceVanished:
+            raise
+        except (DataDamaged, DeviceError, NoKey, ObjectMissing):
+            return False
+        return all(self._check(place, raw, member)[1] is None for member in members)
 
 
 def _neighbours(piece: list[_Wanted], record: Record) -> bool:

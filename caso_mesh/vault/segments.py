@@ -23,6 +23,7 @@ from caso_mesh.model.errors import (
     ObjectMissing,
 )
 from caso_mesh.sealing.derive import derive
+from caso_mesh.vault.damage import Damage
 from caso_mesh.vault.index import Index, Segment
 from caso_mesh.vault.names import Kind, check_id, index_name, pack_name, parse_index, parse_writer, writer_name
 from caso_mesh.vault.objects import ObjectStore, Signer
@@ -56,6 +57,7 @@ class SegmentStore:
         self._rebuilt: list[Segment] = []
         self._sequences: dict[str, int] = {}
         self._sound: dict[tuple[str, bytes], bool] = {}
+        self.damage = Damage(store, problems)
         self.index = Index()
         if self._cache is not None:
             os.makedirs(self._cache, mode=0o700, exist_ok=True)
@@ -124,7 +126,13 @@ class SegmentStore:
             self._load_writers()
             while not self._refresh_once():
                 pass  # a segment was merged away while we read: what replaces it is in the next listing
+            self.damage.refresh(self.check_signer)
             self._publish()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether anything of what segments name may be lost: damage was found, or a segment cannot be read."""
+        return bool(self.damage.version) or any(name.startswith("index/") for name in self._refused)
 
     def _refresh_once(self) -> bool:
         listed: dict[str, int] = {}
@@ -178,7 +186,7 @@ class SegmentStore:
             parsed = parse_index(replaced)
             if parsed is None or parsed[0] != writer:
                 raise DataDamaged(object=name, detail=f"it replaces {replaced}, which is not its writer's")
-        return Segment(name, writer, table)
+        return Segment(name, writer, table, self.damage)
 
     def _digest(self, payload: bytes | memoryview) -> bytes:
         return blake3(payload, key=self._digest_key).digest(_DIGEST_SIZE)
@@ -207,7 +215,7 @@ class SegmentStore:
         name = index_name(writer, sequence, self._digest(payload))
         written = self._store.write(Kind.INDEX, name, payload, signer)
         with self._lock:
-            self._loaded[name] = Segment(name, writer, decode_table(payload, name))
+            self._loaded[name] = Segment(name, writer, decode_table(payload, name), self.damage)
             self._publish()
         return written
 
@@ -241,7 +249,7 @@ class SegmentStore:
             for table in tables:
                 name = pack_name(table.pack_id(0), table.pack_kind(0))
                 if name not in known:
-                    self._rebuilt.append(Segment(name, "", table, durable=False))
+                    self._rebuilt.append(Segment(name, "", table, self.damage, durable=False))
             self._publish()
 
     # --- trusting what a segment says of a pack ---

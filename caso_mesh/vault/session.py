@@ -391,6 +391,7 @@ class Session:
         for segment, row in self._segments.index.find_all(chunk):
             pack = int(segment.table.records["pack"][segment.table.record[row]])
             own = segment.writer == self.record.writer
-            if segment.durable and self._segments.sound(segment, pack, own=own):
+            damaged = bool(segment.is_damaged(np.array([row]))[0])
+            if segment.durable and not damaged and self._segments.sound(segment, pack, own=own):
                 return True
         return False

@@ -11,17 +11,29 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import CasoError, DataDamaged, Misuse, NoKey, NotFound, ObjectExists, ObjectMissing
+from caso_mesh.model.errors import (
+    CasoError,
+    DataDamaged,
+    DeviceError,
+    DeviceVanished,
+    Misuse,
+    NoKey,
+    NotFound,
+    ObjectExists,
+    ObjectMissing,
+)
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.damage import WHOLE
 from caso_mesh.vault.header import VaultHeader, create_vault, read_header
 from caso_mesh.vault.holds import Holds
 from caso_mesh.vault.keys import add_recipients, check_key_objects, create_content_key, load_keys
 from caso_mesh.vault.names import Kind, check_id, closed_name, parse_pack, parse_session, parse_set, session_name
 from caso_mesh.vault.objects import ObjectStore, Signer, VaultKeys, Verify
-from caso_mesh.vault.packs import PackReader
+from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.problems import Problems
 from caso_mesh.vault.reading import ChunkReader
 from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, decode_set
@@ -48,6 +60,11 @@ __all__ = [
     "load_keys",
     "read_header",
 ]
+
+#: Records that are looked at again before they are written down as damaged; of more than these the first look counts.
+_SECOND_LOOKS = 1000
+#: Ids that are looked up at once.
+_BATCH = 4096
 
 _R = TypeVar("_R", SessionRecord, ClosedRecord)
 
@@ -246,6 +263,83 @@ class Vault:
         Raises ``DeviceVanished``.
         """
         return verify_set(backup_set, self._segments, self._reader, self._packs, on_progress)
+
+    # --- damage ---
+
+    def holds_all(self, backup_set: BackupSet) -> bool:
+        """Whether another set may build on this one: nothing of it is known to be lost. Raises ``DeviceVanished``.
+
+        Costs a listing; only in a vault with damage the tree is walked.
+        """
+        self.refresh()
+        if not self._segments.doubtful:
+            return True
+        wanted: dict[bytes, None] = {}
+
+        def fetch(chunk: bytes) -> bytes:
+            wanted[chunk] = None
+            return self._reader.read(chunk)
+
+        def lost() -> bool:
+            ids = list(wanted)
+            wanted.clear()
+            return not all(self.has(ids))
+
+        try:
+            for entry in TreeReader(backup_set.root, fetch).entries():
+                wanted.update(dict.fromkeys(chunk for chunk, _ in entry.chunks))
+                if len(wanted) >= _BATCH and lost():
+                    return False
+        except DeviceVanished:
+            raise
+        except (DataDamaged, DeviceError, ObjectMissing):
+            return False
+        return not lost()
+
+    def has(self, ids: Sequence[bytes]) -> list[bool]:
+        """For each id whether it has a copy that is not known to be damaged."""
+        numbers, _ = self._segments.index.find(ids, durable_only=True)
+        return [bool(number >= 0) for number in numbers]
+
+    @property
+    def has_new_damage(self) -> bool:
+        """Whether anything was found damaged that the vault does not know of."""
+        return bool(self._segments.damage.noted())
+
+    def write_down_damage(self, writer: str, signer: Signer, *, attempt: str, at_ns: int) -> int:
+        """Writes into the vault what was found damaged while this object read, so that no writer reuses it; how many
+        records and packs that are.
+
+        Each is looked at again first: a cable that came loose for a moment is no damage. Raises ``DeviceFull``,
+        ``DeviceReadOnly``, ``DeviceVanished``.
+        """
+        self.refresh()
+        damage = self._segments.damage
+        for pack, kind, record in damage.noted()[:_SECOND_LOOKS]:
+            if not self._is_damaged(pack, kind, record):
+                damage.forget(pack, record)
+        if not damage.noted():
+            return 0
+        self.register_writer(writer, signer)
+        return damage.write_down(writer, signer, attempt=attempt, at_ns=at_ns)
+
+    def _is_damaged(self, pack: bytes, kind: Kind, record: int) -> bool:
+        """False as well if no segment names it any more."""
+        for segment in self._segments.index.segments:
+            row = segment.packs.get(pack)
+            if row is None or not segment.durable:
+                continue
+            if record != WHOLE:
+                records = segment.table.records
+                rows = np.nonzero((records["pack"] == row) & (records["number"] == record))[0]
+                return not all(self._reader.is_sound(segment, number) for number in rows.tolist())
+            try:
+                return not same_claims(segment.table, row, self._packs.read_table(pack, kind))
+            except DeviceVanished:
+                raise
+            except (DataDamaged, DeviceError, NoKey, ObjectMissing):
+                return True
+        return False
 
     def rebuild_index(self, writer: str | None = None, signer: Signer | None = None) -> int:
         """Reads the tables of all packs that no index segment names; returns how many packs that were.

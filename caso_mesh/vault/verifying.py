@@ -11,7 +11,7 @@ from caso_mesh.model.entries import ChunkRef
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, NoKey, ObjectMissing
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.chunking import ID_SIZE
-from caso_mesh.vault.index import Index
+from caso_mesh.vault.damage import WHOLE
 from caso_mesh.vault.names import pack_name
 from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.reading import ChunkReader
@@ -30,13 +30,15 @@ def verify_set(
 ) -> Damage:
     """See ``Vault.verify_set``."""
     segments.refresh()
-    return _Verification(backup_set, segments.index, reader, packs).run(on_progress)
+    return _Verification(backup_set, segments, reader, packs).run(on_progress)
 
 
 class _Verification:
     """One run. Memory: one byte for each id of the index, and the ids that are damaged."""
 
-    def __init__(self, backup_set: BackupSet, index: Index, reader: ChunkReader, packs: PackReader) -> None:
+    def __init__(self, backup_set: BackupSet, segments: SegmentStore, reader: ChunkReader, packs: PackReader) -> None:
+        index = segments.index
+        self._damage_of_vault = segments.damage
         self._set = backup_set
         self._index = index
         self._reader = reader
@@ -143,8 +145,10 @@ class _Verification:
                 except NoKey:
                     # the index named a key that we have, or it would not have been read
                     detail = "its beginning names a key that there is not"
+                    self._damage_of_vault.note(pack, kind, WHOLE)
                     self._lost(b"", DataDamaged(object=pack_name(pack, kind), detail=detail))
                 except (DataDamaged, DeviceError, ObjectMissing) as error:
+                    self._damage_of_vault.note(pack, kind, WHOLE)
                     self._lost(b"", error)
 
     def _name_files(self) -> None:

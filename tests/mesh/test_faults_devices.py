@@ -122,6 +122,12 @@ def test_garbage_in_a_vault_costs_the_files_it_hits_and_nothing_else(process_mes
     assert 0 < len(lost) < len(list(one.iterdir()))
     comes_back(mesh, second, two)
 
+    # it was found, so it is not reused: the next backup makes the old set whole as well
+    third = backup(mesh, one)
+    assert third["bytes_stored"] > MEBIBYTE, third
+    comes_back(mesh, third, one)
+    comes_back(mesh, first, one)
+
 
 def test_a_damaged_set_object_costs_its_own_set_at_most(process_mesh, tmp_path):
     rng = random.Random(4)
