@@ -17,11 +17,12 @@ KEPT_ENTRIES = 1000
 
 
 class Entry(Struct, frozen=True):
-    """One place in the log. Indexes start at 1 and have no gaps. A ``noop`` opens a term and has no data."""
+    """One place in the log. Indexes start at 1 and have no gaps. A ``noop`` opens a term and has no data; the data of
+    ``membership`` says who takes part in the log and is for ``consensus/`` itself."""
 
     index: int
     term: int
-    kind: Literal["noop", "command"]
+    kind: Literal["noop", "command", "membership"]
     data: bytes
 
 

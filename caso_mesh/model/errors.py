@@ -268,6 +268,28 @@ class StateDamaged(CasoError):
     category = "state"
 
 
+class StateRolledBack(CasoError):
+    """{path} is an older copy of itself: {peer} has seen this server confirm more than it holds ({detail}).
+
+    It takes no part in elections with that copy. Remove the server from the mesh and join it again, with a new state
+    folder.
+    """
+
+    code = "state-rolled-back"
+    category = "state"
+
+
+class LogContradicted(CasoError):
+    """The replicated log of {server} contradicts what was committed: {detail}.
+
+    It has stopped before anything was changed. Another server is right: remove this one from the mesh and join it again
+    with a new state folder.
+    """
+
+    code = "log-contradicted"
+    category = "state"
+
+
 class StateFull(CasoError):
     """The disk of the state folder {state} is full.
 
