@@ -25,6 +25,7 @@ import traceback
 from typing import NoReturn
 
 from caso_mesh.jobs import worker
+from caso_mesh.jobs.memory import keep_freed_memory
 from caso_mesh.model.errors import Misuse
 
 #: Exit status of a worker that failed where nothing could be reported any more.
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     if threads != 1:
         raise Misuse(f"the nursery has {threads} threads; a fork would lose all but one")
     _name("caso-nursery")
+    keep_freed_memory()
     control = socket.socket(fileno=control_fd)
     wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
