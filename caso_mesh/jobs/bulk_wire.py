@@ -219,7 +219,9 @@ class WireChannel:
             with self._lock:
                 low = min(self._pending, default=number)
             try:
-                return await link.call(method, to_wire(_Call(number, min(low, number), params)), timeout_s=None)
+                # a ``_Call`` as a map: ``params`` are plain already, and may hold views that are packed from there
+                call = {"number": number, "low": min(low, number), "params": params}
+                return await link.call(method, call, timeout_s=None)
             except LinkLost:
                 if not link.closed:
                     raise

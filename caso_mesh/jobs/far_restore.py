@@ -1,37 +1,53 @@
-"""A restore to another server than the device's. The device's end reads and pushes; the target's end takes what its
-own order names, and nothing can be asked of the device.
+"""A restore to another server than the device's: what both ends say to each other, and the device's end.
+
+The device's end reads records and pushes them as they are packed; the target's end (``far_target``) unpacks them,
+recomputes every id and writes what its own order names. Nothing can be asked of the device but to send a record again
+whose content is not what its ids say.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import resource
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
+from caso_mesh.jobs.bulk import WINDOW, BulkChannel, Meet, NothingToAsk, Pending, far_of
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.feeding import CommandTarget, run_feed
+from caso_mesh.jobs.feeding import run_feed
 from caso_mesh.jobs.messages import Began
-from caso_mesh.jobs.restore import outermost, places, run_restore
+from caso_mesh.jobs.restore import (
+    DAMAGED,
+    WINDOW_BYTES,
+    WINDOW_FILES,
+    placed,
+    places,
+    size_problem,
+    wanted_entries,
+)
 from caso_mesh.jobs.storing import BackendFor, load_set, open_vault
-from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.entries import Entry, SourceException
-from caso_mesh.model.errors import CasoError, PeerFault, PeerMalformed, UnknownCall
+from caso_mesh.model.entries import Entry, EntryType, SourceException
+from caso_mesh.model.errors import CasoError, DeviceVanished, PeerMalformed
 from caso_mesh.model.jobs import RestoreSpec
+from caso_mesh.vault.reading import Packed
+from caso_mesh.vault.vault import Vault
 from caso_mesh.wire.codec import from_wire, to_wire
 
-#: Bytes that are written with one call, as far as whole pieces of files allow.
+#: Bytes that are written with one call into a command, as far as whole pieces allow.
 _CALL_BYTES = 1024 * 1024
-#: Entries that are begun with one call, and the bytes that describe them.
-_MOST_ENTRIES = 8192
+#: Bytes that describe the entries that are begun with one call.
 _ENTRIES_BYTES = 8 * 1024 * 1024
+#: Windows whose files may be open at the target: begun, being written, about to be finished.
+_OPEN_WINDOWS = 3
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Entry).decode
+
+#: A chunk of a record: id, offset and length in its raw bytes, and where it goes: (path, offset).
+Part = tuple[bytes, int, int, tuple[tuple[bytes, int], ...]]
 
 
 class Begin(Struct, frozen=True):
@@ -47,8 +63,26 @@ class Begun(Struct, frozen=True):
     exceptions: tuple[SourceException, ...] = ()
 
 
+class Record(Struct, frozen=True):
+    """A record as ``vault.packing`` makes them: flags, length of its raw bytes, payload. Records come in any order.
+    The answer is ``Taken``."""
+
+    flags: int
+    raw: int
+    payload: bytes
+    parts: tuple[Part, ...]
+
+
+class Taken(Struct, frozen=True):
+    """``wrong``: ids of parts whose content is another, or cannot be unpacked: they were not written."""
+
+    wrong: tuple[bytes, ...] = ()
+    exceptions: tuple[SourceException, ...] = ()
+
+
 class Write(Struct, frozen=True):
-    """(path, offset, data), then whole files to finish, then files to give up. The answer is ``Written``."""
+    """What a command reads: (path, offset, data). Then whole files to finish, then files to give up. The answer is
+    ``Written``."""
 
     pieces: tuple[tuple[bytes, int, bytes], ...] = ()
     finish: tuple[bytes, ...] = ()
@@ -61,9 +95,6 @@ class Written(Struct, frozen=True):
     exceptions: tuple[SourceException, ...] = ()
 
 
-# --- the device's end ---
-
-
 def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) -> None:
     """Reads here, has it written there."""
     spec = task.order.spec
@@ -71,243 +102,313 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
     with meet(task, desk, NothingToAsk()) as channel, open_vault(task, desk, backend_for) as vault:
         desk.say(Began())
         backup = load_set(vault, spec.set)
-        target = FarTarget(channel, desk, far_of(task).name)
+        far = Far(channel, desk, far_of(task).name)
         if spec.into_command is not None:
+            target = FarCommand(far)
             run_feed(desk, vault, backup, target, spec.paths)
-        else:
-            run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))
-        target.close()
+            target.close()
+            return
+        push = _Push(far, desk, vault)
+        push.run(wanted_entries(desk, vault, backup, places(backup, spec.paths, strip=spec.strip)))
+        far.close()
 
 
-class FarTarget:
-    """Pushes to the target's end. See ``restore.Target``."""
+class Far:
+    """The calls that the target's end answers, with what it could not restore told to this end's daemon."""
 
-    def __init__(self, channel: BulkChannel, desk: Desk, far: str) -> None:
+    def __init__(self, channel: BulkChannel, desk: Desk, name: str) -> None:
+        self.name = name
         self._channel = channel
         self._desk = desk
-        self._far = far
-        self._pieces: list[tuple[bytes, int, bytes]] = []
-        self._bytes = 0
-        self._finish: list[bytes] = []
-        self._abort: list[bytes] = []
-        self._under_way: list[Any] = []
 
-    def begin(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bool]:
-        self._push()
-        wanted: list[bool] = []
+    def begin(self, entries: Sequence[tuple[bytes, bytes]]) -> Pending:
+        """Begins them; ``begun`` takes the answer."""
+        return self._channel.start("begin", to_wire(Begin(tuple(entries))))
+
+    def begun(self, pending: Pending, count: int) -> list[bool]:
+        begun = from_wire(pending.result(), Begun, peer=self.name)
+        if len(begun.wanted) != count:
+            raise PeerMalformed(peer=self.name, detail="it did not answer what was asked")
+        self._except(begun.exceptions)
+        return [bool(each) for each in begun.wanted]
+
+    def record(self, flags: int, raw: int, payload: bytes | bytearray | memoryview, parts: tuple[Part, ...]) -> Pending:
+        """Sends a ``Record``; ``taken`` takes the answer."""
+        # a map of what a ``Record`` has: the payload is sent from where it lies
+        return self._channel.start("record", {"flags": flags, "raw": raw, "payload": payload, "parts": parts})
+
+    def taken(self, pending: Pending) -> tuple[bytes, ...]:
+        """Ids of the parts that have to come again."""
+        taken = from_wire(pending.result(), Taken, peer=self.name)
+        self._except(taken.exceptions)
+        return taken.wrong
+
+    def write(self, write: Write) -> Pending:
+        """Sends it; ``written`` takes the answer."""
+        return self._channel.start("write", to_wire(write))
+
+    def written(self, pending: Pending) -> None:
+        self._except(from_wire(pending.result(), Written, peer=self.name).exceptions)
+
+    def close(self) -> None:
+        """All is written, and the target has its last metadata."""
+        self._except(from_wire(self._channel.call("close"), Written, peer=self.name).exceptions)
+
+    def _except(self, exceptions: tuple[SourceException, ...]) -> None:
+        for exception in exceptions:
+            self._desk.exception(exception)
+
+
+def _packed(entry: Entry) -> bytes:
+    return _encode(msgspec.structs.replace(entry, chunks=()))
+
+
+# --- files ---
+
+
+class _Window:
+    """Entries whose files are open at the target together."""
+
+    def __init__(self, entries: list[tuple[bytes, Entry]]) -> None:
+        self.entries = entries
+        self.begun: list[tuple[Pending, int]] = []
+        self.bad: set[bytes] = set()
+        #: Paths that were begun, once all of their content is on its way.
+        self.sent: list[bytes] | None = None
+        self.unanswered = 0
+
+
+class _Sent(Struct):
+    """A call under way: a record, or the end of a window's files."""
+
+    pending: Pending
+    window: _Window | None
+    parts: tuple[Part, ...] = ()
+    again: bool = False
+
+
+class _Push:
+    """Pushes window after window: while the records of one are on their way the next is begun already, and files are
+    finished once the answers to all of their records are here."""
+
+    def __init__(self, far: Far, desk: Desk, vault: Vault) -> None:
+        self._far = far
+        self._desk = desk
+        self._vault = vault
+        self._under_way: deque[_Sent] = deque()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = soft // (4 * _OPEN_WINDOWS)
+        self._most_files = max(16, min(WINDOW_FILES, most)) if soft > 0 else WINDOW_FILES
+
+    def run(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
+        before: _Window | None = None
+        for window in self._windows(entries):
+            if before is not None:
+                self._take_begun(before)
+            self._begin(window)
+            if before is not None:
+                self._content(before)
+            before = window
+        if before is not None:
+            self._take_begun(before)
+            self._content(before)
+        self._settle(0)
+
+    def _windows(self, entries: Iterable[tuple[bytes, Entry]]) -> Iterator[_Window]:
+        waiting: list[tuple[bytes, Entry]] = []
+        files = size = 0
+        for root, entry in entries:
+            waiting.append((root, entry))
+            if entry.chunks:
+                files += 1
+                size += entry.size
+            if files >= self._most_files or len(waiting) >= WINDOW_FILES or size >= WINDOW_BYTES:
+                yield _Window(waiting)
+                waiting, files, size = [], 0, 0
+        if waiting:
+            yield _Window(waiting)
+
+    def _begin(self, window: _Window) -> None:
         part: list[tuple[bytes, bytes]] = []
         size = 0
-        for root, entry in entries:
-            packed = _encode(msgspec.structs.replace(entry, chunks=()))
-            if part and (size + len(packed) > _ENTRIES_BYTES or len(part) >= _MOST_ENTRIES):
-                wanted += self._begin(part)
+        for root, entry in window.entries:
+            packed = _packed(entry)
+            if part and size + len(packed) > _ENTRIES_BYTES:
+                self._begin_part(window, part)
                 part, size = [], 0
             part.append((root, packed))
             size += len(packed)
-        return wanted + self._begin(part)
+        if part:
+            self._begin_part(window, part)
 
-    def _begin(self, part: list[tuple[bytes, bytes]]) -> list[bool]:
-        if not part:
-            return []
-        begun = from_wire(self._channel.call("begin", to_wire(Begin(tuple(part)))), Begun, peer=self._far)
-        if len(begun.wanted) != len(part):
-            raise PeerMalformed(peer=self._far, detail="it did not answer what was asked")
-        self._take(begun.exceptions)
-        return [bool(each) for each in begun.wanted]
+    def _begin_part(self, window: _Window, part: list[tuple[bytes, bytes]]) -> None:
+        if window.begun:
+            # the other end may answer in any order, and folders come before what is in them
+            self._desk.check()
+            window.begun[-1][0].result()
+        window.begun.append((self._far.begin(part), len(part)))
+
+    def _take_begun(self, window: _Window) -> None:
+        wanted = [each for pending, count in window.begun for each in self._far.begun(pending, count)]
+        tally = self._desk.tally
+        kept = []
+        for (root, entry), begun in zip(window.entries, wanted, strict=True):
+            self._desk.path = entry.path
+            tally.entries += 1
+            if entry.type is EntryType.FILE:
+                tally.files += 1
+                tally.bytes += 0 if entry.hardlink is not None else entry.size
+            if begun:
+                kept.append((root, entry))
+        window.entries = kept
+
+    def _content(self, window: _Window) -> None:
+        wanted: dict[bytes, list[tuple[bytes, int, int]]] = {}
+        size = 0
+        for _, entry in window.entries:
+            if not entry.chunks or entry.hardlink is not None:
+                continue
+            problem = size_problem(entry)
+            if problem:
+                self._lost(window, entry.path, problem)
+                continue
+            for offset, (chunk, length) in placed(entry):
+                wanted.setdefault(chunk, []).append((entry.path, offset, length))
+                size += length
+                if size >= WINDOW_BYTES:
+                    self._fetch(window, wanted)  # a file may be larger than the memory
+                    wanted, size = {}, 0
+        self._fetch(window, wanted)
+        window.sent = [entry.path for _, entry in window.entries]
+        window.entries = []
+        self._finish(window)
+
+    def _fetch(self, window: _Window, wanted: dict[bytes, list[tuple[bytes, int, int]]]) -> None:
+        for found in self._vault.packed_many(list(wanted)):
+            self._desk.check()
+            if isinstance(found, Packed):
+                parts = [self._part(window, member, wanted[member[0]]) for member in found.members]
+                self._send(window, found.flags, found.raw, found.payload, parts)
+                continue
+            chunk, content = found
+            if isinstance(content, CasoError):
+                for path, _, _ in wanted[chunk]:
+                    self._lost(window, path, content.message)
+            else:
+                part = self._part(window, (chunk, 0, len(content)), wanted[chunk])
+                self._send(window, 0, len(content), content, [part])
+
+    def _part(self, window: _Window, member: tuple[bytes, int, int], where: list[tuple[bytes, int, int]]) -> Part:
+        chunk, begin, size = member
+        at = []
+        for path, offset, length in where:
+            if length != size:
+                self._lost(window, path, f"a chunk has {size} bytes instead of {length}")
+            elif path not in window.bad:
+                at.append((path, offset))
+        return chunk, begin, size, tuple(at)
+
+    def _send(
+        self,
+        window: _Window,
+        flags: int,
+        raw: int,
+        payload: bytes | bytearray | memoryview,
+        parts: Sequence[Part],
+        *,
+        again: bool = False,
+    ) -> None:
+        parts = tuple(part for part in parts if part[3])
+        if parts:
+            pending = self._far.record(flags, raw, payload, parts)
+            window.unanswered += 1
+            self._under_way.append(_Sent(pending, window, parts, again))
+            if not again:
+                self._settle(2 * WINDOW)
+
+    def _settle(self, most: int) -> None:
+        while len(self._under_way) > most:
+            sent = self._under_way.popleft()
+            if sent.window is None:
+                self._far.written(sent.pending)
+                continue
+            wrong = frozenset(self._far.taken(sent.pending))
+            sent.window.unanswered -= 1
+            for part in sent.parts:
+                if part[0] in wrong:
+                    self._again(sent, part)
+                else:
+                    self._desk.tally.read(part[2] * len(part[3]))
+            self._finish(sent.window)
+
+    def _again(self, sent: _Sent, part: Part) -> None:
+        """The record does not hold what its ids say: the chunk is read alone, out of another copy if need be."""
+        assert sent.window is not None
+        if sent.again:
+            raise PeerMalformed(peer=self._far.name, detail="it refuses a chunk that is what its id says")
+        chunk, _, size, where = part
+        try:
+            content = self._vault.read(chunk)
+        except DeviceVanished:
+            raise
+        except CasoError as error:
+            for path, _ in where:
+                self._lost(sent.window, path, error.message)
+            return
+        self._send(sent.window, 0, size, content, [(chunk, 0, size, where)], again=True)
+
+    def _finish(self, window: _Window) -> None:
+        if window.sent is None or window.unanswered:
+            return
+        finish = tuple(path for path in window.sent if path not in window.bad)
+        window.sent = None
+        pending = self._far.write(Write(finish=finish, abort=tuple(window.bad)))
+        self._under_way.append(_Sent(pending, None))
+
+    def _lost(self, window: _Window, path: bytes, detail: str) -> None:
+        if path not in window.bad:
+            window.bad.add(path)
+            self._desk.exception(SourceException(path, DAMAGED, detail))
+
+
+# --- one file into a command ---
+
+
+class FarCommand:
+    """Pushes to the command at the target's end. See ``restore.Target``."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+        self._pieces: list[tuple[bytes, int, bytes]] = []
+        self._bytes = 0
+        self._under_way: deque[Any] = deque()
+
+    def begin(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bool]:
+        begun = self._far.begin([(root, _packed(entry)) for root, entry in entries])
+        return self._far.begun(begun, len(entries))
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._pieces.append((path, offset, bytes(data)))
         self._bytes += len(data)
         if self._bytes >= _CALL_BYTES:
-            self._push()
+            self._push(Write(tuple(self._pieces)))
 
     def finish(self, entry: Entry) -> None:
-        self._finish.append(entry.path)
+        self._push(Write(tuple(self._pieces), (entry.path,)))
 
     def abort(self, path: bytes) -> None:
-        # what is still on its way to it is of no use
-        self._pieces = [piece for piece in self._pieces if piece[0] != path]
-        self._abort.append(path)
+        self._push(Write(abort=(path,)))
 
     def close(self) -> None:
-        """All is written, and the target has its last metadata."""
-        self._push()
+        """Until the command has all of it and has ended well."""
         self._settle(0)
-        self._take(from_wire(self._channel.call("close"), Written, peer=self._far).exceptions)
+        self._far.close()
 
-    def _push(self) -> None:
-        if self._pieces or self._finish or self._abort:
-            write = Write(tuple(self._pieces), tuple(self._finish), tuple(self._abort))
-            self._pieces, self._bytes, self._finish, self._abort = [], 0, [], []
-            self._under_way.append(self._channel.start("write", to_wire(write)))
-        self._settle(16)
+    def _push(self, write: Write) -> None:
+        self._pieces, self._bytes = [], 0
+        self._under_way.append(self._far.write(write))
+        self._settle(2 * WINDOW)
 
     def _settle(self, most: int) -> None:
         while len(self._under_way) > most:
-            answer = self._under_way.pop(0).result()
-            self._take(from_wire(answer, Written, peer=self._far).exceptions)
-
-    def _take(self, exceptions: tuple[SourceException, ...]) -> None:
-        for exception in exceptions:
-            self._desk.exception(exception)
-
-
-# --- the target's end ---
-
-
-def run_target_end(task: Task, desk: Desk, meet: Meet) -> None:
-    """Writes here what is pushed from there."""
-    far = _TargetEnd(task, desk)
-    try:
-        with meet(task, desk, far) as channel:
-            desk.say(Began())
-            desk.wait_for(lambda: far.closed or far.failure is not None or channel.lost is not None)
-            if far.failure is not None:
-                raise far.failure
-            if not far.closed:
-                assert channel.lost is not None
-                raise channel.lost
-    except BaseException as error:
-        far.stop(error)
-        raise
-
-
-class _TargetEnd:
-    """What the device's end may do here. See ``bulk.Answering``."""
-
-    ordered = True
-
-    def __init__(self, task: Task, desk: Desk) -> None:
-        spec = task.order.spec
-        assert isinstance(spec, RestoreSpec)
-        self._desk = desk
-        self._name = far_of(task).name
-        self._paths = outermost([path.strip(b"/") for path in spec.paths])
-        self._task = task
-        self._target: FolderTarget | CommandTarget | None = None
-        self._into_command = spec.into_command is not None
-        self._begun: dict[bytes, Entry] = {}
-        self._exceptions: list[SourceException] = []
-        # the thread of the attempt may stop while one that answers is at work
-        self._lock = threading.Lock()
-        self.closed = False
-        self.failure: CasoError | None = None
-        desk.on_exceptions = self._exceptions.extend
-
-    def stop(self, error: BaseException) -> None:
-        """Nothing more is taken; what was written whole stays, with its metadata."""
-        self.failure = self.failure or (
-            error if isinstance(error, CasoError) else PeerFault(peer="the target's end", detail="it failed")
-        )
-        with self._lock:
-            if self._target is not None:
-                self._target.close()
-
-    def handle(self, method: str, params: Any) -> Any:
-        with self._lock:
-            if self.failure is not None:
-                raise self.failure
-            try:
-                self._desk.check()
-                match method:
-                    case "begin":
-                        return to_wire(self._on_begin(from_wire(params, Begin, peer=self._name)))
-                    case "write":
-                        return to_wire(self._on_write(from_wire(params, Write, peer=self._name)))
-                    case "close":
-                        return to_wire(self._on_close())
-                    case _:
-                        raise UnknownCall(peer=self._name, call=method)
-            except CasoError as error:
-                self.failure = error
-                self._desk.waiting.notify()
-                raise
-
-    def _on_begin(self, begin: Begin) -> Begun:
-        entries: list[tuple[bytes, Entry]] = []
-        for root, packed in begin.entries:
-            try:
-                entry = _decode(packed)
-            except msgspec.MsgspecError as error:
-                raise PeerMalformed(peer=self._name, detail=str(error)) from error
-            self._check(root, entry)
-            entries.append((root, entry))
-        if self._target is None:
-            if self._into_command:
-                self._target = CommandTarget(self._task, self._desk, self._check_going)
-            else:
-                self._target = FolderTarget(self._task, self._desk)
-        wanted = self._target.begin(entries)
-        for (_, entry), each in zip(entries, wanted, strict=True):
-            self._count(entry)
-            if each:
-                self._begun[entry.path] = entry
-        return Begun(bytes(wanted), self._give())
-
-    def _check(self, root: bytes, entry: Entry) -> None:
-        """Only what the order of this end names is written, whatever the other end says."""
-        if root and entry.path != root and not entry.path.startswith(root + b"/"):
-            raise self._fault(f"{entry.path!r} does not lie in {root!r}")
-        if self._paths:
-            for path in (entry.path, entry.hardlink):
-                if path is not None and not any(
-                    path == chosen or path.startswith(chosen + b"/") for chosen in self._paths
-                ):
-                    raise self._fault(f"{path!r} is not among what is to be restored")
-
-    def _on_write(self, write: Write) -> Written:
-        target = self._open()
-        for path, offset, data in write.pieces:
-            entry = self._entry(path)
-            if offset < 0 or offset + len(data) > entry.size:
-                raise self._fault(f"it writes beyond the end of {path!r}")
-            target.write(path, offset, data)
-            self._desk.tally.read(len(data))
-        for path in write.finish:
-            target.finish(self._entry(path))
-            del self._begun[path]
-        for path in write.abort:
-            if self._begun.pop(path, None) is not None:
-                target.abort(path)
-        return Written(self._give())
-
-    def _on_close(self) -> Written:
-        if self._target is not None:
-            self._target.close()
-        exceptions = self._give()
-        self.closed = True
-        self._desk.waiting.notify()
-        return Written(exceptions)
-
-    def _count(self, entry: Entry) -> None:
-        tally = self._desk.tally
-        tally.entries += 1
-        tally.files += entry.type.value == "file"
-        tally.bytes += 0 if entry.hardlink is not None else entry.size
-        self._desk.path = entry.path
-
-    def _check_going(self) -> None:
-        """Raises once nothing more is taken: a command may wait for long."""
-        self._desk.check()
-        if self.failure is not None:
-            raise self.failure
-
-    def _open(self) -> FolderTarget | CommandTarget:
-        if self._target is None:
-            raise self._fault("it writes what it did not begin")
-        return self._target
-
-    def _entry(self, path: bytes) -> Entry:
-        entry = self._begun.get(path)
-        if entry is None:
-            raise self._fault(f"it writes {path!r}, which it did not begin")
-        return entry
-
-    def _give(self) -> tuple[SourceException, ...]:
-        self._desk.flush()
-        given = tuple(self._exceptions)
-        self._exceptions.clear()
-        return given
-
-    def _fault(self, detail: str) -> PeerFault:
-        return PeerFault(peer=self._name, detail=detail)
+            self._far.written(self._under_way.popleft())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from caso_mesh.jobs import far_backup, far_restore, far_store, telling
+from caso_mesh.jobs import far_backup, far_restore, far_store, far_target, telling
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
@@ -121,7 +121,7 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
         case RestoreSpec(), "both":
             _restore(task, desk, tools)
         case RestoreSpec(), "source":
-            far_restore.run_target_end(task, desk, tools.meet)
+            far_target.run_target_end(task, desk, tools.meet)
         case RestoreSpec(), _:
             far_restore.run_device_end(task, desk, tools.meet, tools.backend_for)
         case VerifySpec() as spec, _:

@@ -131,6 +131,14 @@ def _own_content(
 def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: Target, where: Places) -> None:
     """Writes what is selected to ``target``. Raises ``PathNotInSet``, ``Canceled``, ``DeviceVanished``; a file with a
     damaged chunk is told and left out."""
+    window = _Window(desk, vault, target)
+    for root, entry in wanted_entries(desk, vault, backup, where):
+        window.add(root, entry)
+    window.run()
+
+
+def wanted_entries(desk: Desk, vault: Vault, backup: BackupSet, where: Places) -> Iterator[tuple[bytes, Entry]]:
+    """Each entry to restore with its root, in path order. Raises ``PathNotInSet``, ``Canceled``, ``DeviceVanished``."""
     desk.total_bytes = None if where.paths else backup.bytes
     desk.total_files = None if where.paths else backup.files
     tree = vault.tree(backup.root)
@@ -138,10 +146,9 @@ def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: Target, whe
         # before anything is written: a mistyped name must not leave half a restore behind
         if next(iter(tree.entries(path)), None) is None:
             raise PathNotInSet(set=backup.id, path="/" + path.decode("utf-8", "backslashreplace"))
-    window = _Window(desk, vault, target)
     for entry in selected(backup, tree, where, desk):
-        window.add(where.root_of(entry.path), entry)
-    window.run()
+        desk.check()
+        yield where.root_of(entry.path), entry
 
 
 class _Window:

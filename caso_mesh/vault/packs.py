@@ -223,24 +223,36 @@ class PackReader:
     def open_record(self, record: Record, stored: memoryview, chunk: bytes | None) -> bytes | bytearray | memoryview:
         """The raw bytes of a record. ``stored`` is what lies from its offset to its end; ``chunk`` the id of its only
         member if the index says that it is no bundle. Raises ``DataDamaged``, ``NoKey``."""
-        name = pack_name(record.pack, record.kind)
-        label = f"{name}, record {record.number}"
+        flags, payload = self.open_packed(record, stored, chunk)
+        limit = MAX_METADATA_RECORD if record.kind is Kind.METADATA_PACK else MAX_RECORD
+        return unpack(flags, payload, record.raw, limit, name=_label(record))
+
+    def open_packed(self, record: Record, stored: memoryview, chunk: bytes | None) -> tuple[int, bytearray]:
+        """As ``open_record``, but still packed: flags and payload as ``packing`` made them. That they unpack to what
+        the index says is for whoever unpacks them to find out."""
+        label = _label(record)
         if len(stored) != record.end - record.offset:
             raise DataDamaged(object=label, detail="the pack ends inside it")
         length, flags, digest = _RECORD_HEAD.unpack_from(stored)
         if length != record.length or flags != record.flags:
             raise DataDamaged(object=label, detail="it is not the one that the index names")
-        limit = MAX_METADATA_RECORD if record.kind is Kind.METADATA_PACK else MAX_RECORD
         if not flags & BUNDLE and chunk is not None and digest != member_digest([(chunk, 0, record.raw)]):
             raise DataDamaged(object=label, detail="it holds another id than the index says")
-        raw = bytearray(length)
+        payload = bytearray(length)
         try:
             self._sealers(record.kind, record.pack, record.key_id, record.session)[0].open_into(
-                _nonce(record.number), stored[RECORD_HEAD_SIZE:], _aad(record.number, record.raw, flags, digest), raw
+                _nonce(record.number),
+                stored[RECORD_HEAD_SIZE:],
+                _aad(record.number, record.raw, flags, digest),
+                payload,
             )
         except SealBroken as error:
             raise DataDamaged(object=label, detail="it was changed, or sealed with another key") from error
-        return unpack(flags & ~BUNDLE, raw, record.raw, limit, name=label)
+        return flags & ~BUNDLE, payload
+
+
+def _label(record: Record) -> str:
+    return f"{pack_name(record.pack, record.kind)}, record {record.number}"
 
 
 def check_members(members: Sequence[Member], raw_length: int, limit: int, flags: int = 0) -> None:

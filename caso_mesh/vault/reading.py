@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, NoKey, ObjectMissing
 from caso_mesh.vault.chunking import KIB, MIB, chunk_id
@@ -28,6 +30,21 @@ _AHEAD = 4
 
 _Wanted = tuple[Record, list[Member]]
 _Content = tuple[bytes, bytes | memoryview | CasoError]
+
+
+class Packed(Struct, frozen=True):
+    """A record as it was packed: flags and payload, the length of its raw bytes, and those of its members that were
+    asked for."""
+
+    flags: int
+    payload: bytearray
+    raw: int
+    members: list[Member]
+
+
+T = TypeVar("T")
+#: What is made of a record and its bytes in the pack.
+_Opening = Callable[[Record, list[Member], memoryview], Iterator[T | _Content]]
 
 
 class ChunkReader:
@@ -52,6 +69,14 @@ class ChunkReader:
         A damaged copy is passed over if another pack holds the id as well. Raises only what hits all of them:
         ``DeviceVanished``. What comes next is fetched and unpacked by threads meanwhile; they end with the iterator.
         """
+        return self._many(ids, self._open)
+
+    def packed_many(self, ids: Sequence[bytes]) -> Iterator[Packed | _Content]:
+        """As ``read_many``, with whole records as they were packed: nothing is unpacked here, and no id recomputed.
+        Whoever unpacks them does both, and asks ``read`` for what is wrong."""
+        return self._many(ids, self._open_packed)
+
+    def _many(self, ids: Sequence[bytes], opening: _Opening[T]) -> Iterator[T | _Content]:
         distinct = list(dict.fromkeys(ids))
         numbers, rows = self._segments.index.find(distinct)
         if (numbers < 0).any():
@@ -71,16 +96,16 @@ class ChunkReader:
         first = list(itertools.islice(pieces, 2))
         if len(first) < 2:
             for piece in first:
-                yield from self._read_piece(piece)
+                yield from self._read_piece(piece, opening)
             return
-        yield from self._read_ahead(itertools.chain(first, pieces))
+        yield from self._read_ahead(itertools.chain(first, pieces), opening)
 
-    def _read_ahead(self, pieces: Iterator[list[_Wanted]]) -> Iterator[_Content]:
+    def _read_ahead(self, pieces: Iterator[list[_Wanted]], opening: _Opening[T]) -> Iterator[T | _Content]:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-read")
-        under_way: deque[Future[list[_Content]]] = deque()
+        under_way: deque[Future[list[T | _Content]]] = deque()
         try:
             for piece in pieces:
-                under_way.append(pool.submit(lambda piece=piece: list(self._read_piece(piece))))  # type: ignore[misc]
+                under_way.append(pool.submit(lambda piece=piece: list(self._read_piece(piece, opening))))  # type: ignore[misc]
                 if len(under_way) >= _AHEAD:
                     yield from under_way.popleft().result()
             while under_way:
@@ -112,7 +137,7 @@ class ChunkReader:
         if piece:
             yield piece
 
-    def _read_piece(self, piece: list[_Wanted]) -> Iterator[_Content]:
+    def _read_piece(self, piece: list[_Wanted], opening: _Opening[T]) -> Iterator[T | _Content]:
         first, last = piece[0][0], piece[-1][0]
         name = pack_name(first.pack, first.kind)
         try:
@@ -123,14 +148,14 @@ class ChunkReader:
             if len(piece) > 1 and isinstance(error, DeviceError):
                 # one bad sector must not take its neighbours with it
                 for wanted in piece:
-                    yield from self._read_piece([wanted])
+                    yield from self._read_piece([wanted], opening)
                 return
             for record, members in piece:
                 yield from self._from_elsewhere(record, members, error)
             return
         for record, members in piece:
             begin = record.offset - first.offset
-            yield from self._open(record, members, stored[begin : begin + record.end - record.offset])
+            yield from opening(record, members, stored[begin : begin + record.end - record.offset])
 
     def _open(self, record: Record, members: list[Member], stored: memoryview) -> Iterator[_Content]:
         try:
@@ -144,6 +169,14 @@ class ChunkReader:
                 yield member[0], content
             else:
                 yield from self._from_elsewhere(record, [member], wrong)
+
+    def _open_packed(self, record: Record, members: list[Member], stored: memoryview) -> Iterator[Packed | _Content]:
+        try:
+            flags, payload = self._packs.open_packed(record, stored, members[0][0])
+        except (DataDamaged, NoKey) as error:
+            yield from self._from_elsewhere(record, members, error)
+            return
+        yield Packed(flags, payload, record.raw, members)
 
     def _check(self, record: Record, raw: memoryview, member: Member) -> tuple[memoryview, CasoError | None]:
         chunk, offset, length = member

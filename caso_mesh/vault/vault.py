@@ -35,7 +35,7 @@ from caso_mesh.vault.names import Kind, check_id, closed_name, parse_pack, parse
 from caso_mesh.vault.objects import ObjectStore, Signer, VaultKeys, Verify
 from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.problems import Problems
-from caso_mesh.vault.reading import ChunkReader
+from caso_mesh.vault.reading import ChunkReader, Packed
 from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, decode_set
 from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.session import Lane, Session
@@ -249,6 +249,14 @@ class Vault:
         record), whatever the number of ids. Raises ``DeviceVanished``.
         """
         return self._reader.read_many(ids)
+
+    def packed_many(self, ids: Sequence[bytes]) -> Iterator[Packed | tuple[bytes, bytes | memoryview | CasoError]]:
+        """As ``read_many``, in whole records as they were packed; a chunk that was read out of another copy, or what
+        is wrong with it, comes alone.
+
+        Nothing is unpacked here and no id recomputed: whoever unpacks the records does that.
+        """
+        return self._reader.packed_many(ids)
 
     def read(self, chunk_id: bytes) -> bytes:
         """One chunk. Raises ``ObjectMissing``, ``DataDamaged``, ``DeviceError``."""

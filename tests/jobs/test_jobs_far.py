@@ -26,3 +26,26 @@ async def test_a_tree_of_another_server_comes_back_there(site, runners, tmp_path
     assert device.ended.state is AttemptState.SUCCEEDED, (device.lines, target.lines)
     assert target.ended.state is AttemptState.SUCCEEDED, target.lines
     assert list(differences(os.fsencode(tree), os.fsencode(out) + os.fsencode(tree), holes=True)) == []
+
+
+async def test_a_damaged_file_is_named_and_the_rest_comes_back_there(site, runners, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(3):
+        (tree / f"{number}").write_bytes(os.urandom(5_000_000))
+    device, _ = await run_pair(site, runners, site.backup_spec(tree, source=site.beta))
+    packs = [path for path in (site.device / "packs" / "d").rglob("*") if path.is_file()]
+    pack = max(packs, key=lambda path: path.stat().st_size)
+    with pack.open("r+b") as file:
+        file.seek(pack.stat().st_size // 2)
+        file.write(b"garbage")
+    out = tmp_path / "out"
+    spec = site.restore_spec(device.set.id, out, server=site.beta)
+    device, target = await run_pair(site, runners, spec)
+    assert device.ended.state is AttemptState.SUCCEEDED_WITH_EXCEPTIONS, (device.lines, target.lines)
+    (lost,) = device.exceptions
+    assert lost.reason == "damaged"
+    there = out / os.fsdecode(os.fsencode(tree)[1:])
+    whole = {name for name in "012" if (there / name).exists()}
+    assert whole == set("012") - {os.fsdecode(lost.path)[-1]}
+    assert all((there / name).read_bytes() == (tree / name).read_bytes() for name in whole)

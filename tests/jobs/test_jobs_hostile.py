@@ -224,12 +224,21 @@ def begin(call, *entries, root=b""):
 
 
 FILE = Entry(b"data/file", EntryType.FILE, 0o644, size=4)
+FOLDER = Entry(b"data", EntryType.DIRECTORY, 0o755)
+
+
+def record(call, data, *where, chunk=None, flags=0, raw=None, length=None):
+    """Sends ``data`` to (path, offset)s; what the target calls wrong."""
+    size = len(data) if length is None else length
+    part = (chunk or name(data), 0, size, where or ((FILE.path, 0),))
+    return call("record", far_restore.Record(flags, len(data) if raw is None else raw, data, (part,)))["wrong"]
 
 
 async def test_a_target_takes_what_its_order_names(restoring, tmp_path):
     def script(call):
         assert begin(call, FILE)["wanted"] == b"\x01"
-        call("write", far_restore.Write(pieces=((FILE.path, 0, b"four"),), finish=(FILE.path,)))
+        assert record(call, b"four") == ()
+        call("write", far_restore.Write(finish=(FILE.path,)))
         call("close", far_restore.Written())
 
     told, heard = await restoring(script, "/data")
@@ -244,9 +253,15 @@ async def test_a_target_takes_what_its_order_names(restoring, tmp_path):
         lambda call: begin(call, structs.replace(FILE, path=b"etc/cron.d/evil")),
         lambda call: begin(call, structs.replace(FILE, hardlink=b"etc/shadow")),
         lambda call: begin(call, FILE, root=b"elsewhere"),
-        lambda call: call("write", far_restore.Write(pieces=((b"data/file", 0, b"unbegun"),))),
-        lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, 1 << 40, b"x"),)))),
-        lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, -1, b"x"),)))),
+        lambda call: record(call, b"unbegun"),
+        lambda call: (begin(call, FILE), record(call, b"x", (FILE.path, 1 << 40))),
+        lambda call: (begin(call, FILE), record(call, b"x", (FILE.path, -1))),
+        lambda call: (begin(call, FILE), record(call, b"x", (b"data/other", 0))),
+        lambda call: (begin(call, FILE), record(call, b"four", length=1 << 40)),
+        lambda call: (begin(call, FILE), record(call, b"four", chunk=b"short")),
+        lambda call: (begin(call, FOLDER), record(call, b"", (FOLDER.path, 0))),
+        lambda call: (begin(call, FOLDER), record(call, b"x", (FOLDER.path, 0))),
+        lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, 0, b"four"),)))),
         lambda call: call("read", far_restore.Written()),
         lambda call: call("begin", far_restore.Begin(((b"", b"garbage"),))),
     ],
@@ -256,6 +271,81 @@ async def test_a_device_that_lies_writes_nothing(restoring, tmp_path, script):
     assert told.category == "protocol"
     assert heard.ended.state is AttemptState.FAILED
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+async def test_what_is_not_the_content_of_its_id_is_asked_for_again_and_never_written(restoring, tmp_path):
+    def script(call):
+        begin(call, FILE)
+        assert record(call, b"evil", chunk=name(b"four")) == (name(b"four"),)
+        # a bomb, and a frame that is none
+        assert record(call, b"\x28\xb5\x2f\xfd" + bytes(9), chunk=name(b"four"), flags=1, raw=4, length=4)
+        assert record(call, b"four", chunk=name(b"four"), raw=1 << 40)
+        assert record(call, b"four") == ()
+        call("write", far_restore.Write(finish=(FILE.path,)))
+        call("close", far_restore.Written())
+
+    told, heard = await restoring(script, "/data")
+    assert told is None
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert (tmp_path / "out" / "data" / "file").read_bytes() == b"four"
+
+
+class Refusing:
+    """A target that takes everything but calls records wrong, the first so many times."""
+
+    ordered = True
+
+    def __init__(self, times):
+        self.times = times
+        self.sent = []
+        self.finished = ()
+
+    def handle(self, method, params):
+        match method:
+            case "begin":
+                return to_wire(far_restore.Begun(bytes([1] * len(params["entries"]))))
+            case "record":
+                self.sent.append((params["flags"], bytes(params["payload"]), params["parts"]))
+                wrong = tuple(part[0] for part in params["parts"]) if len(self.sent) <= self.times else ()
+                return to_wire(far_restore.Taken(wrong))
+            case "write":
+                self.finished += params["finish"]
+                return to_wire(far_restore.Written())
+            case _:
+                return to_wire(far_restore.Written())
+
+
+async def pushed(site, hub, threads, tmp_path, target):
+    """Has a set of one file of one chunk restored to ``target``; what the device's end said."""
+    (tmp_path / "file").write_bytes(b"the same line\n" * 10_000)
+    backup = await run(threads, site.task(site.backup_spec(tmp_path / "file")))
+    device, source = site.pair(site.restore_spec(backup.set.id, tmp_path / "out", server=site.beta))
+
+    def play():
+        desk = Desk(source.order.attempt, lambda message: None, SystemClock())
+        with hub.meet(source, desk, target) as channel:
+            desk.wait_for(lambda: channel.lost is not None)
+
+    worker = await threads.start(device)
+    _, heard = await asyncio.gather(asyncio.to_thread(play), listen(worker))
+    return heard
+
+
+async def test_what_a_target_finds_wrong_comes_again_out_of_a_copy_that_was_checked(site, hub, threads, tmp_path):
+    target = Refusing(1)
+    heard = await pushed(site, hub, threads, tmp_path, target)
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    (packed, small, parts), (plain, content, again) = target.sent
+    assert (packed, plain) == (1, 0)
+    assert len(small) < len(content) == 140_000
+    assert name(content) == parts[0][0] == again[0][0]
+    assert target.finished == (os.fsencode(tmp_path)[1:] + b"/file",)
+
+
+async def test_a_target_that_refuses_what_is_sound_is_at_fault(site, hub, threads, tmp_path):
+    heard = await pushed(site, hub, threads, tmp_path, Refusing(2))
+    assert heard.ended.state is AttemptState.FAILED
+    assert heard.ended.failure.code == "peer-malformed"
 
 
 async def test_a_path_that_climbs_out_is_left_out(restoring, tmp_path):
