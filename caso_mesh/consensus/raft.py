@@ -2,7 +2,7 @@
 
 Its user calls ``step`` for each message, ``tick`` at even intervals, ``propose``, ``propose_change``, ``read``,
 ``transfer``; then, while ``has_ready``: takes ``ready()``, makes durable what is in it, sends the messages, applies the
-committed entries, and says ``advance()``. Between ``ready`` and ``advance`` more may be stepped in, but no second
+committed entries (those of kind ``membership`` by ``apply_change``), and says ``advance()``. Between ``ready`` and ``advance`` more may be stepped in, but no second
 ``ready`` be taken. Nothing here reads a clock or draws a random number of its own.
 
 The leader's part is in ``leading``, the follower's in ``following``.
@@ -35,6 +35,7 @@ from caso_mesh.consensus.progress import Inflights, Progress
 from caso_mesh.consensus.quorum import Outcome, outcome
 from caso_mesh.consensus.reads import Reads, ReadState
 from caso_mesh.consensus.rules import ALL_RULES, Rules
+from caso_mesh.consensus.witness import NOTHING, promise_of
 from caso_mesh.model.errors import LogUnavailable, Misuse, NotLeader
 
 Role = Literal["follower", "pre-candidate", "candidate", "leader"]
@@ -77,7 +78,8 @@ class Ready(Struct, frozen=True):
     """What there is to do, in this order: write ``snapshot``, ``entries`` and ``hard`` in one durable transaction; send
     ``messages``; apply ``committed``; say ``advance``.
 
-    ``None`` where nothing changed. ``durable`` is false when losing it all would break no promise.
+    ``None`` where nothing changed. ``confirms``: the highest position that this node will have confirmed by it, if that
+    has risen (see ``witness``). ``durable`` is false when losing it all would break no promise.
     """
 
     standing: tuple[str | None, Role] | None
@@ -87,12 +89,14 @@ class Ready(Struct, frozen=True):
     committed: tuple[Entry, ...]
     messages: tuple[Message, ...]
     reads: tuple[ReadState, ...]
+    confirms: Position | None
     durable: bool
 
 
 class Raft:
     """See the module. ``random_below(n)`` gives a number from 0 to n - 1; ``image`` gives the newest snapshot there is
-    to send, or nothing if there is none at the moment."""
+    to send, or nothing if there is none at the moment; ``confirmed`` is the highest ``Ready.confirms`` that the disk
+    holds."""
 
     def __init__(
         self,
@@ -104,6 +108,7 @@ class Raft:
         hard: HardState,
         random_below: Callable[[int], int],
         image: Callable[[], Image | None],
+        confirmed: Position = NOTHING,
         rules: Rules = ALL_RULES,
     ) -> None:
         self.node, self.settings, self.rules = node, settings, rules
@@ -135,6 +140,7 @@ class Raft:
         self.become_follower(self.term, None)
         self._told_standing: tuple[str | None, Role] = (self.leader, self.role)
         self._told_hard = self.hard
+        self._confirmed = confirmed
 
     # --- what its user calls -----------------------------------------------------------------------------------------
 
@@ -258,6 +264,8 @@ class Raft:
         hard, told = self.hard, self._told_hard
         entries = self.log.to_write()
         new_image = self.log.pending if not self.log.pending_handed else None
+        confirms = max((promise_of(message) or NOTHING for message in self._after), default=NOTHING)
+        new_confirms = confirms if confirms > self._confirmed else None
         self._given = Ready(
             standing if standing != self._told_standing else None,
             hard if hard != told else None,
@@ -266,10 +274,12 @@ class Raft:
             self.log.to_apply(self.settings.max_committed_bytes, 1 << 30),
             (*self._out, *(message for message in self._after if message.to != self.node)),
             tuple(self._answered),
-            durable=bool(entries or new_image or (hard.term, hard.vote) != (told.term, told.vote)),
+            new_confirms,
+            durable=bool(entries or new_image or new_confirms or (hard.term, hard.vote) != (told.term, told.vote)),
         )
         self._self_steps = [message for message in self._after if message.to == self.node]
         self._told_standing, self._told_hard = standing, hard
+        self._confirmed = new_confirms or self._confirmed
         self._out, self._after, self._answered = [], [], []
         self.log.hand()
         return self._given

@@ -1,0 +1,128 @@
+"""Disks that were put back: who remembers what was confirmed, and who may take part."""
+
+from __future__ import annotations
+
+from caso_mesh.consensus.log import Log
+from caso_mesh.consensus.membership import Membership
+from caso_mesh.consensus.messages import AppendReply, VoteReply
+from caso_mesh.consensus.port import Position
+from caso_mesh.consensus.raft import HardState, Raft, Settings
+from caso_mesh.consensus.witness import NOTHING, Answer, Ask, Probation, Seen, Witness
+
+THREE = Membership(("a", "b", "c"))
+
+
+def answer(sender, seen=NOTHING, applied=0, membership=THREE):
+    return Answer("a", sender, seen, applied, membership)
+
+
+def test_only_what_binds_the_sender_is_remembered():
+    witness = Witness("b")
+    witness.heard(AppendReply("b", "a", 3, 7))
+    witness.heard(AppendReply("b", "a", 3, 9, rejected=True))
+    witness.heard(AppendReply("b", "a", 3, 5))
+    witness.heard(VoteReply("b", "a", 2, granted=True))
+    witness.heard(VoteReply("b", "a", 9, granted=True, pre=True))
+    witness.heard(VoteReply("b", "a", 9, granted=False))
+    assert witness.of("a") == Position(3, 7)
+    witness.heard(VoteReply("b", "a", 4, granted=True))
+    assert witness.of("a") == Position(4, 0)
+    assert witness.take_unwritten() == {"a": Position(4, 0)}
+    assert witness.take_unwritten() == {}
+
+
+def test_what_the_leader_saw_spreads_but_nobody_learns_of_himself():
+    leader, follower = Witness("a"), Witness("b")
+    leader.saw("a", Position(2, 4))
+    leader.saw("b", Position(2, 9))
+    leader.saw("gone", Position(1, 1))
+    told = leader.tell(THREE)
+    assert [each.to for each in told] == ["b", "c"]
+    for each in told:
+        follower.merge(each)
+    assert follower.take_unwritten() == {"a": Position(2, 4)}
+    follower.merge(Seen("b", "a", {"a": Position(2, 1)}))
+    assert follower.of("a") == Position(2, 4)
+    assert leader.forget(THREE) == ["gone"]
+    assert leader.of("gone") == NOTHING
+
+
+def test_a_lone_voter_takes_part_at_once():
+    assert Probation("a", NOTHING, Membership(("a",))).state == "passed"
+
+
+def test_a_starting_voter_waits_for_a_majority_and_goes_on_asking():
+    probation = Probation("a", Position(2, 5), THREE)
+    assert probation.asks() == [Ask("b", "a", Position(2, 5)), Ask("c", "a", Position(2, 5))]
+    assert probation.state == "asking"
+    probation.handle(answer("b", Position(2, 5)))
+    assert probation.state == "passed"
+    assert [ask.to for ask in probation.asks()] == ["c"]
+    probation.handle(answer("c", Position(2, 6)))
+    assert (probation.state, probation.witness) == ("behind", ("c", Position(2, 6)))
+    assert probation.asks() == []
+
+
+def test_whoever_is_behind_stays_so():
+    probation = Probation("a", Position(1, 9), THREE)
+    probation.handle(answer("c", Position(2, 0)))
+    probation.handle(answer("b"))
+    assert probation.state == "behind"
+
+
+def test_the_newest_membership_decides_what_a_majority_is():
+    """While it was away, all others were replaced, one by one."""
+    probation = Probation("a", Position(1, 9), THREE)
+    now = Membership(("a", "d", "e"))
+    probation.handle(answer("b", applied=7, membership=Membership(("a", "b", "d"))))
+    assert probation.state == "passed"  # it and one other are a majority of three
+    probation = Probation("a", Position(1, 9), Membership(("a", "b", "c", "x", "y")))
+    probation.spoken_by("d")
+    assert [ask.to for ask in probation.asks()] == ["b", "c", "d", "x", "y"]
+    probation.handle(answer("d", applied=9, membership=now))
+    assert probation.state == "passed"
+
+
+def test_a_blank_node_asks_whoever_speaks_to_it_and_then_the_voters():
+    probation = Probation("n", NOTHING, Membership())
+    assert probation.asks() == []
+    probation.spoken_by("b")
+    assert [ask.to for ask in probation.asks()] == ["b"]
+    probation.handle(answer("b", applied=3))
+    assert probation.state == "asking"
+    assert [ask.to for ask in probation.asks()] == ["a", "c"]
+    probation.handle(answer("a", applied=3))
+    assert probation.state == "passed"
+
+
+def test_a_wiped_disk_under_an_old_id_is_behind():
+    probation = Probation("a", NOTHING, Membership())
+    probation.spoken_by("b")
+    probation.handle(answer("b", Position(1, 0), applied=3))
+    assert probation.state == "behind"
+
+
+def test_the_core_says_what_it_is_about_to_confirm():
+    core = Raft(
+        "a",
+        Settings(),
+        log=Log("a", 0, 0),
+        membership=Membership(("a",)),
+        hard=HardState(),
+        random_below=lambda n: 0,
+        image=lambda: None,
+    )
+    core.campaign()
+    confirmed = []
+    for _ in range(5):
+        if not core.has_ready():
+            break
+        ready = core.ready()
+        confirmed.append((ready.confirms, ready.durable))
+        core.advance()
+    assert core.in_office
+    assert confirmed[0] == (None, False)  # a pre-vote binds nobody
+    assert confirmed[1] == (Position(1, 0), True)
+    assert confirmed[2] == (Position(1, 1), True)
+    core.propose(b"x", b"y")
+    assert core.ready().confirms == Position(1, 3)
