@@ -15,7 +15,8 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 
-from caso_mesh.devices.durable import FolderSyncs, move_into_place, write_all
+from caso_mesh.devices.direct import DIRECT_FROM, DirectReader, write_large
+from caso_mesh.devices.durable import FolderSyncs, move_into_place
 from caso_mesh.devices.port import RESERVE, check_object_name, device_error, is_object_name, may_use_reserve
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import CasoError, DeviceFull, DeviceVanished, Misuse, ObjectExists, ObjectMissing
@@ -46,6 +47,7 @@ class FolderBackend:
         self._lock = threading.Lock()
         self._credit = 0
         self._syncs = FolderSyncs()
+        self._direct = DirectReader()
         self._known: set[str] = set()
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -87,7 +89,7 @@ class FolderBackend:
                 name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE, dir_fd=temporary
             )
             try:
-                write_all(fd, parts)
+                write_large(fd, parts)
                 os.fdatasync(fd)
                 move_into_place(fd, name, temporary, last, target)
             except BaseException as error:
@@ -109,6 +111,10 @@ class FolderBackend:
         try:
             left = max(0, os.fstat(fd).st_size - offset)
             left = left if length is None else min(left, length)
+            if left >= DIRECT_FROM:
+                found = self._direct.read(fd, offset, left)
+                if found is not None:
+                    return found
             pieces: list[bytes] = []
             while left > 0:
                 piece = os.pread(fd, left, offset)

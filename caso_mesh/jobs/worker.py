@@ -26,7 +26,7 @@ DONE, ORPHANED, NO_TASK = 0, 3, 4
 _DESCRIPTORS = 65536
 #: Entries under way are many and never in circles: looking for circles as often as Python does by itself costs a third
 #: of the time in which a tree is read and compared.
-_COLLECT = (50_000, 20, 50)
+COLLECT = (50_000, 20, 50)
 
 
 class SystemClock:
@@ -94,7 +94,7 @@ def main(messages: socket.socket, bulk: socket.socket) -> int:
     _raise_limits()
     if task.nice > os.getpriority(os.PRIO_PROCESS, 0):
         os.setpriority(os.PRIO_PROCESS, 0, task.nice)  # before there are threads: each inherits it
-    gc.set_threshold(*_COLLECT)
+    gc.set_threshold(*COLLECT)
     desk = Desk(task.order.attempt, lambda message: _send(channel, message), SystemClock())
     reporter = Reporter(desk, task.status_interval_s)
     threading.Thread(target=_listen, args=(channel, desk, reporter), name="daemon", daemon=True).start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from mmap import mmap
 
 import numpy as np
 from blake3 import blake3
@@ -101,7 +102,7 @@ def capacity_of(kind: Kind) -> int:
 class PackBuilder:
     """A pack that is being filled, in a buffer that the caller lends. For one thread at a time."""
 
-    def __init__(self, store: ObjectStore, session: str, kind: Kind, buffer: bytearray) -> None:
+    def __init__(self, store: ObjectStore, session: str, kind: Kind, buffer: bytearray | mmap) -> None:
         self.buffer = buffer
         self._view = memoryview(buffer)
         pack = store.randomness(16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -41,16 +42,17 @@ class _PackWriter:
         self._store = store
         self._queue: queue.Queue[PackBuilder | None] = queue.Queue(maxsize=_PACKS_WAITING)
         self._lock = threading.Lock()
-        self._free: dict[int, list[bytearray]] = {}
+        self._free: dict[int, list[bytearray | mmap.mmap]] = {}
         self._done: list[Table] = []
         self._thread: threading.Thread | None = None
         self.failure: CasoError | Exception | None = None
         self.bytes = 0
 
-    def buffer(self, size: int) -> bytearray:
+    def buffer(self, size: int) -> bytearray | mmap.mmap:
+        """Memory that begins at a page, so that a device can write it without copying it first."""
         with self._lock:
             free = self._free.setdefault(size, [])
-            return free.pop() if free else bytearray(size)
+            return free.pop() if free else _pages(size)
 
     def submit(self, pack: PackBuilder) -> None:
         """Hands a full pack over; waits while too many are under way. Its buffer comes back by ``buffer``."""
@@ -110,6 +112,12 @@ class _PackWriter:
             self._done.append(table)
             self.bytes += sum(map(len, parts))
             self._free.setdefault(len(pack.buffer), []).append(pack.buffer)
+
+
+def _pages(size: int) -> mmap.mmap:
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
 
 
 class Lane:

@@ -28,6 +28,10 @@ def main(words: list[str]) -> int:
         sys.path.insert(0, str(script.parent))
         runpy.run_path(str(script), run_name="__main__")
         return 0
+    if words and words[0] == "attempt":
+        from bench import attempt
+
+        return attempt.main(words[1:])
     chosen = _parser().parse_args(words)
     if chosen.what == "job":
         from bench import latency
@@ -40,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures this clone beside its peers, interleaved; quote the ratios, never the seconds.",
-        epilog="scripts/bench catalog ... and scripts/bench placement ... measure those rooms alone.",
+        epilog="scripts/bench catalog ... and scripts/bench placement ... measure those rooms alone, scripts/bench attempt "
+        "... the worker of a backup.",
     )
     kinds = parser.add_subparsers(dest="what", required=True)
     vault = kinds.add_parser("vault", help="backup, restore, verify beside restic, borg, tar and cp")

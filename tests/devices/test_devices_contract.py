@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import pathlib
 import pickle
+import random
+import tempfile
 
 import pytest
 from device_conformance import check_backend
@@ -182,3 +186,56 @@ def test_errors_of_devices_cross_process_borders():
     error = pickle.loads(pickle.dumps(ObjectExists(name="a")))
     assert isinstance(error, ObjectExists)
     assert error.fields == {"name": "a"}
+
+
+def pages(size: int, content: bytes) -> mmap.mmap:
+    """Memory that begins at a page, as packs are made in."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[: len(content)] = content
+    return memory
+
+
+def is_cached(path: pathlib.Path) -> int:
+    """How many pages of a file the page cache holds."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
+        found = (ctypes.c_ubyte * (len(memory) // mmap.PAGESIZE + 1))()
+        address = ctypes.addressof(ctypes.c_ubyte.from_buffer(memory))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(memory)), found) == 0
+        return sum(page & 1 for page in found)
+
+
+@pytest.mark.parametrize("place", ["disk", "/dev/shm"])
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, (20 << 20) + 4097])
+def test_large_objects_come_back_wherever_they_lie_in_memory(tmp_path, place, size):
+    """They pass by the page cache where that can be: whole pages only, and not on every file system."""
+    content = random.Random(size).randbytes(size)
+    with tempfile.TemporaryDirectory(dir=tmp_path if place == "disk" else place) as folder:
+        device = open_folder(pathlib.Path(folder))
+        aligned = pages(size + mmap.PAGESIZE, content)
+        device.put("aligned", [memoryview(aligned)[:size], b"the", memoryview(b" end")])
+        device.put("shifted", [memoryview(bytearray(b"x" + content))[1:], b"the end"])
+        device.put("bytes", [content, bytearray(b"the end")])
+        whole = content + b"the end"
+        for name in ("aligned", "shifted", "bytes"):
+            assert device.size(name) == len(whole)
+            assert device.get(name) == whole
+            for offset in (0, 1, 4095, 4096, 65_537, size - 5, size + 100):
+                assert device.get(name, offset) == whole[offset:]
+            for offset, length in ((3, 1 << 20), (4096, 1 << 20), (9, (1 << 20) + 4090), (0, 100 << 20)):
+                assert device.get(name, offset, length) == whole[offset : offset + length]
+        device.close()
+
+
+def test_a_large_object_leaves_the_page_cache_alone(tmp_path):
+    probe = tmp_path / "probe"
+    try:
+        os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        pytest.skip("this file system always uses the page cache")
+    device = open_folder(tmp_path)
+    size = 8 << 20
+    device.put("packs/large", [memoryview(pages(size, b"begin")), b"tail"])
+    assert is_cached(tmp_path / "packs" / "large") <= 64
+    assert device.get("packs/large", 0, size)[:5] == b"begin"
+    assert is_cached(tmp_path / "packs" / "large") <= 64
+    device.close()
