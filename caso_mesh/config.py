@@ -26,10 +26,12 @@ Preset = Literal["local", "lan", "wan"]
 
 
 class Allow(Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be read and written here at all; no administrator can widen it. Absolute folders."""
+    """What may be read and written here at all; no administrator can widen it. Absolute folders. ``snapshots``: whether
+    backups may take snapshots of this server's file systems."""
 
     read: tuple[str, ...] = ("/",)
     write: tuple[str, ...] = ("/",)
+    snapshots: bool = True
 
 
 class DiscoveryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +197,8 @@ def render_config(config: Config) -> str:
             "# what may be read and written here at all; no administrator can widen it",
             f"read = {_toml(config.allow.read)}",
             f"write = {_toml(config.allow.write)}",
+            "# whether backups may take (and remove) snapshots of file systems",
+            f"snapshots = {_toml(config.allow.snapshots)}",
             "",
             "[discovery]",
             "# announce this server and look for others on the LAN (mDNS, UDP 5353)",

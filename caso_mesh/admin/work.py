@@ -137,6 +137,7 @@ class Work:
             post=request.post,
             post_always=request.post_always,
             ignore_exit_codes=request.ignore_exit_codes,
+            snapshot=request.snapshot,
         )
         schedule = None
         if request.schedule is not None:

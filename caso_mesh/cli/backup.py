@@ -10,7 +10,7 @@ from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, 
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
-from caso_mesh.model.states import BackupType, Priority
+from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 from caso_mesh.model.units import parse_size
 
@@ -57,6 +57,12 @@ async def backup(
     ignore_exit_codes: Annotated[
         bool, Parameter(negative=(), help="Go on when the command of --pre or --post fails; the job log tells.")
     ] = False,
+    snapshot: Annotated[
+        Literal["never", "auto", "required"],
+        Parameter(
+            help="Read from a snapshot of the file system: where it has them (btrfs, LVM, ZFS), or fail without."
+        ),
+    ] = "never",
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
     schedule: Annotated[
         str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
@@ -91,6 +97,7 @@ async def backup(
         post=post,
         post_always=post_always,
         ignore_exit_codes=ignore_exit_codes,
+        snapshot=SnapshotMode(snapshot),
         priority=Priority(priority),
         name=name,
         schedule=schedule,

@@ -25,7 +25,7 @@ MDNS_PORT = 5353
 
 # What is left out, and why: ProtectSystem, ProtectHome, PrivateTmp and ReadOnlyPaths would hide files from backups and
 # restores; RestrictSUIDSGID would lose bits that a restore must set; PrivateDevices and ProtectClock (device policy)
-# would forbid restoring device nodes.
+# would forbid restoring device nodes. As root it may mount: snapshots of logical volumes are read so.
 _HARDENING = """\
 NoNewPrivileges=yes
 ProtectKernelTunables=yes
@@ -79,9 +79,12 @@ def render_unit(*, state: Path, user: str | None, python: str) -> str:
             f"AmbientCapabilities={_USER_CAPABILITIES}",
             f"CapabilityBoundingSet={_USER_CAPABILITIES}",
         ]
+    hardening = _HARDENING
+    if user is None:
+        hardening = hardening.replace("SystemCallFilter=@system-service", "SystemCallFilter=@system-service @mount")
     if state == Path("/var/lib/caso-mesh"):
         lines += ["StateDirectory=caso-mesh", "StateDirectoryMode=0700"]
-    return "\n".join([*lines, _HARDENING, "", "[Install]", "WantedBy=multi-user.target", ""])
+    return "\n".join([*lines, hardening, "", "[Install]", "WantedBy=multi-user.target", ""])
 
 
 def _quoted(text: str) -> str:

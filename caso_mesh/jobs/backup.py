@@ -36,6 +36,7 @@ from caso_mesh.model.errors import CasoError, ContainsNoData, DeviceVanished, Mi
 from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_name, is_reserved
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.sources.filters import Filters, Note
+from caso_mesh.sources.places import Places
 from caso_mesh.sources.reasons import Unreadable
 from caso_mesh.sources.walk import Previous, Walked, Walker
 from caso_mesh.vault.chunking import ChunkerParameters, chunk_id
@@ -116,17 +117,18 @@ def run_backup(
     threads: int,
     known: Known | None,
     on_pause: Callable[[], None] = lambda: None,
+    places: Places | None = None,
 ) -> Tree:
     """Reads everything that is wanted and new, and returns the tree.
 
-    ``on_pause`` is called now and then between entries. Raises ``ContainsNoData``, ``CommandFailed``, ``Canceled`` and
+    ``on_pause`` is called now and then between entries. ``places``: snapshots that are read. Raises ``ContainsNoData``, ``CommandFailed``, ``Canceled`` and
     what the sink raises.
     """
     name_of: NameOf = partial(chunk_id, id_key)
     empty = [root for root in wanted.folders if _is_empty_mount(root)]
     if empty:
         raise ContainsNoData(paths=empty)
-    backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause)
+    backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause, places)
     for name in wanted.dumps:
         command = command_of(wanted.commands, wanted.server, name, CommandKind.DUMP)
         dumped = take_dump(desk, sink, wanted.server, name, command, id_key=id_key, chunker=chunker, on_pause=on_pause)
@@ -167,6 +169,7 @@ class _Backup:
         threads: int,
         known: Known | None,
         on_pause: Callable[[], None],
+        places: Places | None,
     ) -> None:
         #: What dumps wrote, in path order: each has its place among what the walk finds.
         self.dumped: deque[Entry] = deque()
@@ -178,6 +181,7 @@ class _Backup:
         self._small = chunker.minimum
         self._known = known
         self._on_pause = on_pause
+        self._places = places
         self._ahead = _AHEAD * max(1, threads)
         self._tree = TreeWriter(sink.store)
         self._waiting: deque[BatchJob | _Large] = deque()
@@ -206,6 +210,7 @@ class _Backup:
             on_note=self._note,
             previous=None if self._known is None else _previous(self._known.tree, desk),
             settled_before=None if self._known is None else divmod(self._known.start_ns, _SECOND),
+            places=self._places,
         )
         with self._pool:
             paused = time.monotonic()

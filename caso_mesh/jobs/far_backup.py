@@ -14,6 +14,7 @@ from msgspec import Struct
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.freezing import snapshots
 from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.sink import Member, SinkLane
@@ -118,7 +119,7 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
         def tell() -> None:
             channel.start("report", to_wire(report()))
 
-        with around(task, desk, tell):
+        with around(task, desk, tell), snapshots(task, desk, wanted) as places:
             tree = run_backup(
                 desk,
                 wanted,
@@ -128,6 +129,7 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
                 threads=threads,
                 known=known,
                 on_pause=tell,
+                places=places,
             )
         channel.drain()
         from_wire(channel.call("finish", to_wire(Finish(tree.root, report()))), Finished, peer=far)

@@ -13,6 +13,7 @@ from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
 from caso_mesh.jobs.feeding import CommandTarget, run_feed
+from caso_mesh.jobs.freezing import snapshots
 from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, publish, verify
@@ -153,7 +154,7 @@ def _backup(
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
         with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
-            with around(task, desk, work.pause):
+            with around(task, desk, work.pause), snapshots(task, desk, wanted) as places:
                 tree = run_backup(
                     desk,
                     wanted,
@@ -163,6 +164,7 @@ def _backup(
                     threads=threads,
                     known=known,
                     on_pause=work.pause,
+                    places=places,
                 )
             published = publish(
                 task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns

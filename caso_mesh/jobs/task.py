@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from caso_mesh.model.host_commands import HostCommand
 from caso_mesh.model.orders import AttemptOrder
+from caso_mesh.sources.snapshots import SnapshotPlace
 
 
 class DeviceAccess(Struct, frozen=True):
@@ -51,7 +52,8 @@ class Task(Struct, frozen=True):
     are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
     ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
     that a restore may write to here at all, whatever the set or the other end says (absolute; None: anywhere).
-    ``commands``: those of this server's own file that the order names.
+    ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
+    server's own file allows none).
     """
 
     order: AttemptOrder
@@ -74,6 +76,7 @@ class Task(Struct, frozen=True):
     may_write: tuple[bytes, ...] | None = None
     segment_path: str = ""
     commands: dict[str, HostCommand] = {}
+    snapshots: SnapshotPlace | None = None
     threads: int = 2
     join_s: float = 60.0
     rejoin_s: float = 900.0

@@ -1006,6 +1006,16 @@ class CommandFailed(CasoError):
     category = "source"
 
 
+class SnapshotFailed(CasoError):
+    """There is no snapshot to read {path} on {server} from: {detail}.
+
+    With "--snapshot auto" it is read as it is where there can be none.
+    """
+
+    code = "snapshot-failed"
+    category = "source"
+
+
 class TargetInvalid(CasoError):
     """Cannot restore to {path}: {detail}."""
 

@@ -19,6 +19,7 @@ from caso_mesh.model.states import (
     Overwrite,
     Priority,
     RunState,
+    SnapshotMode,
     WaitReason,
 )
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
@@ -51,7 +52,8 @@ class SourceRoots(Struct, frozen=True):
 class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
-    are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``."""
+    are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
+    a snapshot of their file system."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -67,6 +69,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     post: str | None = None
     post_always: bool = False
     ignore_exit_codes: bool = False
+    snapshot: SnapshotMode = SnapshotMode.NEVER
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):

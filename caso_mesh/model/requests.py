@@ -10,7 +10,7 @@ from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState
+from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 
 
@@ -486,6 +486,7 @@ class BackupRequest(Struct, frozen=True):
     post: str | None = None
     post_always: bool = False
     ignore_exit_codes: bool = False
+    snapshot: SnapshotMode = SnapshotMode.NEVER
     priority: Priority = Priority.MEDIUM
     name: str | None = None
     schedule: str | None = None

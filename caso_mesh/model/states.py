@@ -95,6 +95,14 @@ class BackupType(StrEnum):
     COPY = "copy"
 
 
+class SnapshotMode(StrEnum):
+    """Whether files are read from a snapshot of their file system: where it has them, or else not at all."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    REQUIRED = "required"
+
+
 class Priority(StrEnum):
     HIGHEST = "highest"
     HIGH = "high"

@@ -49,7 +49,8 @@ class _Running:
 class Attempts:
     """Keeps the workers in step with the orders.
 
-    ``may_begin``: whether new work is taken now; call ``look_again`` when that changes. ``report`` tells progress.
+    ``may_begin``: whether new work is taken now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
+    told of each worker's end.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Attempts:
         new_id: IdSource,
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
         may_begin: Callable[[], bool] = lambda: True,
+        over: Callable[[AttemptOrder], None] = lambda order: None,
     ) -> None:
         self._queue = queue
         self._facts = facts
@@ -72,6 +74,7 @@ class Attempts:
         self._new_id = new_id
         self._report = report
         self._may_begin = may_begin
+        self._over = over
         self._held: dict[str, LocalAttempt] = {}
         self._running: dict[str, _Running] = {}
         self._orders: Orders | None = None
@@ -266,6 +269,7 @@ class Attempts:
         finally:
             running.worker = None
             await worker.kill()
+            self._over(order)
         if running.end is None:
             log.error("the worker of %s ended without a word", order.attempt)
         if not running.local.ended:

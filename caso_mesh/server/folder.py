@@ -38,6 +38,7 @@ class StateFolder:
         self.cache = path / "cache"
         self.run = path / "run"
         self.endpoint = path / "run" / "endpoint"
+        self.snapshots = path / "snapshots"
         self.reserve = path / "run" / "reserve"
 
     def exists(self) -> bool:

@@ -39,6 +39,7 @@ from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
 from caso_mesh.server.segments import Segments
+from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.storage import Storage
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
@@ -129,6 +130,12 @@ class ServerNode:
             clock=clock,
         )
         self._commands = config.host_commands()
+        self._snapshots = SnapshotKeeper(
+            folder=folder.snapshots,
+            mesh=lambda: self.orders.roster.mesh.id,
+            node=keys.id,
+            allowed=config.allow.snapshots,
+        )
         self._tasks = TaskMaker(
             folder=folder,
             node=keys.id,
@@ -140,6 +147,7 @@ class ServerNode:
             orders=lambda: self.orders,
             allow=self.allow,
             may_write=config.allow.write,
+            snapshots=self._snapshots.place,
             segments=self.segments,
             clock=clock,
             new_id=new_id,
@@ -153,6 +161,7 @@ class ServerNode:
             new_id=new_id,
             report=self._report,
             may_begin=self._may_begin,
+            over=self._snapshots.over,
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
         self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock)
@@ -293,6 +302,7 @@ class ServerNode:
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self._room.run())
+            group.create_task(self._snapshots.run())
             group.create_task(self.files.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))

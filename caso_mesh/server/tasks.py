@@ -25,6 +25,7 @@ from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
 from caso_mesh.server.trust import Trust
+from caso_mesh.sources.snapshots import SnapshotPlace
 from caso_mesh.vault.header import read_header
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
@@ -52,6 +53,7 @@ class TaskMaker:
         orders: Callable[[], Orders],
         allow: Callable[[], AllowList],
         may_write: tuple[str, ...],
+        snapshots: Callable[[], SnapshotPlace | None],
         segments: Segments,
         clock: Clock,
         new_id: IdSource,
@@ -66,6 +68,7 @@ class TaskMaker:
         self._orders = orders
         self._allow = allow
         self._may_write = may_write
+        self._snapshots = snapshots
         self._segments = segments
         self._clock = clock
         self._new_id = new_id
@@ -120,6 +123,7 @@ class TaskMaker:
             may_write=tuple(os.fsencode(place) for place in self._may_write),
             segment_path=str(self.segment_path(local.set)),
             commands=commands,
+            snapshots=self._snapshots(),
             status_interval_s=orders.settings["status-interval-s"],
             # an administrator of an older version does not know it
             nice=int(orders.settings.get("worker-nice", 0)),

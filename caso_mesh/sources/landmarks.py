@@ -6,7 +6,10 @@ import os
 import stat
 
 from caso_mesh.sources.filters import CACHE_SIGNATURE, VAULT_MARKER, Filters, normal_path
+from caso_mesh.sources.places import Places
 
+#: How names of snapshots begin that lie beside what they are of.
+SNAPSHOT_NAME = b".caso-mesh-snap."
 PEEK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -20,13 +23,21 @@ def is_cache(fd: int, names: list[bytes]) -> bool:
     return b"CACHEDIR.TAG" in names and _begins_with(fd, b"CACHEDIR.TAG", CACHE_SIGNATURE)
 
 
-def identities(filters: Filters) -> dict[tuple[int, int], bool]:
-    """(device, inode) of own paths (True) and, with default excludes, of active swap files (False)."""
+def without_snapshots(names: list[bytes]) -> list[bytes]:
+    """The names in the top folder of a btrfs subvolume, less those under which snapshots for backups lie there."""
+    return [name for name in names if not name.startswith(SNAPSHOT_NAME)]
+
+
+def identities(filters: Filters, places: Places | None) -> dict[tuple[int, int], bool]:
+    """(device, inode) of own paths (True) and, with default excludes, of active swap files (False), and what they are in
+    snapshots."""
     found: dict[tuple[int, int], bool] = {}
     for path in _active_swap() if filters.default_excludes else ():
         _identify(found, path, own=False)
     for path in filters.own_paths:
         _identify(found, normal_path(path), own=True)
+    for taken, device in places.devices.items() if places is not None else ():
+        found |= {(taken, inode): own for (number, inode), own in found.items() if number == device}
     return found
 
 

@@ -31,14 +31,14 @@ class OpenFile:
     """A regular file open for reading, without a trace in its access time where that is allowed.
 
     ``size`` is what it has at the time of opening: no more than that is read. Raises ``Unreadable`` when it cannot be
-    opened, is gone or was replaced. Close it, or use it as a context manager.
+    opened, is gone or was replaced. Close it, or use it as a context manager. ``at``: where it is, if it is not at its path.
     """
 
-    def __init__(self, path: bytes, walked: FileState) -> None:
+    def __init__(self, path: bytes, walked: FileState, at: bytes | None = None) -> None:
         self.path = path
         self._walked = walked
         self._short = False
-        self._fd = _open(path)
+        self._fd = _open(path, b"/" + path if at is None else at)
         try:
             status = os.fstat(self._fd)
         except OSError as error:
@@ -137,8 +137,7 @@ class OpenFile:
         return SourceException(self.path, reasons.CHANGED, detail)
 
 
-def _open(path: bytes) -> int:
-    absolute = b"/" + path
+def _open(path: bytes, absolute: bytes) -> int:
     try:
         try:
             return linux.open_path(absolute, _FLAGS | os.O_NOATIME)

@@ -13,6 +13,7 @@ from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.sources import landmarks, linux, reasons
 from caso_mesh.sources.filters import Filters, Matcher, Note, is_below, merged_roots
 from caso_mesh.sources.metadata import TYPES, Extras, Names, Xattrs, device_numbers
+from caso_mesh.sources.places import SUBVOLUME, Places
 from caso_mesh.sources.reading import FileState, OpenFile
 
 #: Given the path of a folder as in ``Entry.path``: the previous set's entries of that folder by their last part.
@@ -27,20 +28,24 @@ class Walked(Struct):
     """One name that was found.
 
     ``entry`` has all metadata and no chunks, or is ``previous`` itself. ``unchanged``: the previous set holds the same
-    file, ``previous`` is its entry, with chunks. ``state`` is what the file was like, for noticing a change while it is read.
+    file, ``previous`` is its entry, with chunks. ``state`` is what the file was like, for noticing a change while it is read;
+    ``places``: where it is, unless it is at its path.
     """
 
     entry: Entry
     state: FileState
     unchanged: bool = False
     previous: Entry | None = None
+    places: Places | None = None
 
     def open(self) -> OpenFile:
         """Open a regular file for reading, at any time and from any thread.
 
         Raises ``Unreadable``, also when something else has that name now.
         """
-        return OpenFile(self.entry.path, self.state)
+        if self.places is None:
+            return OpenFile(self.entry.path, self.state)
+        return OpenFile(self.entry.path, self.state, self.places.real(b"/" + self.entry.path))
 
 
 class _Level:
@@ -67,7 +72,7 @@ class Walker:
     ``on_exception`` is told what could not be read, ``on_note`` what was left out on purpose or had gone. ``previous``
     (see ``Previous``) makes unchanged files cost nothing but a ``stat``; an entry whose ctime is not before
     ``settled_before`` (seconds, nanoseconds; the start of that previous backup) is not trusted, since a change in the
-    same clock tick would not show. ``max_open`` bounds open folder handles.
+    same clock tick would not show. ``max_open`` bounds open folder handles. ``places``: where paths are read in snapshots.
 
     Only one iteration at a time; close the iterator (or exhaust it) to close the handles.
     """
@@ -83,6 +88,7 @@ class Walker:
         previous: Previous | None = None,
         settled_before: tuple[int, int] | None = None,
         max_open: int = 64,
+        places: Places | None = None,
     ) -> None:
         self._roots = merged_roots(roots)
         self._all_roots = merged_roots(roots, nested=True)
@@ -95,6 +101,7 @@ class Walker:
         self._previous = previous
         self._settled_before = settled_before
         self._max_open = max(2, max_open)
+        self._places = places
         self._extras = Extras(on_exception)
         self._uid = os.geteuid()
         self._links: dict[tuple[int, int], tuple[bytes, int]] = {}
@@ -102,15 +109,15 @@ class Walker:
 
     def __iter__(self) -> Iterator[Walked]:
         self._links.clear()
-        self._skip_inodes = landmarks.identities(self._filters)
+        self._skip_inodes = landmarks.identities(self._filters, self._places)
         for root in self._roots:
             yield from self._root(root)
 
     # --- where the walk is ---------------------------------------------------------------------------------------
 
-    def _root(self, root: bytes) -> Iterator[Walked]:
-        """A root and all below it."""
-        folder, _, name = root.rpartition(b"/")
+    def _root(self, root: bytes, device: int | None = None) -> Iterator[Walked]:
+        """A root and all below it; with ``device``, something below a root on that device, which lies elsewhere."""
+        folder, _, name = (root if self._places is None else self._places.real(root)).rpartition(b"/")
         path = root[1:]
         stack: list[_Level] = []
         parent = -1
@@ -128,14 +135,15 @@ class Walker:
                 return
             if stat.S_ISLNK(status.st_mode):
                 self._on_note(Note(path, "root-is-a-link", "the link is kept, not what it leads to"))
-            previous = self._previous(folder[1:]) if self._previous is not None and name else None
-            walked, below = self._visit(parent, name or b".", path, status, previous, status.st_dev)
+            previous = self._known(path, name) if self._previous is not None and path else None
+            device = self._device(status) if device is None else device
+            walked, below = self._visit(parent, name or b".", path, status, previous, device)
             if below is not None:
                 stack.append(below)
             if walked is not None:
                 yield walked
             if below is not None:
-                yield from self._descend(stack, status.st_dev)
+                yield from self._descend(stack, device)
             elif stat.S_ISDIR(status.st_mode):
                 yield from self._roots_below(root)
         finally:
@@ -143,6 +151,16 @@ class Walker:
             for level in stack:
                 if level.fd >= 0:
                     os.close(level.fd)
+
+    def _known(self, path: bytes, name: bytes) -> Mapping[bytes, Entry]:
+        """The entry of ``path`` in the previous set, by the name it has where it is read."""
+        assert self._previous is not None
+        folder, _, own_name = path.rpartition(b"/")
+        known = self._previous(folder)
+        return known if name == own_name else {name: known[own_name]} if own_name in known else {}
+
+    def _device(self, status: os.stat_result) -> int:
+        return status.st_dev if self._places is None else self._places.device(status.st_dev)
 
     def _roots_below(self, folder: bytes) -> Iterator[Walked]:
         """Roots that were asked for inside a folder that is left out."""
@@ -156,7 +174,7 @@ class Walker:
 
     def _descend(self, stack: list[_Level], device: int) -> Iterator[Walked]:
         roots, excluded, larger_than = self._root_set, self._matcher.excluded, self._filters.larger_than
-        skipped = self._skip_inodes
+        skipped, places = self._skip_inodes, self._places
         while stack:
             level = stack[-1]
             if level.at == len(level.names):
@@ -183,6 +201,11 @@ class Walker:
                 self._own_state(absolute, status)
                 continue
             if larger_than is not None and status.st_size > larger_than and stat.S_ISREG(status.st_mode):
+                continue
+            if places is not None and places.is_seam(absolute, status):
+                entered = is_dir and not self._matcher.emptied(absolute) and not self._filters.one_file_system
+                places.read_live(absolute, told=entered)
+                yield from self._root(absolute, device)
                 continue
             walked, below = self._visit(level.fd, name, path, status, level.previous, device)
             if below is not None:
@@ -217,7 +240,8 @@ class Walker:
                 if attempt == 0:
                     fd = os.open(b"..", _FOLDER, dir_fd=left.fd)
                 else:
-                    fd = linux.open_path(b"/" + above.path, _FOLDER)
+                    path = b"/" + above.path
+                    fd = linux.open_path(path if self._places is None else self._places.real(path), _FOLDER)
             except OSError:
                 continue
             status = os.fstat(fd)
@@ -263,7 +287,8 @@ class Walker:
         device: int,
     ) -> tuple[Walked | None, _Level | None]:
         absolute = b"/" + path
-        enter = not self._matcher.emptied(absolute) and not (self._filters.one_file_system and status.st_dev != device)
+        elsewhere = self._filters.one_file_system and self._device(status) != device
+        enter = not self._matcher.emptied(absolute) and not elsewhere
         known = previous.get(name) if previous else None
         try:
             fd = self._open(name, _FOLDER, parent, status)
@@ -283,6 +308,8 @@ class Walker:
             if names is not None and landmarks.is_vault(fd, names):
                 self._on_note(Note(path, "excluded-vault", "a folder that holds a vault is never backed up"))
                 return None, None
+            if names is not None and status.st_ino == SUBVOLUME:
+                names = landmarks.without_snapshots(names)
             walked = self._walked(parent, name, path, status, EntryType.DIRECTORY, known, fd)
             if names is None or (self._filters.exclude_caches and landmarks.is_cache(fd, names)):
                 return walked, None
@@ -306,6 +333,8 @@ class Walker:
         fd: int,
     ) -> Walked | None:
         device, inode, size = status.st_dev, status.st_ino, status.st_size
+        if self._places is not None:
+            device = self._places.device(device)
         modified = divmod(status.st_mtime_ns, _SECOND)
         changed = divmod(status.st_ctime_ns, _SECOND)
         is_file = kind is EntryType.FILE
@@ -330,8 +359,8 @@ class Walker:
         holes: tuple[tuple[int, int], ...] = ()
         if unchanged and known is not None:
             if self._is_same(known, status, kind, link):
-                state = FileState(device, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
-                return Walked(known, state, True, known)
+                state = FileState(status.st_dev, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
+                return Walked(known, state, True, known, self._places)
             xattrs, flags, target, accessed = known.xattrs, known.flags, known.link_target, known.accessed
             holes = known.holes if link is None else ()
         else:
@@ -367,8 +396,8 @@ class Walker:
             (),
             holes,
         )
-        state = FileState(device, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
-        return Walked(entry, state, unchanged, known if unchanged else None)
+        state = FileState(status.st_dev, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
+        return Walked(entry, state, unchanged, known if unchanged else None, self._places)
 
     def _is_same(self, known: Entry, status: os.stat_result, kind: EntryType, link: bytes | None) -> bool:
         """Whether the entry of an unchanged name is the previous one to the last field: then it need not be made."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 MEBIBYTE = 1024 * 1024
-#: ``mount(kind, folder)``: a small file system there; kind "ext4" (a loop device on an image beside it) or "tmpfs".
+#: ``mount(kind, folder)``: a small file system there; kind "ext4" or "btrfs" (a loop device on an image beside it), "tmpfs".
 Mounter = Callable[..., pathlib.Path]
 
 
@@ -32,8 +32,14 @@ def _why_not() -> str | None:
     return f"mounting is not allowed here: {done.stderr.strip()}" if done.returncode else None
 
 
+def _why_no_btrfs() -> str | None:
+    if "\tbtrfs\n" not in pathlib.Path("/proc/filesystems").read_text("ascii"):
+        return "this kernel has no btrfs"
+    return None if shutil.which("mkfs.btrfs") else "btrfs needs btrfs-progs"
+
+
 def image_of(folder: pathlib.Path) -> pathlib.Path:
-    """The file in which an ext4 at ``folder`` lies."""
+    """The file in which the file system at ``folder`` lies."""
     return folder.with_name(f"{folder.name}.img")
 
 
@@ -49,6 +55,14 @@ def mount() -> Iterator[Mounter]:
         folder.mkdir(exist_ok=True)
         if kind == "tmpfs":
             run("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder))
+        elif kind == "btrfs":
+            reason = _why_no_btrfs()
+            if reason:
+                pytest.skip(reason)
+            with image_of(folder).open("wb") as file:
+                file.truncate(max(size, 256 * MEBIBYTE))
+            run("mkfs.btrfs", "-q", str(image_of(folder)))
+            run("mount", "-o", "loop", str(image_of(folder)), str(folder))
         else:
             if not image_of(folder).exists():
                 with image_of(folder).open("wb") as file:

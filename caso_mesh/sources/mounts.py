@@ -1,0 +1,63 @@
+"""What is mounted where (``/proc/self/mountinfo``, proc(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(Struct, frozen=True):
+    """One mounted file system. ``root`` is what of it is mounted at ``point``; ``device`` is MAJOR:MINOR."""
+
+    id: int
+    device: str
+    root: bytes
+    point: bytes
+    kind: str
+    source: str
+
+
+def parse(table: bytes) -> list[Mount]:
+    """The lines of a ``mountinfo`` file, in its order."""
+    found: list[Mount] = []
+    for line in table.splitlines():
+        before, _, after = line.partition(b" - ")
+        fields, kind = before.split(b" "), after.split(b" ")
+        found.append(
+            Mount(
+                id=int(fields[0]),
+                device=fields[2].decode("ascii"),
+                root=_plain(fields[3]),
+                point=_plain(fields[4]),
+                kind=kind[0].decode("ascii", "replace"),
+                source=os.fsdecode(_plain(kind[1])),
+            )
+        )
+    return found
+
+
+def mounted() -> list[Mount]:
+    """What this process sees mounted. Raises ``OSError``."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def mount_of(path: bytes, table: Iterable[Mount]) -> Mount | None:
+    """The mount that ``path`` (absolute; a link itself) lies on, as the kernel says. Raises ``OSError``."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            found = re.search(rb"^mnt_id:\s*(\d+)$", file.read(), re.MULTILINE)
+    finally:
+        os.close(fd)
+    wanted = int(found[1]) if found else -1
+    return next((mount for mount in table if mount.id == wanted), None)
+
+
+def _plain(text: bytes) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), text)
