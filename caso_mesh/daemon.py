@@ -38,7 +38,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.nursery_runner import NurseryRunner
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal
-from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.clock import Calendar, Clock, Randomness, WallCalendar
 from caso_mesh.model.commands import FoundMesh
 from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty, Unavailable
 from caso_mesh.model.ids import IdSource, check_name, make_id_source
@@ -91,6 +91,8 @@ class Ports:
     discovery: Callable[[Config], AbstractAsyncContextManager[Discovery | None]] = _discovery
     jitter: random.Random = field(default_factory=random.Random)
     same_thread: bool = False
+    #: Of another speed only in tests of long runs.
+    calendar: Calendar | None = None
 
     def id_source(self) -> IdSource:
         return make_id_source(self.clock.now_ns, self.randomness)
@@ -580,6 +582,7 @@ async def _open_voter(
             addresses=lambda: server.addresses,
             incoming=folder.catalog / "incoming",
             clock=ports.clock,
+            calendar=ports.calendar or WallCalendar(ports.clock),
             new_id=new_id,
             randomness=ports.randomness,
         )

@@ -13,7 +13,7 @@ from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import problem_for
-from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Delegate
 from caso_mesh.model.errors import Conflict, NotFound
 from caso_mesh.model.ids import attempt_id
@@ -45,6 +45,7 @@ class Delegation:
         submit: Submit,
         own: str,
         clock: Clock,
+        calendar: Calendar,
         randomness: Randomness,
     ) -> None:
         self._keeper = keeper
@@ -54,6 +55,7 @@ class Delegation:
         self._submit = submit
         self._own = own
         self._clock = clock
+        self._calendar = calendar
         self._randomness = randomness
         self._office_s = clock.monotonic_s()
         self._devices: dict[str, str] = {}
@@ -112,7 +114,7 @@ class Delegation:
             self._live.waiting = {}
             return
         await self._learn_sets()
-        plan = place(self._problem(), self._clock.now_ns())
+        plan = place(self._problem(), self._calendar.now_ns())
         self._live.waiting = dict(plan.waiting)
         for each in plan.assignments:
             run = state.runs.get(each.run)

@@ -9,7 +9,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Submit
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model.clock import Clock
+from caso_mesh.model.clock import Calendar, Clock
 from caso_mesh.model.commands import CloseRun, OpenRun
 from caso_mesh.model.errors import CasoError, NotFound
 from caso_mesh.model.jobs import CronSchedule, Job
@@ -46,12 +46,15 @@ def latest_due_ns(schedule: CronSchedule, after_ns: int, now_ns: int) -> int | N
 class DueRuns:
     """``doubtful`` says whether the wall clock was set a short while ago."""
 
-    def __init__(self, *, keeper: ControlKeeper, live: Live, submit: Submit, alarms: Alarms, clock: Clock) -> None:
+    def __init__(
+        self, *, keeper: ControlKeeper, live: Live, submit: Submit, alarms: Alarms, clock: Clock, calendar: Calendar
+    ) -> None:
         self._keeper = keeper
         self._live = live
         self._submit = submit
         self._alarms = alarms
         self._clock = clock
+        self._calendar = calendar
         self._next: dict[str, tuple[CronSchedule, int, int | None]] = {}
         self._offset_s = self._now_offset_s()
         self._doubt_until_s = 0.0
@@ -94,16 +97,17 @@ class DueRuns:
         for gone in self._next.keys() - {job.id for job in jobs}:
             del self._next[gone]
         for job in jobs:
-            now_ns = self._clock.now_ns()
+            now_ns = self._calendar.now_ns()
             due = self.next_due_ns(job)
             if due is None or job.schedule is None:
                 continue
             if due > now_ns:
-                soonest_s = min(soonest_s, (due - now_ns) / _SECOND)
+                soonest_s = min(soonest_s, self._calendar.wait_s(due))
                 continue
             latest = latest_due_ns(job.schedule, job.last_due_at_ns or job.created_at_ns, now_ns)
             try:
-                await self._submit(OpenRun(job.id, latest or due, now_ns), request_id=f"due-{job.id}-{latest or due}")
+                opened = OpenRun(job.id, latest or due, self._clock.now_ns())
+                await self._submit(opened, request_id=f"due-{job.id}-{latest or due}")
             except NotFound:
                 continue  # deleted meanwhile
             soonest_s = 0.0
@@ -133,14 +137,15 @@ class DueRuns:
                 continue
             window_s = self._keeper.state.settings_of_mesh()["start-window-s"]
             for run in self._keeper.state.open_runs():
-                now_ns = self._clock.now_ns()
-                if not missed_sources(run, window_s, now_ns):
+                if not missed_sources(run, window_s, self._calendar.now_ns()):
                     continue
                 waits = [waiting for (id_, _), waiting in self._live.waiting.items() if id_ == run.id]
                 if waits:
                     self._live.missed_for[run.id] = waits[0]
                 try:
-                    await self._submit(CloseRun(run.id, RunState.MISSED, now_ns), request_id=f"missed-{run.id}")
+                    await self._submit(
+                        CloseRun(run.id, RunState.MISSED, self._clock.now_ns()), request_id=f"missed-{run.id}"
+                    )
                 except CasoError as error:
                     self._live.missed_for.pop(run.id, None)
                     log.warning("run %s cannot be closed as missed: %s", run.id, error)

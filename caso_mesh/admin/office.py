@@ -38,7 +38,7 @@ from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
-from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
@@ -78,6 +78,7 @@ class Office:
         addresses: Callable[[], tuple[str, ...]],
         incoming: Path,
         clock: Clock,
+        calendar: Calendar,
         new_id: IdSource,
         randomness: Randomness,
     ) -> None:
@@ -94,6 +95,7 @@ class Office:
             submit=self._submit,
             own=keys.id,
             clock=clock,
+            calendar=calendar,
             randomness=randomness,
         )
         self._catalogs = CatalogIntake(
@@ -116,7 +118,9 @@ class Office:
             no_data_path=self._delegation.no_data_path,
         )
         self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
-        self._due = DueRuns(keeper=keeper, live=live, submit=self._submit, alarms=self._alarms, clock=clock)
+        self._due = DueRuns(
+            keeper=keeper, live=live, submit=self._submit, alarms=self._alarms, clock=clock, calendar=calendar
+        )
         self._watch = ServerWatch(
             keeper=keeper,
             tables=tables,

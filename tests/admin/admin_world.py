@@ -27,6 +27,7 @@ from caso_mesh.journal.record import Record, first_hash, record_hash
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME
+from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.commands import AddDevice, AdmitServer, CreatePool, FoundMesh
 from caso_mesh.model.errors import ServerNotLinked
 from caso_mesh.model.ids import make_id_source
@@ -199,6 +200,7 @@ class World:
             addresses=lambda: ("alpha:1",),
             incoming=self.folder / "incoming",
             clock=self.clock,
+            calendar=WallCalendar(self.clock),
             new_id=self.new_id,
             randomness=self.random.randbytes,
         )

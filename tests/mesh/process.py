@@ -46,6 +46,9 @@ class Answer:
 class ProcessMesh:
     """``start(n)`` makes a mesh of ``n`` servers. Everything is ended by ``stop``, by process id."""
 
+    #: What a daemon is started as; the environment may say more.
+    program: tuple[str, ...] = ("-m", "caso_mesh")
+
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.names: list[str] = []
@@ -118,7 +121,7 @@ class ProcessMesh:
         bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log_path(name).open("ab") as log:
             process = subprocess.Popen(
-                [*bound, sys.executable, "-m", "caso_mesh", *argv],
+                [*bound, sys.executable, *self.program, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,271 @@
+"""Recurring jobs on real daemons whose calendar runs fast (``fast_daemon.py``): what they hold as jobs go by, and that
+every due time had its run, once."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import random
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from long import fast_daemon
+from mesh.process import ProcessMesh
+from mesh.trees import assert_equal
+from waiting import wait_for
+
+from caso_mesh.model.states import RunState
+
+SERVERS = ("alpha", "beta", "gamma")
+#: Sources and device of each job: on one server, between two, and of several sources.
+JOBS = {
+    "here": (("beta",), "disk-beta"),
+    "far": (("gamma",), "disk-beta"),
+    "admin": (("alpha",), "disk-gamma"),
+    "from-admin": (("gamma",), "disk-alpha"),
+    "both": (("alpha", "beta"), "disk-gamma"),
+}
+SETS_EACH_MINUTE = sum(len(sources) for sources, _ in JOBS.values())
+MINUTE = timedelta(minutes=1)
+_FILES = 40
+
+
+class FastMesh(ProcessMesh):
+    """Its daemons' schedules see ``factor`` times the time that passes."""
+
+    program = (fast_daemon.__file__,)
+
+    def __init__(self, folder: pathlib.Path, factor: float) -> None:
+        super().__init__(folder)
+        origin_ns = time.time_ns()
+        self._variable = f"{factor}@{origin_ns}"
+        self.calendar = fast_daemon.FastCalendar(factor, origin_ns)
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), fast_daemon.VARIABLE: self._variable}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the daemon of one server holds, and the processes below it."""
+
+    server: str
+    jobs: int
+    rss_bytes: int
+    files: int
+    tasks: int
+    threads: int
+    objects: int
+    below: int
+    below_pss_bytes: int
+    below_files: int
+    state_bytes: int
+    kinds: dict[str, int]
+    task_names: dict[str, int]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.server:6} after {self.jobs:5} jobs: {self.rss_bytes / 1e6:6.1f} MB resident, {self.files} files, "
+            f"{self.tasks} tasks, {self.threads} threads, {self.objects} objects; {self.below} processes below with "
+            f"{self.below_pss_bytes / 1e6:.1f} MB, {self.below_files} files; state folder {self.state_bytes / 1e6:.1f} MB"
+        )
+
+
+class Schedule:
+    """Runs the jobs of ``JOBS`` each minute of the calendar, and looks."""
+
+    def __init__(self, mesh: FastMesh, seed: int) -> None:
+        self.mesh = mesh
+        self.rng = random.Random(seed)
+        self.samples: list[Sample] = []
+        #: When the jobs were held, by the calendar.
+        self.until = datetime.max.replace(tzinfo=UTC)
+        self.trees = {server: mesh.folder / f"data-{server}" for server in SERVERS}
+        self.disks = {f"disk-{server}": mesh.folder / f"disk-{server}" for server in SERVERS}
+
+    def prepare(self) -> None:
+        """Devices, trees, and the first sample; then the jobs."""
+        for server in SERVERS:
+            disk = self.disks[f"disk-{server}"]
+            disk.mkdir()
+            self.mesh.ok("alpha", "device", "add", disk.name, "--server", server, "--path", str(disk))
+            self.trees[server].mkdir()
+            for number in range(_FILES):
+                (self.trees[server] / f"{number}").write_bytes(self.rng.randbytes(self.rng.randrange(6000)))
+        self.sample(0)
+        for name, (sources, device) in JOBS.items():
+            places = [f"{source}:{self.trees[source]}" for source in sources]
+            self.mesh.ok(
+                "alpha", "backup", *places, "--to", f"device:{device}", "--schedule", "* * * * *", "--name", name
+            )
+
+    def published(self) -> int:
+        """Sets in all vaults."""
+        return sum(1 for disk in self.disks.values() for _ in disk.glob("sets/*/*"))
+
+    def _done(self) -> int:
+        return self.published() * len(JOBS) // SETS_EACH_MINUTE
+
+    def work(self, jobs: int, *, sample_every: int) -> None:
+        """Files change and jobs run until ``jobs`` runs have made their sets; now and then a set is verified."""
+        due, began, last = sample_every, time.monotonic(), 0
+        moved_s = time.monotonic()
+        while True:
+            done = self._done()
+            if done > last:
+                last, moved_s = done, time.monotonic()
+            assert time.monotonic() - moved_s < 60, f"no job has ended for a minute, after {done}"
+            if done >= due or done >= jobs:
+                self.sample(done)
+                due = done + sample_every
+                self._verify_newest()
+                print(f"{time.monotonic() - began:.0f} s: {done} jobs", flush=True)
+            if done >= jobs:
+                return
+            self._change()
+            time.sleep(0.1)  # the pace of the people who change files, nothing is waited for
+
+    def _change(self) -> None:
+        """A new version of a file, there at once."""
+        tree = self.trees[self.rng.choice(SERVERS)]
+        new = self.mesh.folder / "new"
+        new.write_bytes(self.rng.randbytes(self.rng.randrange(6000)))
+        new.replace(tree / f"{self.rng.randrange(_FILES)}")
+
+    def _verify_newest(self) -> None:
+        newest = self.mesh.sets()[0]
+        assert self.mesh.ok("alpha", "verify", newest["id"], "--wait")["state"] == "succeeded"
+
+    # --- looking ---
+
+    def sample(self, jobs: int) -> None:
+        for server in SERVERS:
+            self.samples.append(self._sample(server, jobs))
+            print(self.samples[-1], flush=True)
+
+    def _sample(self, server: str, jobs: int) -> Sample:
+        path = self.mesh.state(server) / "run" / "holds.json"
+        path.unlink(missing_ok=True)
+        pid = self.mesh.pid(server)
+        os.kill(pid, signal.SIGUSR1)
+        wait_for(path.exists, 30.0, what=f"the daemon of {server} writes what it holds")
+        held: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        below = _below(pid)
+        return Sample(
+            server=server,
+            jobs=jobs,
+            rss_bytes=held["rss_bytes"],
+            files=held["files"],
+            tasks=held["tasks"],
+            threads=held["threads"],
+            objects=held["objects"],
+            below=len(below),
+            below_pss_bytes=sum(map(_pss, below)),
+            below_files=sum(map(_files, below)),
+            state_bytes=sum(each.stat().st_size for each in _files_of(self.mesh.state(server))),
+            kinds=held["object_kinds"],
+            task_names=held["task_names"],
+        )
+
+    # --- the end ---
+
+    def end(self) -> None:
+        """No further runs; those that are open end, and the last sample is taken."""
+        self.until = datetime.fromtimestamp(self.mesh.calendar.now_ns() / 1e9, UTC)
+        for name in JOBS:
+            self.mesh.ok("alpha", "job", "hold", name)
+
+        def ended() -> bool:
+            held = {row["name"] for row in self.mesh.jobs() if row["run"] and row["state"] == "on-hold"}
+            for name in held:  # it was open when the job was held
+                self.mesh.ok("alpha", "job", "release", name)
+                wait_for(lambda name=name: name not in self._open(), 30.0, what=f"{name} ends", every_s=0.1)
+                self.mesh.ok("alpha", "job", "hold", name)
+            return not self._open()
+
+        wait_for(ended, 60.0, what="every run has ended", every_s=0.2)
+        self.sample(self._done())
+
+    def _open(self) -> set[str]:
+        return {row["name"] for row in self.mesh.jobs() if row["run"]}
+
+    def check_runs(self) -> int:
+        """Each minute until the jobs were held had one run of each job, each run one attempt for each source, each of
+        them one set, and no other set lies in the vaults. The number of runs."""
+        mesh = self.mesh
+        rows = mesh.jobs("alpha", "--state", "ended", "--limit", "1000000")
+        states = collections.Counter(row["state"] for row in rows)
+        assert set(states) == {RunState.SUCCEEDED.value}, states
+        backups = [row for row in rows if row["kind"] == "backup"]
+        attempts: dict[str, list[str]] = collections.defaultdict(list)
+        dues: dict[str, set[datetime]] = collections.defaultdict(set)
+        for row in backups:
+            attempts[row["run"]].append(row["attempt"])
+            dues[row["name"]].add(datetime.fromisoformat(row["due"]))
+        for run, made in attempts.items():
+            assert sorted(made) == [f"{run}#{number + 1}" for number in range(len(made))]
+        assert set(dues) == set(JOBS)
+        for name, times in dues.items():
+            due = sorted(time for time in times if time < self.until)
+            assert self.until - due[-1] < 2 * MINUTE, f"{name} was not run at the end"
+            gaps = [f"{one} to {two}" for one, two in itertools.pairwise(due) if two - one != MINUTE]
+            assert not gaps, f"{name} was not run from {', '.join(gaps)}"
+        sets = collections.Counter((row["run"], row["source"]) for row in mesh.sets())
+        assert sets == {(row["run"], row["source"]): 1 for row in backups}
+        assert self.published() == len(sets)
+        told = [row for row in mesh.ok("alpha", "alert", "list")["alerts"] if row["category"] != "no-recovery-kit"]
+        assert not told, told
+        return len(attempts)
+
+    def check_restores(self) -> None:
+        """A last run of each job by hand; what it made is restored and compared."""
+        for name, (sources, _) in JOBS.items():
+            self.mesh.ok("alpha", "job", "release", name)
+            done = self.mesh.ok("alpha", "job", "run", name, "--wait")
+            self.mesh.ok("alpha", "job", "hold", name)
+            made = {each["source"]: each["set"] for each in done["sets"]}
+            for source in sources:
+                back = self.mesh.folder / f"back-{name}-{source}"
+                result = self.mesh.ok("alpha", "restore", made[source], "--to", f"{source}:{back}", "--strip", "--wait")
+                assert result["state"] == "succeeded", result
+                assert_equal(self.trees[source], back)
+
+    def of(self, server: str) -> list[Sample]:
+        return [sample for sample in self.samples if sample.server == server]
+
+
+def _below(pid: int) -> list[int]:
+    found, waiting = [], [pid]
+    while waiting:
+        with contextlib.suppress(OSError):
+            each = waiting.pop()
+            for task in os.listdir(f"/proc/{each}/task"):
+                children = pathlib.Path(f"/proc/{each}/task/{task}/children").read_text("ascii").split()
+                found += map(int, children)
+                waiting += map(int, children)
+    return found
+
+
+def _pss(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _files(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
+
+
+def _files_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [each for each in folder.rglob("*") if each.is_file()]
