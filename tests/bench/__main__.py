@@ -37,6 +37,10 @@ def main(words: list[str]) -> int:
         from bench import latency
 
         return latency.main(chosen)
+    if chosen.what == "edge":
+        from bench import edge
+
+        return edge.main(chosen)
     return _vault(chosen)
 
 
@@ -60,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     job = kinds.add_parser("job", help="what a job costs that has next to nothing to do")
     job.add_argument("--jobs", type=int, default=20)
     job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
+    edge = kinds.add_parser("edge", help="the ugly tree of another harness, backed up and restored; as root")
+    edge.add_argument("--harness", required=True, metavar="FOLDER", help="where its compare.py and datasets.py are")
+    edge.add_argument("--user", metavar="NAME", help="the daemon and its commands are of this plain user")
+    edge.add_argument("--tree", choices=("own", "root"), default="own", help="with --user: who made the tree")
+    edge.add_argument("--folder", help="where the tree and the device go (default: TMPDIR)")
     return parser
 
 

@@ -1,11 +1,13 @@
 """Our product for a harness that compares backup products: ``compare.py --adapter .../tests/bench/compare_adapter.py``.
 
-The harness gives the base class, with ``cmd`` to run a command whose CPU and memory count.
+The harness gives the base class, with ``cmd`` to run a command whose CPU and memory count. With
+``CASO_MESH_COMPARE_USER=NAME`` (or ``user=NAME``) the daemon and all commands are of that user; the harness stays root.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -16,6 +18,7 @@ _PYTHON = _CLONE / ".venv" / "bin" / "python"
 sys.path[:0] = [str(_CLONE / "tests"), str(_CLONE)]
 
 from compare import Adapter  # type: ignore[import-not-found]  # noqa: E402 - the harness's own module
+from mesh.person import Person  # noqa: E402
 
 
 class CasoMesh(Adapter):  # type: ignore[misc]
@@ -23,24 +26,43 @@ class CasoMesh(Adapter):  # type: ignore[misc]
 
     name, note = "ours", "caso-mesh: daemon on loopback, command line with --wait; encrypted, deduplicated, zstd"
 
+    def __init__(self, work: str, user: str | None = None) -> None:
+        super().__init__(work)
+        name = user or os.environ.get("CASO_MESH_COMPARE_USER")
+        self._person = Person(name, pathlib.Path(work)) if name else None
+        self._give(work)
+        #: What the last job listed, as ``{"path", "reason"}``.
+        self.exceptions: list[dict[str, str]] = []
+
+    def _give(self, folder: str) -> None:
+        if self._person is not None:
+            self._person.give(folder)
+
+    def _words(self, *words: str) -> list[str]:
+        python = [str(_PYTHON)] if self._person is None else self._person.python()
+        return [*python, "-m", "caso_mesh", *words]
+
     def available(self) -> str | None:
-        return None if _PYTHON.exists() else f"{_PYTHON} is missing: run scripts/quickstart first"
+        if not _PYTHON.exists():
+            return f"{_PYTHON} is missing: run scripts/quickstart first"
+        return None if self._person is None else self._person.absent()
 
     def version(self) -> str:
-        said = subprocess.run([*_words("--version")], capture_output=True, check=False, text=True, cwd=_CLONE)
+        said = subprocess.run(self._words("--version"), capture_output=True, check=False, text=True, cwd=_CLONE)
         return said.stdout.strip()
 
     def init(self) -> None:
         self._state = pathlib.Path(self.work) / "state"
         self._set = ""
         pathlib.Path(self.repo).mkdir()
+        self._give(self.repo)
         options = ("--mesh", "compare", "--server", "alpha", "--listen", "127.0.0.1:0", "--preset", "local")
         self._setup("init", *options)
         config = self._state / "config.toml"
         config.write_text(config.read_text("utf-8").replace("mdns = true", "mdns = false"), "utf-8")
         with (pathlib.Path(self.work) / "daemon.log").open("wb") as log:
             self._daemon = subprocess.Popen(
-                [*_words("run"), "--state", str(self._state)],
+                [*self._words("run"), "--state", str(self._state)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -53,7 +75,7 @@ class CasoMesh(Adapter):  # type: ignore[misc]
 
         def done() -> bool:
             said = subprocess.run(
-                [*_words(*words), "--state", str(self._state)], capture_output=True, check=False, cwd=_CLONE
+                [*self._words(*words), "--state", str(self._state)], capture_output=True, check=False, cwd=_CLONE
             )
             return said.returncode == 0
 
@@ -68,9 +90,10 @@ class CasoMesh(Adapter):  # type: ignore[misc]
 
     def _job(self, *words: str) -> Any:
         # 1: succeeded with exceptions, which the harness's own comparison judges
-        argv = [*_words(*words), "--wait", "--json", "--state", str(self._state)]
+        argv = [*self._words(*words), "--wait", "--json", "--state", str(self._state)]
         result = json.loads(self.cmd(argv, cwd=str(_CLONE), ok=(0, 7)))
-        self.notes.extend(f"{each['path']}: {each['reason']}" for each in result["exceptions"][:50])
+        self.exceptions = result["exceptions"]
+        self.notes.extend(f"{each['path']}: {each['reason']}" for each in self.exceptions[:50])
         return result
 
     def backup(self, src: str, n: int) -> None:
@@ -79,10 +102,12 @@ class CasoMesh(Adapter):  # type: ignore[misc]
         self._set = self._job(*words)["set"]
 
     def restore(self, src: str, dst: str) -> str:
+        self._give(dst)
         self._job("restore", self._set, "--to", f"alpha:{dst}", "--strip")
         return dst
 
     def restore_one(self, src: str, rel: str, dst: str) -> str:
+        self._give(dst)
         self._job("restore", self._set, f"{src}/{rel}", "--to", f"alpha:{dst}", "--strip")
         return f"{dst}/{rel}"
 
@@ -91,7 +116,3 @@ class CasoMesh(Adapter):  # type: ignore[misc]
 
     def repo_paths(self) -> list[str]:
         return [self.repo, str(self._state)]
-
-
-def _words(*words: str) -> list[str]:
-    return [str(_PYTHON), "-m", "caso_mesh", *words]

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,8 +49,10 @@ class ProcessMesh:
     #: What a daemon is started as; the environment may say more.
     program: tuple[str, ...] = ("-m", "caso_mesh")
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, *, python: Sequence[str] = (sys.executable,)) -> None:
         self.folder = folder
+        #: The words that run a Python with our packages: perhaps as another user.
+        self._python = tuple(python)
         self.names: list[str] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._begun: list[Begun] = []
@@ -104,7 +106,9 @@ class ProcessMesh:
         # at once: the daemon may be reading it
         new = path.with_suffix(".new")
         new.write_text(text, "utf-8")
-        new.chmod(path.stat().st_mode)
+        was = path.stat()
+        new.chmod(was.st_mode)
+        os.chown(new, was.st_uid, was.st_gid)
         new.replace(path)
 
     # --- daemons -----------------------------------------------------------------------------------------------------
@@ -121,7 +125,7 @@ class ProcessMesh:
         bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log_path(name).open("ab") as log:
             process = subprocess.Popen(
-                [*bound, sys.executable, *self.program, *argv],
+                [*bound, *self._python, *self.program, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -251,7 +255,7 @@ class ProcessMesh:
 
     def command(self, name: str, *argv: str) -> list[str]:
         """The words of a command at the server ``name``."""
-        return [sys.executable, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
+        return [*self._python, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
 
     def cli(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0, **env: str) -> Answer:
         """Runs a command at the server ``name`` to its end. With ``--json``, stdout must be one document."""
@@ -370,9 +374,9 @@ class Begun:
 
 
 @contextlib.contextmanager
-def running_mesh(folder: pathlib.Path) -> Iterator[ProcessMesh]:
+def running_mesh(folder: pathlib.Path, *, python: Sequence[str] = (sys.executable,)) -> Iterator[ProcessMesh]:
     """A mesh that is ended with the block; what its daemons said is printed."""
-    mesh = ProcessMesh(folder)
+    mesh = ProcessMesh(folder, python=python)
     try:
         yield mesh
     finally:
