@@ -2,7 +2,7 @@
 
 ``CASO_MESH_TEST_CALENDAR`` is FACTOR@NANOSECONDS: from that instant on, schedules see the factor of the time that
 passes. Everything else of the daemon is as ever, its own clock too. On SIGUSR1 it writes what it holds (tasks, objects,
-memory) into ``run/holds.json`` of its state folder.
+memory) into ``run/holds.json`` of its state folder; on SIGUSR2 the calendar stands still.
 
 The product has no such switch: whoever starts the daemon hands it another calendar.
 """
@@ -32,8 +32,15 @@ class FastCalendar:
     def __init__(self, factor: float, origin_ns: int) -> None:
         self._factor = factor
         self._origin_ns = origin_ns
+        self._stopped_ns: int | None = None
+
+    def stop(self) -> None:
+        """It is never later than now."""
+        self._stopped_ns = self.now_ns()
 
     def now_ns(self) -> int:
+        if self._stopped_ns is not None:
+            return self._stopped_ns
         return self._origin_ns + round((time.time_ns() - self._origin_ns) * self._factor)
 
     def wait_s(self, until_ns: int) -> float:
@@ -57,7 +64,7 @@ def holds() -> dict[str, object]:
     }
 
 
-async def _run(state: pathlib.Path, ports: Ports) -> None:
+async def _run(state: pathlib.Path, calendar: FastCalendar) -> None:
     loop = asyncio.get_running_loop()
     daemon = asyncio.current_task()
     assert daemon is not None
@@ -69,7 +76,8 @@ async def _run(state: pathlib.Path, ports: Ports) -> None:
         new.replace(state / "run" / "holds.json")
 
     loop.add_signal_handler(signal.SIGUSR1, write)
-    await run_daemon(state=state, say=lambda text: print(text, flush=True), ports=ports)
+    loop.add_signal_handler(signal.SIGUSR2, calendar.stop)
+    await run_daemon(state=state, say=lambda text: print(text, flush=True), ports=Ports(calendar=calendar))
 
 
 def main() -> int:
@@ -77,9 +85,8 @@ def main() -> int:
     assert sys.argv[1:3] == ["run", "--state"], sys.argv
     factor, _, origin_ns = os.environ[VARIABLE].partition("@")
     set_up_logging("text", "info")
-    ports = Ports(calendar=FastCalendar(float(factor), int(origin_ns)))
     try:
-        asyncio.run(_run(pathlib.Path(sys.argv[3]), ports))
+        asyncio.run(_run(pathlib.Path(sys.argv[3]), FastCalendar(float(factor), int(origin_ns))))
     except asyncio.CancelledError:
         return 0
     return 0

@@ -85,7 +85,7 @@ class Schedule:
         self.mesh = mesh
         self.rng = random.Random(seed)
         self.samples: list[Sample] = []
-        #: When the jobs were held, by the calendar.
+        #: When the calendar was stopped, by itself.
         self.until = datetime.max.replace(tzinfo=UTC)
         self.trees = {server: mesh.folder / f"data-{server}" for server in SERVERS}
         self.disks = {f"disk-{server}": mesh.folder / f"disk-{server}" for server in SERVERS}
@@ -177,27 +177,17 @@ class Schedule:
     # --- the end ---
 
     def end(self) -> None:
-        """No further runs; those that are open end, and the last sample is taken."""
+        """The calendar stands still; what is open ends, and the last sample is taken."""
         self.until = datetime.fromtimestamp(self.mesh.calendar.now_ns() / 1e9, UTC)
-        for name in JOBS:
-            self.mesh.ok("alpha", "job", "hold", name)
-
-        def ended() -> bool:
-            held = {row["name"] for row in self.mesh.jobs() if row["run"] and row["state"] == "on-hold"}
-            for name in held:  # it was open when the job was held
-                self.mesh.ok("alpha", "job", "release", name)
-                wait_for(lambda name=name: name not in self._open(), 30.0, what=f"{name} ends", every_s=0.1)
-                self.mesh.ok("alpha", "job", "hold", name)
-            return not self._open()
-
-        wait_for(ended, 60.0, what="every run has ended", every_s=0.2)
+        os.kill(self.mesh.pid("alpha"), signal.SIGUSR2)
+        wait_for(lambda: not self._open(), 60.0, what="every run has ended", every_s=0.2)
         self.sample(self._done())
 
     def _open(self) -> set[str]:
         return {row["name"] for row in self.mesh.jobs() if row["run"]}
 
     def check_runs(self) -> int:
-        """Each minute until the jobs were held had one run of each job, each run one attempt for each source, each of
+        """Each minute until then had one run of each job, each run one attempt for each source, each of
         them one set, and no other set lies in the vaults. The number of runs."""
         mesh = self.mesh
         rows = mesh.jobs("alpha", "--state", "ended", "--limit", "1000000")
@@ -227,9 +217,7 @@ class Schedule:
     def check_restores(self) -> None:
         """A last run of each job by hand; what it made is restored and compared."""
         for name, (sources, _) in JOBS.items():
-            self.mesh.ok("alpha", "job", "release", name)
             done = self.mesh.ok("alpha", "job", "run", name, "--wait")
-            self.mesh.ok("alpha", "job", "hold", name)
             made = {each["source"]: each["set"] for each in done["sets"]}
             for source in sources:
                 back = self.mesh.folder / f"back-{name}-{source}"
