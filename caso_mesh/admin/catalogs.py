@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -11,11 +12,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.tables import PendingDetail, Tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader, chain_of
-from caso_mesh.model.errors import AlreadyExists, CasoError, CatalogBaseMissing, DataDamaged, NotFound, Unavailable
+from caso_mesh.model.errors import (
+    AlreadyExists,
+    CasoError,
+    CatalogBaseMissing,
+    DataDamaged,
+    NotFound,
+    StateFull,
+    Unavailable,
+)
 from caso_mesh.model.requests import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.storage import BackupSet
@@ -29,8 +39,9 @@ _PAUSE_S = 2.0
 _MAKE_S = 3600.0
 #: No segment is as large as this: one of a hundred million files is smaller.
 _LARGEST = 16 << 30
-#: So much of the disk stays free, whatever a server says its segment needs.
+#: So much of the disk stays free, whatever a server says its segment needs; of a small disk only this part.
 _KEPT_FREE = 256 << 20
+_KEPT_PART = 1 / 8
 
 
 class CatalogIntake:
@@ -45,6 +56,7 @@ class CatalogIntake:
         catalog: Catalog,
         links: Links,
         facts: Facts,
+        alarms: Alarms,
         incoming: Path,
         arrived: Callable[[], None],
         readers: Callable[[str], list[str]] = lambda device: [],
@@ -53,12 +65,16 @@ class CatalogIntake:
         self._catalog = catalog
         self._links = links
         self._facts = facts
+        self._alarms = alarms
         self._incoming = incoming
         self._arrived = arrived
         self._readers = readers
         self._wake = asyncio.Event()
         #: Sets whose detail changes a listing that is not here, with that base.
         self.without_base: dict[str, str] = {}
+        #: Sets whose detail does not fit on the disk of the state folder.
+        self.without_room: set[str] = set()
+        self._told: dict[str, str] = {}
 
     def wake(self) -> None:
         self._wake.set()
@@ -97,16 +113,21 @@ class CatalogIntake:
             left.unlink()
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
+        """Others are looked for at once if one of these is done; else after a pause."""
+        done = False
         for each in details:
             if each.size and not self._links.linked(each.server):
-                return
-            await self._take(each)
-        self._wake.set()
+                break
+            done = await self._take(each) or done
+        await self._tell()
+        if done:
+            self._wake.set()
 
-    async def _take(self, pending: PendingDetail) -> None:
+    async def _take(self, pending: PendingDetail) -> bool:
+        """Whether nothing more is to be done for it."""
         backup = await self._tables.set(pending.set)
         if backup is None:
-            return
+            return False
         path = self._incoming / f"{pending.set}.segment"
         try:
             try:
@@ -116,21 +137,49 @@ class CatalogIntake:
             except (CatalogBaseMissing, NotFound) as error:
                 made = await self._made(backup, error)
                 await self._ingest(made, backup, path)
-        except CatalogBaseMissing as error:
-            self.without_base[pending.set] = str(error.fields["base"])
-            log.info("catalog of set %s waits: %s", pending.set, error)
-        except (DataDamaged, NotFound, AlreadyExists) as error:
-            await self._damaged(pending, error)
-        except (CasoError, OSError) as error:
-            log.info("catalog of set %s waits: %s", pending.set, error)
-        else:
-            self.without_base.pop(pending.set, None)
             if await self._tables.is_deleted(pending.set):
                 await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
             await self._tables.set_detail_state(pending.set, "here")
+        except CatalogBaseMissing as error:
+            self.without_base[pending.set] = str(error.fields["base"])
+            self._waits(pending, error)
+        except StateFull as error:
+            self.without_room.add(pending.set)
+            self._waits(pending, error)
+        except (DataDamaged, NotFound, AlreadyExists) as error:
+            await self._damaged(pending, error)
+            return True
+        except (CasoError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.without_room.add(pending.set)
+            self._waits(pending, error)
+        else:
+            self.without_base.pop(pending.set, None)
+            self.without_room.discard(pending.set)
+            self._told.pop(pending.set, None)
+            return True
         finally:
             self._arrived()
             await asyncio.to_thread(path.unlink, missing_ok=True)
+        return False
+
+    def _waits(self, pending: PendingDetail, error: Exception) -> None:
+        """Says once why."""
+        if self._told.get(pending.set) != str(error):
+            self._told[pending.set] = str(error)
+            log.info("catalog of set %s waits: %s", pending.set, error)
+
+    async def _tell(self) -> None:
+        """An alert stands while details do not fit."""
+        error = StateFull(state=self._incoming.parent)
+        try:
+            if self.without_room:
+                text = f"Catalogs of new sets wait: {error.message} {error.hint} Restores and backups go on."
+                await self._alarms.begins(AlertKind.WARNING, error.code, text, object="catalogs")
+            else:
+                await self._alarms.ends(error.code, "catalogs")
+        except StateFull:
+            log.error("%s", error)
 
     async def _ingest(self, pending: PendingDetail, backup: BackupSet, path: Path) -> None:
         await self._fetch(pending, path)
@@ -167,9 +216,9 @@ class CatalogIntake:
         what = f"the catalog detail of {pending.set}"
         if not 0 < pending.size <= _LARGEST:
             raise DataDamaged(object=what, detail=f"{pending.size} bytes are no size of one")
-        free = (await asyncio.to_thread(shutil.disk_usage, self._incoming)).free
-        if free - pending.size < _KEPT_FREE:
-            raise OSError(f"{pending.size} bytes do not fit on the disk of the state folder, {free} are free")
+        disk = await asyncio.to_thread(shutil.disk_usage, self._incoming)
+        if disk.free - pending.size < min(_KEPT_FREE, disk.total * _KEPT_PART):
+            raise StateFull(state=self._incoming.parent)
         link = self._links.get(pending.server)
         digest = hashlib.sha256()
         offset = 0

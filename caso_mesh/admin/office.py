@@ -103,6 +103,7 @@ class Office:
             catalog=catalog,
             links=links,
             facts=facts,
+            alarms=self._alarms,
             incoming=incoming,
             arrived=live.tell,
             readers=lambda device: readers_of(keeper.state, live, links, device),

@@ -261,6 +261,11 @@ class Runs:
                 return None
             if details.get(set_id) != "pending":
                 continue
+            if set_id in self._catalogs.without_room:
+                missing.append(
+                    f"the catalog of set {set_id} does not fit on the disk of the administrator's state folder"
+                )
+                continue
             base = self._catalogs.without_base.get(set_id)
             if not self._lost(backup.server) and (base is None or await self._comes(base)):
                 return None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from admin.admin_world import KEYS, admin_world, name_of, node
+from admin.test_admin_rebuilding import segment
 
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
@@ -219,3 +224,40 @@ async def test_two_servers_that_cannot_reach_each_other_are_a_reason_to_wait_not
         assert w.state.run(run).closed_at_ns is None
         assert KEYS.id == w.state.run(run).parts[0].source
         await w.delegated(run, 2, seconds=700)
+
+
+async def test_a_catalog_that_does_not_fit_waits_with_an_alert_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With little room in the state folder the intake tried again without a pause, a thousand times a second, and
+    ``--wait`` waited for a catalog that could not come."""
+    async with admin_world(tmp_path) as w:
+        usage = shutil.disk_usage(tmp_path)
+        asked = 0
+
+        def little(path: object) -> Any:
+            nonlocal asked
+            asked += 1
+            return usage._replace(total=64 << 20, free=7 << 20)
+
+        monkeypatch.setattr(shutil, "disk_usage", little)
+        run = await w.backup(to="device:dbeta")
+        attempt = await w.delegated(run)
+        backup = w.made_set(attempt)
+        whole = segment(backup)
+        w.links.get(node("beta")).answers["catalog.read"] = lambda request: q.CatalogPiece(
+            whole[request.offset : request.offset + request.length], len(whole)
+        )
+        digest = hashlib.sha256(whole).digest()
+        await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, digest, len(whole)))
+        await asyncio.sleep(20)
+        assert 1 < asked < 20
+        assert len(w.facts.alerts("state-full")) == 1
+        told = await w.ask("run.follow", q.RunFollow(run))
+        assert told.result is not None, "it waits for what cannot come"
+        assert told.result.state == "succeeded"
+        assert any("does not fit" in warning for warning in told.result.warnings)
+        monkeypatch.undo()
+        await asyncio.sleep(5)
+        assert await w.tables.pending_details() == []
+        assert [fact for fact in w.facts.all if isinstance(fact, facts.AlertCleared)]
