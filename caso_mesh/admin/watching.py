@@ -14,7 +14,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.orders import ends_of
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt, SetLiveness, SetServerAddresses
-from caso_mesh.model.errors import NotFound
+from caso_mesh.model.errors import NotFound, StateFull
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.requests import DeviceReport
@@ -196,6 +196,8 @@ class ServerWatch:
 
     async def _look_at_device(self, server: Server, device: Device, report: DeviceReport) -> None:
         place = f"{server.name}:{device.name}"
+        if report.problem == StateFull.code:
+            return  # nothing is wrong with the device, and the server raises an alert of its own
         if report.problem is not None:
             text = f"The device {device.name} cannot be used on {server.name}: {report.detail}"
             await self._alarms.begins(AlertKind.ERROR, "device-error", text, object=place)

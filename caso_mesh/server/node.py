@@ -344,7 +344,7 @@ class ServerNode:
                 authority=self.orders.authority,
                 running=self.attempts.running(),
                 holding=self.attempts.holding(),
-                devices=self._devices,
+                devices=self._room.told(self._devices),
             )
             try:
                 await ask(self.admin_link.get(), "server.heartbeat", beat, q.HeartbeatReply)

@@ -7,8 +7,11 @@ import logging
 import os
 from collections.abc import Callable
 
+from msgspec import structs
+
 from caso_mesh.model import facts
 from caso_mesh.model.errors import CasoError, StateFull
+from caso_mesh.model.requests import DeviceReport
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.folder import StateFolder
@@ -21,6 +24,8 @@ LOW_BYTES = 8 << 20
 #: A little of the disk is held, to be given back when the last alert has to be written.
 RESERVE_BYTES = 512 << 10
 _LOOK_EACH_S = 5.0
+#: While there is too little.
+_LOOK_AGAIN_S = 1.0
 
 
 class Room:
@@ -35,10 +40,20 @@ class Room:
         #: Whether new work may be taken.
         self.enough = True
 
+    def told(self, reports: tuple[DeviceReport, ...]) -> tuple[DeviceReport, ...]:
+        """What the administrator hears of devices here: while no new work is taken, work for them goes elsewhere."""
+        if self.enough:
+            return reports
+        error = StateFull(state=self._folder.path)
+        return tuple(
+            each if each.problem else structs.replace(each, problem=error.code, detail=error.message)
+            for each in reports
+        )
+
     async def run(self) -> None:
         """Never returns."""
         while True:
-            await asyncio.sleep(_LOOK_EACH_S)
+            await asyncio.sleep(_LOOK_EACH_S if self.enough else _LOOK_AGAIN_S)
             await self.look()
 
     async def look(self) -> None:
