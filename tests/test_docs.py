@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from caso_mesh import docs
-from caso_mesh.cli.program import COMMANDS
+from caso_mesh.cli.table import COMMANDS
 from caso_mesh.config import Config
 from caso_mesh.docs import generate
 from caso_mesh.model.calls import CALLS

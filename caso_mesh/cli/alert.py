@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="alert", help="Alerts: list and answer.")
+app = Group(name="alert", help="Alerts: list and answer.")
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     all: Annotated[bool, Parameter(negative=(), help="Answered and cleared ones, too.")] = False,
     server: Annotated[str | None, Parameter(help="Only alerts of this server.")] = None,
@@ -25,7 +24,7 @@ async def list_(
     common: Common = DEFAULTS,
 ) -> None:
     """List the alerts that nobody answered yet."""
-    view = await ask(common, "alert.list", q.AlertListRequest(all, server, pool, limit), v.AlertList)
+    view = ask(common, "alert.list", q.AlertListRequest(all, server, pool, limit), v.AlertList)
     output.show(view, common.json, _list)
 
 
@@ -44,7 +43,7 @@ def _list(view: v.AlertList) -> None:
 
 
 @app.command
-async def answer(
+def answer(
     id: Annotated[str, Parameter(name="ID", help="Id of the alert, or a unique beginning of it.")],
     response: Annotated[str, Parameter(name="RESPONSE", help="What you say to it.")] = "ok",
     /,
@@ -52,5 +51,5 @@ async def answer(
     common: Common = DEFAULTS,
 ) -> None:
     """Answer an alert."""
-    view = await ask(common, "alert.answer", q.AlertAnswer(id, response), v.Done)
+    view = ask(common, "alert.answer", q.AlertAnswer(id, response), v.Done)
     output.show(view, common.json, lambda _: output.line(f"alert {id} is answered: {response}"))

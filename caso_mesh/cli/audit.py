@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="audit", help="Who did what.")
+app = Group(name="audit", help="Who did what.")
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     category: Annotated[str | None, Parameter(help="Only this category, as in security or backup.")] = None,
     limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 500,
     common: Common = DEFAULTS,
 ) -> None:
     """List who did what, and how it ended."""
-    view = await ask(common, "audit.list", q.AuditListRequest(limit, category), v.AuditList)
+    view = ask(common, "audit.list", q.AuditListRequest(limit, category), v.AuditList)
     output.show(view, common.json, _list)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, source_place
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
@@ -19,7 +18,7 @@ PriorityOption = Annotated[
 ]
 
 
-async def backup(
+def backup(
     *sources: Annotated[
         str,
         Parameter(
@@ -103,4 +102,4 @@ async def backup(
         schedule=schedule,
         zone=zone,
     )
-    return await submit(common, waiting, "backup", request)
+    return submit(common, waiting, "backup", request)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, rooted_path, rooted_place
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -19,11 +17,11 @@ from caso_mesh.model.units import parse_instant_ns
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
 _PATIENCE_S = 1800.0
 
-app = App(name="catalog", help="Files in backup sets: browse, find, versions.")
+app = Group(name="catalog", help="Files in backup sets: browse, find, versions.")
 
 
 @app.command
-async def ls(
+def ls(
     set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
     path: Annotated[str, Parameter(name="PATH", help="A folder in it; its top without it.")] = "/",
     /,
@@ -40,7 +38,7 @@ async def ls(
         after=rooted_path(after, escaped=escaped).lstrip(b"/") if after is not None else None,
         limit=limit,
     )
-    output.show(await ask(common, "catalog.ls", request, v.EntryList), common.json, _entries)
+    output.show(ask(common, "catalog.ls", request, v.EntryList), common.json, _entries)
 
 
 def _entries(view: v.EntryList) -> None:
@@ -57,7 +55,7 @@ def _entries(view: v.EntryList) -> None:
 
 
 @app.command
-async def find(
+def find(
     glob: Annotated[str, Parameter(name="GLOB", help="Matches whole paths; without a slash the last part, too.")],
     /,
     *,
@@ -76,7 +74,7 @@ async def find(
         until_ns=parse_instant_ns(until) if until is not None else None,
         limit=limit,
     )
-    output.show(await ask(common, "catalog.find", request, v.MatchList), common.json, _matches)
+    output.show(ask(common, "catalog.find", request, v.MatchList), common.json, _matches)
 
 
 def _matches(view: v.MatchList) -> None:
@@ -93,7 +91,7 @@ def _matches(view: v.MatchList) -> None:
 
 
 @app.command
-async def versions(
+def versions(
     place: Annotated[str, Parameter(name="SERVER:PATH", help="Which path of which server.")],
     /,
     *,
@@ -102,12 +100,12 @@ async def versions(
 ) -> None:
     """List all versions of one path."""
     server, path = rooted_place(place, escaped=escaped)
-    view = await ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
+    view = ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
     output.show(view, common.json, _versions)
 
 
 @app.command
-async def rebuild(
+def rebuild(
     device: Annotated[str, Parameter(name="DEVICE", help="The device whose sets are to be known again.")],
     /,
     *,
@@ -118,22 +116,22 @@ async def rebuild(
 ) -> None:
     """Make the records of sets and their catalog anew, from what lies on a device."""
     began_s = time.monotonic()
-    async with connect(common) as client:
-        view = await client.call("catalog.rebuild", q.DeviceName(device), v.CatalogRebuilt)
+    with connect(common) as client:
+        view = client.call("catalog.rebuild", q.DeviceName(device), v.CatalogRebuilt)
         if wait and view.pending:
-            files = await _all_here(client, view.device)
+            files = _all_here(client, view.device)
             seconds = time.monotonic() - began_s
             output.note(f"the catalog of {files} files in {seconds:.1f} s, {files / max(seconds, 0.001):.0f} files/s")
     output.show(view, common.json, _rebuilt)
 
 
-async def _all_here(client: Client, device: str) -> int:
+def _all_here(client: Client, device: str) -> int:
     """Waits until every set of a device has its catalog; how many files those have that had none."""
     request = q.SetListRequest(limit=1_000_000)
     missing: dict[str, int] = {}
     left, changed_s = -1, time.monotonic()
     while True:
-        rows = [row for row in (await client.call("set.list", request, v.SetList)).sets if row.device == device]
+        rows = [row for row in client.call("set.list", request, v.SetList).sets if row.device == device]
         now = {row.id: row.files for row in rows if not row.catalog}
         missing |= now
         if not now:
@@ -142,7 +140,7 @@ async def _all_here(client: Client, device: str) -> int:
             left, changed_s = len(now), time.monotonic()
         if time.monotonic() - changed_s > _PATIENCE_S:
             raise TimedOut(what=f"the catalog of {left} sets of {device}", seconds=f"{_PATIENCE_S:g}")
-        await asyncio.sleep(0.5)
+        time.sleep(0.5)
 
 
 def _rebuilt(view: v.CatalogRebuilt) -> None:

@@ -5,13 +5,11 @@ A call carries one request id through all repetitions, so that it takes effect o
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +25,7 @@ from caso_mesh.model.errors import (
     CertificateRefused,
     DaemonNotRunning,
     InvalidName,
+    LinkLost,
     Refused,
     StateMissing,
     UsageError,
@@ -35,8 +34,9 @@ from caso_mesh.model.errors import (
 from caso_mesh.model.ids import NAME, SHORT_NODE_ID, node_id
 
 if TYPE_CHECKING:
+    # Help needs no network at all.
     from caso_mesh.identity.store import OperatorIdentity
-    from caso_mesh.wire.link import Link
+    from caso_mesh.wire.blocking import BlockingLink
 
 T = TypeVar("T", bound=Struct)
 
@@ -118,136 +118,155 @@ def _of_state(folder: Path) -> Access:
     store = IdentityStore(folder / "identity")
     try:
         return Access(
-            store.load_mesh_id(), store.load_anchors(), store.load_operator(), state=folder, node=store.load_keys().id
+            store.load_mesh_id(), store.load_anchors(), store.load_operator(), state=folder, node=store.load_id()
         )
     except StateMissing:
         raise StateMissing(state=folder) from None
 
 
-@contextmanager
-def _no_public_authorities() -> Iterator[None]:
-    """aiohttp reads every public certification authority of the machine while it is imported, for contexts that a mesh
-    never uses: a tenth of what a short command costs."""
-    named = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    before = {name: os.environ.get(name) for name in named}
-    os.environ.update(dict.fromkeys(named, os.devnull))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+class Asked:
+    """A call that is on its way: it carries one request id through all repetitions."""
+
+    def __init__(self, name: str, params: bytes, timeout_s: float) -> None:
+        self.name = name
+        self.params = params
+        self.request_id = os.urandom(16).hex()
+        self.timeout_s = timeout_s
+        self.started = time.monotonic()
+        self.deadline = self.started + timeout_s
+        self.link: BlockingLink | None = None
+        self.number = 0
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
 
 
 class Client:
-    """Calls to one daemon; made by ``connect``. Reconnects by itself."""
+    """Calls to one daemon; made by ``connect``. Reconnects by itself. One thread uses it; ``abandon`` may be called by
+    another."""
 
     def __init__(self, access: Access, timeout_s: float) -> None:
         self._access = access
         self._timeout_s = timeout_s
-        self._link: Link | None = None
+        self._link: BlockingLink | None = None
         self._told = False
+        self._abandoned = False
 
-    async def call(self, name: str, request: Struct, reply: type[T]) -> T:
+    def call(self, name: str, request: Struct, reply: type[T]) -> T:
         """The reply of a call of the table.
 
         Raises what the call raises; what may pass by itself only after the timeout.
         """
+        return self.reply(self.ask(name, request), reply)
+
+    def ask(self, name: str, request: Struct) -> Asked:
+        """Sends a call if there is a way to the daemon; ``reply`` waits for its answer, in any order."""
+        from caso_mesh.wire.codec import pack, to_wire
+
+        asked = Asked(name, pack(to_wire(request)), self._timeout_s)
+        if self._link is not None and not self._link.closed:
+            try:
+                self._send(asked, self._link)
+            except LinkLost:
+                asked.link = None  # ``reply`` sends it over the next one
+        return asked
+
+    def reply(self, asked: Asked, reply: type[T]) -> T:
+        """The answer to ``asked``, which is sent again if that helps. Raises as ``call`` does."""
         from caso_mesh.wire.codec import from_wire
 
-        request_id = uuid.uuid4().hex
-        started = time.monotonic()
-        deadline = started + self._timeout_s
         while True:
             try:
-                return from_wire(await self._once(name, request, request_id, deadline), reply)
+                return from_wire(self._answer(asked), reply)
             except CasoError as error:
-                if not (error.retryable and error.exit_status == UNAVAILABLE):
+                if not (error.retryable and error.exit_status == UNAVAILABLE) or self._abandoned or asked.left_s <= 0:
                     raise
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise
-                if time.monotonic() - started > _PATIENCE_S:
+                if time.monotonic() - asked.started > _PATIENCE_S:
                     self._tell(error)
-                await asyncio.sleep(min(_PAUSE_S, left_s))
+                time.sleep(max(0.0, min(_PAUSE_S, asked.left_s)))
+                asked.link = None
 
     def _tell(self, error: CasoError) -> None:
         if not self._told and output.is_terminal(sys.stderr):
             output.note(f"{error.message} Waiting ...")
         self._told = True
 
-    async def _once(self, name: str, request: Struct, request_id: str, deadline: float) -> Any:
-        from caso_mesh.identity.requests import sign_request
-        from caso_mesh.wire.codec import pack, to_wire
+    def _answer(self, asked: Asked) -> Any:
+        link = self._linked(asked)
+        if asked.link is not link:
+            self._send(asked, link)
+        return link.answer(asked.number, timeout_s=max(0.1, asked.left_s) + _SLACK_S)
 
-        link = await self._linked(deadline)
-        left_s = max(0.1, deadline - time.monotonic())
-        access = self._access
+    def _send(self, asked: Asked, link: BlockingLink) -> None:
+        from caso_mesh.identity.requests import sign_request
+        from caso_mesh.wire.codec import to_wire
+
+        access, left_s = self._access, max(0.1, asked.left_s)
         signed = sign_request(
             access.operator.key,
             mesh=access.mesh,
-            call=name,
-            params=pack(to_wire(request)),
-            request_id=request_id,
+            call=asked.name,
+            params=asked.params,
+            request_id=asked.request_id,
             now_ns=time.time_ns(),
         )
         params = q.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, left_s
         )
-        return await link.call("call.signed", to_wire(params), timeout_s=left_s + _SLACK_S)
+        asked.number, asked.link = link.ask("call.signed", to_wire(params)), link
 
-    async def _linked(self, deadline: float) -> Link:
+    def _linked(self, asked: Asked) -> BlockingLink:
         if self._link is not None and not self._link.closed:
             return self._link
         from caso_mesh.identity.tls import client_context
-        from caso_mesh.wire.network import ClientTls
-        from caso_mesh.wire.typed import RefusesAll
+        from caso_mesh.wire.blocking import dial
 
-        with _no_public_authorities():
-            from caso_mesh.wire.websocket import WebSocketNetwork
-
-        await self.close()
         access, operator = self._access, self._access.operator
         address = access.where()
-        tls = ClientTls(lambda: client_context(operator.chain_path, operator.key_path, access.anchors))
-        timeout_s = min(_DIAL_TIMEOUT_S, max(0.1, deadline - time.monotonic()))
         try:
-            self._link = await WebSocketNetwork().dial(
+            self._link = dial(
                 address,
-                tls=tls,
+                tls=client_context(operator.chain_path, operator.key_path, access.anchors),
                 authorise=lambda certificate: self._check(address, certificate),
-                handler=RefusesAll(),
-                timeout_s=timeout_s,
+                timeout_s=min(_DIAL_TIMEOUT_S, max(0.1, asked.left_s)),
             )
         except CannotConnect:
             if access.state is None:
                 raise
             raise DaemonNotRunning(address=address, state=access.state) from None
+        if self._abandoned:
+            raise LinkLost(peer=address)
         return self._link
 
     def _check(self, address: str, certificate: bytes | None) -> str:
         """The daemon's id: an anchor of the mesh signed its certificate, and it is the one that was meant."""
-        from caso_mesh.identity.certificates import public_key_of, signed_by
+        from caso_mesh.identity import der
 
         anchors = self._access.anchors
-        if certificate is None or not any(signed_by(certificate, anchor) for anchor in anchors):
+        if certificate is None or not any(der.signed_by(certificate, anchor) for anchor in anchors):
             raise CertificateRefused(peer="this program", detail=f"{address} is no server of this mesh")
-        found, expected = node_id(public_key_of(certificate)), self._access.node
+        found, expected = node_id(der.public_key_of(certificate)), self._access.node
         if expected is not None and found != expected:
             raise WrongPeer(address=address, found=found[:SHORT_NODE_ID], expected=expected[:SHORT_NODE_ID])
         return found
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends the link, if there is one."""
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            link.close()
+
+    def abandon(self) -> None:
+        """From another thread: what this client waits for fails soon, whatever time it has left."""
+        self._abandoned = True
+        link = self._link
+        if link is not None:
+            link.abandon()
 
 
-@asynccontextmanager
-async def connect(common: Common) -> AsyncIterator[Client]:
+@contextmanager
+def connect(common: Common) -> Iterator[Client]:
     """A client of the daemon that the options mean; it dials at the first call.
 
     Raises what ``load_access`` raises, and ``InvalidValue`` for a bad timeout.
@@ -257,10 +276,10 @@ async def connect(common: Common) -> AsyncIterator[Client]:
     try:
         yield client
     finally:
-        await client.close()
+        client.close()
 
 
-async def ask(common: Common, name: str, request: Struct, reply: type[T]) -> T:
+def ask(common: Common, name: str, request: Struct, reply: type[T]) -> T:
     """One call."""
-    async with connect(common) as client:
-        return await client.call(name, request, reply)
+    with connect(common) as client:
+        return client.call(name, request, reply)

@@ -6,9 +6,9 @@ import shutil
 import sys
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from caso_mesh.cli.grammar import Group, Parameter
 
-app = App(name="commands", help="Commands of this server's own file that jobs may name.")
+app = Group(name="commands", help="Commands of this server's own file that jobs may name.")
 
 #: Program, and where it is when it is not installed here.
 _PROGRAMS = {

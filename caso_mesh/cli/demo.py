@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from cyclopts import Parameter
+from msgspec import Struct
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, connect
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import Common
 from caso_mesh.cli.waiting import choose_watcher, follow
 from caso_mesh.model import views as v
+
+R = TypeVar("R")
+T = TypeVar("T", bound=Struct)
 
 
 async def demo(
@@ -38,12 +44,31 @@ async def demo(
 class _Face:
     """The command line, as the demo uses it."""
 
-    def connect(self, state: Path, timeout: str) -> AbstractAsyncContextManager[Client]:
-        return connect(Common(state=state, timeout=timeout))
+    @asynccontextmanager
+    async def connect(self, state: Path, timeout: str) -> AsyncIterator[_Caller]:
+        with connect(Common(state=state, timeout=timeout)) as client:
+            yield _Caller(client)
 
     async def follow(self, client: Any, run: str) -> v.RunResult:
-        return await follow(client, run, choose_watcher(json_lines=False))
+        return await client.alone(lambda: follow(client.client, run, choose_watcher(json_lines=False)))
 
     def say(self, text: str) -> None:
         output.line(text)
         sys.stdout.flush()
+
+
+class _Caller:
+    """A client in a thread of its own: the demo looks after its daemons meanwhile."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def call(self, name: str, request: Struct, reply: type[T]) -> T:
+        return await self.alone(lambda: self.client.call(name, request, reply))
+
+    async def alone(self, work: Callable[[], R]) -> R:
+        try:
+            return await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self.client.abandon()
+            raise

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -15,21 +14,21 @@ from caso_mesh.model.errors import InvalidValue, UsageError
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.units import parse_size
 
-app = App(name="device", help="Storage devices.")
+app = Group(name="device", help="Storage devices.")
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the device.")]
 LowSpace = Annotated[str | None, Parameter(help="Below this free space no new job starts, as in 10GB.")]
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     server: Annotated[str | None, Parameter(help="Only devices of this server.")] = None,
     pool: Annotated[str | None, Parameter(help="Only devices of the servers of this pool.")] = None,
     common: Common = DEFAULTS,
 ) -> None:
     """List the storage devices."""
-    view = await ask(common, "device.list", q.DeviceListRequest(server, pool), v.DeviceList)
+    view = ask(common, "device.list", q.DeviceListRequest(server, pool), v.DeviceList)
     output.show(view, common.json, _list)
 
 
@@ -56,7 +55,7 @@ def _one(view: v.DeviceView) -> None:
 
 
 @app.command
-async def add(
+def add(
     name: Name,
     /,
     *,
@@ -82,7 +81,7 @@ async def add(
         concurrency=concurrency,
         low_space_bytes=parse_size(low_space) if low_space is not None else 0,
     )
-    output.show(await ask(common, "device.add", request, v.DeviceView), common.json, _one)
+    output.show(ask(common, "device.add", request, v.DeviceView), common.json, _one)
 
 
 def _places(kind: str | None, server: str | None, path: str | None, on: tuple[str, ...]) -> dict[str, str]:
@@ -104,7 +103,7 @@ def _places(kind: str | None, server: str | None, path: str | None, on: tuple[st
 
 
 @app.command(name="set")
-async def set_(
+def set_(
     name: Name,
     /,
     *,
@@ -116,26 +115,26 @@ async def set_(
     if concurrency is None and low_space is None:
         raise UsageError(detail="Say what to change: --concurrency or --low-space")
     low = parse_size(low_space) if low_space is not None else None
-    view = await ask(common, "device.set", q.DeviceSet(name, None, concurrency, low), v.DeviceView)
+    view = ask(common, "device.set", q.DeviceSet(name, None, concurrency, low), v.DeviceView)
     output.show(view, common.json, _one)
 
 
 @app.command
-async def pause(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def pause(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Start no new jobs on a device; what runs there goes on."""
-    view = await ask(common, "device.set", q.DeviceSet(name, DeviceState.PAUSED), v.DeviceView)
+    view = ask(common, "device.set", q.DeviceSet(name, DeviceState.PAUSED), v.DeviceView)
     output.show(view, common.json, _one)
 
 
 @app.command
-async def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Use a paused device again."""
-    view = await ask(common, "device.set", q.DeviceSet(name, DeviceState.ONLINE), v.DeviceView)
+    view = ask(common, "device.set", q.DeviceSet(name, DeviceState.ONLINE), v.DeviceView)
     output.show(view, common.json, _one)
 
 
 @app.command
-async def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Take a device without sets out of the mesh; nothing on it is deleted."""
-    view = await ask(common, "device.remove", q.DeviceName(name), v.Done)
+    view = ask(common, "device.remove", q.DeviceName(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"device {name} was removed; its folder is untouched"))

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from caso_mesh import docs
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.model.errors import UsageError
 
 
@@ -19,7 +18,7 @@ def help_(
     """Show a page of the manual or the help of a command; without a topic, what there is."""
     pages = _pages()
     if not topic:
-        from caso_mesh.cli.program import make_app
+        from caso_mesh.cli.explaining import make_app
 
         make_app().help_print([])
         output.line("Pages of the manual (caso-mesh help PAGE):")
@@ -39,7 +38,7 @@ def _pages() -> dict[str, Path]:
 def _command(words: tuple[str, ...]) -> None:
     from cyclopts import App
 
-    from caso_mesh.cli.program import make_app
+    from caso_mesh.cli.explaining import make_app
 
     app: App = make_app()
     for word in words:

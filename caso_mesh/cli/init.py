@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 
 MeshOption = Annotated[str, Parameter(help="Name of the new mesh.")]

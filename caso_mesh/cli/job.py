@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import (
     DEFAULTS,
     NOT_WAITING,
@@ -26,14 +25,14 @@ from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, UsageError
 from caso_mesh.model.states import RunState
 
-app = App(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
+app = Group(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
 
 Name = Annotated[str, Parameter(name="NAME", help="A job by name or id, a run, or an attempt; a beginning will do.")]
 #: What ``job list --state`` takes beside the states of runs.
 GROUPS = ("all", "ended")
 
 
-@Parameter(name="*")
+@shared
 @dataclass(frozen=True)
 class Listing:
     """The common options where ``--state`` has two meanings: a state of runs, or a state folder."""
@@ -69,7 +68,7 @@ LISTING = Listing()
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     listing: Listing = LISTING,
     server: Annotated[str | None, Parameter(help="Only what this server reads or writes.")] = None,
@@ -78,7 +77,7 @@ async def list_(
 ) -> None:
     """List the runs that are not ended, with the reason of each that waits; or those in a state."""
     state, common = listing.split()
-    view = await ask(common, "job.list", q.JobListRequest(state, server, pool, limit), v.JobList)
+    view = ask(common, "job.list", q.JobListRequest(state, server, pool, limit), v.JobList)
     output.show(view, common.json, _list)
 
 
@@ -100,9 +99,9 @@ def _list(view: v.JobList) -> None:
 
 
 @app.command
-async def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Show a job with its runs and attempts."""
-    output.show(await ask(common, "job.show", q.JobName(name), v.JobDetail), common.json, _show)
+    output.show(ask(common, "job.show", q.JobName(name), v.JobDetail), common.json, _show)
 
 
 def _show(view: v.JobDetail) -> None:
@@ -137,9 +136,9 @@ def _show(view: v.JobDetail) -> None:
 
 
 @app.command
-async def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Print the job log of a run (of a job: its newest), or of one attempt."""
-    output.show(await ask(common, "job.log", q.JobName(name), v.JobLogView), common.json, _log)
+    output.show(ask(common, "job.log", q.JobName(name), v.JobLogView), common.json, _log)
 
 
 def _log(view: v.JobLogView) -> None:
@@ -153,13 +152,13 @@ def _log(view: v.JobLogView) -> None:
 
 
 @app.command
-async def run(name: Name, /, *, waiting: Waiting = NOT_WAITING, common: Common = DEFAULTS) -> int:
+def run(name: Name, /, *, waiting: Waiting = NOT_WAITING, common: Common = DEFAULTS) -> int:
     """Run a job now."""
-    return await submit(common, waiting, "job.run", q.JobName(name))
+    return submit(common, waiting, "job.run", q.JobName(name))
 
 
 @app.command(name="watch")
-async def watch_(
+def watch_(
     name: Name,
     /,
     *,
@@ -171,42 +170,42 @@ async def watch_(
     """Watch a run (of a job: its newest) to its end, as --wait does."""
     if json_lines and common.json:
         raise UsageError(detail="Give --json or --json-lines, not both")
-    async with connect(common) as client:
-        run = name.partition("#")[0] if "@" in name else await _newest(client, name)
-        return await watch(client, run, as_json=common.json, json_lines=json_lines)
+    with connect(common) as client:
+        run = name.partition("#")[0] if "@" in name else _newest(client, name)
+        return watch(client, run, as_json=common.json, json_lines=json_lines)
 
 
-async def _newest(client: Client, name: str) -> str:
-    detail = await client.call("job.show", q.JobName(name), v.JobDetail)
+def _newest(client: Client, name: str) -> str:
+    detail = client.call("job.show", q.JobName(name), v.JobDetail)
     if not detail.runs:
         raise NotFound(kind="run", name=name)
     return detail.runs[0].run
 
 
-async def _do(common: Common, call: str, name: str, done: str) -> None:
-    view = await ask(common, call, q.JobName(name), v.Done)
+def _do(common: Common, call: str, name: str, done: str) -> None:
+    view = ask(common, call, q.JobName(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"{name} {done}"))
 
 
 @app.command
-async def cancel(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def cancel(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """End a run; nothing half-done becomes visible."""
-    await _do(common, "job.cancel", name, "is being canceled")
+    _do(common, "job.cancel", name, "is being canceled")
 
 
 @app.command
-async def hold(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def hold(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Hold a job (no further runs), or one run (nothing of it is started)."""
-    await _do(common, "job.hold", name, "is on hold")
+    _do(common, "job.hold", name, "is on hold")
 
 
 @app.command
-async def release(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def release(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Release what was held."""
-    await _do(common, "job.release", name, "was released")
+    _do(common, "job.release", name, "was released")
 
 
 @app.command
-async def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Delete a job without open runs; its sets stay."""
-    await _do(common, "job.delete", name, "was deleted")
+    _do(common, "job.delete", name, "was deleted")

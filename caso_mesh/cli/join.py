@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.init import DEFAULT_LISTEN, AdvertiseOption, ListenOption, PresetOption, ServerOption
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 

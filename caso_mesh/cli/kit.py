@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
 from msgspec import Struct
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.cli.passphrase import PassphraseFile, choose, from_file, open_kit
 from caso_mesh.model import requests as q
@@ -21,7 +21,7 @@ from caso_mesh.model.errors import AlreadyExists, CasoError, KitDamaged, KitFore
 if TYPE_CHECKING:
     from caso_mesh.identity.kit import Kit, KitKeys, Secrets
 
-app = App(name="kit", help="Recovery kits: what is needed when no server is left.")
+app = Group(name="kit", help="Recovery kits: what is needed when no server is left.")
 
 
 class KitMade(Struct, frozen=True):
@@ -37,7 +37,7 @@ class KitMade(Struct, frozen=True):
 
 
 @app.command
-async def create(
+def create(
     file: Annotated[Path, Parameter(name="FILE", help="Where to write the kit; it must not exist yet.")],
     /,
     *,
@@ -67,8 +67,8 @@ async def create(
     made = None if chosen is not None else kits.make_passphrase()
     keys = kits.new_keys()
     id_ = _new_id()
-    async with connect(common) as client:
-        material = await client.call(
+    with connect(common) as client:
+        material = client.call(
             "kit.create", q.KitCreate(id_, keys.public_key, with_root_key=earlier is None), q.KitMaterial
         )
         secrets = kits.open_secrets(material.sealed, keys, kit=id_, mesh=material.mesh)
@@ -79,7 +79,7 @@ async def create(
             raise KitDamaged(path=file, detail="what was written is not what is read")
         try:
             check = kits.check_of(material.root, secrets)
-            view = await client.call("kit.confirm", q.KitConfirm(id_, check, earlier is None), v.KitView)
+            view = client.call("kit.confirm", q.KitConfirm(id_, check, earlier is None), v.KitView)
         except CasoError:
             # the administrator may have taken it all the same, and then this file counts
             output.warning(f"{file} was written, but the mesh has not confirmed it: keep it until another one is made")
@@ -130,9 +130,9 @@ def _show_made(view: KitMade) -> None:
 
 
 @app.command(name="list")
-async def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, common: Common = DEFAULTS) -> None:
     """List the recovery kits that were made."""
-    output.show(await ask(common, "kit.list", q.Nothing(), v.KitList), common.json, _show_list)
+    output.show(ask(common, "kit.list", q.Nothing(), v.KitList), common.json, _show_list)
 
 
 def _show_list(view: v.KitList) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from cyclopts import App
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="mediaset", help="Media sets: how long sets are kept.")
+app = Group(name="mediaset", help="Media sets: how long sets are kept.")
 
 
 @app.command(name="list")
-async def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, common: Common = DEFAULTS) -> None:
     """List the media sets."""
-    output.show(await ask(common, "mediaset.list", q.Nothing(), v.MediaSetList), common.json, _list)
+    output.show(ask(common, "mediaset.list", q.Nothing(), v.MediaSetList), common.json, _list)
 
 
 def _list(view: v.MediaSetList) -> None:

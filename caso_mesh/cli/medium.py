@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="medium", help="Media on the devices.")
+app = Group(name="medium", help="Media on the devices.")
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     server: Annotated[str | None, Parameter(help="Only media that this server writes.")] = None,
     pool: Annotated[str | None, Parameter(help="Only media that the servers of this pool write.")] = None,
     common: Common = DEFAULTS,
 ) -> None:
     """List the media."""
-    view = await ask(common, "medium.list", q.DeviceListRequest(server, pool), v.MediumList)
+    view = ask(common, "medium.list", q.DeviceListRequest(server, pool), v.MediumList)
     output.show(view, common.json, _list)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
+from caso_mesh.cli.grammar import Parameter, shared
 from caso_mesh.model.errors import InvalidValue, UsageError
 from caso_mesh.model.host_commands import dump_path
 from caso_mesh.model.ids import NAME, split_server_path
@@ -42,7 +41,7 @@ EscapedOption = Annotated[
 ]
 
 
-@Parameter(name="*")
+@shared
 @dataclass(frozen=True)
 class Common:
     """What every command takes that talks to a daemon."""
@@ -66,7 +65,7 @@ class Common:
 DEFAULTS = Common()
 
 
-@Parameter(name="*")
+@shared
 @dataclass(frozen=True)
 class Waiting:
     """What commands take that submit work."""

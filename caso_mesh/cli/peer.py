@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="peer", help="Static addresses of other servers.")
+app = Group(name="peer", help="Static addresses of other servers.")
 
 
 @app.command
-async def add(
+def add(
     address: Annotated[str, Parameter(name="HOST:PORT", help="Where another server may be reached.")],
     /,
     *,
     common: Common = DEFAULTS,
 ) -> None:
     """Add an address where another server may be reached."""
-    output.show(await ask(common, "peer.add", q.PeerAdd(address), v.PeerList), common.json, _list)
+    output.show(ask(common, "peer.add", q.PeerAdd(address), v.PeerList), common.json, _list)
 
 
 @app.command(name="list")
-async def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, common: Common = DEFAULTS) -> None:
     """List the addresses of other servers that this one knows."""
-    output.show(await ask(common, "peer.list", q.Nothing(), v.PeerList), common.json, _list)
+    output.show(ask(common, "peer.list", q.Nothing(), v.PeerList), common.json, _list)
 
 
 def _list(view: v.PeerList) -> None:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
-app = App(name="pool", help="Media server pools.")
+app = Group(name="pool", help="Media server pools.")
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the pool.")]
 Servers = Annotated[tuple[str, ...], Parameter(name="--server", negative=(), help="A member; may be repeated.")]
 
 
 @app.command(name="list")
-async def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, common: Common = DEFAULTS) -> None:
     """List the pools."""
-    output.show(await ask(common, "pool.list", q.Nothing(), v.PoolList), common.json, _list)
+    output.show(ask(common, "pool.list", q.Nothing(), v.PoolList), common.json, _list)
 
 
 def _list(view: v.PoolList) -> None:
@@ -33,19 +32,19 @@ def _one(view: v.PoolView) -> None:
 
 
 @app.command
-async def create(name: Name, /, *, server: Servers = (), common: Common = DEFAULTS) -> None:
+def create(name: Name, /, *, server: Servers = (), common: Common = DEFAULTS) -> None:
     """Make a pool of servers."""
-    output.show(await ask(common, "pool.create", q.PoolEdit(name, server), v.PoolView), common.json, _one)
+    output.show(ask(common, "pool.create", q.PoolEdit(name, server), v.PoolView), common.json, _one)
 
 
 @app.command(name="set")
-async def set_(name: Name, /, *, server: Servers = (), common: Common = DEFAULTS) -> None:
+def set_(name: Name, /, *, server: Servers = (), common: Common = DEFAULTS) -> None:
     """Replace the members of a pool."""
-    output.show(await ask(common, "pool.set", q.PoolEdit(name, server), v.PoolView), common.json, _one)
+    output.show(ask(common, "pool.set", q.PoolEdit(name, server), v.PoolView), common.json, _one)
 
 
 @app.command
-async def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Delete a pool; its servers stay."""
-    view = await ask(common, "pool.delete", q.PoolName(name), v.Done)
+    view = ask(common, "pool.delete", q.PoolName(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"pool {name} was deleted"))

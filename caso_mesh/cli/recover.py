@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.init import AdvertiseOption
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit

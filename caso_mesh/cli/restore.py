@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import (
     DEFAULTS,
     NOT_WAITING,
@@ -28,7 +27,7 @@ from caso_mesh.model.states import Overwrite, Priority
 from caso_mesh.model.units import parse_instant_ns
 
 
-async def restore(
+def restore(
     set: Annotated[
         str,
         Parameter(name="SET", help="Id of the backup set, or a unique beginning of it; or SERVER:PATH (see --as-of)."),
@@ -63,7 +62,7 @@ async def restore(
     if ":" in set:
         server, first = rooted_place(set, escaped=escaped)
         wanted = (first, *wanted)
-        set = await chosen_set(common, server, wanted, as_of)
+        set = chosen_set(common, server, wanted, as_of)
     elif as_of is not None:
         raise UsageError(detail="--as-of belongs to SERVER:PATH")
     request = q.RestoreRequest(
@@ -76,13 +75,13 @@ async def restore(
         ownership=not no_ownership,
         priority=Priority(priority),
     )
-    return await submit(common, waiting, "restore", request)
+    return submit(common, waiting, "restore", request)
 
 
-async def chosen_set(common: Common, server: str, paths: tuple[bytes, ...], as_of: str | None) -> str:
+def chosen_set(common: Common, server: str, paths: tuple[bytes, ...], as_of: str | None) -> str:
     """The set with ``paths`` of ``server`` as they were at a time; says which it is and where it lies."""
     request = q.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None)
-    choice = await ask(common, "set.as-of", request, v.SetChoice)
+    choice = ask(common, "set.as-of", request, v.SetChoice)
     for text in choice.warnings:
         output.warning(text)
     readers = ", ".join(choice.servers)

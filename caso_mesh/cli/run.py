@@ -13,9 +13,9 @@ import time
 from typing import Annotated, Literal
 
 import msgspec
-from cyclopts import Parameter
 
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import OwnStateOption, default_state
 from caso_mesh.model.errors import CasoError, UsageError
 

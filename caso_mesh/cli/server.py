@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -15,13 +14,13 @@ from caso_mesh.model.errors import NotFound, Refused, UsageError
 from caso_mesh.model.ids import SHORT_NODE_ID
 from caso_mesh.model.states import ServerState
 
-app = App(name="server", help="Servers: list, approve, pause, resume, remove ...")
+app = Group(name="server", help="Servers: list, approve, pause, resume, remove ...")
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the server.")]
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     discovered: Annotated[
         bool, Parameter(negative=(), help="Servers that were found and belong to no mesh, with their codes.")
@@ -30,7 +29,7 @@ async def list_(
     common: Common = DEFAULTS,
 ) -> None:
     """List the servers, or those that were discovered and wait for approval."""
-    view = await ask(common, "server.list", q.ServerListRequest(discovered, pool), v.ServerList)
+    view = ask(common, "server.list", q.ServerListRequest(discovered, pool), v.ServerList)
     output.show(view, common.json, _discovered if discovered else _list)
 
 
@@ -62,7 +61,7 @@ def _discovered(view: v.ServerList) -> None:
 
 
 @app.command
-async def approve(
+def approve(
     name: Name,
     /,
     *,
@@ -70,51 +69,51 @@ async def approve(
     common: Common = DEFAULTS,
 ) -> None:
     """Make a discovered server a member, after its code was compared."""
-    async with connect(common) as client:
+    with connect(common) as client:
         if code is None:
             if not interactive():
                 raise UsageError(detail="--code is needed: the code that the new server printed")
-            found = await client.call("server.list", q.ServerListRequest(discovered=True), v.ServerList)
+            found = client.call("server.list", q.ServerListRequest(discovered=True), v.ServerList)
             code = next((row.code for row in found.servers if row.name == name), None)
             if code is None:
                 raise NotFound(kind="server", name=name)
             if not confirm(f"The code of {name} is {code}. Does the new server print the same one?"):
                 raise Refused(detail=f"{name} was not approved")
-        view = await client.call("server.approve", q.ServerApprove(name, code), v.ServerView)
+        view = client.call("server.approve", q.ServerApprove(name, code), v.ServerView)
     output.show(view, common.json, lambda view: output.line(f"{view.name} is a member of the mesh"))
 
 
-async def _set_state(common: Common, name: str, state: ServerState) -> None:
-    view = await ask(common, "server.set-state", q.ServerSetState(name, state), v.ServerView)
+def _set_state(common: Common, name: str, state: ServerState) -> None:
+    view = ask(common, "server.set-state", q.ServerSetState(name, state), v.ServerView)
     output.show(view, common.json, lambda view: output.line(f"{view.name} is {view.state}"))
 
 
 @app.command
-async def pause(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def pause(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Give a server no new jobs; what runs there goes on."""
-    await _set_state(common, name, ServerState.PAUSED)
+    _set_state(common, name, ServerState.PAUSED)
 
 
 @app.command
-async def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Give a paused server jobs again."""
-    await _set_state(common, name, ServerState.ENABLED)
+    _set_state(common, name, ServerState.ENABLED)
 
 
 @app.command
-async def enable(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def enable(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Use a disabled server again."""
-    await _set_state(common, name, ServerState.ENABLED)
+    _set_state(common, name, ServerState.ENABLED)
 
 
 @app.command
-async def disable(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def disable(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Use a server for nothing until it is enabled again."""
-    await _set_state(common, name, ServerState.DISABLED)
+    _set_state(common, name, ServerState.DISABLED)
 
 
 @app.command
-async def remove(
+def remove(
     name: Name,
     /,
     *,
@@ -125,5 +124,5 @@ async def remove(
     question = f"Remove {name} from the mesh? Its identity is refused from then on."
     if interactive() and not yes and not confirm(question):
         raise Refused(detail=f"{name} was not removed")
-    view = await ask(common, "server.remove", q.ServerName(name), v.Done)
+    view = ask(common, "server.remove", q.ServerName(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"{name} was removed from the mesh"))

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import OwnStateOption, default_state
 from caso_mesh.model.errors import InvalidValue, Refused, ServiceManagerFailed, ServiceManagerMissing
 
-app = App(name="service", help="The systemd service of the daemon.")
+app = Group(name="service", help="The systemd service of the daemon.")
 
 UNIT = "caso-mesh.service"
 #: Where an administrator's own units lie (systemd.unit(5)).

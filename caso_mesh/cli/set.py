@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.units import parse_instant_ns
 
-app = App(name="set", help="Backup sets.")
+app = Group(name="set", help="Backup sets.")
 
 
 @app.command(name="list")
-async def list_(
+def list_(
     *,
     server: Annotated[str | None, Parameter(help="Only sets that this server holds or is the source of.")] = None,
     pool: Annotated[str | None, Parameter(help="Only sets of the servers of this pool.")] = None,
@@ -27,12 +26,12 @@ async def list_(
     common: Common = DEFAULTS,
 ) -> None:
     """List the backup sets."""
-    view = await ask(common, "set.list", q.SetListRequest(server, pool, source, limit), v.SetList)
+    view = ask(common, "set.list", q.SetListRequest(server, pool, source, limit), v.SetList)
     output.show(view, common.json, _list)
 
 
 @app.command
-async def delete(
+def delete(
     set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
     /,
     *,
@@ -42,11 +41,11 @@ async def delete(
     """Delete a backup set whose protection is over."""
     if interactive() and not yes and not confirm(f"Delete the backup set {set} for ever?"):
         raise UsageError(detail="Nothing was deleted")
-    output.show(await ask(common, "set.delete", q.SetName(set), v.Done), common.json, lambda _: output.line("deleted"))
+    output.show(ask(common, "set.delete", q.SetName(set), v.Done), common.json, lambda _: output.line("deleted"))
 
 
 @app.command
-async def lock(
+def lock(
     set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
     /,
     *,
@@ -55,7 +54,7 @@ async def lock(
 ) -> None:
     """Protect a backup set from being deleted. Nobody can take that back or shorten it."""
     request = q.SetLock(set, parse_instant_ns(until) if until is not None else None)
-    output.show(await ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line("locked"))
+    output.show(ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line("locked"))
 
 
 def _list(view: v.SetList) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
 
-app = App(name="settings", help="Settings of the mesh, of pools and of servers.")
+app = Group(name="settings", help="Settings of the mesh, of pools and of servers.")
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the setting.")]
 Server = Annotated[str | None, Parameter(help="For this server alone.")]
@@ -21,10 +20,10 @@ Pool = Annotated[str | None, Parameter(help="For the servers of this pool.")]
 
 
 @app.command(name="list")
-async def list_(*, server: Server = None, pool: Pool = None, common: Common = DEFAULTS) -> None:
+def list_(*, server: Server = None, pool: Pool = None, common: Common = DEFAULTS) -> None:
     """List the settings in force and where each comes from."""
     _check(server, pool)
-    view = await ask(common, "settings.list", q.SettingsListRequest(server, pool), v.SettingList)
+    view = ask(common, "settings.list", q.SettingsListRequest(server, pool), v.SettingList)
     output.show(view, common.json, _list)
 
 
@@ -40,7 +39,7 @@ def _list(view: v.SettingList) -> None:
 
 
 @app.command(name="set")
-async def set_(
+def set_(
     name: Name,
     value: Annotated[str, Parameter(name="VALUE", help="A number; for names in -s a duration, as in 90s or 15m.")],
     /,
@@ -50,18 +49,18 @@ async def set_(
     common: Common = DEFAULTS,
 ) -> None:
     """Change a setting of the mesh, of a pool or of a server."""
-    await _change(common, name, value, server, pool)
+    _change(common, name, value, server, pool)
 
 
 @app.command
-async def unset(name: Name, /, *, server: Server = None, pool: Pool = None, common: Common = DEFAULTS) -> None:
+def unset(name: Name, /, *, server: Server = None, pool: Pool = None, common: Common = DEFAULTS) -> None:
     """Return to what the wider scope says (server, pool, mesh, default)."""
-    await _change(common, name, None, server, pool)
+    _change(common, name, None, server, pool)
 
 
-async def _change(common: Common, name: str, value: str | None, server: str | None, pool: str | None) -> None:
+def _change(common: Common, name: str, value: str | None, server: str | None, pool: str | None) -> None:
     _check(server, pool)
-    view = await ask(common, "settings.set", q.SettingSet(name, value, server, pool), v.SettingList)
+    view = ask(common, "settings.set", q.SettingSet(name, value, server, pool), v.SettingList)
 
     def people(view: v.SettingList) -> None:
         for row in view.settings:

@@ -9,9 +9,9 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
 
-async def status(*, common: Common = DEFAULTS) -> None:
+def status(*, common: Common = DEFAULTS) -> None:
     """Show the mesh, its administrator in office, and how many servers, running jobs and alerts there are."""
-    output.show(await ask(common, "status", q.Nothing(), v.StatusView), common.json, _people)
+    output.show(ask(common, "status", q.Nothing(), v.StatusView), common.json, _people)
 
 
 def _people(view: v.StatusView) -> None:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.units import parse_duration_s
 
-app = App(name="token", help="Join links for new servers.")
+app = Group(name="token", help="Join links for new servers.")
 
 
 @app.command
-async def create(
+def create(
     *,
     ttl: Annotated[str, Parameter(help="How long the link is good for, as in 15m or 1h.")] = "1h",
     common: Common = DEFAULTS,
 ) -> None:
     """Make a join link: secret, short-lived, for one server."""
-    view = await ask(common, "token.create", q.TokenCreate(parse_duration_s(ttl)), v.TokenView)
+    view = ask(common, "token.create", q.TokenCreate(parse_duration_s(ttl)), v.TokenView)
     output.show(view, common.json, _one)
 
 

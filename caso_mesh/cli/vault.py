@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
 from msgspec import Struct
 
 from caso_mesh.cli import output
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import EscapedOption, JsonOption, rooted_path
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, TargetInvalid
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from caso_mesh.jobs.offline import OfflineVault
     from caso_mesh.model.storage import BackupSet
 
-app = App(name="vault", help="A device and its recovery kit, without a mesh: list and restore.")
+app = Group(name="vault", help="A device and its recovery kit, without a mesh: list and restore.")
 
 Device = Annotated[Path, Parameter(name="DEVICE-PATH", help="The folder of the device.")]
 _SHOWN = 20

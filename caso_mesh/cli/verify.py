@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from caso_mesh.cli.backup import PriorityOption
+from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, Waiting
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
 from caso_mesh.model.states import Priority
 
 
-async def verify(
+def verify(
     set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
     /,
     *,
@@ -22,4 +21,4 @@ async def verify(
     common: Common = DEFAULTS,
 ) -> int:
     """Read back and check every byte of a backup set."""
-    return await submit(common, waiting, "verify", q.VerifyRequest(set, Priority(priority)))
+    return submit(common, waiting, "verify", q.VerifyRequest(set, Priority(priority)))

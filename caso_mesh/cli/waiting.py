@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 import time
@@ -65,7 +64,7 @@ def choose_watcher(*, json_lines: bool) -> Watcher:
     return Silent()
 
 
-async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
+def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     """The result of a run, once its facts, set and catalog have arrived.
 
     Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
@@ -76,14 +75,14 @@ async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     try:
         while True:
             asked_s, before = time.monotonic(), progress
-            progress = await client.call("run.follow", q.RunFollow(run, _WAIT_S), v.RunProgress)
+            progress = client.call("run.follow", q.RunFollow(run, _WAIT_S), v.RunProgress)
             watcher.update(progress)
             if progress.result is not None:
                 return progress.result
             if progress == before:
                 # an older daemon answers at once
-                await asyncio.sleep(max(0.0, _WAIT_S - (time.monotonic() - asked_s)))
-    except asyncio.CancelledError:
+                time.sleep(max(0.0, _WAIT_S - (time.monotonic() - asked_s)))
+    except KeyboardInterrupt:
         watcher.close()
         output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")
         raise
@@ -91,11 +90,11 @@ async def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
         watcher.close()
 
 
-async def submit(common: Common, waiting: Waiting, call: str, request: Struct) -> int:
+def submit(common: Common, waiting: Waiting, call: str, request: Struct) -> int:
     """Submits work, waits for its end if that was asked for, prints what there is to know. The exit status."""
     check_waiting(common, waiting)
-    async with connect(common) as client:
-        submitted = await client.call(call, request, v.Submitted)
+    with connect(common) as client:
+        submitted = client.call(call, request, v.Submitted)
         if not waiting.wait or submitted.run is None:
             if waiting.json_lines:
                 output.document(submitted)
@@ -104,12 +103,12 @@ async def submit(common: Common, waiting: Waiting, call: str, request: Struct) -
             return 0
         for text in submitted.warnings:
             output.warning(text)
-        return await watch(client, submitted.run, as_json=common.json, json_lines=waiting.json_lines)
+        return watch(client, submitted.run, as_json=common.json, json_lines=waiting.json_lines)
 
 
-async def watch(client: Client, run: str, *, as_json: bool, json_lines: bool) -> int:
+def watch(client: Client, run: str, *, as_json: bool, json_lines: bool) -> int:
     """Waits for the end of a run and prints its result. The exit status."""
-    result = await follow(client, run, choose_watcher(json_lines=json_lines))
+    result = follow(client, run, choose_watcher(json_lines=json_lines))
     if as_json:
         output.document(result)
     elif not json_lines:

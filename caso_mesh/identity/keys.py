@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 
+from caso_mesh.identity import der
 from caso_mesh.identity.private_files import make_private_folder, read_private, write_private
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import Misuse, StateDamaged, StateMissing
 from caso_mesh.model.ids import node_id
-from caso_mesh.sealing import signing, wrapping
+from caso_mesh.sealing import signing
+
+if TYPE_CHECKING:
+    # Imported where they are used: the command line, which signs with Ed25519, would wait for them.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 SIGNING_FILE = "node.key"
 ENCRYPTION_FILE = "encryption.key"
@@ -33,12 +29,10 @@ class SigningKey:
     __slots__ = ("id", "private", "public_key")
 
     def __init__(self, private: signing.PrivateKey) -> None:
-        if isinstance(private, ec.EllipticCurvePrivateKey) and not isinstance(private.curve, ec.SECP256R1):
-            raise Misuse(f"keys on the curve {private.curve.name} are not used")
         #: The key object; it never leaves ``identity``.
         self.private = private
         #: DER SubjectPublicKeyInfo.
-        self.public_key: bytes = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.public_key: bytes = _public_key(private)
         #: The id of its holder.
         self.id: str = node_id(self.public_key)
 
@@ -53,6 +47,11 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: bytes, path: Path) -> SigningKey:
         """The key of an unencrypted PEM file (PKCS #8 or SEC 1). Raises ``StateDamaged``, which names ``path``."""
+        plain = der.private_key_in(pem)
+        if plain is not None:
+            return cls(Ed25519PrivateKey.from_private_bytes(plain))
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         key = _load_pem(pem, path)
         if not isinstance(key, (Ed25519PrivateKey, ec.EllipticCurvePrivateKey)):
             raise StateDamaged(path=path, detail="the key is neither Ed25519 nor P-256")
@@ -62,6 +61,8 @@ class SigningKey:
 
     def to_pem(self) -> bytes:
         """The private key as unencrypted PKCS #8 PEM."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
         return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, domain: str, message: bytes) -> bytes:
@@ -81,7 +82,7 @@ class NodeKeys:
         #: DER SubjectPublicKeyInfo of the signing key.
         self.public_key: bytes = signing_key.public_key
         #: Raw X25519 public key, 32 bytes.
-        self.encryption_key: bytes = X25519PrivateKey.from_private_bytes(encryption).public_key().public_bytes_raw()
+        self.encryption_key: bytes = _x25519(encryption).public_key().public_bytes_raw()
 
     def __repr__(self) -> str:
         return f"<NodeKeys {self.id[:13]}>"
@@ -100,6 +101,8 @@ class NodeKeys:
             raise StateMissing(state=folder)
         if signing_pem is None or encryption_pem is None:
             raise StateDamaged(path=signing_path if signing_pem is None else encryption_path, detail="it is missing")
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         encryption = _load_pem(encryption_pem, encryption_path)
         if not isinstance(encryption, X25519PrivateKey):
             raise StateDamaged(path=encryption_path, detail="it is not an X25519 key")
@@ -107,8 +110,10 @@ class NodeKeys:
 
     def save(self, folder: Path) -> None:
         """Writes both keys, 0600, into ``folder``, 0700. Raises ``StateFull``."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
         make_private_folder(folder)
-        encryption = X25519PrivateKey.from_private_bytes(self._encryption)
+        encryption = _x25519(self._encryption)
         # the signing key last: it is what makes the folder an identity
         write_private(
             folder / ENCRYPTION_FILE, encryption.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -132,10 +137,32 @@ class NodeKeys:
 
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
         """What ``sealing.wrapping.wrap`` sealed to ``encryption_key``. Raises ``SealBroken``."""
+        from caso_mesh.sealing import wrapping
+
         return wrapping.unwrap(wrapped, self._encryption, aad=aad)
 
 
+def _public_key(private: signing.PrivateKey) -> bytes:
+    if isinstance(private, Ed25519PrivateKey):
+        return der.SPKI_PREFIX + private.public_key().public_bytes_raw()
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if not isinstance(private.curve, ec.SECP256R1):
+        raise Misuse(f"keys on the curve {private.curve.name} are not used")
+    return private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _x25519(private: bytes) -> X25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(private)
+
+
 def _load_pem(pem: bytes, path: Path) -> object:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         return load_pem_private_key(pem, password=None)
     except TypeError:

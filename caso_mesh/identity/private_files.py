@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from caso_mesh.model.errors import StateDamaged, StateFull
@@ -24,7 +23,7 @@ def write_private(path: Path, data: bytes) -> None:
 
     Blocks for two fsyncs. Raises ``StateFull``, or ``OSError`` for other failures of the disk.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

@@ -4,15 +4,18 @@ it."""
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from caso_mesh.identity.keys import SigningKey
-from caso_mesh.identity.roster import Peer, find, of_row
 from caso_mesh.model.errors import RequestRefused
 from caso_mesh.model.ids import SHORT_NODE_ID
 from caso_mesh.model.mesh import Roster
 from caso_mesh.sealing import signing
+
+if TYPE_CHECKING:
+    from caso_mesh.identity.keys import SigningKey
+    from caso_mesh.identity.roster import Peer
 
 _DOMAIN = "request/1"
 #: A request is accepted this long after it was signed, in seconds. Repeats within it have no second effect, since the
@@ -44,6 +47,9 @@ def check_request(roster: Roster, signed: SignedRequest, now_ns: int, max_age_s:
 
     Raises ``RemovedFromMesh``, ``NotOnRoster``, ``RequestRefused``.
     """
+    # whoever signs needs no roster, nor what reads certificates
+    from caso_mesh.identity.roster import find, of_row
+
     row = find(roster, signed.operator)
 
     def refuse(detail: str) -> RequestRefused:

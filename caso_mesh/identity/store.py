@@ -16,26 +16,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from caso_mesh.identity import certificates
-from caso_mesh.identity.authority import (
-    ROOT_KEY_FILE,
-    Authority,
-    ca_key_to_pem,
-    create_ca_key,
-    load_ca_key,
-    public_key_of_key,
-)
-from caso_mesh.identity.certificates import CaKey
+from caso_mesh.identity import der
 from caso_mesh.identity.keys import SIGNING_FILE, NodeKeys, SigningKey
 from caso_mesh.identity.private_files import make_private_folder, read_private, remove_private, write_private
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import Misuse, StateDamaged, StateMissing
 from caso_mesh.model.ids import NAME
 
+if TYPE_CHECKING:
+    # Imported where they are used: they take long to load, and the command line only reads keys and certificates.
+    from caso_mesh.identity.authority import Authority
+    from caso_mesh.identity.certificates import CaKey
+
 _ID_KEY_SIZE = 32
+
+
+def _to_pem(chain: tuple[bytes, ...]) -> bytes:
+    from caso_mesh.identity import certificates
+
+    return certificates.to_pem(chain)
 
 
 class OperatorIdentity(Struct, frozen=True):
@@ -68,17 +71,21 @@ class IdentityStore:
         """Raises ``StateMissing``, ``StateDamaged``."""
         return NodeKeys.load(self.folder)
 
+    def load_id(self) -> str:
+        """The id of the node, by its signing key alone. Raises ``StateMissing``, ``StateDamaged``."""
+        return SigningKey.from_pem(self._read(self.key_path), self.key_path).id
+
     def save_chain(self, chain: tuple[bytes, ...]) -> None:
         """The node's certificate first, then what is above it, DER. Raises ``Misuse`` if it is not for the node's
         key."""
-        if not chain or certificates.public_key_of(chain[0]) != self.load_keys().public_key:
+        if not chain or der.public_key_of(chain[0]) != self.load_keys().public_key:
             raise Misuse("the certificate is not for the key of this node")
-        self._write(self.chain_path, certificates.to_pem(chain))
+        self._write(self.chain_path, _to_pem(chain))
 
     def load_chain(self) -> tuple[bytes, ...]:
         """Raises ``StateMissing`` if there is none yet, ``StateDamaged``."""
         chain = self._certificates(self.chain_path)
-        if certificates.public_key_of(chain[0]) != self.load_keys().public_key:
+        if der.public_key_of(chain[0]) != self.load_keys().public_key:
             raise StateDamaged(path=self.chain_path, detail="it is not for the key of this node")
         return chain
 
@@ -88,7 +95,7 @@ class IdentityStore:
         """Trust anchors, DER, the root first."""
         if not anchors:
             raise Misuse("a mesh has at least one trust anchor")
-        self._write(self.folder / "anchors.pem", certificates.to_pem(anchors))
+        self._write(self.folder / "anchors.pem", _to_pem(anchors))
 
     def load_anchors(self) -> tuple[bytes, ...]:
         """Raises ``StateMissing``, ``StateDamaged``."""
@@ -124,16 +131,16 @@ class IdentityStore:
     def write_operator(self, key: SigningKey, chain: tuple[bytes, ...]) -> None:
         """Keeps an operator: the key, and the certificate for it with what is above (DER). Raises ``Misuse`` if they
         do not belong together."""
-        if not chain or certificates.public_key_of(chain[0]) != key.public_key:
+        if not chain or der.public_key_of(chain[0]) != key.public_key:
             raise Misuse("the certificate is not for the key of this operator")
         self._write(self.operator_key_path, key.to_pem())
-        self._write(self.operator_chain_path, certificates.to_pem(chain))
+        self._write(self.operator_chain_path, _to_pem(chain))
 
     def load_operator(self) -> OperatorIdentity:
         """Raises ``StateMissing`` if there is none, ``StateDamaged``."""
         key = SigningKey.from_pem(self._read(self.operator_key_path), self.operator_key_path)
         chain = self._certificates(self.operator_chain_path)
-        if certificates.public_key_of(chain[0]) != key.public_key:
+        if der.public_key_of(chain[0]) != key.public_key:
             raise StateDamaged(path=self.operator_chain_path, detail="it is not for operator.key")
         return OperatorIdentity(key, chain, self.operator_chain_path, self.operator_key_path)
 
@@ -145,6 +152,8 @@ class IdentityStore:
 
     def load_authority(self) -> Authority:
         """Raises ``StateMissing`` if this node is no voter, ``StateDamaged``."""
+        from caso_mesh.identity.authority import Authority
+
         return Authority.load(self.authority_folder)
 
     def drop_authority(self) -> None:
@@ -155,14 +164,20 @@ class IdentityStore:
     @property
     def has_root_key(self) -> bool:
         """Whether the root key still lies here, since no recovery kit was confirmed."""
+        from caso_mesh.identity.authority import ROOT_KEY_FILE
+
         return (self.authority_folder / ROOT_KEY_FILE).exists()
 
     def remove_root_key(self) -> None:
         """A recovery kit that holds it was confirmed: it is not needed here any more."""
+        from caso_mesh.identity.authority import ROOT_KEY_FILE
+
         remove_private(self.authority_folder / ROOT_KEY_FILE)
 
     def prepare_issuing(self, randomness: Randomness = os.urandom) -> bytes:
         """The public key (DER) of the issuing key that this node makes to become a voter; the same after a restart."""
+        from caso_mesh.identity.authority import ca_key_to_pem, create_ca_key, public_key_of_key
+
         key = self._next_key()
         if key is None:
             key = create_ca_key(randomness)
@@ -176,6 +191,8 @@ class IdentityStore:
 
         Raises ``Misuse`` if it is for another key.
         """
+        from caso_mesh.identity.authority import Authority
+
         key = self._next_key()
         if key is None:
             raise Misuse("no issuing key was prepared")
@@ -189,6 +206,8 @@ class IdentityStore:
         return self.authority_folder / "next.key"
 
     def _next_key(self) -> CaKey | None:
+        from caso_mesh.identity.authority import load_ca_key
+
         return load_ca_key(self._next_path)
 
     # --- files --------------------------------------------------------------------------------------------------------
@@ -205,8 +224,8 @@ class IdentityStore:
 
     def _certificates(self, path: Path) -> tuple[bytes, ...]:
         try:
-            found = certificates.from_pem(self._read(path))
-            certificates.public_key_of(found[0])
+            found = der.from_pem(self._read(path))
+            der.public_key_of(found[0])
         except ValueError:
             raise StateDamaged(path=path, detail="it holds no certificate") from None
         return found

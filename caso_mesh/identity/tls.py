@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
-from caso_mesh.identity.certificates import is_self_signed
+from caso_mesh.identity.der import is_self_signed
 from caso_mesh.model.errors import StateDamaged
 
 #: X509_V_FLAG_NO_CHECK_TIME of openssl/x509_vfy.h, which Python has no name for.

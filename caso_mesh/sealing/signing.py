@@ -6,18 +6,20 @@ What is signed is always framed by a domain, so that a signature made for one pu
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from caso_mesh.model.errors import Misuse
 
+if TYPE_CHECKING:
+    # the command line signs with Ed25519 and needs nothing else
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 _PREFIX = b"caso-mesh/sign/1"
 
-PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+PrivateKey: TypeAlias = "Ed25519PrivateKey | ec.EllipticCurvePrivateKey"
 
 
 def sign(key: bytes | PrivateKey, domain: str, message: bytes) -> bytes:
@@ -31,6 +33,9 @@ def sign(key: bytes | PrivateKey, domain: str, message: bytes) -> bytes:
     framed = _framed(domain, message)
     if isinstance(key, Ed25519PrivateKey):
         return key.sign(framed)
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     if not isinstance(key.curve, ec.SECP256R1):
         raise Misuse(f"keys on the curve {key.curve.name} do not sign")
     return key.sign(framed, ec.ECDSA(SHA256()))
@@ -49,6 +54,9 @@ def verify(public_key: bytes, domain: str, message: bytes, signature: bytes) -> 
         if isinstance(key, Ed25519PublicKey):
             key.verify(signature, framed)
         else:
+            from cryptography.hazmat.primitives.asymmetric import ec
+            from cryptography.hazmat.primitives.hashes import SHA256
+
             key.verify(signature, framed, ec.ECDSA(SHA256()))
     except InvalidSignature:
         return False
@@ -62,6 +70,9 @@ def can_verify(public_key: bytes) -> bool:
 
 @lru_cache(maxsize=256)
 def _load(public_key: bytes) -> Ed25519PublicKey | ec.EllipticCurvePublicKey | None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         key = load_der_public_key(public_key)
     except (ValueError, UnsupportedAlgorithm):

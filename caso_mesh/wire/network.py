@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from caso_mesh.wire.addresses import join_address, split_address
 from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
@@ -31,8 +31,6 @@ __all__ = [
 OnLink = Callable[[Link], None]
 #: The channel to the worker that answers to a token: a non-blocking AF_UNIX SOCK_SEQPACKET socket; None if none does.
 WorkerFor = Callable[[str], socket.socket | None]
-
-_ADDRESS = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})\Z")
 
 
 class ServerTls(msgspec.Struct, frozen=True):
@@ -111,16 +109,3 @@ class Network(Protocol):
         ``authorise`` raises, or the reason for which the other side refuses.
         """
         ...
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``. Raises ``ValueError``."""
-    match = _ADDRESS.match(address)
-    if match is None or int(match["port"]) > 65535:
-        raise ValueError("use HOST:PORT, or [ADDRESS]:PORT for IPv6")
-    return match["six"] or match["host"], int(match["port"])
-
-
-def join_address(host: str, port: int) -> str:
-    """``HOST:PORT``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

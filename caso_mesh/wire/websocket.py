@@ -22,12 +22,11 @@ from caso_mesh.model.errors import (
     CannotConnect,
     CannotListen,
     CasoError,
-    CertificateRefused,
     PeerMalformed,
     PeerOversized,
     PortInUse,
 )
-from caso_mesh.wire import demux, fragments
+from caso_mesh.wire import demux, fragments, refusals
 from caso_mesh.wire.handshake import Authorise, establish
 from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
 from caso_mesh.wire.link import Handler, Link
@@ -407,10 +406,9 @@ def _why_not(address: str, exc: BaseException) -> CasoError:
     while cause is not None:
         if isinstance(cause, aiohttp.ClientConnectorCertificateError):
             cause = cause.certificate_error  # looks like the next, but has none of its fields
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return CertificateRefused(peer="this server", detail=f"{address}: {cause.verify_message}")
-        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") and _is_about_certificate(cause):
-            return CertificateRefused(peer=address, detail=(cause.reason or "").lower().replace("_", " "))
+        refusal = refusals.of_certificate(address, cause)
+        if refusal is not None:
+            return refusal
         cause = cause.__cause__ or cause.__context__
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return CannotConnect(address=address, detail=f"it is no caso-mesh server (HTTP {exc.status})")
@@ -418,11 +416,6 @@ def _why_not(address: str, exc: BaseException) -> CasoError:
         return CannotConnect(address=address, detail="it closed the connection")
     detail = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     return CannotConnect(address=address, detail=detail or type(exc).__name__)
-
-
-def _is_about_certificate(exc: ssl.SSLError) -> bool:
-    reason = exc.reason or ""
-    return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR"))
 
 
 async def _listening_socket(address: str) -> tuple[socket.socket, str]:

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 from cli_world import Shell
 
 from caso_mesh import demo
-from caso_mesh.model.errors import DemoFailed
+from caso_mesh.model.errors import DaemonNotRunning, DemoFailed
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ async def test_a_daemon_that_ends_at_once_ends_the_demo_with_its_last_words_and_
 
     monkeypatch.setattr(demo, "_program", program)
 
-    # the first call after the start of the daemon
-    async def never(*_: Any) -> None:
-        await asyncio.Event().wait()
+    def nowhere() -> str:
+        raise DaemonNotRunning(address="there", state="here")
 
-    monkeypatch.setattr("caso_mesh.cli.client.Client.call", never)
-    monkeypatch.setattr("caso_mesh.cli.client.load_access", lambda _: None)
+    # the first call after the start of the daemon waits for it
+    access = SimpleNamespace(operator=None, where=nowhere)
+    monkeypatch.setattr("caso_mesh.cli.client.load_access", lambda _: access)
     told = await shell("demo", "--source", os.fspath(tree), state=False)
     assert told.status == 1
     assert "the daemon of alpha ended: no such luck" in told.err

@@ -14,12 +14,21 @@ from cli_world import FakeDaemon, Shell, material
 from cyclopts import App
 
 from caso_mesh import __version__
+from caso_mesh.cli.explaining import make_app
 from caso_mesh.cli.options import interactive
-from caso_mesh.cli.program import COMMANDS, hoist, make_app, run, wants_json
+from caso_mesh.cli.program import hoist, run, wants_json
+from caso_mesh.cli.table import COMMANDS
 from caso_mesh.model import views as v
 
 #: What daily commands never import: slow to load, or none of their business.
 HEAVY = ("numpy", "zeroconf", "aiosqlite", "pyfastcdc", "rich.progress")
+#: What those do not need either that have a plain line, no terminal, and keys of the usual kind: each of these takes longer
+#: to load than the answer takes to come.
+SLOW = ("aiohttp", "asyncio", "cyclopts", "rich", "logging", "cryptography.x509", "caso_mesh.wire.link",
+        "cryptography.hazmat.primitives.serialization", "caso_mesh.identity.certificates", "caso_mesh.cli.explaining",
+        "urllib.request", "subprocess", "threading")  # fmt: skip
+#: Modules of a daily command, those of Python itself included. More of them want a reason.
+MOST_MODULES = 195
 ROOMS = ("vault", "catalog", "planning", "control", "database", "consensus", "server", "admin", "api", "jobs",
          "devices", "sources", "discovery", "journal", "daemon", "config")  # fmt: skip
 
@@ -56,6 +65,21 @@ async def test_a_daily_command_imports_only_what_it_needs(daemon: FakeDaemon, en
     assert status == 0
     assert out.startswith('{"mesh":"tests"')
     assert_light(loaded)
+    assert not {*SLOW} & {*loaded}
+    assert len(loaded) < MOST_MODULES, sorted(loaded)
+
+
+async def test_a_command_that_waits_for_its_job_imports_no_more(
+    daemon: FakeDaemon, environment: dict[str, str]
+) -> None:
+    result = v.RunResult("j", "j@1", "j@1#1", "succeeded", "full", "a", "d", "s", (), 1, 2, 3, 4, 0.5, ())
+    daemon.answers["backup"] = v.Submitted("j", "j@1", "backup-alpha")
+    daemon.answers["run.follow"] = v.RunProgress("j@1", "succeeded", (), result)
+    argv = ("backup", "alpha:/x", "--to", "any", "--type", "incremental", "--wait", "--json")
+    status, loaded, out = await asyncio.to_thread(loaded_by, *argv, environment=environment)
+    assert (status, out.startswith('{"job":"j"')) == (0, True)
+    assert not {*SLOW} & {*loaded}
+    assert len(loaded) < MOST_MODULES, sorted(loaded)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["backup", "--help"], ["run", "--help"]], ids=" ".join)

@@ -154,22 +154,20 @@ async def test_being_without_an_answer_for_longer_than_the_timeout_ends_waiting(
     assert (told.status, told.document["error"]["code"]) == (3, "no-admin")
 
 
-async def test_whoever_stops_waiting_is_told_that_the_job_goes_on(
-    daemon: FakeDaemon, shell: Shell, capsys: pytest.CaptureFixture[str]
+async def test_a_call_that_is_on_its_way_when_the_connection_breaks_is_asked_again(
+    daemon: FakeDaemon, shell: Shell
 ) -> None:
-    asked = asyncio.Event()
+    async def drop(_: q.RunFollow) -> v.RunProgress:
+        if len(daemon.links) == 1:
+            (link,) = daemon.links
+            await link.close()
+            await asyncio.Event().wait()  # the end of the link cancels this
+        return progress("succeeded", done=result("succeeded"))
 
-    def running(_: q.RunFollow) -> v.RunProgress:
-        asked.set()
-        return progress("running", part())
-
-    daemon.answers.update({"verify": SUBMITTED, "run.follow": running})
-    waiting = asyncio.create_task(run_inside(["verify", "set1", "--wait", "--state", str(shell.state)]))
-    await asked.wait()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert f"The job goes on. Watch it with: caso-mesh job watch {RUN}" in capsys.readouterr().err
+    daemon.answers.update({"verify": SUBMITTED, "run.follow": drop})
+    assert (await shell("verify", "set1", "--wait")).status == 0
+    assert [each.call for each in daemon.received] == ["verify", "run.follow", "run.follow"]
+    assert daemon.received[1].request_id == daemon.received[2].request_id
 
 
 class Terminal(io.StringIO):

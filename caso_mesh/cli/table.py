@@ -1,0 +1,44 @@
+"""The commands of the program by name, in the order of its help."""
+
+from __future__ import annotations
+
+#: Group, command, where it is, and what it is for (shown by ``caso-mesh --help`` without loading any of them).
+COMMANDS: tuple[tuple[str, str, str, str], ...] = (
+    ("Daily", "status", "status:status", "The mesh on one line."),
+    ("Daily", "backup", "backup:backup", "Back up paths of servers, now or by a schedule."),
+    ("Daily", "restore", "restore:restore", "Restore a backup set or parts of it."),
+    ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),
+    ("Daily", "verify", "verify:verify", "Read back and check every byte of a backup set."),
+    ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
+    ("What was backed up", "set", "set:app", "Backup sets."),
+    ("What was backed up", "catalog", "catalog:app", "Files in backup sets: browse, find, versions."),
+    ("The mesh", "server", "server:app", "Servers: list, approve, pause, resume, remove ..."),
+    ("The mesh", "pool", "pool:app", "Media server pools."),
+    ("The mesh", "device", "device:app", "Storage devices."),
+    ("The mesh", "mediaset", "mediaset:app", "Media sets: how long sets are kept."),
+    ("The mesh", "medium", "medium:app", "Media on the devices."),
+    ("The mesh", "settings", "settings:app", "Settings of the mesh, of pools and of servers."),
+    ("The mesh", "alert", "alert:app", "Alerts: list and answer."),
+    ("The mesh", "audit", "audit:app", "Who did what."),
+    ("The mesh", "kit", "kit:app", "Recovery kits: create, list."),
+    ("The mesh", "token", "token:app", "Join links for new servers."),
+    ("The mesh", "peer", "peer:app", "Static addresses of other servers."),
+    ("This machine", "init", "init:init", "Make a new mesh with this server as its first."),
+    ("This machine", "join", "join:join", "Make this server a member of a mesh, by a join link."),
+    ("This machine", "run", "run:run", "The daemon, in the foreground."),
+    ("Without a mesh", "recover", "recover:recover", "Rebuild the administrator out of a device and a recovery kit."),
+    ("Without a mesh", "vault", "vault:app", "A device and its recovery kit: list and restore, with no mesh left."),
+    ("This machine", "commands", "commands:app", "Entries of its own file that jobs may name: preset."),
+    ("This machine", "service", "service:app", "The systemd service of the daemon."),
+    ("This machine", "demo", "demo:demo", "A throw-away mesh of three servers: backs up, restores, compares."),
+    ("This machine", "help", "help:help_", "The manual."),
+)
+
+
+def place_of(name: str) -> tuple[str, str] | None:
+    """Module and attribute of a command, or of a group of them; ``None`` if there is none of that name."""
+    for _, known, place, _ in COMMANDS:
+        if known == name:
+            module, _, attribute = place.partition(":")
+            return f"{__package__}.{module}", attribute
+    return None
