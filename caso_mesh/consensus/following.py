@@ -91,9 +91,9 @@ def _must_agree(raft: Raft, message: Append) -> None:
 
 
 def _restore(raft: Raft, message: InstallSnapshot) -> bool:
-    """``False``: the snapshot holds nothing new, or is not for this node."""
+    """``False``: the snapshot holds nothing new. It may be older than this node's own membership, which then follows."""
     image = message.image
-    if image.index <= raft.log.committed or raft.node not in image.membership:
+    if image.index <= raft.log.committed:
         return False
     if raft.log.has(image.index, image.term):
         raft.log.commit(image.index)  # all of it is here already, and what follows it may be worth keeping

@@ -213,7 +213,8 @@ class Raft:
             progress.probe()
 
     def snapshot_done(self, node: str, *, arrived: bool) -> None:
-        """The snapshot sent to ``node`` was handed over, or was not."""
+        """The snapshot sent to ``node`` was handed over, or was not. To be said of each: nothing else is sent until then,
+        or until ``node`` confirms it."""
         progress = self.progress.get(node)
         if self.role == "leader" and progress is not None and progress.pace == "snapshot":
             progress.snapshot_done(arrived=arrived)

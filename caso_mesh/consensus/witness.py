@@ -29,11 +29,10 @@ NOTHING = Position(0, 0)
 
 
 class Ask(Struct, frozen=True, tag="witness-ask"):
-    """The sender starts, and its disk holds ``held``."""
+    """The sender starts: what has it confirmed before?"""
 
     to: str
     sender: str
-    held: Position
 
 
 class Answer(Struct, frozen=True, tag="witness-answer"):
@@ -119,14 +118,15 @@ class Witness:
 
 
 class Probation:
-    """A member that starts. Until ``state`` is ``passed`` it neither ticks nor steps any message of the core.
+    """A member that starts. Until ``state`` is ``passed`` it neither ticks nor steps any message of the core; afterwards
+    an answer that comes late can still find it behind.
 
-    ``held`` and ``membership``: what the disk held at the start. A blank node, which knows of nobody, asks whoever
-    speaks to it: that is the leader that admits it.
+    ``membership``: as the disk knows it. A blank node, which knows of nobody, asks whoever speaks to it: that is the
+    leader that admits it.
     """
 
-    def __init__(self, node: str, held: Position, membership: Membership) -> None:
-        self._node, self._held = node, held
+    def __init__(self, node: str, membership: Membership) -> None:
+        self._node = node
         self._membership, self._applied = membership, -1
         self._answered: dict[str, Position] = {}
         self._speakers: set[str] = set()
@@ -140,18 +140,19 @@ class Probation:
         if self.state == "behind":
             return []
         whom = sorted({*self._membership.voters, *self._speakers} - self._answered.keys() - {self._node})
-        return [Ask(node, self._node, self._held) for node in whom]
+        return [Ask(node, self._node) for node in whom]
 
     def spoken_by(self, sender: str) -> None:
         """A message of the core came from ``sender``, who may not be known here yet."""
         if self.state == "asking":
             self._speakers.add(sender)
 
-    def handle(self, answer: Answer) -> None:
+    def handle(self, answer: Answer, held: Position) -> None:
+        """``held``: the highest position that this node has confirmed, as its disk has it now."""
         self._answered[answer.sender] = answer.seen
         if answer.applied > self._applied and answer.membership.voters:
             self._applied, self._membership = answer.applied, answer.membership
-        if answer.seen > self._held:
+        if answer.seen > held:
             self.state, self.witness = "behind", (answer.sender, answer.seen)
         elif self.state == "asking":
             self._judge()

@@ -48,57 +48,64 @@ def test_what_the_leader_saw_spreads_but_nobody_learns_of_himself():
 
 
 def test_a_lone_voter_takes_part_at_once():
-    assert Probation("a", NOTHING, Membership(("a",))).state == "passed"
+    assert Probation("a", Membership(("a",))).state == "passed"
 
 
 def test_a_starting_voter_waits_for_a_majority_and_goes_on_asking():
-    probation = Probation("a", Position(2, 5), THREE)
-    assert probation.asks() == [Ask("b", "a", Position(2, 5)), Ask("c", "a", Position(2, 5))]
+    probation = Probation("a", THREE)
+    assert probation.asks() == [Ask("b", "a"), Ask("c", "a")]
     assert probation.state == "asking"
-    probation.handle(answer("b", Position(2, 5)))
+    probation.handle(answer("b", Position(2, 5)), Position(2, 5))
     assert probation.state == "passed"
     assert [ask.to for ask in probation.asks()] == ["c"]
-    probation.handle(answer("c", Position(2, 6)))
+    probation.handle(answer("c", Position(2, 6)), Position(2, 5))
     assert (probation.state, probation.witness) == ("behind", ("c", Position(2, 6)))
     assert probation.asks() == []
 
 
 def test_whoever_is_behind_stays_so():
-    probation = Probation("a", Position(1, 9), THREE)
-    probation.handle(answer("c", Position(2, 0)))
-    probation.handle(answer("b"))
+    probation = Probation("a", THREE)
+    probation.handle(answer("c", Position(2, 0)), Position(1, 9))
+    probation.handle(answer("b"), Position(1, 9))
     assert probation.state == "behind"
+
+
+def test_what_was_confirmed_since_the_start_is_no_reason_to_stop():
+    probation = Probation("a", THREE)
+    probation.handle(answer("b", Position(2, 5)), Position(2, 5))
+    probation.handle(answer("c", Position(3, 8)), Position(3, 8))
+    assert probation.state == "passed"
 
 
 def test_the_newest_membership_decides_what_a_majority_is():
     """While it was away, all others were replaced, one by one."""
-    probation = Probation("a", Position(1, 9), THREE)
+    probation = Probation("a", THREE)
     now = Membership(("a", "d", "e"))
-    probation.handle(answer("b", applied=7, membership=Membership(("a", "b", "d"))))
+    probation.handle(answer("b", applied=7, membership=Membership(("a", "b", "d"))), Position(1, 9))
     assert probation.state == "passed"  # it and one other are a majority of three
-    probation = Probation("a", Position(1, 9), Membership(("a", "b", "c", "x", "y")))
+    probation = Probation("a", Membership(("a", "b", "c", "x", "y")))
     probation.spoken_by("d")
     assert [ask.to for ask in probation.asks()] == ["b", "c", "d", "x", "y"]
-    probation.handle(answer("d", applied=9, membership=now))
+    probation.handle(answer("d", applied=9, membership=now), Position(1, 9))
     assert probation.state == "passed"
 
 
 def test_a_blank_node_asks_whoever_speaks_to_it_and_then_the_voters():
-    probation = Probation("n", NOTHING, Membership())
+    probation = Probation("n", Membership())
     assert probation.asks() == []
     probation.spoken_by("b")
     assert [ask.to for ask in probation.asks()] == ["b"]
-    probation.handle(answer("b", applied=3))
+    probation.handle(answer("b", applied=3), NOTHING)
     assert probation.state == "asking"
     assert [ask.to for ask in probation.asks()] == ["a", "c"]
-    probation.handle(answer("a", applied=3))
+    probation.handle(answer("a", applied=3), NOTHING)
     assert probation.state == "passed"
 
 
 def test_a_wiped_disk_under_an_old_id_is_behind():
-    probation = Probation("a", NOTHING, Membership())
+    probation = Probation("a", Membership())
     probation.spoken_by("b")
-    probation.handle(answer("b", Position(1, 0), applied=3))
+    probation.handle(answer("b", Position(1, 0), applied=3), NOTHING)
     assert probation.state == "behind"
 
 
