@@ -185,9 +185,12 @@ class Runs:
         while True:
             # before the state is read: nothing that comes after may be missed
             news, index = self._live.next_news(), self._keeper.position.index
-            found = await self._progress_of(request)
             left_s = deadline - loop.time()
-            if found.result is not None or left_s <= 0 or first not in {None, found.state}:
+            if request.until_end and left_s > 0 and self._keeper.state.run_named(request.run).closed_at_ns is None:
+                await self._come_further(news, index, left_s)
+                continue
+            found = await self._progress_of(request)
+            if found.result is not None or left_s <= 0 or (first not in {None, found.state} and not request.until_end):
                 return found
             first = found.state
             await self._come_further(news, index, left_s)
@@ -209,7 +212,7 @@ class Runs:
         run = state.run_named(request.run)
         rows = await self._tables.attempts([run.id])
         active = [each for each in state.attempts_of(run.id) if each.state in ATTEMPT_ACTIVE]
-        for attempt in active:
+        for attempt in active if not request.until_end else ():
             await self._watch(attempt)
         result = None
         if run.closed_at_ns is not None:

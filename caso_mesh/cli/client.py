@@ -148,7 +148,7 @@ class Client:
 
     def __init__(self, access: Access, timeout_s: float) -> None:
         self._access = access
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._link: BlockingLink | None = None
         self._told = False
         self._abandoned = False
@@ -164,7 +164,7 @@ class Client:
         """Sends a call if there is a way to the daemon; ``reply`` waits for its answer, in any order."""
         from caso_mesh.wire.codec import pack, to_wire
 
-        asked = Asked(name, pack(to_wire(request)), self._timeout_s)
+        asked = Asked(name, pack(to_wire(request)), self.timeout_s)
         if self._link is not None and not self._link.closed:
             try:
                 self._send(asked, self._link)

@@ -18,6 +18,8 @@ from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS
 
 #: The daemon answers when something has changed, and after this long for the sake of the bars.
 _WAIT_S = 0.5
+#: Where nobody looks at the way, it answers at the end, and after this long to show that it is there.
+_SILENT_WAIT_S = 10.0
 
 
 class Watcher(Protocol):
@@ -70,18 +72,21 @@ def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
     timeout is not. Raises what ``run.follow`` raises.
     """
+    gc.freeze()  # what was imported lives to the end: it is not looked at again
     gc.enable()  # this may take days
     progress: v.RunProgress | None = None
+    silent = isinstance(watcher, Silent)
+    wait_s = min(_SILENT_WAIT_S, client.timeout_s / 2) if silent else _WAIT_S
     try:
         while True:
             asked_s, before = time.monotonic(), progress
-            progress = client.call("run.follow", q.RunFollow(run, _WAIT_S), v.RunProgress)
+            progress = client.call("run.follow", q.RunFollow(run, wait_s, silent), v.RunProgress)
             watcher.update(progress)
             if progress.result is not None:
                 return progress.result
             if progress == before:
                 # an older daemon answers at once
-                time.sleep(max(0.0, _WAIT_S - (time.monotonic() - asked_s)))
+                time.sleep(max(0.0, min(wait_s, _WAIT_S) - (time.monotonic() - asked_s)))
     except KeyboardInterrupt:
         watcher.close()
         output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")

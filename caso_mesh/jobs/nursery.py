@@ -16,6 +16,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS
 
 import ctypes
 import gc
+import importlib
 import random
 import select
 import signal
@@ -32,6 +33,9 @@ from caso_mesh.model.errors import Misuse
 CRASHED = 5
 _REQUEST_BYTES = 256
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+#: What libraries load when they first need it: with numpy.unique, with keys in PEM, with names of hosts. By then each
+#: worker would do it for itself, which takes longer than a small job.
+_LATE = ("numpy.ma", "cryptography.hazmat.backends.openssl.backend", "encodings.idna")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,6 +52,8 @@ def main(arguments: list[str]) -> int:
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's business
+    for name in _LATE:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     children: dict[int, int] = {}

@@ -528,10 +528,11 @@ class JobName(Struct, frozen=True):
 
 class RunFollow(Struct, frozen=True):
     """Where a run is; tells its servers that somebody watches. With ``wait_s`` (at most 10 s) it answers when the run has
-    come further, at the latest after that; without it at once."""
+    come further, at the latest after that; without it at once. ``until_end``: only the end counts, nobody watches."""
 
     run: str
     wait_s: float = 0.0
+    until_end: bool = False
 
 
 class SetListRequest(Struct, frozen=True):

@@ -47,6 +47,7 @@ def progress(state: str, *parts: v.JobView, done: v.RunResult | None = None) -> 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caso_mesh.cli.waiting._WAIT_S", 0.01)
+    monkeypatch.setattr("caso_mesh.cli.waiting._SILENT_WAIT_S", 0.02)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ async def test_waiting_goes_on_until_the_facts_have_arrived(daemon: FakeDaemon, 
         progress("succeeded", part("succeeded"), done=result("succeeded")),
     ]
     assert (await shell("verify", "set1", "--wait")).status == 0
-    assert [each.request for each in daemon.received[1:]] == [q.RunFollow(RUN, 0.01)] * 4
+    assert [each.request for each in daemon.received[1:]] == [q.RunFollow(RUN, 0.02, until_end=True)] * 4
 
 
 async def test_json_lines_are_the_changes_and_end_with_the_result(daemon: FakeDaemon, shell: Shell) -> None:
@@ -101,6 +102,8 @@ async def test_json_lines_are_the_changes_and_end_with_the_result(daemon: FakeDa
     assert told.status == 1
     lines = [msgspec.convert(json.loads(line), v.RunProgress) for line in told.out.splitlines()]
     assert lines == [records[0], records[2], records[3]]
+    asked = [each.request for each in daemon.received if each.call == "run.follow"]
+    assert asked == [q.RunFollow(RUN, 0.01)] * 4  # whoever is told of the way asks for it
     daemon.answers["run.follow"] = list(records)
     assert (await shell("job", "watch", RUN, "--json-lines")).out == told.out
 
@@ -121,7 +124,9 @@ async def test_watch_takes_a_job_and_an_attempt_too(daemon: FakeDaemon, shell: S
     daemon.answers["run.follow"] = progress("succeeded", done=result("succeeded"))
     assert (await shell("job", "watch", "nightly")).status == 0
     assert (await shell("job", "watch", f"{RUN}#1")).status == 0
-    assert [each.request for each in daemon.received if each.call == "run.follow"] == [q.RunFollow(RUN, 0.01)] * 2
+    assert [each.request for each in daemon.received if each.call == "run.follow"] == [
+        q.RunFollow(RUN, 0.02, until_end=True)
+    ] * 2
     daemon.answers["job.show"] = msgspec.structs.replace(daemon.answers["job.show"], runs=())
     assert (await shell("job", "watch", "nightly")).status == 5
 

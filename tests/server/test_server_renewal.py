@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from test_server_links import Mesh
 
 from caso_mesh.identity.certificates import NODE_LIFE_S
@@ -82,3 +83,21 @@ async def test_an_answer_that_nobody_would_believe_replaces_nothing_and_ends_not
     for answer in answers:
         await renewal.renew(Peer(answer))
         assert identity.load_chain() == old
+
+
+async def test_a_roster_with_the_same_anchors_keeps_the_tls_contexts_and_others_replace_them(tmp_path: Path) -> None:
+    """Each order brings a roster; a context takes longer to make than a connection to be accepted."""
+    mesh, stranger = Mesh("a", "b"), Mesh("x")
+    identity, _ = _site(tmp_path, mesh)
+    trust = Trust(mesh.clock, identity.chain_path, identity.key_path)
+    trust.use(mesh.roster)
+    server, client = trust.server_tls(), trust.client_tls()
+    trust.use(structs.replace(mesh.roster, rows=mesh.roster.rows[:1]))
+    assert trust.server_tls() is server
+    assert trust.client_tls() is client
+    trust.use(structs.replace(mesh.roster, anchors=stranger.roster.anchors))
+    assert trust.server_tls() is not server
+    assert trust.client_tls() is not client
+    server = trust.server_tls()
+    trust.renewed()
+    assert trust.server_tls() is not server
