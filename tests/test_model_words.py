@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caso_mesh.model import facts, settings
+from caso_mesh.model import bandwidth, facts, settings
 from caso_mesh.model.calls import BY_NAME, CALLS
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Ambiguous, InvalidName, InvalidValue, NotFound, PeerMalformed, UnknownSetting
@@ -155,7 +155,8 @@ def test_every_setting_has_a_default_within_its_bounds_in_every_preset():
     for setting in settings.SETTINGS:
         for preset in ("local", "lan", "wan"):
             assert settings.check_setting(setting.name, setting.default_for(preset)) == setting.default_for(preset)
-        assert setting.presets.keys() <= {"local", "lan", "wan"}
+        if isinstance(setting, settings.Setting):
+            assert setting.presets.keys() <= {"local", "lan", "wan"}
 
 
 def test_the_narrower_setting_wins():
@@ -174,6 +175,65 @@ def test_settings_are_read_as_people_write_them_and_refused_out_of_bounds():
             settings.parse_setting(name, value)
     with pytest.raises(UnknownSetting):
         settings.parse_setting("speed", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "hour", "expected"),
+    [
+        ("50MB", 0, 3, 50_000_000),
+        ("512kB/s", 6, 23, 512_000),
+        ("1MiB", 2, 0, 1 << 20),
+        ("none", 0, 0, None),
+        ("0", 0, 0, None),
+        ("mon-fri 08:00-18:00 20MB; 50MB", 0, 8, 20_000_000),
+        ("mon-fri 08:00-18:00 20MB; 50MB", 4, 17, 20_000_000),
+        ("mon-fri 08:00-18:00 20MB; 50MB", 4, 18, 50_000_000),
+        ("mon-fri 08:00-18:00 20MB; 50MB", 5, 12, 50_000_000),
+        ("mon-fri 08:00-18:00 20MB", 5, 12, None),
+        ("22:00-06:00 none; 5MB", 1, 23, None),
+        ("22:00-06:00 none; 5MB", 1, 5, None),
+        ("22:00-06:00 none; 5MB", 1, 6, 5_000_000),
+        ("fri 22:00-06:00 9MB; 5MB", 5, 5, 9_000_000),
+        ("fri 22:00-06:00 9MB; 5MB", 4, 5, 5_000_000),
+        ("sun 20:00-04:00 9MB", 0, 3, 9_000_000),
+        ("sat,sun 1MB; 2MB", 5, 0, 1_000_000),
+        ("fri-mon 1MB; 2MB", 0, 12, 1_000_000),
+        ("fri-mon 1MB; 2MB", 1, 12, 2_000_000),
+        ("00:00-24:00 1MB; 2MB", 3, 23, 1_000_000),
+        ("zone Europe/Berlin; MON 1MB; 2MB", 0, 0, 1_000_000),
+    ],
+)
+def test_a_limit_of_bandwidth_holds_at_its_time_of_day(text, day, hour, expected):
+    assert bandwidth.parse_bandwidth(text).rate(day, hour * 60) == expected
+
+
+def test_the_zone_of_a_limit_keeps_its_spelling():
+    assert bandwidth.parse_bandwidth("zone Europe/Berlin; 1MB").zone == "Europe/Berlin"
+    assert bandwidth.parse_bandwidth("1MB").zone == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "fast", "mon", "08:00-18:00", "1MB;", "someday 1MB", "25:00-26:00 1MB", "08:60-09:00 1MB", "mon 08:00-18:00 tue 1MB",
+     "10", "zone Europe/Berlin", "1MB; zone Europe/Berlin", "-1MB", "8-18 1MB"],
+)  # fmt: skip
+def test_a_limit_of_bandwidth_that_makes_no_sense_is_refused(text):
+    with pytest.raises(InvalidValue):
+        bandwidth.parse_bandwidth(text)
+
+
+def test_settings_that_are_texts_keep_their_form():
+    assert (
+        settings.parse_setting("bandwidth-limit", " mon-fri  08:00-18:00 20MB;50MB ") == "mon-fri 08:00-18:00 20MB;50MB"
+    )
+    assert settings.parse_setting("worker-ionice", "best-effort-7") == "best-effort-7"
+    for name, value in (("bandwidth-limit", "fast"), ("worker-ionice", "best-effort-8"), ("worker-ionice", "realtime")):
+        with pytest.raises(InvalidValue):
+            settings.parse_setting(name, value)
+    with pytest.raises(InvalidValue):
+        settings.check_setting("bandwidth-limit", 5.0)
+    with pytest.raises(InvalidValue):
+        settings.check_setting("stalled-after-s", "5")
 
 
 def test_calls_are_there_once_and_ask_for_a_role_that_exists():

@@ -13,6 +13,7 @@ from caso_mesh.model.clock import Calendar, Clock
 from caso_mesh.model.commands import CloseRun, OpenRun
 from caso_mesh.model.errors import CasoError, NotFound
 from caso_mesh.model.jobs import CronSchedule, Job
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, JobState, RunState
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.planning.window import missed_sources
@@ -135,7 +136,7 @@ class DueRuns:
             await asyncio.sleep(1.0)
             if self.doubtful:
                 continue
-            window_s = self._keeper.state.settings_of_mesh()["start-window-s"]
+            window_s = number(self._keeper.state.settings_of_mesh(), "start-window-s")
             for run in self._keeper.state.open_runs():
                 if not missed_sources(run, window_s, self._calendar.now_ns()):
                     continue

@@ -8,11 +8,13 @@ from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.bandwidth import parse_bandwidth
 from caso_mesh.model.commands import CreatePool, DeletePool, RemoveServer, SetPool, SetServerState, SetSetting
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.mesh import Pool
-from caso_mesh.model.settings import BY_NAME, SETTINGS, parse_setting
+from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, parse_setting
 from caso_mesh.model.states import ServerState
+from caso_mesh.planning.schedule import zone
 
 _SETTABLE = {ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED}
 
@@ -116,7 +118,7 @@ class Servers:
         state = self._keeper.state
         own = state.servers.get(self._own)
         preset = own.preset if own else "lan"
-        values: dict[str, tuple[float, str]] = {}
+        values: dict[str, tuple[Value, str]] = {}
         if request.server is not None:
             row = state.server_named(request.server)
             preset = row.preset
@@ -142,6 +144,11 @@ class Servers:
     async def _settings_set(self, caller: Caller, request: q.SettingSet) -> v.SettingList:
         state = self._keeper.state
         value = parse_setting(request.name, request.value) if request.value is not None else None
+        setting = BY_NAME.get(request.name)
+        if isinstance(setting, TextSetting) and setting.form == BANDWIDTH and isinstance(value, str):
+            named = parse_bandwidth(value).zone
+            if named:
+                zone(named)  # raises what it has to say of one that does not exist
         server = state.server_named(request.server).id if request.server else None
         if request.pool is not None:
             state.pool_named(request.pool)

@@ -15,6 +15,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import DeleteJob, Prune
 from caso_mesh.model.errors import Conflict, NotFound
 from caso_mesh.model.jobs import Run
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import REASON_TEXT, AlertKind, RunState
 from caso_mesh.planning.window import is_scheduled
 
@@ -126,7 +127,7 @@ class Pruning:
     async def prune(self) -> None:
         """One round."""
         state = self._keeper.state
-        keep_s = state.settings_of_mesh()["joblog-keep-s"]
+        keep_s = number(state.settings_of_mesh(), "joblog-keep-s")
         before_ns = self._clock.now_ns() - round(keep_s * _SECOND)
         if self._has_old(before_ns):
             await self._submit(Prune(before_ns))

@@ -18,6 +18,7 @@ from caso_mesh.model.errors import NotFound, StateFull
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, AttemptState, Liveness, ServerState
 from caso_mesh.model.storage import Device
 from caso_mesh.planning import lifecycle
@@ -80,13 +81,14 @@ class ServerWatch:
         rows, shortest_s = [], 1.0
         for server in state.server_list():
             settings = state.settings_of(server.id)
-            shortest_s = min(shortest_s, settings["stalled-after-s"] / 4)
+            shortest_s = min(shortest_s, number(settings, "stalled-after-s") / 4)
             if server.id == self._own:
                 if server.liveness is not Liveness.ALIVE:
                     await self._transition(Transition(server.id, Liveness.ALIVE, None))
                 await self._note_addresses(server, self._addresses(), self._version)
             elif server.set_state is not ServerState.DISABLED:
-                stalled_s, lost_s = settings["stalled-after-s"], settings["no-communication-after-s"]
+                stalled_s = number(settings, "stalled-after-s")
+                lost_s = number(settings, "no-communication-after-s")
                 rows.append(Watched(server.id, server.liveness, server.silent_since_ns, stalled_s, lost_s))
         self._watch.watch(rows)
         for server_id, heard in list(self._live.heard.items()):
@@ -150,7 +152,7 @@ class ServerWatch:
     async def _give_up(self, attempt: Attempt, run: Run, *, started: bool) -> None:
         state, now_ns = self._keeper.state, self._clock.now_ns()
         part = lifecycle.part_of(state.runs.get(run.id, run), attempt.source)
-        wait_s = state.settings_of_mesh()["recovery-retry-s"] if part is not None and part.recovered else 0.0
+        wait_s = number(state.settings_of_mesh(), "recovery-retry-s") if part is not None and part.recovered else 0.0
         await self._submit(
             CloseAttempt(
                 attempt.id,
@@ -182,7 +184,7 @@ class ServerWatch:
         greeting = self._links.greeting_of(server_id)
         if greeting is not None:
             await self._note_addresses(server, greeting.addresses, greeting.version)
-        limit = state.settings_of(server_id)["clock-difference-s"]
+        limit = number(state.settings_of(server_id), "clock-difference-s")
         offset = (heard.beat.now_ns - self._clock.now_ns()) / _SECOND + (self._clock.monotonic_s() - heard.at_s)
         if abs(offset) > limit:
             text = f"The clock of {server.name} differs by {offset:.0f} s from the administrator's"

@@ -41,7 +41,13 @@ def _list(view: v.SettingList) -> None:
 @app.command(name="set")
 def set_(
     name: Name,
-    value: Annotated[str, Parameter(name="VALUE", help="A number; for names in -s a duration, as in 90s or 15m.")],
+    value: Annotated[
+        str,
+        Parameter(
+            name="VALUE",
+            help="A number; for names in -s a duration, as in 90s or 15m; for others a text, see caso-mesh help settings.",
+        ),
+    ],
     /,
     *,
     server: Server = None,
@@ -65,9 +71,13 @@ def _change(common: Common, name: str, value: str | None, server: str | None, po
     def people(view: v.SettingList) -> None:
         for row in view.settings:
             if row.name == name:
-                output.line(f"{row.name} is {row.value:g} (from {row.origin})")
+                output.line(f"{row.name} is {_plain(row.value)} (from {row.origin})")
 
     output.show(view, common.json, people)
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _check(server: str | None, pool: str | None) -> None:

@@ -11,7 +11,7 @@ from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, UnknownSe
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import BackupSpec, TargetKind
 from caso_mesh.model.mesh import Pool
-from caso_mesh.model.settings import BY_NAME, check_setting
+from caso_mesh.model.settings import BY_NAME, Value, check_setting
 from caso_mesh.model.storage import Device, DeviceKind
 
 
@@ -94,7 +94,7 @@ def set_setting(state: ControlState, command: SetSetting, context: Context) -> E
     return Effect(None, (Put("mesh_settings", command.name, command.value),))
 
 
-def _with_setting(old: dict[str, float], command: SetSetting) -> dict[str, float]:
+def _with_setting(old: dict[str, Value], command: SetSetting) -> dict[str, Value]:
     values = {name: value for name, value in old.items() if name != command.name}
     if command.value is None:
         if command.name not in BY_NAME:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import Attempt, BackupSpec, Part, Run, VerifySpec, kind_of
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import AttemptState, JobState, RunState
 from caso_mesh.planning.problem import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
 
@@ -42,9 +43,9 @@ def problem_for(
                 server.state,
                 connected=server.id in connected,
                 running=writing.get(server.id, 0),
-                concurrency=int(settings["server-concurrency"]),
+                concurrency=int(number(settings, "server-concurrency")),
                 reading=reading.get(server.id, 0),
-                source_concurrency=int(settings["source-concurrency"]),
+                source_concurrency=int(number(settings, "source-concurrency")),
                 silent_since_ns=lately.get(server.id) if server.silent_since_ns is None else server.silent_since_ns,
             )
         )

@@ -28,7 +28,7 @@ from caso_mesh.model.mesh import (
     Server,
 )
 from caso_mesh.model.orders import Authority
-from caso_mesh.model.settings import effective
+from caso_mesh.model.settings import Value, effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -58,8 +58,8 @@ class ControlState:
         self.pools: dict[str, Pool] = {}
         self.devices: dict[str, Device] = {}
         self.media_sets: dict[str, MediaSet] = {}
-        self.mesh_settings: dict[str, float] = {}
-        self.pool_settings: dict[str, dict[str, float]] = {}
+        self.mesh_settings: dict[str, Value] = {}
+        self.pool_settings: dict[str, dict[str, Value]] = {}
         self.jobs: dict[str, Job] = {}
         self.runs: dict[str, Run] = {}
         self.attempts: dict[str, Attempt] = {}
@@ -179,20 +179,22 @@ class ControlState:
         """Every attempt of a run, by number."""
         return sorted(self._attempts_of.get(run, {}).values(), key=lambda attempt: attempt.number)
 
-    def settings_of(self, server: str) -> dict[str, float]:
+    def settings_of(self, server: str) -> dict[str, Value]:
         """Every setting as it holds for a server: default of its preset, mesh, its pools by name, its own."""
         row = self.server(server)
         return effective(row.preset, [layer for _, layer in self._layers(row)])
 
-    def settings_with_origin(self, server: str) -> dict[str, tuple[float, str]]:
+    def settings_with_origin(self, server: str) -> dict[str, tuple[Value, str]]:
         """As ``settings_of``, each with where it comes from: ``default``, ``mesh``, ``pool:NAME`` or ``server``."""
         row = self.server(server)
-        values = {name: (value, "default") for name, value in effective(row.preset, []).items()}
+        values: dict[str, tuple[Value, str]] = {
+            name: (value, "default") for name, value in effective(row.preset, []).items()
+        }
         for origin, layer in self._layers(row):
             values.update({name: (value, origin) for name, value in layer.items() if name in values})
         return values
 
-    def settings_of_mesh(self, preset: str = "lan") -> dict[str, float]:
+    def settings_of_mesh(self, preset: str = "lan") -> dict[str, Value]:
         """Every setting as it holds where no server is meant."""
         return effective(preset, [self.mesh_settings])
 
@@ -241,7 +243,7 @@ class ControlState:
         """Node ids of the servers that may be the media server of a run's attempts, whatever their state."""
         return self.target_servers(run.spec.target) if isinstance(run.spec, BackupSpec) else frozenset(self.servers)
 
-    def _layers(self, server: Server) -> list[tuple[str, dict[str, float]]]:
+    def _layers(self, server: Server) -> list[tuple[str, dict[str, Value]]]:
         pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]
         return [("mesh", self.mesh_settings), *pools, ("server", server.settings)]
 

@@ -23,7 +23,7 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import BackupSpec, Failure, Job, JobSpec, RestoreSpec, Run, Target, TargetKind
-from caso_mesh.model.settings import BY_NAME
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, RunState
 from caso_mesh.planning import lifecycle
 
@@ -261,4 +261,4 @@ def _cancel_active(state: ControlState, run: Run, *, except_for: str = "", sourc
 def _interrupted_retries(state: ControlState, server: str) -> int:
     if server in state.servers:
         return int(state.settings_of(server)["interrupted-retries"])
-    return int(BY_NAME["interrupted-retries"].default)
+    return int(number({}, "interrupted-retries"))

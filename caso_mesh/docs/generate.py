@@ -202,6 +202,8 @@ def settings_page() -> str:
             f"{_value(setting, setting.minimum)} to {_value(setting, setting.maximum)}",
             setting.text,
         )
+        if isinstance(setting, Setting)
+        else (f"`{setting.name}`", f"`{setting.default}`", "the same", setting.form, setting.text)
         for setting in SETTINGS
     ]
     return "\n".join(
@@ -215,6 +217,12 @@ for the whole mesh, with `--pool P` for the servers of a pool, with `--server S`
 
 Names in `-s` are seconds and take `90s`, `15m`, `12h`, `30d` too. A preset (`init --preset`, `join --preset`) moves the
 defaults of those that depend on the network.
+
+`bandwidth-limit` is a text: pieces separated by `;`, of which the first that fits the time of day holds. A piece is days
+(`mon`, `sat,sun`, `mon-fri`; none = all), hours (`08:00-18:00`; `22:00-06:00` goes on into the next day; none = all) and
+a rate (`20MB`, `512kB`, `1GiB`: a size per second; `none` or `0` = no limit). Where no piece fits there is no limit.
+`caso-mesh settings set bandwidth-limit "zone Europe/Berlin; mon-fri 08:00-18:00 20MB; 50MB"` allows 20 MB/s on weekdays
+in working hours of Berlin and 50 MB/s else.
 
 What belongs to one server alone (where it listens, what it allows to read and write) is not here but in `config.toml` of its
 state folder; see the guide.

@@ -29,7 +29,9 @@ from caso_mesh.jobs.bulk import (
     check_certificate,
     far_of,
 )
+from caso_mesh.jobs.bulk_answers import Answers, Call
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.pacing import Pacer, Shared
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import (
     CasoError,
@@ -37,7 +39,6 @@ from caso_mesh.model.errors import (
     LinkLost,
     Misuse,
     NoDataPath,
-    PeerFault,
     Refused,
     TicketInvalid,
     UnknownCall,
@@ -59,8 +60,6 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 LINGER_S = 5.0
 #: For the loop's last rounds.
 _ROUNDS_S = 0.01
-#: Threads that answer when order does not matter.
-_ANSWERING_THREADS = 2
 
 
 class Join(Struct, frozen=True):
@@ -69,14 +68,6 @@ class Join(Struct, frozen=True):
     attempt: str
     ticket: bytes
     secret: bytes
-
-
-class _Call(Struct, frozen=True):
-    """``number`` rises by one; answers below ``low`` have arrived and need not be kept."""
-
-    number: int
-    low: int
-    params: Any = None
 
 
 class WireMeeting:
@@ -124,7 +115,13 @@ class WireChannel:
         self._desk = desk
         self._handoff = handoff
         self._admission = Admission(task)
-        self._answers = _Answers(answering)
+        self._shared = Shared(task.pace_path)
+        try:
+            self._pacer = Pacer(lambda: desk.bandwidth or task.bandwidth, self._shared, desk.clock)
+        except BaseException:
+            self._shared.close()
+            raise
+        self._answers = Answers(answering)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)
         self._lock = threading.Lock()
@@ -166,6 +163,7 @@ class WireChannel:
             self._desk.waiting.wait_for(lambda: not self._links or self._ended, linger_s)
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
+        self._shared.close()
 
     # --- calls ---
 
@@ -219,7 +217,7 @@ class WireChannel:
             with self._lock:
                 low = min(self._pending, default=number)
             try:
-                # a ``_Call`` as a map: ``params`` are plain already, and may hold views that are packed from there
+                # a ``Call`` as a map: ``params`` are plain already, and may hold views that are packed from there
                 call = {"number": number, "low": min(low, number), "params": params}
                 return await link.call(method, call, timeout_s=None)
             except LinkLost:
@@ -261,7 +259,11 @@ class WireChannel:
             return server_context(tls.chain_path, tls.key_path, tls.anchors)
 
         async with BulkAcceptor(
-            self._handoff, tls=ServerTls(server), authorise=self._authorise, handler=_Handler(self._asked)
+            self._handoff,
+            tls=ServerTls(server),
+            authorise=self._authorise,
+            handler=_Handler(self._asked),
+            pace=self._pacer.wait,
         ) as acceptor:
             tasks = [
                 asyncio.create_task(work, name=f"bulk {name}")
@@ -332,6 +334,7 @@ class WireChannel:
             authorise=self._authorise,
             handler=_Handler(self._asked),
             timeout_s=_DIAL_S,
+            pace=self._pacer.wait,
         )
         try:
             answer = from_wire(await link.call("join", to_wire(self._join()), timeout_s=_JOIN_S), Join)
@@ -403,7 +406,7 @@ class WireChannel:
             return to_wire(self._join())
         if link not in self._links:
             raise Refused(detail="a worker joins first")
-        return await self._answers.answer(from_wire(params, _Call), method)
+        return await self._answers.answer(from_wire(params, Call), method)
 
 
 class _Handler:
@@ -424,65 +427,3 @@ class _Handler:
 
 def _server_name(task: Task) -> str:
     return far_of(task).name if task.order.end == "source" else task.server_name
-
-
-class _Answers:
-    """Each call of the far end once, whatever connection it came over, and its answer as often as it is asked for."""
-
-    def __init__(self, answering: Answering) -> None:
-        self._answering = answering
-        self._pool = concurrent.futures.ThreadPoolExecutor(
-            1 if answering.ordered else _ANSWERING_THREADS, thread_name_prefix="answering"
-        )
-        self._kept: dict[int, asyncio.Future[Any]] = {}
-        self._held: dict[int, tuple[str, Any]] = {}
-        self._next = 1
-        self._low = 1
-
-    async def answer(self, call: _Call, method: str) -> Any:
-        """Raises what the engine answers with."""
-        kept = self._kept.get(call.number)
-        if kept is None:
-            # what is below ``low`` has its answer, so it was here; and nobody is further ahead than ``SPAN``
-            if (
-                call.number < self._low
-                or not call.low <= min(call.number, self._next)
-                or call.number - call.low >= SPAN
-            ):
-                raise PeerFault(peer="the other end", detail="it does not keep to the window of calls")
-            kept = self._kept[call.number] = asyncio.get_running_loop().create_future()
-            self._held[call.number] = (method, call.params)
-            self._submit()
-        for number in [number for number in self._kept if number < call.low]:
-            del self._kept[number]
-        self._low = max(self._low, call.low)
-        # the link may go, the work goes on
-        return await asyncio.shield(kept)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for future in self._kept.values():
-            future.cancel()
-
-    def _submit(self) -> None:
-        while self._next in self._held:
-            method, params = self._held.pop(self._next)
-            future = self._kept[self._next]
-            self._next += 1
-            work = asyncio.get_running_loop().run_in_executor(self._pool, self._answering.handle, method, params)
-            work.add_done_callback(lambda done, future=future: _pass_on(done, future))  # type: ignore[misc]
-
-
-def _pass_on(done: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
-    if done.cancelled() or future.done():
-        future.cancel()
-        return
-    error = done.exception()
-    if error is None:
-        future.set_result(done.result())
-        return
-    if not isinstance(error, CasoError):
-        log.error("answering failed", exc_info=error)
-        error = InternalError(detail=f"{type(error).__name__}: {error}")
-    future.set_exception(error)
-    future.exception()  # nobody may be waiting any more

@@ -79,6 +79,8 @@ class Desk:
         self.total_bytes: int | None = None
         self.total_files: int | None = None
         self.state = AttemptState.RUNNING
+        #: The setting in force, once it has changed since the task was made.
+        self.bandwidth: str | None = None
         #: Where exceptions go instead of the daemon: a source's end tells the device's end.
         self.on_exceptions: Callable[[tuple[SourceException, ...]], None] | None = None
         self._send = send
@@ -99,6 +101,9 @@ class Desk:
                 self._may_publish = True
             case say.Cancel():
                 self._canceled = True
+            case say.Pace(bandwidth=bandwidth):
+                self.bandwidth = bandwidth
+                return
             case say.Watch():
                 return
         self.waiting.notify()

@@ -76,4 +76,10 @@ class Watch(Struct, frozen=True, tag="watch", tag_field="say"):
     for_s: float
 
 
-ToWorker = Publish | Cancel | Watch
+class Pace(Struct, frozen=True, tag="pace", tag_field="say"):
+    """The setting ``bandwidth-limit`` is another now."""
+
+    bandwidth: str
+
+
+ToWorker = Publish | Cancel | Watch | Pace

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from caso_mesh.model.bandwidth import NONE
 from caso_mesh.model.host_commands import HostCommand
 from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.sources.snapshots import SnapshotPlace
@@ -53,7 +54,8 @@ class Task(Struct, frozen=True):
     ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
     that a restore may write to here at all, whatever the set or the other end says (absolute; None: anywhere).
     ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
-    server's own file allows none).
+    server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
+    file by which the workers of this server keep the last one together.
     """
 
     order: AttemptOrder
@@ -82,3 +84,6 @@ class Task(Struct, frozen=True):
     rejoin_s: float = 900.0
     status_interval_s: float = 10.0
     nice: int = 0
+    ionice: str = NONE
+    bandwidth: str = NONE
+    pace_path: str = ""

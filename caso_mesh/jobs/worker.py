@@ -19,6 +19,7 @@ from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.perform import Tools, perform
+from caso_mesh.jobs.priority import give_way
 from caso_mesh.model.errors import CasoError
 
 #: Exit statuses: done; the daemon is gone; it never got a task.
@@ -92,10 +93,11 @@ def main(messages: socket.socket, bulk: socket.socket) -> int:
         sys.stderr.write(f"worker: {error.message}\n")
         return NO_TASK
     _raise_limits()
-    if task.nice > os.getpriority(os.PRIO_PROCESS, 0):
-        os.setpriority(os.PRIO_PROCESS, 0, task.nice)  # before there are threads: each inherits it
+    problems = give_way(task.nice, task.ionice)  # before there are threads: each inherits it
     gc.set_threshold(*COLLECT)
     desk = Desk(task.order.attempt, lambda message: _send(channel, message), SystemClock())
+    for problem in problems:
+        desk.log("warning", problem)
     reporter = Reporter(desk, task.status_interval_s)
     threading.Thread(target=_listen, args=(channel, desk, reporter), name="daemon", daemon=True).start()
     reporter.start()

@@ -112,7 +112,7 @@ class SetSetting(Struct, frozen=True, tag="set-setting", tag_field="do"):
     """A mesh setting, or one of all members of ``pool``, or of ``server`` (id). ``value`` ``None`` removes it."""
 
     name: str
-    value: float | None
+    value: float | str | None
     server: str | None = None
     pool: str | None = None
 

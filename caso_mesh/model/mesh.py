@@ -78,7 +78,7 @@ class Server(Struct, frozen=True):
     preset: str = "lan"
     addresses: tuple[str, ...] = ()
     version: str = ""
-    settings: dict[str, float] = {}
+    settings: dict[str, float | str] = {}
 
     @property
     def state(self) -> ServerState:

@@ -55,7 +55,7 @@ class Orders(Struct, frozen=True):
     server: Server
     roster: Roster
     nodes: tuple[NodeAddress, ...]
-    settings: dict[str, float]
+    settings: dict[str, float | str]
     devices: tuple[Device, ...]
     media_sets: tuple[MediaSet, ...]
     attempts: tuple[AttemptOrder, ...] = ()

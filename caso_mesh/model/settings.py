@@ -6,16 +6,26 @@ defaults of those that depend on the network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from caso_mesh.model.errors import InvalidValue, UnknownSetting
+from caso_mesh.model.bandwidth import NONE, parse_bandwidth
+from caso_mesh.model.errors import InvalidValue, Misuse, UnknownSetting
 from caso_mesh.model.units import parse_duration_s
+
+#: Most settings are numbers, some are texts with a form of their own.
+Value = float | str
+
+#: How a text looks, for people.
+BANDWIDTH = "[`zone NAME;`] then pieces [days] [hours] rate, as in `mon-fri 08:00-18:00 20MB; 50MB`"
+IONICE = "`none`, `best-effort-0` to `best-effort-7`, `idle`"
+_IONICE = re.compile(r"none|idle|best-effort-[0-7]")
 
 
 class Setting(Struct, frozen=True):
-    """``presets`` overrides ``default`` for meshes made with that preset."""
+    """A number. ``presets`` overrides ``default`` for meshes made with that preset."""
 
     name: str
     default: float
@@ -27,10 +37,38 @@ class Setting(Struct, frozen=True):
     def default_for(self, preset: str) -> float:
         return self.presets.get(preset, self.default)
 
+    def check(self, value: Value) -> float:
+        """Raises ``InvalidValue``."""
+        if isinstance(value, str) or not self.minimum <= value <= self.maximum:
+            expected = f"It lies between {self.minimum:g} and {self.maximum:g}"
+            raise InvalidValue(value=value, what=self.name, expected=expected)
+        return value
+
+
+class TextSetting(Struct, frozen=True):
+    """A text, the same in all presets; ``form`` says how it looks."""
+
+    name: str
+    default: str
+    form: str
+    text: str
+
+    def default_for(self, preset: str) -> str:
+        return self.default
+
+    def check(self, value: Value) -> str:
+        """Raises ``InvalidValue``."""
+        if self.form == BANDWIDTH and isinstance(value, str) and len(value) <= 500:
+            parse_bandwidth(value)
+            return value
+        if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
+            return value
+        raise InvalidValue(value=value, what=self.name, expected=f"Use {self.form}".replace("`", ""))
+
 
 _DAY = 86400.0
 
-SETTINGS: tuple[Setting, ...] = (
+SETTINGS: tuple[Setting | TextSetting, ...] = (
     Setting(
         "stalled-after-s",
         300.0,
@@ -92,12 +130,37 @@ SETTINGS: tuple[Setting, ...] = (
         "How many jobs read from (or write to) the file systems of one server at once.",
     ),
     Setting(
+        "rejoin-s",
+        900.0,
+        1.0,
+        _DAY,
+        "How long the two ends of a job on two servers wait for each other after their connection was lost: within it the "
+        "job goes on where it was, then it fails.",
+    ),
+    Setting(
         "worker-nice",
         0.0,
         0.0,
         19.0,
         "How much workers, and the commands they run, give way to other programs of their server for processor and, where "
         "the disk's scheduler heeds it, disk: 0 = not at all, 19 = to all (nice(1)). It holds for what begins afterwards.",
+    ),
+    TextSetting(
+        "worker-ionice",
+        NONE,
+        IONICE,
+        "How much workers, and the commands they run, give way to other programs of their server for the disk, where the "
+        "disk's scheduler heeds it (ionice(1)): none = as worker-nice has it, best-effort-7 = after all that is not told "
+        "otherwise, idle = only while nobody else uses the disk. It holds for what begins afterwards.",
+    ),
+    TextSetting(
+        "bandwidth-limit",
+        NONE,
+        BANDWIDTH,
+        "How much content a server sends to other servers in a second, all of its jobs together, by the time of day: the "
+        "first piece that fits holds, rates are sizes per second, none = no limit. Hours are those of the sending server's "
+        "own time zone, or of the zone NAME. What is read from or written to its own disks is not limited. Running jobs "
+        "follow it within seconds.",
     ),
     Setting(
         "clock-difference-s",
@@ -121,37 +184,52 @@ SETTINGS: tuple[Setting, ...] = (
         "How long job logs and the history of runs are kept.",
     ),
 )
-BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+BY_NAME: dict[str, Setting | TextSetting] = {setting.name: setting for setting in SETTINGS}
 
 
-def parse_setting(name: str, text: str) -> float:
+def parse_setting(name: str, text: str) -> Value:
     """The value of a setting as a person writes it; names in ``-s`` take durations. ``UnknownSetting``,
     ``InvalidValue``."""
     setting = BY_NAME.get(name)
     if setting is None:
         raise UnknownSetting(name=name)
+    if isinstance(setting, TextSetting):
+        return setting.check(" ".join(text.split()))
     try:
         value = parse_duration_s(text) if name.endswith("-s") else float(text)
     except ValueError:
         raise InvalidValue(value=text, what=name, expected="Use a number") from None
-    return check_setting(name, value)
+    return setting.check(value)
 
 
-def check_setting(name: str, value: float) -> float:
-    """``value`` itself, if it lies within the setting's bounds. ``UnknownSetting``, ``InvalidValue``."""
+def check_setting(name: str, value: Value) -> Value:
+    """``value`` itself, if it is one that the setting may have. ``UnknownSetting``, ``InvalidValue``."""
     setting = BY_NAME.get(name)
     if setting is None:
         raise UnknownSetting(name=name)
-    if not setting.minimum <= value <= setting.maximum:
-        raise InvalidValue(
-            value=value, what=name, expected=f"It lies between {setting.minimum:g} and {setting.maximum:g}"
-        )
-    return value
+    return setting.check(value)
 
 
-def effective(preset: str, layers: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def effective(preset: str, layers: Iterable[Mapping[str, Value]]) -> dict[str, Value]:
     """Every setting's value: the preset's default, then each layer (mesh, pools, server) over it."""
-    values = {setting.name: setting.default_for(preset) for setting in SETTINGS}
+    values: dict[str, Value] = {setting.name: setting.default_for(preset) for setting in SETTINGS}
     for layer in layers:
         values.update({name: value for name, value in layer.items() if name in values})
     return values
+
+
+def number(settings: Mapping[str, Value], name: str, preset: str = "lan") -> float:
+    """A setting that is a number; its default where ``settings``, of another version, do not know it."""
+    setting = BY_NAME[name]
+    value = settings.get(name, setting.default_for(preset))
+    if isinstance(setting, TextSetting) or isinstance(value, str):
+        raise Misuse(f"{name} is no number")
+    return value
+
+
+def text(settings: Mapping[str, Value], name: str) -> str:
+    """As ``number``, for a setting that is a text."""
+    value = settings.get(name, BY_NAME[name].default_for("lan"))
+    if not isinstance(value, str):
+        raise Misuse(f"{name} is no text")
+    return value

@@ -412,9 +412,9 @@ class SettingView(Struct, frozen=True):
     """``origin`` is where the value comes from: ``default``, ``mesh``, ``pool:NAME`` or ``server:NAME``."""
 
     name: str
-    value: float
+    value: float | str
     origin: str
-    default: float
+    default: float | str
     text: str
 
 

@@ -20,6 +20,7 @@ from caso_mesh.model.errors import CasoError, InternalError, StateFull, Unavaila
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.orders import AttemptOrder, Orders
+from caso_mesh.model.settings import text
 from caso_mesh.model.states import AttemptState
 from caso_mesh.server.endings import Endings, TaskPort
 from caso_mesh.server.facts import FactWriter
@@ -43,6 +44,8 @@ class _Running:
         self.cancel = False
         self.fenced = False
         self.published = False
+        #: The limit of bandwidth that its worker knows of.
+        self.bandwidth = ""
         self.end: facts.AttemptEnded | None = None
 
 
@@ -180,6 +183,7 @@ class Attempts:
                 self._held[id_] = known
             each = self._running.get(id_)
             if each is not None:
+                await self._tell_pace(each, text(orders.settings, "bandwidth-limit"))
                 if order.cancel:
                     self._ask_to_end(each, group)
             elif known.ended or known.began_at_ns is not None:
@@ -189,6 +193,11 @@ class Attempts:
             elif self._may_begin() and self._clock.monotonic_s() >= self._begin_after_s:
                 running = self._running[id_] = _Running(structs.replace(known, order=order))
                 running.task = group.create_task(self._execute(running))
+
+    async def _tell_pace(self, each: _Running, bandwidth: str) -> None:
+        if each.worker is not None and each.bandwidth != bandwidth:
+            each.bandwidth = bandwidth
+            await each.worker.send(say.Pace(bandwidth))
 
     def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup) -> None:
         if not each.cancel:
@@ -258,7 +267,8 @@ class Attempts:
             log.exception("attempt %s could not start", order.attempt)
             await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
-        running.worker = worker
+        running.worker, running.bandwidth = worker, task.bandwidth
+        self._changed.set()  # what it is told of may have changed while it started
         try:
             if running.fenced:
                 await worker.kill()

@@ -40,6 +40,7 @@ class StateFolder:
         self.endpoint = path / "run" / "endpoint"
         self.snapshots = path / "snapshots"
         self.reserve = path / "run" / "reserve"
+        self.pace = path / "run" / "pace"
 
     def exists(self) -> bool:
         with self._explained(self.path):

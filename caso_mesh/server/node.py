@@ -21,7 +21,7 @@ from caso_mesh.model.errors import CasoError, NoAdmin, Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.model.settings import BY_NAME
+from caso_mesh.model.settings import BY_NAME, Setting, number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.attempts import Attempts
@@ -278,7 +278,8 @@ class ServerNode:
 
     def _setting(self, name: str) -> float:
         setting = BY_NAME[name]
-        value = self.orders.settings.get(name, setting.default_for(self.config.preset))
+        assert isinstance(setting, Setting)
+        value = number(self.orders.settings, name, self.config.preset)
         # a peer of another version may know other bounds; zero would spin
         return setting.default if math.isnan(value) else min(max(value, setting.minimum), setting.maximum)
 

@@ -15,6 +15,7 @@ from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, RestoreSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
+from caso_mesh.model.settings import number, text
 from caso_mesh.model.storage import BackupSet, Device, Medium
 from caso_mesh.planning.media import medium_for
 from caso_mesh.sealing.signing import verify
@@ -124,9 +125,12 @@ class TaskMaker:
             segment_path=str(self.segment_path(local.set)),
             commands=commands,
             snapshots=self._snapshots(),
-            status_interval_s=orders.settings["status-interval-s"],
-            # an administrator of an older version does not know it
-            nice=int(orders.settings.get("worker-nice", 0)),
+            status_interval_s=number(orders.settings, "status-interval-s"),
+            rejoin_s=number(orders.settings, "rejoin-s"),
+            nice=int(number(orders.settings, "worker-nice")),
+            ionice=text(orders.settings, "worker-ionice"),
+            bandwidth=text(orders.settings, "bandwidth-limit"),
+            pace_path=str(self._folder.pace),
         )
         return task, warnings
 

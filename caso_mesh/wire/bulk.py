@@ -21,7 +21,7 @@ from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import BULK, Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, ServerTls, join_address
-from caso_mesh.wire.websocket import LinkServer, dial_websocket
+from caso_mesh.wire.websocket import LinkServer, Pace, dial_websocket
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ _MAX_TOKEN_BYTES = 64
 class BulkAcceptor:
     """The worker's end of its channel with the daemon; an async context manager that ends with all its links.
 
-    ``channel`` is the worker's half of an AF_UNIX SOCK_SEQPACKET pair; it is closed on leaving.
+    ``channel`` is the worker's half of an AF_UNIX SOCK_SEQPACKET pair; it is closed on leaving. ``pace`` is awaited
+    before bytes are sent on any of its links.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BulkAcceptor:
         handler: Handler,
         limits: Limits = BULK,
         random_bytes: Randomness = os.urandom,
+        pace: Pace | None = None,
     ) -> None:
         self._channel = channel
         self._opened: asyncio.Queue[Link | None] = asyncio.Queue()
@@ -53,6 +55,7 @@ class BulkAcceptor:
             limits=limits,
             on_link=self._opened.put_nowait,
             random_bytes=random_bytes,
+            pace=pace,
         )
         self._receiving: asyncio.Task[None] | None = None
 
@@ -131,6 +134,7 @@ async def dial_bulk(
     timeout_s: float = 10.0,
     limits: Limits = BULK,
     random_bytes: Randomness = os.urandom,
+    pace: Pace | None = None,
 ) -> Link:
     """A link to the worker that answers to ``token`` behind the daemon at ``address``. Raises like ``Network.dial``."""
     return await dial_websocket(
@@ -142,4 +146,5 @@ async def dial_bulk(
         limits=limits,
         random_bytes=random_bytes,
         server_name=demux.bulk_name(token),
+        pace=pace,
     )

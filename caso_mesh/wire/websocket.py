@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -46,6 +46,9 @@ _TLS_TIMEOUT_S = 5.0
 _EXHAUSTED_PAUSE_S = 0.5
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+#: Awaited with the bytes that are to be sent next.
+Pace = Callable[[int], Awaitable[None]]
+
 _WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
@@ -53,16 +56,25 @@ class WebSocketChannel:
     """Messages over one websocket of aiohttp, of either end."""
 
     def __init__(
-        self, websocket: _WebSocket, *, limits: Limits, peer: str, session: aiohttp.ClientSession | None = None
+        self,
+        websocket: _WebSocket,
+        *,
+        limits: Limits,
+        peer: str,
+        session: aiohttp.ClientSession | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._websocket = websocket
         self._joiner = fragments.Joiner(max_message_bytes=limits.max_message_bytes, peer=peer)
         self._peer = peer
         self._session = session
         self._close_timeout_s = limits.close_timeout_s
+        self._pace = pace
 
     async def send(self, message: bytes) -> None:
         for frame in fragments.split(message):
+            if self._pace is not None:
+                await self._pace(len(frame))
             # aiohttp takes any buffer here, and does not copy it on the accepting side.
             await self._websocket.send_bytes(frame)  # type: ignore[arg-type]
 
@@ -112,7 +124,9 @@ class LinkServer:
         limits: Limits,
         on_link: OnLink | None,
         random_bytes: Randomness,
+        pace: Pace | None = None,
     ) -> None:
+        self._pace = pace
         self._tls = tls
         self._authorise = authorise
         self._handler = handler
@@ -174,7 +188,7 @@ class LinkServer:
         await websocket.prepare(request)
         try:
             link = await establish(
-                WebSocketChannel(websocket, limits=self._limits, peer=address),
+                WebSocketChannel(websocket, limits=self._limits, peer=address, pace=self._pace),
                 dialled=False,
                 address=address,
                 certificate=certificate,
@@ -343,15 +357,16 @@ async def dial_websocket(
     limits: Limits,
     random_bytes: Randomness,
     server_name: str | None = None,
+    pace: Pace | None = None,
 ) -> Link:
-    """``Network.dial`` with the server name to put into the ClientHello."""
+    """``Network.dial`` with the server name to put into the ClientHello, and what is awaited before bytes are sent."""
     try:
         split_address(address)
     except ValueError as exc:
         raise CannotConnect(address=address, detail=str(exc)) from None
     try:
         async with asyncio.timeout(timeout_s):
-            channel, certificate = await _connect(address, tls.current(), limits, server_name)
+            channel, certificate = await _connect(address, tls.current(), limits, server_name, pace)
             return await establish(
                 channel,
                 dialled=True,
@@ -367,7 +382,7 @@ async def dial_websocket(
 
 
 async def _connect(
-    address: str, context: ssl.SSLContext, limits: Limits, server_name: str | None
+    address: str, context: ssl.SSLContext, limits: Limits, server_name: str | None, pace: Pace | None
 ) -> tuple[WebSocketChannel, bytes | None]:
     redirected = aiohttp.TraceConfig()
     redirected.on_request_redirect.append(_no_redirect)
@@ -394,7 +409,7 @@ async def _connect(
             raise _why_not(address, exc) from exc
         raise
     certificate = websocket.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    return WebSocketChannel(websocket, limits=limits, peer=address, session=session), certificate
+    return WebSocketChannel(websocket, limits=limits, peer=address, session=session, pace=pace), certificate
 
 
 async def _no_redirect(session: aiohttp.ClientSession, context: object, params: object) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
+import time
 
 import pytest
 from job_site import doors
 from waiting import wait_for
 
+from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import SPAN, NothingToAsk
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.pacing import Pacer, Shared
 from caso_mesh.jobs.worker import SystemClock
+from caso_mesh.model.errors import UnknownZone
 
 
 class Handed:
@@ -37,8 +42,8 @@ class Answers:
 
 
 @contextlib.contextmanager
-def met(site, spec, answering, places, workers, **changes):
-    """The channel of the end that calls, which is alpha's; ``answering`` is beta's."""
+def met(site, spec, answering, places, workers, desk, **changes):
+    """The channel of the end that calls, which is alpha's and has ``desk``; ``answering`` is beta's."""
     device, source = site.pair(spec, addresses=((places["alpha"],), (places["beta"],)), **changes)
     mine, theirs = Handed(), Handed()
     workers.update(alpha=(mine, device.order.secret), beta=(theirs, source.order.secret))
@@ -51,9 +56,7 @@ def met(site, spec, answering, places, workers, **changes):
     thread = threading.Thread(target=answer)
     thread.start()
     try:
-        with WireMeeting(mine.theirs).meet(
-            device, Desk("a", lambda message: None, SystemClock()), NothingToAsk()
-        ) as channel:
+        with WireMeeting(mine.theirs).meet(device, desk, NothingToAsk()) as channel:
             yield channel
     finally:
         over.set()
@@ -64,15 +67,16 @@ def met(site, spec, answering, places, workers, **changes):
 
 @pytest.fixture
 async def meeting(site, tmp_path):
-    """``meeting(script, answering)`` runs ``script(channel)`` in a thread; what it returns."""
+    """``meeting(script, answering)`` runs ``script(channel, desk)`` in a thread; what it returns."""
     workers = {}
     async with doors(site, workers) as places:
         spec = site.backup_spec(tmp_path, source=site.beta)
 
         async def meet(script, answering, **changes):
             def work():
-                with met(site, spec, answering, places, workers, **changes) as channel:
-                    return script(channel)
+                desk = Desk("a", lambda message: None, SystemClock())
+                with met(site, spec, answering, places, workers, desk, **changes) as channel:
+                    return script(channel, desk)
 
             return await asyncio.to_thread(work)
 
@@ -91,7 +95,7 @@ async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(m
         answered.append(params["n"])
         return params["n"]
 
-    def script(channel):
+    def script(channel, desk):
         started = []
         starter = threading.Thread(target=lambda: started.extend(channel.start("x", {"n": n}) for n in range(100)))
         starter.start()
@@ -106,3 +110,89 @@ async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(m
 
     assert await meeting(script, Answers(answer)) == list(range(100))
     assert sorted(answered) == list(range(100))
+
+
+# --- the limit of bandwidth ---
+
+
+def send(channel, count, size):
+    """Seconds that it takes to send so many pieces."""
+    data = os.urandom(size)
+    began = time.monotonic()
+    for _ in range(count):
+        channel.start("x", {"data": data})
+    channel.drain()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("size", [1_000_000, 100_000])
+async def test_three_megabytes_take_three_seconds_at_one_megabyte_a_second(meeting, size):
+    took_s = await meeting(
+        lambda channel, desk: send(channel, 3_000_000 // size, size), Answers(lambda params: None), bandwidth="1MB"
+    )
+    assert took_s >= 2.95
+
+
+async def test_a_limit_that_ends_in_the_middle_of_a_job_ends_within_seconds(meeting):
+    """At the first limit it would take three quarters of an hour."""
+
+    def script(channel, desk):
+        timer = threading.Timer(0.5, lambda: desk.hear(say.Pace("none")))
+        timer.start()
+        try:
+            return send(channel, 3, 1_000_000)
+        finally:
+            timer.join()
+
+    assert 0.5 <= await meeting(script, Answers(lambda params: None), bandwidth="1kB") < 10
+
+
+def test_a_limit_that_cannot_be_read_is_refused_at_first_and_changes_nothing_later():
+    limits = ["1MB"]
+    pacer = Pacer(lambda: limits[-1], Shared(""), FrozenClock(0))
+    limits.append("zone Nowhere/Land; 1GB")
+    assert pacer.rate() == 1_000_000
+    with pytest.raises(UnknownZone):
+        Pacer(lambda: limits[-1], Shared(""), FrozenClock(0))
+
+
+async def test_the_workers_of_a_server_keep_its_limit_together(tmp_path):
+    shares = [Shared(str(tmp_path / "pace")) for _ in range(3)]
+    began = time.monotonic()
+    await asyncio.gather(*(Pacer(lambda: "1MB", share, SystemClock()).wait(200_000) for share in shares))
+    assert time.monotonic() - began >= 0.59
+    for share in shares:
+        share.close()
+
+
+class FrozenClock:
+    def __init__(self, now_ns):
+        self._now_ns = now_ns
+
+    def now_ns(self):
+        return self._now_ns
+
+    def monotonic_s(self):
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("zone", "expected"), [("UTC", 1_000_000), ("Asia/Tokyo", 2_000_000), ("Pacific/Auckland", 3_000_000)]
+)
+def test_the_time_of_day_is_that_of_the_zone_that_a_limit_names(zone, expected):
+    noon_of_a_sunday_ns = 1_735_473_600 * 10**9  # 2024-12-29T12:00Z: 21:00 in Tokyo, Monday 01:00 in Auckland
+    limit = f"zone {zone}; sun 20:00-24:00 2MB; sun 1MB; 3MB"
+    assert Pacer(lambda: limit, Shared(""), FrozenClock(noon_of_a_sunday_ns)).rate() == expected
+
+
+def test_without_a_zone_the_time_of_day_is_the_machines_own(monkeypatch):
+    noon_of_a_sunday_ns = 1_735_473_600 * 10**9
+    pacer = Pacer(lambda: "sun 20:00-24:00 2MB; 3MB", Shared(""), FrozenClock(noon_of_a_sunday_ns))
+    try:
+        for zone, expected in (("Asia/Tokyo", 2_000_000), ("UTC", 3_000_000)):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert pacer.rate() == expected
+    finally:
+        monkeypatch.undo()
+        time.tzset()

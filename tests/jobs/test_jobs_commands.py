@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -285,3 +286,17 @@ async def test_workers_and_their_commands_give_way_as_the_setting_says(site, run
         heard = await run(runner, site.task(spec, commands={"nice": dump(f"nice | tee {found}")}, nice=wanted))
         assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
         assert int(found.read_text()) == max(own, wanted)
+
+
+@pytest.mark.skipif(shutil.which("ionice") is None, reason="there is no ionice here to ask")
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [("best-effort-6", "best-effort: prio 6"), ("idle", "idle"), ("none", "none: prio"), ("odd", "none: prio")],
+)
+async def test_workers_and_their_commands_give_way_on_disks_as_the_setting_says(site, runner, tmp_path, wanted, said):
+    found = tmp_path / "ionice"
+    spec = site.backup_spec("/@dumps/ionice")
+    heard = await run(runner, site.task(spec, commands={"ionice": dump(f"ionice -p $$ | tee {found}")}, ionice=wanted))
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert found.read_text().startswith(said)
+    assert any("worker-ionice odd could not be set" in line for line in heard.lines) == (wanted == "odd")

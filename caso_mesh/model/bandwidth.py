@@ -1,0 +1,116 @@
+"""A limit of bandwidth by time of day, as people write it: ``mon-fri 08:00-18:00 20MB; 50MB``.
+
+Pieces are separated by ``;``, and the first that fits the time of day holds. A piece is days, hours and a rate; without
+days it holds on all of them, without hours all day. Hours that end before they begin go on into the next day. A rate is
+a size per second, ``none`` no limit. Where no piece fits there is none either. ``zone Europe/Berlin`` as the first piece
+says whose time of day is meant; without it, it is that of each server.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.units import parse_size
+
+#: What means that there is no limit.
+NONE = "none"
+#: Slower than this (bytes a second) nothing would ever end, and the other server would be taken for lost.
+SLOWEST = 1000
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOURS = re.compile(r"(\d{1,2}):(\d\d)-(\d{1,2}):(\d\d)\Z")
+_ZONE = re.compile(r"zone\s+([A-Za-z0-9+_/-]{1,64})\Z")
+_DAY_MIN = 24 * 60
+_EXPECTED = "Use days, hours and a size per second, as in mon-fri 08:00-18:00 20MB; 50MB"
+
+
+class Span(Struct, frozen=True):
+    """``days`` count from Monday = 0; from ``start_min`` to before ``end_min`` (minutes of the day; into the next day if
+    that is not later). ``rate`` in bytes per second, ``None`` = no limit."""
+
+    days: frozenset[int]
+    start_min: int
+    end_min: int
+    rate: int | None
+
+    def holds(self, weekday: int, minute: int) -> bool:
+        if self.start_min < self.end_min:
+            return weekday in self.days and self.start_min <= minute < self.end_min
+        early = minute < self.end_min and (weekday - 1) % 7 in self.days
+        return early or (minute >= self.start_min and weekday in self.days)
+
+
+class Bandwidth(Struct, frozen=True):
+    """``zone`` is a name of the IANA data base; empty: the time of day of the server that sends."""
+
+    spans: tuple[Span, ...] = ()
+    zone: str = ""
+
+    def rate(self, weekday: int, minute: int) -> int | None:
+        """Bytes per second at a minute of a day (Monday = 0), ``None`` for no limit."""
+        return next((span.rate for span in self.spans if span.holds(weekday, minute)), None)
+
+
+def parse_bandwidth(text: str) -> Bandwidth:
+    """Raises ``InvalidValue``. Whether the zone exists is not looked at."""
+    pieces = [piece.strip() for piece in text.lower().split(";")]
+    zone = ""
+    named = _ZONE.match(text.split(";", maxsplit=1)[0].strip())
+    if named is not None:
+        zone = named[1]
+        del pieces[0]
+    if not pieces or not all(pieces):
+        raise _invalid(text)
+    return Bandwidth(tuple(_span(piece, text) for piece in pieces), zone)
+
+
+def _span(piece: str, text: str) -> Span:
+    *when, rate = piece.split()
+    days, start, end = frozenset(range(7)), 0, _DAY_MIN
+    if when and ":" in when[-1]:
+        start, end = _hours(when.pop(), text)
+    if when:
+        days = _days(when.pop(), text)
+    if when:
+        raise _invalid(text)
+    return Span(days, start, end, _rate(rate, text))
+
+
+def _days(word: str, text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in word.split(","):
+        first, _, last = part.partition("-")
+        if first not in _DAYS or (last or first) not in _DAYS:
+            raise _invalid(text)
+        begin, end = _DAYS.index(first), _DAYS.index(last or first)
+        found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
+    return frozenset(found)
+
+
+def _hours(word: str, text: str) -> tuple[int, int]:
+    match = _HOURS.match(word)
+    if match is None or int(match[2]) > 59 or int(match[4]) > 59:
+        raise _invalid(text)
+    start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+    if start >= _DAY_MIN or end > _DAY_MIN:
+        raise _invalid(text)
+    return start, end
+
+
+def _rate(word: str, text: str) -> int | None:
+    if word == NONE:
+        return None
+    try:
+        rate = parse_size(word.removesuffix("/s"))
+    except InvalidValue:
+        raise _invalid(text) from None
+    if 0 < rate < SLOWEST:
+        raise InvalidValue(value=text, what="bandwidth", expected="A limit is at least 1kB a second; none is no limit")
+    return rate or None
+
+
+def _invalid(text: str) -> InvalidValue:
+    return InvalidValue(value=text, what="bandwidth", expected=_EXPECTED)
