@@ -424,6 +424,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
     _checked_listen(config.listen)
     if not joining.is_member(folder):
         raise StateMissing(state=folder.path)
+    await asyncio.to_thread(folder.complete)
     new_id, same = ports.id_source(), ports.same_thread
     identity = IdentityStore(folder.identity)
     keys: NodeKeys = identity.load_keys()

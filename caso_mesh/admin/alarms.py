@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 
@@ -23,6 +24,8 @@ class Alarms:
         self._facts = facts
         self._own = own
         self._standing: dict[tuple[str, str], str] = {}
+        # A duty and a call may both see that a condition began or ended: it is told once.
+        self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Which conditions an earlier office has told of already."""
@@ -36,16 +39,18 @@ class Alarms:
 
     async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
         """Tells of a condition, if that was not told yet."""
-        if (category, object) not in self._standing:
-            id_ = await self._facts.alert(kind, category, text, object=object)
-            self._standing[category, object] = id_
+        async with self._changing:
+            if (category, object) not in self._standing:
+                id_ = await self._facts.alert(kind, category, text, object=object)
+                self._standing[category, object] = id_
 
     async def ends(self, category: str, object: str) -> None:
         """A condition is over."""
-        id_ = self._standing.get((category, object))
-        if id_ is not None:
-            await self._facts.append(facts.AlertCleared(id_))
-            del self._standing[category, object]
+        async with self._changing:
+            id_ = self._standing.get((category, object))
+            if id_ is not None:
+                await self._facts.append(facts.AlertCleared(id_))
+                del self._standing[category, object]
 
     def standing(self, category: str) -> list[str]:
         """What stands in a category."""

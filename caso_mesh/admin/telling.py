@@ -22,7 +22,9 @@ from caso_mesh.planning.window import is_scheduled
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
-_PRUNE_EACH_S = 3600.0
+_PRUNE_EACH_S, _COUNT_EACH_S = 3600.0, 60.0
+#: History is cut before the hour is over if it is longer than it may be by this factor.
+_TOO_LONG = 1.1
 #: Runs that ended in this time before the office began are told of, if the last one did not come to it.
 _LOOK_BACK_NS = 24 * 3600 * _SECOND
 
@@ -103,8 +105,8 @@ class _Lenient(dict[str, object]):
 
 
 class Pruning:
-    """Forgets the history of runs after ``joblog-keep-s``, and with it jobs that only ran when asked. Not by a clock
-    that is in doubt."""
+    """Forgets the history of runs after ``joblog-keep-s`` or beyond ``runs-kept``, and with it jobs that only ran when
+    asked. Not by a clock that is in doubt."""
 
     def __init__(
         self, *, keeper: ControlKeeper, tables: Tables, submit: Submit, clock: Clock, doubtful: Callable[[], bool]
@@ -122,23 +124,45 @@ class Pruning:
                 log.warning("no history is pruned: clocks differ, or this one was set")
             else:
                 await self.prune()
-            await asyncio.sleep(_PRUNE_EACH_S)
+            end_s = self._clock.monotonic_s() + _PRUNE_EACH_S
+            while self._clock.monotonic_s() < end_s:
+                await asyncio.sleep(_COUNT_EACH_S)
+                if len(self._keeper.state.runs) > _TOO_LONG * self._most():
+                    break
 
     async def prune(self) -> None:
         """One round."""
         state = self._keeper.state
         keep_s = number(state.settings_of_mesh(), "joblog-keep-s")
         before_ns = self._clock.now_ns() - round(keep_s * _SECOND)
-        if self._has_old(before_ns):
-            await self._submit(Prune(before_ns))
+        runs_before_ns = self._beyond(before_ns)
+        if runs_before_ns > before_ns or self._has_old(before_ns):
+            await self._submit(Prune(before_ns, runs_before_ns))
         for job in state.job_list():
-            if job.schedule is None and job.created_at_ns < before_ns and not state.runs_of(job.id):
+            if job.schedule is None and job.created_at_ns < runs_before_ns and not state.runs_of(job.id):
                 try:
                     await self._submit(DeleteJob(job.id))
                 except (Conflict, NotFound) as error:
                     log.debug("job %s is not pruned: %s", job.id, error)
         gone = [run for run in await self._tables.runs_told() if run not in state.runs]
         await self._tables.prune(gone, before_ns)
+
+    def _most(self) -> float:
+        return number(self._keeper.state.settings_of_mesh(), "runs-kept")
+
+    def _beyond(self, before_ns: int) -> int:
+        """Runs that were closed before this instant are more than may be kept; else ``before_ns``."""
+        closed = [
+            (run.closed_at_ns, len(run.parts))
+            for run in self._keeper.state.runs.values()
+            if run.closed_at_ns is not None and run.closed_at_ns >= before_ns
+        ]
+        left = self._most()
+        for at_ns, parts in sorted(closed, reverse=True):
+            left -= parts
+            if left < 0:
+                return at_ns + 1
+        return before_ns
 
     def _has_old(self, before_ns: int) -> bool:
         """Whether pruning would change anything: a command each hour for nothing would only fill the log."""

@@ -185,10 +185,11 @@ def answer_alert(state: ControlState, command: AnswerAlert, context: Context) ->
 def prune(state: ControlState, command: Prune, context: Context) -> Effect:
     """What is open, active, or still valid stays, however old."""
     before = command.before_ns
+    runs_before = max(before, command.runs_before_ns or before)
     changes: list[Put] = []
     for id in sorted(state.runs):
         run = state.runs[id]
-        if run.closed_at_ns is None or run.closed_at_ns >= before:
+        if run.closed_at_ns is None or run.closed_at_ns >= runs_before:
             continue
         attempts = state.attempts_of(id)
         if not any(attempt.state in ATTEMPT_ACTIVE for attempt in attempts):

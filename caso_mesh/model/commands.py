@@ -226,9 +226,11 @@ class AnswerAlert(Struct, frozen=True, tag="answer-alert", tag_field="do"):
 
 
 class Prune(Struct, frozen=True, tag="prune", tag_field="do"):
-    """Forget closed runs, used or expired tokens, answers and request ids from before an instant."""
+    """Forget closed runs, used or expired tokens, answers and request ids from before an instant; runs perhaps from
+    before a later one."""
 
     before_ns: int
+    runs_before_ns: int | None = None
 
 
 Command = (

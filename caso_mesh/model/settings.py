@@ -183,6 +183,14 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         36500 * _DAY,
         "How long job logs and the history of runs are kept.",
     ),
+    Setting(
+        "runs-kept",
+        20_000.0,
+        10.0,
+        1_000_000.0,
+        "Of how many closed runs job logs and history are kept at most, the newest, whatever joblog-keep-s says; a run "
+        "counts once for each of its sources. The administrator has them in memory: some 3 MB for a thousand.",
+    ),
 )
 BY_NAME: dict[str, Setting | TextSetting] = {setting.name: setting for setting in SETTINGS}
 

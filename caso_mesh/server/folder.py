@@ -61,10 +61,18 @@ class StateFolder:
         """Makes the folder and its parts, 0700, with the version of this program. Raises as ``make``."""
         self.make()
         with self._explained(self.path):
-            for folder in (self.identity, self.catalog, self.segments, self.tables, self.cache, self.run):
+            self.identity.mkdir(mode=0o700, exist_ok=True)
+            self.identity.chmod(0o700)
+            self.complete()
+            write_private(self.version, f"{STATE_VERSION}\n".encode())
+
+    def complete(self) -> None:
+        """Makes the parts whose content can be made anew, where somebody has removed them. ``StateDiskFailed``,
+        ``StateFull``."""
+        with self._explained(self.path):
+            for folder in (self.catalog, self.segments, self.tables, self.cache, self.run):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)
-            write_private(self.version, f"{STATE_VERSION}\n".encode())
 
     @staticmethod
     @contextmanager

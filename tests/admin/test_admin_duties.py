@@ -10,7 +10,7 @@ from admin.admin_world import KEYS, admin_world, name_of, node
 from caso_mesh.admin.due import latest_due_ns
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model.commands import SetJob
+from caso_mesh.model.commands import CloseRun, SetJob
 from caso_mesh.model.errors import StateFull
 from caso_mesh.model.jobs import CronSchedule
 from caso_mesh.model.states import AttemptState, JobState, Liveness, RunState, WaitReason
@@ -258,6 +258,20 @@ async def test_history_is_forgotten_after_its_time_with_its_ad_hoc_jobs_and_logs
         assert set(w.state.jobs) == {kept}
         assert await w.tables.log(attempt) == []
         assert len(await w.tables.sets()) == 1
+
+
+async def test_of_closed_runs_no_more_than_may_be_are_kept_and_open_ones_always(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("settings.set", q.SettingSet("runs-kept", "10"))
+        w.links.down(node("beta"))
+        waiting = await w.backup(to="device:dbeta", name="open")
+        runs = [await w.backup(to="device:dbeta", name=f"j{number}") for number in range(14)]
+        for run in runs:
+            w.clock.wall_offset_s += 1
+            await w.submit(CloseRun(run, RunState.CANCELED, w.clock.now_ns()))
+        await w.office._pruning.prune()
+        assert set(w.state.runs) == {waiting, *runs[-10:]}
+        assert {job.name for job in w.state.job_list()} == {"open", *(f"j{number}" for number in range(4, 14))}
 
 
 async def test_the_keys_of_a_removed_server_stay_for_its_sets_and_let_nobody_in(tmp_path: Path) -> None:

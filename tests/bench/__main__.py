@@ -41,6 +41,14 @@ def main(words: list[str]) -> int:
         from bench import edge
 
         return edge.main(chosen)
+    if chosen.what == "rebuild":
+        from bench import rebuild
+
+        return rebuild.main(chosen)
+    if chosen.what == "recover":
+        from bench import recovery
+
+        return recovery.main(chosen)
     return _vault(chosen)
 
 
@@ -69,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     edge.add_argument("--user", metavar="NAME", help="the daemon and its commands are of this plain user")
     edge.add_argument("--tree", choices=("own", "root"), default="own", help="with --user: who made the tree")
     edge.add_argument("--folder", help="where the tree and the device go (default: TMPDIR)")
+    rebuild = kinds.add_parser("rebuild", help="a lost catalog made anew from the device")
+    rebuild.add_argument("--files", type=int, default=100_000)
+    rebuild.add_argument("--sets", type=int, default=4, help="a full one and incrementals (default: 4)")
+    rebuild.add_argument("--folder", help="where the mesh and the files go (default: TMPDIR)")
+    recover = kinds.add_parser("recover", help="the whole mesh back from one disk and the recovery kit")
+    recover.add_argument("--servers", type=int, default=3)
+    recover.add_argument("--files", type=int, default=1500, help="in each of its two sets (default: 1500)")
+    recover.add_argument("--folder", help="where the mesh and the files go (default: TMPDIR)")
     return parser
 
 

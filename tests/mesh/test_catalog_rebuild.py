@@ -26,7 +26,6 @@ def view_of(mesh: ProcessMesh, tree) -> dict:
 def lose(mesh: ProcessMesh, *names: str) -> None:
     for name in names:
         shutil.rmtree(mesh.state("alpha") / name)
-        (mesh.state("alpha") / name).mkdir(mode=0o700)
 
 
 def test_lost_tables_and_catalog_come_back_from_journals_and_devices_as_they_were(process_mesh, tmp_path):
