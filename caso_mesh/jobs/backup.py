@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
@@ -31,15 +31,18 @@ from caso_mesh.jobs.reading import (
 )
 from caso_mesh.jobs.sink import NameOf, Sink
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.entries import Entry, EntryType, SourceException, path_key
-from caso_mesh.model.errors import CasoError, ContainsNoData, DeviceVanished, Misuse
+from caso_mesh.model.entries import TYPE_NUMBERS, Entry, EntryType, SourceException, path_key
+from caso_mesh.model.errors import CasoError, ContainsNoData, Misuse
 from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_name, is_reserved
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.sources.filters import Filters, Note
 from caso_mesh.sources.places import Places
 from caso_mesh.sources.reasons import Unreadable
-from caso_mesh.sources.walk import Previous, Walked, Walker
+from caso_mesh.sources.unchanged import Same
+from caso_mesh.sources.walk import Walker
+from caso_mesh.sources.walked import Walked
 from caso_mesh.vault.chunking import ChunkerParameters, chunk_id
+from caso_mesh.vault.known import KnownRows, is_whole
 from caso_mesh.vault.tree import TreeReader, TreeWriter
 
 #: Results that wait for earlier ones to be written into the tree, per thread.
@@ -47,6 +50,7 @@ _AHEAD = 16
 #: A file system's clock may be behind the machine's by a tick or two: 20 ms. Changes so close are looked at again.
 SETTLE_NS = 20_000_000
 _SECOND = 1_000_000_000
+_FILE, _FOLDER = TYPE_NUMBERS[EntryType.FILE], TYPE_NUMBERS[EntryType.DIRECTORY]
 
 
 class Wanted(Struct, frozen=True):
@@ -183,9 +187,9 @@ class _Backup:
         self._on_pause = on_pause
         self._places = places
         self._ahead = _AHEAD * max(1, threads)
-        self._tree = TreeWriter(sink.store)
+        self._tree = TreeWriter(sink.store, sink.keep)
         self._waiting: deque[BatchJob | _Large] = deque()
-        self._batch: list[Walked] = []
+        self._batch: list[Walked | Same] = []
         self._batch_files = self._batch_bytes = 0
         #: First names of hard links that are not in the tree: what hangs on them cannot be either.
         self._dropped: set[bytes] = set()
@@ -208,14 +212,17 @@ class _Backup:
             self._wanted.filters,
             on_exception=desk.exception,
             on_note=self._note,
-            previous=None if self._known is None else _previous(self._known.tree, desk),
+            previous=None if self._known is None else _Earlier(self._known.tree, desk),
             settled_before=None if self._known is None else divmod(self._known.start_ns, _SECOND),
             places=self._places,
         )
         with self._pool:
             paused = time.monotonic()
-            for walked in walker:
-                self._take(walked)
+            for found in walker.found():
+                if isinstance(found, Same):
+                    self._take_same(found)
+                else:
+                    self._take(found)
                 if time.monotonic() - paused > 0.25:
                     desk.check()
                     self._on_pause()
@@ -230,13 +237,21 @@ class _Backup:
 
     # --- what the walk finds ---
 
+    def _take_same(self, same: Same) -> None:
+        if is_reserved(same.before.path):
+            self._leave_reserved(same.before.path)
+        elif self._waiting or self._batch:
+            self._batch.append(same)
+            if len(self._batch) >= BATCH_ENTRIES:
+                self._close_batch()
+        else:
+            self._keep_same(same)
+
     def _take(self, walked: Walked) -> None:
         if not walked.entry.path:
             return  # the root folder of the machine: a tree has no name for it
         if is_reserved(walked.entry.path):
-            if walked.entry.path == DUMPS:
-                self._desk.exception(SourceException(DUMPS, "reserved-name", "it means dumps; it is left out"))
-            self._dropped.add(walked.entry.path)
+            self._leave_reserved(walked.entry.path)
             return
         if needs_reading(walked):
             if walked.state.size > self._small:
@@ -253,6 +268,11 @@ class _Backup:
         ):  # fmt: skip
             self._close_batch()
 
+    def _leave_reserved(self, path: bytes) -> None:
+        if path == DUMPS:
+            self._desk.exception(SourceException(DUMPS, "reserved-name", "it means dumps; it is left out"))
+        self._dropped.add(path)
+
     def _close_batch(self) -> None:
         if not self._batch:
             return
@@ -260,7 +280,7 @@ class _Backup:
         if self._batch_files:
             self._pool.submit(job)
         else:
-            job.found = [finished(walked) for walked in self._batch]
+            job.found = [walked if isinstance(walked, Same) else finished(walked) for walked in self._batch]
             job.done = True
         self._batch, self._batch_files, self._batch_bytes = [], 0, 0
         self._enqueue(job)
@@ -298,7 +318,10 @@ class _Backup:
         if isinstance(item, BatchJob):
             self._pool.wait(item)
             for walked, entry in zip(item.walked, item.found, strict=True):
-                self._add(walked, entry)
+                if isinstance(entry, Same):
+                    self._keep_same(entry)
+                elif isinstance(walked, Walked):
+                    self._add(walked, entry)
             return
         for region in item.regions:
             self._pool.wait(region)
@@ -323,6 +346,19 @@ class _Backup:
         while self.dumped and (before is None or path_key(self.dumped[0].path) < path_key(before)):
             self._keep(self.dumped.popleft())
 
+    def _keep_same(self, same: Same) -> None:
+        before = same.before
+        self._add_dumped(before.path)
+        self._tree.add_known(same.piece, same.number)
+        tally = self._desk.tally
+        tally.entries += 1
+        if before.type != _FOLDER:
+            self._content = True
+            if before.type == _FILE:
+                tally.files += 1
+                tally.bytes += before.size
+        self._desk.path = before.path
+
     def _keep(self, entry: Entry) -> None:
         self._tree.add(entry)
         self._content = self._content or entry.type is not EntryType.DIRECTORY
@@ -335,23 +371,16 @@ class _Backup:
         self._desk.path = entry.path
 
 
-def _previous(tree: TreeReader, desk: Desk) -> Previous:
+class _Earlier:
     """What the walk asks of the tree of the last backup; damage there only means that more is read again."""
-    told = False
 
-    def children(folder: bytes) -> Mapping[bytes, Entry]:
-        nonlocal told
-        try:
-            cut = len(folder) + 1 if folder else 0
-            return {entry.path[cut:]: entry for entry in tree.children(folder)}
-        except DeviceVanished:
-            raise
-        except CasoError as error:
-            if error.category != "data":
-                raise
-            if not told:
-                told = True
-                desk.log("warning", f"the set it builds on is damaged, so more is read again: {error.message}")
-            return {}
+    def __init__(self, tree: TreeReader, desk: Desk) -> None:
+        self._desk = desk
+        self._told = False
+        rows = KnownRows(tree, self._damaged)
+        self.find, self.entry, self.is_whole = rows.find, rows.entry, is_whole
 
-    return children
+    def _damaged(self, error: CasoError) -> None:
+        if not self._told:
+            self._told = True
+            self._desk.log("warning", f"the set it builds on is damaged, so more is read again: {error.message}")

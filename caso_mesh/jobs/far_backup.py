@@ -175,6 +175,9 @@ class FarSink:
             self._channel.start("piece", to_wire(Piece(flags, len(data), bytes(payload))))
         return piece
 
+    def keep(self, ids: Sequence[bytes]) -> bool:
+        return self._pieces.issuperset(ids)
+
     def fetch(self, piece: bytes) -> bytes:
         """A piece of the tree that change is measured against."""
         data = self._channel.call("fetch", to_wire(Fetch(piece)))

@@ -10,7 +10,8 @@ from caso_mesh.jobs.sink import Member, NameOf, SinkLane
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException
 from caso_mesh.sources.reading import OpenFile
 from caso_mesh.sources.reasons import Unreadable
-from caso_mesh.sources.walk import Walked
+from caso_mesh.sources.unchanged import Same
+from caso_mesh.sources.walked import Walked
 from caso_mesh.vault.chunking import MIB, Chunker, ChunkerParameters
 
 #: Files in one batch, entries in one batch, and their bytes.
@@ -47,13 +48,16 @@ class Reader:
 
     # --- small files ---
 
-    def batch(self, walked: Sequence[Walked]) -> list[Entry | None]:
+    def batch(self, walked: Sequence[Walked | Same]) -> list[Entry | Same | None]:
         """The entries of many names; of files that were not read before, their chunks are read. None: unreadable."""
         self.check()
         bundle = _Bundle(self.lane, self._view)
-        found: list[Entry | None] = []
+        found: list[Entry | Same | None] = []
         total = 0
         for each in walked:
+            if isinstance(each, Same):
+                found.append(each)
+                continue
             if not needs_reading(each):
                 found.append(finished(each))
                 continue
@@ -191,9 +195,9 @@ class _Bundle:
 class BatchJob:
     """Names whose entries come next."""
 
-    def __init__(self, walked: list[Walked]) -> None:
+    def __init__(self, walked: list[Walked | Same]) -> None:
         self.walked = walked
-        self.found: list[Entry | None] = []
+        self.found: list[Entry | Same | None] = []
         self.done = False
 
     def run(self, own: Reader) -> None:

@@ -36,6 +36,10 @@ class Sink(Protocol):
         """Stores a piece of a tree and returns its id. For the thread that drains."""
         ...
 
+    def keep(self, ids: Sequence[bytes]) -> bool:
+        """Whether pieces of the tree that change is measured against may all be named again without storing them."""
+        ...
+
 
 class VaultSink:
     """Into a session of the vault here."""
@@ -53,6 +57,9 @@ class VaultSink:
         if self._session.claim(chunk):
             self._metadata.add(chunk, data, metadata=True)
         return chunk
+
+    def keep(self, ids: Sequence[bytes]) -> bool:
+        return all(self._session.have(ids))
 
 
 class NameOf(Protocol):

@@ -20,6 +20,18 @@ class EntryType(StrEnum):
     BLOCK_DEVICE = "block-device"
 
 
+#: What stands for a type where entries are stored.
+TYPE_NUMBERS: dict[EntryType, int] = {
+    EntryType.FILE: 1,
+    EntryType.DIRECTORY: 2,
+    EntryType.SYMLINK: 3,
+    EntryType.FIFO: 4,
+    EntryType.SOCKET: 5,
+    EntryType.CHARACTER_DEVICE: 6,
+    EntryType.BLOCK_DEVICE: 7,
+}
+
+
 class Entry(Struct, frozen=True, omit_defaults=True):
     """One name in a tree with all its metadata.
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from caso_mesh.model.entries import Entry, EntryType, SourceException, path_key
 from caso_mesh.sources.filters import Filters, Note, normal_path
 from caso_mesh.sources.reasons import Unreadable
-from caso_mesh.sources.walk import Walked, Walker
+from caso_mesh.sources.walk import Walker
+from caso_mesh.sources.walked import Walked
 
 _BLOCK = 1 << 20
 

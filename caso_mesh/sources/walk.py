@@ -5,53 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable, Iterator, Sequence
 
 from caso_mesh.model.entries import Entry, EntryType, SourceException
+from caso_mesh.model.errors import Misuse
 from caso_mesh.sources import landmarks, linux, reasons
 from caso_mesh.sources.filters import Filters, Matcher, Note, is_below, merged_roots
 from caso_mesh.sources.metadata import TYPES, Extras, Names, Xattrs, device_numbers
 from caso_mesh.sources.places import SUBVOLUME, Places
-from caso_mesh.sources.reading import FileState, OpenFile
-
-#: Given the path of a folder as in ``Entry.path``: the previous set's entries of that folder by their last part.
-Previous = Callable[[bytes], Mapping[bytes, Entry]]
+from caso_mesh.sources.reading import FileState
+from caso_mesh.sources.unchanged import Found, Previous, Same, Sameness
+from caso_mesh.sources.walked import Walked
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PEEK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SECOND = 1_000_000_000
 
 
-class Walked(Struct):
-    """One name that was found.
-
-    ``entry`` has all metadata and no chunks, or is ``previous`` itself. ``unchanged``: the previous set holds the same
-    file, ``previous`` is its entry, with chunks. ``state`` is what the file was like, for noticing a change while it is read;
-    ``places``: where it is, unless it is at its path.
-    """
-
-    entry: Entry
-    state: FileState
-    unchanged: bool = False
-    previous: Entry | None = None
-    places: Places | None = None
-
-    def open(self) -> OpenFile:
-        """Open a regular file for reading, at any time and from any thread.
-
-        Raises ``Unreadable``, also when something else has that name now.
-        """
-        if self.places is None:
-            return OpenFile(self.entry.path, self.state)
-        return OpenFile(self.entry.path, self.state, self.places.real(b"/" + self.entry.path))
-
-
 class _Level:
     """One folder on the way from a root to where the walk is."""
 
-    __slots__ = ("at", "device", "fd", "inode", "names", "path", "prefix", "previous")
+    __slots__ = ("at", "device", "fd", "inode", "names", "path", "prefix")
 
     def __init__(self, fd: int, status: os.stat_result, path: bytes, names: list[bytes]) -> None:
         self.fd = fd
@@ -61,7 +35,6 @@ class _Level:
         self.prefix = path + b"/" if path else b""
         self.names = names
         self.at = 0
-        self.previous: Mapping[bytes, Entry] | None = None
 
 
 class Walker:
@@ -70,11 +43,9 @@ class Walker:
     A root is a path of this machine; links in its folders are followed, its last part is not. Roots inside others are
     visited in their place, and always, even where a pattern or ``one_file_system`` leaves out what is around them.
     ``on_exception`` is told what could not be read, ``on_note`` what was left out on purpose or had gone. ``previous``
-    (see ``Previous``) makes unchanged files cost nothing but a ``stat``; an entry whose ctime is not before
+    makes unchanged files cost nothing but a ``stat``, most of them are ``Same`` then; an entry whose ctime is not before
     ``settled_before`` (seconds, nanoseconds; the start of that previous backup) is not trusted, since a change in the
     same clock tick would not show. ``max_open`` bounds open folder handles. ``places``: where paths are read in snapshots.
-
-    Only one iteration at a time; close the iterator (or exhaust it) to close the handles.
     """
 
     def __init__(
@@ -99,6 +70,7 @@ class Walker:
         self._on_note = on_note
         self._names = names or Names()
         self._previous = previous
+        self._same = None if previous is None else Sameness(previous, self._names, settled_before, places)
         self._settled_before = settled_before
         self._max_open = max(2, max_open)
         self._places = places
@@ -108,6 +80,14 @@ class Walker:
         self._skip_inodes: dict[tuple[int, int], bool] = {}
 
     def __iter__(self) -> Iterator[Walked]:
+        """As ``found``, without a previous set."""
+        for found in self.found():
+            if not isinstance(found, Walked):
+                raise Misuse("what is the same as before is only found, not walked")
+            yield found
+
+    def found(self) -> Iterator[Walked | Same]:
+        """Each name in path order. Only one iteration at a time; close the iterator (or exhaust it) to close handles."""
         self._links.clear()
         self._skip_inodes = landmarks.identities(self._filters, self._places)
         for root in self._roots:
@@ -115,7 +95,7 @@ class Walker:
 
     # --- where the walk is ---------------------------------------------------------------------------------------
 
-    def _root(self, root: bytes, device: int | None = None) -> Iterator[Walked]:
+    def _root(self, root: bytes, device: int | None = None) -> Iterator[Walked | Same]:
         """A root and all below it; with ``device``, something below a root on that device, which lies elsewhere."""
         folder, _, name = (root if self._places is None else self._places.real(root)).rpartition(b"/")
         path = root[1:]
@@ -135,9 +115,8 @@ class Walker:
                 return
             if stat.S_ISLNK(status.st_mode):
                 self._on_note(Note(path, "root-is-a-link", "the link is kept, not what it leads to"))
-            previous = self._known(path, name) if self._previous is not None and path else None
             device = self._device(status) if device is None else device
-            walked, below = self._visit(parent, name or b".", path, status, previous, device)
+            walked, below = self._visit(parent, name or b".", path, status, self._find(path), device)
             if below is not None:
                 stack.append(below)
             if walked is not None:
@@ -152,17 +131,14 @@ class Walker:
                 if level.fd >= 0:
                     os.close(level.fd)
 
-    def _known(self, path: bytes, name: bytes) -> Mapping[bytes, Entry]:
-        """The entry of ``path`` in the previous set, by the name it has where it is read."""
-        assert self._previous is not None
-        folder, _, own_name = path.rpartition(b"/")
-        known = self._previous(folder)
-        return known if name == own_name else {name: known[own_name]} if own_name in known else {}
+    def _find(self, path: bytes) -> Found | None:
+        """What the previous set says of a path."""
+        return None if self._previous is None else self._previous.find(path)
 
     def _device(self, status: os.stat_result) -> int:
         return status.st_dev if self._places is None else self._places.device(status.st_dev)
 
-    def _roots_below(self, folder: bytes) -> Iterator[Walked]:
+    def _roots_below(self, folder: bytes) -> Iterator[Walked | Same]:
         """Roots that were asked for inside a folder that is left out."""
         if len(self._all_roots) == len(self._roots):
             return
@@ -172,9 +148,10 @@ class Walker:
                 done = root
                 yield from self._root(root)
 
-    def _descend(self, stack: list[_Level], device: int) -> Iterator[Walked]:
+    def _descend(self, stack: list[_Level], device: int) -> Iterator[Walked | Same]:
         roots, excluded, larger_than = self._root_set, self._matcher.excluded, self._filters.larger_than
-        skipped, places = self._skip_inodes, self._places
+        skipped, places, same = self._skip_inodes, self._places, self._same
+        find = None if self._previous is None else self._previous.find
         while stack:
             level = stack[-1]
             if level.at == len(level.names):
@@ -207,7 +184,11 @@ class Walker:
                 places.read_live(absolute, told=entered)
                 yield from self._root(absolute, device)
                 continue
-            walked, below = self._visit(level.fd, name, path, status, level.previous, device)
+            known = None if find is None else find(path)
+            if known is not None and not is_dir and same is not None and same.holds(known[0], status):
+                yield Same(*known)
+                continue
+            walked, below = self._visit(level.fd, name, path, status, known, device)
             if below is not None:
                 stack.append(below)
             if walked is not None:
@@ -265,17 +246,17 @@ class Walker:
         name: bytes,
         path: bytes,
         status: os.stat_result,
-        previous: Mapping[bytes, Entry] | None,
+        known: Found | None,
         device: int,
-    ) -> tuple[Walked | None, _Level | None]:
+    ) -> tuple[Walked | Same | None, _Level | None]:
         """The entry of one name and, of a folder that is to be entered, its level."""
         kind = TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             self._on_exception(SourceException(path, "unknown-type", oct(status.st_mode)))
             return None, None
         if kind is EntryType.DIRECTORY:
-            return self._folder(parent, name, path, status, previous, device)
-        return self._walked(parent, name, path, status, kind, previous.get(name) if previous else None, -1), None
+            return self._folder(parent, name, path, status, known, device)
+        return self._walked(parent, name, path, status, kind, known, -1), None
 
     def _folder(
         self,
@@ -283,13 +264,12 @@ class Walker:
         name: bytes,
         path: bytes,
         status: os.stat_result,
-        previous: Mapping[bytes, Entry] | None,
+        known: Found | None,
         device: int,
-    ) -> tuple[Walked | None, _Level | None]:
+    ) -> tuple[Walked | Same | None, _Level | None]:
         absolute = b"/" + path
         elsewhere = self._filters.one_file_system and self._device(status) != device
         enter = not self._matcher.emptied(absolute) and not elsewhere
-        known = previous.get(name) if previous else None
         try:
             fd = self._open(name, _FOLDER, parent, status)
             now = os.fstat(fd)
@@ -310,14 +290,15 @@ class Walker:
                 return None, None
             if names is not None and status.st_ino == SUBVOLUME:
                 names = landmarks.without_snapshots(names)
-            walked = self._walked(parent, name, path, status, EntryType.DIRECTORY, known, fd)
+            walked: Walked | Same | None
+            if known is not None and self._same is not None and self._same.holds(known[0], status):
+                walked = Same(*known)
+            else:
+                walked = self._walked(parent, name, path, status, EntryType.DIRECTORY, known, fd)
             if names is None or (self._filters.exclude_caches and landmarks.is_cache(fd, names)):
                 return walked, None
-            level = _Level(fd, status, path, names)
-            if self._previous is not None and names:
-                level.previous = self._previous(path)
             keep = True
-            return walked, level
+            return walked, _Level(fd, status, path, names)
         finally:
             if not keep:
                 os.close(fd)
@@ -329,7 +310,7 @@ class Walker:
         path: bytes,
         status: os.stat_result,
         kind: EntryType,
-        known: Entry | None,
+        found: Found | None,
         fd: int,
     ) -> Walked | None:
         device, inode, size = status.st_dev, status.st_ino, status.st_size
@@ -343,6 +324,9 @@ class Walker:
         link = None
         if status.st_nlink > 1 and kind is not EntryType.DIRECTORY:
             link = self._first_link(path, device, inode, status.st_nlink)
+        known: Entry | None = None
+        if found is not None and self._previous is not None and found[0].inode == inode:
+            known = self._previous.entry(found[1], found[2])
         unchanged = (
             known is not None
             and known.modified == modified

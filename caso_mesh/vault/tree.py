@@ -6,21 +6,23 @@ A segment is stored as a chunk, named by its content: what did not change keeps 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from blake3 import blake3
 
-from caso_mesh.model.entries import Entry, EntryType, path_key
+from caso_mesh.model.entries import TYPE_NUMBERS, Entry, EntryType, path_key
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, Misuse
 from caso_mesh.vault.tree_codec import (
     Leaf,
     Node,
     Ref,
     Row,
+    RowLeaf,
     check_hardlink,
     check_path,
     decode_segment,
+    encode_known,
     encode_leaf,
     encode_node,
     encode_row,
@@ -38,13 +40,21 @@ _NODE_CUT = 4
 #: Decoded segments that a reader keeps, and folders of which it knows that nothing above them is a link.
 _CACHED = 64
 _FOLDERS = 4096
+_FOLDER = TYPE_NUMBERS[EntryType.DIRECTORY]
 
 
 class TreeWriter:
-    """Takes entries in path order and stores a tree of them. ``store`` stores a metadata chunk and returns its id."""
+    """Takes entries in path order and stores a tree of them. ``store`` stores a metadata chunk and returns its id;
+    ``keep`` tells whether chunks of an earlier tree may be named again as they are."""
 
-    def __init__(self, store: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, store: Callable[[bytes], bytes], keep: Callable[[Sequence[bytes]], bool] = lambda ids: False
+    ) -> None:
         self._store = store
+        self._keep = keep
+        #: A leaf of an earlier tree of which so many rows came, all from its beginning on, with nothing in between.
+        self._run: RowLeaf | None = None
+        self._run_count = 0
         self._rows: list[bytes] = []
         self._lists: list[bytes] = []
         self._size = 0
@@ -57,34 +67,86 @@ class TreeWriter:
 
     def add(self, entry: Entry) -> None:
         """Raises ``Misuse`` unless the path is a proper one behind the last, and not below what is no folder."""
-        key = path_key(entry.path)
+        path = entry.path
         try:
-            check_path(entry.path, "the tree")
-            check_hardlink(entry.path, key, entry.hardlink, "the tree")
+            check_path(path, "the tree")
+            if entry.hardlink is not None:
+                check_hardlink(path, path_key(path), entry.hardlink, "the tree")
         except DataDamaged as error:
             raise Misuse(error.message) from error
-        if self._finished or (self._last_key is not None and key <= self._last_key):
-            raise Misuse(f"{entry.path!r} is not behind the entry before it, or the tree is finished")
-        if self._beneath is not None and key.startswith(self._beneath):
-            raise Misuse(f"{entry.path!r} lies below something that is no folder")
-        self._last_key = key
-        self._beneath = None if entry.type is EntryType.DIRECTORY else key + b"\x00"
         row, lists = encode_row(entry, self._store)
+        if self._run is not None:
+            self._end_run(len(row))
+        self._follow(path, is_folder=entry.type is EntryType.DIRECTORY)
+        self._append(path, row, lists)
+        self.entries += 1
+
+    def add_known(self, leaf: RowLeaf, number: int) -> None:
+        """As ``add`` of a row of an earlier tree, which is taken as it is."""
+        if leaf is self._run and number == self._run_count:
+            self._run_count += 1
+        else:
+            row = leaf.rows[number]
+            encoded, lists = encode_known(row)
+            if self._run is not None:
+                self._end_run(len(encoded))
+            if number or self._rows:
+                self._follow(row.path, is_folder=row.type == _FOLDER)
+                self._append(row.path, encoded, lists)
+            else:
+                self._check_behind(row.path, path_key(row.path))
+                self._run, self._run_count = leaf, 1
+        self.entries += 1
+        if self._run is not None and self._run_count == len(leaf.rows) and _is_cut(leaf.size, leaf.rows[-1].path):
+            self._end_run(0)
+
+    def _end_run(self, following: int) -> None:
+        """What was taken out of a leaf goes into the tree: the leaf itself, if all of it came and a new one would end
+        there as well, in front of a row of so many bytes."""
+        leaf, count = self._run, self._run_count
+        assert leaf is not None
+        self._run, self._run_count = None, 0
+        rows = leaf.rows[:count]
+        whole = count == len(leaf.rows) and (
+            not following or leaf.size + following > LEAF_MAXIMUM or _is_cut(leaf.size, rows[-1].path)
+        )
+        lists = [id for row in rows if row.extra is not None for id in row.extra.lists()]
+        if whole and self._keep([leaf.id, *lists]):
+            self._push(0, Ref(rows[0].path, leaf.id, count))
+        else:
+            for row in rows:
+                self._append(row.path, *encode_known(row))
+        self._follow(rows[-1].path, is_folder=rows[-1].type == _FOLDER)
+
+    def _check_behind(self, path: bytes, key: bytes) -> None:
+        if self._finished or (self._last_key is not None and key <= self._last_key):
+            raise Misuse(f"{path!r} is not behind the entry before it, or the tree is finished")
+        if self._beneath is not None and key.startswith(self._beneath):
+            raise Misuse(f"{path!r} lies below something that is no folder")
+
+    def _follow(self, path: bytes, *, is_folder: bool) -> None:
+        key = path.replace(b"/", b"\x00")
+        self._check_behind(path, key)
+        self._last_key = key
+        self._beneath = None if is_folder else key + b"\x00"
+
+    def _append(self, path: bytes, row: bytes, lists: Sequence[bytes]) -> None:
         if self._rows and self._size + len(row) > LEAF_MAXIMUM:
             self._cut_leaf()
         if not self._rows:
-            self._first = entry.path
+            self._first = path
         self._rows.append(row)
         self._lists.extend(lists)
         self._size += len(row)
-        self.entries += 1
-        if self._size >= LEAF_MINIMUM and not blake3(entry.path).digest(1)[0]:
+        if self._size >= LEAF_MINIMUM and _is_cut(self._size, path):
             self._cut_leaf()
 
     def finish(self) -> bytes:
         """Stores what is left and returns the id of the root."""
         if self._finished:
             raise Misuse("the tree is finished")
+        if self._run is not None:
+            self._end_run(0)
         if self._rows:
             self._cut_leaf()
         self._finished = True
@@ -117,6 +179,11 @@ class TreeWriter:
             self._cut_node(level)
 
 
+def _is_cut(size: int, path: bytes) -> bool:
+    """Whether a leaf of so many bytes ends after a path."""
+    return size >= LEAF_MINIMUM and not blake3(path).digest(1)[0]
+
+
 class TreeReader:
     """Reads a tree. ``fetch`` gives a metadata chunk by its id, checked against it. Thread-safe.
 
@@ -125,7 +192,8 @@ class TreeReader:
 
     def __init__(self, root: bytes, fetch: Callable[[bytes], bytes]) -> None:
         self.root = root
-        self._fetch = fetch
+        #: A metadata chunk by its id, checked against it.
+        self.fetch = fetch
         #: Folders that were looked at: they, and all above them, are no links.
         self._folders: set[bytes] = set()
         self.load = lru_cache(maxsize=_CACHED)(self._load)
@@ -145,7 +213,7 @@ class TreeReader:
         last = b""
         for leaf, begin in self._leaves(key, on_damage):
             if leaf.keys[begin] <= last:
-                raise DataDamaged(object=self._name(self.root), detail="its segments are not in path order")
+                raise DataDamaged(object=self.name(self.root), detail="its segments are not in path order")
             last = leaf.keys[-1]
             if not under and leaf.plain:
                 yield from leaf.entries[begin:]  # type: ignore[misc]  # a plain leaf has no rows
@@ -197,31 +265,31 @@ class TreeReader:
     def segment_ids(self) -> Iterator[bytes]:
         """Ids of all metadata chunks of the tree, the root first; each as often as the tree names it."""
         yield self.root
-        pending = [self._fetch(self.root)]
+        pending = [self.fetch(self.root)]
         while pending:
             data = pending.pop()
-            lists = lists_of(data, self._name(self.root))
+            lists = lists_of(data, self.name(self.root))
             if lists is not None:
                 yield from lists
                 continue
-            segment = decode_segment(data, self._name(self.root))
+            segment = decode_segment(data, self.name(self.root))
             assert isinstance(segment, Node)
             for ref in segment.refs:
                 yield ref.id
             if segment.level == 1:
                 for ref in segment.refs:
-                    yield from lists_of(self._fetch(ref.id), self._name(ref.id)) or ()
+                    yield from lists_of(self.fetch(ref.id), self.name(ref.id)) or ()
             else:
-                pending.extend(self._fetch(ref.id) for ref in reversed(segment.refs))
+                pending.extend(self.fetch(ref.id) for ref in reversed(segment.refs))
 
     def child(self, node: Node, number: int) -> Leaf | Node:
         """The segment below a node, which must be what the node says of it."""
         ref = node.refs[number]
         segment = self.load(ref.id)
         if segment.level != node.level - 1 or segment.count != ref.entries or segment.keys[0] != node.keys[number]:
-            raise DataDamaged(object=self._name(ref.id), detail="it is not what the segment above says")
+            raise DataDamaged(object=self.name(ref.id), detail="it is not what the segment above says")
         if number + 1 < len(node.keys) and segment.keys[-1] >= node.keys[number + 1]:
-            raise DataDamaged(object=self._name(ref.id), detail="it reaches into the segment behind it")
+            raise DataDamaged(object=self.name(ref.id), detail="it reaches into the segment behind it")
         return segment
 
     def entry(self, leaf: Leaf, number: int) -> Entry:
@@ -229,11 +297,11 @@ class TreeReader:
         return self._entry(leaf, number)
 
     def _load(self, id: bytes) -> Leaf | Node:
-        return decode_segment(self._fetch(id), self._name(id))
+        return decode_segment(self.fetch(id), self.name(id))
 
     def _entry(self, leaf: Leaf, number: int) -> Entry:
         entry = leaf.entries[number]
-        return resolve_row(entry, self._fetch) if isinstance(entry, Row) else entry
+        return self.resolve(entry) if isinstance(entry, Row) else entry
 
     def _lookup(self, path: bytes) -> Entry | None:
         key = path_key(path)
@@ -254,7 +322,7 @@ class TreeReader:
                 if self._lookup(path) is None:
                     return
                 raise DataDamaged(
-                    object=self._name(self.root), detail=f"{path!r} lies below something that is no folder"
+                    object=self.name(self.root), detail=f"{path!r} lies below something that is no folder"
                 )
         if len(self._folders) >= _FOLDERS:
             self._folders.clear()
@@ -284,8 +352,17 @@ class TreeReader:
                 continue
             pending.append((segment, max(0, bisect_right(segment.keys, lower) - 1)))
 
+    def resolve(self, row: Row) -> Entry:
+        """The entry of a row whose lists lie in segments of their own."""
+        return resolve_row(row, self.fetch)
+
+    def damaged(self, id: bytes, detail: str) -> DataDamaged:
+        """The error for a segment in which something is wrong."""
+        return DataDamaged(object=self.name(id), detail=detail)
+
     @staticmethod
-    def _name(id: bytes) -> str:
+    def name(id: bytes) -> str:
+        """What errors call a segment."""
         return f"tree segment {id.hex()}"
 
 

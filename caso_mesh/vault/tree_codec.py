@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.model.entries import ChunkRef, Entry, EntryType, path_key
+from caso_mesh.model.entries import TYPE_NUMBERS, ChunkRef, Entry, EntryType, path_key
 from caso_mesh.model.errors import DataDamaged
 from caso_mesh.vault.chunking import ID_SIZE
 
@@ -26,16 +26,9 @@ _LIST_MINIMUM, _LIST_MAXIMUM = 512, 8192
 _XATTRS_PIECE = 1024 * 1024
 MAX_LEVEL = 16
 
-_TYPES = {
-    EntryType.FILE: 1,
-    EntryType.DIRECTORY: 2,
-    EntryType.SYMLINK: 3,
-    EntryType.FIFO: 4,
-    EntryType.SOCKET: 5,
-    EntryType.CHARACTER_DEVICE: 6,
-    EntryType.BLOCK_DEVICE: 7,
-}
+_TYPES = TYPE_NUMBERS
 _TYPE_OF = {number: kind for kind, number in _TYPES.items()}
+_FOLDER = TYPE_NUMBERS[EntryType.DIRECTORY]
 
 
 class _Extra(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -93,6 +86,17 @@ class Ref(Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
     first: bytes
     id: bytes
     entries: int
+
+
+class RowLeaf:
+    """A leaf as it is stored: its id, its rows, and their bytes together."""
+
+    __slots__ = ("id", "rows", "size")
+
+    def __init__(self, id: bytes, rows: list[Row], size: int) -> None:
+        self.id = id
+        self.rows = rows
+        self.size = size
 
 
 class Leaf:
@@ -162,7 +166,7 @@ def encode_row(entry: Entry, store: Callable[[bytes], bytes]) -> tuple[bytes, tu
             hole_lists=_store_holes(entry.holes, store) if spill_holes else (),
             xattr_lists=_store_xattrs(xattrs_packed, store) if spill_xattrs else (),
         )
-    row = Row(
+    row = (
         entry.path,
         _TYPES[entry.type],
         entry.mode,
@@ -179,6 +183,11 @@ def encode_row(entry: Entry, store: Callable[[bytes], bytes]) -> tuple[bytes, tu
         extra,
     )
     return _encode(row), extra.lists() if extra is not None else ()
+
+
+def encode_known(row: Row) -> tuple[bytes, tuple[bytes, ...]]:
+    """As ``encode_row``, of a row whose lists are stored already."""
+    return _encode(row), row.extra.lists() if row.extra is not None else ()
 
 
 def _store_chunks(refs: Iterable[ChunkRef], store: Callable[[bytes], bytes]) -> tuple[bytes, ...]:
@@ -231,6 +240,19 @@ def decode_segment(data: bytes | memoryview, name: str) -> Leaf | Node:
     raise DataDamaged(object=name, detail="it is neither a leaf nor a node")
 
 
+def decode_rows(data: bytes | memoryview, id: bytes, name: str) -> RowLeaf | None:
+    """A leaf with its rows, in whatever order and with whatever paths they are; None for a node. Raises
+    ``DataDamaged``."""
+    view = memoryview(data)
+    if view[:2] != _LEAF:
+        return None
+    try:
+        leaf = _decode_leaf(view[2:])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DataDamaged(object=name, detail=f"it does not decode ({error})") from error
+    return RowLeaf(id, leaf.rows, len(view) - len(encode_leaf([], [leaf.lists])))
+
+
 def lists_of(data: bytes | memoryview, name: str) -> list[bytes] | None:
     """Ids of the list segments of a leaf, without decoding its entries; None for a node."""
     view = memoryview(data)
@@ -264,7 +286,7 @@ def _make_leaf(leaf: _Leaf, name: str) -> Leaf:
         if beneath is not None and key.startswith(beneath):
             raise DataDamaged(object=name, detail=f"{path!r} lies below something that is no folder")
         last_key = key
-        beneath = None if row.type == 2 else key + b"\x00"
+        beneath = None if row.type == _FOLDER else key + b"\x00"
         keys.append(key)
         extra = row.extra
         if extra is not None:

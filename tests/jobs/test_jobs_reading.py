@@ -16,7 +16,7 @@ from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.sources.compare import differences
-from caso_mesh.sources.walk import Walked
+from caso_mesh.sources.walked import Walked
 
 MIB = 1 << 20
 

@@ -23,7 +23,7 @@ from caso_mesh.model.errors import DeviceFull
 from caso_mesh.model.states import AttemptState, BackupType, Overwrite
 from caso_mesh.sources.compare import differences
 from caso_mesh.sources.reasons import Unreadable
-from caso_mesh.sources.walk import Walked
+from caso_mesh.sources.walked import Walked
 from caso_mesh.vault.names import FORMAT
 
 

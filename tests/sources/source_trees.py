@@ -10,15 +10,20 @@ import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from caso_mesh.model.entries import EntryType, SourceException
+from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.states import Overwrite
 from caso_mesh.sources.filters import Filters, Note
-from caso_mesh.sources.walk import Walked, Walker
+from caso_mesh.sources.walk import Walker
+from caso_mesh.sources.walked import Walked
 from caso_mesh.sources.writer import RestoreOptions, TreeTarget
+from caso_mesh.vault.known import is_whole
+from caso_mesh.vault.tree_codec import Row, encode_row
 
 MODIFIED = 1_600_000_000_987_654_321
 ROOT = os.geteuid() == 0
@@ -49,6 +54,33 @@ def walk(root: bytes | list[bytes], filters: Filters | None = None, report: Repo
     return Walker(
         roots, filters or Filters(), on_exception=report.exceptions.append, on_note=report.notes.append, **options
     )
+
+
+class Earlier:
+    """An earlier set, made of what a walk found. ``whole``: whether all content was read; ``user``: another owner."""
+
+    def __init__(self, found: Iterable[Walked], *, whole: bool = True, user: str | None = None) -> None:
+        self.asked: list[bytes] = []
+        self.entries: dict[bytes, Entry] = {}
+        for walked in found:
+            entry = walked.entry
+            if entry.type is EntryType.FILE and entry.hardlink is None and whole and entry.size:
+                entry = replace(entry, chunks=((b"i" * 32, entry.size),))
+            self.entries[entry.path] = entry if user is None else replace(entry, user=user)
+
+    def find(self, path: bytes):
+        self.asked.append(path)
+        entry = self.entries.get(path)
+        if entry is None:
+            return None
+        row, _ = encode_row(entry, lambda data: data)
+        return msgspec.msgpack.decode(row, type=Row), self, path
+
+    def entry(self, piece, path: bytes) -> Entry | None:
+        assert piece is self
+        return self.entries[path]
+
+    is_whole = staticmethod(is_whole)
 
 
 def paths(root: bytes, walker: Walker) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from source_trees import MODIFIED, put, walk
 
 from caso_mesh.sources.reasons import Unreadable
-from caso_mesh.sources.walk import Walked
+from caso_mesh.sources.walked import Walked
 
 
 def only(path: bytes) -> Walked:

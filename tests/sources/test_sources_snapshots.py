@@ -12,7 +12,7 @@ import sys
 import pytest
 from mesh.mounts import Mounter, mount, run
 from msgspec.structs import replace
-from source_trees import ROOT, Report, put, walk
+from source_trees import ROOT, Earlier, Report, put, walk
 from waiting import wait_for
 
 from caso_mesh.model.entries import Entry
@@ -20,6 +20,7 @@ from caso_mesh.model.errors import SnapshotFailed
 from caso_mesh.model.states import SnapshotMode
 from caso_mesh.sources.filters import Filters
 from caso_mesh.sources.snapshots import SnapshotPlace, frozen, snapshot_name, snapshot_place, sweep
+from caso_mesh.sources.unchanged import Same
 
 __all__ = ["mount"]
 
@@ -122,19 +123,15 @@ def test_the_entries_are_those_of_a_live_walk_so_that_nothing_counts_as_changed(
     def entries(walker) -> list[Entry]:
         return [replace(walked.entry, accessed=None) for walked in walker]  # looking at a link may change its own
 
-    live = entries(walk(roots))
+    before = list(walk(roots))
+    live = entries(before)
     with taken(roots, records, log) as places:
         assert entries(walk(roots, places=places)) == live
-        known = {entry.path: entry for entry in live}
-
-        def previous(folder: bytes):
-            return {
-                path.rpartition(b"/")[2]: entry for path, entry in known.items() if path.rpartition(b"/")[0] == folder
-            }
-
-        again = list(walk(roots, places=places, previous=previous, settled_before=(1 << 40, 0)))
-        assert [walked.entry for walked in again if not walked.unchanged and walked.entry.type != "file"] == []
-        assert entries(again) == live
+        known = Earlier(before)
+        again = list(walk(roots, places=places, previous=known, settled_before=(1 << 40, 0)).found())
+        assert [found for found in again if not (isinstance(found, Same) or found.unchanged)] == []
+        seen = [found.before.path if isinstance(found, Same) else found.entry.path for found in again]
+        assert seen == [entry.path for entry in live]
 
 
 def test_a_root_behind_a_link_and_roots_on_other_file_systems_each_find_their_place(

@@ -3,14 +3,26 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Mapping
 
 import pytest
-from msgspec.structs import replace
-from source_trees import MODIFIED, ROOT, Report, deep_tree, edge_tree, in_mount_namespace, paths, put, socket_at, walk
+from source_trees import (
+    MODIFIED,
+    ROOT,
+    Earlier,
+    Report,
+    deep_tree,
+    edge_tree,
+    in_mount_namespace,
+    paths,
+    put,
+    socket_at,
+    walk,
+)
 
-from caso_mesh.model.entries import Entry, EntryType, path_key
+from caso_mesh.model.entries import EntryType, path_key
 from caso_mesh.sources.filters import CACHE_SIGNATURE, VAULT_MARKER, Filters
+from caso_mesh.sources.unchanged import Same
+from caso_mesh.sources.walked import Walked
 
 
 def test_entries_come_in_path_order_with_all_metadata(place: bytes) -> None:
@@ -223,48 +235,53 @@ def test_a_socket_as_servers_leave_it_is_kept(place: bytes) -> None:
 # --- measured against an earlier set ---------------------------------------------------------------------------------
 
 
-def earlier(place: bytes, *, whole: bool = True) -> dict[bytes, dict[bytes, Entry]]:
-    """The entries of a walk as a previous set would give them, by folder."""
-    found: dict[bytes, dict[bytes, Entry]] = {}
-    for walked in walk(place):
-        entry = walked.entry
-        if entry.type is EntryType.FILE and entry.hardlink is None and whole and entry.size:
-            entry = replace(entry, chunks=((b"i" * 32, entry.size),))
-        folder, _, name = entry.path.rpartition(b"/")
-        found.setdefault(folder, {})[name] = replace(entry, user="then")
+def unchanged(place: bytes, known: Earlier, filters: Filters | None = None, **options) -> dict[str, bool]:
+    found = {}
+    for each in walk(place, filters, previous=known, **options).found():
+        path = each.before.path if isinstance(each, Same) else each.entry.path
+        found[os.fsdecode(os.path.basename(path))] = isinstance(each, Same) or each.unchanged
     return found
-
-
-def unchanged(place: bytes, known: Mapping[bytes, Mapping[bytes, Entry]], **options) -> dict[str, bool]:
-    found = walk(place, previous=lambda folder: known.get(folder, {}), **options)
-    return {os.fsdecode(os.path.basename(walked.entry.path)): walked.unchanged for walked in found}
 
 
 def test_an_unchanged_file_brings_its_previous_entry_and_no_further_reading(place: bytes) -> None:
     os.mkdir(place + b"/t")
     put(place + b"/t/f", b"12345")
     os.setxattr(place + b"/t/f", b"user.a", b"1")
-    known = earlier(place + b"/t")
-    asked: list[bytes] = []
-
-    def previous(folder: bytes) -> Mapping[bytes, Entry]:
-        asked.append(folder)
-        return known.get(folder, {})
-
-    [top, walked] = walk(place + b"/t", previous=previous)
-    assert asked == [place[1:], place[1:] + b"/t"]
+    known = Earlier(walk(place + b"/t"), user="then")
+    [top, walked] = walk(place + b"/t", previous=known).found()
+    assert known.asked == [place[1:] + b"/t", place[1:] + b"/t/f"]
     assert top.unchanged
     assert walked.unchanged
-    assert walked.previous == known[place[1:] + b"/t"][b"f"]
+    assert walked.previous == known.entries[place[1:] + b"/t/f"]
     assert walked.entry.xattrs == ((b"user.a", b"1"),)
     assert walked.entry.chunks == ()
+
+
+def test_what_is_the_same_to_the_last_field_is_named_by_its_place_in_the_earlier_set(place: bytes) -> None:
+    """But for what wants a closer look: hard links, device nodes, and what one set says of owners and another not."""
+    os.mkdir(place + b"/t")
+    put(place + b"/t/f", b"12345")
+    os.symlink(b"f", place + b"/t/s")
+    os.mkfifo(place + b"/t/pipe")
+    put(place + b"/t/y", b"")
+    os.link(place + b"/t/y", place + b"/t/z")
+    kinds = {os.path.basename(path): kind for path, kind in same_kinds(place, Earlier(walk(place + b"/t")))}
+    assert kinds == {b"t": Same, b"f": Same, b"s": Same, b"pipe": Same, b"y": Walked, b"z": Walked}
+    assert all(kind is Walked for _, kind in same_kinds(place, Earlier(walk(place + b"/t"), user="then")))
+
+
+def same_kinds(place: bytes, known: Earlier) -> list[tuple[bytes, type]]:
+    return [
+        (each.before.path if isinstance(each, Same) else each.entry.path, type(each))
+        for each in walk(place + b"/t", previous=known).found()
+    ]
 
 
 def test_each_kind_of_change_is_noticed(place: bytes) -> None:
     os.mkdir(place + b"/t")
     for name in (b"same", b"size", b"content", b"mode", b"xattr", b"replaced", b"type"):
         put(place + b"/t/" + name, b"12345")
-    known = earlier(place + b"/t")
+    known = Earlier(walk(place + b"/t"), user="then")
     put(place + b"/t/size", b"123456")
     put(place + b"/t/content", b"54321")  # the same size and mtime: ctime tells
     os.chmod(place + b"/t/mode", 0o600)
@@ -281,12 +298,16 @@ def test_what_was_not_read_whole_last_time_counts_as_changed(place: bytes) -> No
     os.mkdir(place + b"/t")
     put(place + b"/t/f", b"12345")
     put(place + b"/t/empty", b"")
-    assert unchanged(place + b"/t", earlier(place + b"/t", whole=False)) == {"t": True, "empty": True, "f": False}
+    assert unchanged(place + b"/t", Earlier(walk(place + b"/t"), whole=False, user="then")) == {
+        "t": True,
+        "empty": True,
+        "f": False,
+    }
 
 
 def test_a_change_in_the_same_clock_tick_as_the_earlier_set_is_not_trusted(place: bytes) -> None:
     put(place + b"/f", b"12345")
-    known = earlier(place)
+    known = Earlier(walk(place), user="then")
     moment = divmod(os.stat(place + b"/f").st_ctime_ns, 10**9)
     assert unchanged(place + b"/f", known, settled_before=moment) == {"f": False}
     assert unchanged(place + b"/f", known, settled_before=(moment[0] + 1, 0)) == {"f": True}
@@ -296,14 +317,14 @@ def test_hard_links_keep_their_first_name_when_nothing_changed(place: bytes) -> 
     os.mkdir(place + b"/t")
     put(place + b"/t/a", b"12345")
     os.link(place + b"/t/a", place + b"/t/b")
-    known = earlier(place + b"/t")
-    found = list(walk(place + b"/t", previous=lambda folder: known.get(folder, {})))
+    known = Earlier(walk(place + b"/t"), user="then")
+    found = list(walk(place + b"/t", previous=known).found())
     assert [(walked.unchanged, walked.entry.hardlink) for walked in found] == [
         (True, None),
         (True, None),
         (True, place[1:] + b"/t/a"),
     ]
     # The name that held the content is left out now: the second must bring it.
-    [_, second] = walk(place + b"/t", Filters(excludes=("a",)), previous=lambda folder: known.get(folder, {}))
+    [_, second] = walk(place + b"/t", Filters(excludes=("a",)), previous=known).found()
     assert not second.unchanged
     assert second.entry.hardlink is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from caso_mesh.model.entries import Entry, EntryType, path_key
 from caso_mesh.model.errors import CasoError, DataDamaged, Misuse, ObjectMissing
 from caso_mesh.vault import tree as tree_module
+from caso_mesh.vault.known import KnownRows
 from caso_mesh.vault.tree import TreeReader, TreeWriter, changes
 from caso_mesh.vault.tree_codec import Ref, encode_leaf, encode_node, encode_row
 
@@ -105,6 +106,19 @@ def files(count: int, *, start: int = 0) -> list[Entry]:
     ]
 
 
+def taken_over(store: Store, root: bytes, entries: Iterable[Entry], keep: bool = True) -> bytes:
+    """Writes a tree of which what the tree ``root`` has as well comes out of that one; the new root."""
+    known = KnownRows(TreeReader(root, store.fetch), lambda error: None)
+    writer = TreeWriter(store.store, lambda ids: keep)
+    for entry in entries:
+        found = known.find(entry.path)
+        if found is not None and known.entry(*found[1:]) == entry:
+            writer.add_known(*found[1:])
+        else:
+            writer.add(entry)
+    return writer.finish()
+
+
 @pytest.mark.usefixtures("small_segments")
 class TestRoundTrips:
     @given(entry_lists())
@@ -126,6 +140,21 @@ class TestRoundTrips:
         assert list(reader.entries(path)) == below
         assert list(reader.children(path)) == topmost(entries, path + b"/")
         assert list(reader.children(b"")) == topmost(entries, b"")
+
+    @given(entry_lists(), entry_lists(), st.data())
+    @settings(max_examples=200)
+    def test_what_is_taken_over_row_by_row_makes_the_tree_that_its_entries_make(
+        self, base: list[Entry], more: list[Entry], data: st.DataObject
+    ) -> None:
+        kept = data.draw(st.sets(st.sampled_from(range(len(base))))) if base else set()
+        merged = {base[number].path: base[number] for number in kept}
+        for entry in more:
+            if not any(path.startswith(entry.path + b"/") or entry.path.startswith(path + b"/") for path in merged):
+                merged[entry.path] = entry
+        entries = sorted(merged.values(), key=lambda entry: path_key(entry.path))
+        store = Store()
+        root = store.write(base)
+        assert taken_over(store, root, entries) == store.write(entries)
 
     @given(entry_lists(), entry_lists(), st.data())
     @settings(max_examples=200)
@@ -375,3 +404,45 @@ def test_a_finished_tree_takes_nothing_more() -> None:
         writer.add(Entry(b"a", EntryType.FILE, 0))
     with pytest.raises(Misuse):
         writer.finish()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_tree_in_which_little_changed_is_the_one_its_entries_make_and_only_that_is_stored(keep):
+    """Cuts by content and by size, the end of the tree, additions and removals in and between leaves."""
+    store = Store()
+    entries = files(6000)
+    root = store.write(entries)
+    for changed in (
+        entries,
+        entries[1:],
+        entries[:-1],
+        files(6100),
+        [entry for number, entry in enumerate(entries) if number % 1500 != 700],
+        [*entries[:3000], *files(40, start=10_000)],
+        files(100),
+    ):
+        store.fetched.clear()
+        before = set(store)
+        made = taken_over(store, root, changed, keep)
+        new = len(set(store) - before)
+        assert len(store.fetched) == len(set(store.fetched))
+        assert made == store.write(changed)
+        assert new <= 12
+        assert len(set(store) - before) == new
+    assert taken_over(store, root, entries, keep) == root
+
+
+def test_a_lost_piece_of_the_earlier_tree_hides_only_what_lies_in_it():
+    store = Store()
+    entries = files(6000)
+    root = store.write(entries)
+    lost = TreeReader(root, store.fetch).load(root).refs[3]
+    told: list[CasoError] = []
+    del store[lost.id]
+    known = KnownRows(TreeReader(root, store.fetch), told.append)
+    found = [entry for entry in entries if known.find(entry.path) is not None]
+    assert len(found) == len(entries) - lost.entries
+    assert len(told) == 1
+    assert known.find(entries[0].path) is not None
+    assert known.find(b"srv") is None
+    assert known.find(b"zzz") is None
