@@ -88,7 +88,7 @@ class Pacer:
                 self._bandwidth, self._zone = _read(text)
             except CasoError as error:
                 log.warning("the limit of bandwidth stays as it was: %s", error)
-        if not self._bandwidth.spans:
+        if not self._bandwidth.limits:
             return None
         wall = datetime.datetime.fromtimestamp(self._clock.now_ns() // 1_000_000_000, self._zone)
         return self._bandwidth.rate(wall.weekday(), wall.hour * 60 + wall.minute)

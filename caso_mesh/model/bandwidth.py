@@ -49,6 +49,11 @@ class Bandwidth(Struct, frozen=True):
     spans: tuple[Span, ...] = ()
     zone: str = ""
 
+    @property
+    def limits(self) -> bool:
+        """Whether there is a limit at any time."""
+        return any(span.rate is not None for span in self.spans)
+
     def rate(self, weekday: int, minute: int) -> int | None:
         """Bytes per second at a minute of a day (Monday = 0), ``None`` for no limit."""
         return next((span.rate for span in self.spans if span.holds(weekday, minute)), None)
