@@ -28,8 +28,9 @@ from caso_mesh.model.orders import ticket_paths
 
 #: A label of a server name has at most 63 characters, eight of which are taken.
 _TOKEN_CHARACTERS = 32
-#: Calls of the active end that may be unanswered.
-WINDOW = 8
+#: Calls of the active end that may be unanswered, and their content in bytes: enough to be on their way at a time that a
+#: long way does not slow them down.
+WINDOW, WINDOW_BYTES = 32, 16 * 1024 * 1024
 #: How far the newest call may be ahead of the oldest that is unanswered: where order does not matter a slow one is
 #: overtaken, and the other end keeps the answers of all that overtook it.
 SPAN = 4 * WINDOW
@@ -41,9 +42,11 @@ def bulk_token(secret: bytes) -> str:
 
 
 class Answering(Protocol):
-    """What the other end may ask. ``ordered``: one call after the other, as they were made."""
+    """What the other end may ask. ``ordered``: one call after the other, as they were made. ``quick``: methods that
+    somebody waits for and that are answered beside all others, whatever is before them."""
 
     ordered: bool
+    quick: frozenset[str]
 
     def handle(self, method: str, params: Any) -> Any:
         """The answer, packable. A ``CasoError`` goes to the caller."""
@@ -66,9 +69,9 @@ class BulkChannel(Protocol):
         ``Canceled``."""
         ...
 
-    def start(self, method: str, params: Any = None) -> Pending:
+    def start(self, method: str, params: Any = None, *, size: int = 0) -> Pending:
         """As ``call`` without waiting for the answer; waits while ``WINDOW`` are unanswered, or one of them is ``SPAN``
-        behind. An error of an earlier one is raised here, or by ``drain``."""
+        behind, or their content (``size`` bytes here) would be more than ``WINDOW_BYTES``. An error of an earlier one is raised here, or by ``drain``."""
         ...
 
     def drain(self) -> None:
@@ -89,6 +92,7 @@ class NothingToAsk:
     """What the active end answers: nothing."""
 
     ordered = True
+    quick: frozenset[str] = frozenset()
 
     def handle(self, method: str, params: Any) -> Any:
         raise Misuse("the end that calls is not called")

@@ -34,6 +34,7 @@ class Answers:
         self._pool = concurrent.futures.ThreadPoolExecutor(
             1 if answering.ordered else _ANSWERING_THREADS, thread_name_prefix="answering"
         )
+        self._quick = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quick")
         self._kept: dict[int, asyncio.Future[Any]] = {}
         self._held: dict[int, tuple[str, Any]] = {}
         self._next = 1
@@ -60,7 +61,8 @@ class Answers:
         return await asyncio.shield(kept)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._quick):
+            pool.shutdown(wait=False, cancel_futures=True)
         for future in self._kept.values():
             future.cancel()
 
@@ -69,7 +71,8 @@ class Answers:
             method, params = self._held.pop(self._next)
             future = self._kept[self._next]
             self._next += 1
-            work = asyncio.get_running_loop().run_in_executor(self._pool, self._answering.handle, method, params)
+            pool = self._quick if method in self._answering.quick else self._pool
+            work = asyncio.get_running_loop().run_in_executor(pool, self._answering.handle, method, params)
             work.add_done_callback(lambda done, future=future: _pass_on(done, future))  # type: ignore[misc]
 
 

@@ -46,7 +46,7 @@ class _Channel:
             raise lost
         return self._other.answering.handle(method, params)
 
-    def start(self, method: str, params: Any = None) -> _Answer:
+    def start(self, method: str, params: Any = None, *, size: int = 0) -> _Answer:
         return _Answer(self.call(method, params))
 
     def drain(self) -> None:

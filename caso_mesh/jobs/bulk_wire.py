@@ -20,6 +20,7 @@ from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs.bulk import (
     SPAN,
     WINDOW,
+    WINDOW_BYTES,
     Admission,
     Answering,
     BulkChannel,
@@ -125,7 +126,7 @@ class WireChannel:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)
         self._lock = threading.Lock()
-        self._number = 0
+        self._number = self._bytes = 0
         self._pending: dict[int, concurrent.futures.Future[Any]] = {}
         self._failed: BaseException | None = None
         # of the loop's thread:
@@ -170,27 +171,29 @@ class WireChannel:
     def call(self, method: str, params: Any = None) -> Any:
         return self.start(method, params).result()
 
-    def start(self, method: str, params: Any = None) -> _Started:
+    def start(self, method: str, params: Any = None, *, size: int = 0) -> _Started:
         while True:
-            self.wait_for(self._has_room)
+            self.wait_for(lambda: self._has_room(size))
             with self._lock:
-                if not self._room():
+                if not self._room(size):
                     continue
+                self._bytes += size
                 self._number += 1
                 number = self._number
                 future = asyncio.run_coroutine_threadsafe(self._deliver(number, method, params), self._loop)
                 self._pending[number] = future
-            future.add_done_callback(partial(self._arrived, number))
+            future.add_done_callback(partial(self._arrived, number, size))
             return _Started(self, future)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, size: int) -> bool:
         with self._lock:
-            return self._room()
+            return self._room(size)
 
-    def _room(self) -> bool:
+    def _room(self, size: int) -> bool:
         # numbers rise, so the first that waits is the oldest
         oldest = next(iter(self._pending), self._number)
-        return len(self._pending) < WINDOW and self._number + 1 - oldest < SPAN
+        fits = not size or not self._bytes or self._bytes + size <= WINDOW_BYTES
+        return fits and len(self._pending) < WINDOW and self._number + 1 - oldest < SPAN
 
     def drain(self) -> None:
         self.wait_for(lambda: not self._pending)
@@ -203,12 +206,13 @@ class WireChannel:
         if not predicate() and self._lost is not None:
             raise self._lost
 
-    def _arrived(self, number: int, future: concurrent.futures.Future[Any]) -> None:
+    def _arrived(self, number: int, size: int, future: concurrent.futures.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and self._failed is None:
             self._failed = error
         with self._lock:
             self._pending.pop(number, None)
+            self._bytes -= size
         self._desk.waiting.notify()
 
     async def _deliver(self, number: int, method: str, params: Any) -> Any:
@@ -229,7 +233,8 @@ class WireChannel:
         while True:
             if self._lost is not None:
                 raise self._lost
-            for link in self._links:
+            # the newest first: an older one may be dead without anybody knowing yet
+            for link in reversed(self._links):
                 if not link.closed:
                     return link
             self._changed.clear()

@@ -36,7 +36,8 @@ class Begin(Struct, frozen=True):
 
 
 class Base(Struct, frozen=True):
-    """The answer to ``begin``: what really runs, the tree that change is measured against, since when."""
+    """The answer to ``begin``: what really runs, the tree that change is measured against, since when. Where nothing of
+    this source is known, nothing need be asked for."""
 
     type: BackupType
     chunker: ChunkerParameters
@@ -44,6 +45,7 @@ class Base(Struct, frozen=True):
     start_ns: int = 0
     total_bytes: int | None = None
     total_files: int | None = None
+    knows: bool = True
 
 
 class Have(Struct, frozen=True):
@@ -107,7 +109,7 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
         desk.total_bytes, desk.total_files = base.total_bytes, base.total_files
         told = _Told()
         desk.on_exceptions = told.take
-        sink = FarSink(channel, task.id_key, far)
+        sink = FarSink(channel, task.id_key, far, asks=base.knows)
         known: Known | None = None
         if base.root is not None:
             known = Known(TreeReader(base.root, sink.fetch), base.start_ns - SETTLE_NS)
@@ -155,17 +157,18 @@ class _Told:
 class FarSink:
     """Sends to the device's end. See ``sink.Sink``."""
 
-    def __init__(self, channel: BulkChannel, id_key: bytes, far: str) -> None:
+    def __init__(self, channel: BulkChannel, id_key: bytes, far: str, *, asks: bool) -> None:
         self._channel = channel
         self._id_key = id_key
         self._far = far
+        self._asks = asks
         self._compressor = Compressor()
         #: Ids that this attempt sends, or that are there: nobody asks for them twice.
         self._claimed: dict[bytes, object] = {}
         self._pieces: set[bytes] = set()
 
     def lane(self) -> SinkLane:
-        return _FarLane(self._channel, self._claimed)
+        return _FarLane(self._channel, self._claimed, asks=self._asks)
 
     def store(self, data: bytes) -> bytes:
         piece = chunk_id(self._id_key, data)
@@ -188,8 +191,9 @@ class FarSink:
 
 
 class _FarLane:
-    def __init__(self, channel: BulkChannel, claimed: dict[bytes, object]) -> None:
+    def __init__(self, channel: BulkChannel, claimed: dict[bytes, object], *, asks: bool) -> None:
         self._channel = channel
+        self._asks = asks
         self._claimed = claimed
         self._compressor = Compressor()
 
@@ -203,7 +207,10 @@ class _FarLane:
             if claim(chunk, mine) is mine and chunk not in seen:
                 seen.add(chunk)
                 fresh.append(number)
-        if fresh:
+        if not self._asks:
+            for number in fresh:
+                wants[number] = True
+        elif fresh:
             asked = b"".join([ids[number] for number in fresh])
             there = self._channel.call("have", to_wire(Have(asked)))
             if not isinstance(there, bytes) or len(there) * ID_SIZE != len(asked):
@@ -218,4 +225,5 @@ class _FarLane:
     def add_bundle(self, view: memoryview, members: Sequence[Member]) -> None:
         flags, payload = self._compressor.pack(view, alike=len(members) == 1)
         # the buffer below is used again while this is under way
-        self._channel.start("put", to_wire(Put(flags, len(view), bytes(payload), tuple(members))))
+        put = Put(flags, len(view), bytes(payload), tuple(members))
+        self._channel.start("put", to_wire(put), size=len(put.payload))

@@ -135,7 +135,8 @@ class Far:
     def record(self, flags: int, raw: int, payload: bytes | bytearray | memoryview, parts: tuple[Part, ...]) -> Pending:
         """Sends a ``Record``; ``taken`` takes the answer."""
         # a map of what a ``Record`` has: the payload is sent from where it lies
-        return self._channel.start("record", {"flags": flags, "raw": raw, "payload": payload, "parts": parts})
+        record = {"flags": flags, "raw": raw, "payload": payload, "parts": parts}
+        return self._channel.start("record", record, size=len(payload))
 
     def taken(self, pending: Pending) -> tuple[bytes, ...]:
         """Ids of the parts that have to come again."""
@@ -145,7 +146,8 @@ class Far:
 
     def write(self, write: Write) -> Pending:
         """Sends it; ``written`` takes the answer."""
-        return self._channel.start("write", to_wire(write))
+        size = sum(len(data) for _, _, data in write.pieces)
+        return self._channel.start("write", to_wire(write), size=size)
 
     def written(self, pending: Pending) -> None:
         self._except(from_wire(pending.result(), Written, peer=self.name).exceptions)

@@ -139,6 +139,8 @@ class _DeviceEnd:
     """What the source may ask. See ``bulk.Answering``."""
 
     ordered = False
+    #: Its threads wait for these while they have nothing to read.
+    quick = frozenset({"have", "fetch"})
 
     def __init__(self, task: Task, desk: Desk, start_of: Callable[[BackupSet], int]) -> None:
         self._start_of = start_of
@@ -148,6 +150,7 @@ class _DeviceEnd:
         self._work: Writing | None = None
         self._base: Base | None = None
         self._chunks = Chunks()
+        self._knows = False
         self._pieces: set[bytes] = set()
         self._base_pieces: set[bytes] = set()
         self._lanes = threading.local()
@@ -163,6 +166,7 @@ class _DeviceEnd:
         """From now on the source is answered."""
         if known is not None:
             self._know(work.vault, known)
+            self._knows = True
         if base.parent is not None:
             self._base_pieces.add(base.parent.root)
             self._desk.total_bytes, self._desk.total_files = base.parent.bytes, base.parent.files
@@ -316,6 +320,7 @@ class _DeviceEnd:
             start_ns=0 if parent is None else self._start_of(parent),
             total_bytes=None if parent is None else parent.bytes,
             total_files=None if parent is None else parent.files,
+            knows=self._knows,
         )
         return to_wire(answer)
 

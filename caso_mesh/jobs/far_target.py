@@ -53,6 +53,8 @@ def run_target_end(task: Task, desk: Desk, meet: Meet) -> None:
 class _TargetEnd:
     """What the device's end may do here. See ``bulk.Answering``."""
 
+    quick: frozenset[str] = frozenset()
+
     def __init__(self, task: Task, desk: Desk) -> None:
         spec = task.order.spec
         assert isinstance(spec, RestoreSpec)

@@ -14,7 +14,7 @@ from job_site import doors
 from waiting import wait_for
 
 from caso_mesh.jobs import messages as say
-from caso_mesh.jobs.bulk import SPAN, NothingToAsk
+from caso_mesh.jobs.bulk import SPAN, WINDOW_BYTES, NothingToAsk
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.pacing import Pacer, Shared
@@ -32,6 +32,8 @@ class Handed:
 
 class Answers:
     """Answers every call by ``answer(params)``."""
+
+    quick = frozenset({"quick"})
 
     def __init__(self, answer, *, ordered=False) -> None:
         self.answer = answer
@@ -97,7 +99,7 @@ async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(m
 
     def script(channel, desk):
         started = []
-        starter = threading.Thread(target=lambda: started.extend(channel.start("x", {"n": n}) for n in range(100)))
+        starter = threading.Thread(target=lambda: started.extend(channel.start("x", {"n": n}) for n in range(2 * SPAN)))
         starter.start()
         wait_for(lambda: len(answered) == SPAN - 1)
         starter.join(0.3)  # longer than the rest would take: it must not go on
@@ -108,8 +110,53 @@ async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(m
         channel.drain()
         return [each.result() for each in started]
 
-    assert await meeting(script, Answers(answer)) == list(range(100))
-    assert sorted(answered) == list(range(100))
+    assert await meeting(script, Answers(answer)) == list(range(2 * SPAN))
+    assert sorted(answered) == list(range(2 * SPAN))
+
+
+async def test_what_is_quick_is_answered_beside_what_is_slow(meeting):
+    """The threads that read at a source wait for ``have``: behind all records on their way they would stand still."""
+    go = threading.Event()
+
+    def script(channel, desk):
+        slow = [channel.start("put", {"wait": True}) for _ in range(5)]
+        assert channel.call("quick", {"wait": False}) == "answered"
+        go.set()
+        return [each.result() for each in slow]
+
+    def answer(params):
+        if params["wait"]:
+            go.wait(10)
+        return "answered"
+
+    assert await meeting(script, Answers(answer)) == ["answered"] * 5
+
+
+async def test_content_under_way_is_bounded_however_many_calls_may_be(meeting):
+    go = threading.Event()
+    began = []
+
+    def answer(params):
+        go.wait(10)
+
+    def script(channel, desk):
+        def start():
+            for number in range(12):
+                channel.start("x", {"data": bytes(2_000_000)}, size=2_000_000)
+                began.append(number)
+
+        starter = threading.Thread(target=start)
+        starter.start()
+        wait_for(lambda: len(began) == WINDOW_BYTES // 2_000_000)
+        starter.join(0.3)
+        assert len(began) == WINDOW_BYTES // 2_000_000
+        channel.call("quick", None)  # it has no content, so there is room
+        go.set()
+        starter.join(10)
+        channel.drain()
+
+    await meeting(script, Answers(lambda params: None if params is None else answer(params)))
+    assert len(began) == 12
 
 
 # --- the limit of bandwidth ---
