@@ -43,12 +43,25 @@ _REPORTED = frozenset(
 #: Those that the end without the device may report.
 _REPORTED_BY_OTHER_END = frozenset({AttemptState.FAILED, AttemptState.CANCELED, AttemptState.INTERRUPTED})
 _INSTANTS = range(1 << 63)
+#: Kinds of facts that change nothing about sets and their catalogs.
+_OF_NO_SET = frozenset(
+    kind.__struct_config__.tag
+    for kind in (
+        facts.AttemptStarted,
+        facts.AttemptVerifying,
+        facts.AttemptExceptions,
+        facts.Publishing,
+        facts.JobLog,
+        facts.Audit,
+    )
+)
 #: Refusals of one push that are written out one by one.
 _MOST_REASONS = 10
 
 
 class Intake:
-    """``changed`` is called after facts were taken: catalogs may have to be fetched, watchers may want to look.
+    """``changed(sets)`` is called after facts were taken: watchers may want to look, and if ``sets``, catalogs may have to
+    be fetched.
     ``no_data_path(source, server)`` is told when two servers could not reach each other."""
 
     def __init__(
@@ -60,7 +73,7 @@ class Intake:
         facts: Facts,
         submit: Submit,
         clock: Clock,
-        changed: Callable[[], None],
+        changed: Callable[[bool], None],
         no_data_path: Callable[[str, str], None],
     ) -> None:
         self._keeper = keeper
@@ -111,7 +124,7 @@ class Intake:
         taken = await self._tables.accept(peer.id, records, refused)
         if taken.refused:
             await self._tell(peer, taken.refused, str(getattr(link, "remote_address", "")))
-        self._changed()
+        self._changed(not {record.kind for record in records} <= _OF_NO_SET)
         return q.JournalCursors(tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in taken.heads))
 
     async def _tell(self, peer: Peer, reasons: list[str], source: str) -> None:

@@ -217,10 +217,13 @@ class Office:
             **rebuilding.handlers(),
         }
 
-    def _facts_came(self) -> None:
+    def _facts_came(self, sets: bool) -> None:
         self._live.tell()
-        self._catalogs.wake()
-        self._delegation.facts_came()
+        if sets:
+            self._catalogs.wake()
+            self._delegation.facts_came()
+        else:
+            self._delegation.wake()
 
     async def _submit(self, command: Command, *, who: str = "admin", request_id: str | None = None) -> Any:
         return await self._keeper.submit(

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from msgspec import structs
+
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.waiting import Busy, Waiting, no_clock
 from caso_mesh.model.clock import Clock
@@ -146,6 +148,10 @@ class Desk:
 
     def say(self, message: say.FromWorker) -> None:
         """Tells the daemon; all that was logged before goes first."""
+        if isinstance(message, say.WithLines):
+            with self._lock:
+                lines, self._lines = self._lines, []
+            message = structs.replace(message, lines=tuple(lines))
         self.flush()
         if not self._killed:
             self._send(message)

@@ -15,6 +15,7 @@ class Began(Struct, frozen=True, tag="began", tag_field="say"):
     """Work begins. ``type`` is what really runs: an incremental without a parent is a full."""
 
     type: BackupType | None = None
+    lines: tuple[LogLine, ...] = ()
 
 
 class Progressed(Struct, frozen=True, tag="progressed", tag_field="say"):
@@ -32,11 +33,14 @@ class Excepted(Struct, frozen=True, tag="excepted", tag_field="say"):
 class Verifying(Struct, frozen=True, tag="verifying", tag_field="say"):
     """The set is published; what it promises is read back now."""
 
+    lines: tuple[LogLine, ...] = ()
+
 
 class MayPublish(Struct, frozen=True, tag="may-publish", tag_field="say"):
     """Everything is durable but the set itself. The daemon journals it and answers ``Publish``."""
 
     set: str
+    lines: tuple[LogLine, ...] = ()
 
 
 class Published(Struct, frozen=True, tag="published", tag_field="say"):
@@ -45,6 +49,7 @@ class Published(Struct, frozen=True, tag="published", tag_field="say"):
     set: BackupSet
     segment_digest: bytes
     segment_size: int
+    lines: tuple[LogLine, ...] = ()
 
 
 class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
@@ -56,8 +61,11 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     set: str | None = None
     type: BackupType | None = None
     failure: Failure | None = None
+    lines: tuple[LogLine, ...] = ()
 
 
+#: Messages that take along what was logged before them: a small job is told in few.
+WithLines = Began | Verifying | MayPublish | Published | Ended
 FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | Ended
 
 

@@ -75,10 +75,11 @@ class Reporter:
                 last = now
                 self._desk.say(say.Progressed(self._desk.progress()))
                 continue
-            # lines and exceptions do not wait for the next report
-            self._desk.flush()
             self._changed.wait(min(1.0, interval - (now - last)))
             self._changed.clear()
+            if not self._ended:
+                # lines and exceptions do not wait for the next report
+                self._desk.flush()
 
 
 def main(messages: socket.socket, bulk: socket.socket) -> int:

@@ -16,6 +16,8 @@ from caso_mesh.model.ids import IdSource
 
 #: The tables are those of the replica, with one server in them.
 MIGRATIONS = [replica.MIGRATION]
+#: Records that are read at once, and about how many bytes of them.
+_RECORDS, _RECORD_BYTES = 512, 1 << 20
 
 
 class Journal:
@@ -62,7 +64,7 @@ class Journal:
         return await self._database.read(lambda conn: self._hash_at(conn, incarnation, seq))
 
     async def records(
-        self, incarnation: str, after: int, *, limit: int = 512, max_bytes: int = 1 << 20
+        self, incarnation: str, after: int, *, limit: int = _RECORDS, max_bytes: int = _RECORD_BYTES
     ) -> list[Record]:
         """The records beyond ``after``, up to ``limit`` and about ``max_bytes``; at least one if there is one.
 
@@ -99,6 +101,19 @@ class Journal:
         def fn(conn: sqlite3.Connection) -> compare.Plan:
             own = replica.cursors(conn, self._server)
             return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq))
+
+        return await self._database.read(fn)
+
+    async def survey(self, cursors: Sequence[Head]) -> tuple[Head, compare.Plan, list[Record]]:
+        """Head, plan and the first records to send, as of one moment: ``head``, ``plan`` and ``records`` in one."""
+
+        def fn(conn: sqlite3.Connection) -> tuple[Head, compare.Plan, list[Record]]:
+            own = replica.cursors(conn, self._server)
+            plan = compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq))
+            records: list[Record] = []
+            if plan.send and plan.rolled_back is None:
+                records = self._records(conn, plan.send[0].incarnation, plan.send[0].after, _RECORDS, _RECORD_BYTES)
+            return self._newest(conn)[1], plan, records
 
         return await self._database.read(fn)
 

@@ -302,31 +302,36 @@ class Attempts:
     async def _hear(self, running: _Running, worker: Worker, message: say.FromWorker) -> None:
         order = running.local.order
         tells = order.end != "source"
+        log = _log(order, message.lines) if isinstance(message, say.WithLines) else ()
         match message:
             case say.Began(type=type_):
-                if tells:
-                    await self._facts.append(facts.AttemptStarted(order.attempt, order.media, order.device, type=type_))
+                began = facts.AttemptStarted(order.attempt, order.media, order.device, type=type_)
+                await self._write(*log, *([began] if tells else []))
             case say.Progressed(progress=progress):
                 if tells:
                     await self._report((progress,))
             case say.Logged(lines=lines):
-                await self._facts.append(facts.JobLog(order.attempt, lines))
+                await self._write(*_log(order, lines))
             case say.Excepted(exceptions=exceptions):
                 if tells:
                     await self._facts.append(facts.AttemptExceptions(order.attempt, exceptions))
             case say.Verifying():
-                await self._facts.append(facts.AttemptVerifying(order.attempt))
+                await self._write(*log, facts.AttemptVerifying(order.attempt))
             case say.MayPublish(set=set_):
                 await self._save(running, structs.replace(running.local, publishing=True))
-                await self._facts.append(facts.Publishing(order.attempt, set_, order.device))
+                await self._write(*log, facts.Publishing(order.attempt, set_, order.device))
                 await worker.send(say.Publish())
             case say.Published(set=set_, segment_digest=digest, segment_size=size):
                 running.published = True
-                await self._endings.wrote(set_, digest, size)
+                await self._endings.wrote(set_, digest, size, before=log)
             case say.Ended():
-                await self._ended(running, message)
+                await self._ended(running, message, log)
 
-    async def _ended(self, running: _Running, ended: say.Ended) -> None:
+    async def _write(self, *new: facts.Fact) -> None:
+        if new:
+            await self._facts.append(*new)
+
+    async def _ended(self, running: _Running, ended: say.Ended, log: tuple[facts.Fact, ...]) -> None:
         order = running.local.order
         died = ended.state is AttemptState.INTERRUPTED
         state = AttemptState.CANCELED if died and running.cancel else ended.state
@@ -336,11 +341,12 @@ class Attempts:
         # Where a set may be in the vault of which the worker did not live to tell, the vault is asked.
         known = running.published or ended.set is not None
         if running.local.publishing and (died or not known):
+            await self._write(*log)
             return
         # The device's end tells how an attempt ended. The other end only tells that it died: then the device's end
         # would wait for it in vain.
         tell = order.end != "source" or (died and not running.cancel)
-        await self._finish(running.local, running.end, tell=tell)
+        await self._finish(running.local, running.end, tell=tell, before=log)
         running.local = self._held[order.attempt]
 
     async def _cancel_unbegun(self, local: LocalAttempt) -> None:
@@ -349,12 +355,23 @@ class Attempts:
         await self._queue.save_attempt(local)
         await self._finish(local, facts.AttemptEnded(local.order.attempt, AttemptState.CANCELED, Counts(), 0.0))
 
-    async def _finish(self, local: LocalAttempt, fact: facts.AttemptEnded, *, tell: bool | None = None) -> None:
+    async def _finish(
+        self,
+        local: LocalAttempt,
+        fact: facts.AttemptEnded,
+        *,
+        tell: bool | None = None,
+        before: tuple[facts.Fact, ...] = (),
+    ) -> None:
         if tell is None:
             tell = local.order.end != "source" or fact.state is not AttemptState.CANCELED
-        self._note_end(await self._endings.finish(local, fact, tell=tell))
+        self._note_end(await self._endings.finish(local, fact, tell=tell, before=before))
 
     async def _save(self, running: _Running, local: LocalAttempt) -> None:
         await self._queue.save_attempt(local)
         running.local = local
         self._held[local.order.attempt] = local
+
+
+def _log(order: AttemptOrder, lines: tuple[facts.LogLine, ...]) -> tuple[facts.Fact, ...]:
+    return (facts.JobLog(order.attempt, lines),) if lines else ()

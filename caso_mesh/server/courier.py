@@ -61,8 +61,8 @@ class Courier:
         reply = await ask(link, "journal.cursors", Nothing(), JournalCursors)
         began_anew = False
         while True:
-            head = await self._journal.head()
-            plan = await self._journal.plan([Head(each.incarnation, each.seq, each.hash) for each in reply.cursors])
+            cursors = [Head(each.incarnation, each.seq, each.hash) for each in reply.cursors]
+            head, plan, records = await self._journal.survey(cursors)
             if plan.rolled_back is not None:
                 if began_anew:
                     raise PeerFault(peer="the administrator", detail="it knows journals that this server never wrote")
@@ -75,8 +75,6 @@ class Courier:
                 if not await self._wait_for_more(link, head):
                     return
                 continue
-            first = plan.send[0]
-            records = await self._journal.records(first.incarnation, first.after)
             reply = await ask(link, "journal.push", _push(records), JournalCursors, timeout_s=120.0)
             self._pause_s = _FIRST_PAUSE_S
 

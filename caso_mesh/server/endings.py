@@ -126,9 +126,10 @@ class Endings:
             log.warning("attempt %s: its device has left the mesh (%s)", local.order.attempt, error)
             return None
 
-    async def wrote(self, backup: BackupSet, digest: bytes, size: int) -> None:
-        """A set is in the vault; its catalog detail is ``size`` bytes with that SHA-256."""
-        new: list[facts.Fact] = [facts.SetPublished(backup)]
+    async def wrote(self, backup: BackupSet, digest: bytes, size: int, *, before: tuple[facts.Fact, ...] = ()) -> None:
+        """A set is in the vault; its catalog detail is ``size`` bytes with that SHA-256. ``before``: facts that are
+        written in the same step."""
+        new: list[facts.Fact] = [*before, facts.SetPublished(backup)]
         if size:
             new.append(facts.CatalogDetail(backup.id, digest, size))
         medium = await self._queue.count_set(backup.medium, backup.id, backup.bytes_stored, backup.ended_at_ns)
@@ -136,10 +137,13 @@ class Endings:
             new.append(facts.MediumChanged(medium))
         await self._facts.append(*new)
 
-    async def finish(self, local: LocalAttempt, fact: End, *, tell: bool) -> LocalAttempt:
-        """The end, in the journal if ``tell``, then in the queue."""
-        if tell:
-            await self._facts.append(fact)
+    async def finish(
+        self, local: LocalAttempt, fact: End, *, tell: bool, before: tuple[facts.Fact, ...] = ()
+    ) -> LocalAttempt:
+        """The end, in the journal if ``tell``, then in the queue. ``before``: facts that are written in any case."""
+        new = (*before, fact) if tell else before
+        if new:
+            await self._facts.append(*new)
         return await self._close(local)
 
     async def _close(self, local: LocalAttempt) -> LocalAttempt:

@@ -111,6 +111,11 @@ class Meter:
         self._measured = Measured(wall, self._cpu_s + cpu_s(self._roots) - self._before_s, self._peak)
 
     @property
+    def commands_cpu_s(self) -> float:
+        """CPU seconds of the commands alone, so far."""
+        return self._cpu_s
+
+    @property
     def measured(self) -> Measured:
         """After the block."""
         assert self._measured is not None

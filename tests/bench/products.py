@@ -263,6 +263,16 @@ class Ours(Product):
             if self._mesh.is_running(name) and self._mesh.terminate(name):
                 raise CommandFailed(f"the daemon of {name} did not end well:\n{self._mesh.log(name)}")
 
+    @property
+    def state(self) -> pathlib.Path:
+        """The state folder of the administrator."""
+        return self._mesh.state(self._mesh.names[0])
+
+    @property
+    def name_of_source(self) -> str:
+        """The server whose files are backed up."""
+        return self._source
+
     def daemons(self) -> Sequence[int]:
         return [self._mesh.pid(name) for name in self._mesh.names]
 

@@ -216,7 +216,7 @@ class Heard:
 
     @property
     def lines(self):
-        return [line.text for message in self.all(say.Logged) for line in message.lines]
+        return [line.text for message in self.messages for line in getattr(message, "lines", ())]
 
 
 async def listen(worker, *, publish=True, on=None) -> Heard:

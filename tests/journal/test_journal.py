@@ -154,6 +154,19 @@ async def test_records_move_into_a_new_incarnation_with_their_times(opened):
         assert (await journal.head()) == head
 
 
+async def test_what_is_to_be_sent_is_found_in_one_look(opened):
+    async with opened() as journal:
+        first = await journal.append([("a", b"1"), ("a", b"2")])
+        for cursors in ([], [first], [Head("inc1", 1, await journal.hash_at("inc1", 1))]):
+            head, plan, records = await journal.survey(cursors)
+            assert (head, plan) == (first, await journal.plan(cursors))
+            after = plan.send[0].after if plan.send else 2
+            assert records == await journal.records("inc1", after)
+        head, plan, records = await journal.survey([Head("inc1", 3, b"unknown")])
+        assert plan.rolled_back is not None
+        assert records == []
+
+
 async def test_waiting_ends_with_the_next_record_and_not_before(opened):
     async with opened() as journal:
         head = await journal.append([("a", b"1")])

@@ -77,6 +77,34 @@ async def test_a_good_backup_is_told_from_start_to_end_in_order(tmp_path: Path) 
         assert d.attempts.holding() == ()
 
 
+async def test_what_a_worker_logged_is_written_in_one_step_with_what_it_says_next(tmp_path: Path) -> None:
+    """Each write is a wait for the disk, and makes the administrator look: a small job has few of them."""
+    world = World(tmp_path)
+
+    async def script(worker: ScriptedWorker) -> AsyncIterator[say.FromWorker]:
+        plain = worker.task.order.end == "both"
+        yield say.Began(None, lines=(facts.LogLine(1, "info", "begins"),))
+        failure = Failure(code=DeviceFull.code, fields={"device": "d"})
+        lines = (facts.LogLine(2, "error", "full"), facts.LogLine(3, "error", "ended"))
+        yield say.Ended(
+            AttemptState.FAILED if plain else AttemptState.CANCELED, Counts(), 0.1, None, None, failure, lines
+        )
+
+    for end, expected in (
+        ("both", ["job-log", "attempt-started", "job-log", "attempt-ended"]),
+        ("source", ["job-log", "job-log"]),  # the other end tells how it goes
+    ):
+        folder = tmp_path / end
+        folder.mkdir()
+        async with daemon(folder, world, FakeRunner(script)) as d:
+            d.attempts.use(orders(order(end=end)))
+            await wait_for_async(lambda d=d: not d.attempts.holding() and d.attempts._held)
+            kinds = [facts.fact_kind(fact) for fact in await d.all_facts()]
+            assert kinds[-len(expected) :] == expected
+            written = [line.text for log in await d.of(facts.JobLog) for line in log.lines]
+            assert written[-3:] == ["begins", "full", "ended"]
+
+
 @pytest.mark.parametrize("commits", [False, True])
 async def test_killed_at_any_write_the_attempt_has_exactly_one_end_and_it_is_true(
     tmp_path: Path, commits: bool
