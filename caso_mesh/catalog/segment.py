@@ -16,7 +16,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Annotated, Any, BinaryIO, Self
 
@@ -109,8 +109,13 @@ Record = CatalogEntry | Removal
 
 def chain_of(backup_set: BackupSet) -> str:
     """The chain of a set: sets of one source with the same roots and filters in the same vault follow each other."""
+    return chain_for(backup_set.source, backup_set.filters, backup_set.vault, backup_set.roots)
+
+
+def chain_for(source: str, filters: bytes, vault: str, roots: Sequence[bytes]) -> str:
+    """The chain to which a set with these fields belongs."""
     digest = hashlib.blake2b(digest_size=16, person=b"caso-mesh chain")
-    for part in (backup_set.source.encode(), backup_set.filters, backup_set.vault.encode(), *backup_set.roots):
+    for part in (source.encode(), filters, vault.encode(), *roots):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.hexdigest()

@@ -22,6 +22,7 @@ from caso_mesh.jobs.reading import (
     BATCH_ENTRIES,
     BATCH_FILES,
     BatchJob,
+    Gatherer,
     Reader,
     RegionJob,
     finished,
@@ -122,17 +123,19 @@ def run_backup(
     known: Known | None,
     on_pause: Callable[[], None] = lambda: None,
     places: Places | None = None,
+    on_entry: Callable[[Entry], None] | None = None,
 ) -> Tree:
     """Reads everything that is wanted and new, and returns the tree.
 
-    ``on_pause`` is called now and then between entries. ``places``: snapshots that are read. Raises ``ContainsNoData``, ``CommandFailed``, ``Canceled`` and
-    what the sink raises.
+    ``on_pause`` is called now and then between entries. ``places``: snapshots that are read. ``on_entry`` is given each
+    entry that goes into the tree, but for what is taken over from ``known``. Raises ``ContainsNoData``,
+    ``CommandFailed``, ``Canceled`` and what the sink raises.
     """
     name_of: NameOf = partial(chunk_id, id_key)
     empty = [root for root in wanted.folders if _is_empty_mount(root)]
     if empty:
         raise ContainsNoData(paths=empty)
-    backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause, places)
+    backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause, places, on_entry)
     for name in wanted.dumps:
         command = command_of(wanted.commands, wanted.server, name, CommandKind.DUMP)
         dumped = take_dump(desk, sink, wanted.server, name, command, id_key=id_key, chunker=chunker, on_pause=on_pause)
@@ -174,6 +177,7 @@ class _Backup:
         known: Known | None,
         on_pause: Callable[[], None],
         places: Places | None,
+        on_entry: Callable[[Entry], None] | None,
     ) -> None:
         #: What dumps wrote, in path order: each has its place among what the walk finds.
         self.dumped: deque[Entry] = deque()
@@ -186,6 +190,7 @@ class _Backup:
         self._known = known
         self._on_pause = on_pause
         self._places = places
+        self._on_entry = on_entry
         self._ahead = _AHEAD * max(1, threads)
         self._tree = TreeWriter(sink.store, sink.keep)
         self._waiting: deque[BatchJob | _Large] = deque()
@@ -193,17 +198,19 @@ class _Backup:
         self._batch_files = self._batch_bytes = 0
         #: First names of hard links that are not in the tree: what hangs on them cannot be either.
         self._dropped: set[bytes] = set()
-        self._pool: Pool[Reader] = Pool(
-            threads,
-            lambda: Reader(
+
+        def reader() -> Reader:
+            return Reader(
                 sink.lane(),
                 chunker,
                 name_of,
                 on_read=desk.tally.read,
                 on_exception=desk.exception,
                 check=desk.check,
-            ),
-        )
+            )
+
+        self._pool: Pool[Reader] = Pool(threads, reader)
+        self._gatherer = Gatherer(self._pool, reader, threads)
 
     def run(self) -> Tree:
         desk = self._desk
@@ -230,6 +237,7 @@ class _Backup:
             self._close_batch()
             while self._waiting:
                 self._drain()
+            self._gatherer.finish()
         self._add_dumped(None)
         if not self._content:
             raise ContainsNoData(paths=list(self._wanted.roots))
@@ -241,9 +249,7 @@ class _Backup:
         if is_reserved(same.before.path):
             self._leave_reserved(same.before.path)
         elif self._waiting or self._batch:
-            self._batch.append(same)
-            if len(self._batch) >= BATCH_ENTRIES:
-                self._close_batch()
+            self._queue(same)
         else:
             self._keep_same(same)
 
@@ -258,9 +264,24 @@ class _Backup:
                 self._close_batch()
                 self._large(walked)
                 return
-            self._batch_files += 1
-            self._batch_bytes += walked.state.size
-        self._batch.append(walked)
+            if not self._gatherer.pays():
+                self._batch_files += 1
+                self._batch_bytes += walked.state.size
+                self._queue(walked)
+                return
+            entry = self._gatherer.entry(walked)
+            if entry is None:
+                self._dropped.add(walked.entry.path)
+                return
+            walked.entry, walked.unchanged = entry, True
+        if self._waiting or self._batch:
+            self._queue(walked)
+        else:
+            self._add(walked, finished(walked))
+
+    def _queue(self, found: Walked | Same) -> None:
+        """What stands behind something that is not in the tree yet."""
+        self._batch.append(found)
         if (
             self._batch_bytes >= BATCH_BYTES
             or self._batch_files >= BATCH_FILES
@@ -361,6 +382,8 @@ class _Backup:
 
     def _keep(self, entry: Entry) -> None:
         self._tree.add(entry)
+        if self._on_entry is not None:
+            self._on_entry(entry)
         self._content = self._content or entry.type is not EntryType.DIRECTORY
         tally = self._desk.tally
         tally.entries += 1

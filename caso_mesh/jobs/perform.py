@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from msgspec import Struct
 
+from caso_mesh.catalog.segment import from_entry
 from caso_mesh.jobs import far_backup, far_restore, far_store, far_target, telling
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
@@ -16,7 +18,7 @@ from caso_mesh.jobs.feeding import CommandTarget, run_feed
 from caso_mesh.jobs.freezing import snapshots
 from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began, Ended
-from caso_mesh.jobs.publishing import check_published, publish, verify
+from caso_mesh.jobs.publishing import check_published, first_detail, publish, verify
 from caso_mesh.jobs.restore import places, run_restore
 from caso_mesh.jobs.sink import VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
@@ -153,7 +155,11 @@ def _backup(
         if base.parent is not None:
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
-        with writing(vault, task, desk, [base.parent.id] if base.parent else []) as work:
+        digest = wanted.digest
+        with (
+            writing(vault, task, desk, [base.parent.id] if base.parent else []) as work,
+            first_detail(task, vault, digest) if known is None else nullcontext() as detail,
+        ):
             with around(task, desk, work.pause), snapshots(task, desk, wanted) as places:
                 tree = run_backup(
                     desk,
@@ -165,9 +171,10 @@ def _backup(
                     known=known,
                     on_pause=work.pause,
                     places=places,
+                    on_entry=None if detail is None else lambda entry: detail.add(from_entry(entry)),
                 )
             published = publish(
-                task, desk, work, base, root=tree.root, filters=wanted.digest, started_at_ns=started_at_ns
+                task, desk, work, base, root=tree.root, filters=digest, started_at_ns=started_at_ns, detail=detail
             )
             on_published(published.set)
         desk.say(published)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
+from caso_mesh.catalog.segment import SegmentWriter, chain_for, chain_of, from_entry
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Published, Verifying
 from caso_mesh.jobs.storing import Base, Writing, device_of, newest
@@ -22,16 +24,36 @@ from caso_mesh.vault.vault import Vault
 _NAMED = 3
 
 
+@contextmanager
+def first_detail(task: Task, vault: Vault, filters: bytes) -> Iterator[SegmentWriter | None]:
+    """The catalog's detail of a set that will be the first of its chain: to be filled while the tree is written, so that
+    it need not be read again. None where there is an earlier set, or nobody wants any."""
+    chain = chain_for(task.order.source, filters, device_of(task).vault, _roots(task))
+    if not task.segment_path or newest(vault, lambda each: chain_of(each) == chain) is not None:
+        yield None
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(task.segment_path)
+    with SegmentWriter(task.segment_path, set_id=task.set, chain=chain) as detail:
+        yield detail
+
+
 def publish(
-    task: Task, desk: Desk, work: Writing, base: Base, *, root: bytes, filters: bytes, started_at_ns: int
+    task: Task,
+    desk: Desk,
+    work: Writing,
+    base: Base,
+    *,
+    root: bytes,
+    filters: bytes,
+    started_at_ns: int,
+    detail: SegmentWriter | None = None,
 ) -> Published:
     """Adds the set of a tree whose pieces are all in the session. Raises ``Canceled`` until the daemon has agreed.
 
-    What it returns is to be said once the session is closed.
+    ``detail`` has all its entries already. What it returns is to be said once the session is closed.
     """
-    spec, device = task.order.spec, device_of(task)
-    if not isinstance(spec, BackupSpec):
-        raise Misuse("only a backup publishes a set")
+    device = device_of(task)
     work.session.flush()
     desk.flush()
     tally = desk.tally
@@ -54,9 +76,7 @@ def publish(
         attempt=task.order.attempt,
         started_at_ns=started_at_ns,
         ended_at_ns=max(started_at_ns, desk.clock.now_ns()),
-        roots=tuple(
-            root.strip(b"/") for each in spec.sources if each.server == task.order.source for root in each.roots
-        ),
+        roots=_roots(task),
         filters=filters,
         root=root,
         parent=base.parent.id if base.parent else None,
@@ -67,11 +87,18 @@ def publish(
         bytes_stored=tally.bytes_stored,
         exceptions=tally.exceptions,
     )
-    digest, size = write_segment(task, work.vault, backup)
+    digest, size = detail.finish() if detail is not None else write_segment(task, work.vault, backup)
     desk.ask_publish(backup.id)
     work.session.publish(backup)
     desk.log("info", f"published the set {backup.id}")
     return Published(backup, digest, size)
+
+
+def _roots(task: Task) -> tuple[bytes, ...]:
+    spec = task.order.spec
+    if not isinstance(spec, BackupSpec):
+        raise Misuse("only a backup publishes a set")
+    return tuple(root.strip(b"/") for each in spec.sources if each.server == task.order.source for root in each.roots)
 
 
 def write_segment(task: Task, vault: Vault, backup: BackupSet) -> tuple[bytes, int]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from msgspec import structs
 
+from caso_mesh.jobs.pool import Pool
 from caso_mesh.jobs.sink import Member, NameOf, SinkLane
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException
 from caso_mesh.sources.reading import OpenFile
@@ -20,6 +24,9 @@ BATCH_FILES, BATCH_ENTRIES, BATCH_BYTES = 256, 2000, 2 * MIB
 BUNDLE_BYTES = MIB
 #: Data of a large file that one thread reads; there is always a cut at its end.
 REGION_BYTES = 64 * MIB
+
+#: So many small files are for the pool to read after half of what was read came from a disk.
+READ_ELSEWHERE = 2000
 
 Extent = tuple[int, int]
 
@@ -40,7 +47,7 @@ class Reader:
         self.lane = lane
         self.name_of = name_of
         self.chunker = Chunker(chunker)
-        self.small = chunker.minimum
+        self.small_bytes = chunker.minimum
         self.on_read = on_read
         self.on_exception = on_exception
         self.check = check
@@ -64,7 +71,7 @@ class Reader:
             entry: Entry | None
             try:
                 with each.open() as file:
-                    entry, count = self._small(each, file, bundle)
+                    entry, count = self.small(each, file, bundle)
             except Unreadable as error:
                 self.on_exception(error.exception)
                 entry, count = None, 0
@@ -74,7 +81,8 @@ class Reader:
         self.on_read(total)
         return found
 
-    def _small(self, walked: Walked, file: OpenFile, bundle: _Bundle) -> tuple[Entry, int]:
+    def small(self, walked: Walked, file: OpenFile, bundle: Bundle) -> tuple[Entry, int]:
+        """The entry of a small file and the bytes that were read of it. Raises ``Unreadable``."""
         size = walked.state.size
         extents = file.extents(size) if walked.state.blocks * 512 < size else [(0, size)]
         if extents != [(0, size)]:
@@ -148,8 +156,24 @@ class Reader:
         return done
 
 
-class _Bundle:
+class Bundle(Protocol):
     """Small files side by side in a buffer; those that are wanted are stored together."""
+
+    def room(self, size: int) -> memoryview:
+        """Where the next file goes."""
+        ...
+
+    def take(self, chunk: bytes, size: int) -> None:
+        """The file in the room is this chunk."""
+        ...
+
+    def seal(self) -> None:
+        """Asks which of them are wanted, and stores those."""
+        ...
+
+
+class _Bundle:
+    """Stores in the thread that reads."""
 
     def __init__(self, lane: SinkLane, view: memoryview) -> None:
         self._lane = lane
@@ -158,35 +182,127 @@ class _Bundle:
         self._members: list[Member] = []
 
     def room(self, size: int) -> memoryview:
-        """Where the next file goes."""
         if self._at >= BUNDLE_BYTES or self._at + size > len(self._view):
             self.seal()
         return self._view[self._at : self._at + size]
 
     def take(self, chunk: bytes, size: int) -> None:
-        """The file in the room is this chunk."""
         self._members.append((chunk, self._at, size))
         self._at += size
 
     def seal(self) -> None:
-        """Asks which of them are wanted, and stores those."""
-        members, self._members, end, self._at = self._members, [], self._at, 0
-        if not members:
+        members, self._members, self._at = self._members, [], 0
+        if members:
+            _store(self._lane, self._view, members)
+
+
+def _store(lane: SinkLane, view: memoryview, members: list[Member]) -> None:
+    """Stores what is wanted of the chunks that lie one after the other from the beginning of ``view`` on."""
+    wants = lane.want([member[0] for member in members])
+    if all(wants):
+        lane.add_bundle(view[: members[-1][1] + members[-1][2]], members)
+        return
+    if not any(wants):
+        return
+    at, kept = 0, []
+    for (chunk, begin, size), wanted in zip(members, wants, strict=True):
+        if wanted:
+            if begin != at:
+                view[at : at + size] = bytes(view[begin : begin + size])
+            kept.append((chunk, at, size))
+            at += size
+    lane.add_bundle(view[:at], kept)
+
+
+class Gatherer:
+    """Reads small files as the walk meets them, by the handles that the walk has open anyway; threads of the pool store
+    them. Where files do not come out of memory that is the slow way: ``pays`` is false for a while then, and batches
+    are for the pool to read."""
+
+    def __init__(self, pool: Pool[Reader], make_reader: Callable[[], Reader], threads: int) -> None:
+        self._pool = pool
+        self._make_reader = make_reader
+        self._own: Reader | None = None
+        #: Buffers, each with the job that stored what it held last, in the order in which they come free.
+        self._free: deque[tuple[memoryview, BundleJob | None]] = deque()
+        self._buffers = max(2, threads + 2)
+        self._view = memoryview(b"")
+        self._at = self._total = self._came = 0
+        self._elsewhere = 0
+        self._members: list[Member] = []
+
+    def pays(self) -> bool:
+        """Whether the next file should be read here."""
+        if self._elsewhere:
+            self._elsewhere -= 1
+            return False
+        return True
+
+    def entry(self, walked: Walked) -> Entry | None:
+        """The entry of a small file, its content on its way; None: it could not be read, which was told."""
+        own = self._own
+        if own is None:
+            own = self._own = self._make_reader()
+        size = walked.state.size
+        if walked.state.blocks * 512 >= size:
+            view = self.room(size)
+            if walked.read_into(view):
+                chunk = own.name_of(view)
+                self.take(chunk, size)
+                self._total += size
+                return structs.replace(walked.entry, chunks=((chunk, size),), holes=())
+        try:
+            with walked.open() as file:
+                entry, count = own.small(walked, file, self)
+        except Unreadable as error:
+            own.on_exception(error.exception)
+            return None
+        self._total += count
+        return entry
+
+    def room(self, size: int) -> memoryview:
+        if self._at >= BUNDLE_BYTES or self._at + size > len(self._view):
+            self.seal()
+        if not self._view:
+            self._view = self._next()
+        return self._view[self._at : self._at + size]
+
+    def take(self, chunk: bytes, size: int) -> None:
+        self._members.append((chunk, self._at, size))
+        self._at += size
+
+    def seal(self) -> None:
+        if not self._members:
             return
-        wants = self._lane.want([member[0] for member in members])
-        if all(wants):
-            self._lane.add_bundle(self._view[:end], members)
-            return
-        if not any(wants):
-            return
-        view, at, kept = self._view, 0, []
-        for (chunk, begin, size), wanted in zip(members, wants, strict=True):
-            if wanted:
-                if begin != at:
-                    view[at : at + size] = bytes(view[begin : begin + size])
-                kept.append((chunk, at, size))
-                at += size
-        self._lane.add_bundle(view[:at], kept)
+        job = BundleJob(self._view, self._members)
+        self._pool.submit(job)
+        self._free.append((self._view, job))
+        self._view, self._members, self._at = memoryview(b""), [], 0
+        if self._own is not None:
+            self._own.on_read(self._total)
+        came = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock * 512
+        if (came - self._came) * 2 > self._total:
+            self._elsewhere = READ_ELSEWHERE
+        self._came = came
+        self._total = 0
+
+    def finish(self) -> None:
+        """Returns when all is stored. Raises what went wrong."""
+        self.seal()
+        if self._own is not None:
+            self._own.on_read(self._total)
+        for _, job in self._free:
+            if job is not None:
+                self._pool.wait(job)
+
+    def _next(self) -> memoryview:
+        if len(self._free) < self._buffers:
+            assert self._own is not None
+            return memoryview(bytearray(BUNDLE_BYTES + self._own.small_bytes))
+        view, job = self._free.popleft()
+        if job is not None:
+            self._pool.wait(job)
+        return view
 
 
 # --- jobs of the pool, in path order ---
@@ -202,6 +318,19 @@ class BatchJob:
 
     def run(self, own: Reader) -> None:
         self.found = own.batch(self.walked)
+
+
+class BundleJob:
+    """Small files that were read and are to be stored."""
+
+    def __init__(self, view: memoryview, members: list[Member]) -> None:
+        self.view = view
+        self.members = members
+        self.done = False
+
+    def run(self, own: Reader) -> None:
+        own.check()
+        _store(own.lane, self.view, self.members)
 
 
 class RegionJob:

@@ -15,7 +15,7 @@ from caso_mesh.sources.metadata import TYPES, Extras, Names, Xattrs, device_numb
 from caso_mesh.sources.places import SUBVOLUME, Places
 from caso_mesh.sources.reading import FileState
 from caso_mesh.sources.unchanged import Found, Previous, Same, Sameness
-from caso_mesh.sources.walked import Walked
+from caso_mesh.sources.walked import Walked, release
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PEEK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -120,7 +120,10 @@ class Walker:
             if below is not None:
                 stack.append(below)
             if walked is not None:
-                yield walked
+                try:
+                    yield walked
+                finally:
+                    release(walked)
             if below is not None:
                 yield from self._descend(stack, device)
             elif stat.S_ISDIR(status.st_mode):
@@ -192,7 +195,10 @@ class Walker:
             if below is not None:
                 stack.append(below)
             if walked is not None:
-                yield walked
+                try:
+                    yield walked
+                finally:
+                    release(walked)
             if below is None and is_dir:
                 yield from self._roots_below(absolute)
             elif len(stack) > self._max_open:
@@ -339,6 +345,7 @@ class Walker:
             and (not is_file or link is not None or _is_whole(known))
         )
         target: bytes | None = None
+        peek = -1
         xattrs: Xattrs
         holes: tuple[tuple[int, int], ...] = ()
         if unchanged and known is not None:
@@ -352,7 +359,7 @@ class Walker:
             try:
                 if kind is EntryType.SYMLINK:
                     target = os.readlink(name, dir_fd=parent)
-                xattrs, flags = self._extra(parent, name, path, status, is_file, fd)
+                xattrs, flags, peek = self._extra(parent, name, path, status, is_file, fd)
             except OSError as error:
                 self._gone_or(path, error)
                 if link is None:
@@ -381,7 +388,7 @@ class Walker:
             holes,
         )
         state = FileState(status.st_dev, inode, size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks)
-        return Walked(entry, state, unchanged, known if unchanged else None, self._places)
+        return Walked(entry, state, unchanged, known if unchanged else None, self._places, peek)
 
     def _is_same(self, known: Entry, status: os.stat_result, kind: EntryType, link: bytes | None) -> bool:
         """Whether the entry of an unchanged name is the previous one to the last field: then it need not be made."""
@@ -397,12 +404,12 @@ class Walker:
 
     def _extra(
         self, parent: int, name: bytes, path: bytes, status: os.stat_result, is_file: bool, fd: int
-    ) -> tuple[Xattrs, int]:
-        """Xattrs and flags, by an open handle where one may be had, else by name."""
+    ) -> tuple[Xattrs, int, int]:
+        """Xattrs and flags, by an open handle where one may be had, else by name; and the handle of a file."""
         extras, device = self._extras, status.st_dev
         if fd >= 0:
-            return extras.xattrs(path, fd, device), extras.flags(path, fd, device)
-        if is_file and extras.wants_open(device):
+            return extras.xattrs(path, fd, device), extras.flags(path, fd, device), -1
+        if is_file and (status.st_size or extras.wants_open(device)):
             try:
                 peek = self._open(name, _PEEK, parent, status)
             except OSError as error:
@@ -411,11 +418,12 @@ class Walker:
                 # Unreadable: reading its content will say so. Its xattrs may still be listed by name.
             else:
                 try:
-                    return extras.xattrs(path, peek, device), extras.flags(path, peek, device)
-                finally:
+                    return extras.xattrs(path, peek, device), extras.flags(path, peek, device), peek
+                except BaseException:
                     os.close(peek)
+                    raise
         # A link in /proc/self/fd leads to the folder itself, so any depth is within PATH_MAX.
-        return extras.xattrs(path, b"/proc/self/fd/%d/%b" % (parent, name), device), 0
+        return extras.xattrs(path, b"/proc/self/fd/%d/%b" % (parent, name), device), 0, -1
 
     def _open(self, name: bytes, flags: int, parent: int, status: os.stat_result) -> int:
         """Open without leaving an access time, which only the owner and root may."""

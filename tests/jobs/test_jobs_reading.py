@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 
 import pytest
 from job_site import run
@@ -34,17 +36,34 @@ def threads(site, backend):
 
 
 def interfere(monkeypatch, changes):
-    """Does ``changes[name](path)`` between the walk and the opening of a file, once."""
-    real = Walked.open
+    """Does ``changes[name](path)`` between the walk and the reading of a file, once."""
     left = dict(changes)
 
-    def opened(walked):
-        change = left.pop(os.path.basename(walked.entry.path).decode(), None)
-        if change is not None:
-            change(b"/" + walked.entry.path)
-        return real(walked)
+    def before(real):
+        def instead(walked, *rest):
+            change = left.pop(os.path.basename(walked.entry.path).decode(), None)
+            if change is not None:
+                change(b"/" + walked.entry.path)
+            return real(walked, *rest)
 
-    monkeypatch.setattr(Walked, "open", opened)
+        return instead
+
+    for way in ("open", "read_into"):
+        monkeypatch.setattr(Walked, way, before(getattr(Walked, way)))
+
+
+_TURNS = itertools.cycle((True, False, False, True, True))
+#: Small files are read by the thread that walks, by the pool, or by whom it happens to be.
+WHO_READS = {
+    "the walk": lambda gatherer: True,
+    "the pool": lambda gatherer: False,
+    "either": lambda gatherer: next(_TURNS),
+}
+
+
+@pytest.fixture(params=WHO_READS)
+def who_reads(request, monkeypatch):
+    monkeypatch.setattr(reading.Gatherer, "pays", WHO_READS[request.param])
 
 
 def append(path):
@@ -52,6 +71,7 @@ def append(path):
         file.write(b"more")
 
 
+@pytest.mark.usefixtures("who_reads")
 async def test_what_changes_while_it_is_read_is_kept_as_far_as_it_goes_and_reported(
     site, threads, backend, tmp_path, monkeypatch
 ):
@@ -93,13 +113,14 @@ async def test_what_changes_while_it_is_read_is_kept_as_far_as_it_goes_and_repor
     assert sizes == {"big-grows": 3 * MIB, "big-shrinks": 2 * MIB + 17, "grows": 1000, "shrinks": 100}
     for name, size in sizes.items():
         assert (tmp_path / "out" / name).read_bytes() == content[:size]
-    monkeypatch.undo()
+    monkeypatch.setattr(Walked, "read_into", lambda walked, view: False)
     again = await run(threads, site.task(site.backup_spec(tree, type_=BackupType.INCREMENTAL)))
     assert again.ended.state is AttemptState.SUCCEEDED
     await run(threads, site.task(site.restore_spec(again.set.id, tmp_path / "later", strip=True)))
     assert list(differences(os.fsencode(tree), os.fsencode(tmp_path / "later"))) == []
 
 
+@pytest.mark.usefixtures("who_reads")
 async def test_a_file_is_the_same_however_many_threads_read_it(site, threads, backend, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "REGION_BYTES", 3 * MIB)
     tree = make_tree(tmp_path / "tree", large=20 * MIB)
@@ -134,3 +155,30 @@ async def test_the_root_of_the_machine_can_be_backed_up(site, threads, backend, 
     assert heard.ended.state in {AttemptState.SUCCEEDED, AttemptState.SUCCEEDED_WITH_EXCEPTIONS}, heard.lines
     with site.opened(backend) as vault:
         assert next(vault.tree(heard.set.root).entries()).path == kept.encode()
+
+
+async def test_files_that_come_off_a_disk_are_read_by_several_threads(site, threads, backend, tmp_path, monkeypatch):
+    tree = make_tree(tmp_path / "tree", small=800)
+    read = []
+    real = reading.BatchJob.run
+    monkeypatch.setattr(reading.BatchJob, "run", lambda job, own: read.append(len(job.walked)) or real(job, own))
+    warm = await run(threads, site.task(site.backup_spec(tree)))
+    assert not read
+    for path in tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(path.read_bytes() + os.urandom(20_000))
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                cold = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
+                file.read(1)
+                disk = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock > cold
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if not disk:
+        pytest.skip("files lie in memory here")
+    heard = await run(threads, site.task(site.backup_spec(tree)))
+    assert read
+    assert heard.set.files == warm.set.files
+    back = await run(threads, site.task(site.restore_spec(heard.set.id, tmp_path / "out", strip=True)))
+    assert back.ended.state is AttemptState.SUCCEEDED
+    assert list(differences(os.fsencode(tree), os.fsencode(tmp_path / "out"))) == []

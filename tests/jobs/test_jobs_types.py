@@ -176,6 +176,7 @@ async def test_an_unreadable_file_is_an_exception_and_its_other_names_as_well(
         return real(walked)
 
     monkeypatch.setattr(Walked, "open", broken)
+    monkeypatch.setattr(Walked, "read_into", lambda walked, view: False)
     heard = await run(threads, site.task(site.backup_spec(tree)))
     assert heard.ended.state is AttemptState.SUCCEEDED_WITH_EXCEPTIONS
     reasons = {each.path.rpartition(b"/")[2]: each.reason for each in heard.exceptions}
