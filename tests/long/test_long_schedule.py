@@ -10,7 +10,7 @@ from long.schedule_rounds import JOBS, SERVERS, FastMesh, Schedule
 
 @pytest.fixture
 def fast_mesh(tmp_path):
-    mesh = FastMesh(tmp_path / "mesh", float(os.environ.get("CASO_MESH_FACTOR", "20")))
+    mesh = FastMesh(tmp_path / "mesh", float(os.environ.get("CASO_MESH_FACTOR", "14")))
     try:
         mesh.start(3)
         yield mesh
