@@ -2,166 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
+import pathlib
+import random
+import re
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
 from typing import Any
 
-import msgpack
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from mesh.trees import MEGABYTE, assert_equal, make_tree
+from page_reader import Vault, derive, framed
 from vault_world import World, sample_files
 
 from caso_mesh.model.entries import Entry, EntryType
-from caso_mesh.vault.packing import zstd
 from caso_mesh.vault.tree import TreeWriter
 
-DOMAINS = {1: "writer", 2: "session", 3: "session-closed", 4: "set", 5: "index", 6: "data-pack", 7: "metadata-pack"}
+READER = pathlib.Path(__file__).with_name("page_reader.py")
 
 
-def derive(key: bytes, domain: str, context: bytes) -> bytes:
-    info = b"caso-mesh/derive/1" + bytes([len(domain)]) + domain.encode() + struct.pack(">Q", len(context)) + context
-    return HKDF(SHA256(), 32, None, info).derive(key)
-
-
-def framed(*parts: bytes) -> bytes:
-    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
-
-
-class PageReader:
-    """Follows the page, paragraph by paragraph."""
-
-    def __init__(self, objects: dict[str, bytes], recipient: str, private_key: bytes, id_key: bytes) -> None:
-        self.objects, self.id_key = objects, id_key
-        line, _, check = objects["format"].partition(b"\n")
-        assert check == blake3(line + b"\n").hexdigest().encode() + b"\n"
-        header = json.loads(line)
-        assert (header["title"], header["version"]) == ("caso-mesh vault", 1)
-        self.vault = header["vault"].encode()
-        self.keys = {}
-        for name in objects:
-            if name.startswith("keys/"):
-                key_id, rest = self.beginning(name, 8)[1:]
-                mac_key = derive(id_key, "vault/content-key", framed(self.vault, name.encode()))
-                assert blake3(objects[name][:-32], key=mac_key).digest() == objects[name][-32:]
-                wrapped = msgpack.unpackb(rest[:-32])["recipients"].get(recipient)
-                if wrapped:
-                    self.keys[key_id] = self.unwrap(wrapped, private_key, framed(self.vault, key_id.encode()))
-        self.where = self.index()
-
-    def beginning(self, name: str, kind: int) -> tuple[bytes, str, bytes]:
-        data = self.objects[name]
-        assert data[:10] == b"CASOMESH\x01" + bytes([kind])
-        end = 27 + data[26]
-        return data[10:26], data[27:end].decode(), data[end:]
-
-    @staticmethod
-    def unwrap(wrapped: bytes, private_key: bytes, aad: bytes) -> bytes:
-        assert wrapped[0] == 1
-        key = X25519PrivateKey.from_private_bytes(private_key)
-        shared = key.exchange(X25519PublicKey.from_public_bytes(wrapped[1:33]))
-        context = wrapped[1:33] + key.public_key().public_bytes_raw() + hashlib.sha256(aad).digest()
-        return AESGCM(derive(shared, "wrap/x25519", context)).decrypt(bytes(12), wrapped[33:], aad)
-
-    def small(self, name: str, kind: int) -> bytes:
-        salt, key_id, sealed = self.beginning(name, kind)
-        key = derive(self.keys[key_id], f"vault/{DOMAINS[kind]}", framed(self.vault, name.encode(), salt))
-        plain = AESGCM(key).decrypt(bytes(12), sealed, self.objects[name][: -len(sealed)])
-        (size,) = struct.unpack("<I", plain[-4:])
-        server, signature = msgpack.unpackb(plain[-4 - size : -4])
-        assert server
-        assert len(signature) == 64
-        return plain[: -4 - size]
-
-    def table(self, data: bytes) -> dict[bytes, tuple[Any, ...]]:
-        version, packs, records, text, count, zero = struct.unpack_from("<IIIIQQ", data)
-        assert (version, zero) == (1, 0)
-        at = 32
-        prefixes = struct.unpack_from(f"<{count}Q", data, at)
-        rests = [data[at + 8 * count + 24 * n :][:24] for n in range(count)]
-        at += 32 * count
-        rows, offsets, lengths = (struct.unpack_from(f"<{count}I", data, at + 4 * count * n) for n in range(3))
-        at += 12 * count + (4 if count % 2 else 0)
-        record = [struct.unpack_from("<6I", data, at + 24 * n) for n in range(records)]
-        at += 24 * records
-        pack = [struct.unpack_from("<16sQ4I", data, at + 40 * n) for n in range(packs)]
-        words = msgpack.unpackb(data[at + 40 * packs :])
-        assert len(data) == at + 40 * packs + text
-        return {
-            struct.pack(">Q", prefixes[n]) + rests[n]: (
-                pack[record[rows[n]][0]],
-                record[rows[n]],
-                offsets[n],
-                lengths[n],
-                words["sessions"][pack[record[rows[n]][0]][3]],
-            )
-            for n in range(count)
-        }
-
-    def index(self) -> dict[bytes, tuple[Any, ...]]:
-        found: dict[bytes, tuple[Any, ...]] = {}
-        for name in self.objects:
-            if name.startswith("index/"):
-                payload = self.small(name, 5)
-                digest = blake3(payload, key=derive(self.id_key, "vault/index-name", self.vault)).hexdigest()[:32]
-                assert name.endswith("-" + digest)
-                found.update(self.table(payload))
-        return found
+class PackReader(Vault):
+    """Reads the table at the end of a pack, too: what a lost index is made of again."""
 
     def pack_table(self, name: str) -> dict[bytes, tuple[Any, ...]]:
-        kind = 7 if name.startswith("packs/m") else 6
-        pack, key_id, rest = self.beginning(name, kind)
-        data = self.objects[name]
-        head = data[: len(data) - len(rest) + 1 + rest[0]]
-        session = rest[1 : 1 + rest[0]]
+        data, pack, key_id, rest = self.beginning(name, 7 if name.startswith("packs/m") else 6)
+        head, session = data[: len(data) - len(rest) + 1 + rest[0]], rest[1 : 1 + rest[0]]
         offset, length, _, again, magic = struct.unpack("<QII16s8s", data[-40:])
         assert (again, magic) == (pack, b"CASOPEND")
-        key = derive(self.keys[key_id], "vault/pack-table", framed(self.vault, name.encode(), session))
-        return self.table(AESGCM(key).decrypt(bytes(12), data[offset : offset + length], head + data[-40:]))
+        key = derive(self.keys[key_id], "vault/pack-table", framed(self.name, name.encode(), session))
+        table = AESGCM(key).decrypt(bytes(12), data[offset : offset + length], head + data[-40:])
+        return dict(self.table(table)[0])
 
-    def chunk(self, id: bytes) -> bytes:
-        (pack, _, kind, _, _, _), (_, number, at, length, raw, flags), offset, size, session = self.where[id]
-        name = f"packs/{'m' if kind == 7 else 'd'}/{pack.hex()[:2]}/{pack.hex()}"
-        _, key_id, _ = self.beginning(name, kind)
-        data = self.objects[name]
-        stored, stored_flags, digest = struct.unpack_from("<IB16s", data, at)
-        assert (stored, stored_flags) == (length, flags)
-        if not flags & 2:
-            assert digest == blake3(id + struct.pack("<II", 0, raw)).digest()[:16]
-        aad = b"vault/record" + struct.pack("<IIB", number, raw, flags) + digest
-        key = derive(self.keys[key_id], f"vault/{DOMAINS[kind]}", framed(self.vault, name.encode(), session.encode()))
-        plain = AESGCM(key).decrypt(number.to_bytes(12, "big"), data[at + 21 : at + 21 + length + 16], aad)
-        plain = zstd.decompress(plain) if flags & 1 else plain
-        assert len(plain) == raw
-        piece = plain[offset : offset + size]
-        assert blake3(piece, key=self.id_key).digest() == id
-        return piece
 
-    def sets(self) -> Iterator[dict[str, Any]]:
-        for name in self.objects:
-            if name.startswith("sets/"):
-                yield msgpack.unpackb(self.small(name, 4))["set"]
-
-    def entries(self, id: bytes) -> Iterator[list[Any]]:
-        data = self.chunk(id)
-        if data[:2] == b"N\x01":
-            for _, below, _ in msgpack.unpackb(data[3:]):
-                yield from self.entries(below)
-        else:
-            assert data[:2] == b"L\x01"
-            yield from msgpack.unpackb(data[2:])[1]
-
-    def file(self, entry: list[Any]) -> bytes:
-        packed = entry[14]
-        for list_id in (entry[15] or {}).get("chunk_lists", ()):
-            part = self.chunk(list_id)
-            assert part[:2] == b"C\x01"
-            packed += part[2:]
-        return b"".join(self.chunk(packed[at : at + 32]) for at in range(0, len(packed), 36))
+def content(reader: Vault, entry: list[Any]) -> bytes:
+    return b"".join(piece for _, piece in reader.pieces(entry))
 
 
 def plain_place(place: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -187,15 +63,52 @@ def test_the_page_is_enough_to_read_a_vault(world: World) -> None:
         writer.add(Entry(b"b", EntryType.FILE, 0o600, size=12_000, chunks=long))
         session.publish(world.set("set2", writer.finish(), 2))
 
-    reader = PageReader(world.backend.objects, "alpha", world.alpha._encryption, world.id_key)
+    objects = world.backend.objects
+    reader = PackReader(objects, objects.__getitem__, "alpha", world.alpha._encryption, world.id_key)
     first, second = reader.sets()
     assert (first["id"], first["source"], first["roots"]) == ("set1", "alpha", [b"srv"])
-    assert {entry[0]: reader.file(entry) for entry in reader.entries(first["root"])} == files
+    assert {entry[0]: content(reader, entry) for entry in reader.entries(first["root"])} == files
     link, big = reader.entries(second["root"])
     assert (link[:3], link[8:10], link[15]["link_target"]) == ([b"a/link", 3, 0o777], [-5, 7], b"../etc")
-    assert reader.file(big) == b"tiny one" * 1500
+    assert content(reader, big) == b"tiny one" * 1500
     assert reader.chunk(members[1][0]) == b"tiny two"
     for name in world.backend.objects:
         if name.startswith("packs/"):
             for id, place in reader.pack_table(name).items():
                 assert plain_place(place) == plain_place(reader.where[id])
+
+
+def test_the_reader_is_short_and_knows_nothing_of_the_product() -> None:
+    text = READER.read_text("utf-8")
+    assert len(text.splitlines()) < 200
+    assert not re.search(r"^\s*(import|from) caso_mesh", text, re.MULTILINE)
+
+
+def test_the_page_and_a_kit_are_enough_to_restore_what_the_product_stored(process_mesh, tmp_path):
+    """A full set and an incremental one of real daemons: content, holes, links, owners, modes, attributes and times."""
+    mesh, disk, tree = process_mesh(1), tmp_path / "disk", make_tree(tmp_path / "data", files=300)
+    with (tree / "odd" / "holes").open("wb") as file:
+        for at in (0, 9 * MEGABYTE, 30 * MEGABYTE):
+            os.pwrite(file.fileno(), b"data" * 20_000, at)
+        file.truncate(40 * MEGABYTE)
+    (tree / "odd" / "long").write_bytes(random.Random(1).randbytes(5 * MEGABYTE) * 2)
+    disk.mkdir()
+    mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(disk))
+    (tmp_path / "passphrase").write_text("four words of mine\n")
+    mesh.ok("alpha", "kit", "create", str(tmp_path / "kit"), "--passphrase-file", str(tmp_path / "passphrase"))
+    one = mesh.ok("alpha", "backup", f"alpha:{tree}", "--to", "device:disk", "--wait")["set"]
+    (tree / "odd" / "new").write_text("since the first set")
+    (tree / "odd" / "hard").unlink()
+    two = mesh.ok("alpha", "backup", f"alpha:{tree}", "--to", "device:disk", "--type", "incremental", "--wait")["set"]
+
+    def read(*more: str) -> list[str]:
+        words = [sys.executable, "-I", str(READER), str(disk), str(tmp_path / "kit"), str(tmp_path / "passphrase")]
+        done = subprocess.run([*words, *more], capture_output=True, check=False, text=True)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[0] for line in done.stdout.splitlines()]
+
+    assert sorted(read()) == sorted([one, two])
+    read(two, str(tmp_path / "back"))
+    back = tmp_path / "back" / str(tree)[1:]
+    assert_equal(tree, back)
+    assert (back / "odd" / "holes").stat().st_blocks == (tree / "odd" / "holes").stat().st_blocks
