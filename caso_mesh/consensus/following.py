@@ -72,8 +72,6 @@ def _append(raft: Raft, message: Append) -> None:
             log.append(message.entries[conflict:], halt=raft.rules.halt_below_commit)
     else:
         log.append(message.entries, halt=False)
-    if not raft.rules.reply_confirms_compared:
-        compared = log.last
     log.commit(min(message.commit, compared))
     raft.send_durably(AppendReply(message.sender, raft.node, raft.term, compared))
 

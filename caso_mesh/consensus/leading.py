@@ -127,13 +127,14 @@ def _rejected(raft: Raft, progress: Progress, reply: AppendReply) -> None:
 
 
 def _confirmed(raft: Raft, progress: Progress, reply: AppendReply) -> None:
-    news = progress.confirm(reply.index)
-    if not news and not (progress.match == reply.index and progress.pace == "probe"):
+    index = reply.index if raft.rules.replies_carry_index or reply.sender == raft.node else progress.next - 1
+    news = progress.confirm(index)
+    if not news and not (progress.match == index and progress.pace == "probe"):
         return
     if progress.pace == "probe" or (progress.pace == "snapshot" and progress.match + 1 >= raft.log.first):
         progress.replicate()
     elif progress.pace == "replicate":
-        progress.inflights.confirm(reply.index)
+        progress.inflights.confirm(index)
     if _advance_commit(raft):
         _release_early_reads(raft)
         send_appends(raft)

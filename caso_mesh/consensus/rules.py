@@ -20,8 +20,8 @@ class Rules(Struct, frozen=True):
     vote_until_term_rises: bool = True
     #: A reply of an earlier term says nothing about this one.
     replies_carry_term: bool = True
-    #: A reply confirms what was compared with the leader's log, not all that the follower happens to have.
-    reply_confirms_compared: bool = True
+    #: A reply says which index it confirms: it need not be the reply to what was sent last.
+    replies_carry_index: bool = True
     #: A follower drops entries only from the first one that really contradicts the leader's.
     truncate_at_conflict: bool = True
     #: Whoever is told to drop what is committed halts instead.

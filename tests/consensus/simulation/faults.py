@@ -136,7 +136,7 @@ class Storm:
             node.copies = [*node.copies[-8:], (self.world.now, node.disk.copy())]
         self.world.after(_COPY_EVERY_MS, self._keep_copies)
 
-    # --- stories ---------------------------------------------------------------------------------------------------------
+    # --- waiting ---------------------------------------------------------------------------------------------------------
 
     @property
     def election_ms(self) -> int:
@@ -165,108 +165,3 @@ class Storm:
         if not self.world.run(for_ms, until=settled):
             raise Violation("it comes back", f"nobody is in office {for_ms} ms after all faults ended")
         return found[0]
-
-    def story_of_a_lonely_follower(self) -> None:
-        """Cut off for long, then back: with pre-vote it deposes nobody."""
-        leader = self.settle()
-        assert leader.core is not None
-        others = [name for name in leader.core.membership.voters if name != leader.name]
-        if len(others) < 2:
-            return
-        self.operator.resting = True
-        term, lonely = leader.core.term, self.random.choice(others)
-        self.world.split([lonely])
-        self.world.run(self.election_ms * 4)
-        self.world.heal()
-        self.world.run(self.election_ms * 2)
-        if not leader.leads or leader.core.term != term:
-            raise Violation("nobody is deposed by a return", f"{lonely} came back and {leader.name} lost its office")
-
-    def story_of_a_deaf_leader(self) -> None:
-        """Nobody reaches it, but it reaches all: with check-quorum it notices, and another one can be elected."""
-        leader = self.settle()
-        assert leader.core is not None
-        if len(leader.core.membership.voters) < 2:
-            return
-        self.operator.resting = True
-        self.world.cut(list(self.world.nodes), [leader.name])
-        self.world.run(self.election_ms * 2)
-        if leader.leads:
-            raise Violation("a leader without a majority steps down", f"{leader.name} leads and hears nobody")
-        self.world.heal()
-
-    def story_of_a_dead_newcomer(self) -> None:
-        """A server is added that is not there: the mesh goes on."""
-        leader = self.settle()
-        assert leader.core is not None
-        name = self.operator.grow(alive=False)
-        self.world.run(self.election_ms * 3)
-        leader = self.world.leader() or leader
-        if leader.core is None:
-            return
-        before = leader.core.log.committed
-        self.world.run(
-            self.election_ms * 3,
-            until=lambda: self.world.ask_something() or any(  # type: ignore[func-returns-value]
-                node.core is not None and node.core.log.committed > before for node in self.world.nodes.values()
-            ),
-        )  # fmt: skip
-        if all(node.core is None or node.core.log.committed <= before for node in self.world.nodes.values()):
-            raise Violation("growth never stops the mesh", f"{name} was added, and nothing is committed any more")
-        self.operator.wishes[name] = "gone"
-
-    def story_of_a_disk_put_back(self) -> None:
-        """Commits stand on the leader and one follower; that one's disk is put back, then the leader dies.
-
-        Within the promise: the leader, who witnessed what the disk lost, is there and reached when it starts.
-        """
-        leader = self.settle()
-        assert leader.core is not None
-        others = [name for name in leader.core.membership.voters if name != leader.name]
-        if len(others) < 2:
-            return
-        victim = self.random.choice(others)
-        behind = [name for name in others if name != victim]
-        self.random.shuffle(behind)
-        behind = behind[: len(others) // 2]
-        self.world.note("put back", victim)
-        self.world.cut([leader.name, victim], behind)
-        started = self.world.now
-        for _ in range(12):
-            self.world.ask_something()
-            self.world.run(15)
-        node = self.world.nodes[victim]
-        node.crash()
-        if not node.put_back(started + self.random.randint(-60, 60)):
-            self.calm()
-            return
-        self.world.checks.disks_in_doubt.add(victim)
-        self.world.run(20)
-        self.world.heal(victim)
-        node.start()
-        self.world.run(60)
-        if leader.up:
-            leader.crash()
-        self.world.heal()
-        for _ in range(20):
-            self.world.ask_something()
-            self.world.run(30)
-
-    def story_of_lost_witnesses(self) -> None:
-        """Outside of every promise: disks are put back and nobody waits. Then whoever is contradicted must halt."""
-        self.world.allow_contradiction()
-        self.settle()
-        for _ in range(6):
-            victims = list(self.world.nodes.values())
-            self.random.shuffle(victims)
-            for node in victims[: len(victims) // 2 + 1]:
-                node.crash()
-                node.put_back(self.world.now - self.random.randint(0, 300))
-            self.world.split([node.name for node in victims[: len(victims) // 2 + 1]])
-            for node in victims:
-                node.start()
-            for _ in range(20):
-                self.world.ask_something()
-                self.world.run(20)
-            self.world.heal()
-            self.world.run(200)

@@ -6,7 +6,9 @@ import hashlib
 import heapq
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 
+import msgspec
 from consensus.simulation.checks import Checks, Violation
 from consensus.simulation.history import Operation
 from consensus.simulation.node import Node
@@ -28,7 +30,16 @@ class World:
 
     tick_ms = 10
 
-    def __init__(self, seed: int, voters: int, learners: int, broken: Broken, *, trace: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        voters: int,
+        learners: int,
+        broken: Broken,
+        *,
+        max_entries: int | None = None,
+        trace: bool = False,
+    ) -> None:
         self.random = random.Random(seed)
         self.broken = broken
         self.now = 0
@@ -37,7 +48,7 @@ class World:
             heartbeat_ticks=2,
             pre_vote=broken.policies.pre_vote,
             check_quorum=broken.policies.check_quorum,
-            max_message_entries=self.random.choice([1, 3, 50]),
+            max_message_entries=max_entries or self.random.choice([1, 3, 50]),
             max_inflight_messages=self.random.choice([2, 8]),
             max_uncommitted_bytes=4000,
         )
@@ -47,6 +58,8 @@ class World:
         self.loss = self.double = self.stray = 0.0
         self.delay_ms = 3
         self._cut: set[tuple[str, str]] = set()
+        self._holding: tuple[str, str] | None = None
+        self._held: list[Message | WitnessMessage] = []
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
         self._digest = hashlib.blake2b(digest_size=8)
@@ -81,6 +94,9 @@ class World:
     def send(self, message: Message | WitnessMessage) -> None:
         self.note("send", repr(message) if self._lines is not None else f"{type(message).__name__}{message.to}")
         draw = self.random.random
+        if (message.sender, message.to) == self._holding:
+            self._held.append(message)
+            return
         if (message.sender, message.to) in self._cut or draw() < self.loss:
             if isinstance(message, InstallSnapshot):
                 self._report(message, arrived=False)
@@ -125,6 +141,22 @@ class World:
         """All links of ``names``, or all there are."""
         self._cut = {link for link in self._cut if names and not set(link).intersection(names)}
 
+    def heal_one(self, source: str, target: str) -> None:
+        self._cut.discard((source, target))
+
+    def hold(self, source: str, target: str) -> None:
+        """From now on, keep what ``source`` sends to ``target``."""
+        self._holding = (source, target)
+
+    def stop_holding(self) -> None:
+        self._holding = None
+
+    def release(self) -> None:
+        """What was held arrives, wherever the links are cut by now."""
+        held, self._held = self._held, []
+        for message in held:
+            self.after(self.random.randint(1, 10), partial(self.nodes[message.to].receive, message))
+
     # --- nodes -----------------------------------------------------------------------------------------------------------
 
     def add_node(self, name: str) -> Node:
@@ -144,6 +176,9 @@ class World:
             raise Violation("nobody is contradicted", f"{name} halted, though every disk kept its promise")
 
     def allow_contradiction(self) -> None:
+        """From now on nobody waits, and only that no node changes its own past is promised."""
+        policies = msgspec.structs.replace(self.broken.policies, rolled_back_waits=False)
+        self.broken = msgspec.structs.replace(self.broken, policies=policies)
         self._allow_contradiction = True
         self.checks.only_own_past = True
 
@@ -156,7 +191,12 @@ class World:
         if not alive:
             return
         node = self.random.choice(claiming if claiming and self.random.random() < 0.9 else alive)
-        kind = "write" if self.random.random() < 0.6 else "read"
+        self.ask(node, "write" if self.random.random() < 0.6 else "read")
+
+    def ask(self, node: Node, kind: str) -> None:
+        """A client asks ``node``, which may refuse."""
+        if not node.takes_part:
+            return
         operation = Operation(len(self.operations) + 1, kind, self.now)
         self.operations.append(operation)
         self.note(kind, node.name)
