@@ -93,6 +93,7 @@ def wanted_of(task: Task) -> Wanted:
         larger_than=spec.larger_than,
         default_excludes=spec.default_excludes,
         own_paths=task.own_paths,
+        own_identities=task.own_identities,
     )
     return Wanted(roots, filters, task.server_name, task.commands)
 

@@ -31,6 +31,8 @@ _LOCK_POLL_S = 0.02
 #: From starting the nursery (it imports everything) to its first word, and from a request to the fork.
 _START_S = 60.0
 _FORK_S = 10.0
+#: A worker that was killed and is still there after this hangs in the kernel, in a file system that does not answer.
+_HANGS_S = 5.0
 _MODULE = "caso_mesh.jobs.nursery"
 
 
@@ -46,6 +48,7 @@ class ProcessWorker:
         self._began_s = asyncio.get_running_loop().time()
         self._sending = asyncio.Lock()
         self._counts = Counts()
+        self._hangs = False
         self.pid = 0
 
     @property
@@ -92,6 +95,8 @@ class ProcessWorker:
         except PeerFault as fault:
             detail = fault.message
         await self.kill(graceful=ended is not None)
+        if self._hangs:
+            detail = "it was killed while it waited for a file system that does not answer"
         if ended is None:
             error = WorkerDied(attempt=self.attempt, detail=detail)
             ended = Ended(
@@ -117,7 +122,17 @@ class ProcessWorker:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        await self._gone.wait()
+        if not self._hangs:
+            try:
+                async with asyncio.timeout(_HANGS_S):
+                    await self._gone.wait()
+            except TimeoutError:
+                # It runs no line of ours any more, whenever it wakes up: nobody needs to wait for that.
+                self._hangs = True
+                log.warning("process %d of %s was killed, but hangs in a file system", self.pid, self.attempt)
+                with contextlib.suppress(OSError):
+                    self._messages.shutdown(socket.SHUT_RDWR)  # whoever listens to it hears its end
+                return
         self.close()
 
     def close(self) -> None:

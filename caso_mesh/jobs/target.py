@@ -95,4 +95,4 @@ class FolderTarget:
 
 def _below(path: bytes) -> bytes:
     """What every path in a folder begins with, if a slash is put behind it: the folder's own path, too."""
-    return os.path.realpath(b"/" + path.lstrip(b"/")).rstrip(b"/") + b"/"
+    return b"/" + path.strip(b"/") + b"/" if path.strip(b"/") else b"/"

@@ -49,10 +49,11 @@ class Task(Struct, frozen=True):
 
     ``order.end``: ``device`` (the vault is here, the files elsewhere), ``source`` (the files are here, the vault
     elsewhere) or ``both``. ``public_keys`` are the roster's nodes (id -> SubjectPublicKeyInfo), to check signatures.
-    ``identity_folder`` holds this server's keys, to sign. ``own_paths`` are never backed up. ``session`` and ``set``
+    ``identity_folder`` holds this server's keys, to sign. ``own_paths`` are never backed up nor
+    written to: real paths, with ``own_identities`` (device and inode; None: they are looked at). ``session`` and ``set``
     are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
     ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
-    that a restore may write to here at all, whatever the set or the other end says (absolute; None: anywhere).
+    that a restore may write to here at all, whatever the set or the other end says (real paths; None: anywhere).
     ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
     server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
     file by which the workers of this server keep the last one together.
@@ -75,6 +76,7 @@ class Task(Struct, frozen=True):
     tls: TlsFiles | None = None
     issuer_key: bytes = b""
     own_paths: tuple[bytes, ...] = ()
+    own_identities: tuple[tuple[int, int], ...] | None = None
     may_write: tuple[bytes, ...] | None = None
     segment_path: str = ""
     commands: dict[str, HostCommand] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from caso_mesh.model.errors import CommandNotAllowed, NotAllowedHere, SourcePathMissing
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name, is_reserved
@@ -14,7 +14,7 @@ class AllowList:
     commands that may be run.
 
     A backup of a folder *above* a closed one is allowed: the closed part is left out of it, with a warning. Looks at
-    the file system, so it belongs into a thread.
+    the file system, so it belongs into a thread. ``real`` resolves these places; one of them may hang.
     """
 
     def __init__(
@@ -24,11 +24,12 @@ class AllowList:
         write: Iterable[str],
         closed: Iterable[str],
         commands: Mapping[str, HostCommand] | None = None,
+        real: Callable[[str], str] = os.path.realpath,
     ) -> None:
         self._server = server
-        self._read = [os.path.realpath(place) for place in read]
-        self._write = [os.path.realpath(place) for place in write]
-        self._closed = [os.path.realpath(place) for place in closed]
+        self._read = [real(place) for place in read]
+        self._write = [real(place) for place in write]
+        self._closed = [real(place) for place in closed]
         self._commands = commands or {}
 
     def check_command(self, name: str, kind: CommandKind) -> HostCommand:
@@ -50,20 +51,20 @@ class AllowList:
             self.check_command(name, CommandKind.DUMP)
             return []
         real = self._resolved(path, "read", keep_last=True)
-        if not any(_within(real, place) for place in self._read) or any(_within(real, c) for c in self._closed):
+        if not any(within(real, place) for place in self._read) or any(within(real, c) for c in self._closed):
             raise NotAllowedHere(server=self._server, action="read", path=path)
         if not os.path.lexists(path):
             raise SourcePathMissing(server=self._server, path=path)
         return [
             f"{_shown(closed)} on {self._server} is left out: it belongs to caso-mesh"
             for closed in self._closed
-            if _within(closed, real)
+            if within(closed, real)
         ]
 
     def check_write(self, path: bytes) -> None:
         """Raises ``NotAllowedHere``. The path need not exist."""
         real = self._resolved(path, "write", keep_last=False)
-        if not any(_within(real, place) for place in self._write) or any(_within(real, c) for c in self._closed):
+        if not any(within(real, place) for place in self._write) or any(within(real, c) for c in self._closed):
             raise NotAllowedHere(server=self._server, action="write", path=path)
 
     def _resolved(self, path: bytes, action: str, *, keep_last: bool) -> str:
@@ -76,7 +77,8 @@ class AllowList:
         return os.path.realpath(os.fsdecode(path))
 
 
-def _within(path: str, folder: str) -> bool:
+def within(path: str, folder: str) -> bool:
+    """Whether a real path is that folder, or lies in it."""
     return folder in ("/", path) or path.startswith(folder + "/")
 
 

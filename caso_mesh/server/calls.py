@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from caso_mesh.devices.checks import inside
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
 from caso_mesh.model.orders import Orders
-from caso_mesh.server.allow import AllowList
+from caso_mesh.server.allow import AllowList, within
 from caso_mesh.server.patience import bounded
 from caso_mesh.wire.network import split_address
 from caso_mesh.wire.typed import ask
@@ -109,10 +109,12 @@ class Calls:
             ) from None
         if not path.startswith("/"):
             raise DevicePathInvalid(path=path, server=node.config.server, detail="it is not an absolute path")
-        AllowList(node.config.server, (), node.config.allow.write, [str(node.folder.path)]).check_write(raw)
+        real = node.places.real
+        AllowList(node.config.server, (), node.config.allow.write, [str(node.folder.path)], real=real).check_write(raw)
         for device in node.orders.devices:
             place = device.path_on(node.keys.id)
-            if place is not None and inside(path, place.path):
+            # by the last known path of that one: it may hang
+            if place is not None and within(os.path.realpath(path), real(place.path)):
                 raise DevicePathInvalid(
                     path=path, server=node.config.server, detail=f"it belongs to the device {device.name}"
                 )

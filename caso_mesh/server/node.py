@@ -34,6 +34,7 @@ from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
+from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.renewal import Renewal
@@ -130,6 +131,7 @@ class ServerNode:
             clock=clock,
         )
         self._commands = config.host_commands()
+        self.places = Places()
         self._snapshots = SnapshotKeeper(
             folder=folder.snapshots,
             mesh=lambda: self.orders.roster.mesh.id,
@@ -147,6 +149,7 @@ class ServerNode:
             orders=lambda: self.orders,
             allow=self.allow,
             may_write=config.allow.write,
+            places=self.places,
             snapshots=self._snapshots.place,
             segments=self.segments,
             clock=clock,
@@ -239,7 +242,9 @@ class ServerNode:
     def allow(self) -> AllowList:
         """What may be read and written now. Looks at the file system: for threads only."""
         allow = self.config.allow
-        return AllowList(self.config.server, allow.read, allow.write, self._tasks.closed(), self._commands)
+        return AllowList(
+            self.config.server, allow.read, allow.write, self._tasks.closed(), self._commands, self.places.real
+        )
 
     def handlers(self) -> dict[str, Handler]:
         """The calls every server answers for itself, by name."""

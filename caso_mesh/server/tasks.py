@@ -21,7 +21,7 @@ from caso_mesh.planning.media import medium_for
 from caso_mesh.sealing.signing import verify
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.folder import StateFolder
-from caso_mesh.server.patience import bounded
+from caso_mesh.server.patience import Places, begin, bounded
 from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
@@ -54,6 +54,7 @@ class TaskMaker:
         orders: Callable[[], Orders],
         allow: Callable[[], AllowList],
         may_write: tuple[str, ...],
+        places: Places,
         snapshots: Callable[[], SnapshotPlace | None],
         segments: Segments,
         clock: Clock,
@@ -69,6 +70,7 @@ class TaskMaker:
         self._orders = orders
         self._allow = allow
         self._may_write = may_write
+        self._places = places
         self._snapshots = snapshots
         self._segments = segments
         self._clock = clock
@@ -101,6 +103,10 @@ class TaskMaker:
             if isinstance(order.spec, BackupSpec):
                 medium = await self._medium(orders, device, order.spec.media_set)
         closed = self._closed(orders)
+        # the worker looks at none of these: in one that hangs it could not even be killed
+        own, may_write = await begin(
+            lambda: ([self._places.of(path) for path in closed], [self._places.real(path) for path in self._may_write])
+        )
         far = self._far(orders, order)
         admin_row = self._trust.row(orders.admin)
         task = Task(
@@ -120,8 +126,9 @@ class TaskMaker:
             far=far,
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
             issuer_key=admin_row.public_key if admin_row else b"",
-            own_paths=tuple(os.fsencode(place) for place in closed),
-            may_write=tuple(os.fsencode(place) for place in self._may_write),
+            own_paths=tuple(dict.fromkeys(os.fsencode(path) for path in (*closed, *(place.real for place in own)))),
+            own_identities=tuple(place.identity for place in own if place.identity is not None),
+            may_write=tuple(os.fsencode(place) for place in may_write),
             segment_path=str(self.segment_path(local.set)),
             commands=commands,
             snapshots=self._snapshots(),

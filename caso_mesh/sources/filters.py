@@ -40,7 +40,8 @@ class Filters(Struct, frozen=True):
 
     ``excludes``: patterns, see the module. ``larger_than``: files of more bytes are left out. ``exclude_caches``:
     folders with a valid ``CACHEDIR.TAG`` are kept, empty. ``one_file_system``: mounted folders are kept, empty.
-    ``own_paths``: absolute paths of this machine's state folder and devices.
+    ``own_paths``: absolute paths of this machine's state folder and devices. ``own_identities``: their (device, inode),
+    if whoever asks knows them; without they are looked at, and one of them may hang.
     """
 
     excludes: tuple[str, ...] = ()
@@ -49,6 +50,7 @@ class Filters(Struct, frozen=True):
     larger_than: int | None = None
     default_excludes: bool = True
     own_paths: tuple[bytes, ...] = ()
+    own_identities: tuple[tuple[int, int], ...] | None = None
 
     def digest(self, roots: Iterable[bytes]) -> bytes:
         """32 bytes over everything a person chose that decides what is read: roots and filters, in any order.
@@ -97,6 +99,11 @@ class Matcher:
             if self._any.match(text) or (is_dir and self._folders.match(text)):
                 return True
         return self.own(path)
+
+    @property
+    def own_paths(self) -> frozenset[bytes]:
+        """This machine's own state and devices, by their paths."""
+        return self._own
 
     def own(self, path: bytes) -> bool:
         """Whether the path is this machine's own state or device, or lies in it."""

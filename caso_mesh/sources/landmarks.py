@@ -34,8 +34,11 @@ def identities(filters: Filters, places: Places | None) -> dict[tuple[int, int],
     found: dict[tuple[int, int], bool] = {}
     for path in _active_swap() if filters.default_excludes else ():
         _identify(found, path, own=False)
-    for path in filters.own_paths:
-        _identify(found, normal_path(path), own=True)
+    if filters.own_identities is None:
+        for path in filters.own_paths:
+            _identify(found, normal_path(path), own=True)
+    else:
+        found |= dict.fromkeys(filters.own_identities, True)
     for taken, device in places.devices.items() if places is not None else ():
         found |= {(taken, inode): own for (number, inode), own in found.items() if number == device}
     return found

@@ -154,6 +154,7 @@ class Walker:
     def _descend(self, stack: list[_Level], device: int) -> Iterator[Walked | Same]:
         roots, excluded, larger_than = self._root_set, self._matcher.excluded, self._filters.larger_than
         skipped, places, same = self._skip_inodes, self._places, self._same
+        own = self._matcher.own_paths
         find = None if self._previous is None else self._previous.find
         while stack:
             level = stack[-1]
@@ -166,6 +167,9 @@ class Walker:
             absolute = b"/" + path
             if absolute in roots:
                 yield from self._root(absolute)
+                continue
+            if absolute in own:
+                self._own_state(absolute)  # without a look at it: a device may hang
                 continue
             try:
                 status = os.stat(name, dir_fd=level.fd, follow_symlinks=False)
@@ -459,9 +463,10 @@ class Walker:
 
     # --- what is left out for what it is -------------------------------------------------------------------------
 
-    def _own_state(self, absolute: bytes, status: os.stat_result) -> bool:
+    def _own_state(self, absolute: bytes, status: os.stat_result | None = None) -> bool:
         """Whether this is own state, by its path or by what it is (it may be mounted or linked elsewhere too)."""
-        if self._matcher.own(absolute) or self._skip_inodes.get((status.st_dev, status.st_ino), False):
+        identity = (status.st_dev, status.st_ino) if status is not None else (0, 0)
+        if self._matcher.own(absolute) or self._skip_inodes.get(identity, False):
             self._on_note(Note(absolute[1:], "excluded-own-state", "this machine's own state or device"))
             return True
         return False
@@ -485,8 +490,6 @@ def _is_whole(entry: Entry) -> bool:
     if entry.hardlink is not None:
         return False
     total = 0
-    for _, length in entry.chunks:
-        total += length
-    for _, length in entry.holes:
+    for _, length in (*entry.chunks, *entry.holes):
         total += length
     return total == entry.size

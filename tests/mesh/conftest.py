@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from mesh.faulty import faulty
 from mesh.mounts import mount
 
-__all__ = ["mount"]
+__all__ = ["faulty", "mount"]
