@@ -68,10 +68,11 @@ class _TargetEnd:
         self._into_command = spec.into_command is not None
         self._begun: dict[bytes, Entry] = {}
         self._exceptions: list[SourceException] = []
-        # the thread of the attempt may stop while those that answer are at work
-        self._lock = threading.Lock()
+        # The thread of the attempt may stop while those that answer are at work: one begins and finishes entries, others
+        # write records meanwhile.
+        self._steps = threading.Lock()
+        self._quiet = threading.Condition()
         self._writers = 0
-        self._quiet = threading.Condition(self._lock)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.closed = False
         self.failure: CasoError | None = None
@@ -83,8 +84,9 @@ class _TargetEnd:
         self.failure = self.failure or (
             error if isinstance(error, CasoError) else PeerFault(peer="the target's end", detail="it failed")
         )
-        with self._lock:
-            self._quiet.wait_for(lambda: not self._writers)
+        with self._steps:
+            with self._quiet:
+                self._quiet.wait_for(lambda: not self._writers)
             if self._target is not None:
                 self._target.close()
 
@@ -93,7 +95,7 @@ class _TargetEnd:
             if method == "record":
                 with self._writing():
                     return to_wire(self._on_record(from_wire(params, Record, peer=self._name)))
-            with self._lock:
+            with self._steps:
                 self._check_going()
                 match method:
                     case "begin":
@@ -112,13 +114,13 @@ class _TargetEnd:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Several may be in here; ``stop`` waits for them."""
-        with self._lock:
+        with self._quiet:
             self._check_going()
             self._writers += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._quiet:
                 self._writers -= 1
                 self._quiet.notify_all()
 
