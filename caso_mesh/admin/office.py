@@ -222,8 +222,6 @@ class Office:
         if sets:
             self._catalogs.wake()
             self._delegation.facts_came()
-        else:
-            self._delegation.wake()
 
     async def _submit(self, command: Command, *, who: str = "admin", request_id: str | None = None) -> Any:
         return await self._keeper.submit(

@@ -19,8 +19,18 @@ def main() -> None:
         # a locale that cannot show a name is no reason to show nothing
         sys.stdout.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
-    if "asyncio" not in sys.modules:
-        # Nothing runs that had to be ended, all is written: taking a program apart costs a tenth of a short command.
-        sys.stderr.flush()
+    if "asyncio" not in sys.modules and _written():
+        # Nothing runs that had to be ended: taking a program apart costs a tenth of a short command.
         os._exit(status)
     sys.exit(status)
+
+
+def _written() -> bool:
+    """Whether all output has left this program; if not, the usual end of it shall say so."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True

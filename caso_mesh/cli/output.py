@@ -95,9 +95,12 @@ def error(failure: CasoError, *, as_json: bool) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    # a stream that was closed by whoever started this program is None
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def _coloured(text: str, code: str) -> str:

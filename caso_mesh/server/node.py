@@ -268,12 +268,14 @@ class ServerNode:
             if orders.authority < self.orders.authority:
                 raise StaleOrders(given=orders.authority, current=self.orders.authority)
             await self._queue.save_orders(orders)
-            self.orders = orders
+            before, self.orders = self.orders, orders
             self._orders_are_old = False
             self.bearings.ordered(orders.admin)
             self.trust.use(roster)
             self.attempts.use(orders)
-            self._look_at_devices.set()
+            if orders.devices != before.devices or _ended(before, orders):
+                # a job that is over has changed how much is free
+                self._look_at_devices.set()
         await self.links.roster_changed()
 
     def _may_begin(self) -> bool:
@@ -395,3 +397,8 @@ class ServerNode:
         if not self._compared:
             self._compared = True
             self.attempts.look_again()
+
+
+def _ended(before: Orders, now: Orders) -> bool:
+    """Whether attempts of the orders before are not in those of now any more."""
+    return bool({each.attempt for each in before.attempts} - {each.attempt for each in now.attempts})

@@ -237,3 +237,22 @@ async def test_a_state_folder_of_somebody_else_is_refused_with_advice(
     assert told.status == 4
     assert str(shell.state) in told.err
     assert material().keys.id not in told.err
+
+
+@pytest.mark.parametrize("closed", ["2", "1"])
+def test_a_closed_stream_does_not_change_the_exit_status_of_what_it_would_not_have_used(
+    environment: dict[str, str], closed: str
+) -> None:
+    words = f"exec {closed}>&-; exec {sys.executable} -m caso_mesh status --state /nonexistent --timeout 1s"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, check=False, env=environment)
+    assert done.returncode == 3
+
+
+def test_output_that_finds_no_room_is_a_failure(environment: dict[str, str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "caso_mesh", "help", "wire"], stdout=full, stderr=subprocess.PIPE, check=False,
+            env=environment,
+        )  # fmt: skip
+    assert done.returncode not in {0, 3}
+    assert b"No space left" in done.stderr
