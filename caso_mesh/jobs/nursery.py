@@ -23,7 +23,10 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import NoReturn
+
+import msgspec
 
 from caso_mesh.jobs import worker
 from caso_mesh.jobs.memory import keep_freed_memory
@@ -32,6 +35,7 @@ from caso_mesh.model.errors import Misuse
 #: Exit status of a worker that failed where nothing could be reported any more.
 CRASHED = 5
 _REQUEST_BYTES = 256
+_PACKAGE = "caso_mesh"
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 #: What libraries load when they first need it: with numpy.unique, with keys in PEM, with names of hosts. By then each
 #: worker would do it for itself, which takes longer than a small job.
@@ -54,6 +58,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's business
     for name in _LATE:
         importlib.import_module(name)
+    rehearse()
     gc.collect()
     gc.freeze()
     children: dict[int, int] = {}
@@ -65,6 +70,20 @@ def main(arguments: list[str]) -> int:
             _reap(control, children)
         if control_fd in ready and not _serve(control, children, kept):
             return 0
+
+
+def rehearse() -> list[type[msgspec.Struct]]:
+    """Has msgspec work out every record, which it would do in each worker for each that it meets; all of them."""
+    records = [each for each in _below(msgspec.Struct) if each.__module__.startswith(f"{_PACKAGE}.")]
+    for record in records:
+        msgspec.msgpack.Decoder(record)
+    return records
+
+
+def _below(record: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    for each in record.__subclasses__():
+        yield each
+        yield from _below(each)
 
 
 def _serve(control: socket.socket, children: dict[int, int], kept: list[int]) -> bool:

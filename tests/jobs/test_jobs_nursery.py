@@ -10,9 +10,19 @@ import pytest
 from job_site import Site, run, run_pair, verify_spec
 from job_trees import make_tree
 
-from caso_mesh.jobs import nursery_runner
+from caso_mesh.jobs import nursery, nursery_runner
 from caso_mesh.jobs.nursery_runner import NurseryRunner
+from caso_mesh.jobs.task import Task
+from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.model.states import AttemptState, BackupType
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.vault.records import SessionRecord
+
+
+def test_the_records_that_workers_read_are_worked_out_before_they_are_forked() -> None:
+    known = nursery.rehearse()
+    assert {Task, AttemptOrder, BackupSet, SessionRecord} <= set(known)
+    assert len(known) > 100
 
 
 async def test_workers_import_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
