@@ -247,7 +247,7 @@ class _Backup:
     # --- what the walk finds ---
 
     def _take_same(self, same: Same) -> None:
-        if is_reserved(same.before.path):
+        if same.before.path.startswith(DUMPS) and is_reserved(same.before.path):
             self._leave_reserved(same.before.path)
         elif self._waiting or self._batch:
             self._queue(same)
@@ -257,7 +257,7 @@ class _Backup:
     def _take(self, walked: Walked) -> None:
         if not walked.entry.path:
             return  # the root folder of the machine: a tree has no name for it
-        if is_reserved(walked.entry.path):
+        if walked.entry.path.startswith(DUMPS) and is_reserved(walked.entry.path):
             self._leave_reserved(walked.entry.path)
             return
         if needs_reading(walked):

@@ -32,7 +32,7 @@ TYPE_NUMBERS: dict[EntryType, int] = {
 }
 
 
-class Entry(Struct, frozen=True, omit_defaults=True):
+class Entry(Struct, frozen=True, omit_defaults=True, gc=False):
     """One name in a tree with all its metadata.
 
     ``path`` is absolute without the leading slash, as bytes; entries are in *path order*, see ``path_key``.

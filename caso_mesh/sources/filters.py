@@ -87,6 +87,9 @@ class Matcher:
         self._swap = frozenset(DEFAULT_SWAP if filters.default_excludes else ()) - frozenset(asked)
         self._any = _Globs([pattern for pattern in filters.excludes if not pattern.endswith("/")])
         self._folders = _Globs([pattern[:-1] for pattern in filters.excludes if pattern.endswith("/")])
+        #: Without patterns, what does not begin with one of ``near`` is not excluded.
+        self.patterns = bool(filters.excludes)
+        self.near = (*self._swap, *self._emptied_inside, *self._own)
 
     def excluded(self, path: bytes, is_dir: bool) -> bool:
         """Whether the absolute ``path`` is left out by itself. A walk does not enter a folder that is."""

@@ -36,6 +36,7 @@ FLAGS_LAST = IMMUTABLE | APPEND_ONLY
 
 _GETFLAGS = 0x80086601 if struct.calcsize("l") == 8 else 0x80046601
 _SETFLAGS = 0x40086602 if struct.calcsize("l") == 8 else 0x40046602
+_NO_FLAGS = bytes(8)
 #: What a file system answers that has no such thing.
 NOT_SUPPORTED = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -51,9 +52,7 @@ FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def get_flags(fd: int) -> int:
     """The settable inode flags of an open file or folder. Raises ``OSError`` (``NOT_SUPPORTED`` by many)."""
-    buffer = bytearray(8)
-    fcntl.ioctl(fd, _GETFLAGS, buffer, True)
-    return int.from_bytes(buffer[:4], "little" if _LITTLE else "big") & FLAGS_MASK
+    return int.from_bytes(fcntl.ioctl(fd, _GETFLAGS, _NO_FLAGS)[:4], "little" if _LITTLE else "big") & FLAGS_MASK
 
 
 def set_flags(fd: int, flags: int, mask: int = FLAGS_MASK) -> None:

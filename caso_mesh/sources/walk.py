@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from caso_mesh.model.entries import Entry, EntryType, SourceException
@@ -20,6 +21,8 @@ from caso_mesh.sources.walked import Walked, release
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PEEK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SECOND = 1_000_000_000
+#: What ``os.fsencode`` asks for each time.
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class _Level:
@@ -156,6 +159,7 @@ class Walker:
         skipped, places, same = self._skip_inodes, self._places, self._same
         own = self._matcher.own_paths
         find = None if self._previous is None else self._previous.find
+        patterns, near = self._matcher.patterns, self._matcher.near
         while stack:
             level = stack[-1]
             if level.at == len(level.names):
@@ -177,7 +181,7 @@ class Walker:
                 self._gone_or(path, error)
                 continue
             is_dir = stat.S_ISDIR(status.st_mode)
-            if excluded(absolute, is_dir):
+            if (patterns or absolute.startswith(near)) and excluded(absolute, is_dir):
                 if not self._own_state(absolute, status) and is_dir:
                     yield from self._roots_below(absolute)
                 continue
@@ -454,7 +458,7 @@ class Walker:
 
     def _list(self, fd: int, path: bytes) -> list[bytes] | None:
         try:
-            names = [os.fsencode(name) for name in os.listdir(fd)]
+            names = [name.encode(_ENCODING, _ERRORS) for name in os.listdir(fd)]
         except OSError as error:
             self._on_exception(reasons.reading(path, error))
             return None

@@ -26,6 +26,7 @@ from caso_mesh.vault.tree_codec import (
     encode_leaf,
     encode_node,
     encode_row,
+    entry_of,
     lists_of,
     resolve_row,
 )
@@ -216,7 +217,7 @@ class TreeReader:
                 raise DataDamaged(object=self.name(self.root), detail="its segments are not in path order")
             last = leaf.keys[-1]
             if not under and leaf.plain:
-                yield from leaf.entries[begin:]  # type: ignore[misc]  # a plain leaf has no rows
+                yield from map(entry_of, leaf.rows[begin:])
                 continue
             for number in range(begin, leaf.count):
                 if under and leaf.keys[number] != key and not leaf.keys[number].startswith(below):
@@ -228,7 +229,7 @@ class TreeReader:
                 except CasoError as error:
                     if on_damage is None:
                         raise
-                    on_damage(leaf.entries[number].path, error)
+                    on_damage(leaf.rows[number].path, error)
                     continue
                 yield entry
 
@@ -300,8 +301,8 @@ class TreeReader:
         return decode_segment(self.fetch(id), self.name(id))
 
     def _entry(self, leaf: Leaf, number: int) -> Entry:
-        entry = leaf.entries[number]
-        return self.resolve(entry) if isinstance(entry, Row) else entry
+        row = leaf.rows[number]
+        return entry_of(row) if leaf.plain or row.extra is None or not row.extra.lists() else self.resolve(row)
 
     def _lookup(self, path: bytes) -> Entry | None:
         key = path_key(path)
@@ -419,10 +420,20 @@ class _Cursor:
         assert self._leaf is not None
         assert self._reader is not None
         entry = self._reader.entry(self._leaf, self._number)
+        self.step()
+        return entry
+
+    @property
+    def row(self) -> Row:
+        assert self._leaf is not None
+        return self._leaf.rows[self._number]
+
+    def step(self) -> None:
+        """Passes over an entry."""
+        assert self._leaf is not None
         self._number += 1
         if self._number == self._leaf.count:
             self._leaf = None
-        return entry
 
 
 def changes(old: TreeReader | None, new: TreeReader) -> Iterator[tuple[Entry | None, Entry | None]]:
@@ -453,6 +464,10 @@ def changes(old: TreeReader | None, new: TreeReader) -> Iterator[tuple[Entry | N
         elif left.done or right.key < left.key:
             yield None, right.take()
         else:
+            if left.row == right.row:
+                left.step()
+                right.step()
+                continue
             before, after = left.take(), right.take()
             if before != after:
                 yield before, after
