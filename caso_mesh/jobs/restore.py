@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import resource
+import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Protocol, Self
 
 from msgspec import Struct, structs
 
@@ -13,12 +17,19 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException, path_key
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, PathNotInSet
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.vault.reading import Piece
 from caso_mesh.vault.tree import TreeReader
 from caso_mesh.vault.vault import Vault
 
 #: Files, and bytes, that are restored at a time.
 WINDOW_FILES = 4096
 WINDOW_BYTES = 256 * 1024 * 1024
+
+#: Threads that read, and pieces that are read or lie ready.
+_THREADS = 3
+_AHEAD = 5
+#: Bytes of a chunk, in the middle of its piece, from which on those threads write it, too.
+_LONG = 128 * 1024
 
 DAMAGED = "damaged"
 
@@ -36,6 +47,14 @@ class Target(Protocol):
     def finish(self, entry: Entry) -> None: ...
 
     def abort(self, path: bytes) -> None: ...
+
+
+class FilesTarget(Target, Protocol):
+    """A target that several threads fill at once: ``begin`` comes from one, all else from any, pieces of one file too."""
+
+    def put(self, entry: Entry, data: bytes | memoryview) -> None:
+        """All of a file but a hole at its end, at once; neither ``write`` nor ``finish``."""
+        ...
 
 
 class Places(Struct, frozen=True):
@@ -84,20 +103,31 @@ def selected(backup: BackupSet, tree: TreeReader, where: Places, desk: Desk) -> 
     """The entries to restore, in path order. Of hard links whose first name is not among them, the first that is has
     the content. Raises ``PathNotInSet``; damage is told and passed over."""
 
+    found = False
+
     def lost(path: bytes, error: CasoError) -> None:
+        nonlocal found
+        found = True
         desk.exception(SourceException(path, DAMAGED, error.message))
 
     firsts: dict[tuple[bytes, bytes], bytes] = {}
     for path in where.paths or (b"",):
         found = False
-        for entry in tree.entries(path, on_damage=lost):
-            found = True
-            if entry.hardlink is not None and not where.has(entry.hardlink, entry.path):
-                own = _own_content(tree, entry, firsts, where, lost)
-                if own is not None:
-                    yield own
-                continue
-            yield entry
+        try:
+            for entry in tree.entries(path, on_damage=lost):
+                found = True
+                if entry.hardlink is not None and not where.has(entry.hardlink, entry.path):
+                    own = _own_content(tree, entry, firsts, where, lost)
+                    if own is not None:
+                        yield own
+                    continue
+                yield entry
+        except DeviceVanished:
+            raise
+        except CasoError as error:
+            if found or not path:
+                raise
+            lost(path, error)  # the way to it cannot be read; the other paths may be
         if path and not found:
             raise PathNotInSet(set=backup.id, path="/" + path.decode("utf-8", "backslashreplace"))
 
@@ -128,13 +158,13 @@ def _own_content(
     return structs.replace(content, path=entry.path)
 
 
-def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: Target, where: Places) -> None:
+def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: FilesTarget, where: Places) -> None:
     """Writes what is selected to ``target``. Raises ``PathNotInSet``, ``Canceled``, ``DeviceVanished``; a file with a
     damaged chunk is told and left out."""
-    window = _Window(desk, vault, target)
-    for root, entry in wanted_entries(desk, vault, backup, where):
-        window.add(root, entry)
-    window.run()
+    with _Restore(desk, vault, target, strip=where.strip) as restore:
+        for root, entry in wanted_entries(desk, vault, backup, where):
+            restore.add(root, entry)
+        restore.drain()
 
 
 def wanted_entries(desk: Desk, vault: Vault, backup: BackupSet, where: Places) -> Iterator[tuple[bytes, Entry]]:
@@ -144,103 +174,209 @@ def wanted_entries(desk: Desk, vault: Vault, backup: BackupSet, where: Places) -
     tree = vault.tree(backup.root)
     for path in where.paths:
         # before anything is written: a mistyped name must not leave half a restore behind
-        if next(iter(tree.entries(path)), None) is None:
+        if not _may_be_there(tree, path):
             raise PathNotInSet(set=backup.id, path="/" + path.decode("utf-8", "backslashreplace"))
     for entry in selected(backup, tree, where, desk):
         desk.check()
         yield where.root_of(entry.path), entry
 
 
-class _Window:
-    """Entries whose content is fetched together."""
+def _may_be_there(tree: TreeReader, path: bytes) -> bool:
+    """False: nothing has this path. What cannot be read may hold it."""
+    damage: list[bytes] = []
+    try:
+        first = next(iter(tree.entries(path, on_damage=lambda place, error: damage.append(place))), None)
+    except DeviceVanished:
+        raise
+    except CasoError:
+        return True
+    return first is not None or bool(damage)
 
-    def __init__(self, desk: Desk, vault: Vault, target: Target) -> None:
+
+class _File:
+    """A file whose content is on its way. ``whole``: it is one chunk, and perhaps a hole behind it."""
+
+    __slots__ = ("bad", "entry", "left", "whole")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.whole = len(entry.chunks) == 1 and (not entry.holes or entry.holes[0][0] > 0)
+        #: Pieces that are not written yet.
+        self.left = len(entry.chunks)
+        self.bad = False
+
+
+_Content = tuple[bytes, bytes | memoryview | CasoError]
+#: Where a chunk goes: file, offset, and the length that the file says it has.
+_Wanted = dict[bytes, list[tuple[_File, int, int]]]
+
+
+class _Restore:
+    """The entries go to the target window by window; threads read ahead what lies together in a pack.
+
+    Long chunks are written by the thread that read them. Small files are written by the one thread that also asks for
+    them: making a file is many short calls of the system, and threads that make such calls side by side wait for the
+    interpreter more than they work. A context manager: at its end no thread is left. Memory: the entries of a window
+    or two, and a few pieces of packs.
+    """
+
+    def __init__(self, desk: Desk, vault: Vault, target: FilesTarget, *, strip: bool) -> None:
         self._desk = desk
         self._vault = vault
         self._target = target
+        self._strip = strip
+        self._root: bytes | None = None
         self._waiting: list[tuple[bytes, Entry]] = []
         self._waiting_files = self._waiting_bytes = 0
-        self._wanted: dict[bytes, list[tuple[bytes, int, int]]] = {}
+        self._wanted: _Wanted = {}
         self._bytes = 0
-        self._bad: set[bytes] = set()
-        # each file under way is an open descriptor
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="restore")
+        self._under_way: deque[tuple[Future[list[_Content]], _Wanted]] = deque()
+        # a file of several pieces is an open descriptor until the last of them is written
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(16, min(WINDOW_FILES, soft // 4)) if soft > 0 else WINDOW_FILES
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def add(self, root: bytes, entry: Entry) -> None:
         """Takes the next entry in path order."""
-        self._desk.check()
+        if self._strip and root != self._root:
+            # two roots may have the same names below them: what comes later is written later
+            self.drain()
+            self._root = root
         self._waiting.append((root, entry))
         if entry.chunks:
-            self._waiting_files += 1
+            self._waiting_files += len(entry.chunks) > 1
             self._waiting_bytes += entry.size
         full = self._waiting_files >= self._most or len(self._waiting) >= WINDOW_FILES
         if full or self._waiting_bytes >= WINDOW_BYTES:
-            self.run()
+            self._begin()
 
-    def run(self) -> None:
-        """Restores what waits."""
+    def drain(self) -> None:
+        """Restores what waits, to its end."""
+        self._begin()
+        self._settle(0)
+
+    def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
         self._waiting_files = self._waiting_bytes = 0
         if not waiting:
             return
-        files: list[Entry] = []
-        for (_, entry), begun in zip(waiting, self._target.begin(waiting), strict=True):
-            self._count(entry)
-            if not begun:
+        begun = self._target.begin(waiting)
+        self._count(waiting)
+        for (_, entry), wanted in zip(waiting, begun, strict=True):
+            if not wanted:
                 continue
             if not entry.chunks or entry.hardlink is not None:
                 self._target.finish(entry)
                 continue
             problem = size_problem(entry)
             if problem:
-                self._lost(entry.path, problem)
+                self._target.abort(entry.path)
+                self._desk.exception(SourceException(entry.path, DAMAGED, problem))
                 continue
-            files.append(entry)
+            file = _File(entry)
             for offset, (chunk, length) in placed(entry):
-                self._wanted.setdefault(chunk, []).append((entry.path, offset, length))
+                self._wanted.setdefault(chunk, []).append((file, offset, length))
                 self._bytes += length
                 if self._bytes >= WINDOW_BYTES:
                     self._fetch()  # a file may be larger than the memory
         self._fetch()
-        for entry in files:
-            if entry.path not in self._bad:
-                self._target.finish(entry)
-        self._bad.clear()
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
         tally = self._desk.tally
-        self._desk.path = entry.path
-        tally.entries += 1
-        if entry.type is EntryType.FILE:
-            tally.files += 1
-            tally.bytes += 0 if entry.hardlink is not None else entry.size
+        self._desk.path = entries[-1][1].path
+        tally.entries += len(entries)
+        for _, entry in entries:
+            if entry.type is EntryType.FILE:
+                tally.files += 1
+                tally.bytes += 0 if entry.hardlink is not None else entry.size
 
     def _fetch(self) -> None:
         wanted, self._wanted, self._bytes = self._wanted, {}, 0
         if not wanted:
             return
-        for chunk, content in self._vault.read_many(list(wanted)):
-            self._desk.check()
-            for path, offset, length in wanted[chunk]:
-                if path in self._bad:
-                    continue
-                if isinstance(content, CasoError):
-                    self._lost(path, content.message)
-                elif len(content) != length:
-                    self._lost(path, f"a chunk has {len(content)} bytes instead of {length}")
-                else:
-                    self._target.write(path, offset, content)
-                    self._desk.tally.read(length)
+        missing, pieces = self._vault.pieces(list(wanted))
+        for chunk, error in missing:
+            self._place(wanted[chunk], error)
+        for piece in pieces:
+            self._settle(_AHEAD - 1)
+            self._under_way.append((self._pool.submit(self._piece, piece, wanted), wanted))
 
-    def _lost(self, path: bytes, detail: str) -> None:
-        self._bad.add(path)
-        self._target.abort(path)
-        self._desk.exception(SourceException(path, DAMAGED, detail))
+    def _settle(self, most: int) -> None:
+        while len(self._under_way) > most:
+            future, wanted = self._under_way.popleft()
+            self._written_of(future.result(), wanted)
+
+    def _piece(self, piece: Piece, wanted: _Wanted) -> list[_Content]:
+        """What is still to be written of a piece."""
+        self._desk.check()
+        contents = self._vault.read_piece(piece)
+        members = sum(len(members) for _, members in piece)
+        if sum(length for _, members in piece for _, _, length in members) < _LONG * members:
+            return list(contents)
+        for content in contents:
+            self._written_of([content], wanted)
+        return []
+
+    def _written_of(self, contents: list[_Content], wanted: _Wanted) -> None:
+        written = 0
+        try:
+            for chunk, content in contents:
+                self._desk.check()
+                written += self._place(wanted[chunk], content)
+        finally:
+            self._desk.tally.read(written)
+
+    def _place(self, places: list[tuple[_File, int, int]], content: bytes | memoryview | CasoError) -> int:
+        """Puts a chunk where it goes; returns how many bytes that were."""
+        written = 0
+        for file, offset, length in places:
+            if isinstance(content, CasoError):
+                self._lost(file, content.message)
+            elif len(content) != length:
+                self._lost(file, f"a chunk has {len(content)} bytes instead of {length}")
+            elif file.whole:
+                self._target.put(file.entry, content)
+                written += length
+                continue
+            elif not file.bad:
+                self._target.write(file.entry.path, offset, content)
+                written += length
+            self._written(file)
+        return written
+
+    def _written(self, file: _File) -> None:
+        with self._lock:
+            file.left -= 1
+            last = not file.left
+        if last:
+            # not before: another thread may be writing to it
+            if file.bad:
+                self._target.abort(file.entry.path)
+            else:
+                self._target.finish(file.entry)
+
+    def _lost(self, file: _File, detail: str) -> None:
+        with self._lock:
+            first = not file.bad
+            file.bad = True
+        if first:
+            self._desk.exception(SourceException(file.entry.path, DAMAGED, detail))
 
 
 def placed(entry: Entry) -> Iterator[tuple[int, ChunkRef]]:
     """Each chunk with its offset: chunks and holes make up the file between them."""
+    if not entry.holes and len(entry.chunks) == 1:
+        yield 0, entry.chunks[0]
+        return
     holes = iter(entry.holes)
     hole = next(holes, None)
     at = 0
@@ -254,5 +390,7 @@ def placed(entry: Entry) -> Iterator[tuple[int, ChunkRef]]:
 
 def size_problem(entry: Entry) -> str:
     """Why chunks and holes do not make up the file."""
+    if not entry.holes and len(entry.chunks) == 1 and entry.chunks[0][1] == entry.size:
+        return ""
     total = sum(length for _, length in entry.chunks) + sum(length for _, length in entry.holes)
     return "" if total == entry.size else f"the set has {total} of its {entry.size} bytes"

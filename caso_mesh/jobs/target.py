@@ -56,10 +56,12 @@ class FolderTarget:
             )
         if not target.begin(entry):
             return False
-        if entry.type is EntryType.DIRECTORY or entry.hardlink is not None:
-            return True
-        self._of[entry.path] = target
+        if entry.type is not EntryType.DIRECTORY and entry.hardlink is None:
+            self._of[entry.path] = target
         return True
+
+    def put(self, entry: Entry, data: bytes | memoryview) -> None:
+        self._of.pop(entry.path).put(entry, data)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._of[path].write(path, offset, data)

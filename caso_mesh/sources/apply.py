@@ -27,9 +27,30 @@ class Applier:
         self._ownership = ownership
         self._on_exception = on_exception
 
-    def file(self, entry: Entry, fd: int) -> None:
-        """A regular file by its open descriptor; immutable and append-only come later, see ``late_flags``."""
-        self._all(entry, fd, fd, follow=True)
+    def is_clean(self, fd: int) -> bool:
+        """Whether a new file got neither flags nor attributes from its folder; then no new file there does."""
+        try:
+            if linux.get_flags(fd):
+                return False
+        except OSError as error:
+            if error.errno not in linux.NOT_SUPPORTED:
+                return False
+        try:
+            return not any(name.startswith(_OURS) for name in os.listxattr(fd))
+        except OSError as error:
+            return error.errno in linux.NOT_SUPPORTED
+
+    def file(self, entry: Entry, fd: int, *, status: os.stat_result, clean: bool) -> bool:
+        """A regular file by its open descriptor; immutable and append-only come later, see ``late_flags``. ``status``:
+        its own, for its owner; ``clean``: it has no attributes yet. False: it kept the mode that it had."""
+        if not clean or entry.xattrs:
+            return self._all(entry, fd, status, fd, follow=True)
+        mode = entry.mode
+        if status.st_uid != entry.uid or status.st_gid != entry.gid:
+            mode = self._owned(entry, fd, status, fd, follow=True)
+        has_mode = self._mode(entry, fd, mode)
+        self._times(entry, fd, follow=True)
+        return has_mode
 
     def by_name(self, entry: Entry, parent: int, name: bytes) -> None:
         """A link, pipe, socket or device node by a handle that is not for reading."""
@@ -40,9 +61,9 @@ class Applier:
                 # Somebody put another object, or a link to one, in its place: its owner and mode are not ours to set.
                 raise OSError(errno.ESTALE, "the temporary name was taken by something else")
             if entry.type is EntryType.SYMLINK:
-                self._all(entry, fd, b"/proc/self/fd/%d/%b" % (parent, name), follow=False)
+                self._all(entry, fd, status, b"/proc/self/fd/%d/%b" % (parent, name), follow=False)
             else:
-                self._all(entry, fd, b"/proc/self/fd/%d" % fd, follow=True)
+                self._all(entry, fd, status, b"/proc/self/fd/%d" % fd, follow=True)
         finally:
             os.close(fd)
 
@@ -53,7 +74,7 @@ class Applier:
         if entry.flags:
             reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
         try:
-            self._all(entry, handle, target, follow=True)
+            self._all(entry, handle, os.fstat(handle), target, follow=True)
             if reader >= 0:
                 self._flags(entry, reader, linux.FLAGS_MASK)
         finally:
@@ -93,8 +114,28 @@ class Applier:
         except OSError as error:
             self._lost(entry, "flags-not-restored", error)
 
-    def _all(self, entry: Entry, fd: int, target: int | bytes, *, follow: bool) -> None:
-        status = os.fstat(fd)
+    def _all(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes, *, follow: bool) -> bool:
+        mode = self._owned(entry, fd, status, target, follow=follow)
+        self._stale_xattrs(entry, target, follow=follow)
+        for name, value in entry.xattrs:
+            try:
+                os.setxattr(target, name, value, follow_symlinks=follow)
+            except (OSError, ValueError) as error:
+                self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
+        has_mode = entry.type is EntryType.SYMLINK or self._mode(entry, target, mode)
+        self._times(entry, target, follow=follow)
+        return has_mode
+
+    def _mode(self, entry: Entry, target: int | bytes, mode: int) -> bool:
+        try:
+            os.chmod(target, mode)
+        except OSError as error:
+            self._lost(entry, "mode-not-restored", error)
+            return False
+        return True
+
+    def _owned(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes, *, follow: bool) -> int:
+        """Sets the owner; the mode that goes with the one it has then."""
         mode = entry.mode
         if self._ownership and (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
             self._owner(entry, target, follow=follow)
@@ -103,18 +144,7 @@ class Applier:
             mode &= ~stat.S_ISUID
         if status.st_gid != entry.gid and entry.type is not EntryType.DIRECTORY:
             mode &= ~stat.S_ISGID
-        self._stale_xattrs(entry, target, follow=follow)
-        for name, value in entry.xattrs:
-            try:
-                os.setxattr(target, name, value, follow_symlinks=follow)
-            except (OSError, ValueError) as error:
-                self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
-        if entry.type is not EntryType.SYMLINK:
-            try:
-                os.chmod(target, mode)
-            except OSError as error:
-                self._lost(entry, "mode-not-restored", error)
-        self._times(entry, target, follow=follow)
+        return mode
 
     def _owner(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
         try:

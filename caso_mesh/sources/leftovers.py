@@ -1,6 +1,7 @@
-"""Temporary files beside which a restore was killed: whoever restores into their folder next removes them.
+"""Half files beside or under which a restore was killed: whoever restores into their folder next removes them.
 
-A file is locked (flock(2)) while it is written, so one that nobody holds belongs to nobody: the kernel lets go of the
+A file is made under a temporary name, or, if all of it comes at once, under its own with a mode that nobody gives to a
+file. It is locked (flock(2)) while it is written, so one that nobody holds belongs to nobody: the kernel lets go of the
 locks of the dead, on this machine and, where the file system carries locks, on others.
 """
 
@@ -13,6 +14,9 @@ import stat
 
 #: How the temporary names begin under which a restore makes objects beside their final place.
 TEMPORARY_PREFIX = b".caso-mesh-restore-"
+#: The mode of a file under its own name until all of it is there: sticky, which means nothing for a file, and nobody
+#: may read it.
+UNFINISHED = stat.S_ISVTX | stat.S_IWUSR
 
 
 def temporary_name(serial: int) -> bytes:
@@ -20,16 +24,17 @@ def temporary_name(serial: int) -> bytes:
     return TEMPORARY_PREFIX + b"%d-%d" % (os.getpid(), serial)
 
 
-def hold(fd: int) -> bool:
-    """Marks a new temporary file as being written, until it is closed. False: it was taken for a leftover in the moment
-    between, and another name is needed."""
+def hold(fd: int) -> os.stat_result | None:
+    """Marks a new file as being written, until it is closed; its status. None: it was taken for a leftover in the
+    moment between, and another is needed."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return None
     except OSError:
-        return True  # a file system without locks: there ``sweep`` takes nothing for a leftover either
-    return os.fstat(fd).st_nlink > 0
+        pass  # a file system without locks: there ``sweep`` takes nothing for a leftover either
+    status = os.fstat(fd)
+    return status if status.st_nlink > 0 else None
 
 
 def sweep(folder: int) -> None:
@@ -38,13 +43,26 @@ def sweep(folder: int) -> None:
     with contextlib.suppress(OSError):
         listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
-            names = [os.fsencode(name) for name in os.listdir(listed)]
+            with os.scandir(listed) as entries:
+                names = [os.fsencode(entry.name) for entry in entries if _may_be_left(entry)]
         finally:
             os.close(listed)
         for name in names:
-            if name.startswith(TEMPORARY_PREFIX):
-                with contextlib.suppress(OSError):
-                    _remove(name, folder)
+            with contextlib.suppress(OSError):
+                _remove(name, folder)
+
+
+def _may_be_left(entry: os.DirEntry[str]) -> bool:
+    if os.fsencode(entry.name).startswith(TEMPORARY_PREFIX):
+        return True
+    try:
+        return entry.is_file(follow_symlinks=False) and _is_unfinished(entry.stat(follow_symlinks=False))
+    except OSError:
+        return False  # gone since
+
+
+def _is_unfinished(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == UNFINISHED
 
 
 def _remove(name: bytes, folder: int) -> None:
@@ -53,10 +71,14 @@ def _remove(name: bytes, folder: int) -> None:
         if _is_of_the_dead(name):
             os.unlink(name, dir_fd=folder)
         return
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    # one that nobody may read is open to who may write it
+    flags = os.O_WRONLY if not name.startswith(TEMPORARY_PREFIX) else os.O_RDONLY
+    fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(name, dir_fd=folder)
+        # its writer may have finished it in the meantime
+        if name.startswith(TEMPORARY_PREFIX) or _is_unfinished(os.fstat(fd)):
+            os.unlink(name, dir_fd=folder)
     finally:
         os.close(fd)
 

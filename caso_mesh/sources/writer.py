@@ -10,11 +10,12 @@ they would mean somebody else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import stat
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,7 +26,9 @@ from caso_mesh.model.errors import Misuse, TargetInvalid
 from caso_mesh.model.states import Overwrite
 from caso_mesh.sources import linux, reasons
 from caso_mesh.sources.apply import Applier
-from caso_mesh.sources.leftovers import hold, sweep, temporary_name
+from caso_mesh.sources.handles import Folder, Handles
+from caso_mesh.sources.leftovers import UNFINISHED, hold, sweep, temporary_name
+from caso_mesh.sources.parts import CREATE, Part, is_same, new_file, status_of, write_all
 
 T = TypeVar("T")
 
@@ -35,9 +38,7 @@ _NODE_TYPES = {
     EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
     EntryType.BLOCK_DEVICE: stat.S_IFBLK,
 }
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND = 1_000_000_000
-_HANDLES = 128
 _START_WRITING = 16 * 1024 * 1024
 
 
@@ -48,26 +49,13 @@ class RestoreOptions(Struct, frozen=True):
     ownership: bool = True
 
 
-class _Part:
-    """An object under its temporary name: a file being written (``fd`` >= 0), or anything else that is no folder."""
-
-    __slots__ = ("failed", "fd", "name", "temporary", "unwritten")
-
-    def __init__(self, name: bytes, temporary: bytes, fd: int) -> None:
-        self.name = name
-        self.temporary = temporary
-        self.fd = fd
-        self.failed: SourceException | None = None
-        #: Bytes since the last were sent on their way to disk.
-        self.unwritten = 0
-
-
 class TreeTarget:
-    """Restores entries below ``base``: for each ``begin``, then ``write`` for files, then ``finish``; ``close`` at last.
+    """Restores entries below ``base``: for each ``begin``; for files then ``put``, or ``write`` and ``finish``, for
+    others ``finish``; ``close`` at last.
 
     ``strip`` is the path (as in ``Entry.path``) that becomes the base folder itself: with ``home/u`` the entry
     ``home/u/a`` is written to ``base/a``. Folders that are missing on the way are made. Entries come in path order as
-    far as folders go; files may be written at once by several threads, each file by one at a time.
+    far as folders go; files may be written at once by several threads, pieces of one file too.
 
     What cannot be restored as it was is told to ``on_exception``, and the rest is still restored. Hard links are made
     and folders get their metadata in ``close``, which also brings all to disk. Without ``close`` both are missing.
@@ -86,30 +74,34 @@ class TreeTarget:
         self._strip = strip.strip(b"/")
         self._on_exception = on_exception
         self._lock = threading.RLock()
-        self._parts: dict[bytes, _Part] = {}
+        self._parts: dict[bytes, Part] = {}
         self._folders: dict[bytes, Entry] = {}
         self._links: dict[bytes, Entry] = {}
         self._late_flags: list[tuple[Entry, tuple[int, int]]] = []
         # Hashes of paths left as they are: a hard link to one of them may join another file than the set's.
         self._skipped: set[int] = set()
         self._blocked: set[bytes] = set()
-        self._handles: OrderedDict[bytes, int] = OrderedDict()
         self._file_systems: dict[int, int] = {}
+        #: File systems that keep no modes: half files cannot be told there.
+        self._modeless: set[int] = set()
+        #: Folders that this made, where nothing is that it did not put there.
+        self._new: set[bytes] = set()
         #: Folders without anything that killed restores left: new ones, and those that were looked at.
         self._swept: set[bytes] = set()
-        self._serial = 0
+        self._serial = itertools.count(1)
         self._apply = Applier(ownership=options.ownership, on_exception=on_exception)
         try:
             os.makedirs(base, mode=0o755, exist_ok=True)
             self._base = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise TargetInvalid(path=base, detail=reasons.text(error)) from error
+        self._handles = Handles(self._base, self._opened)
 
     # --- the calls -----------------------------------------------------------------------------------------------
 
     def begin(self, entry: Entry) -> bool:
-        """Make the object, a file under a temporary name. False: left alone by the overwrite rule, or impossible
-        (then ``on_exception`` was told); neither ``write`` nor ``finish`` follow."""
+        """Make a folder, link, pipe or node; a file is only looked at. False: left alone by the overwrite rule, or
+        impossible (then ``on_exception`` was told); nothing of it follows."""
         with self._lock:
             try:
                 return self._begin(entry)
@@ -119,60 +111,86 @@ class TreeTarget:
                     self._blocked.add(entry.path)
                 return False
 
+    def put(self, entry: Entry, data: bytes | bytearray | memoryview) -> None:
+        """All of a file but its holes at the end, at once: made, written and finished. An error is told to
+        ``on_exception``, and nothing of it stays."""
+        part = self._parts.get(entry.path)
+        if part is None or part.fd >= 0 or part.failed is not None or part.entry.type is not EntryType.FILE:
+            raise Misuse(f"put of {entry.path!r}, which was not begun as a file or is being written")
+        del self._parts[entry.path]
+        try:
+            if self._put(entry, part, data):
+                return
+            folder = self._open(part)
+            write_all(part.fd, data, 0)
+            self._finish_file(entry, part, folder)
+        except reasons.IMPOSSIBLE as error:
+            self._on_exception(reasons.writing(entry.path, error))
+            self._discard(part)
+
     def write(self, path: bytes, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` into the file at ``offset``; what is never written stays a hole. An error is reported by
         ``finish``, which then leaves the file out."""
         part = self._parts.get(path)
-        if part is None or part.fd < 0:
+        if part is None or part.entry.type is not EntryType.FILE:
             raise Misuse(f"write to {path!r}, which was not begun as a file")
         if part.failed is not None:
             return
-        view = memoryview(data)
         try:
-            while view:
-                count = os.pwrite(part.fd, view, offset)
-                offset += count
-                view = view[count:]
-                part.unwritten += count
+            if part.fd < 0:
+                with self._lock:
+                    if part.fd < 0:
+                        self._open(part)
+            part.unwritten += write_all(part.fd, data, offset)
             if part.unwritten >= _START_WRITING:
                 # so that the disk works meanwhile, and ``close`` has less to wait for
                 part.unwritten = 0
                 linux.start_writing(part.fd)
-        except OSError as error:
+        except reasons.IMPOSSIBLE as error:
             part.failed = reasons.writing(path, error)
 
     def finish(self, entry: Entry) -> None:
         """Give the object its metadata and its name. Folders and hard links get theirs in ``close``."""
         if entry.type is EntryType.DIRECTORY or entry.hardlink is not None:
             return
-        with self._lock:
-            part = self._parts.get(entry.path)
-            if part is None:
-                raise Misuse(f"finish of {entry.path!r}, which was not begun")
-            if part.failed is not None:
-                self._on_exception(part.failed)
-                self._drop(entry.path)
-                return
-            try:
-                self._finish(entry, part)
-            except reasons.IMPOSSIBLE as error:
-                self._on_exception(reasons.writing(entry.path, error))
-                self._drop(entry.path)
+        part = self._parts.get(entry.path)
+        if part is None:
+            raise Misuse(f"finish of {entry.path!r}, which was not begun")
+        if entry.type is EntryType.FILE and part.fd < 0 and part.failed is None:
+            self.put(entry, b"")
+            return
+        del self._parts[entry.path]
+        if part.failed is not None:
+            self._on_exception(part.failed)
+            self._discard(part)
+            return
+        try:
+            folder = self._handles.get(part.folder)
+            if part.fd >= 0:
+                self._finish_file(entry, part, folder)
+            else:
+                self._apply.by_name(entry, folder.fd, part.temporary)
+                self._rename(part, folder)
+        except reasons.IMPOSSIBLE as error:
+            self._on_exception(reasons.writing(entry.path, error))
+            self._discard(part)
 
     def abort(self, path: bytes) -> None:
         """Give up an object that was begun: nothing of it stays."""
-        with self._lock:
-            self._drop(path)
-            self._links.pop(path, None)
+        part = self._parts.pop(path, None)
+        if part is not None:
+            self._discard(part)
+        self._links.pop(path, None)
 
     def close(self) -> None:
-        """Make the hard links, give folders their metadata (deepest first) and bring all to disk. Idempotent."""
+        """Make the hard links, give folders their metadata (deepest first) and bring all to disk. Idempotent; after
+        all other calls have returned."""
         with self._lock:
             if self._base < 0:
                 return
             try:
                 for path in list(self._parts):
-                    self._drop(path)
+                    self._discard(self._parts.pop(path))
                 for entry in self._links.values():
                     self._link(entry)
                 for entry, identity in self._late_flags:
@@ -181,9 +199,9 @@ class TreeTarget:
                     self._finish_folder(self._folders[path])
                 self._sync()
             finally:
-                for fd in (*self._handles.values(), *self._file_systems.values(), self._base):
+                self._handles.close()
+                for fd in (*self._file_systems.values(), self._base):
                     os.close(fd)
-                self._handles.clear()
                 self._file_systems.clear()
                 self._base = -1
 
@@ -202,43 +220,39 @@ class TreeTarget:
             if entry.type is not EntryType.DIRECTORY:
                 self._on_exception(SourceException(entry.path, "folder-in-the-way", "it would replace the base folder"))
                 return False
-            self._merge(entry, self._base_status())
+            self._merge(entry, os.fstat(self._base))
             return True
-        parent, name = self._parent(relative)
-        there = _status(parent, name)
+        folder, _, name = relative.rpartition(b"/")
+        new = folder in self._new
+        if new and entry.type is EntryType.FILE and entry.hardlink is None:
+            self._parts[entry.path] = Part(entry, folder, name, replaces=False)
+            return True
+        parent = self._handles.get(folder).fd
+        there = None if new else status_of(parent, name)
         if entry.type is EntryType.DIRECTORY:
             return self._begin_folder(entry, relative, parent, name, there)
-        if there is not None and not self._may_replace(entry, parent, name, there):
+        if there is not None and not self._may_replace(entry, relative, parent, name, there):
             self._skipped.add(hash(entry.path))
             return False
         if entry.hardlink is not None:
             self._links[entry.path] = entry
             return True
-        if entry.type is EntryType.FILE:
-            temporary, fd = self._make(lambda new: _new_file(new, parent))
-            self._parts[entry.path] = _Part(relative, temporary, fd)
-            try:
-                self._apply.early_flags(entry, fd)
-                os.ftruncate(fd, entry.size)
-            except reasons.IMPOSSIBLE:
-                self._drop(entry.path)
-                raise
-        elif entry.type is EntryType.SYMLINK:
+        part = Part(entry, folder, name, replaces=there is not None)
+        if entry.type is EntryType.SYMLINK:
             target = entry.link_target or b""
-            temporary, _ = self._make(lambda new: os.symlink(target, new, dir_fd=parent))
-            self._parts[entry.path] = _Part(relative, temporary, -1)
-        else:
+            part.temporary, _ = self._make(lambda new: os.symlink(target, new, dir_fd=parent))
+        elif entry.type is not EntryType.FILE:
             kind = _NODE_TYPES[entry.type] | 0o600
             device = os.makedev(*entry.rdev) if entry.rdev is not None else 0
-            temporary, _ = self._make(lambda new: os.mknod(new, kind, device, dir_fd=parent))
-            self._parts[entry.path] = _Part(relative, temporary, -1)
+            part.temporary, _ = self._make(lambda new: os.mknod(new, kind, device, dir_fd=parent))
+        self._parts[entry.path] = part
         return True
 
     def _begin_folder(
         self, entry: Entry, relative: bytes, parent: int, name: bytes, there: os.stat_result | None
     ) -> bool:
         if there is not None and not stat.S_ISDIR(there.st_mode):
-            if not self._may_replace(entry, parent, name, there):
+            if not self._may_replace(entry, relative, parent, name, there):
                 self._blocked.add(entry.path)
                 self._on_exception(SourceException(entry.path, "exists", "something that is no folder has this name"))
                 return False
@@ -248,9 +262,9 @@ class TreeTarget:
             os.mkdir(name, 0o700, dir_fd=parent)
             self._folders[entry.path] = entry
             self._swept.add(relative)
+            self._new.add(relative)
             if entry.flags:
-                handle = self._handle(relative)
-                self._apply.early_folder_flags(entry, handle)
+                self._apply.early_folder_flags(entry, self._handles.get(relative).fd)
             return True
         self._merge(entry, there)
         return True
@@ -259,10 +273,10 @@ class TreeTarget:
         """An existing folder takes what comes, and the entry's metadata in the end."""
         self._folders[entry.path] = entry
         if there.st_mode & 0o700 != 0o700 and there.st_uid == os.geteuid() != 0:
-            handle = self._handle(self._relative(entry.path) or b"")
+            handle = self._handles.get(self._relative(entry.path) or b"").fd
             os.chmod(b"/proc/self/fd/%d" % handle, stat.S_IMODE(there.st_mode) | 0o700)
 
-    def _may_replace(self, entry: Entry, parent: int, name: bytes, there: os.stat_result) -> bool:
+    def _may_replace(self, entry: Entry, relative: bytes, parent: int, name: bytes, there: os.stat_result) -> bool:
         rule = self._options.overwrite
         if rule is Overwrite.NEVER:
             return False
@@ -271,58 +285,123 @@ class TreeTarget:
         if stat.S_ISDIR(there.st_mode):
             # Only an empty folder gives way: a restore never removes files that it was not asked about.
             os.rmdir(name, dir_fd=parent)
-            stale = self._handles.pop(self._relative(entry.path) or b"", None)
-            if stale is not None:
-                os.close(stale)
+            self._handles.forget(relative)
+            self._new.discard(relative)
         return True
 
     def _make(self, create: Callable[[bytes], T]) -> tuple[bytes, T]:
         """Create something under a new temporary name; also what ``create`` returned."""
         while True:
-            self._serial += 1
-            name = temporary_name(self._serial)
+            name = temporary_name(next(self._serial))
             try:
                 return name, create(name)
             except FileExistsError:
                 continue
 
+    def _put(self, entry: Entry, part: Part, data: bytes | bytearray | memoryview) -> bool:
+        """All of a file under its own name. False: not here, or something has that name."""
+        folder = self._handles.get(part.folder)
+        if part.replaces or folder.device in self._modeless:
+            return False
+        while True:
+            try:
+                fd = os.open(part.name, CREATE, UNFINISHED, dir_fd=folder.fd)
+            except FileExistsError:
+                return not self._still_replaces(part, folder)
+            status = hold(fd)
+            if status is not None:
+                break
+            os.close(fd)
+        part.fd = fd
+        if stat.S_IMODE(status.st_mode) != UNFINISHED:
+            self._modeless.add(folder.device)
+            self._discard(part)
+            return False
+        self._prepare(entry, fd, folder)
+        write_all(fd, data, 0)
+        if len(data) != entry.size:
+            os.ftruncate(fd, entry.size)
+        if not self._apply.file(entry, fd, status=status, clean=folder.clean is True):
+            self._modeless.add(folder.device)  # it would look as if it were not finished
+            self._discard(part)
+            return False
+        if entry.flags & linux.FLAGS_LAST:
+            self._late_flags.append((entry, (status.st_dev, status.st_ino)))
+        part.fd = -1
+        try:
+            os.close(fd)  # some file systems say only here that they are full
+        except OSError:
+            if is_same(status, status_of(folder.fd, part.name)):
+                os.unlink(part.name, dir_fd=folder.fd)
+            raise
+        return True
+
+    def _still_replaces(self, part: Part, folder: Folder) -> bool:
+        """Whether what has taken a free name meanwhile gives way."""
+        there = status_of(folder.fd, part.name)
+        relative = part.folder + b"/" + part.name if part.folder else part.name
+        if there is None or self._may_replace(part.entry, relative, folder.fd, part.name, there):
+            return True
+        self._skipped.add(hash(part.entry.path))
+        return False
+
+    def _open(self, part: Part) -> Folder:
+        """A file under a temporary name."""
+        entry = part.entry
+        folder = self._handles.get(part.folder)
+        part.temporary, part.fd = self._make(lambda new: new_file(new, folder.fd))
+        self._prepare(entry, part.fd, folder)
+        os.ftruncate(part.fd, entry.size)
+        return folder
+
+    def _prepare(self, entry: Entry, fd: int, folder: Folder) -> None:
+        """The flags that only an empty file takes."""
+        if folder.clean is None:
+            folder.clean = self._apply.is_clean(fd)
+        if entry.flags or not folder.clean:
+            self._apply.early_flags(entry, fd)
+
     # --- finishing -----------------------------------------------------------------------------------------------
 
-    def _finish(self, entry: Entry, part: _Part) -> None:
-        parent, name = self._parent(part.name)
-        if part.fd >= 0:
-            made, now = os.fstat(part.fd), _status(parent, part.temporary)
-            if now is None:
-                raise OSError(errno.ENOENT, "the temporary file is gone")
-            if (made.st_dev, made.st_ino) != (now.st_dev, now.st_ino):
-                raise OSError(errno.ESTALE, "the temporary name was taken by something else")
-            if made.st_size != entry.size:
-                os.ftruncate(part.fd, entry.size)
-            self._apply.file(entry, part.fd)
-            fd, part.fd = part.fd, -1
-            os.close(fd)  # some file systems say only here that they are full
-            if entry.flags & linux.FLAGS_LAST:
-                self._late_flags.append((entry, (made.st_dev, made.st_ino)))
-        else:
-            self._apply.by_name(entry, parent, part.temporary)
+    def _finish_file(self, entry: Entry, part: Part, folder: Folder) -> None:
+        made, now = os.fstat(part.fd), status_of(folder.fd, part.temporary)
+        if now is None:
+            raise OSError(errno.ENOENT, "the temporary file is gone")
+        if not is_same(made, now):
+            raise OSError(errno.ESTALE, "the temporary name was taken by something else")
+        if made.st_size != entry.size:
+            os.ftruncate(part.fd, entry.size)
+        self._apply.file(entry, part.fd, status=made, clean=folder.clean is True)
+        fd, part.fd = part.fd, -1
+        os.close(fd)  # some file systems say only here that they are full
+        if entry.flags & linux.FLAGS_LAST:
+            self._late_flags.append((entry, (made.st_dev, made.st_ino)))
+        self._rename(part, folder)
+
+    def _rename(self, part: Part, folder: Folder) -> None:
         try:
-            os.rename(part.temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.rename(part.temporary, part.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) from error
-        del self._parts[entry.path]
 
-    def _drop(self, path: bytes) -> None:
-        part = self._parts.pop(path, None)
-        if part is None:
+    def _discard(self, part: Part) -> None:
+        """Nothing of it stays; what was there before does."""
+        fd, part.fd = part.fd, -1
+        if fd < 0 and not part.temporary:
             return
-        if part.fd >= 0:
-            os.close(part.fd)
         try:
-            parent, _ = self._parent(part.name)
-            os.unlink(part.temporary, dir_fd=parent)
+            folder = self._handles.get(part.folder)
+            if part.temporary:
+                os.unlink(part.temporary, dir_fd=folder.fd)
+            elif is_same(os.fstat(fd), status_of(folder.fd, part.name)):
+                os.unlink(part.name, dir_fd=folder.fd)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                self._on_exception(SourceException(path, "temporary-file-left", reasons.text(error)))
+                self._on_exception(SourceException(part.entry.path, "temporary-file-left", reasons.text(error)))
+        finally:
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # it is given up anyway
+                    os.close(fd)
 
     def _link(self, entry: Entry) -> None:
         first = entry.hardlink or b""
@@ -333,7 +412,7 @@ class TreeTarget:
             return
         try:
             from_parent, from_name = self._parent(source)
-            there = _status(from_parent, from_name)
+            there = status_of(from_parent, from_name)
             if there is None or stat.S_ISDIR(there.st_mode):
                 raise OSError(errno.ENOENT, "its first name is not there")
             same = (there.st_size, divmod(there.st_mtime_ns, _SECOND)) == (entry.size, entry.modified)
@@ -352,7 +431,7 @@ class TreeTarget:
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             finally:
                 # rename(2) of two names of one inode leaves both.
-                if _status(parent, temporary) is not None:
+                if status_of(parent, temporary) is not None:
                     os.unlink(temporary, dir_fd=parent)
         except OSError as error:
             self._on_exception(
@@ -361,7 +440,7 @@ class TreeTarget:
 
     def _finish_folder(self, entry: Entry) -> None:
         try:
-            handle = self._handle(self._relative(entry.path) or b"")
+            handle = self._handles.get(self._relative(entry.path) or b"").fd
             self._apply.folder(entry, handle)
         except reasons.IMPOSSIBLE as error:
             self._on_exception(reasons.writing(entry.path, error))
@@ -403,68 +482,19 @@ class TreeTarget:
         return path
 
     def _is_blocked(self, path: bytes) -> bool:
-        at = path.find(b"/")
-        while at >= 0:
-            if path[:at] in self._blocked:
-                return True
-            at = path.find(b"/", at + 1)
-        return False
+        return any(path[:at] in self._blocked for at, byte in enumerate(path) if byte == 0x2F)
 
     def _parent(self, relative: bytes) -> tuple[int, bytes]:
         """Handle of the folder (made when missing) and last part. The handle stays the cache's."""
         folder, _, name = relative.rpartition(b"/")
-        return self._handle(folder), name
+        return self._handles.get(folder).fd, name
 
-    def _handle(self, folder: bytes) -> int:
-        fd = self._handles.get(folder)
-        if fd is not None:
-            self._handles.move_to_end(folder)
-            return fd
-        try:
-            fd = linux.open_folder_beneath(self._base, folder)
-        except FileNotFoundError:
-            fd = self._make_folders(folder)
-        if folder not in self._swept:
-            self._swept.add(folder)
-            sweep(fd)
-        self._handles[folder] = fd
-        device = os.fstat(fd).st_dev
-        if device not in self._file_systems:
-            self._file_systems[device] = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        if len(self._handles) > _HANDLES:
-            os.close(self._handles.popitem(last=False)[1])
-        return fd
-
-    def _make_folders(self, folder: bytes) -> int:
-        """Folders on the way that the restore does not bring itself, as when single paths are asked for."""
-        fd = os.dup(self._base)
-        for part in folder.split(b"/"):
-            try:
-                try:
-                    os.mkdir(part, 0o755, dir_fd=fd)
-                except FileExistsError:
-                    pass  # opening it tells whether it is a folder
-                below = os.open(part, linux.FOLDER, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
-
-    def _base_status(self) -> os.stat_result:
-        return os.fstat(self._base)
-
-
-def _new_file(name: bytes, parent: int) -> int:
-    """Raises ``FileExistsError`` as well if it was taken for a leftover at once."""
-    fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
-    if hold(fd):
-        return fd
-    os.close(fd)
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-def _status(parent: int, name: bytes) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
+    def _opened(self, path: bytes, folder: Folder) -> None:
+        if path not in self._swept:
+            self._swept.add(path)
+            sweep(folder.fd)
+        if folder.device not in self._file_systems:
+            with self._lock:
+                if folder.device not in self._file_systems:
+                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                    self._file_systems[folder.device] = os.open(b".", flags, dir_fd=folder.fd)

@@ -22,13 +22,14 @@ from caso_mesh.vault.segments import SegmentStore
 
 #: Records that lie closer together than this are fetched in one piece, up to this many bytes.
 _GAP = 256 * KIB
-_PIECE = 8 * MIB
+_PIECE = 4 * MIB
 
 #: Threads that fetch, open and unpack pieces, and how many pieces may be ready or under way.
 _THREADS = 2
 _AHEAD = 4
 
-_Wanted = tuple[Record, list[Member]]
+#: What is fetched at once: records that lie together in a pack, and those of their members that are wanted.
+Piece = list[tuple[Record, list[Member]]]
 _Content = tuple[bytes, bytes | memoryview | CasoError]
 
 
@@ -76,23 +77,34 @@ class ChunkReader:
         Whoever unpacks them does both, and asks ``read`` for what is wrong."""
         return self._many(ids, self._open_packed)
 
-    def _many(self, ids: Sequence[bytes], opening: _Opening[T]) -> Iterator[T | _Content]:
+    def pieces(self, ids: Sequence[bytes]) -> tuple[list[tuple[bytes, CasoError]], Iterator[Piece]]:
+        """What is nowhere, and what to fetch at once, in the order of the packs; each distinct id once."""
         distinct = list(dict.fromkeys(ids))
         numbers, rows = self._segments.index.find(distinct)
         if (numbers < 0).any():
             self._segments.refresh()  # another writer may have added it since
             numbers, rows = self._segments.index.find(distinct)
         index = self._segments.index
-        for position in np.nonzero(numbers < 0)[0]:
-            yield distinct[position], ObjectMissing(name=distinct[position].hex())
-        pieces = itertools.chain.from_iterable(
+        missing: list[tuple[bytes, CasoError]] = [
+            (distinct[position], ObjectMissing(name=distinct[position].hex()))
+            for position in np.nonzero(numbers < 0)[0].tolist()
+        ]
+        return missing, itertools.chain.from_iterable(
             self._pieces(
                 index.segments[number],
-                [distinct[position] for position in np.nonzero(numbers == number)[0]],
+                [distinct[position] for position in np.nonzero(numbers == number)[0].tolist()],
                 rows[numbers == number],
             )
-            for number in np.unique(numbers[numbers >= 0])
+            for number in np.unique(numbers[numbers >= 0]).tolist()
         )
+
+    def read_piece(self, piece: Piece) -> Iterator[_Content]:
+        """Each id of a piece with its content or what is wrong with it. Raises ``DeviceVanished``."""
+        return self._read_piece(piece, self._open)
+
+    def _many(self, ids: Sequence[bytes], opening: _Opening[T]) -> Iterator[T | _Content]:
+        missing, pieces = self.pieces(ids)
+        yield from missing
         first = list(itertools.islice(pieces, 2))
         if len(first) < 2:
             for piece in first:
@@ -100,7 +112,7 @@ class ChunkReader:
             return
         yield from self._read_ahead(itertools.chain(first, pieces), opening)
 
-    def _read_ahead(self, pieces: Iterator[list[_Wanted]], opening: _Opening[T]) -> Iterator[T | _Content]:
+    def _read_ahead(self, pieces: Iterator[Piece], opening: _Opening[T]) -> Iterator[T | _Content]:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-read")
         under_way: deque[Future[list[T | _Content]]] = deque()
         try:
@@ -113,31 +125,36 @@ class ChunkReader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pieces(self, segment: Segment, ids: list[bytes], rows: np.ndarray) -> Iterator[list[_Wanted]]:
+    def _pieces(self, segment: Segment, ids: list[bytes], rows: np.ndarray) -> Iterator[Piece]:
         """What is fetched at once: neighbours in a pack."""
         table = segment.table
         records = table.record[rows]
         placed = table.records[records]
-        order = np.lexsort((table.offset[rows], placed["offset"], placed["pack"]))
-        piece: list[_Wanted] = []
+        offsets = table.offset[rows]
+        order = np.lexsort((offsets, placed["offset"], placed["pack"]))
+        piece: Piece = []
+        members: list[Member] = []
         last = -1
-        for position in order.tolist():
-            row = int(rows[position])
-            member = (ids[position], int(table.offset[row]), int(table.length[row]))
-            number = int(records[position])
-            if number == last:
-                piece[-1][1].append(member)
-                continue
-            last = number
-            record = record_of(table, number)
-            if piece and not _neighbours(piece, record):
-                yield piece
-                piece = []
-            piece.append((record, [member]))
+        for number, position, offset, length in zip(
+            records[order].tolist(),
+            order.tolist(),
+            offsets[order].tolist(),
+            table.length[rows[order]].tolist(),
+            strict=True,
+        ):
+            if number != last:
+                last = number
+                record = record_of(table, number)
+                if piece and not _neighbours(piece, record):
+                    yield piece
+                    piece = []
+                members = []
+                piece.append((record, members))
+            members.append((ids[position], offset, length))
         if piece:
             yield piece
 
-    def _read_piece(self, piece: list[_Wanted], opening: _Opening[T]) -> Iterator[T | _Content]:
+    def _read_piece(self, piece: Piece, opening: _Opening[T]) -> Iterator[T | _Content]:
         first, last = piece[0][0], piece[-1][0]
         name = pack_name(first.pack, first.kind)
         try:
@@ -236,6 +253,6 @@ class ChunkReader:
         return all(self._check(place, raw, member)[1] is None for member in members)
 
 
-def _neighbours(piece: list[_Wanted], record: Record) -> bool:
+def _neighbours(piece: Piece, record: Record) -> bool:
     first, last = piece[0][0], piece[-1][0]
     return record.pack == last.pack and record.offset - last.end <= _GAP and record.end - first.offset <= _PIECE

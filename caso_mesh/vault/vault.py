@@ -35,7 +35,7 @@ from caso_mesh.vault.names import Kind, check_id, closed_name, parse_pack, parse
 from caso_mesh.vault.objects import ObjectStore, Signer, VaultKeys, Verify
 from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.problems import Problems
-from caso_mesh.vault.reading import ChunkReader, Packed
+from caso_mesh.vault.reading import ChunkReader, Packed, Piece
 from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, decode_set
 from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.session import Lane, Session
@@ -245,7 +245,7 @@ class Vault:
     def read_many(self, ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
         """Each distinct id once, in the order of the packs, with its content or what is wrong with it.
 
-        Content is valid for as long as it is kept. Memory is bounded by a few pieces of packs (8 MiB each, or one
+        Content is valid for as long as it is kept. Memory is bounded by a few pieces of packs (4 MiB each, or one
         record), whatever the number of ids. Raises ``DeviceVanished``.
         """
         return self._reader.read_many(ids)
@@ -257,6 +257,15 @@ class Vault:
         Nothing is unpacked here and no id recomputed: whoever unpacks the records does that.
         """
         return self._reader.packed_many(ids)
+
+    def pieces(self, ids: Sequence[bytes]) -> tuple[list[tuple[bytes, CasoError]], Iterator[Piece]]:
+        """For callers with threads of their own: what is nowhere, and what to read at once of each pack, in the order
+        of the packs. Each distinct id comes once."""
+        return self._reader.pieces(ids)
+
+    def read_piece(self, piece: Piece) -> Iterator[tuple[bytes, bytes | memoryview | CasoError]]:
+        """What ``read_many`` yields, of one piece."""
+        return self._reader.read_piece(piece)
 
     def read(self, chunk_id: bytes) -> bytes:
         """One chunk. Raises ``ObjectMissing``, ``DataDamaged``, ``DeviceError``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,15 @@ from caso_mesh.vault.chunking import ID_SIZE
 from caso_mesh.vault.damage import WHOLE
 from caso_mesh.vault.names import pack_name
 from caso_mesh.vault.packs import PackReader, same_claims
-from caso_mesh.vault.reading import ChunkReader
+from caso_mesh.vault.reading import ChunkReader, Piece
 from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.tree import TreeReader
 
-#: Ids that are looked up, and read, at once.
+#: Ids that are looked up at once.
 _BATCH = 4096
+#: Threads that read, and pieces of packs that are read or wait for them.
+_THREADS = 3
+_AHEAD = 5
 
 Damage = list[tuple[bytes, CasoError]]
 Progress = Callable[[int, int], None]
@@ -52,20 +57,46 @@ class _Verification:
         self._touched = [np.zeros(len(segment.table.packs), np.bool_) for segment in index.segments]
 
     def run(self, on_progress: Progress | None) -> Damage:
-        total = self._collect()
-        done = 0
-        for ids in self._ids():
-            for chunk, content in self._reader.read_many(ids):
-                if isinstance(content, CasoError):
-                    self._bad[chunk] = content
-                else:
-                    done += len(content)
-            if on_progress is not None:
-                on_progress(min(done, total), total)
+        self._read_all(self._collect(), on_progress)
         self._check_packs()
         if self._bad:
             self._name_files()
         return self._damage
+
+    def _read_all(self, total: int, on_progress: Progress | None) -> None:
+        """Reads what is needed; threads do it piece by piece, and nothing of a piece is kept."""
+        done = 0
+        under_way: deque[Future[int]] = deque()
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-verify")
+        try:
+            for piece in self._pieces():
+                under_way.append(pool.submit(self._read_piece, piece))
+                if len(under_way) < _AHEAD:
+                    continue
+                done += under_way.popleft().result()
+                if on_progress is not None:
+                    on_progress(min(done, total), total)
+            done += sum(future.result() for future in under_way)
+            if on_progress is not None:
+                on_progress(min(done, total), total)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pieces(self) -> Iterator[Piece]:
+        for ids in self._ids():
+            missing, pieces = self._reader.pieces(ids)
+            self._bad.update(missing)
+            yield from pieces
+
+    def _read_piece(self, piece: Piece) -> int:
+        """How many sound bytes it holds."""
+        done = 0
+        for chunk, content in self._reader.read_piece(piece):
+            if isinstance(content, CasoError):
+                self._bad[chunk] = content
+            else:
+                done += len(content)
+        return done
 
     def _lost(self, path: bytes, error: CasoError) -> None:
         self._damage.append((path, error))

@@ -105,6 +105,15 @@ def pour(walked: Walked, target: TreeTarget, block: int = 1 << 16) -> None:
     assert change is None
 
 
+def at_once(walked: Walked, target: TreeTarget) -> None:
+    """As ``pour`` and ``finish``, in one call."""
+    data = bytearray(walked.entry.size)
+    with walked.open() as source:
+        assert source.read_into(data, 0) == len(data)
+        assert source.change() is None
+    target.put(walked.entry, data)
+
+
 def copy(
     source: bytes,
     into: bytes,
@@ -121,6 +130,9 @@ def copy(
             if not target.begin(walked.entry):
                 continue
             if walked.entry.type is EntryType.FILE and walked.entry.hardlink is None:
+                if before_finish is None and 0 < walked.entry.size <= 4096:
+                    at_once(walked, target)
+                    continue
                 pour(walked, target)
             if before_finish is not None:
                 before_finish(walked)

@@ -36,10 +36,22 @@ def file_entry(path: bytes, size: int = 3, **fields) -> Entry:
     return Entry(path, EntryType.FILE, given.pop("mode", 0o644), size=size, **given)
 
 
+@pytest.fixture(autouse=True, params=["at once", "in pieces"])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files come at once, others in pieces: every rule holds for both."""
+    monkeypatch.setattr("test_sources_restore.AT_ONCE", request.param == "at once")
+
+
+AT_ONCE = True
+
+
 def restore(target: TreeTarget, entry: Entry, data: bytes = b"new") -> bool:
     if not target.begin(entry):
         return False
     if entry.type is EntryType.FILE and entry.hardlink is None:
+        if AT_ONCE:
+            target.put(entry, data)
+            return True
         target.write(entry.path, 0, data)
     target.finish(entry)
     return True
@@ -402,6 +414,8 @@ def test_a_temporary_name_replaced_by_a_link_to_another_file_harms_it_not(place:
     for name, kind in ((b"file", EntryType.FILE), (b"pipe", EntryType.FIFO), (b"link", EntryType.SYMLINK)):
         entry = replace(file_entry(name, mode=0o777), type=kind, link_target=b"x" if name == b"link" else None)
         assert tree.begin(entry)
+        if kind is EntryType.FILE:
+            tree.write(name, 0, b"new")
         [temporary] = [found for found in os.listdir(place + b"/to") if found.startswith(b".caso-mesh-restore-")]
         os.unlink(place + b"/to/" + temporary)
         os.link(outside + b"/f", place + b"/to/" + temporary)
@@ -419,6 +433,7 @@ def test_a_folder_removed_while_a_file_in_it_is_written_is_an_exception(place: b
     assert tree.begin(Entry(b"d", EntryType.DIRECTORY, 0o755, os.getuid(), os.getgid()))
     entry = file_entry(b"d/f")
     assert tree.begin(entry)
+    tree.write(b"d/f", 0, b"new")
     [temporary] = os.listdir(place + b"/d")
     os.unlink(place + b"/d/" + temporary)
     os.rmdir(place + b"/d")
@@ -504,9 +519,14 @@ def test_calls_out_of_order_are_our_own_mistake(place: bytes) -> None:
         tree.write(b"f", 0, b"x")
     with pytest.raises(Misuse):
         tree.finish(file_entry(b"f"))
+    with pytest.raises(Misuse):
+        tree.put(file_entry(b"f"), b"new")
     tree.begin(file_entry(b"f"))
     with pytest.raises(Misuse):
         tree.begin(file_entry(b"f"))
+    tree.write(b"f", 0, b"x")
+    with pytest.raises(Misuse):
+        tree.put(file_entry(b"f"), b"new")
     tree.close()
 
 
