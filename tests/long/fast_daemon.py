@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import ctypes
+import ctypes.util
 import gc
 import json
 import os
@@ -55,6 +57,8 @@ def holds() -> dict[str, object]:
     tasks = collections.Counter(str(task.get_coro().__qualname__) for task in asyncio.all_tasks())  # type: ignore[union-attr]
     return {
         "rss_bytes": int(status["VmRSS"].split()[0]) * 1024,
+        "anonymous_bytes": int(status["RssAnon"].split()[0]) * 1024,
+        "sqlite_bytes": _sqlite_bytes(),
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "tasks": sum(tasks.values()),
@@ -62,6 +66,17 @@ def holds() -> dict[str, object]:
         "objects": sum(kinds.values()),
         "object_kinds": dict(kinds.most_common(60)),
     }
+
+
+def _sqlite_bytes() -> int:
+    """What all databases of this process hold in memory: pages, mostly, up to a bound for each connection."""
+    library = ctypes.util.find_library("sqlite3")
+    try:
+        used = ctypes.CDLL(library).sqlite3_memory_used
+    except (OSError, AttributeError):
+        return 0
+    used.restype = ctypes.c_int64
+    return int(used())
 
 
 async def _run(state: pathlib.Path, calendar: FastCalendar) -> None:

@@ -55,6 +55,45 @@ def test_a_file_that_grows_while_it_is_read_is_kept_as_far_as_it_went_and_named(
     assert_equal(tree, back)
 
 
+def test_a_file_rewritten_while_it_is_read_is_named_and_read_whole_by_the_next_backup(process_mesh, tmp_path):
+    """In place and of the same size: only its times tell. Beside it a file that shrinks and grows again."""
+    tree = make_tree(tmp_path / "data", files=50)
+    mesh = process_mesh(1)
+    with_device(mesh)
+    rewritten, shrinking = tree / "rewritten", tree / "shrinking"
+    rewritten.write_bytes(os.urandom(20 * MEGABYTE))
+    shrinking.write_bytes(os.urandom(20 * MEGABYTE))
+    done = threading.Event()
+
+    def rewrite() -> None:
+        with rewritten.open("r+b", buffering=0) as one, shrinking.open("r+b", buffering=0) as two:
+            number = 0
+            while not done.wait(0.0005):
+                os.pwrite(one.fileno(), os.urandom(16), number * 997 * 4096 % (20 * MEGABYTE - 16))
+                two.truncate(MEGABYTE + number)
+                os.pwrite(two.fileno(), b"end", 20 * MEGABYTE - 3)
+                number += 1
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        answer = mesh.cli("alpha", "backup", f"alpha:{tree}", "--to", "device:disk", "--wait")
+    finally:
+        done.set()
+        writer.join()
+    assert (answer.status, answer.document["state"]) == (7, "succeeded-with-exceptions"), str(answer)
+    named = {row["path"]: row["reason"] for row in answer.document["exceptions"]}
+    # the other one may have been read between two of its changes
+    assert {str(rewritten)} <= set(named) <= {str(rewritten), str(shrinking)}
+    assert all("changed-while-read" in reason for reason in named.values())
+    words = ("backup", f"alpha:{tree}", "--to", "device:disk", "--type", "incremental", "--wait")
+    made = mesh.ok("alpha", *words)
+    assert made["state"] == "succeeded"
+    back = mesh.folder / "back"
+    mesh.ok("alpha", "restore", made["set"], "--to", f"alpha:{back}", "--strip", "--wait")
+    assert_equal(tree, back)
+
+
 def test_files_that_vanish_while_a_backup_runs_cost_themselves_only_and_are_named(process_mesh, tmp_path):
     tree = make_large_tree(tmp_path / "data")
     mesh = process_mesh(1)
