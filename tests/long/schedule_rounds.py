@@ -59,6 +59,7 @@ class Sample:
     server: str
     jobs: int
     rss_bytes: int
+    sqlite_bytes: int
     files: int
     tasks: int
     threads: int
@@ -72,7 +73,8 @@ class Sample:
 
     def __str__(self) -> str:
         return (
-            f"{self.server:6} after {self.jobs:5} jobs: {self.rss_bytes / 1e6:6.1f} MB resident, {self.files} files, "
+            f"{self.server:6} after {self.jobs:5} jobs: {self.rss_bytes / 1e6:6.1f} MB resident "
+            f"({self.sqlite_bytes / 1e6:.1f} MB of databases), {self.files} files, "
             f"{self.tasks} tasks, {self.threads} threads, {self.objects} objects; {self.below} processes below with "
             f"{self.below_pss_bytes / 1e6:.1f} MB, {self.below_files} files; state folder {self.state_bytes / 1e6:.1f} MB"
         )
@@ -163,6 +165,7 @@ class Schedule:
             server=server,
             jobs=jobs,
             rss_bytes=held["rss_bytes"],
+            sqlite_bytes=held["sqlite_bytes"],
             files=held["files"],
             tasks=held["tasks"],
             threads=held["threads"],
@@ -170,7 +173,7 @@ class Schedule:
             below=len(below),
             below_pss_bytes=sum(map(_pss, below)),
             below_files=sum(map(_files, below)),
-            state_bytes=sum(each.stat().st_size for each in _files_of(self.mesh.state(server))),
+            state_bytes=_bytes_below(self.mesh.state(server)),
             kinds=held["object_kinds"],
             task_names=held["task_names"],
         )
@@ -262,5 +265,10 @@ def _files(pid: int) -> int:
     return 0
 
 
-def _files_of(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [each for each in folder.rglob("*") if each.is_file()]
+def _bytes_below(folder: pathlib.Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # what is on its way comes and goes
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
