@@ -59,6 +59,7 @@ class Sample:
     server: str
     jobs: int
     rss_bytes: int
+    held_bytes: int
     sqlite_bytes: int
     files: int
     tasks: int
@@ -74,7 +75,7 @@ class Sample:
     def __str__(self) -> str:
         return (
             f"{self.server:6} after {self.jobs:5} jobs: {self.rss_bytes / 1e6:6.1f} MB resident "
-            f"({self.sqlite_bytes / 1e6:.1f} MB of databases), {self.files} files, "
+            f"({self.held_bytes / 1e6:.1f} MB held, {self.sqlite_bytes / 1e6:.1f} MB by databases), {self.files} files, "
             f"{self.tasks} tasks, {self.threads} threads, {self.objects} objects; {self.below} processes below with "
             f"{self.below_pss_bytes / 1e6:.1f} MB, {self.below_files} files; state folder {self.state_bytes / 1e6:.1f} MB"
         )
@@ -165,6 +166,7 @@ class Schedule:
             server=server,
             jobs=jobs,
             rss_bytes=held["rss_bytes"],
+            held_bytes=held["held_bytes"],
             sqlite_bytes=held["sqlite_bytes"],
             files=held["files"],
             tasks=held["tasks"],
