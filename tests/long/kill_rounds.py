@@ -28,8 +28,11 @@ SOURCES = ("beta", "alpha")
 MEGABYTE = 1_000_000
 #: A success that comes after its attempt was given up for dead ends the next attempt: that one is canceled.
 ENDS = {"succeeded", "interrupted", "canceled"}
-#: Kills of one run at most; after six interruptions it would fail.
-MOST_STRIKES = 3
+#: Kills of one run: many, since the second costs a moment and the first a command, a changed tree, a comparison. After
+#: six interruptions it would fail.
+STRIKES = range(3, 6)
+#: A daemon takes seconds to be back, a worker none.
+VICTIMS = ("daemon", "worker", "worker", "worker")
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,13 @@ class Rounds:
         """Begins the work, kills, brings back what was killed, perhaps again, and waits for the end of the run. If the
         administrator died before it had taken the request, the work is asked for again."""
         begun = self.mesh.begin("alpha", work, *argv, "--wait")
-        for _ in range(self.rng.randrange(1, MOST_STRIKES + 1)):
+        for _ in range(self.rng.choice(STRIKES)):
             server = "beta" if source == "beta" else self.rng.choice(["alpha", "beta"])
-            victim = self.rng.choice(["daemon", "worker", "worker"])
+            victim = self.rng.choice(VICTIMS)
             publishes = work == "backup" and self.rng.random() < 0.4
             hit, at_s = self._strike(begun, work, source, server, victim, publishes=publishes)
+            # a machine is busy at one time and idle at another: strike earlier after it was too late
+            self._lasts[work, source] *= 1.1 if hit else 0.7
             self.kills.append(Kill(number, "publish" if publishes else work, source, server, victim, at_s, hit))
             print(f"{time.monotonic() - self._began:.1f} s: {self.kills[-1]}", flush=True)
             if victim == "daemon":
