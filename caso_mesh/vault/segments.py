@@ -23,7 +23,7 @@ from caso_mesh.model.errors import (
     ObjectMissing,
 )
 from caso_mesh.sealing.derive import derive
-from caso_mesh.vault.damage import Damage
+from caso_mesh.vault.damage import WHOLE, Damage
 from caso_mesh.vault.index import Index, Segment
 from caso_mesh.vault.names import Kind, check_id, index_name, pack_name, parse_index, parse_writer, writer_name
 from caso_mesh.vault.objects import ObjectStore, Signer
@@ -263,15 +263,18 @@ class SegmentStore:
         if known is not None:
             return known
         name = pack_name(pack, kind)
+        broken = False
         try:
             size = self._store.backend.size(name)
             sound = size == int(segment.table.packs["size"][number])
-            detail = f"it has {size} bytes"
+            broken, detail = not sound, f"it has {size} bytes"
             if sound and not own:
                 sound = same_claims(segment.table, number, self._packs.read_table(pack, kind, size))
                 detail = "its table says something else"
         except (ObjectMissing, DataDamaged, NoKey) as error:
-            sound, detail = False, error.message
+            sound, broken, detail = False, not isinstance(error, NoKey), error.message
+        if broken:
+            self.damage.note(pack, kind, WHOLE)
         if not sound:
             self._problems.add(f"{name}: not as {segment.name} says, so nothing in it is used again ({detail})")
         self._sound[key] = sound

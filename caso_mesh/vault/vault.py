@@ -342,21 +342,26 @@ class Vault:
 
     def _is_damaged(self, pack: bytes, kind: Kind, record: int) -> bool:
         """False as well if no segment names it any more."""
+        named = False
         for segment in self._segments.index.segments:
             row = segment.packs.get(pack)
             if row is None or not segment.durable:
                 continue
+            named = True
             if record != WHOLE:
                 records = segment.table.records
                 rows = np.nonzero((records["pack"] == row) & (records["number"] == record))[0]
-                return not all(self._reader.is_sound(segment, number) for number in rows.tolist())
-            try:
-                return not same_claims(segment.table, row, self._packs.read_table(pack, kind))
-            except DeviceVanished:
-                raise
-            except (DataDamaged, DeviceError, NoKey, ObjectMissing):
-                return True
-        return False
+                sound = all(self._reader.is_sound(segment, number) for number in rows.tolist())
+            else:
+                try:
+                    sound = same_claims(segment.table, row, self._packs.read_table(pack, kind))
+                except DeviceVanished:
+                    raise
+                except (DataDamaged, DeviceError, NoKey, ObjectMissing):
+                    sound = False
+            if sound:
+                return False  # another segment may say something else of it, and is the one that lies
+        return named
 
     def rebuild_index(self, writer: str | None = None, signer: Signer | None = None) -> int:
         """Reads the tables of all packs that no index segment names; returns how many packs that were.

@@ -121,6 +121,33 @@ async def test_a_clock_that_differs_raises_one_alert(memory_mesh):
     assert len(await alerts()) == 1
 
 
+@pytest.mark.jumping
+@pytest.mark.parametrize("jump_s", [86400.0, -86400.0], ids=["forwards", "backwards"])
+async def test_clocks_that_jump_by_a_day_during_a_backup_neither_end_nor_double_it(memory_mesh, tmp_path, jump_s):
+    tree = make_tree(tmp_path / "data", files=50)
+    mesh = await memory_mesh(2)
+    await mesh.add_device("alpha")
+    submitted = await mesh.backup("alpha", tree, "any")
+
+    async def runs():
+        return [row for row in await mesh.jobs() if row.run == submitted.run and row.attempt]
+
+    await wait_for_async(runs, 60, every_s=0.01, what="the attempt is on its way")
+    for clock in mesh.clocks.values():
+        clock.wall_offset_s += jump_s
+    result = await mesh.result(submitted.run)
+    assert (result.state, result.error) == ("succeeded", None), result
+    assert 0.0 <= result.seconds < 3600.0
+    [made] = await mesh.sets()
+    assert made.started <= made.ended
+    (tree / "after").write_bytes(b"after the jump")
+    again = await mesh.result((await mesh.backup("alpha", tree, "any", type="incremental")).run)
+    assert (again.state, again.type) == ("succeeded", "incremental")
+    assert len(await mesh.sets()) == 2
+    assert_equal(tree, await restored(mesh, again.set, "alpha", tree))
+    assert len(await mesh.jobs("alpha", "all")) == 3  # two backups, one restore: nothing began by itself
+
+
 async def test_a_backup_and_its_restore_over_real_tls_in_one_process(live_mesh, tmp_path):
     tree = make_tree(tmp_path / "data", files=50)
     mesh = await live_mesh(3)
