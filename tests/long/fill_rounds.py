@@ -9,6 +9,7 @@ import random
 import shutil
 import time
 
+from long.verifying import verify_all
 from mesh.mounts import MEBIBYTE
 from mesh.process import ProcessMesh
 from mesh.trees import assert_equal
@@ -66,7 +67,7 @@ class Fills:
         self._change()
         status = os.statvfs(self.disk)
         reserve = status.f_blocks * status.f_frsize * 2 // 100
-        room = self.rng.randrange(0, reserve + NEW_BYTES + MEBIBYTE)
+        room = self.rng.randrange(0, reserve + NEW_BYTES + MEBIBYTE // 2)
         self.leave(room)
         result = self._backup()
         print(f"round {number}: {room} bytes left: {result['state']} {(result['error'] or {}).get('code')}", flush=True)
@@ -74,24 +75,20 @@ class Fills:
             self.full += 1
             assert result["error"]["code"] == "device-full", result
             assert result["set"] is None
-            assert any("device-full" in row["text"] for row in self._alerts()), self._alerts()
-            assert {row["id"] for row in self.mesh.sets()} == set(self.sets)
+            alerts = [row["text"] for row in self.mesh.ok("alpha", "alert", "list")["alerts"]]
+            assert any("device-full" in text for text in alerts), alerts
+            assert len(list(self.disk.glob("sets/*/*"))) == len(self.sets)
         self.filler.unlink()
         if result["state"] == "failed":
             result = self._backup()
         assert result["state"] == "succeeded", result
         self.sets.append(result["set"])
 
-    def _alerts(self) -> list[dict]:
-        return list(self.mesh.ok("alpha", "alert", "list")["alerts"])
-
     def check_all(self, at: str) -> None:
         """All sets are sound, and the last comes back."""
         assert {row["id"] for row in self.mesh.sets()} == set(self.sets)
         assert len(list(self.disk.glob("sets/*/*"))) == len(self.sets)
-        for set_id in self.sets:
-            verified = self.mesh.ok("alpha", "verify", set_id, "--wait")
-            assert verified["state"] == "succeeded", verified
+        verify_all(self.mesh, self.sets)
         back = self.mesh.folder / f"back-{time.monotonic_ns()}"
         done = self.mesh.ok("alpha", "restore", self.sets[-1], "--to", f"{at}:{back}", "--strip", "--wait")
         assert done["state"] == "succeeded"

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from long.verifying import verify_all
 from mesh.process import Begun, ProcessMesh
 from mesh.trees import assert_equal
 from waiting import wait_for
@@ -216,9 +217,7 @@ class Rounds:
         backups = {run for run, work in self.runs.items() if work == "backup"}
         assert len(sets) == len(backups), f"{len(backups)} backups, {len(sets)} sets"
         assert len(self._set_objects()) == len(sets), "sets in the vault that the mesh does not know"
-        for row in sets:
-            verified = mesh.ok("alpha", "verify", row["id"], "--wait")
-            assert verified["state"] == "succeeded", verified
+        verify_all(mesh, [row["id"] for row in sets])
         assert "Traceback" not in mesh.log("alpha", 100_000) + mesh.log("beta", 100_000)
         ids = {row["name"]: row["id"] for row in mesh.ok("alpha", "server", "list")["servers"]}
         for name in ("beta", "alpha"):
