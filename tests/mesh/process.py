@@ -317,7 +317,7 @@ class ProcessMesh:
 
     def sets(self, at: str = NAMES[0]) -> list[dict[str, Any]]:
         """The rows of ``set list``."""
-        rows: list[dict[str, Any]] = self.ok(at, "set", "list")["sets"]
+        rows: list[dict[str, Any]] = self.ok(at, "set", "list", "--limit", "1000000")["sets"]
         return rows
 
 
