@@ -17,7 +17,7 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Delegate
 from caso_mesh.model.errors import Conflict, NotFound
 from caso_mesh.model.ids import attempt_id
-from caso_mesh.model.jobs import Attempt, RestoreSpec, VerifySpec
+from caso_mesh.model.jobs import Attempt, DrillSpec, RestoreSpec, VerifySpec
 from caso_mesh.model.states import DeviceState, RunState, ServerState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.placement import place
@@ -140,7 +140,7 @@ class Delegation:
     async def _learn_sets(self) -> None:
         """Where the sets of restores and verifies lie, and which devices hold sets of which source."""
         specs = [run.spec for run in self._keeper.state.open_runs()]
-        sets = {spec.set for spec in specs if isinstance(spec, (RestoreSpec, VerifySpec))}
+        sets = {spec.set for spec in specs if isinstance(spec, (RestoreSpec, VerifySpec, DrillSpec))}
         self._devices = {set_id: device for set_id, device in self._devices.items() if set_id in sets}
         for set_id in sets - self._devices.keys():
             backup = await self._tables.set(set_id)

@@ -13,7 +13,19 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import from_wire
-from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Failure, Job, Part, RestoreSpec, Run, VerifySpec, kind_of
+from caso_mesh.model.jobs import (
+    Attempt,
+    BackupSpec,
+    Counts,
+    DrillSpec,
+    Failure,
+    Job,
+    Part,
+    RestoreSpec,
+    Run,
+    VerifySpec,
+    kind_of,
+)
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_TEXT, AttemptState, RunState
 from caso_mesh.model.storage import BackupSet, MediaSet, Medium
@@ -231,6 +243,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "verify": spec.verify,
                 "pre": spec.pre,
                 "post": spec.post,
+                "snapshot": spec.snapshot.value,
+                "allow_shrink": spec.allow_shrink,
             }
         case RestoreSpec() as spec:
             return {
@@ -241,6 +255,10 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             }
         case VerifySpec(set=set_id):
             return {"set": set_id}
+        case DrillSpec() as spec:
+            size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries
+            server = state.name_of(spec.server)
+            return {"set": spec.set, "server": server, "sample": size, "max_bytes": spec.max_bytes}
 
 
 def _place(spec: RestoreSpec) -> str:

@@ -19,6 +19,7 @@ from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_att
 from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
+    DrillSpec,
     Job,
     JobSpec,
     RestoreSpec,
@@ -138,6 +139,7 @@ class Work:
             post_always=request.post_always,
             ignore_exit_codes=request.ignore_exit_codes,
             snapshot=request.snapshot,
+            allow_shrink=request.allow_shrink,
         )
         schedule = None
         if request.schedule is not None:
@@ -281,6 +283,34 @@ class Work:
         backup = await self.find_set(request.set)
         spec = VerifySpec(backup.id, source=backup.source)
         return await self._create(caller, spec, request.priority, "", f"verify-{backup.source_name}", None)
+
+    async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
+        """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
+        state = self._keeper.state
+        named = next((server for server in state.server_list() if server.name == request.set), None)
+        if named is not None:
+            newest = await self._tables.sets(source=named.id, limit=1)
+            if not newest:
+                raise NotFound(kind="set", name=f"any of {named.name}")
+            backup = newest[0]
+        else:
+            backup = await self.find_set(request.set)
+        server = backup.source if request.server is None else state.server_named(request.server).id
+        if server not in state.servers:
+            raise NotFound(kind="server", name=backup.source_name)
+        for node in (backup.source, server):
+            if not caller.may(Role.OPERATOR, node):
+                raise RoleTooLow(who=caller.who, call="drill", role=f"{Role.OPERATOR} on {state.name_of(node)}")
+        if request.percent is not None and (request.entries is not None or not 0 < request.percent <= 100):
+            raise InvalidValue(value=request.percent, what="sample", expected="Use a number of entries, or 0 to 100 %")
+        if (request.entries is not None and request.entries < 1) or request.max_bytes < 0:
+            raise InvalidValue(value=request.entries, what="sample", expected="Use at least one entry")
+        entries = None if request.percent is not None else request.entries or 100
+        spec = DrillSpec(backup.id, server, entries, request.percent, request.max_bytes)
+        return await self._create(caller, spec, request.priority, "", f"drill-{backup.source_name}", None)
 
     # --- jobs ---
 

@@ -62,6 +62,10 @@ def backup(
             help="Read from a snapshot of the file system: where it has them (btrfs, LVM, ZFS), or fail without."
         ),
     ] = "never",
+    allow_shrink: Annotated[
+        bool,
+        Parameter(negative=(), help="Accept over 90 % less, in files or bytes, than the last set of the same paths."),
+    ] = False,
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
     schedule: Annotated[
         str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
@@ -97,6 +101,7 @@ def backup(
         post_always=post_always,
         ignore_exit_codes=ignore_exit_codes,
         snapshot=SnapshotMode(snapshot),
+        allow_shrink=allow_shrink,
         priority=Priority(priority),
         name=name,
         schedule=schedule,

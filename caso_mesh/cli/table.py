@@ -9,6 +9,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "restore", "restore:restore", "Restore a backup set or parts of it."),
     ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),
     ("Daily", "verify", "verify:verify", "Read back and check every byte of a backup set."),
+    ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("What was backed up", "set", "set:app", "Backup sets."),
     ("What was backed up", "catalog", "catalog:app", "Files in backup sets: browse, find, versions."),

@@ -22,7 +22,7 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
-from caso_mesh.model.jobs import BackupSpec, Failure, Job, JobSpec, RestoreSpec, Run, Target, TargetKind
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Job, JobSpec, RestoreSpec, Run, Target, TargetKind
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, RunState
 from caso_mesh.planning import lifecycle
@@ -204,7 +204,7 @@ def prune(state: ControlState, command: Prune, context: Context) -> Effect:
 
 def check_spec(state: ControlState, spec: JobSpec) -> None:
     """That everything a job names is there. ``NotFound``, ``UsageError``."""
-    if isinstance(spec, RestoreSpec):
+    if isinstance(spec, RestoreSpec | DrillSpec):
         state.server(spec.server)
     if not isinstance(spec, BackupSpec):
         return
@@ -242,7 +242,7 @@ def _begin(state: ControlState, job: Job, id: str, due_at_ns: int, at_ns: int, w
     """A run whose parts with a source that left the mesh have failed from the start."""
     run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
     for source in lifecycle.sources_of(job.spec):
-        if source in state.removed and isinstance(job.spec, BackupSpec | RestoreSpec):
+        if source in state.removed and isinstance(job.spec, BackupSpec | RestoreSpec | DrillSpec):
             gone = Failure("not-found", {"kind": "server", "name": state.name_of(source)})
             run = lifecycle.fail_part(run, source, at_ns, gone)
     return run

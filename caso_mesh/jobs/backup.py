@@ -37,6 +37,7 @@ from caso_mesh.model.errors import CasoError, ContainsNoData, Misuse
 from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_name, is_reserved
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.sources.filters import Filters, Note
+from caso_mesh.sources.metadata import sees_trusted
 from caso_mesh.sources.places import Places
 from caso_mesh.sources.reasons import Unreadable
 from caso_mesh.sources.unchanged import Same
@@ -133,6 +134,10 @@ def run_backup(
     ``CommandFailed``, ``Canceled`` and what the sink raises.
     """
     name_of: NameOf = partial(chunk_id, id_key)
+    if wanted.folders and not sees_trusted():
+        desk.log(
+            "info", "this server runs without CAP_SYS_ADMIN: extended attributes trusted.* do not show and are left out"
+        )
     empty = [root for root in wanted.folders if _is_empty_mount(root)]
     if empty:
         raise ContainsNoData(paths=empty)

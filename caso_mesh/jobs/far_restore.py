@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from caso_mesh.jobs.bulk import WINDOW, BulkChannel, Meet, NothingToAsk, Pending, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.drilling import drill_spec, promise_of, promised, sampled
 from caso_mesh.jobs.feeding import run_feed
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.restore import (
@@ -110,6 +111,19 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
             return
         push = _Push(far, desk, vault)
         push.run(wanted_entries(desk, vault, backup, places(backup, spec.paths, strip=spec.strip)))
+        far.close()
+
+
+def run_drill(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) -> None:
+    """Reads a sample here, and tells the other end what the set promises of it."""
+    spec = drill_spec(task)
+    with meet(task, desk, NothingToAsk()) as channel, open_vault(task, desk, backend_for) as vault:
+        desk.say(Began())
+        backup = load_set(vault, spec.set)
+        entries = promised(desk, vault, backup, sampled(desk, vault, backup, spec, task.order.run))
+        channel.call("promise", to_wire(promise_of(backup, entries)))
+        far = Far(channel, desk, far_of(task).name)
+        _Push(far, desk, vault).run(entries)
         far.close()
 
 

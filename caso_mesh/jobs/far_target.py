@@ -13,6 +13,7 @@ import msgspec
 
 from caso_mesh.jobs.bulk import Meet, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.drilling import Drill, DrillTarget, Promise
 from caso_mesh.jobs.far_restore import Begin, Begun, Record, Taken, Write, Written
 from caso_mesh.jobs.feeding import CommandTarget
 from caso_mesh.jobs.messages import Began
@@ -33,9 +34,9 @@ _STRIPES = 64
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
-def run_target_end(task: Task, desk: Desk, meet: Meet) -> None:
-    """Writes here what is pushed from there."""
-    far = _TargetEnd(task, desk)
+def run_target_end(task: Task, desk: Desk, meet: Meet, drill: Drill | None = None) -> None:
+    """Writes here what is pushed from there; of a drill, to its scratch folder."""
+    far = _TargetEnd(task if drill is None else drill.task, desk, drill)
     try:
         with meet(task, desk, far) as channel:
             desk.say(Began())
@@ -55,7 +56,7 @@ class _TargetEnd:
 
     quick: frozenset[str] = frozenset()
 
-    def __init__(self, task: Task, desk: Desk) -> None:
+    def __init__(self, task: Task, desk: Desk, drill: Drill | None) -> None:
         spec = task.order.spec
         assert isinstance(spec, RestoreSpec)
         #: A command takes its input in order; files take theirs as it comes.
@@ -64,7 +65,8 @@ class _TargetEnd:
         self._name = far_of(task).name
         self._paths = outermost([path.strip(b"/") for path in spec.paths])
         self._task = task
-        self._target: FolderTarget | CommandTarget | None = None
+        self._drill = drill
+        self._target: FolderTarget | CommandTarget | DrillTarget | None = None
         self._into_command = spec.into_command is not None
         self._begun: dict[bytes, Entry] = {}
         self._exceptions: list[SourceException] = []
@@ -102,6 +104,8 @@ class _TargetEnd:
                         return to_wire(self._on_begin(from_wire(params, Begin, peer=self._name)))
                     case "write":
                         return to_wire(self._on_write(from_wire(params, Write, peer=self._name)))
+                    case "promise" if self._drill is not None:
+                        return self._on_promise(self._drill, from_wire(params, Promise, peer=self._name))
                     case "close":
                         return to_wire(self._on_close())
                     case _:
@@ -136,6 +140,8 @@ class _TargetEnd:
         if self._target is None:
             if self._into_command:
                 self._target = CommandTarget(self._task, self._desk, self._check_going)
+            elif self._drill is not None:
+                self._target = DrillTarget(self._drill)
             else:
                 self._target = FolderTarget(self._task, self._desk)
         wanted = self._target.begin(entries)
@@ -203,7 +209,15 @@ class _TargetEnd:
                 target.abort(path)
         return Written(self._give())
 
+    def _on_promise(self, drill: Drill, promise: Promise) -> None:
+        try:
+            drill.take_promise(promise)
+        except msgspec.MsgspecError as error:
+            raise PeerMalformed(peer=self._name, detail=str(error)) from error
+
     def _on_close(self) -> Written:
+        if isinstance(self._target, DrillTarget):
+            self._target.finished = True
         if self._target is not None:
             self._target.close()
         exceptions = self._give()
@@ -224,7 +238,7 @@ class _TargetEnd:
         if self.failure is not None:
             raise self.failure
 
-    def _open(self) -> FolderTarget | CommandTarget:
+    def _open(self) -> FolderTarget | CommandTarget | DrillTarget:
         if self._target is None:
             raise self._fault("it writes what it did not begin")
         return self._target

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from msgspec import Struct
 
 from caso_mesh.catalog.segment import from_entry
-from caso_mesh.jobs import far_backup, far_restore, far_store, far_target, telling
+from caso_mesh.jobs import drilling, far_backup, far_restore, far_store, far_target, telling
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
@@ -25,7 +25,7 @@ from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError
-from caso_mesh.model.jobs import BackupSpec, Failure, RestoreSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, RestoreSpec, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.chunking import chunk_id
@@ -127,6 +127,15 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             far_target.run_target_end(task, desk, tools.meet)
         case RestoreSpec(), _:
             far_restore.run_device_end(task, desk, tools.meet, tools.backend_for)
+        case DrillSpec(), "source":
+            with drilling.scratch(task, desk) as drill:
+                far_target.run_target_end(task, desk, tools.meet, drill)
+        case DrillSpec(), "device":
+            far_restore.run_drill(task, desk, tools.meet, tools.backend_for)
+        case DrillSpec() as spec, _:
+            desk.say(Began())
+            with open_vault(task, desk, tools.backend_for) as vault:
+                drilling.run_here(task, desk, vault, load_set(vault, spec.set))
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

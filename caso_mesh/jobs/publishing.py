@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from caso_mesh.catalog.segment import SegmentWriter, chain_for, chain_of, from_entry
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Published, Verifying
+from caso_mesh.jobs.shrinking import check_not_shrunk
 from caso_mesh.jobs.storing import Base, Writing, device_of, newest
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, SourceException
@@ -54,6 +55,7 @@ def publish(
     ``detail`` has all its entries already. What it returns is to be said once the session is closed.
     """
     device = device_of(task)
+    check_not_shrunk(task, desk, work.vault, filters)
     work.session.flush()
     desk.flush()
     tally = desk.tally

@@ -56,7 +56,8 @@ class Task(Struct, frozen=True):
     that a restore may write to here at all, whatever the set or the other end says (real paths; None: anywhere).
     ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
     server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
-    file by which the workers of this server keep the last one together.
+    file by which the workers of this server keep the last one together. ``scratch``: a folder for a drill, of this
+    attempt alone. ``may_read``: as ``may_write``.
     """
 
     order: AttemptOrder
@@ -81,6 +82,8 @@ class Task(Struct, frozen=True):
     segment_path: str = ""
     commands: dict[str, HostCommand] = {}
     snapshots: SnapshotPlace | None = None
+    scratch: str = ""
+    may_read: tuple[bytes, ...] | None = None
     threads: int = 2
     join_s: float = 60.0
     rejoin_s: float = 900.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.jobs import BackupSpec, Counts, RestoreSpec
+from caso_mesh.model.jobs import BackupSpec, Counts, DrillSpec, RestoreSpec
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.units import escape_path, format_duration, format_size
 
@@ -31,6 +31,10 @@ def begins(task: Task) -> str:
             what = _shown(spec.paths) if spec.paths else "everything"
             place = "where it came from" if spec.base is None else _path(spec.base)
             return f"begins: restore of {what} out of the set {spec.set} on {_device(task)} to {far}, {place}"
+        case DrillSpec() as spec, "source":
+            return f"begins: {here} takes a sample that {far} restores out of the set {spec.set}"
+        case DrillSpec() as spec, _:
+            return f"begins: restore drill of the set {spec.set} on {_device(task)} to scratch at {far}"
         case spec, _:
             return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
 
@@ -41,7 +45,7 @@ def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> st
     match task.order.spec:
         case BackupSpec():
             figures += [f"{format_size(counts.bytes_read)} read", f"{format_size(counts.bytes_stored)} stored"]
-        case RestoreSpec():
+        case RestoreSpec() | DrillSpec():
             figures[2] += " restored"
         case _:
             figures[2] += " checked"

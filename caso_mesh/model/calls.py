@@ -130,6 +130,8 @@ CALLS: tuple[Call, ...] = (
     Call("restore", "restore", "admin", q.RestoreRequest, v.Submitted, "Restore a set or parts of it.", changes=True,
          scope="to"),
     Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True),
+    Call("drill", "operator", "admin", q.DrillRequest, v.Submitted,
+         "Restore a random sample of a set to scratch and compare it.", changes=True),
     Call("run.follow", "viewer", "admin", q.RunFollow, v.RunProgress, "Where a run is, and its result once closed."),
     Call("job.list", "viewer", "admin", q.JobListRequest, v.JobList, "Jobs and runs, with the reason of each wait."),
     Call("job.show", "viewer", "admin", q.JobName, v.JobDetail, "A job with its runs and attempts."),

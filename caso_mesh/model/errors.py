@@ -976,9 +976,10 @@ class SourcePathMissing(CasoError):
 
 
 class ContainsNoData(CasoError):
-    """Nothing was found to back up in {paths}.
+    """Nothing, or far less than last time, was found to back up in {paths}.
 
-    Check that the folder is mounted and not excluded.
+    Check that the folder is mounted and not excluded; the job log has the figures. If so much less is right, back it
+    up once with --allow-shrink.
     """
 
     code = "contains-no-data"

@@ -53,7 +53,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
     are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
-    a snapshot of their file system."""
+    a snapshot of their file system. ``allow_shrink``: it may find over 90 % less than last time."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -70,6 +70,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     post_always: bool = False
     ignore_exit_codes: bool = False
     snapshot: SnapshotMode = SnapshotMode.NEVER
+    allow_shrink: bool = False
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
@@ -97,7 +98,18 @@ class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):
     source: str = ""
 
 
-JobSpec = BackupSpec | RestoreSpec | VerifySpec
+class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
+    """Restore a random sample of ``set`` to a scratch folder of ``server`` (node id) and compare it with what the set
+    promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes."""
+
+    set: str
+    server: str
+    entries: int | None = 100
+    percent: float | None = None
+    max_bytes: int = 1_000_000_000
+
+
+JobSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec
 
 
 def kind_of(spec: JobSpec) -> JobKind:
@@ -108,6 +120,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.RESTORE
         case VerifySpec():
             return JobKind.VERIFY
+        case DrillSpec():
+            return JobKind.DRILL
 
 
 class CronSchedule(Struct, frozen=True):

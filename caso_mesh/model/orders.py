@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import BackupSpec, JobSpec, RestoreSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, JobSpec, RestoreSpec, VerifySpec
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -71,5 +71,5 @@ def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
             return (set_id.encode(), b"@into/" + name.encode(), *paths)
         case RestoreSpec(set=set_id, base=base, paths=paths):
             return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
-        case VerifySpec(set=set_id):
+        case VerifySpec(set=set_id) | DrillSpec(set=set_id):
             return (set_id.encode(),)

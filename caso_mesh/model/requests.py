@@ -487,6 +487,7 @@ class BackupRequest(Struct, frozen=True):
     post_always: bool = False
     ignore_exit_codes: bool = False
     snapshot: SnapshotMode = SnapshotMode.NEVER
+    allow_shrink: bool = False
     priority: Priority = Priority.MEDIUM
     name: str | None = None
     schedule: str | None = None
@@ -508,6 +509,18 @@ class RestoreRequest(Struct, frozen=True):
 
 class VerifyRequest(Struct, frozen=True):
     set: str
+    priority: Priority = Priority.MEDIUM
+
+
+class DrillRequest(Struct, frozen=True):
+    """``set``: a set, or the name of a server whose newest set is meant. ``server``: where it is restored to scratch (its
+    own, without). ``entries`` or ``percent`` is the size of the sample, at most ``max_bytes`` bytes of it."""
+
+    set: str
+    server: str | None = None
+    entries: int | None = None
+    percent: float | None = None
+    max_bytes: int = 1_000_000_000
     priority: Priority = Priority.MEDIUM
 
 

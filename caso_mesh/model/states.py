@@ -86,6 +86,7 @@ class JobKind(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     VERIFY = "verify"
+    DRILL = "drill"
 
 
 class BackupType(StrEnum):

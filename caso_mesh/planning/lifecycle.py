@@ -13,7 +13,18 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.ids import attempt_id
-from caso_mesh.model.jobs import Attempt, BackupSpec, Failure, Job, JobSpec, Part, RestoreSpec, Run, VerifySpec
+from caso_mesh.model.jobs import (
+    Attempt,
+    BackupSpec,
+    DrillSpec,
+    Failure,
+    Job,
+    JobSpec,
+    Part,
+    RestoreSpec,
+    Run,
+    VerifySpec,
+)
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, RUN_ENDS, AttemptState, RunState
 
 #: A part that is recovered more often than this is held, until a server returns.
@@ -35,7 +46,7 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
     match spec:
         case BackupSpec():
             return tuple(source.server for source in spec.sources)
-        case RestoreSpec():
+        case RestoreSpec() | DrillSpec():
             return (spec.server,)
         case VerifySpec():
             return (spec.source,)

@@ -67,7 +67,7 @@ class Attempts:
         new_id: IdSource,
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
         may_begin: Callable[[], bool] = lambda: True,
-        over: Callable[[AttemptOrder], None] = lambda order: None,
+        over: Callable[[LocalAttempt], None] = lambda local: None,
     ) -> None:
         self._queue = queue
         self._facts = facts
@@ -279,7 +279,7 @@ class Attempts:
         finally:
             running.worker = None
             await worker.kill()
-            self._over(order)
+            self._over(running.local)
         if running.end is None:
             log.error("the worker of %s ended without a word", order.attempt)
         if not running.local.ended:

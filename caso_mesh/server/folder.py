@@ -38,6 +38,7 @@ class StateFolder:
         self.cache = path / "cache"
         self.run = path / "run"
         self.endpoint = path / "run" / "endpoint"
+        self.scratch = path / "scratch"
         self.snapshots = path / "snapshots"
         self.reserve = path / "run" / "reserve"
         self.pace = path / "run" / "pace"

@@ -35,10 +35,11 @@ from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target
 from caso_mesh.server.patience import Places
-from caso_mesh.server.queue import Queue
+from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
+from caso_mesh.server.scratch import Scratch
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.storage import Storage
@@ -138,6 +139,7 @@ class ServerNode:
             node=keys.id,
             allowed=config.allow.snapshots,
         )
+        self._scratch = Scratch(folder.scratch)
         self._tasks = TaskMaker(
             folder=folder,
             node=keys.id,
@@ -148,6 +150,7 @@ class ServerNode:
             storage=self.storage,
             orders=lambda: self.orders,
             allow=self.allow,
+            may_read=config.allow.read,
             may_write=config.allow.write,
             places=self.places,
             snapshots=self._snapshots.place,
@@ -164,7 +167,7 @@ class ServerNode:
             new_id=new_id,
             report=self._report,
             may_begin=self._may_begin,
-            over=self._snapshots.over,
+            over=self._over,
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
         self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock)
@@ -278,6 +281,10 @@ class ServerNode:
                 self._look_at_devices.set()
         await self.links.roster_changed()
 
+    def _over(self, local: LocalAttempt) -> None:
+        self._snapshots.over(local)
+        self._scratch.over(local)
+
     def _may_begin(self) -> bool:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the
         # journals were compared, and if it was put back, until there are new orders.
@@ -296,6 +303,7 @@ class ServerNode:
         """What must be done before anybody is served: old attempts are closed. Needs the runner to be up."""
         self.bearings.static = await self._queue.peers()
         await self._room.look()
+        await self._scratch.prepare()
         await self.attempts.recover()
         self.attempts.use(self.orders)
         await self.facts.append(facts.ServerStarted(self.version))
@@ -311,6 +319,7 @@ class ServerNode:
             group.create_task(self._sweep())
             group.create_task(self._room.run())
             group.create_task(self._snapshots.run())
+            group.create_task(self._scratch.run())
             group.create_task(self.files.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))

@@ -12,9 +12,9 @@ from typing import Literal
 
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.jobs import BackupSpec
-from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.model.states import SnapshotMode
 from caso_mesh.server.patience import bounded
+from caso_mesh.server.queue import LocalAttempt
 from caso_mesh.sources.snapshots import SnapshotPlace, snapshot_place, sweep
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,10 @@ class SnapshotKeeper:
     def _place(self) -> SnapshotPlace:
         return snapshot_place(str(self._folder), self._mesh(), self._node)
 
-    def over(self, order: AttemptOrder) -> None:
+    def over(self, local: LocalAttempt) -> None:
         """The worker of an attempt has ended, however."""
-        if isinstance(order.spec, BackupSpec) and order.spec.snapshot is not SnapshotMode.NEVER:
+        spec = local.order.spec
+        if isinstance(spec, BackupSpec) and spec.snapshot is not SnapshotMode.NEVER:
             self._wake.set()
 
     async def run(self) -> None:

@@ -53,6 +53,7 @@ class TaskMaker:
         storage: Storage,
         orders: Callable[[], Orders],
         allow: Callable[[], AllowList],
+        may_read: tuple[str, ...],
         may_write: tuple[str, ...],
         places: Places,
         snapshots: Callable[[], SnapshotPlace | None],
@@ -69,6 +70,7 @@ class TaskMaker:
         self._storage = storage
         self._orders = orders
         self._allow = allow
+        self._may_read = may_read
         self._may_write = may_write
         self._places = places
         self._snapshots = snapshots
@@ -132,6 +134,8 @@ class TaskMaker:
             segment_path=str(self.segment_path(local.set)),
             commands=commands,
             snapshots=self._snapshots(),
+            scratch=str(self._folder.scratch / local.session),
+            may_read=tuple(os.fsencode(os.path.realpath(place)) for place in self._may_read),
             status_interval_s=number(orders.settings, "status-interval-s"),
             rejoin_s=number(orders.settings, "rejoin-s"),
             nice=int(number(orders.settings, "worker-nice")),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import structs
+
 from caso_mesh.model.entries import Entry, EntryType, SourceException, path_key
 from caso_mesh.sources.filters import Filters, Note, normal_path
 from caso_mesh.sources.reasons import Unreadable
@@ -83,6 +85,16 @@ class _Side:
 def _entries(
     x: Entry, y: Entry, one: _Side, two: _Side, owner: bool, times: bool, flags: bool, accessed: bool
 ) -> Iterator[tuple[str, object, object]]:
+    left = structs.replace(x, hardlink=None if x.hardlink is None else one.relative(x.hardlink))
+    right = structs.replace(y, hardlink=None if y.hardlink is None else two.relative(y.hardlink))
+    return metadata_differences(left, right, owner=owner, times=times, flags=flags, accessed=accessed)
+
+
+def metadata_differences(
+    x: Entry, y: Entry, *, owner: bool = True, times: bool = True, flags: bool = True, accessed: bool = False
+) -> Iterator[tuple[str, object, object]]:
+    """What is different (``mode``, ``link target`` ...), and both values of it. Hard links are by the paths of their
+    first names."""
     if x.type is not y.type:
         yield "type", x.type.value, y.type.value
         return
@@ -100,10 +112,8 @@ def _entries(
         yield "link target", x.link_target, y.link_target
     if x.rdev != y.rdev:
         yield "device numbers", x.rdev, y.rdev
-    left = None if x.hardlink is None else one.relative(x.hardlink)
-    right = None if y.hardlink is None else two.relative(y.hardlink)
-    if left != right:
-        yield "hard link", left, right
+    if x.hardlink != y.hardlink:
+        yield "hard link", x.hardlink, y.hardlink
     if flags and x.flags != y.flags:
         yield "flags", hex(x.flags), hex(y.flags)
     before, after = dict(x.xattrs), dict(y.xattrs)

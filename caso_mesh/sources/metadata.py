@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Callable
 
@@ -110,6 +111,23 @@ class Extras:
             else:
                 self._on_exception(SourceException(path, "flags-not-read", reasons.text(error)))
             return 0
+
+
+#: Bit of CAP_SYS_ADMIN (capabilities(7)).
+_SYS_ADMIN = 21
+
+
+def sees_trusted() -> bool:
+    """Whether ``trusted.*`` attributes show to this process (xattr(7)): only with CAP_SYS_ADMIN, and not in a user
+    namespace of its own."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            found = re.search(rb"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
+        with open("/proc/self/uid_map", "rb") as file:
+            whole = file.read().split() == [b"0", b"0", b"4294967295"]
+    except OSError:
+        return os.geteuid() == 0
+    return found is not None and whole and bool(int(found[1], 16) >> _SYS_ADMIN & 1)
 
 
 def device_numbers(status: os.stat_result) -> tuple[int, int]:

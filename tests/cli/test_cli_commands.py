@@ -232,6 +232,14 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["submitted job1@1"],
     ),
     ("verify set1", "verify", q.VerifyRequest("set1"), SUBMITTED, ["submitted job1@1"]),
+    ("drill set1", "drill", q.DrillRequest("set1", None, 100), SUBMITTED, ["submitted job1@1"]),
+    (
+        "drill alpha --sample 2.5% --on beta --max-bytes 5MB",
+        "drill",
+        q.DrillRequest("alpha", "beta", None, 2.5, 5_000_000),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
     ("job list", "job.list", q.JobListRequest(), v.JobList((JOB,)), ["nightly", "42 %", "all devices", "7.0 kB/s"]),
     (
         "job list --state all --server beta --pool west",

@@ -321,6 +321,7 @@ sys.path[:0] = [{_HERE!r}, {os.path.dirname(os.path.dirname(_HERE))!r}]
 import source_trees
 from source_trees import *
 from caso_mesh.sources.compare import differences
+from caso_mesh.sources.metadata import sees_trusted
 from caso_mesh.sources.reasons import Unreadable
 """
 

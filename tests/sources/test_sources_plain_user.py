@@ -8,6 +8,8 @@ import stat
 import pytest
 from source_trees import CAPABILITY, ROOT, as_plain_user, put
 
+from caso_mesh.sources.metadata import sees_trusted
+
 root_only = pytest.mark.skipif(not ROOT, reason="needs files of somebody else, which only root can make")
 
 
@@ -109,3 +111,14 @@ def test_an_existing_folder_that_one_may_not_write_is_opened_for_the_restore_and
         place,
     )
     assert out == "[]\n[]\n"
+
+
+def test_whether_trusted_attributes_show_is_known(place: bytes) -> None:
+    assert as_plain_user("print(sees_trusted())", place) == "False\n"
+    if ROOT:
+        put(place + b"/f")
+        try:
+            os.setxattr(place + b"/f", "trusted.caso", b"x")
+        except OSError:
+            return  # no such attributes here, or a root without the capability
+        assert sees_trusted() is ("trusted.caso" in os.listxattr(place + b"/f"))
