@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, shown_path
 from caso_mesh.admin.tables import Tables
@@ -12,13 +13,11 @@ from caso_mesh.admin.work import Work, clean_path
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.sets import is_within
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, PathNotInSet, Unavailable, UsageError
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.states import DeviceState, Liveness, ServerState
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.wire.typed import ask
@@ -28,24 +27,6 @@ _MOST_OPEN, _IDLE_S = 256, 600.0
 #: Beyond this a media server reads no more in one piece.
 _LONGEST_PIECE = 4 << 20
 _PIECE_S = 70.0
-
-
-def readers_of(state: ControlState, live: Live, links: Links, device_id: str) -> list[str]:
-    """The servers (node ids) that reach a device now and may work, those first that see no problem with it."""
-    device = state.devices.get(device_id)
-    if device is None or device.state in {DeviceState.OFFLINE, DeviceState.PAUSED}:
-        return []
-    found: list[str] = []
-    for place in device.paths:
-        server = state.servers.get(place.server)
-        if server is None or not place.enabled or not links.linked(place.server):
-            continue
-        if server.set_state is not ServerState.ENABLED or server.liveness is Liveness.NO_COMMUNICATION:
-            continue
-        report = live.report_of(device_id, place.server)
-        if report is None or report.problem is None:
-            found.append(place.server)
-    return found
 
 
 class _Open(Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from caso_mesh.admin import present
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work, clean_path
@@ -34,6 +35,7 @@ class History:
         submit: Submit,
         work: Work,
         clock: Clock,
+        on_device: OnDevice,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -42,6 +44,7 @@ class History:
         self._submit = submit
         self._work = work
         self._clock = clock
+        self._on_device = on_device
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -58,7 +61,16 @@ class History:
     async def _set_list(self, caller: Caller, request: q.SetListRequest) -> v.SetList:
         state, only = self._keeper.state, present.restricted_to(self._keeper.state, request.server, request.pool)
         source = state.server_named(request.source).id if request.source else None
-        sets = await self._tables.sets(source=source, of=only, limit=request.limit)
+        if request.from_device is None:
+            sets = await self._tables.sets(source=source, of=only, limit=request.limit)
+        else:
+            there = await self._on_device.sets(request.from_device)
+            fits = [
+                each
+                for each in sorted(there, key=lambda each: each.ended_at_ns, reverse=True)
+                if source in {None, each.source} and (only is None or each.source in only or each.server in only)
+            ]
+            sets = fits[: request.limit]
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
         media_sets = {each.name: each for each in state.media_set_list()}
         details = await self._tables.detail_states([each.id for each in sets])
@@ -83,6 +95,13 @@ class History:
         )
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
+        if request.from_device is not None:
+            backup = await self._on_device.find(request.from_device, request.set)
+            path, limit = clean_path(b"/" + request.path.lstrip(b"/")), max(1, min(request.limit, _MOST_ENTRIES))
+            found, more = await self._on_device.folder(
+                request.from_device, backup, path, after=request.after, limit=limit
+            )
+            return v.EntryList(tuple(present.entry_view(each) for each in found), more)
         backup = await self._work.find_set(request.set)
         if not await self._catalog.has_detail(backup.id):
             raise CatalogNotHere(set=backup.id, server=backup.server_name)

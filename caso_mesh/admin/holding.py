@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from caso_mesh.admin.files import readers_of
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, lock_in_force
 from caso_mesh.admin.tables import Tables

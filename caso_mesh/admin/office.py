@@ -15,12 +15,13 @@ from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
-from caso_mesh.admin.files import Files, readers_of
+from caso_mesh.admin.files import Files
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.rebuilding import Rebuilding
@@ -171,7 +172,16 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
-        work = Work(keeper=keeper, tables=tables, links=links, submit=self._submit, clock=clock, new_id=new_id)
+        on_device = OnDevice(keeper=keeper, live=live, links=links)
+        work = Work(
+            keeper=keeper,
+            tables=tables,
+            links=links,
+            submit=self._submit,
+            clock=clock,
+            new_id=new_id,
+            on_device=on_device,
+        )
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
         self._runs = Runs(
             keeper=keeper,
@@ -183,7 +193,14 @@ class Office:
             catalogs=self._catalogs,
         )
         self._history = History(
-            keeper=keeper, tables=tables, catalog=catalog, live=live, submit=self._submit, work=work, clock=clock
+            keeper=keeper,
+            tables=tables,
+            catalog=catalog,
+            live=live,
+            submit=self._submit,
+            work=work,
+            clock=clock,
+            on_device=on_device,
         )
         files = Files(
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id

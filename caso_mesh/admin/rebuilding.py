@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from caso_mesh.admin.files import readers_of
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -70,7 +71,15 @@ class Work:
     """Turns requests into commands."""
 
     def __init__(
-        self, *, keeper: ControlKeeper, tables: Tables, links: Links, submit: Submit, clock: Clock, new_id: IdSource
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        links: Links,
+        submit: Submit,
+        clock: Clock,
+        new_id: IdSource,
+        on_device: OnDevice,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -78,6 +87,7 @@ class Work:
         self._submit = submit
         self._clock = clock
         self._new_id = new_id
+        self._on_device = on_device
 
     # --- backup ---
 
@@ -219,13 +229,18 @@ class Work:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
-        backup = await self.find_set(request.set)
         state = self._keeper.state
+        device: str | None = None
+        if request.from_device is None:
+            backup = await self.find_set(request.set)
+        else:
+            device = state.device_named(request.from_device).id
+            backup = await self._on_device.find(request.from_device, request.set)
         if not caller.may(Role.RESTORE, backup.source):
             # whoever may write on the target alone would read the files of another server there
             raise RoleTooLow(who=caller.who, call="restore", role=f"{Role.RESTORE} on {backup.source_name}")
         if request.into_command is not None:
-            return await self._restore_into(caller, request, backup)
+            return await self._restore_into(caller, request, backup, device)
         server, base = backup.source, None
         if request.to is not None:
             server = state.server_named(request.to[0]).id
@@ -251,12 +266,15 @@ class Work:
             strip=request.strip,
             overwrite=request.overwrite,
             ownership=request.ownership,
+            device=device,
         )
         return await self._create(
             caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
         )
 
-    async def _restore_into(self, caller: Caller, request: q.RestoreRequest, backup: BackupSet) -> v.Submitted:
+    async def _restore_into(
+        self, caller: Caller, request: q.RestoreRequest, backup: BackupSet, device: str | None
+    ) -> v.Submitted:
         """One file of a set becomes the input of a command of a server's own file."""
         assert request.into_command is not None
         if request.to is not None or request.strip:
@@ -273,7 +291,7 @@ class Work:
             await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
         except Unavailable:
             pass  # it waits for that server, which checks again when it starts
-        spec = RestoreSpec(set=backup.id, server=server, paths=paths, into_command=name)
+        spec = RestoreSpec(set=backup.id, server=server, paths=paths, into_command=name, device=device)
         return await self._create(caller, spec, request.priority, "", f"restore-{backup.source_name}-into-{name}", None)
 
     async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:

@@ -28,6 +28,9 @@ def ls(
     *,
     after: Annotated[str | None, Parameter(help="Go on after this path, where the last listing ended.")] = None,
     limit: Annotated[int, Parameter(help="At most this many.")] = 10000,
+    from_device: Annotated[
+        str | None, Parameter(help="Read it out of the set on this device; the catalog is passed by.")
+    ] = None,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:
@@ -37,6 +40,7 @@ def ls(
         path=rooted_path(path, escaped=escaped).lstrip(b"/"),
         after=rooted_path(after, escaped=escaped).lstrip(b"/") if after is not None else None,
         limit=limit,
+        from_device=from_device,
     )
     output.show(ask(common, "catalog.ls", request, v.EntryList), common.json, _entries)
 

@@ -45,6 +45,9 @@ def restore(
         str | None,
         Parameter(help="NAME or SERVER:NAME: give one file of the set to a command of that server's own file."),
     ] = None,
+    from_device: Annotated[
+        str | None, Parameter(help="Look for the set on this device, whatever the administrator knows of it.")
+    ] = None,
     strip: Annotated[bool, Parameter(negative=(), help="With --to: without the path of the source's root.")] = False,
     overwrite: Annotated[
         Literal["never", "older", "always"], Parameter(help="What to do with files that exist.")
@@ -59,6 +62,8 @@ def restore(
     if strip and to is None:
         raise UsageError(detail="--strip belongs to --to")
     wanted = tuple(rooted_path(path, escaped=escaped) for path in paths)
+    if ":" in set and from_device is not None:
+        raise UsageError(detail="--from-device belongs to a set")
     if ":" in set:
         server, first = rooted_place(set, escaped=escaped)
         wanted = (first, *wanted)
@@ -74,6 +79,7 @@ def restore(
         overwrite=Overwrite(overwrite),
         ownership=not no_ownership,
         priority=Priority(priority),
+        from_device=from_device,
     )
     return submit(common, waiting, "restore", request)
 

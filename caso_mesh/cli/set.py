@@ -22,11 +22,14 @@ def list_(
     server: Annotated[str | None, Parameter(help="Only sets that this server holds or is the source of.")] = None,
     pool: Annotated[str | None, Parameter(help="Only sets of the servers of this pool.")] = None,
     source: Annotated[str | None, Parameter(help="Only sets of files of this server.")] = None,
+    from_device: Annotated[
+        str | None, Parameter(help="What lies on this device now, whatever the administrator knows of it.")
+    ] = None,
     limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
     common: Common = DEFAULTS,
 ) -> None:
     """List the backup sets."""
-    view = ask(common, "set.list", q.SetListRequest(server, pool, source, limit), v.SetList)
+    view = ask(common, "set.list", q.SetListRequest(server, pool, source, limit, from_device), v.SetList)
     output.show(view, common.json, _list)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, BackupSpec, Part, Run, VerifySpec, kind_of
+from caso_mesh.model.jobs import Attempt, BackupSpec, JobSpec, Part, RestoreSpec, Run, VerifySpec, kind_of
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AttemptState, JobState, RunState
 from caso_mesh.planning.problem import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
@@ -80,6 +80,14 @@ def problem_for(
     )
 
 
+def _device_of(spec: JobSpec, device_of_set: Callable[[str], str | None]) -> str | None:
+    if isinstance(spec, BackupSpec):
+        return None
+    if isinstance(spec, RestoreSpec) and spec.device is not None:
+        return spec.device
+    return device_of_set(spec.set)
+
+
 def _counts(state: ControlState, active: Iterable[Attempt]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Active attempts by media server, by the server whose files they touch, and by device."""
     writing: dict[str, int] = {}
@@ -113,7 +121,7 @@ def _ready(
         priority=run.priority,
         due_at_ns=run.due_at_ns,
         target=spec.target if isinstance(spec, BackupSpec) else None,
-        device=None if isinstance(spec, BackupSpec) else device_of_set(spec.set),
+        device=_device_of(spec, device_of_set),
         not_before_ns=part.not_before_ns,
         predicted_s=predicted_s,
         on_hold=(run.held and not run.stranded) or job.state is JobState.ON_HOLD,

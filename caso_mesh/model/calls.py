@@ -67,6 +67,8 @@ CALLS: tuple[Call, ...] = (
          "A piece of the catalog detail of a set that this server made."),
     Call("catalog.make", "node", "node", q.CatalogMake, q.CatalogMade,
          "Make the catalog detail of a set anew out of its tree in a device of this server."),
+    Call("set.folder", "node", "node", q.SetFolder, q.SetFolderReply,
+         "A folder in a set on a device of this server."),
     Call("vault.sets", "node", "node", q.VaultSets, q.VaultSetsReply, "The sets that lie on a device of this server."),
     Call("device.prepare", "node", "node", q.DevicePrepare, q.DevicePrepareReply,
          "Make or recognise the vault of a device in a folder of this server."),

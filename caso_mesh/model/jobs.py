@@ -77,7 +77,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     """Restore ``paths`` (all if empty) of ``set`` to ``server`` (node id).
 
     ``base`` ``None`` = where it came from; otherwise below that folder by its whole path, or with ``strip`` without
-    the path of its root. ``into_command``: the one file in ``paths`` becomes the input of that command of the server.
+    the path of its root. ``device`` (id): where the set lies if the administrator does not know. ``into_command``: the one file in ``paths`` becomes the input of that command of the server.
     """
 
     set: str
@@ -88,6 +88,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     into_command: str | None = None
     overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
+    device: str | None = None
 
 
 class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):

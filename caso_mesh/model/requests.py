@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from caso_mesh.model.entries import EntryType
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
@@ -219,6 +220,32 @@ class SetPieceReply(Struct, frozen=True):
 
     data: bytes
     size: int
+
+
+class SetFolder(Struct, frozen=True):
+    """What is right below a folder (path without its leading slash) in a set on a device (id) of the server that is
+    asked, in path order, after the path ``after``."""
+
+    device: str
+    set: str
+    path: bytes = b""
+    after: bytes | None = None
+    limit: int = 10000
+
+
+class FolderEntry(Struct, frozen=True):
+    """One name. ``modified`` is (seconds, nanoseconds)."""
+
+    path: bytes
+    type: EntryType
+    size: int
+    modified: tuple[int, int]
+    mode: int
+
+
+class SetFolderReply(Struct, frozen=True):
+    entries: tuple[FolderEntry, ...]
+    more: bool = False
 
 
 class VaultSets(Struct, frozen=True):
@@ -495,7 +522,8 @@ class BackupRequest(Struct, frozen=True):
 
 
 class RestoreRequest(Struct, frozen=True):
-    """``to`` is (server name, folder); ``None`` = where it came from. ``into_command`` is (server name, its command)."""
+    """``to`` is (server name, folder); ``None`` = where it came from. ``into_command`` is (server name, its command).
+    ``from_device``: the set is looked for on that device, whatever the administrator knows of it."""
 
     set: str
     paths: tuple[bytes, ...] = ()
@@ -505,6 +533,7 @@ class RestoreRequest(Struct, frozen=True):
     overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
     priority: Priority = Priority.MEDIUM
+    from_device: str | None = None
 
 
 class VerifyRequest(Struct, frozen=True):
@@ -549,10 +578,13 @@ class RunFollow(Struct, frozen=True):
 
 
 class SetListRequest(Struct, frozen=True):
+    """``from_device``: what lies on that device now, whatever the administrator knows of it."""
+
     server: str | None = None
     pool: str | None = None
     source: str | None = None
     limit: int = 1000
+    from_device: str | None = None
 
 
 class SetName(Struct, frozen=True):
@@ -598,10 +630,13 @@ class FilePiece(Struct, frozen=True):
 
 
 class CatalogList(Struct, frozen=True):
+    """``from_device``: read out of the set as it lies on that device; the catalog is passed by."""
+
     set: str
     path: bytes = b""
     after: bytes | None = None
     limit: int = 10000
+    from_device: str | None = None
 
 
 class CatalogFind(Struct, frozen=True):

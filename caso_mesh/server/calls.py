@@ -48,6 +48,7 @@ class Calls:
             "catalog.make": self._catalog_make,
             "vault.sets": self._vault_sets,
             "set.piece": self._set_piece,
+            "set.folder": self._set_folder,
             "set.hold": self._set_hold,
             "attempt.watch": self._attempt_watch,
             "enrol.anchors": self._anchors,
@@ -74,6 +75,10 @@ class Calls:
     async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
         self._only_admin(peer)
         return await self._node.files.piece(request)
+
+    async def _set_folder(self, peer: Peer, request: q.SetFolder, link: Any) -> q.SetFolderReply:
+        self._only_admin(peer)
+        return await self._node.rebuilding.folder(request)
 
     async def _vault_sets(self, peer: Peer, request: q.VaultSets, link: Any) -> q.VaultSetsReply:
         self._only_admin(peer)

@@ -3,19 +3,23 @@ one, read out of its tree."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
 from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.model import requests as q
+from caso_mesh.model.entries import Entry, EntryType, path_key
 from caso_mesh.server.patience import bounded
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.vaults import Vaults
 
 #: How long a device may take to list its sets, and to have the tree of one read.
 _LIST_S, _DETAIL_S = 120.0, 3600.0
-_MOST_SETS = 1000
+_MOST_SETS, _MOST_ENTRIES = 1000, 50_000
 
 
 class Rebuilding:
-    """Answers ``vault.sets`` and ``catalog.make``."""
+    """Answers ``vault.sets``, ``set.folder`` and ``catalog.make``."""
 
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
         self._vaults = vaults
@@ -39,6 +43,22 @@ class Rebuilding:
 
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
 
+    async def folder(self, request: q.SetFolder) -> q.SetFolderReply:
+        """A page of a folder in a set. Raises ``NotFound``, ``DataDamaged``, ``ObjectMissing``, and what the device
+        does."""
+        access = await self._vaults.access(request.device)
+        limit = max(1, min(request.limit, _MOST_ENTRIES))
+        after = b"" if request.after is None else path_key(request.after)
+
+        def work() -> q.SetFolderReply:
+            with self._vaults.opened(access) as vault:
+                tree = vault.tree(vault.load_set(request.set).root)
+                rows = _rows(request.path, tree.children(request.path))
+                page = list(islice((row for row in rows if path_key(row.path) > after), limit + 1))
+                return q.SetFolderReply(tuple(page[:limit]), len(page) > limit)
+
+        return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
+
     async def make(self, request: q.CatalogMake) -> q.CatalogMade:
         """The catalog detail of a set, whole, ready to be read by ``catalog.read``. Raises ``NotFound``,
         ``DataDamaged``, ``ObjectMissing``, and what the device does."""
@@ -52,3 +72,17 @@ class Rebuilding:
                 return q.CatalogMade(digest, size)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+
+
+def _rows(folder: bytes, children: Iterable[Entry]) -> Iterator[q.FolderEntry]:
+    """What a person sees of a folder: each name once, also those above a root, of which the set has no entry."""
+    cut, last = len(folder) + 1 if folder else 0, b""
+    for entry in children:
+        path = entry.path[:cut] + entry.path[cut:].partition(b"/")[0]
+        if path == last:
+            continue
+        last = path
+        if path == entry.path:
+            yield q.FolderEntry(path, entry.type, entry.size, entry.modified, entry.mode)
+        else:
+            yield q.FolderEntry(path, EntryType.DIRECTORY, 0, (0, 0), 0o755)

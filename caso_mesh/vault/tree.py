@@ -240,6 +240,29 @@ class TreeReader:
         self._check_ancestors(path)
         return self._lookup(path)
 
+    def children(self, path: bytes) -> Iterator[Entry]:
+        """The entries right below a folder (``b""``: the top), in path order. Where a folder in between has no entry
+        of its own, the first ones below it stand for it. Subtrees are passed over without reading them."""
+        if path:
+            self._check_ancestors(path)
+            parent = self._lookup(path)
+            if parent is not None and parent.type is not EntryType.DIRECTORY:
+                return
+        below = path_key(path) + b"\x00" if path else b""
+        lower = below
+        while True:
+            leaf, number = next(self._leaves(lower, None), (None, 0))
+            if leaf is None:
+                return
+            while number < leaf.count:
+                key = leaf.keys[number]
+                if not key.startswith(below):
+                    return
+                yield self._entry(leaf, number)
+                # behind all that lies below this one: its key, then the byte after the separator
+                lower = key + b"\x01"
+                number = bisect_left(leaf.keys, lower, number + 1)
+
     def segment_ids(self) -> Iterator[bytes]:
         """Ids of all metadata chunks of the tree, the root first; each as often as the tree names it."""
         yield self.root

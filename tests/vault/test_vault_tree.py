@@ -131,13 +131,15 @@ class TestRoundTrips:
 
     @given(entry_lists(), st.data())
     @settings(max_examples=150)
-    def test_lookup_and_subtrees_agree_with_the_list(self, entries: list[Entry], data: st.DataObject) -> None:
+    def test_lookup_children_and_subtrees_agree_with_the_list(self, entries: list[Entry], data: st.DataObject) -> None:
         reader = Store().reader(entries)
         known = {entry.path: entry for entry in entries}
         path = data.draw(st.sampled_from(sorted(known)) if known and data.draw(st.booleans()) else paths)
         assert reader.lookup(path) == known.get(path)
         below = [entry for entry in entries if entry.path == path or entry.path.startswith(path + b"/")]
         assert list(reader.entries(path)) == below
+        assert list(reader.children(path)) == topmost(entries, path + b"/")
+        assert list(reader.children(b"")) == topmost(entries, b"")
 
     @given(entry_lists(), entry_lists(), st.data())
     @settings(max_examples=200)
@@ -174,6 +176,14 @@ class TestRoundTrips:
         ]
         assert list(changes(old_reader, new_reader)) == expected
         assert list(changes(None, new_reader)) == [(None, entry) for entry in new]
+
+
+def topmost(entries: list[Entry], prefix: bytes) -> list[Entry]:
+    found: list[Entry] = []
+    for entry in entries:
+        if entry.path.startswith(prefix) and not (found and entry.path.startswith(found[-1].path + b"/")):
+            found.append(entry)
+    return found
 
 
 def fits(entry: Entry, others: dict[bytes, Entry]) -> bool:
