@@ -284,7 +284,7 @@ def _is_unchanged(promise: Entry, status: os.stat_result) -> bool:
 
 class DrillTarget:
     """The scratch folder as the target of a restore; what is there is compared when it is closed. See
-    ``restore.Target``. ``finished``: all was written, so that there is something to compare."""
+    ``restore.FilesTarget``. ``finished``: all was written, so that there is something to compare."""
 
     def __init__(self, drill: Drill) -> None:
         self.finished = False
@@ -298,6 +298,9 @@ class DrillTarget:
             if not each:
                 self._drill.forget(entry.path)
         return begun
+
+    def put(self, entry: Entry, data: bytes | memoryview) -> None:
+        self._target.put(entry, data)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._target.write(path, offset, data)
