@@ -68,7 +68,7 @@ class DirectReader:
             while length > 0:
                 piece = _read_piece(fd, view, offset, min(length, _PIECE))
                 if not piece:
-                    break
+                    return None  # the file has ended, or a read came back short: the plain way tells which
                 pieces.append(piece)
                 offset += len(piece)
                 length -= len(piece)

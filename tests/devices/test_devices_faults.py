@@ -253,6 +253,20 @@ def test_short_writes_are_continued_and_a_write_that_takes_nothing_is_an_error(t
     device.close()
 
 
+def test_short_reads_are_continued_past_the_page_cache_as_well(tmp_path, monkeypatch):
+    """A direct read that came back short before the place where the object's bytes begin was taken for its end."""
+    content = random.Random(1).randbytes(3 << 20)
+    device = FolderBackend(str(tmp_path), "disk", marker=None)
+    device.put("packs/d/aa/large", [content])
+    preadv, pread = os.preadv, os.pread
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][: max(1, len(parts[0]) // 2)]], at))
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, max(1, size // 2), at))
+    for offset, length in ((0, None), (3000, 1 << 20), (5000, (1 << 20) + 7), (4095, 700_001), (3 << 20, 10)):
+        end = len(content) if length is None else offset + length
+        assert device.get("packs/d/aa/large", offset, length) == content[offset:end]
+    device.close()
+
+
 def test_a_file_system_without_rename_noreplace_still_adds_once(tmp_path, monkeypatch):
     monkeypatch.setattr("caso_mesh.devices.durable._RENAMEAT2", None)
     device = FolderBackend(str(tmp_path), "d", marker=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -41,6 +42,15 @@ class Faulty:
         new = self._faults.with_suffix(".new")
         new.write_text("\n".join(faults))
         new.replace(self._faults)
+
+    @contextlib.contextmanager
+    def failing(self, *faults: str) -> Iterator[None]:
+        """As ``fails``, for the block; so that nothing hangs after a test that failed."""
+        self.fails(*faults)
+        try:
+            yield
+        finally:
+            self.fails()
 
     def close(self) -> None:
         """Whatever hangs in it comes back with an error."""

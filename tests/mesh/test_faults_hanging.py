@@ -36,6 +36,11 @@ def quickly(mesh: ProcessMesh, *argv: str) -> dict:
     return answer
 
 
+def warnings(mesh: ProcessMesh) -> str:
+    [device] = [row for row in quickly(mesh, "device", "list")["devices"] if row["name"] == "disk"]
+    return str(device["warnings"])
+
+
 def test_a_device_that_hangs_holds_up_nobody_else_and_its_job_can_be_canceled(faulty, process_mesh, tmp_path):
     """The place of every device was looked at for every job of the server, by the daemon and by the worker: one that hung
     stopped all. And a worker that was killed was waited for until the file system answered."""
@@ -48,23 +53,22 @@ def test_a_device_that_hangs_holds_up_nobody_else_and_its_job_can_be_canceled(fa
     begun = mesh.begin("alpha", "backup", f"alpha:{large}", "--to", "device:disk", "--wait")
     with mesh.freeze("alpha", disk.path):
         disk.fails("all hang")
-    [row] = mesh.jobs()
-    mesh.ok("alpha", "job", "cancel", row["job"])
-    assert quickly(mesh, "status")["running"] == 1
-    second = back_up(mesh, tmp_path, "good")  # a source that the device itself lies in
-    assert second["state"] == "succeeded"
-    restored = mesh.folder / "restored"
-    mesh.ok("alpha", "restore", second["set"], str(small), "--to", f"alpha:{restored}", "--wait")
-    assert_equal(small, restored / str(small).lstrip("/"))
-    [device] = [row for row in quickly(mesh, "device", "list")["devices"] if row["name"] == "disk"]
-    assert "does not answer" in str(device["warnings"]), device
-    waits = mesh.begin("alpha", "backup", f"alpha:{small}", "--to", "device:disk", "--wait")
-    canceled = begun.end()
-    assert canceled.document["state"] == "canceled", str(canceled)
-    alerts = [row["text"] for row in quickly(mesh, "alert", "list")["alerts"]]
-    assert any("does not answer" in text for text in alerts), alerts
-    assert waits.process.poll() is None
-    disk.fails()
+    with disk.failing("all hang"):
+        [row] = mesh.jobs()
+        mesh.ok("alpha", "job", "cancel", row["job"])
+        assert quickly(mesh, "status")["running"] == 1
+        second = back_up(mesh, tmp_path, "good")  # a source that the device itself lies in
+        assert second["state"] == "succeeded"
+        restored = mesh.folder / "restored"
+        mesh.ok("alpha", "restore", second["set"], str(small), "--to", f"alpha:{restored}", "--wait")
+        assert_equal(small, restored / str(small).lstrip("/"))
+        wait_for(lambda: "does not answer" in warnings(mesh), 30.0, what="the device is told to hang", every_s=0.2)
+        waits = mesh.begin("alpha", "backup", f"alpha:{small}", "--to", "device:disk", "--wait")
+        canceled = begun.end()
+        assert canceled.document["state"] == "canceled", str(canceled)
+        alerts = [row["text"] for row in quickly(mesh, "alert", "list")["alerts"]]
+        assert any("does not answer" in text for text in alerts), alerts
+        assert waits.process.poll() is None
     assert waits.end().document["state"] == "succeeded"
     assert len(list(disk.real.glob("sets/*/*"))) == 2, "the canceled one published nothing"
     comes_back(mesh, first["set"], small)
@@ -78,16 +82,15 @@ def test_a_source_that_hangs_can_be_killed_and_other_sources_go_on(faulty, proce
     mesh = process_mesh(1)
     add_device(mesh, "disk", tmp_path / "disk")
     add_device(mesh, "good", tmp_path / "good")
-    source.fails("read hang")
-    begun = mesh.begin("alpha", "backup", f"alpha:{source.path}", "--to", "device:disk", "--wait")
-    [worker] = wait_for(lambda: mesh.workers("alpha"), 30.0, what="a worker runs")
-    assert back_up(mesh, tree, "good")["state"] == "succeeded"
-    assert quickly(mesh, "status")["running"] == 1
-    assert [worker] == mesh.workers("alpha")
-    [row] = mesh.jobs()
-    mesh.ok("alpha", "job", "cancel", row["job"])
-    assert begun.end().document["state"] == "canceled"
-    source.fails()
+    with source.failing("read hang"):
+        begun = mesh.begin("alpha", "backup", f"alpha:{source.path}", "--to", "device:disk", "--wait")
+        [worker] = wait_for(lambda: mesh.workers("alpha"), 30.0, what="a worker runs")
+        assert back_up(mesh, tree, "good")["state"] == "succeeded"
+        assert quickly(mesh, "status")["running"] == 1
+        assert [worker] == mesh.workers("alpha")
+        [row] = mesh.jobs()
+        mesh.ok("alpha", "job", "cancel", row["job"])
+        assert begun.end().document["state"] == "canceled"
     comes_back(mesh, back_up(mesh, source.path, "disk")["set"], source.path)
 
 
