@@ -18,12 +18,10 @@ from caso_mesh import __version__
 from caso_mesh.admin.enrolment import local_operator_name
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
-from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
-from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.standby import Standby
 from caso_mesh.api.router import Router
-from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.config import Config, load_config, write_config
-from caso_mesh.consensus import Consensus, open_single_voter
+from caso_mesh.consensus import Replicated, elected, open_replicated
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.orders import orders_for
 from caso_mesh.database import Database
@@ -38,20 +36,23 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.nursery_runner import NurseryRunner
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal
+from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Calendar, Clock, Randomness, WallCalendar
 from caso_mesh.model.commands import FoundMesh
-from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty, Unavailable
+from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty
 from caso_mesh.model.ids import IdSource, check_name, make_id_source
 from caso_mesh.model.mesh import MeshInfo, Operator
 from caso_mesh.model.orders import Authority
-from caso_mesh.model.states import Liveness, Role
+from caso_mesh.model.states import AlertKind, Liveness, Role
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS
+from caso_mesh.seat import Seat, Voter
 from caso_mesh.server import joining
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.links import LinkBook, OwnLink
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
+from caso_mesh.server.seating import Seating
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.network import Network, ServerTls, join_address, split_address
 from caso_mesh.wire.websocket import WebSocketNetwork
@@ -226,15 +227,18 @@ async def _found(folder: StateFolder, config: Config, mesh: str, ca: Path | None
         identity.write_operator(operator_key, tuple(operator_chain))
 
     await asyncio.to_thread(write_identity)
-    async with open_single_voter(draft, keys.id, same_thread=ports.same_thread) as consensus:
+    opening_log = open_replicated(draft, keys.id, preset=preset, same_thread=ports.same_thread)
+    async with opening_log as consensus:
         keeper = ControlKeeper(consensus)
         async with asyncio.TaskGroup() as group:
-            applying = group.create_task(keeper.run())
+            leading, applying = group.create_task(consensus.run()), group.create_task(keeper.run())
+            await elected(consensus)
             await keeper.submit(found, who="init", request_id=f"found-{mesh_id}", at_ns=now_ns)
             orders = orders_for(
                 keeper.state, keys.id, keeper.authority, keys.id, lambda source: (), lambda attempt, run: b""
             )
             applying.cancel()
+            leading.cancel()
     opening = Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=ports.same_thread)
     async with opening as database:
         await Queue(database).save_orders(orders)
@@ -314,7 +318,7 @@ class Node:
         links: LinkBook,
         router: Router,
         address: str,
-        voter: _Voter | None,
+        seat: Seat,
         discovery: Discovery | None,
         instance: str,
     ) -> None:
@@ -322,7 +326,7 @@ class Node:
         self.links = links
         self.router = router
         self.address = address
-        self._voter = voter
+        self.seat = seat
         self._discovery = discovery
         self._instance = instance
 
@@ -333,11 +337,9 @@ class Node:
     async def run(self) -> None:
         """Never returns; ends with the first part that fails. What stands on the log ends before the log does."""
         async with asyncio.TaskGroup() as below:
-            if self._voter is not None:
-                below.create_task(self._voter.keeper.run())
+            below.create_task(self.seat.run_log())
             async with asyncio.TaskGroup() as group:
-                if self._voter is not None:
-                    group.create_task(self._voter.hold_office(self))
+                group.create_task(self.seat.work(self.router))
                 group.create_task(self.links.run())
                 group.create_task(self.server.run())
                 if self._discovery is not None:
@@ -355,60 +357,6 @@ class Node:
                 discovered_by="mdns",
             )
         )
-
-
-class _Voter:
-    """What a voter has beside a server: the log, the control state, the replica of all journals and catalogs."""
-
-    def __init__(
-        self,
-        consensus: Consensus,
-        keeper: ControlKeeper,
-        tables: Tables,
-        catalog: Catalog,
-        make_office: Callable[[], Office],
-    ) -> None:
-        self._consensus = consensus
-        self.keeper = keeper
-        self.tables = tables
-        self.catalog = catalog
-        self._make_office = make_office
-
-    def in_office(self) -> bool:
-        return self._consensus.leadership().in_office
-
-    async def hold_office(self, node: Node) -> None:
-        """Runs the office whenever this node is in it. Never returns."""
-        running: asyncio.Task[None] | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                async for leadership in self._consensus.leadership_changes():
-                    if leadership.in_office and running is None:
-                        running = group.create_task(self._term(node))
-                    elif not leadership.in_office and running is not None:
-                        running.cancel()
-                        await asyncio.wait([running])
-                        running = None
-        finally:
-            node.router.office = None
-
-    async def _term(self, node: Node) -> None:
-        pause_s = 0.2
-        while True:
-            try:
-                await self.keeper.barrier()
-                break
-            except Unavailable as error:
-                # it may be elected and lose its quorum at once; the leadership tells when it is over
-                log.warning("the office cannot begin yet: %s", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(5.0, 2 * pause_s)
-        office = self._make_office()
-        node.router.office = office
-        try:
-            await office.run()
-        finally:
-            node.router.office = None
 
 
 @asynccontextmanager
@@ -443,13 +391,13 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
         trust = Trust(ports.clock, identity.chain_path, identity.key_path)
         runner = await stack.enter_async_context(ports.runner(folder))
         discovery = await stack.enter_async_context(ports.discovery(config))
-        voter: _Voter | None = None
+        seat: Seat
 
         def in_office() -> bool:
-            return voter is not None and voter.in_office()
+            return seat.in_office()
 
         def authority() -> Authority | None:
-            return voter.keeper.authority if voter is not None else None
+            return seat.authority()
 
         server = ServerNode(
             folder=folder,
@@ -479,17 +427,28 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             version=__version__,
             greeting=server.greeting,
             wanted=server.wanted,
+            partners=server.bearings.partners,
             learnt=server.learnt,
             before_hello=server.renew,
             jitter=ports.jitter,
         )
         server.use_links(links)
-        if folder.consensus.exists():
-            voter = await _open_voter(stack, folder, identity, keys, server, links, discovery, ports, new_id)
+        seat = _seat(folder, identity, keys, server, links, discovery, ports, new_id)
+        server.on_orders = seat.ordered
+        stack.push_async_callback(seat.close)
+        await seat.open()
+        seating = Seating(
+            identity=identity,
+            is_admin=server.bearings.is_admin,
+            root=lambda: server.orders.roster.anchors[0].certificate,
+            take=seat.take,
+            hear=seat.hear,
+            randomness=ports.randomness,
+        )
         handler.router = router = Router(
             server_name=config.server,
             own=keys.id,
-            local=server.handlers(),
+            local={**server.handlers(), **seating.handlers(), **seat.handlers()},
             roster=lambda: server.orders.roster,
             admin=server.admin_link,
             facts=server.facts,
@@ -516,7 +475,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             links=links,
             router=router,
             address=listener.address,
-            voter=voter,
+            seat=seat,
             discovery=discovery,
             instance=new_id(),
         )
@@ -537,8 +496,7 @@ class _Handler:
         await self.router.stream(link, method, params, stream)
 
 
-async def _open_voter(
-    stack: AsyncExitStack,
+def _seat(
     folder: StateFolder,
     identity: IdentityStore,
     keys: NodeKeys,
@@ -547,35 +505,38 @@ async def _open_voter(
     discovery: Discovery | None,
     ports: Ports,
     new_id: IdSource,
-) -> _Voter:
+) -> Seat:
     same = ports.same_thread
-    consensus = await stack.enter_async_context(open_single_voter(folder.consensus, keys.id, same_thread=same))
-    tables = Tables(
-        await stack.enter_async_context(
-            Database.open(folder.tables / "tables.db", TABLE_MIGRATIONS, durable=False, same_thread=same)
-        )
-    )
-    catalog = await stack.enter_async_context(Catalog.open(folder.catalog / "catalog.db", same_thread=same))
-    keeper = ControlKeeper(consensus)
-    # while the root key lies here it is read when a recovery kit is made, and not kept in memory
-    authority = identity.load_authority().without_root_key()
-    id_key = identity.load_id_key()
 
     def root_key() -> bytes | None:
         return identity.load_authority().root_key_bytes() if identity.has_root_key else None
 
-    def make_office() -> Office:
+    async def open_log(stack: AsyncExitStack, joining: q.VoterBecome | None) -> Replicated:
+        opening = open_replicated(
+            folder.consensus,
+            keys.id,
+            lineage=joining.lineage if joining else 1,
+            preset=joining.preset if joining else server.config.preset,
+            joins=joining.founders if joining else (),
+            transport=server.tell_voter,
+            jitter=ports.jitter,
+            same_thread=same,
+        )
+        return await stack.enter_async_context(opening)
+
+    def make_office(voter: Voter) -> Office:
         return Office(
-            keeper=keeper,
-            tables=tables,
-            catalog=catalog,
+            keeper=voter.keeper,
+            consensus=voter.consensus,
+            tables=voter.tables,
+            catalog=voter.catalog,
             links=links,
             facts=server.facts,
             keys=keys,
             server_name=server.config.server,
             version=__version__,
-            authority=authority,
-            id_key=id_key,
+            authority=voter.authority,
+            id_key=identity.load_id_key(),
             root_key=root_key,
             drop_root_key=identity.remove_root_key,
             network=ports.network,
@@ -588,7 +549,32 @@ async def _open_voter(
             randomness=ports.randomness,
         )
 
-    return _Voter(consensus, keeper, tables, catalog, make_office)
+    def make_standby(voter: Voter) -> Standby:
+        return Standby(
+            keeper=voter.keeper,
+            tables=voter.tables,
+            catalog=voter.catalog,
+            incoming=folder.catalog / "incoming",
+            admin=server.admin_link.get,
+            wait_admin=server.wait_admin,
+            clock=ports.clock,
+        )
+
+    async def lost(error: BaseException) -> None:
+        name = server.config.server
+        text = f"{name} takes part in no decision of the mesh any more: {error}"
+        await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
+
+    return Seat(
+        folder=folder,
+        identity=identity,
+        node=keys.id,
+        same_thread=same,
+        open_log=open_log,
+        make_office=make_office,
+        make_standby=make_standby,
+        on_lost=lost,
+    )
 
 
 async def run_daemon(

@@ -19,7 +19,7 @@ from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.config import Config, load_config, write_config
-from caso_mesh.consensus import Snapshot, open_single_voter
+from caso_mesh.consensus import Snapshot, elected, open_replicated
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.orders import orders_for
 from caso_mesh.control.recovery import recover
@@ -284,13 +284,17 @@ def _write_identity(
 
 async def _begin_log(folder: StateFolder, node: str, lineage: int, start: Snapshot) -> Orders:
     """The log goes on from the copy, in a new lineage; the server's own first orders stand on it."""
-    async with open_single_voter(folder.consensus, node, lineage=lineage, start=start) as consensus:
+    preset = load_config(folder.config).preset
+    opening = open_replicated(folder.consensus, node, lineage=lineage, preset=preset, start=start)
+    async with opening as consensus:
         keeper = ControlKeeper(consensus)
         async with asyncio.TaskGroup() as group:
-            applying = group.create_task(keeper.run())
+            leading, applying = group.create_task(consensus.run()), group.create_task(keeper.run())
+            await elected(consensus)
             await keeper.barrier()
             orders = orders_for(keeper.state, node, keeper.authority, node, lambda source: (), lambda attempt, run: b"")
             applying.cancel()
+            leading.cancel()
     return orders
 
 

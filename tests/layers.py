@@ -37,9 +37,11 @@ FLOORS: dict[str, int] = {
     "admin": 5,
     "api": 6,
     "console": 7,
+    "seat": 7,
     "daemon": 8,
     "demo": 8,
     "recovery": 8,
+    "takeover": 8,
     "cli": 9,
     "__main__": 10,
 }

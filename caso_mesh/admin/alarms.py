@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable, Collection
 
 from caso_mesh.admin.ports import Facts
 from caso_mesh.admin.tables import Tables
@@ -17,24 +18,26 @@ log = logging.getLogger(__name__)
 
 
 class Alarms:
-    """``own`` is the node id of the server in office: its journal carries them."""
+    """``own`` is the node id of the server in office: its journal carries them. ``offices``: the servers that were in office
+    or may have been, whose alerts are this office's to end."""
 
-    def __init__(self, *, tables: Tables, facts: Facts, own: str) -> None:
+    def __init__(self, *, tables: Tables, facts: Facts, own: str, offices: Callable[[], Collection[str]]) -> None:
         self._tables = tables
         self._facts = facts
         self._own = own
-        self._standing: dict[tuple[str, str], str] = {}
+        self._offices = offices
+        self._standing: dict[tuple[str, str], tuple[str, str]] = {}
         # A duty and a call may both see that a condition began or ended: it is told once.
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Which conditions an earlier office has told of already."""
-        self._standing = await self._tables.standing_alerts(self._own)
+        self._standing = await self._tables.standing_alerts({self._own, *self._offices()})
 
     async def once(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
         """Tells of something that happened. ``occasion`` names it: the same one is told once."""
         id_ = base32(hashlib.sha256(f"{category}\0{occasion}".encode()).digest())[:26]
-        if not await self._tables.has_alert(id_, self._own):
+        if not await self._tables.has_alert(id_, {self._own, *self._offices()}):
             await self._raise(id_, kind, category, text, object)
 
     async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
@@ -42,14 +45,15 @@ class Alarms:
         async with self._changing:
             if (category, object) not in self._standing:
                 id_ = await self._facts.alert(kind, category, text, object=object)
-                self._standing[category, object] = id_
+                self._standing[category, object] = (id_, self._own)
 
     async def ends(self, category: str, object: str) -> None:
         """A condition is over."""
         async with self._changing:
-            id_ = self._standing.get((category, object))
-            if id_ is not None:
-                await self._facts.append(facts.AlertCleared(id_))
+            told = self._standing.get((category, object))
+            if told is not None:
+                id_, server = told
+                await self._facts.append(facts.AlertCleared(id_, of="" if server == self._own else server))
                 del self._standing[category, object]
 
     def standing(self, category: str) -> list[str]:

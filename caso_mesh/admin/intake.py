@@ -138,6 +138,9 @@ class Intake:
         match fact:
             case facts.SetPublished(set=backup):
                 return self._foreign_set(server, backup)
+            case facts.AlertCleared(id=id_, of=of) if of and of != server:
+                row = self._keeper.state.servers.get(server)
+                return None if row is not None and row.voter else f"the end of the alert {id_[:64]} of another server"
             case facts.SetDeleted(set=set_id, device=device_id) | facts.SetLocked(set=set_id, device=device_id):
                 device = self._keeper.state.devices.get(device_id)
                 # of a device that left the mesh nobody can tell; its sets are compared with what is known of them

@@ -70,8 +70,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text),
             )
-        case facts.AlertCleared(id=id_):
-            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (at_ns, id_, server))
+        case facts.AlertCleared(id=id_, of=of):
+            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (at_ns, id_, of or server))
         case facts.Audit():
             c.execute(
                 "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

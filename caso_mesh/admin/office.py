@@ -16,6 +16,7 @@ from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.files import Files
+from caso_mesh.admin.following import Following
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
@@ -25,14 +26,17 @@ from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.rebuilding import Rebuilding
+from caso_mesh.admin.relaying import Relaying
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.servers import Servers
 from caso_mesh.admin.stores import Stores
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.telling import Pruning, Telling
+from caso_mesh.admin.voting import Voting
 from caso_mesh.admin.watching import ServerWatch
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.consensus.port import Replicated
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery
 from caso_mesh.identity.authority import Authority
@@ -50,6 +54,8 @@ log = logging.getLogger(__name__)
 
 #: A duty that fails is begun again after a pause, which grows while it fails within ``_WELL_S`` of its start.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _WELL_S = 0.5, 30.0, 60.0
+#: How often it is looked whether there is a voter to ask.
+_ASK_EACH_S = 1.0
 _DAY_NS = 86400 * 1_000_000_000
 
 NodeHandler = Callable[[Peer, Any, Any], Awaitable[Any]]
@@ -63,6 +69,7 @@ class Office:
         self,
         *,
         keeper: ControlKeeper,
+        consensus: Replicated,
         tables: Tables,
         catalog: Catalog,
         links: Links,
@@ -84,9 +91,18 @@ class Office:
         randomness: Randomness,
     ) -> None:
         self._keeper = keeper
+        self._consensus = consensus
+        self._links = links
+        self._own = keys.id
+        self._tables = tables
         self._clock = clock
         self._new_id = new_id
-        self._alarms = Alarms(tables=tables, facts=facts, own=keys.id)
+        self._alarms = Alarms(
+            tables=tables,
+            facts=facts,
+            own=keys.id,
+            offices=lambda: [server.id for server in keeper.state.voters()],
+        )
         self._live = live = Live()
         self._delegation = Delegation(
             keeper=keeper,
@@ -211,12 +227,34 @@ class Office:
         holding = Holding(
             keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
         )
-        servers = Servers(keeper=keeper, links=links, submit=self._submit, enrolment=self._enrolment, own=keys.id)
+        servers = Servers(
+            keeper=keeper,
+            links=links,
+            submit=self._submit,
+            enrolment=self._enrolment,
+            own=keys.id,
+            votes=lambda node: node in consensus.leadership().voters,
+        )
+        self._voting = Voting(
+            keeper=keeper,
+            consensus=consensus,
+            links=links,
+            submit=self._submit,
+            authority=authority,
+            own=keys.id,
+            preset=consensus.preset,
+            founders=consensus.founders,
+            view=servers.view,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._following = Following(tables, lambda: self._facts_came(True))
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
         self.node_handlers: Mapping[str, NodeHandler] = {
             **self._intake.handlers(),
+            **Relaying(keeper, links).handlers(),
             "enrol.join": enrolment.pop("enrol.join"),
             "identity.renew": enrolment.pop("identity.renew"),
             "mesh.summary": self._summary,
@@ -225,6 +263,7 @@ class Office:
         self.people_handlers: Mapping[str, PeopleHandler] = {
             **enrolment,
             **servers.handlers(),
+            **self._voting.handlers(),
             **stores.handlers(),
             **self._kits.handlers(),
             **self._runs.handlers(),
@@ -252,7 +291,7 @@ class Office:
             running=self._runs.running(),
             alerts=await self._history.open_alerts(),
             term=self._keeper.authority.term,
-            voters=tuple(server.name for server in state.voters()),
+            voters=tuple(sorted(state.name_of(node) for node in self._consensus.leadership().voters)),
         )
 
     async def run(self) -> None:
@@ -269,11 +308,28 @@ class Office:
             "telling": self._telling.run,
             "pruning": self._pruning.run,
             "recovery kits": self._kits.run,
+            "voters": self._voting.run,
+            "what other voters hold": self._ask_voters,
         }
         await self._begin()
         async with asyncio.TaskGroup() as group:
             for name, duty in duties.items():
                 group.create_task(self._keep(name, duty))
+
+    async def _ask_voters(self) -> None:
+        """What the last one in office told another voter, and not this one, and cannot tell any more: each voter is asked
+        once in a term, as soon as there is a link. Never returns."""
+        asked: set[str] = set()
+        while True:
+            for voter in self._keeper.state.voters():
+                if voter.id == self._own or voter.id in asked or not self._links.linked(voter.id):
+                    continue
+                try:
+                    await self._following.catch_up(self._links.get(voter.id))
+                    asked.add(voter.id)
+                except CasoError as error:
+                    log.info("what %s holds is asked for again: %s", voter.name, error)
+            await asyncio.sleep(_ASK_EACH_S)
 
     async def _begin(self) -> None:
         """What later decisions stand on. Nothing begins without it."""

@@ -50,14 +50,16 @@ def restricted_to(state: ControlState, server: str | None, pool: str | None) -> 
     return one if members is None else one & members
 
 
-def server_view(state: ControlState, server: Server, *, connected: bool, admin: bool, running: int) -> v.ServerView:
+def server_view(
+    state: ControlState, server: Server, *, connected: bool, admin: bool, voter: bool, running: int
+) -> v.ServerView:
     return v.ServerView(
         name=server.name,
         id=server.id,
         state=server.state.value,
         connected=connected,
         admin=admin,
-        voter=server.voter,
+        voter=voter,
         pools=tuple(pool.name for pool in state.pools_of(server.id)),
         address=server.addresses[0] if server.addresses else "",
         version=server.version,

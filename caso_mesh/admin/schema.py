@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caso_mesh.journal.replica import ARRIVALS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
 MIGRATIONS: Sequence[str] = (
@@ -64,4 +65,5 @@ MIGRATIONS: Sequence[str] = (
         set_id TEXT NOT NULL, device TEXT NOT NULL, until_ns INTEGER, PRIMARY KEY (set_id, device)
     ) STRICT;
     """,
+    ARRIVALS,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from caso_mesh.admin import present
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
@@ -30,12 +32,14 @@ class Servers:
         submit: Submit,
         enrolment: Enrolment,
         own: str,
+        votes: Callable[[str], bool],
     ) -> None:
         self._keeper = keeper
         self._links = links
         self._submit = submit
         self._enrolment = enrolment
         self._own = own
+        self._votes = votes
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -57,7 +61,8 @@ class Servers:
             running[attempt.server] = running.get(attempt.server, 0) + 1
         return running
 
-    def _server(self, server_id: str, running: dict[str, int] | None = None) -> v.ServerView:
+    def view(self, server_id: str, running: dict[str, int] | None = None) -> v.ServerView:
+        """A server, by its id, as people see it."""
         state = self._keeper.state
         if running is None:
             running = self._running()
@@ -66,6 +71,7 @@ class Servers:
             state.server(server_id),
             connected=self._links.linked(server_id),
             admin=server_id == self._own,
+            voter=self._votes(server_id),
             running=running.get(server_id, 0),
         )
 
@@ -75,14 +81,14 @@ class Servers:
         state = self._keeper.state
         servers = state.servers_of_pool(request.pool) if request.pool else state.server_list()
         running = self._running()
-        return v.ServerList(tuple(self._server(server.id, running) for server in servers))
+        return v.ServerList(tuple(self.view(server.id, running) for server in servers))
 
     async def _server_set_state(self, caller: Caller, request: q.ServerSetState) -> v.ServerView:
         if request.state not in _SETTABLE:
             raise InvalidValue(value=request.state, what="state", expected="Use enabled, paused or disabled")
         server = self._keeper.state.server_named(request.name)
         await self._submit(SetServerState(server.id, request.state), who=caller.who, request_id=caller.request_id)
-        return self._server(server.id)
+        return self.view(server.id)
 
     async def _server_remove(self, caller: Caller, request: q.ServerName) -> v.Done:
         if done_before(self._keeper, caller) is not None:

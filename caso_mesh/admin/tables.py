@@ -12,6 +12,7 @@ from msgspec import Struct
 from caso_mesh.admin.interpret import insert_set, interpret
 from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
+from caso_mesh.journal.replica import Arrived, Place
 from caso_mesh.model import facts
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
@@ -138,10 +139,47 @@ class Tables:
             for record in replica.accept(c, server, records):
                 reason = (refused or {}).get((record.incarnation, record.seq)) or _mean(c, server, record)
                 if reason is not None:
+                    replica.refuse(c, server, record, reason)
                     reasons.append(reason)
             return Taken(replica.cursors(c, server), reasons)
 
         return await self._database.write(take)
+
+    # --- another voter's tables that follow these, and these that follow others ---
+
+    async def place_behind(self, theirs: Iterable[tuple[str, str, int]]) -> Place:
+        """Up to where a voter that holds ``theirs`` (server, incarnation, sequence) lacks nothing of these."""
+        return await self._database.read(lambda c: replica.place_behind(c, theirs))
+
+    async def arrived(self, after: int) -> tuple[str, list[Arrived]]:
+        """The life of these tables, and some records that came behind ``after``."""
+        return await self._database.read(lambda c: (replica.life(c), replica.arrived(c, after)))
+
+    async def heads(self) -> list[tuple[str, str, int]]:
+        """(server, incarnation, sequence) of all that is held."""
+        return await self._database.read(replica.heads)
+
+    async def follow(self, arrived: Sequence[Arrived]) -> None:
+        """Takes in what came into another voter's tables. What meant nothing there means nothing here. Raises
+        ``JournalGap``, ``JournalChainBroken``: the other one is not what was followed until now."""
+
+        def take(c: sqlite3.Connection) -> None:
+            for each in arrived:
+                for record in replica.accept(c, each.server, [each.record]):
+                    reason = each.refused or _mean(c, each.server, record)
+                    if reason is not None:
+                        replica.refuse(c, each.server, record, reason)
+
+        await self._database.write(take)
+
+    @property
+    def generation(self) -> int:
+        """Rises with each change; for ``wait_for_change``."""
+        return self._database.generation
+
+    async def wait_for_change(self, generation: int) -> None:
+        """Returns when something was written after ``generation``."""
+        await self._database.wait_for_commit(generation)
 
     async def prune(self, runs: Sequence[str], before_ns: int) -> None:
         """Forgets what is told of attempts of ``runs``, and alerts that were cleared before an instant."""
@@ -356,16 +394,16 @@ class Tables:
         )
         return [AlertRow(*row) for row in rows]
 
-    async def standing_alerts(self, server: str) -> dict[tuple[str, str], str]:
-        """The alerts of one server that are not cleared: (category, object) -> the newest of them."""
+    async def standing_alerts(self, servers: Collection[str]) -> dict[tuple[str, str], tuple[str, str]]:
+        """The alerts of some servers that are not cleared: (category, object) -> id and server of the newest of them."""
         rows = await self._rows(
-            "SELECT category, object, id FROM alert WHERE server = ? AND cleared_at_ns IS NULL ORDER BY raised_at_ns",
-            (server,),
+            "SELECT category, object, id, server FROM alert WHERE cleared_at_ns IS NULL ORDER BY raised_at_ns"
         )
-        return {(category, object_): id_ for category, object_, id_ in rows}
+        return {(category, object_): (id_, server) for category, object_, id_, server in rows if server in servers}
 
-    async def has_alert(self, id_: str, server: str) -> bool:
-        return bool(await self._rows("SELECT 1 FROM alert WHERE id = ? AND server = ?", (id_, server)))
+    async def has_alert(self, id_: str, servers: Collection[str]) -> bool:
+        """Whether one of ``servers`` has told of it."""
+        return any(row[0] in servers for row in await self._rows("SELECT server FROM alert WHERE id = ?", (id_,)))
 
     async def audit(self, limit: int, category: str | None) -> list[AuditRow]:
         rows = await self._rows(

@@ -11,6 +11,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import DeleteJob, Prune
 from caso_mesh.model.errors import Conflict, NotFound
@@ -104,6 +105,16 @@ class _Lenient(dict[str, object]):
         return "?"
 
 
+def _kept_since(state: ControlState, now_ns: int) -> int:
+    return now_ns - round(number(state.settings_of_mesh(), "joblog-keep-s") * _SECOND)
+
+
+async def prune_tables(state: ControlState, tables: Tables, now_ns: int) -> None:
+    """Forgets in a voter's tables what is told of runs that the control state has forgotten, and old alerts."""
+    gone = [run for run in await tables.runs_told() if run not in state.runs]
+    await tables.prune(gone, _kept_since(state, now_ns))
+
+
 class Pruning:
     """Forgets the history of runs after ``joblog-keep-s`` or beyond ``runs-kept``, and with it jobs that only ran when
     asked. Not by a clock that is in doubt."""
@@ -133,8 +144,7 @@ class Pruning:
     async def prune(self) -> None:
         """One round."""
         state = self._keeper.state
-        keep_s = number(state.settings_of_mesh(), "joblog-keep-s")
-        before_ns = self._clock.now_ns() - round(keep_s * _SECOND)
+        before_ns = _kept_since(state, self._clock.now_ns())
         runs_before_ns = self._beyond(before_ns)
         if runs_before_ns > before_ns or self._has_old(before_ns):
             await self._submit(Prune(before_ns, runs_before_ns))
@@ -144,8 +154,7 @@ class Pruning:
                     await self._submit(DeleteJob(job.id))
                 except (Conflict, NotFound) as error:
                     log.debug("job %s is not pruned: %s", job.id, error)
-        gone = [run for run in await self._tables.runs_told() if run not in state.runs]
-        await self._tables.prune(gone, before_ns)
+        await prune_tables(state, self._tables, self._clock.now_ns())
 
     def _most(self) -> float:
         return number(self._keeper.state.settings_of_mesh(), "runs-kept")
@@ -171,5 +180,6 @@ class Pruning:
             any(run.closed_at_ns is not None and run.closed_at_ns < before_ns for run in state.runs.values())
             or any(token.expires_at_ns < before_ns for token in state.tokens.values())
             or any(answer.at_ns < before_ns for answer in state.answers.values())
+            or any(anchor.until_ns is not None and anchor.until_ns < self._clock.now_ns() for anchor in state.anchors)
             or any(request.at_ns < before_ns for request in state.requests.values())
         )

@@ -47,11 +47,14 @@ _SLACK_S = 0.5
 #: A person is told after this long that nothing answers.
 _PATIENCE_S = 2.0
 _DIAL_TIMEOUT_S = 5.0
+#: A context looks after this time whether other servers may be elected by now: their certificates would be strange to it.
+_ANCHORS_LAST_S = 3600.0
 
 
 class Access(Struct, frozen=True):
     """How to reach a mesh, and as whom. ``state`` is the folder of the daemon, ``node`` the id it must have; both are
-    ``None`` with a context, whose fixed ``address`` is used instead."""
+    ``None`` with a context, whose fixed ``address`` is used instead. ``stale``: the folder of a context whose anchors were
+    not looked at for long; the daemon of a server keeps those of its state folder itself."""
 
     mesh: str
     anchors: tuple[bytes, ...]
@@ -59,6 +62,7 @@ class Access(Struct, frozen=True):
     state: Path | None = None
     node: str | None = None
     address: str | None = None
+    stale: Path | None = None
 
     def where(self) -> str:
         """HOST:PORT of the daemon as of now. Raises ``DaemonNotRunning``."""
@@ -106,8 +110,12 @@ def _of_context(name: str) -> Access:
 
     if not NAME.match(name):
         raise InvalidName(name=name, kind="context")
-    context = load_context(contexts_folder() / name)
-    return Access(context.mesh, context.anchors, context.operator, address=reachable(context.endpoint))
+    folder = contexts_folder() / name
+    context = load_context(folder)
+    aged_s = time.time() - (folder / "anchors.pem").stat().st_mtime
+    stale = folder if abs(aged_s) > _ANCHORS_LAST_S else None
+    address = reachable(context.endpoint)
+    return Access(context.mesh, context.anchors, context.operator, address=address, stale=stale)
 
 
 def _of_state(folder: Path) -> Access:
@@ -140,6 +148,17 @@ class Asked:
     @property
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
+
+
+def _renew_anchors(link: BlockingLink, folder: Path) -> None:
+    """Keeps the trust anchors of a context as those of its mesh, of which a server that it trusts is asked."""
+    from caso_mesh.identity.store import IdentityStore
+    from caso_mesh.wire.codec import from_wire
+
+    number = link.ask("enrol.anchors", {})
+    reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), q.AnchorsReply)
+    others = [each.certificate for each in reply.anchors if each.certificate != reply.root]
+    IdentityStore(folder).save_anchors((reply.root, *others))
 
 
 class Client:
@@ -237,6 +256,8 @@ class Client:
             raise DaemonNotRunning(address=address, state=access.state) from None
         if self._abandoned:
             raise LinkLost(peer=address)
+        if access.stale is not None:
+            _renew_anchors(self._link, access.stale)
         return self._link
 
     def _check(self, address: str, certificate: bytes | None) -> str:

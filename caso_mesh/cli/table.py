@@ -14,6 +14,8 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("What was backed up", "set", "set:app", "Backup sets."),
     ("What was backed up", "catalog", "catalog:app", "Files in backup sets: browse, find, versions."),
     ("The mesh", "server", "server:app", "Servers: list, approve, pause, resume, remove ..."),
+    ("The mesh", "voter", "voter:app", "Voters: the servers of which one is elected administrator."),
+    ("The mesh", "admin", "admin:app", "The office of the administrator: hand it over, take it over."),
     ("The mesh", "pool", "pool:app", "Media server pools."),
     ("The mesh", "device", "device:app", "Storage devices."),
     ("The mesh", "mediaset", "mediaset:app", "Media sets: how long sets are kept."),

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.consensus.port import Entry
 from caso_mesh.model.errors import Misuse
 
 ChangeKind = Literal["add-voter", "add-learner", "remove", "note"]
@@ -71,3 +72,26 @@ def encode_change(change: MembershipChange) -> bytes:
 def decode_change(data: bytes) -> MembershipChange:
     """Raises ``msgspec.DecodeError`` for what ``encode_change`` did not write."""
     return msgspec.msgpack.decode(data, type=MembershipChange)
+
+
+class Members:
+    """Who took part at each place of a log, as far back as its entries go: after ``index`` it was ``first``."""
+
+    def __init__(self, index: int, first: Membership) -> None:
+        self._since = [(index, first)]
+
+    @property
+    def first(self) -> Membership:
+        return self._since[0][1]
+
+    @property
+    def now(self) -> Membership:
+        return self._since[-1][1]
+
+    def note(self, entry: Entry) -> None:
+        """An entry of kind ``membership`` was applied."""
+        self._since.append((entry.index, apply_changes(self.now, decode_change(entry.data).changes)))
+
+    def at(self, index: int) -> Membership:
+        """After the entry at ``index``."""
+        return next((held for since, held in reversed(self._since) if since <= index), self.first)

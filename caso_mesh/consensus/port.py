@@ -53,6 +53,10 @@ class Leadership(Struct, frozen=True):
     leader: str | None
     in_office: bool
     voters: tuple[str, ...]
+    learners: tuple[str, ...] = ()
+
+
+Role = Literal["voter", "learner", "none"]
 
 
 class Consensus(Protocol):
@@ -85,8 +89,43 @@ class Consensus(Protocol):
         ``KEPT_ENTRIES``. A snapshot older than the one held changes nothing. ``Misuse`` if it is not of this log."""
         ...
 
+    async def set_member(self, node: str, role: Role) -> None:
+        """Makes a node a voter (a learner first: see ``lacks``) or a learner, or neither. One change at a time; returns
+        when it is applied here. What is so already changes nothing. Raises ``NotLeader``, ``LogUnavailable``,
+        ``Conflict`` (another change is under way), ``Misuse`` (no voter would be left)."""
+        ...
+
+    async def transfer(self, node: str) -> None:
+        """Hands the lead over to a voter; returns when this node does not lead any more. Raises ``NotLeader``,
+        ``LogUnavailable`` (it did not come to it), ``Misuse`` (the node is no voter)."""
+        ...
+
+    def lacks(self, node: str) -> int | None:
+        """How many entries a member is known to lack, while this node leads; ``None`` if that is not known."""
+        ...
+
     def leadership(self) -> Leadership: ...
 
     def leadership_changes(self) -> AsyncIterator[Leadership]:
         """The present one first, then each change; changes in quick succession may be seen as one."""
+        ...
+
+
+class Replicated(Consensus, Protocol):
+    """A share that must be run, and told what other members say. ``preset``: the pace of the voters."""
+
+    preset: str
+
+    @property
+    def founders(self) -> tuple[str, ...]:
+        """The voters before the first entry that is held: what a new member's empty log begins with."""
+        ...
+
+    async def run(self) -> None:
+        """Takes part until cancelled. Raises ``StateDamaged``, ``StateFull`` and what else the disk says."""
+        ...
+
+    def receive(self, sender: str, lineage: int, data: bytes) -> None:
+        """A message of the member ``sender``, as it was given to the transport there. What is of another lineage, or
+        malformed, is dropped."""
         ...

@@ -32,6 +32,8 @@ from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server
 from caso_mesh.model.states import Liveness, RunState, ServerState
 from caso_mesh.planning import lifecycle
 
+#: What is issued lives for seven days; one more for clocks and for those who were away.
+ISSUED_LIFE_NS = 8 * 86400 * 1_000_000_000
 #: States that a person may set.
 _SETTABLE = (ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED)
 
@@ -140,14 +142,26 @@ def set_liveness(state: ControlState, command: SetLiveness, context: Context) ->
     return Effect(effect.result, (*effect.changes, *released))
 
 
+def without_voter(state: ControlState, server: str, now_ns: int) -> tuple[Anchor, ...]:
+    """The anchors when a server votes no more: what its certificate has issued is believed until that has been renewed
+    everywhere. A certificate gives no rights of its own: those are on the roster."""
+    until_ns = now_ns + ISSUED_LIFE_NS
+    return tuple(
+        Anchor(anchor.certificate, None, until_ns) if anchor.voter == server else anchor for anchor in state.anchors
+    )
+
+
 def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effect:
     """Lists a voter's issuing certificate, or drops it when the server stops being one."""
     server = state.server(command.server)
-    anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
     if command.voter:
         mine = tuple(anchor for anchor in state.anchors if anchor.voter == server.id)
+        anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
         anchors += mine if command.certificate is None else (Anchor(command.certificate, server.id),)
-    effect = _change(server, msgspec.structs.replace(server, voter=command.voter))
+    else:
+        anchors = without_voter(state, server.id, context.at_ns)
+    never = server.never_admin if command.never_admin is None else command.never_admin
+    effect = _change(server, msgspec.structs.replace(server, voter=command.voter, never_admin=never))
     if anchors == state.anchors:
         return effect
     return Effect(None, (*effect.changes, Put("anchors", "", anchors)))
@@ -183,7 +197,7 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
     for device in state.devices_of(server.id):
         paths = tuple(path for path in device.paths if path.server != server.id)
         changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
-    anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
+    anchors = without_voter(state, server.id, context.at_ns)
     if anchors != state.anchors:
         changes.append(Put("anchors", "", anchors))
     gone = Failure("not-found", {"kind": "server", "name": server.name})

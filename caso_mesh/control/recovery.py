@@ -7,8 +7,8 @@ import msgspec
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.jobs import Failure
-from caso_mesh.model.mesh import Operator
-from caso_mesh.model.states import AttemptState, Liveness
+from caso_mesh.model.mesh import Anchor, Operator
+from caso_mesh.model.states import AttemptState, Liveness, Role
 from caso_mesh.planning import lifecycle
 
 #: Runs that were made after the copy are not known here: their numbers must not be given again.
@@ -58,7 +58,8 @@ def recover(state: ControlState, *, admin: str, operator: Operator, addresses: t
                 server, voter=False, liveness=Liveness.NO_COMMUNICATION, silent_since_ns=now_ns
             )
         changes.append(Put("servers", server.id, server))
-    anchors = tuple(anchor for anchor in state.anchors if anchor.voter in {None, admin})
+    # what other voters have issued is believed: the servers that have it could not come back else
+    anchors = tuple(anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate) for anchor in state.anchors)
     changes.append(Put("anchors", "", anchors))
     for old in state.operator_list():
         if old.home == admin and old.id != operator.id:
@@ -73,6 +74,25 @@ def recover(state: ControlState, *, admin: str, operator: Operator, addresses: t
         changes.append(Put("jobs", job.id, moved))
     state.write(changes)
     _end_runs(state, now_ns)
+
+
+def take_over(state: ControlState, *, admin: str, operator: str, now_ns: int) -> None:
+    """Changes a state into that of a mesh whose only voter is ``admin``, who takes over from one that is lost. The state is
+    not an old copy, so work goes on where it was; ``operator``, the local one of that server, may do everything now."""
+    changes = [
+        Put("servers", server.id, msgspec.structs.replace(server, voter=server.id == admin))
+        for server in state.server_list()
+    ]
+    anchors = tuple(anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate) for anchor in state.anchors)
+    changes.append(Put("anchors", "", anchors))
+    local = state.operators.get(operator)
+    if local is not None:
+        changes.append(Put("operators", local.id, msgspec.structs.replace(local, role=Role.ADMIN)))
+    alive = msgspec.structs.replace(
+        state.server(admin), voter=True, liveness=Liveness.ALIVE, silent_since_ns=None, never_admin=False
+    )
+    changes.append(Put("servers", admin, alive))
+    state.write(changes)
 
 
 def _end_runs(state: ControlState, now_ns: int) -> None:

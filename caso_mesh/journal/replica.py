@@ -4,7 +4,9 @@ mean in the same transaction as the facts themselves."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
 
 from caso_mesh.journal.record import Head, Record, first_hash, hash_of
 from caso_mesh.model.errors import JournalChainBroken, JournalGap
@@ -21,6 +23,40 @@ CREATE TABLE journal_record (
     PRIMARY KEY (incarnation, seq)
 ) STRICT;
 """
+#: Records are numbered in the order in which they came, so that another copy can follow this one: ``life`` names this
+#: copy, ``arrival`` its records. ``refused``: why a record means nothing, as whoever took it in found.
+ARRIVALS = """
+CREATE TABLE journal_life (only INTEGER PRIMARY KEY CHECK (only = 1), life TEXT NOT NULL) STRICT;
+INSERT INTO journal_life VALUES (1, lower(hex(randomblob(16))));
+CREATE TABLE journal_arrival (
+    arrival INTEGER PRIMARY KEY AUTOINCREMENT,
+    incarnation INTEGER NOT NULL REFERENCES journal_incarnation,
+    seq INTEGER NOT NULL, at_ns INTEGER NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL, hash BLOB NOT NULL,
+    refused TEXT,
+    UNIQUE (incarnation, seq)
+) STRICT;
+INSERT INTO journal_arrival (incarnation, seq, at_ns, kind, data, hash)
+    SELECT incarnation, seq, at_ns, kind, data, hash FROM journal_record ORDER BY rowid;
+DROP TABLE journal_record;
+ALTER TABLE journal_arrival RENAME TO journal_record;
+"""
+MIGRATIONS = (MIGRATION, ARRIVALS)
+
+
+class Arrived(Struct, frozen=True):
+    """A record of a copy, with the server whose journal it is of, its place in the copy, and why it means nothing."""
+
+    arrival: int
+    server: str
+    record: Record
+    refused: str | None = None
+
+
+class Place(Struct, frozen=True):
+    """A place in a copy: behind ``arrival`` of the copy ``life``."""
+
+    life: str
+    arrival: int
 
 
 def cursor(conn: sqlite3.Connection, server: str, incarnation: str) -> Head:
@@ -109,6 +145,67 @@ def replica_records(
     )
 
 
+# --- one copy that follows another ---
+
+
+def refuse(conn: sqlite3.Connection, server: str, record: Record, reason: str) -> None:
+    """Notes why a held record means nothing."""
+    conn.execute(
+        "UPDATE journal_record SET refused = ? WHERE seq = ? AND incarnation ="
+        " (SELECT number FROM journal_incarnation WHERE server = ? AND incarnation = ?)",
+        (reason, record.seq, server, record.incarnation),
+    )
+
+
+def life(conn: sqlite3.Connection) -> str:
+    """The name of this copy."""
+    (found,) = conn.execute("SELECT life FROM journal_life").fetchone()
+    return str(found)
+
+
+def heads(conn: sqlite3.Connection) -> list[tuple[str, str, int]]:
+    """(server, incarnation, sequence) of all that is held."""
+    return conn.execute("SELECT server, incarnation, seq FROM journal_incarnation ORDER BY number").fetchall()
+
+
+def place_behind(conn: sqlite3.Connection, theirs: Iterable[tuple[str, str, int]]) -> Place:
+    """The place in this copy up to which another one, which holds ``theirs``, lacks nothing."""
+    held = {(server, incarnation): seq for server, incarnation, seq in theirs}
+    first: int | None = None
+    for number, server, incarnation in conn.execute(
+        "SELECT number, server, incarnation FROM journal_incarnation"
+    ).fetchall():
+        (found,) = conn.execute(
+            "SELECT min(arrival) FROM journal_record WHERE incarnation = ? AND seq > ?",
+            (number, held.get((server, incarnation), 0)),
+        ).fetchone()
+        if found is not None and (first is None or found < first):
+            first = found
+    if first is None:
+        (last,) = conn.execute("SELECT max(arrival) FROM journal_record").fetchone()
+        return Place(life(conn), last or 0)
+    return Place(life(conn), first - 1)
+
+
+def arrived(conn: sqlite3.Connection, after: int, limit: int = 512, max_bytes: int = 1 << 20) -> list[Arrived]:
+    """Records behind ``after`` in the order in which they came, up to ``limit`` and about ``max_bytes``; at least one
+    if there is one."""
+    found: list[Arrived] = []
+    size = 0
+    for arrival, server, refused, *record in conn.execute(
+        "SELECT r.arrival, i.server, r.refused, i.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash"
+        " FROM journal_record r JOIN journal_incarnation i ON i.number = r.incarnation"
+        " WHERE r.arrival > ? ORDER BY r.arrival LIMIT ?",
+        (after, limit),
+    ):
+        each = Arrived(arrival, server, Record(*record), refused)
+        size += len(each.record.data) + len(each.record.kind) + _OVERHEAD
+        if found and size > max_bytes:
+            break
+        found.append(each)
+    return found
+
+
 def take(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
     """Records from rows (incarnation, seq, at_ns, kind, data, hash) until they are larger than ``max_bytes``."""
     records: list[Record] = []
@@ -135,6 +232,6 @@ def _store(conn: sqlite3.Connection, server: str, new: Sequence[Record], at: dic
             (server, head.incarnation, head.seq, head.hash),
         ).fetchone()
     conn.executemany(
-        "INSERT INTO journal_record VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO journal_record (incarnation, seq, at_ns, kind, data, hash) VALUES (?, ?, ?, ?, ?, ?)",
         [(numbers[r.incarnation], r.seq, r.at_ns, r.kind, r.data, r.hash) for r in new],
     )

@@ -72,11 +72,12 @@ class RemoveServer(Struct, frozen=True, tag="remove-server", tag_field="do"):
 
 class SetVoter(Struct, frozen=True, tag="set-voter", tag_field="do"):
     """A server has become a voter, or is none any more. ``certificate`` (DER) is its issuing certificate, listed as a
-    trust anchor for as long as it votes."""
+    trust anchor for as long as it votes. ``never_admin``: a person wants it (not) to be one; ``None`` leaves that."""
 
     server: str
     voter: bool
     certificate: bytes | None = None
+    never_admin: bool | None = None
 
 
 class CreatePool(Struct, frozen=True, tag="create-pool", tag_field="do"):

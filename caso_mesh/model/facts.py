@@ -127,9 +127,11 @@ class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
 
 
 class AlertCleared(Struct, frozen=True, tag="alert-cleared", tag_field="fact"):
-    """What an alert told of is over by itself."""
+    """What an alert told of is over by itself. ``of``: the server that told of it, when that was an administrator whom this
+    one has followed in office."""
 
     id: str
+    of: str = ""
 
 
 class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):

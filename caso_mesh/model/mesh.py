@@ -20,10 +20,15 @@ class MeshInfo(Struct, frozen=True):
 
 
 class Anchor(Struct, frozen=True):
-    """A trust anchor: the root, or the issuing certificate of a voter. ``certificate`` is DER."""
+    """A trust anchor: the root, or the issuing certificate of a voter. ``certificate`` is DER.
+
+    One of a server that votes no more has no ``voter``, and is believed until ``until_ns`` (``None``: without end), so
+    that servers whose certificates it has issued can get others.
+    """
 
     certificate: bytes
     voter: str | None = None
+    until_ns: int | None = None
 
 
 class RosterRow(Struct, frozen=True):

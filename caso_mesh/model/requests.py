@@ -180,6 +180,96 @@ class JournalPush(Struct, frozen=True):
     records: tuple[JournalRecord, ...]
 
 
+class ReplicaHead(Struct, frozen=True):
+    """How far a voter holds the journal of a server."""
+
+    server: str
+    incarnation: str
+    seq: int
+
+
+class ReplicaBegin(Struct, frozen=True):
+    """A voter wants to follow the tables of another one, and holds this much already."""
+
+    heads: tuple[ReplicaHead, ...]
+
+
+class ReplicaPlace(Struct, frozen=True):
+    """A place in the tables of one voter: ``life`` names them, ``arrival`` counts the records in the order in which they
+    came."""
+
+    life: str
+    arrival: int
+
+
+class ReplicaPull(Struct, frozen=True):
+    """What came behind ``place``. Waits up to ``wait_s`` seconds for something to come."""
+
+    place: ReplicaPlace
+    wait_s: float = 0.0
+
+
+class ReplicaRecord(Struct, frozen=True):
+    """A record of the journal of ``server``; ``refused``: why it means nothing."""
+
+    server: str
+    record: JournalRecord
+    refused: str | None = None
+
+
+class ReplicaPiece(Struct, frozen=True):
+    """Records in the order in which they came, and the place behind the last of them."""
+
+    place: ReplicaPlace
+    records: tuple[ReplicaRecord, ...]
+
+
+class VoterPrepare(Struct, frozen=True):
+    """A server is to become a voter: it makes the key of its issuing certificate, the same when it is asked again."""
+
+
+class VoterPrepared(Struct, frozen=True):
+    """The public key (DER) of the issuing certificate that it needs."""
+
+    public_key: bytes
+
+
+class VoterBecome(Struct, frozen=True):
+    """The issuing certificate (DER) of a server that becomes a voter; the root above it. It begins an empty log of
+    ``lineage`` and waits to be sent all of it. ``preset``: the pace of the voters; ``founders``: those at
+    the beginning of the log. ``authority``: the server is listed as
+    a voter from there on."""
+
+    root: bytes
+    issuing: bytes
+    lineage: int
+    preset: str
+    founders: tuple[str, ...]
+    authority: Authority
+
+
+class ConsensusMessage(Struct, frozen=True):
+    """A message of the replicated log to another member of it, in the log's own encoding."""
+
+    lineage: int
+    data: bytes
+
+
+class VoterRelay(Struct, frozen=True):
+    """A voter that is not in office asks a server something by way of the administrator, who has links with all.
+    ``params`` is packed."""
+
+    server: str
+    call: str
+    params: bytes
+
+
+class VoterRelayed(Struct, frozen=True):
+    """What the server answered, packed."""
+
+    answer: bytes
+
+
 class JournalHashAt(Struct, frozen=True):
     """One place in the administrator's copy of the asking server's journal."""
 
@@ -409,6 +499,12 @@ class TokenCreate(Struct, frozen=True):
 
 class PeerAdd(Struct, frozen=True):
     address: str
+
+
+class AdminTransfer(Struct, frozen=True):
+    """To the voter of that name; without one, to the voter that is furthest with the log."""
+
+    to: str | None = None
 
 
 class PoolEdit(Struct, frozen=True):

@@ -119,15 +119,22 @@ class Bearings:
         authority = self._authority() if self._in_office() else self._orders().authority
         return self.addresses, authority, admin, self.addresses_of(admin) if admin else ()
 
+    def partners(self) -> set[str]:
+        """The other voters, if this server is one: they talk to each other, whoever is in office."""
+        voters = self.voters()
+        return voters - {self._own} if self._own in voters else set()
+
     def wanted(self, linked: Callable[[str], bool]) -> Iterable[Target]:
         """With whom this server wants a link: in office with all, else with the administrator, or with anybody who
-        knows who that is."""
+        knows who that is; voters with each other."""
         rows = self._trust.roster.rows if self._trust.roster else ()
         if self._in_office():
             for row in rows:
                 if row.kind == "node" and row.id != self._own:
                     yield Target(row.id, self.addresses_of(row.id))
             return
+        for partner in sorted(self.partners()):
+            yield Target(partner, self.addresses_of(partner))
         admin = self.admin()
         if admin is not None:
             if linked(admin):

@@ -113,6 +113,7 @@ class LinkBook:
         version: str,
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
+        partners: Callable[[], set[str]] = lambda: set(),  # noqa: PLW0108 - a set of its own each time
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
         jitter: random.Random,
@@ -125,6 +126,7 @@ class LinkBook:
         self._version = version
         self._greeting = greeting
         self._wanted = wanted
+        self._partners = partners
         self._learnt = learnt
         self._before_hello = before_hello
         self._jitter = jitter
@@ -362,7 +364,7 @@ class LinkBook:
             await self._before_hello(link)
             self._note(link, await ask(link, "link.hello", self._hello(), HelloReply))
             # one that only told who the administrator is has done its service
-            if self._greeting()[2] in {link.peer.id, self._own().id}:
+            if self._greeting()[2] in {link.peer.id, self._own().id} or link.peer.id in self._partners():
                 kept = await self._register(link)
         except StaleOrders as error:
             log.error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from caso_mesh.config import Config
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
@@ -20,6 +20,7 @@ from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import CasoError, NoAdmin, Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Progress
+from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
 from caso_mesh.model.states import AlertKind
@@ -47,6 +48,7 @@ from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vaults import Vaults
 from caso_mesh.vault.objects import Signer
+from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ log = logging.getLogger(__name__)
 _DEVICES_EACH_S = 10.0
 #: How often the life of the own certificate, and what lies about in the state folder, is looked at.
 _RENEW_EACH_S, _SWEEP_EACH_S = 3600.0, 3600.0
+
+
+async def _nothing(orders: Orders) -> None:
+    return
 
 
 class ServerNode:
@@ -83,6 +89,7 @@ class ServerNode:
         self.folder = folder
         self.config = config
         self.keys = keys
+        self._identity = identity
         self.orders = orders
         self.trust = trust
         self.clock = clock
@@ -90,6 +97,8 @@ class ServerNode:
         self.facts = FactWriter(journal, new_id)
         self._queue = queue
         self._discovery = discovery
+        #: Called with orders that were taken.
+        self.on_orders: Callable[[Orders], Awaitable[None]] = _nothing
         self.links: LinkBook
         self.admin_link: AdminLink
         trust.use(orders.roster)
@@ -267,6 +276,7 @@ class ServerNode:
         own = [row for row in roster.rows if row.id == self.keys.id]
         if not roster.anchors or not own or own[0].public_key != self.keys.public_key:
             raise Refused(detail=f"by the orders of {peer.name} this server could not work with anybody")
+        partners = self.bearings.partners()
         async with self._ordering:
             if orders.authority < self.orders.authority:
                 raise StaleOrders(given=orders.authority, current=self.orders.authority)
@@ -280,6 +290,23 @@ class ServerNode:
                 # a job that is over has changed how much is free
                 self._look_at_devices.set()
         await self.links.roster_changed()
+        if self.bearings.partners() != partners:
+            self.links.wake()
+        await self.on_orders(orders)
+
+    async def tell_voter(self, node: str, lineage: int, data: bytes) -> bool:
+        """Sends a message of the replicated log to another member of it; whether there was a link to send it by."""
+        try:
+            await self.links.get(node).notify("consensus.message", to_wire(q.ConsensusMessage(lineage, data)))
+        except CasoError as error:
+            log.debug("to the voter %s: %s", self.trust.name_of(node), error)
+            return False
+        return True
+
+    async def _save_anchors(self, roster: Roster) -> None:
+        """What commands of this machine trust: the next certificate of this server may hang on a new one."""
+        anchors = tuple(anchor.certificate for anchor in roster.anchors)
+        await asyncio.to_thread(self._identity.save_anchors, anchors)
 
     def _over(self, local: LocalAttempt) -> None:
         self._snapshots.over(local)
@@ -302,6 +329,7 @@ class ServerNode:
     async def prepare(self) -> None:
         """What must be done before anybody is served: old attempts are closed. Needs the runner to be up."""
         self.bearings.static = await self._queue.peers()
+        await self._save_anchors(self.orders.roster)
         await self._room.look()
         await self._scratch.prepare()
         await self.attempts.recover()

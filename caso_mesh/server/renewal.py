@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Renewal:
-    """Asks when two thirds of the certificate's life are over."""
+    """Asks when two thirds of the certificate's life are over, or when whoever issued it is no voter any more."""
 
     def __init__(self, *, keys: NodeKeys, identity: IdentityStore, trust: Trust, clock: Clock) -> None:
         self._keys = keys
@@ -27,12 +27,16 @@ class Renewal:
         self._trust = trust
         self._clock = clock
         self._life: certificates.Life | None = None
+        self._issuer = b""
         self._lock = asyncio.Lock()
 
     async def _due(self) -> bool:
         if self._life is None:
             chain = await asyncio.to_thread(self._identity.load_chain)
-            self._life = certificates.life(chain[0])
+            self._life, self._issuer = certificates.life(chain[0]), chain[1] if len(chain) > 1 else b""
+        roster = self._trust.roster
+        if roster is not None and any(a.certificate == self._issuer and a.until_ns is not None for a in roster.anchors):
+            return True
         third = (self._life.not_after_ns - self._life.not_before_ns) // 3
         return self._clock.now_ns() >= self._life.not_after_ns - third
 
@@ -59,7 +63,7 @@ class Renewal:
         if peer.id != self._keys.id or peer.expired:
             raise PeerFault(peer="the administrator", detail="it sent the certificate of another, or an old one")
         await asyncio.to_thread(self._store, reply)
-        self._life = certificates.life(reply.certificate[0])
+        self._life = None  # it is read again
         self._trust.renewed()
         log.info("the certificate of this server was renewed")
 

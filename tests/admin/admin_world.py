@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from consensus.consensus_cluster import running
 from mesh.clock import VirtualClock
 
 from caso_mesh.admin.office import Office
@@ -17,7 +18,6 @@ from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
-from caso_mesh.consensus import open_single_voter
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.database import Database
 from caso_mesh.identity.authority import Authority
@@ -184,6 +184,7 @@ class World:
     def make_office(self) -> Office:
         return Office(
             keeper=self.keeper,
+            consensus=self.keeper._consensus,  # type: ignore[arg-type]  # what admin_world opened
             tables=self.tables,
             catalog=self.catalog,
             links=self.links,
@@ -329,7 +330,7 @@ async def admin_world(folder: Path, *, start: bool = True) -> AsyncIterator[Worl
     """alpha in office; beta and gamma, linked, each with a disk, both in the pool ``p``."""
     clock = VirtualClock(asyncio.get_running_loop())
     async with (
-        open_single_voter(folder / "consensus.db", KEYS.id, same_thread=True) as consensus,
+        running(folder / "consensus.db", KEYS.id, same_thread=True) as consensus,
         Database.open(folder / "tables.db", MIGRATIONS, durable=False, same_thread=True) as database,
         Catalog.open(folder / "catalog.db", same_thread=True) as catalog,
     ):
@@ -345,7 +346,7 @@ async def admin_world(folder: Path, *, start: bool = True) -> AsyncIterator[Worl
             await world.submit(FoundMesh(info, anchors, alpha, (boss,), FACTORY_MEDIA_SETS))
             world.links.up(KEYS.id, "alpha")
             for name in ("beta", "gamma"):
-                await world.submit(AdmitServer(server(name, clock, **alive), None, None))
+                await world.submit(AdmitServer(server(name, clock, never_admin=True, **alive), None, None))
                 place = (DevicePath(node(name), f"/mnt/{name}"),)
                 await world.submit(AddDevice(Device(f"d{name}", f"dev-{name}", DeviceKind.DISK, f"v-{name}", place)))
                 world.links.up(node(name), name)

@@ -28,7 +28,7 @@ class SlowFacts:
 async def test_a_condition_that_two_see_begin_and_end_at_once_is_told_once() -> None:
     """A recovery kit was confirmed while the duty looked: both cleared the alert, and the command ended in a bug."""
     journal = SlowFacts()
-    alarms = Alarms(tables=None, facts=journal, own="n")  # type: ignore[arg-type]
+    alarms = Alarms(tables=None, facts=journal, own="n", offices=tuple)  # type: ignore[arg-type]
     both = [alarms.begins(AlertKind.ATTENTION, "no-recovery-kit", "text", object="mesh") for _ in range(2)]
     await asyncio.gather(*both)
     assert alarms.standing("no-recovery-kit") == ["mesh"]

@@ -89,6 +89,9 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("server resume beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
     ("server enable beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
     ("server disable beta", "server.set-state", q.ServerSetState("beta", ServerState.DISABLED), SERVER, ["beta is"]),
+    ("voter add beta", "voter.add", q.ServerName("beta"), SERVER, ["beta"]),
+    ("voter remove beta", "voter.remove", q.ServerName("beta"), SERVER, ["beta is no voter"]),
+    ("admin transfer --to beta", "admin.transfer", q.AdminTransfer("beta"), v.Done(), ["handed over"]),
     ("server remove beta", "server.remove", q.ServerName("beta"), v.Done(), ["removed"]),
     (
         "token create --ttl 15m",

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from control_world import FOUND, NOW, SECOND, Script, backup, device, job, operator, server
 
+from caso_mesh.control.membership import ISSUED_LIFE_NS
 from caso_mesh.control.reducer import _HANDLERS, validate
 from caso_mesh.control.state import REQUESTS_KEPT, ControlState
 from caso_mesh.control.tables import Outcome, Request
@@ -59,7 +60,7 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, RestoreSpec, SourceRoots, Target, TargetKind, VerifySpec
-from caso_mesh.model.mesh import Pool
+from caso_mesh.model.mesh import Anchor, Pool
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, Role, RunState, ServerState
 from caso_mesh.model.storage import DeviceKind, DevicePath
 
@@ -157,7 +158,8 @@ def test_a_removed_server_is_gone_from_everywhere_and_its_id_is_refused_for_good
     assert [row.name for row in state.operator_list()] == ["ann", "op-gamma"]
     assert state.pools["p"].servers == ("node-gamma",)
     assert [path.server for path in state.device_named("shared").paths] == ["node-gamma"]
-    assert len(state.anchors) == 1
+    assert [(anchor.certificate, anchor.voter) for anchor in state.anchors] == [(b"root", None), (b"issuing", None)]
+    assert state.anchors[1].until_ns is not None
     roster = state.roster()
     assert {"node-beta", "person-op-beta"} <= set(roster.removed)
     assert not {"node-beta", "person-op-beta"} & {row.id for row in roster.rows}
@@ -203,13 +205,19 @@ def test_liveness_and_addresses_are_kept_as_told(mesh):
     assert (row.state, row.silent_since_ns, row.addresses) == (ServerState.ENABLED, None, ("10.0.0.1:7",))
 
 
-def test_a_voters_certificate_is_an_anchor_as_long_as_it_votes(mesh):
+def test_a_voters_certificate_is_an_anchor_as_long_as_it_votes_and_what_it_issued_lives(mesh):
     mesh.do(SetVoter("node-beta", True, b"one"))
     mesh.do(SetVoter("node-beta", True, b"two"))
     mesh.do(SetVoter("node-beta", True))
     assert [anchor.certificate for anchor in mesh.state.anchors] == [b"root", b"two"]
     assert [row.name for row in mesh.state.voters()] == ["alpha", "beta"]
-    mesh.do(SetVoter("node-beta", False))
+    mesh.do(SetVoter("node-beta", False, never_admin=True))
+    assert mesh.state.anchors[1:] == (Anchor(b"two", None, mesh.at_ns + ISSUED_LIFE_NS),)
+    assert mesh.state.server("node-beta").never_admin
+    mesh.do(Prune(0))
+    assert len(mesh.state.anchors) == 2
+    mesh.at_ns += ISSUED_LIFE_NS
+    mesh.do(Prune(0))
     assert [anchor.certificate for anchor in mesh.state.anchors] == [b"root"]
 
 

@@ -73,8 +73,9 @@ class InsideMesh:
         identity = IdentityStore(StateFolder(self.state(name)).identity)
         return self.ports(name, identity.load_chain()[0])
 
-    async def start(self, count: int, *, preset: str = "local") -> None:
-        """A mesh of ``count`` servers, all of them connected; the first is the administrator."""
+    async def start(self, count: int, *, preset: str = "local", voters: bool = False) -> None:
+        """A mesh of ``count`` servers, all of them connected; the first is the administrator, and stays the only voter
+        unless ``voters``."""
         first = NAMES[0]
         await init_mesh(
             mesh="meadow",
@@ -85,13 +86,14 @@ class InsideMesh:
             ports=self.ports(first, None),
         )
         self.names.append(first)
-        await self.run(first)
+        node = await self.run(first)
+        await wait_for_async(lambda: _is(node), 30.0, what=f"{first} is in office", every_s=0.01)
         for name in NAMES[1:count]:
-            await self.join(name, preset=preset)
+            await self.join(name, preset=preset, voters=voters)
             await self.run(name)
         await self.wait_connected(*self.names)
 
-    async def join(self, name: str, *, preset: str = "local") -> None:
+    async def join(self, name: str, *, preset: str = "local", voters: bool = False) -> None:
         link = (await self.call(NAMES[0], "token.create", q.TokenCreate(), v.TokenView)).link
         await join_mesh(
             link=link,
@@ -99,6 +101,7 @@ class InsideMesh:
             state=self.state(name),
             listen=self.listen(name),
             preset=preset,
+            never_admin=not voters,
             ports=self.ports(name, None),
         )
         self.names.append(name)
@@ -203,6 +206,10 @@ class InsideMesh:
             return (await self.call(at, "run.follow", q.RunFollow(run), v.RunProgress, timeout_s=60.0)).result
 
         return await wait_for_async(closed, timeout_s, what=f"{run} is closed", every_s=0.2)  # type: ignore[return-value]
+
+
+async def _is(node: Node) -> bool:
+    return node.in_office
 
 
 class MemoryMesh(InsideMesh):

@@ -62,12 +62,13 @@ class ProcessMesh:
 
     # --- making it ---------------------------------------------------------------------------------------------------
 
-    def start(self, count: int, *, preset: str = "local") -> None:
-        """A mesh of ``count`` servers, all of them connected."""
+    def start(self, count: int, *, preset: str = "local", voters: bool = False) -> None:
+        """A mesh of ``count`` servers, all of them connected. With ``voters`` the first three are to become voters; else
+        the first stays the only one, whoever else is ended."""
         self.init(NAMES[0], preset=preset)
         self.run(NAMES[0])
         for name in NAMES[1:count]:
-            self.join(name, preset=preset)
+            self.join(name, preset=preset, voters=voters)
             self.run(name)
         self.wait_connected(*self.names)
 
@@ -78,9 +79,11 @@ class ProcessMesh:
         self._only_loopback(name)
         self.names.append(name)
 
-    def join(self, name: str, *, link: str | None = None, preset: str = "local") -> None:
+    def join(self, name: str, *, link: str | None = None, preset: str = "local", voters: bool = False) -> None:
         link = link or self.link()
-        self.ok(name, "join", link, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, json_output=False)
+        more = [] if voters else ["--never-admin"]
+        argv = ["join", link, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, *more]
+        self.ok(name, *argv, json_output=False)
         self._only_loopback(name)
         self.names.append(name)
 
@@ -162,6 +165,15 @@ class ProcessMesh:
         process = self._daemons.pop(name)
         process.send_signal(how)
         process.wait(STOP_S)
+
+    def signal(self, name: str, what: int) -> None:
+        """Sends a signal to the daemon of ``name``, which goes on after it or not."""
+        self._daemons[name].send_signal(what)
+
+    def wipe(self, name: str) -> None:
+        """The disk of a server that is down is gone."""
+        assert not self.is_running(name)
+        shutil.rmtree(self.state(name))
 
     def terminate(self, name: str) -> int:
         """Stops the daemon of ``name`` as a service manager does; its exit status."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consensus.consensus_cluster import running
 from msgspec import structs
 
 from caso_mesh import recovery
 from caso_mesh.config import load_config
-from caso_mesh.consensus import open_single_voter
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.daemon import init_mesh
 from caso_mesh.database import Database
@@ -59,7 +59,7 @@ class Lost:
             id="kit1", mesh=self.mesh, mesh_name="home", root=self.authority.root,
             root_key=self.authority.root_key_bytes(), id_key=id_key, private_key=os.urandom(32),
         )  # fmt: skip
-        async with open_single_voter(state / "consensus.db", self.keys.id) as consensus:
+        async with running(state / "consensus.db", self.keys.id) as consensus:
             keeper = ControlKeeper(consensus)
             applying = asyncio.ensure_future(keeper.run())
             await keeper.submit(AddKit("kit1", self.kit.public_key, 1), who="t", request_id="t", at_ns=1)
@@ -180,6 +180,6 @@ async def test_interrupted_anywhere_it_may_be_repeated(lost: Lost, step: str, mo
     assert not (lost.new / "identity" / "mesh.id").exists()
     done = await lost.recover()
     assert done.lineage == 2
-    async with open_single_voter(lost.new / "consensus.db", lost.keys.id) as consensus:
+    async with running(lost.new / "consensus.db", lost.keys.id) as consensus:
         assert consensus.leadership().lineage == 2
     assert not (lost.new / "run" / "recovering").exists()

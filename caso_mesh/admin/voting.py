@@ -1,0 +1,208 @@
+"""Who votes: the mesh grows to three voters by itself, people add and remove more, and the log's members follow.
+
+The control state says who has a seat (``Server.voter``): its issuing certificate is a trust anchor. The replicated log
+says who of them decides. A server gets its seat first, is sent the whole log as a learner, and votes when it has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
+from caso_mesh.consensus.port import Consensus
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.identity.authority import Authority
+from caso_mesh.identity.certificates import public_key_of
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.clock import Clock, Randomness
+from caso_mesh.model.commands import SetVoter
+from caso_mesh.model.errors import CasoError, Conflict, InvalidValue, ServerNotLinked, WrongState
+from caso_mesh.model.mesh import Server
+from caso_mesh.model.states import Liveness
+from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
+
+#: So many voters a mesh has by itself, once there are as many servers.
+WANTED = 3
+#: A learner that lacks no more entries than this may vote.
+_CAUGHT_UP = 64
+_LOOK_S, _PAUSE_S = 1.0, 2.0
+
+
+class Voting:
+    """``preset`` is the pace of the voters, ``founders`` those at the beginning of the log, ``view`` shows a server by its id."""
+
+    def __init__(
+        self,
+        *,
+        keeper: ControlKeeper,
+        consensus: Consensus,
+        links: Links,
+        submit: Submit,
+        authority: Authority,
+        own: str,
+        preset: str,
+        founders: tuple[str, ...],
+        view: Callable[[str], v.ServerView],
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._keeper = keeper
+        self._consensus = consensus
+        self._links = links
+        self._submit = submit
+        self._authority = authority
+        self._own = own
+        self._preset = preset
+        self._founders = founders
+        self._view = view
+        self._clock = clock
+        self._randomness = randomness
+        self._changing = asyncio.Lock()
+
+    def handlers(self) -> dict[str, Answer]:
+        return {"voter.add": self._add, "voter.remove": self._remove, "admin.transfer": self._transfer}
+
+    # --- people ---
+
+    async def _add(self, caller: Caller, request: q.ServerName) -> v.ServerView:
+        server = self._keeper.state.server_named(request.name)
+        if not server.voter:
+            if not self._links.linked(server.id):
+                raise ServerNotLinked(server=server.name)
+            async with self._changing:
+                await self._give_seat(server, wanted=True)
+                await self._consensus.set_member(server.id, "learner")
+        return self._view(server.id)
+
+    async def _remove(self, caller: Caller, request: q.ServerName) -> v.ServerView:
+        server = self._keeper.state.server_named(request.name)
+        if done_before(self._keeper, caller) is not None:
+            return self._view(server.id)
+        if server.id == self._own:
+            raise Conflict(detail=f"{server.name} is in office: hand it over first (caso-mesh admin transfer)")
+        async with self._changing:
+            if server.id in self._members():
+                await self._consensus.set_member(server.id, "none")
+            command = SetVoter(server.id, voter=False, never_admin=True)
+            await self._submit(command, who=caller.who, request_id=caller.request_id)
+        return self._view(server.id)
+
+    async def _transfer(self, caller: Caller, request: q.AdminTransfer) -> v.Done:
+        leadership = self._consensus.leadership()
+        others = [node for node in leadership.voters if node != self._own and self._links.linked(node)]
+        if request.to is not None:
+            node = self._keeper.state.server_named(request.to).id
+            if node == self._own:
+                return v.Done()
+            if node not in leadership.voters:
+                raise WrongState(kind="server", name=request.to, state="no voter")
+        elif others:
+            node = min(others, key=lambda each: (self._lacks(each), each))
+        else:
+            raise InvalidValue(value="nobody", what="next administrator", expected="There is no other voter linked")
+        await self._consensus.transfer(node)
+        return v.Done()
+
+    # --- the office's duty ---
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            try:
+                async with self._changing:
+                    changed = await self._step()
+            except CasoError as error:
+                log.info("voters: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            if not changed:
+                await asyncio.sleep(_LOOK_S)
+
+    async def _step(self) -> bool:
+        """The next thing that is to be done; whether there was one."""
+        seats = {server.id: server for server in self._keeper.state.voters()}
+        leadership = self._consensus.leadership()
+        for node in leadership.learners + leadership.voters:
+            if node not in seats and node != self._own:
+                await self._consensus.set_member(node, "none")
+                return True
+        for node, server in sorted(seats.items()):
+            if node not in self._members() and node != self._own and self._links.linked(node):
+                await self._give_seat(server)
+                await self._consensus.set_member(node, "learner")
+                return True
+        if len(seats) < WANTED:
+            newcomer = next(iter(self._eligible()), None)
+            if newcomer is not None:
+                await self._give_seat(newcomer)
+                await self._consensus.set_member(newcomer.id, "learner")
+                return True
+        return await self._promote(len(seats))
+
+    async def _promote(self, seats: int) -> bool:
+        """Two voters are worse than one: without either, nothing is decided. So the second one waits for the third."""
+        leadership = self._consensus.leadership()
+        if seats < WANTED:
+            for node in leadership.voters:
+                if node != self._own and len(leadership.voters) == 2:
+                    await self._consensus.set_member(node, "learner")
+                    return True
+            return False
+        ready = [node for node in leadership.learners if self._lacks(node) <= _CAUGHT_UP and self._links.linked(node)]
+        voters = len(leadership.voters)
+        # an even number is only passed through: nobody begins a step that cannot be followed by the next
+        if not ready or (voters % 2 and len(ready) < 2):
+            return False
+        log.info("%s votes from now on", self._keeper.state.name_of(ready[0]))
+        await self._consensus.set_member(ready[0], "voter")
+        return True
+
+    def _members(self) -> set[str]:
+        leadership = self._consensus.leadership()
+        return {*leadership.voters, *leadership.learners}
+
+    def _lacks(self, node: str) -> float:
+        lacks = self._consensus.lacks(node)
+        return float("inf") if lacks is None else lacks
+
+    def _eligible(self) -> list[Server]:
+        """Servers that may become voters by themselves, in the order in which they joined."""
+        found = [
+            server
+            for server in self._keeper.state.server_list()
+            if not server.voter
+            and not server.never_admin
+            and server.preset != "wan"
+            and server.liveness is Liveness.ALIVE
+            and self._links.linked(server.id)
+        ]
+        return sorted(found, key=lambda server: (server.joined_at_ns, server.id))
+
+    async def _give_seat(self, server: Server, *, wanted: bool = False) -> None:
+        """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on."""
+        link = self._links.get(server.id)
+        prepared = await ask(link, "voter.prepare", q.VoterPrepare(), q.VoterPrepared)
+        listed = next((a.certificate for a in self._keeper.state.anchors if a.voter == server.id), None)
+        if listed is None or public_key_of(listed) != prepared.public_key:
+            listed = self._authority.issue_issuing(
+                prepared.public_key,
+                voter=server.id,
+                mesh_name=self._keeper.state.info().name,
+                now_ns=self._clock.now_ns(),
+                randomness=self._randomness,
+            )
+        await self._submit(SetVoter(server.id, True, listed, never_admin=False if wanted else None))
+        become = q.VoterBecome(
+            root=self._authority.root,
+            issuing=listed,
+            lineage=self._keeper.leadership.lineage,
+            preset=self._preset,
+            founders=self._founders,
+            authority=self._keeper.authority,
+        )
+        await ask(link, "voter.become", become, v.Done)

@@ -1,0 +1,31 @@
+"""``caso-mesh voter``: which servers may be elected administrator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import ask
+from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+
+app = Group(name="voter", help="Voters: the servers of which one is elected administrator.")
+
+Name = Annotated[str, Parameter(name="NAME", help="Name of the server.")]
+
+
+@app.command
+def add(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Make a server a voter. It is sent all that the administrator holds first; an even one waits for the next."""
+    view = ask(common, "voter.add", q.ServerName(name), v.ServerView)
+    what = "votes" if view.voter else "is sent what the administrator holds, and votes as soon as it has it"
+    output.show(view, common.json, lambda view: output.line(f"{view.name} {what}"))
+
+
+@app.command
+def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Let a server vote no more. It stays a member, and does not become a voter by itself again."""
+    view = ask(common, "voter.remove", q.ServerName(name), v.ServerView)
+    output.show(view, common.json, lambda view: output.line(f"{view.name} is no voter"))

@@ -1,0 +1,277 @@
+"""The seat of a voter: the replicated log, the control state made of it, the replica of all journals and catalogs, and the
+office while this node is in it. A server may take its seat while it runs, and give it up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Protocol
+
+from caso_mesh.admin.following import Followed
+from caso_mesh.admin.office import Office
+from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
+from caso_mesh.admin.standby import Standby
+from caso_mesh.admin.tables import Tables
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.consensus import Replicated
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.database import Database
+from caso_mesh.identity.authority import Authority as IssuingAuthority
+from caso_mesh.identity.roster import Peer
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import requests as q
+from caso_mesh.model.errors import LogContradicted, StateRolledBack, Unavailable
+from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.server.folder import StateFolder
+
+log = logging.getLogger(__name__)
+
+
+class Voter:
+    """What lies open while this node has its seat."""
+
+    def __init__(
+        self,
+        consensus: Replicated,
+        keeper: ControlKeeper,
+        tables: Tables,
+        catalog: Catalog,
+        authority: IssuingAuthority,
+    ) -> None:
+        self.consensus = consensus
+        self.keeper = keeper
+        self.tables = tables
+        self.catalog = catalog
+        self.authority = authority
+
+
+class OfficeHolder(Protocol):
+    """The router: ``office`` is there while this server is in office."""
+
+    office: Any
+
+
+class Seat:
+    """``open_log`` opens the replicated log (of a seat that was just given: empty); ``make_office`` and ``make_standby`` make
+    the two things that a voter does; ``on_lost`` is told when its disk turns out to be an old copy."""
+
+    def __init__(
+        self,
+        *,
+        folder: StateFolder,
+        identity: IdentityStore,
+        node: str,
+        same_thread: bool,
+        open_log: Callable[[AsyncExitStack, q.VoterBecome | None], Awaitable[Replicated]],
+        make_office: Callable[[Voter], Office],
+        make_standby: Callable[[Voter], Standby],
+        on_lost: Callable[[BaseException], Awaitable[None]],
+    ) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._node = node
+        self._same_thread = same_thread
+        self._open_log = open_log
+        self._make_office = make_office
+        self._make_standby = make_standby
+        self._on_lost = on_lost
+        self._stack = AsyncExitStack()
+        self._changed = asyncio.Event()
+        self._changing = asyncio.Lock()
+        #: Where in the log this seat was given: before that, nobody has it on a list.
+        self._since: Authority | None = None
+        self._working = 0
+        self.voter: Voter | None = None
+
+    # --- what others ask ---
+
+    def in_office(self) -> bool:
+        return self.voter is not None and self.voter.consensus.leadership().in_office
+
+    def authority(self) -> Authority | None:
+        return self.voter.keeper.authority if self.voter is not None else None
+
+    def hear(self, sender: str, lineage: int, data: bytes) -> None:
+        """A message of another member of the log."""
+        if self.voter is not None:
+            self.voter.consensus.receive(sender, lineage, data)
+
+    def handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
+        """Calls of other voters."""
+
+        def answering(call: str) -> Callable[[Peer, Any, Any], Awaitable[Any]]:
+            async def answer(peer: Peer, request: Any, link: Any) -> Any:
+                voter = self.voter
+                if voter is None:
+                    raise Unavailable(what="The seat of this voter")
+                return await Followed(voter.tables, self._is_member).handlers()[call](peer, request, link)
+
+            return answer
+
+        return {call: answering(call) for call in ("replica.begin", "replica.pull")}
+
+    def _is_member(self, peer: Peer) -> bool:
+        if self.voter is None:
+            return False
+        server = self.voter.keeper.state.servers.get(peer.id)
+        return server is not None and server.voter
+
+    # --- taking and giving up ---
+
+    async def open(self) -> None:
+        """At the start of the daemon: the seat that it has. Raises what the databases raise."""
+        if self._folder.consensus.exists():
+            await self._open(None)
+
+    async def close(self) -> None:
+        """At the end of the daemon."""
+        self.voter = None
+        await self._stack.aclose()
+
+    async def take(self, given: q.VoterBecome) -> None:
+        """The administrator has given this server a seat. Repeated, nothing happens."""
+        async with self._changing:
+            self._since = given.authority
+            if self.voter is None:
+                log.info("this server takes a seat among the voters")
+                await self._open(given)
+
+    async def ordered(self, orders: Orders) -> None:
+        """New orders: a server that is not among the voters any more gives its seat up."""
+        if self.voter is None or orders.admin == self._node:
+            return
+        if any(anchor.voter == self._node for anchor in orders.roster.anchors):
+            return
+        if self._since is not None and orders.authority < self._since:
+            return
+        async with self._changing:
+            log.warning("this server is no voter any more; its copy of the log and of the tables goes")
+            self.voter = None
+            self._wake()
+            while self._working:
+                await self._changed.wait()
+            stack, self._stack = self._stack, AsyncExitStack()
+            await stack.aclose()
+            await asyncio.to_thread(self._remove)
+
+    def _remove(self) -> None:
+        self._identity.drop_authority()
+        folder = self._folder
+        left = [*folder.path.glob(f"{folder.consensus.name}*"), *folder.tables.glob("tables.db*")]
+        left += folder.catalog.glob("catalog.db*")
+        for path in left:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    async def _open(self, joining: q.VoterBecome | None) -> None:
+        try:
+            consensus = await self._open_log(self._stack, joining)
+            tables = Tables(
+                await self._stack.enter_async_context(
+                    Database.open(
+                        self._folder.tables / "tables.db",
+                        TABLE_MIGRATIONS,
+                        durable=False,
+                        same_thread=self._same_thread,
+                    )
+                )
+            )
+            catalog = await self._stack.enter_async_context(
+                Catalog.open(self._folder.catalog / "catalog.db", same_thread=self._same_thread)
+            )
+            # while the root key lies here it is read when a recovery kit is made, and not kept in memory
+            authority = (await asyncio.to_thread(self._identity.load_authority)).without_root_key()
+        except BaseException:
+            stack, self._stack = self._stack, AsyncExitStack()
+            await stack.aclose()
+            raise
+        self.voter = Voter(consensus, ControlKeeper(consensus), tables, catalog, authority)
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    # --- working ---
+
+    async def run_log(self) -> None:
+        """The replicated log and what is made of it. Never returns; raises what ends them."""
+        await self._while_seated(self._run_log)
+
+    async def work(self, router: OfficeHolder) -> None:
+        """In office or standing by, whatever this voter is. Never returns. It stands on the log, and ends before it."""
+        await self._while_seated(lambda voter: self._work(voter, router))
+
+    async def _while_seated(self, do: Callable[[Voter], Awaitable[None]]) -> None:
+        while True:
+            voter, changed = self.voter, self._changed
+            if voter is None:
+                await changed.wait()
+                continue
+            self._working += 1
+            try:
+                async with asyncio.TaskGroup() as group:
+                    doing = group.create_task(_call(do, voter))
+                    while self.voter is voter:
+                        await self._changed.wait()
+                    doing.cancel()
+            finally:
+                self._working -= 1
+                self._wake()
+
+    async def _run_log(self, voter: Voter) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(voter.consensus.run())
+                group.create_task(voter.keeper.run())
+        except* (StateRolledBack, LogContradicted) as lost:
+            # the server goes on as a member: only its copy of the log is not to be believed
+            error = lost.exceptions[0]
+            log.critical("this server takes part in no decision any more: %s", error)
+            self.voter = None
+            self._wake()
+            await self._on_lost(error)
+
+    async def _work(self, voter: Voter, router: OfficeHolder) -> None:
+        """One thing at a time: the office begins when the standby has ended, and the other way round."""
+        running: asyncio.Task[None] | None = None
+        in_office: bool | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for leadership in voter.consensus.leadership_changes():
+                    if leadership.in_office is in_office:
+                        continue
+                    if running is not None:
+                        running.cancel()
+                        await asyncio.wait([running])
+                    in_office = leadership.in_office
+                    running = group.create_task(self._term(voter, router) if in_office else self._stand_by(voter))
+        finally:
+            router.office = None
+
+    async def _stand_by(self, voter: Voter) -> None:
+        await self._make_standby(voter).run()
+
+    async def _term(self, voter: Voter, router: OfficeHolder) -> None:
+        pause_s = 0.2
+        while True:
+            try:
+                await voter.keeper.barrier()
+                break
+            except Unavailable as error:
+                # it may be elected and lose its quorum at once; the leadership tells when it is over
+                log.warning("the office cannot begin yet: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(5.0, 2 * pause_s)
+        office = self._make_office(voter)
+        router.office = office
+        try:
+            await office.run()
+        finally:
+            router.office = None
+
+
+async def _call(do: Callable[[Voter], Awaitable[None]], voter: Voter) -> None:
+    await do(voter)

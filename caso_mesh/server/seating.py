@@ -1,0 +1,79 @@
+"""This server becomes a voter: its end of it. The seat itself, log and tables, is the daemon's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from caso_mesh.identity.certificates import public_key_of
+from caso_mesh.identity.roster import Peer
+from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import requests as q
+from caso_mesh.model.clock import Randomness
+from caso_mesh.model.errors import Refused, StateMissing
+from caso_mesh.model.views import Done
+
+
+class Seating:
+    """``take(request)`` opens the seat, once the issuing certificate is in place; repeated, nothing happens.
+    ``hear`` is given each message of the replicated log: the node id of its sender, its lineage, its bytes."""
+
+    def __init__(
+        self,
+        *,
+        identity: IdentityStore,
+        is_admin: Callable[[str], bool],
+        root: Callable[[], bytes],
+        take: Callable[[q.VoterBecome], Awaitable[None]],
+        hear: Callable[[str, int, bytes], None],
+        randomness: Randomness,
+    ) -> None:
+        self._identity = identity
+        self._is_admin = is_admin
+        self._root = root
+        self._take = take
+        self._hear = hear
+        self._randomness = randomness
+
+    def handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
+        return {
+            "voter.prepare": self._prepare,
+            "voter.become": self._become,
+            "consensus.message": self._message,
+        }
+
+    def _only_admin(self, peer: Peer) -> None:
+        if not self._is_admin(peer.id):
+            raise Refused(detail=f"{peer.name} is not the administrator")
+
+    async def _prepare(self, peer: Peer, request: q.VoterPrepare, link: Any) -> q.VoterPrepared:
+        self._only_admin(peer)
+        return q.VoterPrepared(await asyncio.to_thread(self._key))
+
+    def _key(self) -> bytes:
+        held = self._held()
+        return public_key_of(held) if held is not None else self._identity.prepare_issuing(self._randomness)
+
+    def _held(self) -> bytes | None:
+        """The issuing certificate (DER) that is here already."""
+        try:
+            return self._identity.load_authority().issuing
+        except StateMissing:
+            return None
+
+    def _accept(self, request: q.VoterBecome) -> None:
+        if self._held() != request.issuing:
+            self._identity.accept_issuing(request.root, request.issuing)
+
+    async def _become(self, peer: Peer, request: q.VoterBecome, link: Any) -> Done:
+        self._only_admin(peer)
+        if request.root != self._root():
+            raise Refused(detail=f"{peer.name} named another root than that of the mesh")
+        await asyncio.to_thread(self._accept, request)
+        await self._take(request)
+        return Done()
+
+    async def _message(self, peer: Peer, request: q.ConsensusMessage, link: Any) -> Done:
+        self._hear(peer.id, request.lineage, request.data)
+        return Done()

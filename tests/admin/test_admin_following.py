@@ -1,0 +1,240 @@
+"""The tables of a voter follow those of the administrator, and are equal to them in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from admin.admin_world import Reporter
+from waiting import wait_for_async
+
+from caso_mesh.admin.following import Followed, Following
+from caso_mesh.admin.schema import MIGRATIONS
+from caso_mesh.admin.tables import Tables
+from caso_mesh.database import Database
+from caso_mesh.identity.roster import Peer
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.calls import BY_NAME
+from caso_mesh.model.errors import JournalChainBroken, LinkLost, NoAdmin, Refused
+from caso_mesh.model.states import AlertKind
+from caso_mesh.wire.codec import from_wire, to_wire
+
+VOTER = Peer(id="node-beta", name="beta", kind="node")
+#: Everything that must be equal; numbers and lives are a copy's own.
+TABLES = (
+    (
+        "SELECT i.server, i.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash, r.refused FROM journal_record r"
+        " JOIN journal_incarnation i ON i.number = r.incarnation ORDER BY 1, 2, 3"
+    ),
+    "SELECT * FROM alert ORDER BY id, server",
+    "SELECT * FROM audit ORDER BY at_ns, server, who",
+    "SELECT * FROM log_line ORDER BY attempt, at_ns, text",
+)
+
+
+class Link:
+    """A link that answers by the handlers of the other end; ``lost`` from the call on that counts it down to 0."""
+
+    def __init__(self, followed: Followed, peer: Peer = VOTER) -> None:
+        self._handlers = followed.handlers()
+        self._asking = peer
+        self.peer = Peer(id="node-alpha", name="alpha", kind="node")
+        self.calls_left: int | None = None
+
+    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
+        if self.calls_left is not None:
+            if self.calls_left == 0:
+                raise LinkLost(peer="alpha", detail="it was cut")
+            self.calls_left -= 1
+        request = from_wire(params, BY_NAME[method].request)
+        return to_wire(await self._handlers[method](self._asking, request, None))
+
+    async def notify(self, method: str, params: Any = None) -> None:
+        raise AssertionError(method)
+
+
+@contextlib.asynccontextmanager
+async def tables_at(path: Path) -> AsyncIterator[Tables]:
+    async with Database.open(path, MIGRATIONS, durable=False, same_thread=True) as database:
+        yield Tables(database)
+
+
+@contextlib.asynccontextmanager
+async def two(folder: Path) -> AsyncIterator[Any]:
+    async with tables_at(folder / "alpha.db") as alpha, tables_at(folder / "beta.db") as beta:
+        followed = Followed(alpha, lambda peer: peer == VOTER)
+        yield SimpleNamespace(alpha=alpha, beta=beta, followed=followed, following=Following(beta, lambda: None))
+
+
+async def everything(tables: Tables) -> list[list[tuple[Any, ...]]]:
+    def read(conn: sqlite3.Connection) -> list[list[tuple[Any, ...]]]:
+        return [conn.execute(sql).fetchall() for sql in TABLES]
+
+    return await tables._database.read(read)
+
+
+async def fill(tables: Tables, *reporters: Reporter, count: int, at: int = 0) -> None:
+    """Each reporter raises alerts, is audited and logs; pushes of one and two records take turns."""
+    for number in range(at, at + count):
+        for reporter in reporters:
+            new = [
+                facts.AlertRaised(f"alert-{number}", AlertKind.WARNING, "device-full", "x" * 2000, object="disk"),
+                facts.Audit("ann", f"backup-{number}", "work", outcome="done", source="", fields={"n": number}),
+            ]
+            records = reporter.records(1000 + number, *new)
+            await tables.accept(reporter.node, records[:1], {(records[0].incarnation, records[0].seq): "forged"}
+                                if number % 5 == 0 else None)  # fmt: skip
+            await tables.accept(reporter.node, records[1:])
+
+
+async def test_what_came_and_what_comes_is_equal_in_the_end(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        one, other = Reporter("node-alpha"), Reporter("node-gamma")
+        await fill(w.alpha, one, other, count=700)
+        link = Link(w.followed)
+
+        async def at_once() -> None:
+            return
+
+        task = asyncio.create_task(w.following.run(lambda: link, at_once))
+        try:
+            await fill(w.alpha, one, other, count=50, at=700)
+
+            async def equal() -> bool:
+                return await everything(w.alpha) == await everything(w.beta)
+
+            await wait_for_async(equal, 20.0, what="the tables are equal", every_s=0.05)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def test_a_cut_at_any_call_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        one, other = Reporter("node-alpha"), Reporter("node-gamma")
+        cuts = 0
+        for number in range(12):
+            await fill(w.alpha, one, other, count=60, at=60 * number)
+            link = Link(w.followed)
+            link.calls_left = number % 4
+            try:
+                await w.following.catch_up(link)
+            except LinkLost:
+                cuts += 1
+        await w.following.catch_up(Link(w.followed))
+        assert cuts >= 6
+        assert await everything(w.alpha) == await everything(w.beta)
+
+
+async def test_a_voter_follows_whoever_is_in_office_next_and_keeps_what_only_it_held(tmp_path: Path) -> None:
+    async with two(tmp_path) as w, tables_at(tmp_path / "gamma.db") as gamma:
+        one, other = Reporter("node-alpha"), Reporter("node-gamma")
+        await fill(w.alpha, one, other, count=20)
+        await w.following.catch_up(Link(w.followed))
+        await Following(gamma, lambda: None).catch_up(Link(w.followed))
+        # only beta has this of alpha, which dies; gamma is elected and asks beta
+        await fill(w.alpha, one, count=5, at=20)
+        await w.following.catch_up(Link(w.followed))
+        await fill(gamma, other, count=5, at=20)
+        await Following(gamma, lambda: None).catch_up(Link(Followed(w.beta, lambda peer: True)))
+        await w.following.catch_up(Link(Followed(gamma, lambda peer: True)))
+        assert await everything(gamma) == await everything(w.beta)
+        assert len((await everything(gamma))[0]) == 2 * (20 + 20 + 5 + 5)
+
+
+async def test_who_is_no_voter_is_refused(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        stranger = Peer(id="node-x", name="x", kind="node")
+        with pytest.raises(Refused, match="x is no voter"):
+            await w.following.catch_up(Link(w.followed, stranger))
+        with pytest.raises(Refused):
+            await Link(w.followed, stranger).call("replica.pull", to_wire(q.ReplicaPull(q.ReplicaPlace("", 0))))
+
+
+async def test_another_history_of_the_same_journal_is_not_taken_in(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        one, forged = Reporter("node-alpha"), Reporter("node-alpha")
+        await fill(w.beta, one, count=2)
+        await w.alpha.accept("node-alpha", forged.records(1, *(facts.ServerStarted(str(n)) for n in range(9))))
+        before = await everything(w.beta)
+        with pytest.raises(JournalChainBroken):
+            await w.following.catch_up(Link(w.followed))
+        assert await everything(w.beta) == before
+
+
+async def test_tables_that_are_made_anew_are_followed_from_their_beginning(tmp_path: Path) -> None:
+    async with two(tmp_path) as w, tables_at(tmp_path / "new.db") as new:
+        one = Reporter("node-alpha")
+        await fill(w.alpha, one, count=3)
+        link = Link(w.followed)
+        at = asyncio.Event()
+        at.set()
+        task = asyncio.create_task(w.following.run(lambda: link, at.wait))
+        try:
+            await wait_for_async(lambda: _holds(w.beta, 6), 10.0, what="beta has followed")
+            await fill(new, one, count=0)
+            records = [each.record for each in (await w.alpha.arrived(0))[1]]
+            await new.accept("node-alpha", records)
+            await new.accept("node-alpha", one.records(5, facts.ServerStarted("2")))
+            link._handlers = Followed(new, lambda peer: True).handlers()
+            # what wakes the question that waits at the old tables
+            await w.alpha.accept("node-gamma", Reporter("node-gamma").records(5, facts.ServerStarted("1")))
+            await wait_for_async(lambda: _holds(w.beta, 8), 10.0, what="beta follows the new ones")
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _holds(tables: Tables, count: int) -> bool:
+    return len((await everything(tables))[0]) == count
+
+
+async def test_without_an_administrator_a_voter_waits(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        tries = 0
+
+        def none() -> Any:
+            nonlocal tries
+            tries += 1
+            raise NoAdmin(server="beta")
+
+        async def at_once() -> None:
+            return
+
+        task = asyncio.create_task(w.following.run(none, at_once))
+        await wait_for_async(lambda: _tried(lambda: tries, 2), 5.0, what="it has tried twice")
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def _tried(count: Any, least: int) -> bool:
+    return bool(count() >= least)
+
+
+async def test_tables_of_the_version_before_are_numbered_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    one = Reporter("node-alpha")
+    records = one.records(1, *(facts.ServerStarted(str(n)) for n in range(5)))
+    async with Database.open(path, MIGRATIONS[:2], durable=False, same_thread=True) as database:
+
+        def old(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "INSERT INTO journal_incarnation (server, incarnation, seq, hash) VALUES (?, ?, 5, ?)",
+                (one.node, one.incarnation, one.hash),
+            )
+            rows = [(1, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records]
+            conn.executemany("INSERT INTO journal_record VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+        await database.write(old)
+    async with tables_at(path) as tables, tables_at(tmp_path / "beta.db") as beta:
+        await Following(beta, lambda: None).catch_up(Link(Followed(tables, lambda peer: True)))
+        assert [row[2] for row in (await everything(beta))[0]] == [1, 2, 3, 4, 5]
+        await tables.accept(one.node, one.records(2, facts.ServerStarted("6")))

@@ -1,0 +1,203 @@
+"""The administrator dies: another voter takes the office, with all that was known, and what ran goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mesh.process import ProcessMesh
+from mesh.trees import assert_equal
+from waiting import wait_for
+
+from caso_mesh.identity.store import IdentityStore, write_context
+
+
+class Boss:
+    """The operator of the first server, with the key on a machine of its own: it asks at ``via``, whoever is in office."""
+
+    def __init__(self, mesh: ProcessMesh, via: str) -> None:
+        self.mesh = mesh
+        identity = IdentityStore(mesh.state("alpha") / "identity")
+        operator = identity.load_operator()
+        self.folder = mesh.folder / "home" / ".config" / "caso-mesh" / "contexts" / "boss"
+        write_context(
+            self.folder,
+            endpoint=mesh.endpoint(via),
+            mesh=identity.load_mesh_id(),
+            anchors=identity.load_anchors(),
+            key=operator.key,
+            chain=operator.chain,
+        )
+
+    def ask(self, *words: str, timeout: str = "20s") -> tuple[int, Any]:
+        # as a context does it by itself once an hour
+        os.utime(self.folder / "anchors.pem", (1, 1))
+        argv = [sys.executable, "-m", "caso_mesh", *words, "--context", "boss", "--json", "--timeout", timeout]
+        done = subprocess.run(argv, capture_output=True, env=self.mesh.environment(), cwd=self.mesh.folder, check=False)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def ok(self, *words: str, timeout: str = "20s") -> Any:
+        status, document = self.ask(*words, timeout=timeout)
+        assert status == 0, (words, document)
+        return document
+
+    def admin(self) -> str | None:
+        found: str | None = self.ok("status")["admin"]
+        return found
+
+
+def voting_mesh(mesh: ProcessMesh, count: int) -> Boss:
+    """Three voters and members, and an operator that asks at the last one."""
+    mesh.start(count, voters=True)
+    boss = Boss(mesh, mesh.names[-1])
+    wait_for(lambda: len(boss.ok("status")["voters"]) == 3, 30.0, what="three servers vote")
+    return boss
+
+
+def test_the_office_passes_on_with_history_catalog_and_schedule_also_when_the_dead_ones_disk_is_gone(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    mesh = process_mesh(0)
+    boss = voting_mesh(mesh, 4)
+    data, disk = mesh.folder / "data", mesh.folder / "disk"
+    data.mkdir()
+    disk.mkdir()
+    (data / "first").write_text("first")
+    boss.ok("device", "add", "disk", "--server", "delta", "--path", str(disk))
+    done = boss.ok("backup", f"alpha:{data}", "--to", "device:disk", "--wait")
+    boss.ok("alert", "list")
+    before = {
+        "sets": boss.ok("set", "list"),
+        "found": boss.ok("catalog", "find", "first"),
+        "log": boss.ok("job", "log", done["run"]),
+        "audit": [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}],
+        "alerts": {row["category"] for row in boss.ok("alert", "list")["alerts"]},
+    }
+    assert before["found"]["matches"]
+    # every voter follows: what is told here has reached the others soon
+    time_to_follow = time.monotonic() + 2.0
+    wait_for(lambda: time.monotonic() > time_to_follow, 5.0, what="the voters have followed")
+    mesh.kill("alpha")
+    mesh.wipe("alpha")
+    boss.ok("pool", "create", "after", "--server", "delta")
+    assert boss.admin() in {"beta", "gamma"}
+    assert boss.ok("set", "list") == before["sets"]
+    wait_for(lambda: boss.ok("catalog", "find", "first") == before["found"], 20.0, what="the catalog is there")
+    assert boss.ok("job", "log", done["run"]) == before["log"]
+    audit = [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}]
+    assert audit == before["audit"]
+    assert before["alerts"] <= {row["category"] for row in boss.ok("alert", "list")["alerts"]}
+    back = mesh.folder / "back"
+    restored = boss.ok("restore", done["set"], "--to", f"beta:{back}", "--strip", "--wait", timeout="60s")
+    assert restored["state"] == "succeeded"
+    assert_equal(data, back)
+
+
+def test_work_that_runs_is_not_disturbed_and_closed_once(process_mesh: Callable[..., ProcessMesh]) -> None:
+    mesh = process_mesh(0)
+    boss = voting_mesh(mesh, 4)
+    data, disk = mesh.folder / "data", mesh.folder / "disk"
+    data.mkdir()
+    disk.mkdir()
+    for number in range(40):
+        (data / f"{number}").write_bytes(number.to_bytes(2, "big") * 2_000_000)
+    boss.ok("device", "add", "disk", "--server", "delta", "--path", str(disk))
+    run = boss.ok("backup", f"delta:{data}", "--to", "device:disk")["run"]
+    mesh.kill("alpha")
+    closed = {"succeeded", "failed", "canceled", "succeeded-with-exceptions"}
+
+    def state() -> str:
+        rows = boss.ok("job", "show", run)["runs"]
+        return next(row["state"] for row in rows if row["run"] == run)
+
+    wait_for(lambda: state() in closed, 60.0, what="the run is closed", every_s=0.2)
+    assert state() == "succeeded"
+    shown = next(row for row in boss.ok("job", "show", run)["runs"] if row["run"] == run)
+    assert [attempt["state"] for attempt in shown["attempts"]] == ["succeeded"]
+    assert len(boss.ok("set", "list")["sets"]) == 1
+    # the old one comes back as a voter among others
+    mesh.run("alpha")
+    wait_for(
+        lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="all are connected"
+    )
+    assert boss.admin() != "alpha"
+
+
+def test_a_stopped_administrator_is_deposed_and_believed_by_nobody_when_it_wakes(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    mesh = process_mesh(0)
+    boss = voting_mesh(mesh, 4)
+    mesh.signal("alpha", signal.SIGSTOP)
+    boss.ok("pool", "create", "meanwhile", "--server", "delta")
+    new = boss.admin()
+    assert new in {"beta", "gamma"}
+    mesh.signal("alpha", signal.SIGCONT)
+    wait_for(
+        lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="all are connected"
+    )
+    assert boss.admin() == new
+    assert [row["name"] for row in boss.ok("pool", "list")["pools"]] == ["meanwhile"]
+    assert mesh.ok("alpha", "status")["admin"] == new
+
+
+def test_the_office_is_handed_over_and_voters_come_and_go(process_mesh: Callable[..., ProcessMesh]) -> None:
+    mesh = process_mesh(0)
+    boss = voting_mesh(mesh, 5)
+    boss.ok("admin", "transfer", "--to", "gamma")
+    wait_for(lambda: boss.admin() == "gamma", 20.0, what="gamma is in office")
+    status, refused = boss.ask("voter", "remove", "gamma")
+    assert (status, refused["error"]["code"]) == (6, "conflict")
+    boss.ok("voter", "remove", "alpha")
+    # two would be worse than one: the next one that may takes the place
+    wait_for(
+        lambda: sorted(boss.ok("status")["voters"]) == ["beta", "delta", "gamma"], 30.0, what="delta votes instead"
+    )
+    assert not (mesh.state("alpha") / "consensus.db").exists()
+    # and its certificate is believed still
+    mesh.terminate("alpha")
+    mesh.run("alpha")
+    wait_for(lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="alpha is back")
+    mesh.kill("gamma")
+    boss.ok("pool", "create", "after", "--server", "epsilon")
+    assert boss.admin() in {"beta", "delta"}
+
+
+def test_of_two_servers_the_second_takes_over_by_hand_and_the_first_becomes_a_member(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    mesh = process_mesh(0)
+    mesh.start(2, voters=True)
+    data, disk = mesh.folder / "data", mesh.folder / "disk"
+    data.mkdir()
+    disk.mkdir()
+    (data / "file").write_text("content")
+    mesh.ok("alpha", "device", "add", "disk", "--server", "beta", "--path", str(disk))
+    done = mesh.ok("alpha", "backup", f"alpha:{data}", "--to", "device:disk", "--wait")
+    wait_for((mesh.state("beta") / "consensus.db").exists, 20.0, what="beta has a seat")
+    follows = time.monotonic() + 2.0
+    wait_for(lambda: time.monotonic() > follows, 5.0, what="beta has followed")
+    mesh.kill("alpha")
+    refused = mesh.cli("beta", "admin", "takeover", "--yes")
+    assert refused.error_code == "state-locked", refused
+    assert mesh.terminate("beta") == 0
+    taken = mesh.ok("beta", "admin", "takeover", "--yes")
+    assert taken == {"server": "beta", "lineage": 2}
+    mesh.run("beta")
+    wait_for(lambda: mesh.ok("beta", "status")["admin"] == "beta", 20.0, what="beta is in office")
+    assert [row["id"] for row in mesh.ok("beta", "set", "list")["sets"]] == [done["set"]]
+    categories = {row["category"] for row in mesh.ok("beta", "alert", "list")["alerts"]}
+    assert "admin-taken-over" in categories
+    mesh.run("alpha")
+    wait_for(lambda: mesh.ok("alpha", "status")["admin"] == "beta", 30.0, what="alpha follows beta")
+    back = mesh.folder / "back"
+    restored = mesh.ok("beta", "restore", done["set"], "--to", f"alpha:{back}", "--strip", "--wait", "--timeout", "60s")
+    assert restored["state"] == "succeeded"
+    assert_equal(data, back)
