@@ -384,7 +384,8 @@ class Driver:
             self._pending.answered(read)
         for entry in ready.committed:
             self._pending.entry(entry)
-        if self._raft.role != "leader":
+        if self._raft.role != "leader" or self._raft.term != self._leadership.term:
+            # also when it leads again by now: what the core had of an earlier term of office is gone
             self._pending.fail(
                 LogUnavailable(detail="another server leads now; what was proposed may still be committed")
             )

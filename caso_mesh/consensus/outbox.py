@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from caso_mesh.consensus.merging import merged
 from caso_mesh.consensus.messages import InstallSnapshot, Message
 from caso_mesh.consensus.witness import WitnessMessage
 
@@ -39,7 +40,13 @@ class Outbox:
         self._wake = asyncio.Event()
 
     def put(self, message: Message | WitnessMessage) -> Message | WitnessMessage | None:
-        """Queues a message; the oldest one if there were too many."""
+        """Queues a message, together with the last that waits if both can be said as one; the oldest one if there were
+        too many."""
+        if self._waiting:
+            both = merged(self._waiting[-1], message)
+            if both is not None:
+                self._waiting[-1] = both
+                return None
         self._waiting.append(message)
         self._wake.set()
         return self._waiting.popleft() if len(self._waiting) > _MOST_WAITING else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 from consensus.simulation.disk import KEPT, Disk
 from consensus.simulation.history import Operation
 
+from caso_mesh.consensus.merging import merged
 from caso_mesh.consensus.messages import PROMISES_NOTHING, Image, Message
 from caso_mesh.consensus.port import Entry, Position
 from caso_mesh.consensus.raft import Raft, Ready
@@ -200,10 +202,23 @@ class Node:
         ready = core.ready()
         self._busy = True
         early = PROMISES_NOTHING if self.world.broken.policies.persist_before_reply else (object,)
-        for message in ready.messages:
-            if isinstance(message, early):
-                self.world.send(message)
+        self._say(message for message in ready.messages if isinstance(message, early))
         self._to_disk(ready, self._witness.take_unwritten())
+
+    def _say(self, messages: Iterable[Message]) -> None:
+        """Half of the meshes have full outboxes, where what can be said as one is."""
+        waiting: dict[str, Message] = {}
+        for message in messages:
+            before = waiting.get(message.to) if self.world.merges else None
+            both = merged(before, message) if before is not None else None
+            if before is not None and both is None:
+                self.world.send(before)
+            if self.world.merges:
+                waiting[message.to] = both or message
+            else:
+                self.world.send(message)
+        for message in waiting.values():
+            self.world.send(message)
 
     def _to_disk(self, ready: Ready | None, seen: dict[str, Position]) -> None:
         life = self._life
@@ -229,9 +244,7 @@ class Node:
         core = self.core
         assert core is not None
         if self.world.broken.policies.persist_before_reply:
-            for message in ready.messages:
-                if not isinstance(message, PROMISES_NOTHING):
-                    self.world.send(message)
+            self._say(message for message in ready.messages if not isinstance(message, PROMISES_NOTHING))
         if ready.standing is not None and ready.standing[1] != "leader":
             self._reads.clear()
         if ready.snapshot is not None:

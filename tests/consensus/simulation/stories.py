@@ -314,23 +314,28 @@ def early_reads(storm: Storm) -> None:
 def lost_witnesses(storm: Storm) -> None:
     """Outside of every promise: disks are put back and nobody waits. Then whoever is contradicted must halt."""
     world = storm.world
-    world.allow_contradiction()
     storm.settle()
-    for _ in range(6):
-        victims = list(world.nodes.values())
-        storm.random.shuffle(victims)
-        chosen = victims[: len(victims) // 2 + 1]
-        for node in chosen:
+    world.allow_contradiction()
+    for _ in range(4):
+        leader = world.leader()
+        rest = [node for node in world.nodes.values() if node.up and node is not leader]
+        if leader is None or len(rest) < 2:
+            return
+        began = world.now
+        for _ in range(storm.random.randint(4, 12)):
+            world.ask_something()
+            world.run(15)
+        for node in rest:
             node.crash()
-            node.put_back(world.now - storm.random.randint(0, 150))
-        world.split([node.name for node in chosen])
-        for node in victims:
+            node.put_back(began + storm.random.randint(-60, 30))
+        world.split([leader.name])
+        for node in rest:
             node.start()
         for _ in range(20):
             world.ask_something()
-            world.run(20)
+            world.run(25)
         world.heal()
-        world.run(200)
+        world.run(300)
 
 
 def _other_voters(leader: Node) -> list[str]:

@@ -53,6 +53,7 @@ class World:
             max_uncommitted_bytes=4000,
         )
         self.compact = self.random.choice([10, 25, 1000])
+        self.merges = self.random.random() < 0.5
         self.checks = Checks()
         self.operations: list[Operation] = []
         self.loss = self.double = self.stray = 0.0
