@@ -16,6 +16,7 @@ _TESTS = pathlib.Path(__file__).resolve().parents[1]
 #: Measurements of single rooms, each a script of its own; all further words are theirs.
 _ROOMS = {
     "catalog": _TESTS / "catalog" / "measure_catalog.py",
+    "consensus": _TESTS / "consensus" / "measure_consensus.py",
     "placement": _TESTS / "planning" / "measure_placement.py",
 }
 

@@ -38,8 +38,8 @@ async def running(
 class Cluster:
     """``start`` and ``stop`` members; ``cut`` and ``mend`` the way between two of them, in one direction."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, timing: Timing = QUICK) -> None:
+        self.folder, self.timing = folder, timing
         self.nodes: dict[str, Replicated] = {}
         self.cuts: set[tuple[str, str]] = set()
         self._stacks: dict[str, contextlib.AsyncExitStack] = {}
@@ -61,7 +61,7 @@ class Cluster:
     @contextlib.asynccontextmanager
     async def opened(self, node: str) -> AsyncIterator[Replicated]:
         """The log of a member that is reached by the others, and that nobody runs yet."""
-        async with open_replicated(self.path(node), node, timing=QUICK, **self._ways(node)) as log:
+        async with open_replicated(self.path(node), node, timing=self.timing, **self._ways(node)) as log:
             self.nodes[node] = log
             try:
                 yield log
@@ -71,7 +71,7 @@ class Cluster:
     async def start(self, node: str, *, joins: tuple[str, ...] = ()) -> Replicated:
         stack = contextlib.AsyncExitStack()
         log = await stack.enter_async_context(
-            running(self.path(node), node, wait=False, joins=joins, **self._ways(node))
+            running(self.path(node), node, wait=False, joins=joins, timing=self.timing, **self._ways(node))
         )
         self._stacks[node], self.nodes[node] = stack, log
         return log
@@ -137,8 +137,8 @@ async def until(predicate: Any, timeout_s: float = 20.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: pathlib.Path, *names: str) -> AsyncIterator[Cluster]:
-    found = Cluster(folder)
+async def cluster(folder: pathlib.Path, *names: str, timing: Timing = QUICK) -> AsyncIterator[Cluster]:
+    found = Cluster(folder, timing)
     try:
         await found.grow(*names)
         yield found
