@@ -46,6 +46,10 @@ def main(words: list[str]) -> int:
         from bench import rebuild
 
         return rebuild.main(chosen)
+    if chosen.what == "failover":
+        from bench import failover
+
+        return failover.main(chosen)
     if chosen.what == "recover":
         from bench import recovery
 
@@ -70,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     vault.add_argument("--phases", default=",".join(rounds.PHASES), help="which; the first backup is always made")
     vault.add_argument("--folder", help="where the trees and stores go (default: TMPDIR)")
     vault.add_argument("--json", metavar="FILE", help="write every number there")
+    failover = kinds.add_parser("failover", help="the administrator is killed: how long until another one is in office")
+    failover.add_argument("--kills", type=int, default=30)
+    failover.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     job = kinds.add_parser("job", help="what a job costs that has next to nothing to do")
     job.add_argument("--jobs", type=int, default=20)
     job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
