@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 import leaks
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from mesh.clock import JumpingLoop
 
 pytest_plugins = ["pytester", "mesh.fixtures"]
@@ -18,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # how long an example takes says how busy this machine is
+    settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any-machine")
     config.addinivalue_line("markers", "jumping: the test's event loop has virtual time (tests/mesh/clock.py)")
     leaks.mark_environment()
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from conformance import CHECKS, Pair, check
+from wire_conformance import CHECKS, Pair, check
 from wire_fixtures import Answers, client_tls, only, pki, server_tls
 
 from caso_mesh.wire.link import Link
