@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import pathlib
 import random
@@ -54,7 +53,7 @@ def _rebuild(mesh: ProcessMesh, folder: pathlib.Path, files: int, sets: int) -> 
         words = ("backup", f"alpha:{tree}", "--to", "device:disk", "--type", kind, "--wait")
         mesh.ok("alpha", *words, timeout_s=3600)
     made_s = time.monotonic() - began_s
-    before = asyncio.run(_answers(mesh, tree, files))
+    before = _answers(mesh, tree, files)
     listed = sum(len(reply["entries"]) for reply in before["ls"].values())
     print(
         f"{sets} sets of {files} files in {made_s:.1f} s; {len(before['ls'])} listings with {listed} entries",
@@ -71,7 +70,7 @@ def _rebuild(mesh: ProcessMesh, folder: pathlib.Path, files: int, sets: int) -> 
     rebuilt_s = time.monotonic() - began_s
     assert answer.status == 0, str(answer)
     assert answer.document["pending"] == sets, answer.document
-    after = asyncio.run(_answers(mesh, tree, files))
+    after = _answers(mesh, tree, files)
     same = all(after[kind] == before[kind] for kind in before)
     counted = sum(row["files"] for row in before["sets"])
     print(
@@ -109,24 +108,24 @@ def _change(tree: pathlib.Path, rng: random.Random, files: int, round_: int) -> 
             path.with_name(f"added-{round_}-{number}.txt").write_bytes(b"new")
 
 
-async def _answers(mesh: ProcessMesh, tree: pathlib.Path, files: int) -> dict[str, Any]:
+def _answers(mesh: ProcessMesh, tree: pathlib.Path, files: int) -> dict[str, Any]:
     """Everything a person can ask the catalog: each folder as of each set, files by name, versions of some paths."""
     common = Common(mesh.state("alpha"), None, "120s", False)
     found: dict[str, Any] = {"ls": {}, "find": {}, "versions": {}}
-    async with connect(common) as client:
-        sets = sorted((await client.call("set.list", q.SetListRequest(), v.SetList)).sets, key=lambda row: row.id)
+    with connect(common) as client:
+        sets = sorted((client.call("set.list", q.SetListRequest(), v.SetList)).sets, key=lambda row: row.id)
         found["sets"] = [msgspec.to_builtins(row) for row in sets]
         for row in sets:
             for path in _folders(tree, files):
                 request = q.CatalogList(row.id, path)
-                found["ls"][row.id, path] = msgspec.to_builtins(await client.call("catalog.ls", request, v.EntryList))
+                found["ls"][row.id, path] = msgspec.to_builtins(client.call("catalog.ls", request, v.EntryList))
         for glob in _GLOBS:
             request_ = q.CatalogFind(glob, limit=1_000_000)
-            found["find"][glob] = msgspec.to_builtins(await client.call("catalog.find", request_, v.MatchList))
+            found["find"][glob] = msgspec.to_builtins(client.call("catalog.find", request_, v.MatchList))
         rng = random.Random(4)
         for _ in range(_VERSIONS_ASKED):
             path = f"{tree}/{_name(rng.randrange(files))}".encode()
-            versions = await client.call("catalog.versions", q.CatalogVersions("alpha", path), v.VersionList)
+            versions = client.call("catalog.versions", q.CatalogVersions("alpha", path), v.VersionList)
             found["versions"][path] = msgspec.to_builtins(versions)
     return found
 
