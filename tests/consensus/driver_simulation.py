@@ -130,6 +130,7 @@ class Member:
 class Site:
     def __init__(self, seed: int, folder: pathlib.Path) -> None:
         self.random = random.Random(seed)
+        self.changes = seed % 4 > 1
         self.folder = folder
         self.members: dict[str, Member] = {}
         self.problem: str | None = None
@@ -237,7 +238,7 @@ class Site:
         while loop.time() < end:
             await asyncio.sleep(self.random.uniform(0.05, 0.4))
             names = list(self.members)
-            kind = self.random.randrange(9)
+            kind = self.random.randrange(11 if self.changes else 9)
             if kind == 0:
                 self.loss = self.random.choice([0.0, 0.05, 0.2])
                 self.double = self.random.choice([0.0, 0.1, 0.3])
@@ -256,12 +257,34 @@ class Site:
                 loop.call_later(self.random.uniform(0.05, 0.8), member.start)
             elif kind in (6, 7):
                 self.members[self.random.choice(names)].saves_until_crash = self.random.randint(1, 5)
+            elif kind > 8:
+                await self._change_members()
             else:
                 leading = [member for member in self.members.values() if member.leads]
                 if leading and leading[0].log is not None:
                     with contextlib.suppress(CasoError, TimeoutError):
                         async with asyncio.timeout(1):
                             await leading[0].log.transfer(self.random.choice(leading[0].log.leadership().voters))
+
+    async def _change_members(self) -> None:
+        """One comes or one goes, or a learner becomes a voter, if whoever leads can have it so."""
+        leading = [member for member in self.members.values() if member.leads]
+        if not leading or leading[0].log is None:
+            return
+        log = leading[0].log
+        voters, learners = log.leadership().voters, log.leadership().learners
+        with contextlib.suppress(CasoError, TimeoutError):
+            async with asyncio.timeout(1):
+                complete = [name for name in learners if (log.lacks(name) or 0) < 5]
+                if complete:
+                    await log.set_member(complete[0], "voter")
+                elif len(voters) > 3 or (len(voters) == 3 and self.random.random() < 0.3):
+                    await log.set_member(self.random.choice(voters), self.random.choice(["none", "learner"]))
+                elif len(self.members) < 8:
+                    name = f"n{len(self.members) + 1}"
+                    self.members[name] = Member(self, name, log.founders)
+                    self.members[name].start()
+                    await log.set_member(name, "learner")
 
     async def peace(self) -> Member:
         """Everything is mended: somebody is in office, and all have the same."""
@@ -277,9 +300,10 @@ class Site:
                 member.start()
             await asyncio.sleep(0.05)
             leading = [member for member in self.members.values() if member.leads]
-            alive = [member for member in self.members.values() if not member.behind]
             if len(leading) == 1 and leading[0].log is not None:
                 log = leading[0].log
+                part = {*log.leadership().voters, *log.leadership().learners}
+                alive = [self.members[name] for name in sorted(part) if not self.members[name].behind]
                 there = all(
                     member is leading[0] or (member.log is not None and log.lacks(member.name) == 0
                     and member.reached == leading[0].reached) for member in alive
@@ -290,7 +314,11 @@ class Site:
         return next(iter(self.members.values()))
 
     async def story_of_a_disk_put_back(self, leader: Member) -> None:
-        victim = self.random.choice([member for member in self.members.values() if member is not leader])
+        assert leader.log is not None
+        voters = [self.members[name] for name in leader.log.leadership().voters if name != leader.name]
+        if len(voters) < 2:
+            return
+        victim = self.random.choice(voters)
         victim.crash()
         await victim.stopped()
         shutil.copy(victim.path, self.folder / "older")
