@@ -82,6 +82,7 @@ class CatalogIntake:
     async def run(self) -> None:
         """Never returns."""
         await asyncio.to_thread(self._begin)
+        await self._miss()
         unobserve = self._links.observe(lambda node, linked: self._wake.set())
         working: dict[str, asyncio.Task[None]] = {}
         try:
@@ -111,6 +112,15 @@ class CatalogIntake:
         self._incoming.mkdir(0o700, parents=True, exist_ok=True)
         for left in self._incoming.glob("*.segment"):
             left.unlink()
+
+    async def _miss(self) -> None:
+        """A catalog that was lost, or put back to an older copy, is noticed: what it lacks is fetched or made again."""
+        held = {backup.id for backup in await self._catalog.sets(detail=True)}
+        lost = [set_id for set_id in await self._tables.details_here() if set_id not in held]
+        if lost:
+            log.warning("the catalog lacks the details of %d sets that it had; they are fetched again", len(lost))
+        for set_id in lost:
+            await self._tables.set_detail_state(set_id, "pending")
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         """Others are looked for at once if one of these is done; else after a pause."""

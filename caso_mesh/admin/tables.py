@@ -374,6 +374,10 @@ class Tables:
         )
         return [PendingDetail(*row) for row in rows]
 
+    async def details_here(self) -> list[str]:
+        """The sets whose details are said to be in the catalog."""
+        return [row[0] for row in await self._rows("SELECT set_id FROM catalog_detail WHERE state = 'here'")]
+
     async def detail_states(self, set_ids: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for start in range(0, len(set_ids), 500):

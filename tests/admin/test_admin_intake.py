@@ -261,3 +261,24 @@ async def test_a_catalog_that_does_not_fit_waits_with_an_alert_and_holds_nobody_
         await asyncio.sleep(5)
         assert await w.tables.pending_details() == []
         assert [fact for fact in w.facts.all if isinstance(fact, facts.AlertCleared)]
+
+
+async def test_a_catalog_that_was_lost_is_noticed_and_fetched_again(tmp_path: Path) -> None:
+    """``find`` answered with an empty list until somebody thought of a rebuild."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        whole = segment(backup)
+        w.links.get(node("beta")).answers["catalog.read"] = lambda request: q.CatalogPiece(
+            whole[request.offset : request.offset + request.length], len(whole)
+        )
+        digest = hashlib.sha256(whole).digest()
+        await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, digest, len(whole)))
+        await asyncio.sleep(5)
+        assert [each.id for each in await w.catalog.sets(detail=True)] == [backup.id]
+        await w.stop()
+        await w.catalog.remove_set(backup.id)
+        assert await w.catalog.sets(detail=True) == []
+        await w.another_office()
+        await asyncio.sleep(5)
+        assert [each.id for each in await w.catalog.sets(detail=True)] == [backup.id]
