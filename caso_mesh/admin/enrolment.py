@@ -114,6 +114,7 @@ class Enrolment:
         return {
             "identity.renew": self._renew,
             "enrol.join": self._join,
+            "operator.renew": self._renew_operator,
             "token.create": self._create_token,
             "server.approve": self._approve,
         }
@@ -220,6 +221,13 @@ class Enrolment:
                 self._authority.issue_operator(operator.public_key, now_ns=now_ns, randomness=self._randomness)
             )
         return q.RenewReply(tuple(chain), tuple(operator_chain))
+
+    async def _renew_operator(self, caller: Caller, request: q.Nothing) -> q.OperatorRenewReply:
+        """For an operator whose key lies in no state folder that a daemon looks after."""
+        certificate = self._authority.issue_operator(
+            caller.person.public_key, now_ns=self._clock.now_ns(), randomness=self._randomness
+        )
+        return q.OperatorRenewReply(tuple(self._authority.chain(certificate)))
 
     # --- discovered servers ---
 

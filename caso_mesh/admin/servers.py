@@ -12,10 +12,10 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.bandwidth import parse_bandwidth
 from caso_mesh.model.commands import CreatePool, DeletePool, RemoveServer, SetPool, SetServerState, SetSetting
-from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.errors import Conflict, InvalidValue
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, parse_setting
-from caso_mesh.model.states import ServerState
+from caso_mesh.model.states import Role, ServerState
 from caso_mesh.planning.schedule import zone
 
 _SETTABLE = {ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED}
@@ -94,6 +94,11 @@ class Servers:
         if done_before(self._keeper, caller) is not None:
             return v.Done()
         server = self._keeper.state.server_named(request.name)
+        admins = [each for each in self._keeper.state.operator_list() if each.role is Role.ADMIN]
+        if server.id != self._own and admins and all(each.home == server.id for each in admins):
+            who = ", ".join(each.name for each in admins)
+            detail = f"With {server.name} would go {who}, and nobody could administer the mesh any more"
+            raise Conflict(detail=f'{detail}; "caso-mesh server disable {server.name}" uses it for nothing')
         await self._submit(RemoveServer(server.id, admin=self._own), who=caller.who, request_id=caller.request_id)
         return v.Done()
 

@@ -162,8 +162,12 @@ class Router:
     async def _signed(self, peer: Peer, signed: SignedCall, link: Any) -> Any:
         name = signed.call[:_LONGEST_NAME]
         try:
-            if peer.kind == "anonymous" or peer.expired:
+            if peer.kind == "anonymous":
                 raise RoleTooLow(who=peer.name, call=name, role="viewer")
+            if peer.expired and (peer.kind != "operator" or name != "operator.renew"):
+                raise Refused(
+                    detail=f"The certificate of {peer.name} has expired, and nobody in office was there to renew it"
+                )
             if peer.kind == "operator" and peer.id != signed.operator:
                 raise Refused(detail="a call signed by somebody else")
             call = BY_NAME.get(signed.call)

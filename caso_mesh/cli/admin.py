@@ -17,15 +17,17 @@ app = Group(name="admin", help="The office of the administrator: hand it over, t
 
 @app.command
 def transfer(
+    *,
     to: Annotated[
         str | None, Parameter(name="--to", help="The voter that is to take it; else the one that is furthest.")
     ] = None,
-    *,
     common: Common = DEFAULTS,
 ) -> None:
     """Hand the office over to another voter, for instance before this machine is switched off."""
     view = ask(common, "admin.transfer", q.AdminTransfer(to), v.Done)
-    output.show(view, common.json, lambda _: output.line("the office was handed over"))
+    output.show(
+        view, common.json, lambda _: output.line(f"{to} has the office" if to else "the office was handed over")
+    )
 
 
 @app.command

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from caso_mesh.cli import output
 from caso_mesh.cli.options import STATE_VARIABLE, Common
@@ -26,6 +27,7 @@ from caso_mesh.model.errors import (
     DaemonNotRunning,
     InvalidName,
     LinkLost,
+    PeerFault,
     Refused,
     StateMissing,
     UsageError,
@@ -47,34 +49,35 @@ _SLACK_S = 0.5
 #: A person is told after this long that nothing answers.
 _PATIENCE_S = 2.0
 _DIAL_TIMEOUT_S = 5.0
-#: A context looks after this time whether other servers may be elected by now: their certificates would be strange to it.
+#: A context looks after this time whether other servers may be elected by now, whose certificates would be strange to it,
+#: and whether its own certificate has to be renewed.
 _ANCHORS_LAST_S = 3600.0
 
 
 class Access(Struct, frozen=True):
     """How to reach a mesh, and as whom. ``state`` is the folder of the daemon, ``node`` the id it must have; both are
-    ``None`` with a context, whose fixed ``address`` is used instead. ``stale``: the folder of a context whose anchors were
-    not looked at for long; the daemon of a server keeps those of its state folder itself."""
+    ``None`` with a context, whose fixed ``addresses`` are tried in their order.
+    ``stale``: the folder of a context that was not looked after for long; a daemon does that for its state folder."""
 
     mesh: str
     anchors: tuple[bytes, ...]
     operator: OperatorIdentity
     state: Path | None = None
     node: str | None = None
-    address: str | None = None
+    addresses: tuple[str, ...] = ()
     stale: Path | None = None
 
-    def where(self) -> str:
-        """HOST:PORT of the daemon as of now. Raises ``DaemonNotRunning``."""
+    def where(self) -> tuple[str, ...]:
+        """HOST:PORT of the daemon as of now, or of each server that may be asked. Raises ``DaemonNotRunning``."""
         if self.state is None:
-            return self.address or ""
+            return self.addresses
         try:
             text = (self.state / "run" / "endpoint").read_text("utf-8").strip()
         except OSError:
             text = ""
         if not text:
             raise DaemonNotRunning(address=self.state, state=self.state)
-        return reachable(text)
+        return (reachable(text),)
 
 
 def reachable(address: str) -> str:
@@ -114,8 +117,8 @@ def _of_context(name: str) -> Access:
     context = load_context(folder)
     aged_s = time.time() - (folder / "anchors.pem").stat().st_mtime
     stale = folder if abs(aged_s) > _ANCHORS_LAST_S else None
-    address = reachable(context.endpoint)
-    return Access(context.mesh, context.anchors, context.operator, address=address, stale=stale)
+    addresses = tuple(map(reachable, context.endpoints))
+    return Access(context.mesh, context.anchors, context.operator, addresses=addresses, stale=stale)
 
 
 def _of_state(folder: Path) -> Access:
@@ -238,27 +241,68 @@ class Client:
     def _linked(self, asked: Asked) -> BlockingLink:
         if self._link is not None and not self._link.closed:
             return self._link
+        link, folder = self._dialled(asked), self._access.stale
+        if folder is not None:
+            if self._renew_certificate(link, folder, asked.left_s):
+                link.close()
+                link = self._dialled(asked)
+            _renew_anchors(link, folder)
+            self._access = replace(self._access, stale=None)
+        return link
+
+    def _dialled(self, asked: Asked) -> BlockingLink:
+        access = self._access
+        addresses = list(access.where())
+        while True:
+            address = addresses.pop(0)
+            try:
+                self._link = self._dial(address, max(0.1, asked.left_s) / (1 + len(addresses)))
+                break
+            except CannotConnect:
+                if access.state is not None:
+                    raise DaemonNotRunning(address=address, state=access.state) from None
+                if not addresses:
+                    raise
+        if self._abandoned:
+            raise LinkLost(peer=address)
+        return self._link
+
+    def _renew_certificate(self, link: BlockingLink, folder: Path, left_s: float) -> bool:
+        """Asks for a new certificate of the context's operator in the last third of the old one's life, or after it.
+        Gives whether that had expired: the link was let in with it, and takes no other call."""
+        from caso_mesh.identity import der
+        from caso_mesh.identity.certificates import life
+        from caso_mesh.identity.store import IdentityStore
+        from caso_mesh.wire.codec import from_wire, pack, to_wire
+
+        operator, now_ns = self._access.operator, time.time_ns()
+        valid = life(operator.chain[0])
+        if now_ns < valid.not_after_ns - (valid.not_after_ns - valid.not_before_ns) // 3:
+            return False
+        asked = Asked("operator.renew", pack(to_wire(q.Nothing())), max(0.1, left_s))
+        self._send(asked, link)
+        try:
+            reply = from_wire(link.answer(asked.number, timeout_s=asked.timeout_s + _SLACK_S), q.OperatorRenewReply)
+        except CasoError:
+            if now_ns > valid.not_after_ns:
+                raise
+            return False  # nobody is in office just now; there are days left, and the next hour asks again
+        if not reply.certificate or der.public_key_of(reply.certificate[0]) != operator.key.public_key:
+            raise PeerFault(peer="the administrator", detail="it sent the certificate of another operator")
+        IdentityStore(folder).write_operator(operator.key, reply.certificate)
+        return now_ns > valid.not_after_ns
+
+    def _dial(self, address: str, timeout_s: float) -> BlockingLink:
         from caso_mesh.identity.tls import client_context
         from caso_mesh.wire.blocking import dial
 
-        access, operator = self._access, self._access.operator
-        address = access.where()
-        try:
-            self._link = dial(
-                address,
-                tls=client_context(operator.chain_path, operator.key_path, access.anchors),
-                authorise=lambda certificate: self._check(address, certificate),
-                timeout_s=min(_DIAL_TIMEOUT_S, max(0.1, asked.left_s)),
-            )
-        except CannotConnect:
-            if access.state is None:
-                raise
-            raise DaemonNotRunning(address=address, state=access.state) from None
-        if self._abandoned:
-            raise LinkLost(peer=address)
-        if access.stale is not None:
-            _renew_anchors(self._link, access.stale)
-        return self._link
+        operator = self._access.operator
+        return dial(
+            address,
+            tls=client_context(operator.chain_path, operator.key_path, self._access.anchors),
+            authorise=lambda certificate: self._check(address, certificate),
+            timeout_s=min(_DIAL_TIMEOUT_S, timeout_s),
+        )
 
     def _check(self, address: str, certificate: bytes | None) -> str:
         """The daemon's id: an anchor of the mesh signed its certificate, and it is the one that was meant."""

@@ -232,29 +232,36 @@ class IdentityStore:
 
 
 class Context(Struct, frozen=True):
-    """An operator folder: how to reach a mesh, and as whom. ``endpoint`` is HOST:PORT, ``anchors`` are DER."""
+    """An operator folder: how to reach a mesh, and as whom. ``endpoints`` are HOST:PORT, to be tried in their order;
+    ``anchors`` are DER."""
 
-    endpoint: str
+    endpoints: tuple[str, ...]
     mesh: str
     anchors: tuple[bytes, ...]
     operator: OperatorIdentity
 
 
 def write_context(
-    folder: Path, *, endpoint: str, mesh: str, anchors: tuple[bytes, ...], key: SigningKey, chain: tuple[bytes, ...]
+    folder: Path,
+    *,
+    endpoints: tuple[str, ...],
+    mesh: str,
+    anchors: tuple[bytes, ...],
+    key: SigningKey,
+    chain: tuple[bytes, ...],
 ) -> None:
     """Writes an operator folder for a machine that is no server. The key is written before all else."""
     store = IdentityStore(folder)
     store.write_operator(key, chain)
     store.save_anchors(anchors)
     store.save_mesh_id(mesh)
-    write_private(folder / "endpoint", endpoint.encode() + b"\n")
+    write_private(folder / "endpoint", "".join(f"{endpoint}\n" for endpoint in endpoints).encode())
 
 
 def load_context(folder: Path) -> Context:
     """What ``write_context`` wrote. Raises ``StateMissing``, ``StateDamaged``."""
     store = IdentityStore(folder)
-    endpoint = store._read(folder / "endpoint").decode("utf-8", "replace").strip()
-    if not endpoint:
+    endpoints = tuple(store._read(folder / "endpoint").decode("utf-8", "replace").split())
+    if not endpoints:
         raise StateDamaged(path=folder / "endpoint", detail="it is empty")
-    return Context(endpoint, store.load_mesh_id(), store.load_anchors(), store.load_operator())
+    return Context(endpoints, store.load_mesh_id(), store.load_anchors(), store.load_operator())

@@ -102,6 +102,8 @@ CALLS: tuple[Call, ...] = (
     Call("call.signed", "node", "admin", q.SignedCall, q.Nothing,
          "A person's call, forwarded by a server. It answers what the call itself answers."),
     # people: the mesh
+    Call("operator.renew", "viewer", "admin", q.Nothing, q.OperatorRenewReply,
+         "A new certificate for the operator who asks; also with one that has expired."),
     Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line."),
     Call("server.list", "viewer", "admin", q.ServerListRequest, v.ServerList,
          "The servers, or those that were discovered and are not managed yet."),

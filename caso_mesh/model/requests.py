@@ -129,6 +129,12 @@ class RenewReply(Struct, frozen=True):
     operator_certificate: tuple[bytes, ...]
 
 
+class OperatorRenewReply(Struct, frozen=True):
+    """A new certificate for the operator who asked, then what is above it, DER."""
+
+    certificate: tuple[bytes, ...]
+
+
 class DeviceReport(Struct, frozen=True):
     """What a server sees of a device: ``problem`` is an error code if it cannot use it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from mesh.clock import VirtualClock
+from msgspec.structs import replace
 
 from caso_mesh.admin.ports import Caller
 from caso_mesh.api.router import Router
@@ -25,6 +26,7 @@ from caso_mesh.model.errors import (
     NoAdmin,
     NotOnRoster,
     PeerMalformed,
+    Refused,
     RemovedFromMesh,
     RequestRefused,
     RoleTooLow,
@@ -83,7 +85,16 @@ class Office:
         self.callers: list[Caller] = []
         self.answer: Any = v.Done()
         self.people_handlers = dict.fromkeys(
-            ("backup", "restore", "server.set-state", "server.remove", "token.create", "set.list", "job.list"),
+            (
+                "backup",
+                "restore",
+                "server.set-state",
+                "server.remove",
+                "token.create",
+                "set.list",
+                "job.list",
+                "operator.renew",
+            ),
             self._any,
         )
         self.node_handlers = {"server.heartbeat": self._node, "enrol.join": self._node, "identity.renew": self._node}
@@ -232,6 +243,13 @@ async def test_an_expired_certificate_may_only_be_renewed(desk: Desk) -> None:
     with pytest.raises(RoleTooLow):
         await desk.router.call(End(machine(expired=True)), "link.hello", {})
     assert await desk.router.call(End(machine(expired=True)), "identity.renew", {}) == {}
+    boss = replace(person(BOSS), expired=True)
+    assert await desk.ask(BOSS, "operator.renew", q.Nothing(), via=boss) == {}
+    for key, via in ((BOSS, boss), (VIEWER, machine(expired=True))):
+        with pytest.raises(Refused, match="has expired"):
+            await desk.ask(key, "set.list", q.SetListRequest(), via=via)
+    with pytest.raises(Refused, match="has expired"):
+        await desk.ask(VIEWER, "operator.renew", q.Nothing(), via=machine(expired=True))
 
 
 async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None:

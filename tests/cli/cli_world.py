@@ -68,7 +68,7 @@ class Material:
 
     def write_context(self, folder: Path, endpoint: str) -> None:
         write_context(
-            folder, endpoint=endpoint, mesh=MESH, anchors=self.anchors, key=self.operator, chain=self.operator_chain
+            folder, endpoints=(endpoint,), mesh=MESH, anchors=self.anchors, key=self.operator, chain=self.operator_chain
         )
 
 

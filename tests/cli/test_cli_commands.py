@@ -91,7 +91,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("server disable beta", "server.set-state", q.ServerSetState("beta", ServerState.DISABLED), SERVER, ["beta is"]),
     ("voter add beta", "voter.add", q.ServerName("beta"), SERVER, ["beta"]),
     ("voter remove beta", "voter.remove", q.ServerName("beta"), SERVER, ["beta is no voter"]),
-    ("admin transfer --to beta", "admin.transfer", q.AdminTransfer("beta"), v.Done(), ["handed over"]),
+    ("admin transfer --to beta", "admin.transfer", q.AdminTransfer("beta"), v.Done(), ["beta has the office"]),
     ("server remove beta", "server.remove", q.ServerName("beta"), v.Done(), ["removed"]),
     (
         "token create --ttl 15m",
@@ -305,7 +305,8 @@ async def test_a_command_asks_what_it_says_and_prints_the_answer_for_people_and_
 
 def test_the_cases_above_cover_every_call_of_people() -> None:
     people = {call.name for call in CALLS if call.role is not None}
-    # these are dialogues of several calls; over real daemons: tests/mesh/test_as_of, _deleting, _catalog_rebuild, _recovery
+    # these are dialogues of several calls, or no command of their own; over real daemons: tests/mesh/test_as_of, _deleting,
+    # _catalog_rebuild, _recovery, _contexts
     dialogues = {
         "run.follow",
         "kit.create",
@@ -316,6 +317,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "set.delete",
         "set.lock",
         "catalog.rebuild",
+        "operator.renew",
     }
     assert people - {case[1] for case in CASES} == dialogues
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)

@@ -199,14 +199,15 @@ def test_an_operator_folder_works_on_any_machine(filled: IdentityStore, tmp_path
     folder = tmp_path / "contexts" / "lab"
     write_context(
         folder,
-        endpoint="10.0.0.1:9330",
+        endpoints=("10.0.0.1:9330", "10.0.0.2:9330"),
         mesh="m" * 26,
         anchors=filled.load_anchors(),
         key=operator.key,
         chain=operator.chain,
     )
     context = load_context(folder)
-    assert (context.endpoint, context.mesh, context.anchors) == ("10.0.0.1:9330", "m" * 26, filled.load_anchors())
+    assert (context.mesh, context.anchors) == ("m" * 26, filled.load_anchors())
+    assert context.endpoints == ("10.0.0.1:9330", "10.0.0.2:9330")
     assert context.operator.key.id == operator.key.id
     assert context.operator.key_path.stat().st_mode & 0o777 == 0o600
     (folder / "endpoint").write_text("\n")

@@ -28,7 +28,7 @@ class Boss:
         self.folder = mesh.folder / "home" / ".config" / "caso-mesh" / "contexts" / "boss"
         write_context(
             self.folder,
-            endpoint=mesh.endpoint(via),
+            endpoints=(mesh.endpoint(via),),
             mesh=identity.load_mesh_id(),
             anchors=identity.load_anchors(),
             key=operator.key,

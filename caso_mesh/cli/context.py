@@ -1,0 +1,116 @@
+"""``caso-mesh context``: an operator's key, with the way to a mesh, for a machine that is no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Struct
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import Access, Client, contexts_folder, load_access
+from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import AlreadyExists, InvalidName, InvalidValue, Refused, StateMissing
+from caso_mesh.model.ids import NAME
+
+if TYPE_CHECKING:
+    from caso_mesh.identity.store import OperatorIdentity
+
+app = Group(name="context", help="Contexts: an operator's key with the way to a mesh, for use without a state folder.")
+
+
+class ContextView(Struct, frozen=True):
+    """What was written. ``endpoints`` are tried in their order."""
+
+    name: str
+    folder: str
+    endpoints: tuple[str, ...]
+
+
+@app.command
+def create(
+    name: Annotated[str, Parameter(name="NAME", help="What --context is to call it.")],
+    /,
+    *,
+    endpoint: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--endpoint",
+            negative=(),
+            help="HOST:PORT of a server of the mesh, tried in the order given; may be repeated (else all there are).",
+        ),
+    ] = (),
+    common: Common = DEFAULTS,
+) -> None:
+    """Keep the operator of a state folder as a context, which works without that folder, and without its server.
+
+    Whoever has the context may do what that operator may. Made again under its name it is brought up to date.
+    """
+    if not NAME.match(name):
+        raise InvalidName(name=name, kind="context")
+    access = load_access(common)
+    endpoints = tuple(map(_checked, endpoint)) or _servers(access, common.timeout_s)
+    folder = contexts_folder() / name
+    _check_free(name, folder, access)
+    _write(folder, endpoints, access)
+    view = ContextView(name, str(folder), endpoints)
+    output.show(view, common.json, _people)
+
+
+def _checked(address: str) -> str:
+    from caso_mesh.wire.addresses import split_address
+
+    try:
+        split_address(address)
+    except ValueError:
+        raise InvalidValue(
+            value=address, what="endpoint", expected="Use HOST:PORT, or [ADDRESS]:PORT for IPv6"
+        ) from None
+    return address
+
+
+def _servers(access: Access, timeout_s: float) -> tuple[str, ...]:
+    """Where the servers of the mesh are reached: those first that may be in office, as they are asked most."""
+    client = Client(access, timeout_s)
+    try:
+        rows = client.call("server.list", q.ServerListRequest(), v.ServerList).servers
+    finally:
+        client.close()
+    return tuple(row.address for row in sorted(rows, key=lambda row: not row.voter) if row.address)
+
+
+def _check_free(name: str, folder: Path, access: Access) -> None:
+    from caso_mesh.identity.store import IdentityStore
+
+    try:
+        known = IdentityStore(folder).load_operator()
+    except StateMissing:
+        return
+    if known.key.id != access.operator.key.id:
+        raise AlreadyExists(kind="context", name=name)
+
+
+def _write(folder: Path, endpoints: tuple[str, ...], access: Access) -> None:
+    from caso_mesh.identity.store import write_context
+
+    operator: OperatorIdentity = access.operator
+    try:
+        write_context(
+            folder,
+            endpoints=endpoints,
+            mesh=access.mesh,
+            anchors=access.anchors,
+            key=operator.key,
+            chain=operator.chain,
+        )
+    except OSError as error:
+        raise Refused(detail=f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _people(view: ContextView) -> None:
+    output.line(f"The context {view.name} is in {view.folder}; it asks at {', '.join(view.endpoints)}.")
+    output.line(f"Use it:             caso-mesh --context {view.name} status")
+    output.line("On another machine: copy the folder to the same place of your home there. Keep it as safe as a key")
