@@ -19,7 +19,7 @@ from typing import Self
 from caso_mesh.jobs import framing
 from caso_mesh.jobs.messages import Ended, FromWorker, ToWorker
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.errors import Misuse, PeerFault, StateLocked, Unavailable, WorkerDied
+from caso_mesh.model.errors import Misuse, PeerFault, Unavailable, WorkerDied, WorkersLeft
 from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.states import AttemptState
 
@@ -213,7 +213,7 @@ class NurseryRunner:
     """Starts workers as processes, forked by a nursery; an async context manager. See ``runner.Runner``.
 
     ``lock_path`` is a file whose lock all workers hold while they live: entering waits until those of a daemon that
-    was killed are gone. Raises ``StateLocked`` if they are not within ``LOCK_WAIT_S``. Leaving ends all workers.
+    was killed are gone. Raises ``WorkersLeft`` if they are not within ``LOCK_WAIT_S``. Leaving ends all workers.
     """
 
     def __init__(self, *, lock_path: Path | str) -> None:
@@ -338,7 +338,7 @@ class NurseryRunner:
             except BlockingIOError:
                 if asyncio.get_running_loop().time() >= deadline:
                     os.close(fd)
-                    raise StateLocked(state=os.path.dirname(self._lock_path)) from None
+                    raise WorkersLeft(lock=self._lock_path) from None
             except BaseException:
                 os.close(fd)
                 raise

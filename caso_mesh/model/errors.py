@@ -215,6 +215,18 @@ class StateLocked(CasoError):
     exit_status = CONFLICT
 
 
+class WorkersLeft(CasoError):
+    """A worker of the daemon before this one has not ended: it waits for a file system that does not answer.
+
+    See which one hangs (a network mount, a disk), mend or unmount it, and start the daemon again. The process is the one
+    that holds {lock}.
+    """
+
+    code = "workers-left"
+    category = "state"
+    exit_status = CONFLICT
+
+
 class StateNotEmpty(CasoError):
     """{state} already belongs to the server {server}.
 

@@ -19,7 +19,7 @@ from msgspec import structs
 from caso_mesh.jobs import framing
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.nursery_runner import NurseryRunner
-from caso_mesh.model.errors import StateLocked
+from caso_mesh.model.errors import WorkersLeft
 from caso_mesh.model.states import AttemptState
 from caso_mesh.sources.compare import differences
 
@@ -160,7 +160,7 @@ async def test_a_second_daemon_is_refused_while_workers_live(tmp_path, monkeypat
     monkeypatch.setattr("caso_mesh.jobs.nursery_runner.LOCK_WAIT_S", 0.1)
     lock = tmp_path / "run" / "workers.lock"
     async with NurseryRunner(lock_path=lock):
-        with pytest.raises(StateLocked):
+        with pytest.raises(WorkersLeft):
             async with NurseryRunner(lock_path=lock):
                 pass
 
