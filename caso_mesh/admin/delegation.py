@@ -10,18 +10,19 @@ from msgspec import structs
 
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
+from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import problem_for
 from caso_mesh.model.clock import Calendar, Clock, Randomness
-from caso_mesh.model.commands import Delegate
-from caso_mesh.model.errors import Conflict, NotFound
+from caso_mesh.model.commands import CloseRun, Delegate
+from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.ids import attempt_id
-from caso_mesh.model.jobs import Attempt, DrillSpec, RestoreSpec, VerifySpec
-from caso_mesh.model.states import DeviceState, RunState, ServerState
+from caso_mesh.model.jobs import Attempt, DrillSpec, Failure, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.placement import place
-from caso_mesh.planning.problem import DeviceRow, Problem
+from caso_mesh.planning.problem import DeviceRow, Plan, Problem
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Delegation:
         await self._learn_sets()
         plan = place(self._problem(), self._calendar.now_ns())
         self._live.waiting = dict(plan.waiting)
+        await self._end_test_runs(plan)
         for each in plan.assignments:
             run = state.runs.get(each.run)
             if run is None:
@@ -136,6 +138,19 @@ class Delegation:
                 await self._submit(Delegate(attempt))
             except (Conflict, NotFound) as error:
                 log.info("attempt %s is not delegated: %s", attempt.id, error)
+
+    async def _end_test_runs(self, plan: Plan) -> None:
+        """What keeps a test run waiting, and does not pass by itself, is what it was to find out."""
+        for (run_id, _), waits in plan.waiting.items():
+            run = self._keeper.state.runs.get(run_id)
+            if run is None or not isinstance(run.spec, TestRunSpec) or waits.reason in PASSING:
+                continue
+            failure = Failure(NotReady.code, {"reason": reason_text(waits)})
+            command = CloseRun(run_id, RunState.FAILED, self._clock.now_ns(), failure)
+            try:
+                await self._submit(command, request_id=f"not-ready-{run_id}")
+            except NotFound as error:
+                log.info("the test run %s is not closed: %s", run_id, error)
 
     async def _learn_sets(self) -> None:
         """Where the sets of restores and verifies lie, and which devices hold sets of which source."""

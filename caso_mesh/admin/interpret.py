@@ -159,7 +159,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
     _attempt(c, fact.attempt, server)
     c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
-        f" failure = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
+        f" failure = ?, predicted = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
             fact.state.value,
             fact.type.value if fact.type else None,
@@ -168,6 +168,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             msgspec.msgpack.encode(fact.counts),
             fact.set,
             msgspec.msgpack.encode(fact.failure) if fact.failure else None,
+            msgspec.msgpack.encode(fact.predicted) if fact.predicted else None,
             fact.attempt,
             server,
             *_ACTIVE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from caso_mesh.admin.live import Live
@@ -23,7 +23,9 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
+    TestRunSpec,
     VerifySpec,
+    backup_of,
     kind_of,
 )
 from caso_mesh.model.mesh import Server
@@ -108,7 +110,7 @@ def job_view(
     if run.closed_at_ns is None and (run.held and part.state is RunState.READY):
         shown = RunState.ON_HOLD
     waiting = live.waiting.get((run.id, part.source)) if part.state is RunState.READY else None
-    spec = run.spec
+    backup = backup_of(run.spec)
     percent = None
     if active and progress is not None:
         percent = progress.percent
@@ -116,12 +118,12 @@ def job_view(
         percent = 100.0
     seconds = row.seconds if row is not None else None
     rate = progress.rate if active and progress else (counts.bytes_read / seconds if seconds else 0.0)
-    type_ = row.type.value if row and row.type else (spec.type.value if isinstance(spec, BackupSpec) else None)
+    type_ = row.type.value if row and row.type else (backup.type.value if backup else None)
     job = state.jobs.get(run.job)
     return v.JobView(
         job=run.job,
         name=run.name,
-        kind=kind_of(spec).value,
+        kind=kind_of(run.spec).value,
         run=run.id,
         attempt=attempt.id if attempt else None,
         state=shown.value,
@@ -150,7 +152,7 @@ def job_view(
 
 def scheduled_view(job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]) -> v.JobView:
     """A recurring job that waits for its next due time."""
-    due = format_instant(next_due_ns)
+    due, backup = format_instant(next_due_ns), backup_of(job.spec)
     return v.JobView(
         job=job.id,
         name=job.name,
@@ -158,7 +160,7 @@ def scheduled_view(job: Job, next_due_ns: int | None, state: str, reason: str, f
         run=None,
         attempt=None,
         state=state,
-        type=job.spec.type.value if isinstance(job.spec, BackupSpec) else None,
+        type=backup.type.value if backup else None,
         priority=job.priority.value,
         source=None,
         server=None,
@@ -201,12 +203,12 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
     shown = attempt.state
     if shown in ATTEMPT_ACTIVE and row is not None and row.state in ATTEMPT_ACTIVE:
         shown = row.state
-    spec = run.spec
+    backup = backup_of(run.spec)
     return v.AttemptView(
         attempt=attempt.id,
         number=attempt.number,
         state=shown.value,
-        type=row.type.value if row and row.type else (spec.type.value if isinstance(spec, BackupSpec) else None),
+        type=row.type.value if row and row.type else (backup.type.value if backup else None),
         source=state.name_of(attempt.source),
         server=state.name_of(attempt.server),
         device=device_name(state, attempt.device),
@@ -221,18 +223,33 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
         set=row.set if row else None,
         error=failure_view(attempt.failure or (row.failure if row else None)),
         redundant=attempt.state is AttemptState.REDUNDANT,
+        predicted=predicted_of([row]) if row else None,
     )
 
 
 def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
     """One for each source server. What a restore or verify was about is its set, whatever came of it."""
-    about = None if isinstance(run.spec, BackupSpec) else run.spec.set
+    about = None if isinstance(run.spec, BackupSpec | TestRunSpec) else run.spec.set
     return tuple(v.SetOutcome(state.name_of(part.source), part.set or about, part.state.value) for part in run.parts)
+
+
+def predicted_of(rows: Sequence[AttemptRow]) -> v.PredictedView | None:
+    """What test runs of several sources say together, as if one went after the other."""
+    told = [row.predicted for row in rows if row.predicted is not None]
+    if not told:
+        return None
+    seconds = [each.seconds for each in told if each.seconds is not None]
+    return v.PredictedView(
+        files=sum(each.files for each in told),
+        bytes=sum(each.bytes for each in told),
+        bytes_new=sum(each.bytes_new for each in told),
+        seconds=sum(seconds) if len(seconds) == len(told) else None,
+    )
 
 
 def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
     match job.spec:
-        case BackupSpec() as spec:
+        case (BackupSpec() as spec) | TestRunSpec(backup=spec):
             return {
                 "sources": [f"{state.name_of(s.server)}:{shown_path(root)}" for s in spec.sources for root in s.roots],
                 "target": str(spec.target),

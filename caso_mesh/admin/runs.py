@@ -16,7 +16,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
-from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run
+from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run, TestRunSpec
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, JobState, Liveness, RunState
 from caso_mesh.model.units import format_instant
 
@@ -297,7 +297,7 @@ class Runs:
             attempt=only.id if only else None,
             state=run.state.value,
             type=_the_one(each.type.value for each in told if each.type is not None)
-            if isinstance(run.spec, BackupSpec)
+            if isinstance(run.spec, BackupSpec | TestRunSpec)
             else None,
             server=state.name_of(only.server) if only else None,
             device=present.device_name(state, only.device) if only else None,
@@ -311,6 +311,7 @@ class Runs:
             exceptions=tuple(present.exception_view(each) for each in await self._tables.exceptions(attempts)),
             error=present.failure_view(failures[0]) if failures else None,
             warnings=warnings,
+            predicted=present.predicted_of(told),
         )
 
 

@@ -66,4 +66,5 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT;
     """,
     ARRIVALS,
+    "ALTER TABLE attempt ADD COLUMN predicted BLOB;",
 )

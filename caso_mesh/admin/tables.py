@@ -16,7 +16,7 @@ from caso_mesh.journal.replica import Arrived, Place
 from caso_mesh.model import facts
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
-from caso_mesh.model.jobs import Attempt, Counts, Failure
+from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
 
@@ -35,6 +35,7 @@ class AttemptRow(Struct, frozen=True):
     counts: Counts
     set: str | None
     failure: Failure | None
+    predicted: Predicted | None = None
 
 
 class AlertRow(Struct, frozen=True):
@@ -106,7 +107,7 @@ class AttemptRows:
         return other if other is not None and other.ended_at_ns is not None else media
 
 
-_ATTEMPT = "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure"
+_ATTEMPT = "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted"
 
 
 class Tables:
@@ -434,7 +435,7 @@ def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:
 
 
 def _attempt_row(row: Any) -> AttemptRow:
-    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure = row
+    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted = row
     return AttemptRow(
         id=id_,
         reporter=reporter,
@@ -447,6 +448,7 @@ def _attempt_row(row: Any) -> AttemptRow:
         counts=msgspec.msgpack.decode(counts, type=Counts) if counts else Counts(),
         set=set_id,
         failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
+        predicted=msgspec.msgpack.decode(predicted, type=Predicted) if predicted else None,
     )
 
 

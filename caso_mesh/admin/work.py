@@ -28,6 +28,7 @@ from caso_mesh.model.jobs import (
     SourceRoots,
     Target,
     TargetKind,
+    TestRunSpec,
     VerifySpec,
 )
 from caso_mesh.model.states import BackupType, JobState, Priority, Role
@@ -102,6 +103,8 @@ class Work:
             raise UsageError(detail="Nothing to back up: give SERVER:PATH")
         if request.zone is not None and request.schedule is None:
             raise UsageError(detail="--zone belongs to --schedule")
+        if request.test_run and request.schedule is not None:
+            raise UsageError(detail="A test run is made now: leave --schedule away")
         target = parse_target(request.target)
         match target.kind:
             case TargetKind.DEVICE:
@@ -130,7 +133,7 @@ class Work:
         ]
         warnings: list[str] = []
         for server, paths in sorted(roots.items()):
-            warnings += await self._check_paths(server, sorted(paths), tuple(commands))
+            warnings += await self._check_paths(server, sorted(paths), tuple(commands), must=request.test_run)
         spec = BackupSpec(
             sources=tuple(
                 SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
@@ -151,23 +154,31 @@ class Work:
             snapshot=request.snapshot,
             allow_shrink=request.allow_shrink,
         )
+        names = "-".join(state.name_of(server) for server in sorted(roots))
+        if request.test_run:
+            trial = TestRunSpec(spec)
+            return await self._create(
+                caller, trial, request.priority, request.name or "", f"test-run-{names}", None, tuple(warnings)
+            )
         schedule = None
         if request.schedule is not None:
             schedule = CronSchedule(request.schedule, request.zone or "UTC")
             check_schedule(schedule)
-        names = "-".join(state.name_of(server) for server in sorted(roots))
         return await self._create(
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )
 
     async def _check_paths(
-        self, server: str, paths: Sequence[bytes], commands: tuple[tuple[str, CommandKind], ...]
+        self, server: str, paths: Sequence[bytes], commands: tuple[tuple[str, CommandKind], ...], *, must: bool
     ) -> tuple[str, ...]:
-        """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it."""
+        """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it, unless
+        that it answers is what shall be found out (``must``)."""
         request = q.PathCheck(tuple(b"/" + path for path in paths), "read", commands)
         try:
             reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
         except Unavailable as error:
+            if must:
+                raise
             return (f"{error.message} Its paths are checked when the run starts.",)
         return reply.warnings
 

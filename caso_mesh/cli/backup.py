@@ -66,6 +66,12 @@ def backup(
         bool,
         Parameter(negative=(), help="Accept over 90 % less, in files or bytes, than the last set of the same paths."),
     ] = False,
+    test_run: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Only find out whether it would work, and predict files, bytes and time; moves nothing."
+        ),
+    ] = False,
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
     schedule: Annotated[
         str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
@@ -83,6 +89,8 @@ def backup(
         raise UsageError(detail="Say what to back up, as SERVER:/PATH")
     if zone is not None and schedule is None:
         raise UsageError(detail="--zone belongs to --schedule")
+    if schedule is not None and test_run:
+        raise UsageError(detail="A test run is made now: leave --schedule away")
     if schedule is not None and waiting.wait:
         raise UsageError(detail="A job with --schedule cannot be waited for; start it with: caso-mesh job run")
     request = q.BackupRequest(
@@ -102,6 +110,7 @@ def backup(
         ignore_exit_codes=ignore_exit_codes,
         snapshot=SnapshotMode(snapshot),
         allow_shrink=allow_shrink,
+        test_run=test_run,
         priority=Priority(priority),
         name=name,
         schedule=schedule,

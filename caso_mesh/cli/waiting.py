@@ -130,6 +130,19 @@ def show_submitted(view: v.Submitted) -> None:
     output.note(f"Watch it with: caso-mesh job watch {view.run}")
 
 
+def _predicted(found: v.PredictedView | None) -> tuple[tuple[str, object], ...]:
+    if found is None:
+        return ()
+    return (
+        ("predicted", f"{found.files} files of {output.size(found.bytes)}"),
+        ("of it new", output.size(found.bytes_new)),
+        (
+            "will take",
+            "unknown: nothing was backed up there yet" if found.seconds is None else output.duration(found.seconds),
+        ),
+    )
+
+
 def show_result(result: v.RunResult) -> None:
     """A result for people."""
     for text in result.warnings:
@@ -149,6 +162,7 @@ def show_result(result: v.RunResult) -> None:
         ("stored", output.size(result.bytes_stored)),
         ("time", output.duration(result.seconds)),
         ("exceptions", len(result.exceptions) or None),
+        *_predicted(result.predicted),
     )
     for each in result.exceptions:
         output.warning(f"{each.path}: {each.reason}")

@@ -9,7 +9,7 @@ from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import AddDevice, CreatePool, DeletePool, RemoveDevice, SetDevice, SetPool, SetSetting
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, UnknownSetting, UsageError
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.jobs import BackupSpec, TargetKind
+from caso_mesh.model.jobs import JobSpec, TargetKind, backup_of
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BY_NAME, Value, check_setting
 from caso_mesh.model.storage import Device, DeviceKind
@@ -118,5 +118,6 @@ def _check_device(device: Device) -> None:
         raise InvalidValue(value=device.low_space_bytes, what="low space", expected="It is not negative")
 
 
-def _targets_pool(spec: object, pool: str) -> bool:
-    return isinstance(spec, BackupSpec) and spec.target.kind is TargetKind.POOL and spec.target.name == pool
+def _targets_pool(spec: JobSpec, pool: str) -> bool:
+    backup = backup_of(spec)
+    return backup is not None and backup.target.kind is TargetKind.POOL and backup.target.name == pool

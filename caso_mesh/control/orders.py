@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, BackupSpec, JobSpec, Run, VerifySpec
+from caso_mesh.model.jobs import Attempt, JobSpec, Run, TestRunSpec, VerifySpec, backup_of
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 
 
@@ -93,6 +93,8 @@ def _end_of(server: str, attempt: Attempt, run: Run) -> Literal["device", "sourc
 
 def _cut(spec: JobSpec, source: str) -> JobSpec:
     """A backup's spec with the paths of one source alone: nobody learns what others back up."""
-    if not isinstance(spec, BackupSpec):
+    backup = backup_of(spec)
+    if backup is None:
         return spec
-    return msgspec.structs.replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
+    cut = msgspec.structs.replace(backup, sources=tuple(part for part in backup.sources if part.server == source))
+    return TestRunSpec(cut) if isinstance(spec, TestRunSpec) else cut

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, BackupSpec, JobSpec, Part, RestoreSpec, Run, VerifySpec, kind_of
+from caso_mesh.model.jobs import (
+    Attempt,
+    BackupSpec,
+    JobSpec,
+    Part,
+    RestoreSpec,
+    Run,
+    TestRunSpec,
+    VerifySpec,
+    backup_of,
+    kind_of,
+)
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AttemptState, JobState, RunState
 from caso_mesh.planning.problem import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
@@ -81,7 +92,7 @@ def problem_for(
 
 
 def _device_of(spec: JobSpec, device_of_set: Callable[[str], str | None]) -> str | None:
-    if isinstance(spec, BackupSpec):
+    if isinstance(spec, BackupSpec | TestRunSpec):
         return None
     if isinstance(spec, RestoreSpec) and spec.device is not None:
         return spec.device
@@ -111,6 +122,7 @@ def _ready(
 ) -> ReadyPart:
     spec = run.spec
     job = state.jobs[run.job]
+    backup = backup_of(spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
     return ReadyPart(
         run=run.id,
@@ -120,7 +132,7 @@ def _ready(
         kind=kind_of(spec),
         priority=run.priority,
         due_at_ns=run.due_at_ns,
-        target=spec.target if isinstance(spec, BackupSpec) else None,
+        target=backup.target if backup is not None else None,
         device=_device_of(spec, device_of_set),
         not_before_ns=part.not_before_ns,
         predicted_s=predicted_s,

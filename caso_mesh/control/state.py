@@ -14,7 +14,7 @@ import msgspec
 from caso_mesh.control.tables import AlertAnswer, Image, Put, Request
 from caso_mesh.model.errors import NotFound, StateDamaged, StateTooNew
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import Attempt, BackupSpec, Job, Run, Target, TargetKind
+from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, backup_of
 from caso_mesh.model.mesh import (
     Anchor,
     JoinToken,
@@ -241,7 +241,8 @@ class ControlState:
 
     def servers_of_run(self, run: Run) -> frozenset[str]:
         """Node ids of the servers that may be the media server of a run's attempts, whatever their state."""
-        return self.target_servers(run.spec.target) if isinstance(run.spec, BackupSpec) else frozenset(self.servers)
+        backup = backup_of(run.spec)
+        return frozenset(self.servers) if backup is None else self.target_servers(backup.target)
 
     def _layers(self, server: Server) -> list[tuple[str, dict[str, Value]]]:
         pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]

@@ -22,12 +22,23 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Job, JobSpec, RestoreSpec, Run, Target, TargetKind
+from caso_mesh.model.jobs import (
+    DrillSpec,
+    Failure,
+    Job,
+    JobSpec,
+    RestoreSpec,
+    Run,
+    Target,
+    TargetKind,
+    VerifySpec,
+    backup_of,
+)
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, RunState
 from caso_mesh.planning import lifecycle
 
-_CLOSABLE = (RunState.MISSED, RunState.CANCELED, RunState.TIMED_OUT)
+_CLOSABLE = (RunState.MISSED, RunState.CANCELED, RunState.TIMED_OUT, RunState.FAILED)
 
 
 def create_job(state: ControlState, command: CreateJob, context: Context) -> Effect:
@@ -140,13 +151,17 @@ def close_run(state: ControlState, command: CloseRun, context: Context) -> Effec
     """A run that is closed already stays as it is."""
     run = state.run(command.run)
     if command.state not in _CLOSABLE:
-        raise InvalidValue(value=command.state, what="end of a run", expected="Use missed, canceled or timed-out")
+        raise InvalidValue(
+            value=command.state, what="end of a run", expected="Use missed, canceled, timed-out or failed"
+        )
     if not lifecycle.is_open(run):
         return Effect({"run": run.state.value})
     if command.state is RunState.MISSED:
         after = lifecycle.miss(run, command.at_ns, failure=command.failure)
         return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
     after = lifecycle.cancel(run, command.at_ns, state=command.state, failure=command.failure)
+    if command.state is RunState.FAILED:
+        return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
     return Effect({"run": after.state.value}, (Put("runs", run.id, after), *_cancel_active(state, run)))
 
 
@@ -208,16 +223,17 @@ def check_spec(state: ControlState, spec: JobSpec) -> None:
     """That everything a job names is there. ``NotFound``, ``UsageError``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
         state.server(spec.server)
-    if not isinstance(spec, BackupSpec):
+    backup = backup_of(spec)
+    if backup is None:
         return
-    if not spec.sources or not all(source.roots for source in spec.sources):
+    if not backup.sources or not all(source.roots for source in backup.sources):
         raise UsageError(detail="A backup needs at least one SERVER:PATH")
-    if len({source.server for source in spec.sources}) < len(spec.sources):
+    if len({source.server for source in backup.sources}) < len(backup.sources):
         raise UsageError(detail="A backup names each of its servers once, with all its paths")
-    for source in spec.sources:
+    for source in backup.sources:
         state.server(source.server)
-    _check_target(state, spec.target)
-    state.media_set_named(spec.media_set)
+    _check_target(state, backup.target)
+    state.media_set_named(backup.media_set)
 
 
 def _check_target(state: ControlState, target: Target) -> None:
@@ -244,7 +260,7 @@ def _begin(state: ControlState, job: Job, id: str, due_at_ns: int, at_ns: int, w
     """A run whose parts with a source that left the mesh have failed from the start."""
     run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
     for source in lifecycle.sources_of(job.spec):
-        if source in state.removed and isinstance(job.spec, BackupSpec | RestoreSpec | DrillSpec):
+        if source in state.removed and not isinstance(job.spec, VerifySpec):
             gone = Failure("not-found", {"kind": "server", "name": state.name_of(source)})
             run = lifecycle.fail_part(run, source, at_ns, gone)
     return run

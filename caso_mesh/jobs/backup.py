@@ -35,7 +35,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import TYPE_NUMBERS, Entry, EntryType, SourceException, path_key
 from caso_mesh.model.errors import CasoError, ContainsNoData, Misuse
 from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_name, is_reserved
-from caso_mesh.model.jobs import BackupSpec
+from caso_mesh.model.jobs import backup_of
 from caso_mesh.sources.filters import Filters, Note
 from caso_mesh.sources.metadata import sees_trusted
 from caso_mesh.sources.places import Places
@@ -82,8 +82,8 @@ class Wanted(Struct, frozen=True):
 
 def wanted_of(task: Task) -> Wanted:
     """What the task's order says."""
-    spec = task.order.spec
-    if not isinstance(spec, BackupSpec):
+    spec = backup_of(task.order.spec)
+    if spec is None:
         raise Misuse("a backup needs a backup's spec")
     mine = [each for each in spec.sources if each.server == task.order.source]
     roots = tuple(b"/" + root.lstrip(b"/") for each in mine for root in each.roots)
@@ -138,7 +138,7 @@ def run_backup(
         desk.log(
             "info", "this server runs without CAP_SYS_ADMIN: extended attributes trusted.* do not show and are left out"
         )
-    empty = [root for root in wanted.folders if _is_empty_mount(root)]
+    empty = [root for root in wanted.folders if is_empty_mount(root)]
     if empty:
         raise ContainsNoData(paths=empty)
     backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause, places, on_entry)
@@ -149,7 +149,7 @@ def run_backup(
     return backup.run()
 
 
-def _is_empty_mount(root: bytes) -> bool:
+def is_empty_mount(root: bytes) -> bool:
     """Whether a file system without anything in it is mounted at a root: what shall be there is not."""
     try:
         with os.scandir(root) as names:
@@ -225,7 +225,7 @@ class _Backup:
             self._wanted.filters,
             on_exception=desk.exception,
             on_note=self._note,
-            previous=None if self._known is None else _Earlier(self._known.tree, desk),
+            previous=None if self._known is None else Earlier(self._known.tree, desk),
             settled_before=None if self._known is None else divmod(self._known.start_ns, _SECOND),
             places=self._places,
         )
@@ -400,7 +400,7 @@ class _Backup:
         self._desk.path = entry.path
 
 
-class _Earlier:
+class Earlier:
     """What the walk asks of the tree of the last backup; damage there only means that more is read again."""
 
     def __init__(self, tree: TreeReader, desk: Desk) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
@@ -20,7 +20,7 @@ from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.sink import Member, SinkLane
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.errors import PeerFault, PeerMalformed
 from caso_mesh.model.jobs import Counts
 from caso_mesh.model.states import BackupType
 from caso_mesh.vault.chunking import ID_SIZE, ChunkerParameters, chunk_id
@@ -107,7 +107,7 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
         base = from_wire(answer, Base, peer=far)
         desk.say(Began(base.type))
         desk.total_bytes, desk.total_files = base.total_bytes, base.total_files
-        told = _Told()
+        told = Told()
         desk.on_exceptions = told.take
         sink = FarSink(channel, task.id_key, far, asks=base.knows)
         known: Known | None = None
@@ -137,7 +137,7 @@ def run_source_end(task: Task, desk: Desk, meet: Meet, threads: int) -> None:
         from_wire(channel.call("finish", to_wire(Finish(tree.root, report()))), Finished, peer=far)
 
 
-class _Told:
+class Told:
     """Exceptions on their way to the device's end, which tells them to its daemon."""
 
     def __init__(self) -> None:
@@ -152,6 +152,18 @@ class _Told:
         with self._lock:
             given, self._waiting = self._waiting, []
             return tuple(given)
+
+
+def take_report(desk: Desk, report: Report, far: str) -> None:
+    """What the source has done so far is told as this end's own. Raises ``PeerFault``."""
+    tally, counts = desk.tally, report.counts
+    if min(structs.astuple(counts)) < 0:
+        raise PeerFault(peer=far, detail="it counts below zero")
+    tally.files, tally.entries, tally.bytes = counts.files, counts.entries, counts.bytes
+    tally.read(max(0, counts.bytes_read - tally.bytes_read))
+    desk.path = report.path
+    for exception in report.exceptions:
+        desk.exception(exception)
 
 
 class FarSink:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from msgspec import structs
 
 from caso_mesh.catalog.segment import path_fault
 from caso_mesh.jobs import far_backup as wire
@@ -329,7 +328,7 @@ class _DeviceEnd:
             raise self._fault("it asked for a piece of a tree that is not its own")
         assert self._work is not None
         data = self._work.vault.read(fetch.id)
-        self._base_pieces.update(_named_in(data))
+        self._base_pieces.update(named_in(data))
         return data
 
     def _on_have(self, have: wire.Have) -> bytes:
@@ -375,16 +374,9 @@ class _DeviceEnd:
         self._pieces.add(chunk)
 
     def _take_report(self, report: wire.Report) -> None:
-        tally, counts = self._desk.tally, report.counts
-        if min(structs.astuple(counts)) < 0:
-            raise self._fault("it counts below zero")
-        tally.files, tally.entries, tally.bytes = counts.files, counts.entries, counts.bytes
-        tally.read(max(0, counts.bytes_read - tally.bytes_read))
+        wire.take_report(self._desk, report, self._name)
         if self._work is not None:
             self._work.pause()
-        self._desk.path = report.path
-        for exception in report.exceptions:
-            self._desk.exception(exception)
 
     def _on_finish(self, finish: wire.Finish) -> Any:
         self._finish = finish
@@ -412,7 +404,7 @@ class _DeviceEnd:
         return PeerFault(peer=self._name, detail=detail)
 
 
-def _named_in(data: bytes) -> list[bytes]:
+def named_in(data: bytes) -> list[bytes]:
     """Ids of the pieces that a piece of a tree names; none for a list."""
     try:
         lists = lists_of(data, "a piece of the tree")

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.facts import LogLine
-from caso_mesh.model.jobs import Counts, Failure, Progress
+from caso_mesh.model.jobs import Counts, Failure, Predicted, Progress
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 
@@ -62,6 +62,7 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     type: BackupType | None = None
     failure: Failure | None = None
     lines: tuple[LogLine, ...] = ()
+    predicted: Predicted | None = None
 
 
 #: Messages that take along what was logged before them: a small job is told in few.

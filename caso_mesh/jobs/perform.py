@@ -10,7 +10,16 @@ from contextlib import nullcontext
 from msgspec import Struct
 
 from caso_mesh.catalog.segment import from_entry
-from caso_mesh.jobs import drilling, far_backup, far_restore, far_store, far_target, telling
+from caso_mesh.jobs import (
+    drilling,
+    far_backup,
+    far_predicting,
+    far_restore,
+    far_store,
+    far_target,
+    predicting,
+    telling,
+)
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
 from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
@@ -25,7 +34,7 @@ from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, RestoreSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Predicted, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.chunking import chunk_id
@@ -52,6 +61,7 @@ class Outcome:
     def __init__(self) -> None:
         self.type: BackupType | None = None
         self.set: str | None = None
+        self.predicted: Predicted | None = None
 
 
 def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], None] = lambda: None) -> None:
@@ -92,6 +102,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
             set=outcome.set,
             type=outcome.type,
             failure=None if failure is None else Failure(code=failure.code, fields=failure.fields),
+            predicted=outcome.predicted,
         )
     )
 
@@ -105,6 +116,9 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
     def published(backup: BackupSet) -> None:
         outcome.set = backup.id
         tools.on_published(backup)
+
+    def predicted(found: Predicted) -> None:
+        outcome.predicted = found
 
     match task.order.spec, task.order.end:
         case BackupSpec(), "both":
@@ -136,6 +150,12 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:
                 drilling.run_here(task, desk, vault, load_set(vault, spec.set))
+        case TestRunSpec(), "source":
+            far_predicting.run_source_end(task, desk, tools.meet)
+        case TestRunSpec(), "device":
+            far_predicting.run_device_end(task, desk, tools.meet, tools.backend_for, predicted)
+        case TestRunSpec(), _:
+            predicting.run_here(task, desk, tools.backend_for, predicted)
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

@@ -6,7 +6,7 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.storing import newest
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import ContainsNoData, Misuse
-from caso_mesh.model.jobs import BackupSpec
+from caso_mesh.model.jobs import backup_of
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_size
 from caso_mesh.vault.vault import Vault
@@ -25,8 +25,8 @@ def has_shrunk(files: int, size: int, last: BackupSet) -> bool:
 def check_not_shrunk(task: Task, desk: Desk, vault: Vault, filters: bytes) -> None:
     """Compares what was found with the newest good set of the same source, paths and filters on this device. Raises
     ``ContainsNoData``, unless the order allows it."""
-    spec = task.order.spec
-    if not isinstance(spec, BackupSpec):
+    spec = backup_of(task.order.spec)
+    if spec is None:
         raise Misuse("only a backup finds something")
     source, avoid = task.order.source, task.order.avoid
     last = newest(vault, lambda each: each.source == source and each.filters == filters and each.id not in avoid)

@@ -45,9 +45,9 @@ def signer_of(task: Task) -> Signer:
 
 
 @contextmanager
-def open_vault(task: Task, desk: Desk, backend_for: BackendFor) -> Iterator[Vault]:
+def open_vault(task: Task, desk: Desk, backend_for: BackendFor, *, writes: bool = True) -> Iterator[Vault]:
     """The vault of the task's device. What is found damaged in the block is written down there at its end, also if the
-    block fails for it. Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
+    block fails for it, if anything is to be written (``writes``). Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
     access = device_of(task)
     backend = backend_for(access)
     try:
@@ -66,10 +66,12 @@ def open_vault(task: Task, desk: Desk, backend_for: BackendFor) -> Iterator[Vaul
         except (Canceled, DeviceVanished):
             raise
         except CasoError:
-            _write_down_damage(vault, task, desk)
+            if writes:
+                _write_down_damage(vault, task, desk)
             raise
         else:
-            _write_down_damage(vault, task, desk)
+            if writes:
+                _write_down_damage(vault, task, desk)
     finally:
         close = getattr(backend, "close", None)
         if close is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.jobs import BackupSpec, Counts, DrillSpec, RestoreSpec
+from caso_mesh.model.jobs import BackupSpec, Counts, DrillSpec, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.units import escape_path, format_duration, format_size
 
@@ -35,7 +35,12 @@ def begins(task: Task) -> str:
             return f"begins: {here} takes a sample that {far} restores out of the set {spec.set}"
         case DrillSpec() as spec, _:
             return f"begins: restore drill of the set {spec.set} on {_device(task)} to scratch at {far}"
-        case spec, _:
+        case TestRunSpec(backup=spec), "source":
+            return f"begins: {here} walks {_shown(_roots(task, spec))} for a test run at {far}"
+        case TestRunSpec(backup=spec), _:
+            where = f"{task.source_name}:{_shown(_roots(task, spec))}"
+            return f"begins: test run of a backup of {where} to {_device(task)} at {here}; nothing is moved"
+        case VerifySpec() as spec, _:
             return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
 
 
@@ -47,6 +52,8 @@ def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> st
             figures += [f"{format_size(counts.bytes_read)} read", f"{format_size(counts.bytes_stored)} stored"]
         case RestoreSpec() | DrillSpec():
             figures[2] += " restored"
+        case TestRunSpec():
+            figures[2] += " found"
         case _:
             figures[2] += " checked"
     if counts.exceptions:

@@ -198,7 +198,8 @@ class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
 
 class CloseRun(Struct, frozen=True, tag="close-run", tag_field="do"):
     """The administrator closes a run that will not get further: ``missed`` closes the parts that never started,
-    ``canceled`` and ``timed-out`` close all that wait and ask active attempts for their end."""
+    ``canceled`` and ``timed-out`` close all that wait and ask active attempts for their end, ``failed`` closes all that
+    wait and lets the others go on."""
 
     run: str
     state: RunState

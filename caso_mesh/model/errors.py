@@ -998,6 +998,16 @@ class ContainsNoData(CasoError):
     category = "source"
 
 
+class NotReady(CasoError):
+    """A backup could not start now: {reason}.
+
+    Put that right and run the test again.
+    """
+
+    code = "not-ready"
+    category = "general"
+
+
 class CommandNotAllowed(CasoError):
     """{server} has no command "{name}" of the kind {kind}.
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
-from caso_mesh.model.jobs import Counts, Failure
+from caso_mesh.model.jobs import Counts, Failure, Predicted
 from caso_mesh.model.states import AlertKind, AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
 
@@ -42,7 +42,8 @@ class AttemptVerifying(Struct, frozen=True, tag="attempt-verifying", tag_field="
 
 
 class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
-    """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full."""
+    """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full. ``predicted``: what
+    a test run found."""
 
     attempt: str
     state: AttemptState
@@ -51,6 +52,7 @@ class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     set: str | None = None
     type: BackupType | None = None
     failure: Failure | None = None
+    predicted: Predicted | None = None
 
 
 class AttemptExceptions(Struct, frozen=True, tag="attempt-exceptions", tag_field="fact"):

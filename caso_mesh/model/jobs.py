@@ -110,7 +110,13 @@ class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
     max_bytes: int = 1_000_000_000
 
 
-JobSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec
+class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):
+    """Find out whether ``backup`` could run and what it would come to; nothing is moved, nothing written."""
+
+    backup: BackupSpec
+
+
+JobSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec | TestRunSpec
 
 
 def kind_of(spec: JobSpec) -> JobKind:
@@ -123,6 +129,19 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.VERIFY
         case DrillSpec():
             return JobKind.DRILL
+        case TestRunSpec():
+            return JobKind.TEST_RUN
+
+
+def backup_of(spec: JobSpec) -> BackupSpec | None:
+    """The backup that is made, or only tried: what it reads, and where it goes to."""
+    match spec:
+        case BackupSpec():
+            return spec
+        case TestRunSpec(backup=backup):
+            return backup
+        case _:
+            return None
 
 
 class CronSchedule(Struct, frozen=True):
@@ -227,6 +246,16 @@ class Counts(Struct, frozen=True):
     bytes_read: int = 0
     bytes_stored: int = 0
     exceptions: int = 0
+
+
+class Predicted(Struct, frozen=True):
+    """What a backup would come to. ``bytes_new`` of ``bytes`` would be read, and are what is stored at most. ``seconds``
+    ``None``: nothing was ever read to that device that tells how fast it is."""
+
+    files: int
+    bytes: int
+    bytes_new: int
+    seconds: float | None
 
 
 class Progress(Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, JobSpec, RestoreSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, JobSpec, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -65,7 +65,7 @@ def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
     """What a ticket of an attempt at ``source`` is bound to: the roots that are read, or the paths that are restored and
     where to."""
     match spec:
-        case BackupSpec(sources=sources):
+        case BackupSpec(sources=sources) | TestRunSpec(backup=BackupSpec(sources=sources)):
             return tuple(root for each in sources if each.server == source for root in each.roots)
         case RestoreSpec(set=set_id, into_command=str() as name, paths=paths):
             return (set_id.encode(), b"@into/" + name.encode(), *paths)

@@ -617,6 +617,7 @@ class BackupRequest(Struct, frozen=True):
     ignore_exit_codes: bool = False
     snapshot: SnapshotMode = SnapshotMode.NEVER
     allow_shrink: bool = False
+    test_run: bool = False
     priority: Priority = Priority.MEDIUM
     name: str | None = None
     schedule: str | None = None

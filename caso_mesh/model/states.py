@@ -87,6 +87,7 @@ class JobKind(StrEnum):
     RESTORE = "restore"
     VERIFY = "verify"
     DRILL = "drill"
+    TEST_RUN = "test-run"
 
 
 class BackupType(StrEnum):
@@ -163,6 +164,21 @@ class WaitReason(StrEnum):
     RETRY_LATER = "retry-later"
     BLOCKED_BY_RUN = "blocked-by-run"
 
+
+#: What ends by itself. A test run waits for these, and tells all others as what is found.
+PASSING: frozenset[WaitReason] = frozenset(
+    {
+        WaitReason.NOT_YET_DUE,
+        WaitReason.ON_HOLD,
+        WaitReason.QUEUE_ON_HOLD,
+        WaitReason.LIMIT_AT_SOURCE,
+        WaitReason.NO_IDLE_DEVICE,
+        WaitReason.NO_IDLE_SERVER,
+        WaitReason.ADMIN_IN_GRACE,
+        WaitReason.RETRY_LATER,
+        WaitReason.BLOCKED_BY_RUN,
+    }
+)
 
 #: What a person reads, and what would end the wait.
 REASON_TEXT: dict[WaitReason, str] = {

@@ -164,9 +164,20 @@ class SetOutcome(Struct, frozen=True):
     state: str
 
 
+class PredictedView(Struct, frozen=True):
+    """What a backup would come to, by a test run. ``bytes_new`` of ``bytes`` would be read, and are what is stored at
+    most. ``seconds`` is ``None`` where no earlier set tells how fast the device is filled."""
+
+    files: int
+    bytes: int
+    bytes_new: int
+    seconds: float | None
+
+
 class RunResult(Struct, frozen=True):
     """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
-    ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying."""
+    ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying.
+    ``predicted`` is what a test run says of all sources together, ``None`` for any other job."""
 
     job: str
     run: str
@@ -185,6 +196,7 @@ class RunResult(Struct, frozen=True):
     exceptions: tuple[ExceptionView, ...]
     error: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    predicted: PredictedView | None = None
 
 
 class JobView(Struct, frozen=True):
@@ -241,6 +253,7 @@ class AttemptView(Struct, frozen=True):
     set: str | None
     error: dict[str, Any] | None
     redundant: bool = False
+    predicted: PredictedView | None = None
 
 
 class RunView(Struct, frozen=True):

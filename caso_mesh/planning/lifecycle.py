@@ -23,6 +23,7 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
+    TestRunSpec,
     VerifySpec,
 )
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, RUN_ENDS, AttemptState, RunState
@@ -44,8 +45,8 @@ class Closed(Struct, frozen=True):
 def sources_of(spec: JobSpec) -> tuple[str, ...]:
     """The node id of each part that a run of ``spec`` has."""
     match spec:
-        case BackupSpec():
-            return tuple(source.server for source in spec.sources)
+        case (BackupSpec() as backup) | TestRunSpec(backup=backup):
+            return tuple(source.server for source in backup.sources)
         case RestoreSpec() | DrillSpec():
             return (spec.server,)
         case VerifySpec():

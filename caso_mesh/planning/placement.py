@@ -151,7 +151,7 @@ class _Planner:
         return waiting(WaitReason.SOURCE_UNREACHABLE, source=self._name(part.source), since=since or "it joined")
 
     def _candidates_of(self, part: ReadyPart) -> Candidates | Waiting:
-        if part.kind is JobKind.BACKUP:
+        if part.kind in {JobKind.BACKUP, JobKind.TEST_RUN}:
             target = part.target or Target(TargetKind.ANY)
             key = (target.kind.value, target.name or "")
         else:

@@ -336,7 +336,14 @@ class Attempts:
         died = ended.state is AttemptState.INTERRUPTED
         state = AttemptState.CANCELED if died and running.cancel else ended.state
         running.end = facts.AttemptEnded(
-            order.attempt, state, ended.counts, ended.seconds, set=ended.set, type=ended.type, failure=ended.failure
+            order.attempt,
+            state,
+            ended.counts,
+            ended.seconds,
+            set=ended.set,
+            type=ended.type,
+            failure=ended.failure,
+            predicted=ended.predicted,
         )
         # Where a set may be in the vault of which the worker did not live to tell, the vault is asked.
         known = running.published or ended.set is not None

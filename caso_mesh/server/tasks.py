@@ -13,7 +13,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import BackupSpec, RestoreSpec
+from caso_mesh.model.jobs import BackupSpec, RestoreSpec, TestRunSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import number, text
 from caso_mesh.model.storage import BackupSet, Device, Medium
@@ -149,7 +149,7 @@ class TaskMaker:
         """What the order names of this server's own file. Raises ``CommandNotAllowed``."""
         allow, wanted = self._allow(), list[tuple[str | None, CommandKind]]()
         match order.spec:
-            case BackupSpec() as spec:
+            case (BackupSpec() as spec) | TestRunSpec(backup=spec):
                 roots = [root for each in spec.sources if each.server == self._node for root in each.roots]
                 wanted = [(dump_name(root), CommandKind.DUMP) for root in roots]
                 wanted += [(spec.pre, CommandKind.PRE), (spec.post, CommandKind.POST)]
@@ -160,7 +160,7 @@ class TaskMaker:
     def _check_paths(self, order: AttemptOrder) -> list[str]:
         allow = self._allow()
         match order.spec:
-            case BackupSpec(sources=sources):
+            case BackupSpec(sources=sources) | TestRunSpec(backup=BackupSpec(sources=sources)):
                 roots = [root for source in sources if source.server == self._node for root in source.roots]
                 warnings = []
                 for root in roots:

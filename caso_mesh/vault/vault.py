@@ -105,6 +105,10 @@ class Vault:
             self._problems.add(problem)
         self._segments.refresh()
 
+    def space(self) -> tuple[int, int]:
+        """Bytes free on the device, and in total (0: it does not tell)."""
+        return self._backend.space()
+
     def problems(self) -> list[str]:
         """What was found damaged or foreign so far and passed over, one line each."""
         return self._problems.all()

@@ -95,6 +95,7 @@ async def test_options_that_contradict_each_other_are_refused_before_anything_is
         ("backup", "--to", "any"),
         ("backup", "alpha:/x", "--to", "any", "--zone", "UTC"),
         ("backup", "alpha:/x", "--to", "any", "--schedule", "5 2 * * *", "--wait"),
+        ("backup", "alpha:/x", "--to", "any", "--schedule", "5 2 * * *", "--test-run"),
         ("backup", "alpha:/x", "--to", "any", "--json-lines"),
         ("backup", "alpha:/x", "--to", "any", "--wait", "--json", "--json-lines"),
         ("restore", "set1", "--strip"),

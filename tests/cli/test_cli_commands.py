@@ -212,6 +212,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["submitted job1@1"],
     ),
     (
+        "backup alpha:/srv --to any --test-run",
+        "backup",
+        q.BackupRequest((("alpha", b"/srv"),), "any", test_run=True),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    (
         "restore set1 --into-command beta:db-restore",
         "restore",
         q.RestoreRequest("set1", into_command=("beta", "db-restore")),

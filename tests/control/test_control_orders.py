@@ -8,6 +8,7 @@ from control_world import NOW, Script, backup
 
 from caso_mesh.control.orders import orders_for, same_slice
 from caso_mesh.control.placing import problem_for
+from caso_mesh.model import jobs
 from caso_mesh.model.commands import CancelRun, CloseAttempt, HoldRun, SetLiveness, SetServerAddresses
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.jobs import RestoreSpec, VerifySpec
@@ -38,15 +39,16 @@ def cut(script: Script, name: str, at: Authority = AT) -> Orders:
     )
 
 
-def test_each_server_is_told_its_own_end_and_the_paths_of_that_source_alone(mesh):
-    run = mesh.start("j", backup("beta", "gamma"))
+@pytest.mark.parametrize("spec_of", [lambda each: each, jobs.TestRunSpec], ids=["backup", "test-run"])
+def test_each_server_is_told_its_own_end_and_the_paths_of_that_source_alone(mesh, spec_of):
+    run = mesh.start("j", spec_of(backup("beta", "gamma")))
     local = mesh.delegate(run, source="beta", server="beta", device="disk-b")
     remote = mesh.delegate(run, source="gamma", server="beta", device="disk-b")
     ends = {order.attempt: order.end for order in cut(mesh, "beta").attempts}
     assert ends == {local: "both", remote: "device"}
     (order,) = cut(mesh, "gamma").attempts
     assert (order.attempt, order.end, order.media, order.source) == (remote, "source", "node-beta", "node-gamma")
-    assert [source.server for source in order.spec.sources] == ["node-gamma"]
+    assert order.spec == spec_of(backup("gamma"))
     assert (order.ticket, order.secret, order.avoid) == (b"ticket-" + remote.encode(), b"s", ("avoid-node-gamma",))
     assert order.job_name == "j"
     assert cut(mesh, "delta").attempts == ()

@@ -10,7 +10,7 @@ from caso_mesh.control.membership import ISSUED_LIFE_NS
 from caso_mesh.control.reducer import _HANDLERS, validate
 from caso_mesh.control.state import REQUESTS_KEPT, ControlState
 from caso_mesh.control.tables import Outcome, Request
-from caso_mesh.model import commands
+from caso_mesh.model import commands, jobs
 from caso_mesh.model.commands import (
     AddDevice,
     AdmitServer,
@@ -59,7 +59,16 @@ from caso_mesh.model.errors import (
     WrongState,
 )
 from caso_mesh.model.ids import run_id
-from caso_mesh.model.jobs import BackupSpec, CronSchedule, RestoreSpec, SourceRoots, Target, TargetKind, VerifySpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    CronSchedule,
+    Failure,
+    RestoreSpec,
+    SourceRoots,
+    Target,
+    TargetKind,
+    VerifySpec,
+)
 from caso_mesh.model.mesh import Anchor, Pool
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, Role, RunState, ServerState
 from caso_mesh.model.storage import DeviceKind, DevicePath
@@ -495,6 +504,19 @@ def test_a_timed_out_run_asks_its_attempts_to_end_and_a_missed_one_does_not(mesh
     mesh.do(CloseAttempt(id, AttemptState.TIMED_OUT, NOW))
     assert mesh.do(CloseRun(run, RunState.MISSED, NOW)) == {"run": "timed-out"}
     refused(mesh, InvalidValue, CloseRun(run, RunState.SUCCEEDED, NOW))
+
+
+def test_what_waits_of_a_failed_run_fails_and_its_attempts_go_on(mesh):
+    run = mesh.start("t", jobs.TestRunSpec(backup("beta", "gamma")))
+    id = mesh.delegate(run, source="gamma", server="beta", device="disk-b")
+    why = Failure("not-ready", {"reason": "paused: disk-a"})
+    for _ in range(2):
+        assert mesh.do(CloseRun(run, RunState.FAILED, NOW, why)) == {"run": "delegated"}
+    assert not mesh.state.attempt(id).cancel
+    assert mesh.do(CloseAttempt(id, AttemptState.SUCCEEDED, NOW))["run"] == "failed"
+    assert [(part.state, part.failure) for part in mesh.state.run(run).parts] == [
+        (RunState.FAILED, why), (RunState.SUCCEEDED, None)
+    ]  # fmt: skip
 
 
 def test_a_verify_needs_no_server_of_its_set_any_more(mesh):
