@@ -31,6 +31,7 @@ from caso_mesh.model.units import (
     escape_path,
     format_duration,
     format_instant,
+    format_number,
     format_size,
     parse_duration_s,
     parse_instant_ns,
@@ -129,6 +130,13 @@ def test_instants_have_the_zone_they_say_or_the_one_given():
 
 
 def test_figures_for_people():
+    assert [format_number(n) for n in (90.0, 0.5, 180 * 86400.0, 1e6, -1.25)] == [
+        "90",
+        "0.5",
+        "15552000",
+        "1000000",
+        "-1.25",
+    ]
     assert [format_size(n) for n in (0, 999, 1000, 1_550_000, 99_950_000_000, 10**18)] == [
         *("0 B", "999 B", "1.0 kB", "1.6 MB", "100 GB", "1000.0 PB")
     ]

@@ -8,7 +8,7 @@ from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import Unavailable
+from caso_mesh.model.errors import NotFound, Unavailable
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import DeviceState, Liveness, ServerState
 from caso_mesh.model.storage import BackupSet, Device
@@ -60,6 +60,9 @@ class OnDevice:
     async def find(self, name: str, text: str) -> BackupSet:
         """The set on the device ``name`` by its id or a unique beginning of it. Raises ``NotFound``, ``Ambiguous``."""
         sets = {each.id: each for each in await self.sets(name)}
+        if not any(each.startswith(text) for each in sets):
+            # it may well be in the list of sets, on another device
+            raise NotFound(kind="set", name=f"{text} on the device {name}")
         return sets[resolve_prefix(text, list(sets), "set")]
 
     async def folder(

@@ -33,7 +33,7 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.states import BackupType, JobState, Priority, Role
 from caso_mesh.model.storage import BackupSet
-from caso_mesh.model.units import escape_path, format_instant
+from caso_mesh.model.units import escape_path, format_instant, format_number
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
 from caso_mesh.wire.typed import ask
 
@@ -334,7 +334,11 @@ class Work:
             if not caller.may(Role.OPERATOR, node):
                 raise RoleTooLow(who=caller.who, call="drill", role=f"{Role.OPERATOR} on {state.name_of(node)}")
         if request.percent is not None and (request.entries is not None or not 0 < request.percent <= 100):
-            raise InvalidValue(value=request.percent, what="sample", expected="Use a number of entries, or 0 to 100 %")
+            raise InvalidValue(
+                value=f"{format_number(request.percent)}%",
+                what="sample",
+                expected="Use a number of entries, or 0 to 100 %",
+            )
         if (request.entries is not None and request.entries < 1) or request.max_bytes < 0:
             raise InvalidValue(value=request.entries, what="sample", expected="Use at least one entry")
         entries = None if request.percent is not None else request.entries or 100

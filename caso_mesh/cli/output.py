@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError
-from caso_mesh.model.units import format_duration, format_size
+from caso_mesh.model.units import format_duration, format_number, format_size
 
 T = TypeVar("T")
 #: A column: its heading, and the cell of a row.
@@ -125,7 +125,7 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return clean(", ".join(map(str, value))) or "-"
     if isinstance(value, float):
-        return f"{value:g}"
+        return format_number(value)
     return clean(str(value))
 
 

@@ -11,6 +11,7 @@ from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
+from caso_mesh.model.units import format_number
 
 app = Group(name="settings", help="Settings of the mesh, of pools and of servers.")
 
@@ -77,7 +78,7 @@ def _change(common: Common, name: str, value: str | None, server: str | None, po
 
 
 def _plain(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else format_number(value)
 
 
 def _check(server: str | None, pool: str | None) -> None:

@@ -159,7 +159,8 @@ def show_result(result: v.RunResult) -> None:
         ("files", result.files),
         ("size", output.size(result.bytes)),
         ("read", output.size(result.bytes_read)),
-        ("stored", output.size(result.bytes_stored)),
+        # only backups store something
+        ("stored", output.size(result.bytes_stored) if result.type else None),
         ("time", output.duration(result.seconds)),
         ("exceptions", len(result.exceptions) or None),
         *_predicted(result.predicted),

@@ -20,7 +20,7 @@ from caso_mesh.model.calls import CALLS, Call
 from caso_mesh.model.errors import CasoError, all_errors
 from caso_mesh.model.settings import SETTINGS, Setting
 from caso_mesh.model.states import REASON_TEXT
-from caso_mesh.model.units import format_duration
+from caso_mesh.model.units import format_duration, format_number
 
 _NOTE = "<!-- Written by scripts/make-docs from caso_mesh/model. Change it there. -->\n"
 
@@ -234,7 +234,7 @@ state folder; see the guide.
 
 def _value(setting: Setting, value: float) -> str:
     if not setting.name.endswith("-s"):
-        return f"{value:g}"
+        return format_number(value)
     days = value / 86400.0
     if value < 60:
         return f"{value:g} s"

@@ -174,6 +174,7 @@ def verify(desk: Desk, vault: Vault, backup: BackupSet, *, alone: bool = True) -
         desk.total_bytes = total
         if alone:
             desk.tally.bytes = done
+            desk.tally.read(max(0, done - desk.tally.bytes_read))
 
     if alone:
         desk.total_bytes, desk.total_files = backup.bytes, backup.files

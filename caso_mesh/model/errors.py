@@ -487,7 +487,7 @@ class Refused(CasoError):
 class RoleTooLow(Refused):
     """{who} may not call {call}: it needs the role {role}.
 
-    Ask an operator with that role.
+    The operator of the first server has all roles, at its state folder or by a context (--context); "caso-mesh help guide".
     """
 
     code = "role-too-low"

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from caso_mesh.model.bandwidth import NONE, parse_bandwidth
 from caso_mesh.model.errors import InvalidValue, Misuse, UnknownSetting
-from caso_mesh.model.units import parse_duration_s
+from caso_mesh.model.units import format_number, parse_duration_s
 
 #: Most settings are numbers, some are texts with a form of their own.
 Value = float | str
@@ -40,8 +40,9 @@ class Setting(Struct, frozen=True):
     def check(self, value: Value) -> float:
         """Raises ``InvalidValue``."""
         if isinstance(value, str) or not self.minimum <= value <= self.maximum:
-            expected = f"It lies between {self.minimum:g} and {self.maximum:g}"
-            raise InvalidValue(value=value, what=self.name, expected=expected)
+            expected = f"It lies between {format_number(self.minimum)} and {format_number(self.maximum)}"
+            shown = value if isinstance(value, str) else format_number(value)
+            raise InvalidValue(value=shown, what=self.name, expected=expected)
         return value
 
 

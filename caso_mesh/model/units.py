@@ -60,6 +60,11 @@ def format_size(size: int) -> str:
     return f"{value:.1f} PB"
 
 
+def format_number(value: float) -> str:
+    """Without a useless fraction, and without an exponent where people expect none: ``90``, ``0.5``, ``15552000``."""
+    return f"{value:.12g}"
+
+
 def format_duration(seconds: float) -> str:
     """``1h 02m``, ``3m 20s``, ``4.2 s``."""
     if seconds < 60:

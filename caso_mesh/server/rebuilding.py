@@ -9,6 +9,8 @@ from itertools import islice
 from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.model import requests as q
 from caso_mesh.model.entries import Entry, EntryType, path_key
+from caso_mesh.model.errors import PathNotInSet
+from caso_mesh.model.units import escape_path
 from caso_mesh.server.patience import bounded
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.vaults import Vaults
@@ -44,8 +46,8 @@ class Rebuilding:
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
 
     async def folder(self, request: q.SetFolder) -> q.SetFolderReply:
-        """A page of a folder in a set. Raises ``NotFound``, ``DataDamaged``, ``ObjectMissing``, and what the device
-        does."""
+        """A page of a folder in a set; a path that is no folder gives itself. Raises ``NotFound``, ``PathNotInSet``,
+        ``DataDamaged``, ``ObjectMissing``, and what the device does."""
         access = await self._vaults.access(request.device)
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         after = b"" if request.after is None else path_key(request.after)
@@ -55,6 +57,8 @@ class Rebuilding:
                 tree = vault.tree(vault.load_set(request.set).root)
                 rows = _rows(request.path, tree.children(request.path))
                 page = list(islice((row for row in rows if path_key(row.path) > after), limit + 1))
+                if not page and request.path and request.after is None:
+                    page = _alone(tree.lookup(request.path), request)
                 return q.SetFolderReply(tuple(page[:limit]), len(page) > limit)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
@@ -72,6 +76,15 @@ class Rebuilding:
                 return q.CatalogMade(digest, size)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+
+
+def _alone(entry: Entry | None, request: q.SetFolder) -> list[q.FolderEntry]:
+    """What there is at a path that has nothing below it."""
+    if entry is None:
+        raise PathNotInSet(set=request.set, path=escape_path(b"/" + request.path))
+    if entry.type is EntryType.DIRECTORY:
+        return []
+    return [q.FolderEntry(entry.path, entry.type, entry.size, entry.modified, entry.mode)]
 
 
 def _rows(folder: bytes, children: Iterable[Entry]) -> Iterator[q.FolderEntry]:

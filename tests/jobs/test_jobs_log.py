@@ -28,7 +28,8 @@ async def test_a_clean_backup_verify_and_restore_tell_how_they_begin_and_how_the
     check = await run(runner, site.task(verify_spec(heard.set.id)))
     assert check.lines[0] == f"begins: verification of the set {heard.set.id} on the device disk at alpha"
     assert check.lines[-1].startswith("ended, succeeded: 7 files, 8 entries, 7.0 kB checked in ")
-    assert (check.ended.counts.files, check.ended.counts.bytes) == (7, 7000)
+    counts = check.ended.counts
+    assert (counts.files, counts.bytes, counts.bytes_read) == (7, 7000, 7000)
 
     back = await run(runner, site.task(site.restore_spec(heard.set.id, tmp_path / "back")))
     assert back.lines[0].startswith(f"begins: restore of everything out of the set {heard.set.id} on the device disk")

@@ -35,6 +35,11 @@ def test_a_device_is_enough_to_browse_and_restore_while_tables_catalog_and_journ
     assert [(each["path"], each["type"]) for each in found["entries"]] == [
         (each["path"], each["type"]) for each in top["entries"]
     ]
+    file = next(each["path"] for each in listed["entries"] if each["type"] == "file")
+    alone = mesh.ok("alpha", "catalog", "ls", set_id, file, "--escaped", "--from-device", "disk-beta")["entries"]
+    assert [(each["path"], each["type"]) for each in alone] == [(file, "file")]
+    missing = mesh.cli("alpha", "catalog", "ls", set_id, f"{tree}/not-there", "--from-device", "disk-beta")
+    assert (missing.status, missing.error_code) == (5, "path-not-in-set"), missing
     first = mesh.ok("alpha", "catalog", "ls", set_id, str(tree), "--from-device", "disk-beta", "--limit", "3")
     after = first["entries"][-1]["path"]
     rest = mesh.ok(
@@ -45,5 +50,7 @@ def test_a_device_is_enough_to_browse_and_restore_while_tables_catalog_and_journ
     result = mesh.ok("alpha", "restore", set_id[:12], *back)
     assert (result["state"], result["set"]) == ("succeeded", set_id), result
     assert_equal(tree, tmp_path / "back" / str(tree)[1:])
-    assert mesh.cli("alpha", "restore", "nothing", *back).error_code == "not-found"
+    unknown = mesh.cli("alpha", "restore", "nothing", *back)
+    assert unknown.error_code == "not-found"
+    assert "on the device disk-beta" in unknown.document["error"]["message"]
     assert mesh.cli("alpha", "restore", set_id, "--from-device", "nowhere").error_code == "not-found"
