@@ -16,8 +16,8 @@ from caso_mesh.jobs.bulk import Meet, NothingToAsk, as_error, far_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_store import named_in
 from caso_mesh.jobs.messages import Began
-from caso_mesh.jobs.predicting import Surveyed, based, conclude, survey
-from caso_mesh.jobs.storing import BackendFor, Base, open_vault
+from caso_mesh.jobs.predicting import Measure, Surveyed, conclude, measure, survey
+from caso_mesh.jobs.storing import BackendFor, open_vault
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import CasoError, PeerFault, PeerMalformed, UnknownCall
 from caso_mesh.model.jobs import Predicted
@@ -68,16 +68,16 @@ def run_device_end(
     with meet(task, desk, far) as channel:
         try:
             with open_vault(task, desk, backend_for, writes=False) as vault:
-                base = based(task, desk, vault)
-                desk.say(Began(base.type))
-                far.serve(vault, base)
+                measured = measure(task, desk, vault)
+                desk.say(Began(measured.type))
+                far.serve(vault, measured)
                 desk.wait_for(lambda: far.found is not None or far.failure is not None or channel.lost is not None)
                 if far.failure is not None:
                     raise far.failure
                 if far.found is None:
                     assert channel.lost is not None
                     raise channel.lost
-                conclude(task, desk, vault, far.found.surveyed, on_predicted)
+                conclude(task, desk, vault, measured, far.found.surveyed, on_predicted)
                 far.end()
         except BaseException as error:
             far.fail(error)
@@ -94,18 +94,18 @@ class _DeviceEnd:
         self._desk = desk
         self._name = far_of(task).name
         self._vault: Vault | None = None
-        self._base: Base | None = None
+        self._measured: Measure | None = None
         self._pieces: set[bytes] = set()
         self._ended = False
         self.found: Found | None = None
         self.failure: CasoError | None = None
 
-    def serve(self, vault: Vault, base: Base) -> None:
+    def serve(self, vault: Vault, measured: Measure) -> None:
         """From now on the source is answered."""
-        if base.parent is not None:
-            self._pieces.add(base.parent.root)
-            self._desk.total_bytes, self._desk.total_files = base.parent.bytes, base.parent.files
-        self._base, self._vault = base, vault
+        if measured.last is not None:
+            self._pieces.add(measured.last.root)
+            self._desk.total_bytes, self._desk.total_files = measured.last.bytes, measured.last.files
+        self._measured, self._vault = measured, vault
         self._desk.waiting.notify()
 
     def end(self) -> None:
@@ -143,16 +143,16 @@ class _DeviceEnd:
             raise self.failure
 
     def _on_begin(self) -> Any:
-        assert self._base is not None
+        assert self._measured is not None
         assert self._vault is not None
-        parent = self._base.parent
+        last = self._measured.last
         answer = wire.Base(
-            type=self._base.type,
+            type=self._measured.type,
             chunker=self._vault.header.chunker,
-            root=None if parent is None else parent.root,
-            start_ns=0 if parent is None else parent.started_at_ns,
-            total_bytes=None if parent is None else parent.bytes,
-            total_files=None if parent is None else parent.files,
+            root=None if last is None else last.root,
+            start_ns=0 if last is None else last.started_at_ns,
+            total_bytes=None if last is None else last.bytes,
+            total_files=None if last is None else last.files,
         )
         return to_wire(answer)
 

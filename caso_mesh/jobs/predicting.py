@@ -1,4 +1,4 @@
-"""A test run: whether a backup would work, and what it would come to. The files are walked, not read; nothing is written."""
+"""A test run: whether a backup would work, and what it would come to. Files are walked, not read; nothing is written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.reading import needs_reading
 from caso_mesh.jobs.shrinking import check_not_shrunk
-from caso_mesh.jobs.storing import BackendFor, Base, choose_base, device_of, open_vault, signer_of
+from caso_mesh.jobs.storing import BackendFor, choose_base, device_of, newest, open_vault, signer_of
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import TYPE_NUMBERS, EntryType
 from caso_mesh.model.errors import ContainsNoData, DeviceFull, Misuse
 from caso_mesh.model.host_commands import is_reserved
 from caso_mesh.model.jobs import BackupSpec, Predicted, TestRunSpec
+from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_duration, format_size
 from caso_mesh.sources.unchanged import Same
@@ -32,8 +33,17 @@ _NEWEST = 20
 _OFTEN = 1024
 
 
+class Measure(Struct, frozen=True):
+    """What really would run, the set that change is measured against, and whether all is read nevertheless: a full
+    reads what has not changed, and stores none of it again."""
+
+    type: BackupType
+    last: BackupSet | None
+    reads_all: bool
+
+
 class Surveyed(Struct, frozen=True):
-    """What a walk came to, beside what it counted: bytes that a backup would read, and how long the walk took."""
+    """What a walk came to, beside what it counted: bytes that are new or have changed, and how long the walk took."""
 
     bytes_new: int
     seconds: float
@@ -116,11 +126,12 @@ def bytes_per_second(sets: Iterable[BackupSet], server: str, source: str) -> flo
     return None
 
 
-def predict(files: int, size: int, surveyed: Surveyed, rate: float | None) -> Predicted:
+def predict(files: int, size: int, surveyed: Surveyed, rate: float | None, *, reads_all: bool) -> Predicted:
     """``rate``: bytes per second, if that is known. The walk takes as long again in the backup."""
     seconds: float | None = surveyed.seconds
-    if surveyed.bytes_new:
-        seconds = None if rate is None else surveyed.seconds + surveyed.bytes_new / rate
+    read = size if reads_all else surveyed.bytes_new
+    if read:
+        seconds = None if rate is None else surveyed.seconds + read / rate
     return Predicted(files, size, surveyed.bytes_new, seconds)
 
 
@@ -129,31 +140,38 @@ def fits(size: int, free: int, total: int) -> bool:
     return not total or size <= free - total * RESERVE
 
 
-def based(task: Task, desk: Desk, vault: Vault) -> Base:
-    """What the backup would build on. Raises ``StateMissing``, ``StateDamaged`` if this server could not sign a set."""
+def measure(task: Task, desk: Desk, vault: Vault) -> Measure:
+    """By what the backup would be measured. Raises ``StateMissing``, ``StateDamaged`` if this server could not sign a
+    set."""
     signer_of(task)
-    return choose_base(
-        vault,
-        desk,
-        source=task.order.source,
-        filters=wanted_of(task).digest,
-        type_=tried(task).type,
-        avoid=task.order.avoid,
-    )
+    source, digest, avoid = task.order.source, wanted_of(task).digest, task.order.avoid
+    base = choose_base(vault, desk, source=source, filters=digest, type_=tried(task).type, avoid=avoid)
+    last = base.parent
+    if last is None:
+        last = newest(vault, lambda each: each.source == source and each.filters == digest and each.id not in avoid)
+        if last is not None and not vault.holds_all(last):
+            last = None
+    return Measure(base.type, last, reads_all=base.parent is None)
 
 
 def conclude(
-    task: Task, desk: Desk, vault: Vault, surveyed: Surveyed, on_predicted: Callable[[Predicted], None]
+    task: Task,
+    desk: Desk,
+    vault: Vault,
+    measured: Measure,
+    surveyed: Surveyed,
+    on_predicted: Callable[[Predicted], None],
 ) -> None:
     """Says what is predicted out of what was found. Raises what the backup would end with: ``ContainsNoData``,
     ``DeviceFull``."""
     tally, device = desk.tally, device_of(task)
-    found = predict(tally.files, tally.bytes, surveyed, bytes_per_second(vault.sets(), task.server, task.order.source))
+    rate = bytes_per_second(vault.sets(), task.server, task.order.source)
+    found = predict(tally.files, tally.bytes, surveyed, rate, reads_all=measured.reads_all)
     on_predicted(found)
     time = "in unknown time" if found.seconds is None else f"in about {format_duration(found.seconds)}"
     desk.log(
         "info",
-        f"predicted: {found.files} files of {format_size(found.bytes)}, {format_size(found.bytes_new)} to be read, {time}",
+        f"predicted: {found.files} files of {format_size(found.bytes)}, {format_size(found.bytes_new)} new, {time}",
     )
     check_not_shrunk(task, desk, vault, wanted_of(task).digest)
     free, total = vault.space()
@@ -165,10 +183,10 @@ def conclude(
 def run_here(task: Task, desk: Desk, backend_for: BackendFor, on_predicted: Callable[[Predicted], None]) -> None:
     """Both ends on one server."""
     with open_vault(task, desk, backend_for, writes=False) as vault:
-        base = based(task, desk, vault)
-        desk.say(Began(base.type))
-        known = None
-        if base.parent is not None:
-            known = Known(vault.tree(base.parent.root), base.parent.started_at_ns - SETTLE_NS)
-            desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
-        conclude(task, desk, vault, survey(desk, wanted_of(task), known), on_predicted)
+        measured = measure(task, desk, vault)
+        desk.say(Began(measured.type))
+        last, known = measured.last, None
+        if last is not None:
+            known = Known(vault.tree(last.root), last.started_at_ns - SETTLE_NS)
+            desk.total_bytes, desk.total_files = last.bytes, last.files
+        conclude(task, desk, vault, measured, survey(desk, wanted_of(task), known), on_predicted)

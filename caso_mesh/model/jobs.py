@@ -249,7 +249,7 @@ class Counts(Struct, frozen=True):
 
 
 class Predicted(Struct, frozen=True):
-    """What a backup would come to. ``bytes_new`` of ``bytes`` would be read, and are what is stored at most. ``seconds``
+    """What a backup would come to. ``bytes_new`` of ``bytes`` are new or changed, and what is stored at most. ``seconds``
     ``None``: nothing was ever read to that device that tells how fast it is."""
 
     files: int

@@ -165,8 +165,8 @@ class SetOutcome(Struct, frozen=True):
 
 
 class PredictedView(Struct, frozen=True):
-    """What a backup would come to, by a test run. ``bytes_new`` of ``bytes`` would be read, and are what is stored at
-    most. ``seconds`` is ``None`` where no earlier set tells how fast the device is filled."""
+    """What a backup would come to, by a test run. ``bytes_new`` of ``bytes`` are new or changed since the last set of
+    the same paths, and what is stored at most. ``seconds`` is ``None`` where no earlier set tells how fast the device is filled."""
 
     files: int
     bytes: int

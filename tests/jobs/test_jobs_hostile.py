@@ -18,8 +18,11 @@ from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.bulk_wire import Join
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_backup import Begin, Fetch, Finish, Have, Piece, Put, Report
+from caso_mesh.jobs.far_predicting import Found
+from caso_mesh.jobs.predicting import Surveyed
 from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.jobs.worker import SystemClock
+from caso_mesh.model import jobs
 from caso_mesh.model.entries import Entry, EntryType
 from caso_mesh.model.errors import CasoError, TicketInvalid
 from caso_mesh.model.jobs import Counts
@@ -166,6 +169,31 @@ async def test_a_source_that_lies_is_refused(site, hub, threads, spec, tmp_path,
     assert heard.ended.state is AttemptState.FAILED
     assert heard.ended.failure.code == told.code, heard.lines
     assert site.sets() == []
+
+
+TRIAL_LIES = {
+    "a tree that is not its own": lambda call, alphas: call("fetch", Fetch(alphas)),
+    "files to be stored": lambda call, alphas: put(call, b"content"),
+    "counts below zero": lambda call, alphas: call("found", Found(Report(Counts(entries=-1)), Surveyed(0, 1.0))),
+    "less than nothing that is new": lambda call, alphas: call("found", Found(Report(Counts()), Surveyed(-1, 1.0))),
+    "a time that is none": lambda call, alphas: call("found", Found(Report(Counts()), Surveyed(1, float("nan")))),
+}
+
+
+@pytest.mark.parametrize("what", TRIAL_LIES)
+async def test_a_source_that_lies_in_a_test_run_is_refused(site, hub, threads, spec, tmp_path, what):
+    alphas = await run(threads, site.task(site.backup_spec(make_tree(tmp_path / "alphas"))))
+
+    def script(call):
+        call("begin", Begin(time.time_ns()))
+        TRIAL_LIES[what](call, alphas.set.root)
+
+    told, heard = await lie(site, hub, threads, jobs.TestRunSpec(spec), script)
+    assert told is not None
+    assert told.category == "protocol", told
+    assert heard.ended.failure.code == told.code, heard.lines
+    assert heard.ended.predicted is None
+    assert site.sets() == [alphas.set]
 
 
 async def test_a_source_learns_nothing_of_what_others_have(site, hub, threads, spec, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
@@ -55,8 +56,10 @@ async def test_what_is_predicted_is_what_the_backup_then_comes_to(site, runner, 
     assert 0 < second.seconds < 600
     again = (await run(runner, site.task(site.backup_spec(tree, **INCREMENTAL)))).set
     assert (again.files, again.bytes, again.bytes_read) == (second.files, second.bytes, second.bytes_new)
-    full = (await run(runner, site.task(trial(site, tree)))).ended.predicted
-    assert full.bytes_new > first.bytes_new
+    await run(runner, site.task(site.backup_spec(tree, **INCREMENTAL)))
+    new, full = [(await run(runner, site.task(trial(site, tree, **how)))).ended.predicted for how in (INCREMENTAL, {})]
+    assert new.bytes_new == full.bytes_new == 0
+    assert full.seconds > new.seconds
 
 
 async def test_a_far_source_walks_and_tells_counts_alone(site, runners, tree):
@@ -109,6 +112,21 @@ async def test_a_device_with_another_vault_and_keys_that_are_gone_are_found_befo
     assert device.ended.failure.code == source.ended.failure.code == "state-missing"
 
 
+async def test_damage_of_the_last_set_means_that_more_is_new_and_is_not_written_down(site, runner, tree):
+    await run(runner, site.task(site.backup_spec(tree)))
+    for pack in (site.device / "packs" / "m").glob("*/*"):
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 3] ^= 1
+        pack.chmod(0o600)
+        pack.write_bytes(data)
+    before = in_the_device(site)
+    heard = await run(runner, site.task(trial(site, tree, **INCREMENTAL)))
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert heard.ended.predicted.bytes_new > 3 << 20
+    assert any("is damaged, so more is read again" in line for line in heard.lines)
+    assert in_the_device(site) == before
+
+
 async def test_the_rate_is_that_of_the_same_way_before_others_and_of_the_set_that_read_most(site, runner, tree):
     made = (await run(runner, site.task(site.backup_spec(tree)))).set
     second = 1_000_000_000
@@ -136,11 +154,13 @@ async def test_the_rate_is_that_of_the_same_way_before_others_and_of_the_set_tha
     assert predicting.bytes_per_second(sets + late, "alpha", "beta") == 20
 
 
-def test_time_is_that_of_the_walk_and_of_what_is_new_and_room_leaves_the_reserve():
+def test_time_is_that_of_the_walk_and_of_what_is_read_and_room_leaves_the_reserve():
     surveyed = predicting.Surveyed(bytes_new=1000, seconds=2.0)
-    assert predicting.predict(7, 5000, surveyed, 100.0) == jobs.Predicted(7, 5000, 1000, 12.0)
-    assert predicting.predict(7, 5000, surveyed, None).seconds is None
-    assert predicting.predict(7, 5000, structs.replace(surveyed, bytes_new=0), None).seconds == 2.0
+    part, all_ = (functools.partial(predicting.predict, 7, 5000, reads_all=each) for each in (False, True))
+    assert part(surveyed, 100.0) == jobs.Predicted(7, 5000, 1000, 12.0)
+    assert all_(surveyed, 100.0) == jobs.Predicted(7, 5000, 1000, 52.0)
+    assert part(surveyed, None).seconds is all_(surveyed, None).seconds is None
+    assert part(structs.replace(surveyed, bytes_new=0), None).seconds == 2.0
     assert predicting.fits(80, 100, 1000)
     assert not predicting.fits(81, 100, 1000)
     assert predicting.fits(10**15, 0, 0)
