@@ -12,11 +12,13 @@ is spent, and every path is checked. Whatever is wrong is ``DataDamaged``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Annotated, Any, BinaryIO, Self
 
@@ -24,7 +26,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from caso_mesh.model.entries import Entry, EntryType, path_key
-from caso_mesh.model.errors import DataDamaged, Misuse
+from caso_mesh.model.errors import DataDamaged, Misuse, StateDiskFailed, StateFull
 from caso_mesh.model.storage import BackupSet
 
 if sys.version_info >= (3, 14):
@@ -169,7 +171,8 @@ class SegmentWriter:
     """Writes one segment, in bounded memory. ``target`` is a new file's path, or a binary stream that is only written.
 
     Call ``add`` and ``remove`` in path order, each path once, then ``finish``. In a ``with`` block a file that was not
-    finished is removed. Raises ``Misuse`` for wrong order or a path that no catalog takes.
+    finished is removed. Raises ``Misuse`` for wrong order or a path that no catalog takes; ``StateFull``,
+    ``StateDiskFailed``.
     """
 
     def __init__(
@@ -221,9 +224,10 @@ class SegmentWriter:
         self._put(b"".join(count.to_bytes(8, "big") for count in self._counts) + _MAGIC)
         self._finished = True
         if self._path is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            with _explained(self._path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
         return self._digest.digest(), self._size
 
     def __enter__(self) -> Self:
@@ -232,8 +236,9 @@ class SegmentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._finished and self._path is not None:
-            self._file.close()
+        if self._path is not None and not self._file.closed:
+            with suppress(OSError):  # what its buffer holds need not reach a disk that is full
+                self._file.close()
             os.unlink(self._path)
 
     def _check(self, path: bytes) -> None:
@@ -262,7 +267,21 @@ class SegmentWriter:
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
         self._size += len(data)
-        self._file.write(data)
+        with _explained(self._path):
+            self._file.write(data)
+
+
+@contextmanager
+def _explained(path: str | None) -> Iterator[None]:
+    """A file of a segment lies in the state folder."""
+    try:
+        yield
+    except OSError as error:
+        if path is None:
+            raise
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StateFull(state=os.path.dirname(path)) from error
+        raise StateDiskFailed(path=path, detail=error.strerror or error) from error
 
 
 class SegmentReader:

@@ -74,7 +74,9 @@ def main(arguments: list[str]) -> int:
 
 def rehearse() -> list[type[msgspec.Struct]]:
     """Has msgspec work out every record, which it would do in each worker for each that it meets; all of them."""
-    records = [each for each in _below(msgspec.Struct) if each.__module__.startswith(f"{_PACKAGE}.")]
+    # commands are not loaded where workers are made, and name types that only checkers see
+    rooms = [each for each in _below(msgspec.Struct) if each.__module__.startswith(f"{_PACKAGE}.")]
+    records = [each for each in rooms if not each.__module__.startswith(f"{_PACKAGE}.cli.")]
     for record in records:
         msgspec.msgpack.Decoder(record)
     return records

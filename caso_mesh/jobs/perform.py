@@ -33,7 +33,7 @@ from caso_mesh.jobs.sink import VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError
+from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull
 from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Predicted, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
@@ -77,6 +77,9 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
     except Canceled:
         state = AttemptState.CANCELED
         desk.log("info", "canceled")
+    except StateFull as error:
+        # not the job's fault: it begins again when this server has room
+        state, failure = AttemptState.INTERRUPTED, error
     except CasoError as error:
         state, failure = AttemptState.FAILED, error
     except MemoryError:

@@ -253,8 +253,11 @@ class LinkBook:
 
     def _check_lineage(self, node: str, hello: HelloRequest | HelloReply) -> None:
         """An administrator that was rebuilt elsewhere is the same node as the lost one, in a higher lineage. The lost
-        one is not talked to: it would take the place of the other in this book. Raises ``StaleOrders``."""
-        known = self._greeting()[1]
+        one is not talked to: it would take the place of the other in this book. Raises ``StaleOrders``. Where this
+        server itself is in office, another one that still believes to be is told, by orders of the higher lineage."""
+        _, known, admin, _ = self._greeting()
+        if admin == self._own().id != node:
+            return
         if hello.admin != node or hello.authority is None or known is None:
             return
         if hello.authority.lineage < known.lineage:

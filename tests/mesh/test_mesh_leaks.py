@@ -9,8 +9,16 @@ import pytest
 TESTS = pathlib.Path(__file__).parents[1]
 
 LEAKS = """
-    import asyncio, socket, subprocess, threading
+    import asyncio, contextlib, pathlib, socket, subprocess, threading
     kept = []
+
+    def runs(*argv):
+        line = b"".join(word.encode() + bytes(1) for word in argv)
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if path.read_bytes() == line:
+                    return True
+        return False
 
     def test_thread():
         threading.Thread(target=threading.Event().wait, args=(3,), name="forgotten").start()
@@ -32,6 +40,8 @@ LEAKS = """
 
     def test_orphan():
         subprocess.run(["sh", "-c", "setsid sleep 62 & exit"], check=True)
+        while not runs("sleep", "62"):  # it may not have begun yet
+            pass
 """
 EXPECTED = [
     "*thread forgotten*",

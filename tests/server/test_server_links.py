@@ -64,14 +64,14 @@ class Site:
         self.endpoint = mesh.endpoint(name)
         self.trust = Trust(mesh.clock, Path(), Path())
         self.trust.use(mesh.roster)
-        self.index = 100
+        self.lineage, self.index = 1, 100
         self.renewed: list[str] = []
         self.bearings = Bearings(
             own=mesh.id(name),
             trust=self.trust,
             orders=lambda: self.orders,
             in_office=lambda: self.in_office,
-            authority=lambda: Authority(1, 2, self.index),
+            authority=lambda: Authority(self.lineage, 2, self.index),
             peers=peers,
         )
         self.book = LinkBook(
@@ -145,6 +145,21 @@ async def test_two_that_dial_each_other_at_once_keep_one_link_and_the_same() -> 
         one, other = a.book.get(mesh.id("b")), b.book.get(mesh.id("a"))
         assert one.session == other.session  # type: ignore[attr-defined]
         assert not one.closed  # type: ignore[attr-defined]
+
+
+async def test_a_former_administrator_that_still_believes_to_be_is_linked_with_by_the_one_in_office() -> None:
+    """It was refused as a lost machine is, and so never heard the orders that tell it."""
+    mesh = Mesh("a", "b", voters=2)
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)), NodeAddress(mesh.id("b"), "b", ("b:7000",)))
+    async with (
+        site(mesh, "a", admin="a", in_office=True, nodes=nodes, dials=False) as a,
+        site(mesh, "b", admin="b", in_office=True, nodes=nodes, dials=False) as b,
+    ):
+        b.lineage = 2
+        dialling = asyncio.create_task(b.book.run())
+        await wait_for_async(lambda: b.book.linked(mesh.id("a")) and a.book.linked(mesh.id("b")))
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
 
 
 async def test_a_lost_link_is_made_anew_and_whoever_waits_for_it_gets_it() -> None:
