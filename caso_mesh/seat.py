@@ -22,7 +22,7 @@ from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import LogContradicted, StateRolledBack, Unavailable
+from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, Unavailable
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
 
@@ -83,6 +83,8 @@ class Seat:
         #: Where in the log this seat was given: before that, nobody has it on a list.
         self._since: Authority | None = None
         self._working = 0
+        #: There is a seat, but nobody sits on it: its disk turned out to be an old copy.
+        self._lost = False
         self.voter: Voter | None = None
 
     # --- what others ask ---
@@ -134,13 +136,15 @@ class Seat:
         """The administrator has given this server a seat. Repeated, nothing happens."""
         async with self._changing:
             self._since = given.authority
+            if self._lost:
+                await self._give_up()
             if self.voter is None:
                 log.info("this server takes a seat among the voters")
                 await self._open(given)
 
     async def ordered(self, orders: Orders) -> None:
         """New orders: a server that is not among the voters any more gives its seat up."""
-        if self.voter is None or orders.admin == self._node:
+        if (self.voter is None and not self._lost) or orders.admin == self._node:
             return
         if any(anchor.voter == self._node for anchor in orders.roster.anchors):
             return
@@ -148,13 +152,17 @@ class Seat:
             return
         async with self._changing:
             log.warning("this server is no voter any more; its copy of the log and of the tables goes")
-            self.voter = None
-            self._wake()
-            while self._working:
-                await self._changed.wait()
-            stack, self._stack = self._stack, AsyncExitStack()
-            await stack.aclose()
-            await asyncio.to_thread(self._remove)
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        self.voter = None
+        self._wake()
+        while self._working:
+            await self._changed.wait()
+        self._lost = False
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+        await asyncio.to_thread(self._remove)
 
     def _remove(self) -> None:
         self._identity.drop_authority()
@@ -202,7 +210,7 @@ class Seat:
 
     async def work(self, router: OfficeHolder) -> None:
         """In office or standing by, whatever this voter is. Never returns. It stands on the log, and ends before it."""
-        await self._while_seated(lambda voter: self._work(voter, router))
+        await self._while_seated(lambda voter: self._until_the_log_ends(voter, router))
 
     async def _while_seated(self, do: Callable[[Voter], Awaitable[None]]) -> None:
         while True:
@@ -228,11 +236,23 @@ class Seat:
                 group.create_task(voter.keeper.run())
         except* (StateRolledBack, LogContradicted) as lost:
             # the server goes on as a member: only its copy of the log is not to be believed
-            error = lost.exceptions[0]
+            error: BaseException = lost
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             log.critical("this server takes part in no decision any more: %s", error)
-            self.voter = None
-            self._wake()
-            await self._on_lost(error)
+            try:
+                await self._on_lost(error)  # first: what is done for a seat is cancelled when nobody sits on it
+            finally:
+                self.voter, self._lost = None, True
+                self._wake()
+
+    async def _until_the_log_ends(self, voter: Voter, router: OfficeHolder) -> None:
+        try:
+            await self._work(voter, router)
+        except* LogUnavailable:
+            # whoever runs the log knows why it has ended, and says so: the server may go on without it
+            if not voter.keeper.ended:
+                raise
 
     async def _work(self, voter: Voter, router: OfficeHolder) -> None:
         """One thing at a time: the office begins when the standby has ended, and the other way round."""

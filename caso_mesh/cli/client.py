@@ -258,11 +258,11 @@ class Client:
             try:
                 self._link = self._dial(address, max(0.1, asked.left_s) / (1 + len(addresses)))
                 break
-            except CannotConnect:
+            except CannotConnect as error:
                 if access.state is not None:
                     raise DaemonNotRunning(address=address, state=access.state) from None
                 if not addresses:
-                    raise
+                    raise CannotConnect(address=", ".join(access.addresses), detail=error.fields["detail"]) from None
         if self._abandoned:
             raise LinkLost(peer=address)
         return self._link

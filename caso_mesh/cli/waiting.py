@@ -14,7 +14,7 @@ from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import Common, Waiting, check_waiting
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Unavailable
 
 #: The daemon answers when something has changed, and after this long for the sake of the bars.
 _WAIT_S = 0.5
@@ -87,7 +87,7 @@ def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
             if progress == before:
                 # an older daemon answers at once
                 time.sleep(max(0.0, min(wait_s, _WAIT_S) - (time.monotonic() - asked_s)))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unavailable, DaemonNotRunning):
         watcher.close()
         output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")
         raise

@@ -372,9 +372,10 @@ class Driver:
             self._image = image
         for entry in ready.committed:
             if entry.kind == "membership":
+                before = self._raft.membership
                 self._raft.apply_change(entry)
                 self._members.note(entry)
-                gone = self._witness.forget(self._raft.membership)
+                gone = self._witness.forget(before, self._raft.membership)
                 await self._database.write(lambda conn, gone=gone: store.forget(conn, gone))  # type: ignore[misc]
         try:
             self._raft.advance()

@@ -107,10 +107,10 @@ class Witness:
         found, self._unwritten = self._unwritten, {}
         return found
 
-    def forget(self, membership: Membership) -> list[str]:
-        """Drop those who take part no more, and whom nobody will ask about again; their ids, to be removed from the
-        disk. Only sensible for ids that never come back."""
-        gone = sorted(node for node in self._seen if node not in membership and node != self._node)
+    def forget(self, before: Membership, now: Membership) -> list[str]:
+        """Drop those who take part no more, and those who begin: what was heard of them after they had left, since it
+        was on its way, is of a log that they gave up. Their ids, to be removed from the disk."""
+        gone = sorted(node for node in self._seen if node != self._node and (node not in now or node not in before))
         for node in gone:
             del self._seen[node]
             self._unwritten.pop(node, None)

@@ -111,6 +111,11 @@ class ControlKeeper:
             raise LogUnavailable(detail="what it came to is not known any more; see whether it was done")
         return seen.outcome.value()
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is applied any more, since the log or the keeper has ended."""
+        return self._ended is not None
+
     async def barrier(self) -> None:
         """Returns when everything that was committed before the call is applied here. ``NotLeader``,
         ``LogUnavailable``."""

@@ -187,16 +187,19 @@ class IdentityStore:
         return public_key_of_key(key)
 
     def accept_issuing(self, root: bytes, issuing: bytes) -> Authority:
-        """Keeps the issuing certificate (DER) that the administrator made for ``prepare_issuing``.
+        """Keeps the issuing certificate (DER) that the administrator made for ``prepare_issuing``, or a new one for the
+        key that is here.
 
         Raises ``Misuse`` if it is for another key.
         """
-        from caso_mesh.identity.authority import Authority
+        from caso_mesh.identity.authority import ISSUING_KEY_FILE, ROOT_KEY_FILE, Authority, belongs, load_ca_key
 
-        key = self._next_key()
+        held = (self._next_key(), load_ca_key(self.authority_folder / ISSUING_KEY_FILE))
+        key = next((each for each in held if each is not None and belongs(each, issuing)), None)
         if key is None:
-            raise Misuse("no issuing key was prepared")
-        authority = Authority(root=root, issuing=issuing, issuing_key=key)
+            raise Misuse("the certificate is for no issuing key that is here")
+        root_key = load_ca_key(self.authority_folder / ROOT_KEY_FILE)
+        authority = Authority(root=root, issuing=issuing, issuing_key=key, root_key=root_key)
         self.save_authority(authority)
         remove_private(self._next_path)
         return authority

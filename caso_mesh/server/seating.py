@@ -11,7 +11,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import Refused, StateMissing
+from caso_mesh.model.errors import Misuse, Refused, StateMissing, Unavailable
 from caso_mesh.model.views import Done
 
 
@@ -63,8 +63,13 @@ class Seating:
             return None
 
     def _accept(self, request: q.VoterBecome) -> None:
-        if self._held() != request.issuing:
+        if self._held() == request.issuing:
+            return
+        try:
             self._identity.accept_issuing(request.root, request.issuing)
+        except Misuse:
+            # orders that took an earlier seat away came in between, and its key went with it: a new one is asked for
+            raise Unavailable(what="The key of this seat") from None
 
     async def _become(self, peer: Peer, request: q.VoterBecome, link: Any) -> Done:
         self._only_admin(peer)

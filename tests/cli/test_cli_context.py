@@ -46,6 +46,11 @@ async def test_a_context_asks_at_the_first_of_its_servers_that_answers(
     ).status == 0
     gone = await shell("--context", "gone", "--timeout", "0.1s", "status", "--json", state=False)
     assert (gone.status, gone.document["error"]["code"]) == (3, "cannot-connect")
+    shutil.rmtree(contexts / "gone")
+    argv = ("--context", "office", "context", "create", "gone", "--endpoint", NOBODY, "--endpoint", "127.0.0.1:1")
+    assert (await shell(*argv, state=False)).status == 0
+    none = await shell("--context", "gone", "--timeout", "0.1s", "status", state=False)
+    assert f"{NOBODY}, 127.0.0.1:1" in none.err
 
 
 async def test_without_an_address_a_context_knows_all_servers_the_voters_first(

@@ -157,6 +157,7 @@ async def test_being_without_an_answer_for_longer_than_the_timeout_ends_waiting(
     daemon.answers["run.follow"] = [progress("running", part()), NoAdmin(server="alpha")]
     told = await shell("verify", "set1", "--wait", "--json", "--timeout", "1500ms")
     assert (told.status, told.document["error"]["code"]) == (3, "no-admin")
+    assert "The job goes on" in told.err
 
 
 async def test_a_call_that_is_on_its_way_when_the_connection_breaks_is_asked_again(

@@ -43,8 +43,22 @@ def test_what_the_leader_saw_spreads_but_nobody_learns_of_himself():
     assert follower.take_unwritten() == {"a": Position(2, 4)}
     follower.merge(Seen("b", "a", {"a": Position(2, 1)}))
     assert follower.of("a") == Position(2, 4)
-    assert leader.forget(THREE) == ["gone"]
+    assert leader.forget(THREE, THREE) == ["gone"]
     assert leader.of("gone") == NOTHING
+
+
+def test_what_is_heard_of_a_member_after_it_left_does_not_count_when_it_comes_back_with_an_empty_log():
+    """Its last answers were still on their way when it was removed: added again at once, it was taken for an old copy of
+    itself."""
+    leader, two = Witness("b", {}), Membership(("b", "c"))
+    leader.saw("a", Position(2, 4))
+    assert leader.forget(THREE, two) == ["a"]
+    leader.saw("a", Position(2, 5))
+    assert leader.forget(two, Membership(("b", "c"), ("a",))) == ["a"]
+    assert leader.of("a") == NOTHING
+    leader.saw("a", Position(2, 6))
+    assert leader.forget(Membership(("b", "c"), ("a",)), THREE) == []
+    assert leader.of("a") == Position(2, 6)
 
 
 def test_a_lone_voter_takes_part_at_once():

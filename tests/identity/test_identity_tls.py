@@ -17,7 +17,7 @@ from caso_mesh.identity.authority import Authority, create_ca_key, public_key_of
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.roster import Peer, authorise, may
 from caso_mesh.identity.store import IdentityStore
-from caso_mesh.model.errors import CertificateRefused, NotOnRoster, RemovedFromMesh, StateDamaged
+from caso_mesh.model.errors import CertificateRefused, Misuse, NotOnRoster, RemovedFromMesh, StateDamaged
 from caso_mesh.model.mesh import Anchor, MeshInfo, Roster, RosterRow
 from caso_mesh.model.states import Role
 
@@ -214,7 +214,14 @@ async def test_a_voter_whose_issuing_certificate_another_voter_signed_issues_too
     asked = store.prepare_issuing()
     assert store.prepare_issuing() == asked
     issued = world.authority.issue_issuing(asked, voter=voter.id, mesh_name="lab", now_ns=NOW)
-    second = store.accept_issuing(world.authority.root, issued)
+    store.accept_issuing(world.authority.root, issued)
+    # a seat that is given again before the server knew that it had lost it: a new certificate for the key it has
+    again = world.authority.issue_issuing(asked, voter=voter.id, mesh_name="lab", now_ns=NOW + 1)
+    second = store.accept_issuing(world.authority.root, again)
+    assert second.issuing == store.load_authority().issuing == again
+    strange = world.authority.issue_issuing(voter.public_key, voter=voter.id, mesh_name="lab", now_ns=NOW)
+    with pytest.raises(Misuse):
+        store.accept_issuing(world.authority.root, strange)
     alpha, beta = world.member("alpha"), world.member("beta", authority=second)
     listed = (*world.anchors, second.issuing)
     by_server, _ = await shake(tls.server_context(*alpha, listed), tls.client_context(*beta, listed))

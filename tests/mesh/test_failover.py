@@ -170,6 +170,44 @@ def test_the_office_is_handed_over_and_voters_come_and_go(process_mesh: Callable
     assert boss.admin() in {"beta", "delta"}
 
 
+def test_a_voter_whose_disk_was_put_back_goes_on_as_a_member_and_votes_when_it_was_removed_and_added(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    """Its daemon ended with the log once; and added anew at once, it was taken for an old copy of itself again."""
+    mesh = process_mesh(0)
+    mesh.start(3, voters=True)
+
+    def three_vote() -> bool:
+        return len(mesh.ok("alpha", "status")["voters"]) == 3
+
+    wait_for(three_vote, 30.0, what="three servers vote")
+    assert mesh.terminate("gamma") == 0
+    old = {path: path.read_bytes() for path in mesh.state("gamma").glob("consensus.db*")}
+    mesh.run("gamma")
+    mesh.wait_connected("gamma")
+    for number in range(5):
+        mesh.ok("alpha", "pool", "create", f"pool-{number}", "--server", "beta")
+    seen = time.monotonic() + 2.0
+    wait_for(lambda: time.monotonic() > seen, 5.0, what="the others have seen what gamma confirmed")
+    mesh.kill("gamma")
+    for path in mesh.state("gamma").glob("consensus.db*"):
+        path.unlink()
+    for path, data in old.items():
+        path.write_bytes(data)
+    mesh.run("gamma")
+
+    def told() -> bool:
+        return any(row["category"] == "voter-lost" for row in mesh.ok("alpha", "alert", "list")["alerts"])
+
+    wait_for(told, 30.0, what="gamma tells that it votes no more")
+    for _ in range(3):
+        mesh.ok("alpha", "voter", "remove", "gamma")
+        mesh.ok("alpha", "voter", "add", "gamma")
+        wait_for(three_vote, 30.0, what="three servers vote again")
+    assert mesh.is_running("gamma")
+    assert [row["name"] for row in mesh.ok("gamma", "pool", "list")["pools"]] == [f"pool-{n}" for n in range(5)]
+
+
 def test_of_two_servers_the_second_takes_over_by_hand_and_the_first_becomes_a_member(
     process_mesh: Callable[..., ProcessMesh],
 ) -> None:
