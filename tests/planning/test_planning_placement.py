@@ -381,7 +381,7 @@ def test_a_plan_never_overfills_leaves_no_part_without_an_answer_and_does_not_de
         assert sum(other.server == one.server for other in plan.assignments) + row.running <= row.concurrency
         assert sum(other.device == one.device for other in plan.assignments) + disk.running <= disk.concurrency
         assert disk.state in {DeviceState.ONLINE, DeviceState.READ_ONLY}
-        if asked.kind is JobKind.BACKUP:
+        if asked.kind in {JobKind.BACKUP, JobKind.TEST_RUN}:
             assert disk.state is DeviceState.ONLINE
             assert disk.free_bytes is None or disk.free_bytes >= disk.low_space_bytes
         else:
