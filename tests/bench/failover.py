@@ -57,7 +57,7 @@ class _Operator:
 
     def client(self, timeout_s: float = 30.0) -> Client:
         anchors = IdentityStore(self._mesh.state(self._via) / "identity").load_anchors()
-        access = Access(self._mesh_id, anchors, self._operator, address=self._mesh.endpoint(self._via))
+        access = Access(self._mesh_id, anchors, self._operator, addresses=(self._mesh.endpoint(self._via),))
         return Client(access, timeout_s)
 
     def ask(self, call: str, request: Struct, reply: type[T], timeout_s: float = 30.0) -> T:
