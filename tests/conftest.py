@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import leaks
@@ -24,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("any-machine")
     config.addinivalue_line("markers", "jumping: the test's event loop has virtual time (tests/mesh/clock.py)")
     leaks.mark_environment()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell starts what runs in the background so, and programs under test would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
