@@ -5,7 +5,7 @@ It must not know what a command means.
 """
 
 from caso_mesh.consensus.copy import Copy, read_log
-from caso_mesh.consensus.driver import elected, open_replicated
+from caso_mesh.consensus.opening import elected, open_replicated
 from caso_mesh.consensus.outbox import Transport
 from caso_mesh.consensus.port import MAX_COMMAND, Consensus, Entry, Leadership, Position, Replicated, Snapshot
 from caso_mesh.consensus.timing import TIMINGS, Timing

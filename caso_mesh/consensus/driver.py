@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
 from msgspec import structs
 
-from caso_mesh.consensus import store
+from caso_mesh.consensus import leading, store
 from caso_mesh.consensus.log import Log
 from caso_mesh.consensus.membership import (
     Change,
     ChangeKind,
     Members,
-    Membership,
     MembershipChange,
 )
-from caso_mesh.consensus.messages import PROMISES_NOTHING, Image, InstallSnapshot, Message
-from caso_mesh.consensus.outbox import Outbox, Transport, nobody
+from caso_mesh.consensus.messages import PROMISES_NOTHING, Heartbeat, Image, InstallSnapshot, Message
+from caso_mesh.consensus.outbox import Outbox, Said, Transport
 from caso_mesh.consensus.pending import Pending
-from caso_mesh.consensus.port import MAX_COMMAND, Entry, Leadership, Position, Replicated, Role, Snapshot
+from caso_mesh.consensus.port import MAX_COMMAND, Entry, Leadership, Position, Role, Snapshot
 from caso_mesh.consensus.raft import Raft, Ready, Settings
+from caso_mesh.consensus.shipping import Arriving, Piece, PieceReply, Shipment
 from caso_mesh.consensus.timing import TIMINGS, Timing
 from caso_mesh.consensus.witness import NOTHING, Answer, Ask, Probation, Seen, Witness, WitnessMessage
 from caso_mesh.database import Database
@@ -54,52 +52,7 @@ _BATCH, _BATCH_BYTES = 512, 4 << 20
 _RETRY_S = 0.5
 _CHANGES: dict[Role, ChangeKind] = {"voter": "add-voter", "learner": "add-learner", "none": "remove"}
 
-_decoder = msgspec.msgpack.Decoder(Message | WitnessMessage)
-
-
-async def elected(consensus: Replicated) -> None:
-    """Returns when this node is in office; somebody runs it meanwhile."""
-    async for leadership in consensus.leadership_changes():
-        if leadership.in_office:
-            return
-
-
-@asynccontextmanager
-async def open_replicated(
-    path: str | os.PathLike[str],
-    node: str,
-    *,
-    lineage: int = 1,
-    preset: str | None = None,
-    joins: tuple[str, ...] = (),
-    start: Snapshot | None = None,
-    transport: Transport = nobody,
-    jitter: random.Random | None = None,
-    timing: Timing | None = None,
-    same_thread: bool = False,
-) -> AsyncIterator[Replicated]:
-    """Open or create this node's log. Whoever enters the context runs ``run``.
-
-    A new log is that of a mesh whose only voter is ``node``; with ``joins``, the voters at the beginning of the log (see
-    ``Replicated.founders``), it is empty and waits to be sent everything.
-    ``lineage``, ``preset`` (a name in ``TIMINGS``) and ``start`` (what a new log continues from) are stored with a new
-    log; an existing one ignores them. ``timing`` is for tests. Raises ``StateDamaged``, ``StateNotEmpty`` (the log of
-    another node), and what ``Database.open`` raises.
-    """
-    async with Database.open(path, store.MIGRATIONS, durable=True, same_thread=same_thread) as database:
-        first = Position(start.term, start.index) if start else Position(0, 0)
-        base = store.Base(first.index, first.term, Membership(joins or (node,)))
-        await database.write(
-            lambda conn: store.found(
-                conn, database.path, node, lineage=lineage, preset=preset or "lan", base=base, start=start
-            )
-        )
-        held = await database.read(lambda conn: store.load(conn, database.path))
-        driver = Driver(database, held, transport, jitter or random.Random(), timing)
-        try:
-            yield driver
-        finally:
-            driver.close()
+_decoder = msgspec.msgpack.Decoder(Message | WitnessMessage | Piece | PieceReply)
 
 
 class _DiskRefuses(Exception):
@@ -108,7 +61,7 @@ class _DiskRefuses(Exception):
 
 
 class Driver:
-    """``Replicated``; see there. Use ``open_replicated``."""
+    """``Replicated``; see there. ``open_replicated`` makes it."""
 
     def __init__(
         self,
@@ -129,8 +82,11 @@ class Driver:
         self._news = asyncio.Event()
         self._leadership = self._look()
         self._pending = Pending()
-        #: What is to be said of disks, beside what the core says.
-        self._asides: list[WitnessMessage] = []
+        #: What is to be said of disks and of snapshots, beside what the core says.
+        self._asides: list[WitnessMessage | PieceReply] = []
+        #: Snapshots on their way to others, and the one that arrives here.
+        self._shipments: dict[str, Shipment] = {}
+        self._arriving = Arriving()
         self._due = False
         self._outboxes: dict[str, Outbox] = {}
         self._refused: CasoError | None = None
@@ -274,13 +230,33 @@ class Driver:
             self._hear_of_disks(message)
         elif self._probation.state != "passed":
             self._probation.spoken_by(sender)
+        elif isinstance(message, Piece):
+            self._take_piece(message)
+        elif isinstance(message, PieceReply):
+            shipment = self._shipments.get(sender)
+            if shipment is not None:
+                shipment.answered(message)
         else:
-            self._witness.heard(message)
-            try:
-                self._raft.step(message)
-            except LogContradicted as error:
-                self._fatal = error
+            self._step(message)
         self._kick.set()
+
+    def _step(self, message: Message) -> None:
+        self._witness.heard(message)
+        try:
+            self._raft.step(message)
+        except LogContradicted as error:
+            self._fatal = error
+
+    def _take_piece(self, piece: Piece) -> None:
+        """A piece is a word of the leader of its term; the last one makes the snapshot."""
+        self._step(Heartbeat(self.node, piece.sender, piece.term, commit=0))
+        raft = self._raft
+        if raft.term != piece.term or raft.leader != piece.sender:
+            return
+        held, image = self._arriving.take(piece, needed=piece.index > raft.log.committed)
+        if image is not None:
+            self._step(InstallSnapshot(self.node, piece.sender, piece.term, image))
+        self._asides.append(PieceReply(piece.sender, self.node, raft.term, piece.round, piece.digest, held))
 
     def _hear_of_disks(self, message: WitnessMessage) -> None:
         if isinstance(message, Ask):
@@ -448,21 +424,40 @@ class Driver:
             except CasoError as error:
                 log.info("the replicated log cannot be read: %s", error)
 
-    def _send(self, group: asyncio.TaskGroup, message: Message | WitnessMessage) -> None:
+    def _send(self, group: asyncio.TaskGroup, message: Said) -> None:
+        if isinstance(message, InstallSnapshot):
+            group.create_task(self._ship(message))
+            return
         outbox = self._outboxes.get(message.to)
         if outbox is None:
             outbox = self._outboxes[message.to] = Outbox(message.to)
             group.create_task(outbox.run(self._transport, self._lineage, self._undelivered))
         dropped = outbox.put(message)
         if dropped is not None:
-            self._undelivered(dropped, arrived=False)
+            self._undelivered(dropped)
 
-    def _undelivered(self, message: Message | WitnessMessage, *, arrived: bool) -> None:
-        if isinstance(message, InstallSnapshot):
-            self._raft.snapshot_done(message.to, arrived=arrived)
-        elif not arrived and not isinstance(message, (Ask, Answer, Seen)):
+    def _undelivered(self, message: Said) -> None:
+        if not isinstance(message, (Ask, Answer, Seen, PieceReply)):
             self._raft.unreachable(message.to)
         self._kick.set()
+
+    async def _ship(self, install: InstallSnapshot) -> None:
+        """Sends a snapshot, as long as the core waits for just this one."""
+        to = install.to
+
+        async def send(piece: Piece) -> bool:
+            return await self._transport(to, self._lineage, msgspec.msgpack.encode(piece))
+
+        def awaited() -> bool:
+            return self._shipments.get(to) is shipment and leading.awaits(self._raft, install)
+
+        shipment = self._shipments[to] = Shipment(install, self._timing, send)
+        arrived = await shipment.run(awaited)
+        if awaited():
+            self._raft.snapshot_done(to, arrived=arrived)
+            self._kick.set()
+        if self._shipments.get(to) is shipment:
+            del self._shipments[to]
 
     # --- who waits ---
 

@@ -106,6 +106,13 @@ def transfer(raft: Raft, node: str) -> None:
         _send_append(raft, node, progress)
 
 
+def awaits(raft: Raft, install: InstallSnapshot) -> bool:
+    """Whether it still matters that this snapshot arrives."""
+    progress = raft.progress.get(install.to)
+    leads = (raft.role, raft.term) == ("leader", install.term)
+    return leads and progress is not None and progress.pending_snapshot == install.image.index
+
+
 def _check_quorum(raft: Raft) -> None:
     heard = {node: progress.active or node == raft.node for node, progress in raft.progress.items()}
     if outcome(raft.membership.voters, heard) != "won":

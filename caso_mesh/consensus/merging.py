@@ -6,13 +6,16 @@ from msgspec.structs import replace
 
 from caso_mesh.consensus.log import size_of
 from caso_mesh.consensus.messages import Append, AppendReply, Heartbeat, HeartbeatReply, Message
+from caso_mesh.consensus.shipping import PieceReply
 from caso_mesh.consensus.witness import WitnessMessage
 
 #: One message holds at most so many entries, and bytes of them.
 _MOST_ENTRIES, _MOST_BYTES = 1024, 1 << 20
 
 
-def merged(earlier: Message | WitnessMessage, later: Message | WitnessMessage) -> Message | None:
+def merged(
+    earlier: Message | WitnessMessage | PieceReply, later: Message | WitnessMessage | PieceReply
+) -> Message | None:
     """What says the same as both, one after the other; ``None`` if nothing does. They have the same sender and
     receiver."""
     if isinstance(earlier, Append) and isinstance(later, Append) and earlier.term == later.term:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import msgspec
 
 from caso_mesh.consensus.merging import merged
-from caso_mesh.consensus.messages import InstallSnapshot, Message
+from caso_mesh.consensus.messages import Message
+from caso_mesh.consensus.shipping import PieceReply
 from caso_mesh.consensus.witness import WitnessMessage
 
 #: Gives a message to a node; whether it left. ``(node, lineage, data)``.
@@ -25,10 +25,8 @@ async def nobody(node: str, lineage: int, data: bytes) -> bool:
     return False
 
 
-class Outcome(Protocol):
-    """Told of snapshots that were handed over, and of all that did not leave."""
-
-    def __call__(self, message: Message | WitnessMessage, *, arrived: bool) -> None: ...
+#: What can be said to another member, but for the pieces of a snapshot.
+Said = Message | WitnessMessage | PieceReply
 
 
 class Outbox:
@@ -36,10 +34,10 @@ class Outbox:
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self._waiting: deque[Message | WitnessMessage] = deque()
+        self._waiting: deque[Said] = deque()
         self._wake = asyncio.Event()
 
-    def put(self, message: Message | WitnessMessage) -> Message | WitnessMessage | None:
+    def put(self, message: Said) -> Said | None:
         """Queues a message, together with the last that waits if both can be said as one; the oldest one if there were
         too many."""
         if self._waiting:
@@ -51,12 +49,12 @@ class Outbox:
         self._wake.set()
         return self._waiting.popleft() if len(self._waiting) > _MOST_WAITING else None
 
-    async def run(self, transport: Transport, lineage: int, outcome: Outcome) -> None:
+    async def run(self, transport: Transport, lineage: int, undelivered: Callable[[Said], None]) -> None:
+        """Sends; ``undelivered`` is told of all that did not leave. Never returns."""
         while True:
             while not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
             message = self._waiting.popleft()
-            arrived = await transport(self._node, lineage, msgspec.msgpack.encode(message))
-            if not arrived or isinstance(message, InstallSnapshot):
-                outcome(message, arrived=arrived)
+            if not await transport(self._node, lineage, msgspec.msgpack.encode(message)):
+                undelivered(message)

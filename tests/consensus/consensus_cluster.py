@@ -7,7 +7,7 @@ import contextlib
 import os
 import pathlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from caso_mesh.consensus import Replicated, Timing, elected, open_replicated
@@ -42,6 +42,13 @@ class Cluster:
         self.folder, self.timing = folder, timing
         self.nodes: dict[str, Replicated] = {}
         self.cuts: set[tuple[str, str]] = set()
+        #: A longer message is refused by the way.
+        self.most_bytes: int | None = None
+        #: Bytes that a way carries in a second; what is said next waits behind them.
+        self.bytes_per_s: float | None = None
+        #: What is to happen to a message on its way.
+        self.touch: Callable[[str, str, bytes], bytes] = lambda sender, to, data: data
+        self._free_at: dict[tuple[str, str], float] = {}
         self._stacks: dict[str, contextlib.AsyncExitStack] = {}
 
     def path(self, node: str) -> pathlib.Path:
@@ -50,11 +57,22 @@ class Cluster:
     def _ways(self, node: str) -> dict[str, Any]:
         async def transport(to: str, lineage: int, data: bytes) -> bool:
             other = self.nodes.get(to)
-            if other is None or (node, to) in self.cuts:
+            if other is None or (node, to) in self.cuts or len(data) > (self.most_bytes or len(data)):
                 return False
+            data = self.touch(node, to, data)
+            loop = asyncio.get_running_loop()
+            at = loop.time()
+            if self.bytes_per_s is not None:
+                at = max(at, self._free_at.get((node, to), 0.0)) + len(data) / self.bytes_per_s
+                self._free_at[node, to] = at
             await asyncio.sleep(0)
-            other.receive(node, lineage, data)
+            loop.call_at(at, arrive, to, lineage, data)
             return True
+
+        def arrive(to: str, lineage: int, data: bytes) -> None:
+            other = self.nodes.get(to)
+            if other is not None and (node, to) not in self.cuts:
+                other.receive(node, lineage, data)
 
         return {"transport": transport, "jitter": random.Random(node)}
 

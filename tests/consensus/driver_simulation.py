@@ -26,6 +26,8 @@ _TIMING = Timing(tick_s=0.02, election_ticks=8, heartbeat_ticks=2)
 _STORM_S, _PEACE_S = 6.0, 8.0
 #: Commands between two snapshots of one member, and entries that it keeps all the same.
 _COMPACT_EVERY = 40
+#: A snapshot travels in several pieces.
+_STATE_BYTES = 150_000
 
 
 class Outcome(Struct, frozen=True):
@@ -115,7 +117,8 @@ class Member:
                 if applied >= _COMPACT_EVERY and isinstance(item, Entry):
                     applied = 0
                     with contextlib.suppress(CasoError):
-                        await log.compact(Snapshot(item.index, item.term, b"%d" % self.counts[item.index]))
+                        state = (b"%d" % self.counts[item.index]).ljust(_STATE_BYTES)
+                        await log.compact(Snapshot(item.index, item.term, state))
 
     async def _watch(self, log: Replicated) -> None:
         async with aclosing(log.leadership_changes()) as changes:
