@@ -304,7 +304,10 @@ class Driver:
                 await self._news.wait()
                 continue
             if self._probation.state == "passed":
-                (self._raft.campaign if alone else self._raft.tick)()
+                if not alone:
+                    self._raft.tick()
+                elif self._raft.role == "follower":  # a slow disk is not stood for twice
+                    self._raft.campaign()
             if ticks % self._timing.election_ticks == 0:
                 self._asides += self._probation.asks()
                 if self._raft.role == "leader":
