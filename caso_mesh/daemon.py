@@ -59,6 +59,9 @@ from caso_mesh.wire.websocket import WebSocketNetwork
 
 log = logging.getLogger(__name__)
 
+#: How often it is looked whether the addresses of this machine's interfaces have changed.
+_ADDRESSES_EACH_S = 5.0
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -321,7 +324,9 @@ class Node:
         seat: Seat,
         discovery: Discovery | None,
         instance: str,
+        addresses_now: Callable[[], tuple[str, ...]],
     ) -> None:
+        self._addresses_now = addresses_now
         self.server = server
         self.links = links
         self.router = router
@@ -342,8 +347,23 @@ class Node:
                 group.create_task(self.seat.work(self.router))
                 group.create_task(self.links.run())
                 group.create_task(self.server.run())
+                group.create_task(self._keep_addresses())
                 if self._discovery is not None:
                     await self._announce(self._discovery)
+
+    async def _keep_addresses(self) -> None:
+        """A server may change its address while it runs: those who look for it are to find the new one. Never
+        returns."""
+        while True:
+            await asyncio.sleep(_ADDRESSES_EACH_S)
+            found = self._addresses_now()
+            if found == self.server.addresses or split_address(found[0])[0].startswith("127."):
+                continue  # without any interface it keeps those that it had: it may get them back
+            log.info("this server is reached at %s now", ", ".join(found))
+            self.server.addresses = found
+            if self._discovery is not None:
+                await self._announce(self._discovery)
+            await self.links.prove()
 
     async def _announce(self, discovery: Discovery) -> None:
         await discovery.announce(
@@ -478,6 +498,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             seat=seat,
             discovery=discovery,
             instance=new_id(),
+            addresses_now=lambda: addresses_of(config, listener.address),
         )
 
 

@@ -7,7 +7,7 @@ and comes first. A server is believed about its own attempts only, by what the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from caso_mesh.admin.interpret import SET_ID
@@ -86,13 +86,27 @@ class Intake:
         self._no_data_path = no_data_path
 
     def handlers(self) -> dict[str, Any]:
-        return {
+        answers: dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]] = {
             "journal.cursors": self._cursors,
             "journal.push": self._push,
             "journal.hash": self._hash,
             "server.heartbeat": self._heartbeat,
             "attempt.progress": self._progress,
         }
+        return {call: self._heard(answer) for call, answer in answers.items()}
+
+    def _heard(self, answer: Callable[[Peer, Any, Any], Awaitable[Any]]) -> Callable[[Peer, Any, Any], Awaitable[Any]]:
+        """Whatever a server says, it is there: a heartbeat may wait behind a long report on a slow line."""
+
+        async def heard(peer: Peer, request: Any, link: Any) -> Any:
+            server = self._keeper.state.servers.get(peer.id)
+            if server is not None:
+                self._live.heard_at_s[peer.id] = self._clock.monotonic_s()
+                if server.liveness is not Liveness.ALIVE:
+                    self._live.returned.set()
+            return await answer(peer, request, link)
+
+        return heard
 
     async def _cursors(self, peer: Peer, request: q.Nothing, link: Any) -> q.JournalCursors:
         heads = await self._tables.cursors(peer.id)
@@ -226,11 +240,8 @@ class Intake:
                 self._live.redundant[attempt.source] = tuple(sorted({*known, *(each.id for each in sets)}))
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
-        server = self._keeper.state.servers.get(peer.id)
-        if server is not None:
+        if peer.id in self._keeper.state.servers:
             self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
-            if server.liveness is not Liveness.ALIVE:
-                self._live.returned.set()
         return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority)
 
     async def _progress(self, peer: Peer, request: q.ProgressReport, link: Any) -> Done:

@@ -23,6 +23,8 @@ class Live:
 
     def __init__(self) -> None:
         self.heard: dict[str, Heard] = {}
+        #: When any message of a server came last, by the monotonic clock.
+        self.heard_at_s: dict[str, float] = {}
         self.progress: dict[str, Progress] = {}
         self.waiting: dict[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}

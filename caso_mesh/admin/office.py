@@ -234,6 +234,7 @@ class Office:
             enrolment=self._enrolment,
             own=keys.id,
             votes=lambda node: node in consensus.leadership().voters,
+            silent_s=self._watch.silent_s,
         )
         self._voting = Voting(
             keeper=keeper,

@@ -53,7 +53,14 @@ def restricted_to(state: ControlState, server: str | None, pool: str | None) -> 
 
 
 def server_view(
-    state: ControlState, server: Server, *, connected: bool, admin: bool, voter: bool, running: int
+    state: ControlState,
+    server: Server,
+    *,
+    connected: bool,
+    admin: bool,
+    voter: bool,
+    silent_s: float | None,
+    running: int,
 ) -> v.ServerView:
     return v.ServerView(
         name=server.name,
@@ -66,6 +73,7 @@ def server_view(
         address=server.addresses[0] if server.addresses else "",
         version=server.version,
         silent_since=format_instant(server.silent_since_ns),
+        silent_s=silent_s,
         running=running,
     )
 

@@ -33,6 +33,7 @@ class Servers:
         enrolment: Enrolment,
         own: str,
         votes: Callable[[str], bool],
+        silent_s: Callable[[str], float | None],
     ) -> None:
         self._keeper = keeper
         self._links = links
@@ -40,6 +41,7 @@ class Servers:
         self._enrolment = enrolment
         self._own = own
         self._votes = votes
+        self._silent_s = silent_s
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -72,6 +74,7 @@ class Servers:
             connected=self._links.linked(server_id),
             admin=server_id == self._own,
             voter=self._votes(server_id),
+            silent_s=self._silent_s(server_id),
             running=running.get(server_id, 0),
         )
 

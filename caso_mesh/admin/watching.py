@@ -22,12 +22,22 @@ from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, AttemptState, Liveness, ServerState
 from caso_mesh.model.storage import Device
 from caso_mesh.planning import lifecycle
-from caso_mesh.planning.liveness import Heard, Tick, Transition, Watch, Watched
+from caso_mesh.planning.liveness import (
+    Heard,
+    Tick,
+    Transition,
+    Watch,
+    Watched,
+    heartbeat_interval_s,
+    stalled_after_s,
+)
 
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 _MOST_ADDRESSES = 16
+#: A server is called silent when it is so much later than two heartbeats: a busy machine answers late.
+_LATE_S = 1.0
 
 
 class ServerWatch:
@@ -59,6 +69,7 @@ class ServerWatch:
         self._clock = clock
         self._watch = Watch(office_s=clock.monotonic_s(), office_ns=clock.now_ns())
         self._heard_until: dict[str, float] = {}
+        self._looked_at: dict[str, float] = {}
 
     async def run(self) -> None:
         """Never returns."""
@@ -75,6 +86,20 @@ class ServerWatch:
         """Whether some server's clock is known to differ from this one."""
         return bool(self._alarms.standing("clock-differs"))
 
+    def silent_s(self, server: str) -> float | None:
+        """For how long nothing was heard of a server whose heartbeat is overdue; ``None`` for one that beats as it
+        should, is not watched, or never came."""
+        silent_s = self._watch.silent_for_s(server, self._clock.monotonic_s())
+        if silent_s is None:
+            return None
+        setting_s = number(self._keeper.state.settings_of(server), "heartbeat-interval-s")
+        due_s = 2 * heartbeat_interval_s(setting_s, self._others()) + _LATE_S
+        return silent_s if silent_s > due_s else None
+
+    def _others(self) -> int:
+        """How many servers beat."""
+        return len(self._keeper.state.servers) - 1
+
     async def _look(self) -> float:
         """One round; seconds until the next one is due."""
         state = self._keeper.state
@@ -87,18 +112,24 @@ class ServerWatch:
                     await self._transition(Transition(server.id, Liveness.ALIVE, None))
                 await self._note_addresses(server, self._addresses(), self._version)
             elif server.set_state is not ServerState.DISABLED:
-                stalled_s = number(settings, "stalled-after-s")
+                stalled_s = stalled_after_s(number(settings, "stalled-after-s"), self._others())
                 lost_s = number(settings, "no-communication-after-s")
                 rows.append(Watched(server.id, server.liveness, server.silent_since_ns, stalled_s, lost_s))
         self._watch.watch(rows)
-        for server_id, heard in list(self._live.heard.items()):
+        for server_id, at_s in list(self._live.heard_at_s.items()):
             if server_id not in state.servers:
-                del self._live.heard[server_id]
+                del self._live.heard_at_s[server_id]
+                self._live.heard.pop(server_id, None)
+                self._looked_at.pop(server_id, None)
                 self._heard_until.pop(server_id, None)
-            elif heard.at_s > self._heard_until.get(server_id, -1.0):
-                self._heard_until[server_id] = heard.at_s
-                for transition in self._watch.handle(Heard(server_id, heard.at_s)):
+                continue
+            if at_s > self._heard_until.get(server_id, -1.0):
+                self._heard_until[server_id] = at_s
+                for transition in self._watch.handle(Heard(server_id, at_s)):
                     await self._transition(transition)
+            beat = self._live.heard.get(server_id)
+            if beat is not None and beat.at_s > self._looked_at.get(server_id, -1.0):
+                self._looked_at[server_id] = beat.at_s
                 await self._look_at(server_id)
         for transition in self._watch.handle(Tick(self._clock.monotonic_s(), self._clock.now_ns())):
             await self._transition(transition)

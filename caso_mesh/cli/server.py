@@ -33,11 +33,16 @@ def list_(
     output.show(view, common.json, _discovered if discovered else _list)
 
 
+def _state(row: v.ServerView) -> str:
+    """Before the silence of a server has consequences it is shown."""
+    return row.state if row.silent_s is None else f"{row.state}, silent for {output.duration(row.silent_s)}"
+
+
 def _list(view: v.ServerList) -> None:
     output.table(
         view.servers,
         ("name", lambda row: row.name),
-        ("state", lambda row: row.state),
+        ("state", _state),
         ("connected", lambda row: row.connected),
         ("role", lambda row: "admin" if row.admin else ("voter" if row.voter else None)),
         ("pools", lambda row: row.pools),

@@ -52,6 +52,9 @@ CALLS: tuple[Call, ...] = (
     # between nodes
     Call("link.hello", "node", "node", q.HelloRequest, q.HelloReply,
          "First on every link: who, which version, whom it takes for the administrator."),
+    Call("server.seen", "node", "node", q.ServerSeen, v.Done,
+         "A server that looks for the administrator came by, and where it is: the administrator may reach it. A "
+         "notification."),
     Call("identity.renew", "node", "admin", q.Nothing, q.RenewReply,
          "New certificates for the asking server; also with one that has expired."),
     Call("server.heartbeat", "node", "admin", q.Heartbeat, q.HeartbeatReply,

@@ -122,6 +122,13 @@ class HelloReply(Struct, frozen=True):
     now_ns: int
 
 
+class ServerSeen(Struct, frozen=True):
+    """A server that looks for the administrator, and where it says to be."""
+
+    server: str
+    addresses: tuple[str, ...]
+
+
 class RenewReply(Struct, frozen=True):
     """New certificates, DER: the server's, and that of the operator of its state folder (empty if there is none)."""
 

@@ -75,7 +75,8 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         300.0,
         0.2,
         7 * _DAY,
-        "A server that was silent for this long is stalled: nothing new is delegated to it.",
+        "A server that was silent for this long is stalled: nothing new is delegated to it. With many servers at least "
+        "their number / 5 in seconds: four of the intervals at which so many may beat.",
     ),
     Setting(
         "no-communication-after-s",
@@ -90,8 +91,9 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         5.0,
         0.05,
         3600.0,
-        "How often a server tells the administrator that it is there. Well below stalled-after-s, so that one lost "
-        "message stalls nobody.",
+        "How often a server tells the administrator that it is there, a tenth more or less by chance. Well below "
+        "stalled-after-s, so that one lost message stalls nobody. With many servers each beats at most once in their "
+        "number / 20 seconds: the administrator hears 20 in a second, however many there are.",
         {"local": 0.5, "wan": 15.0},
     ),
     Setting(

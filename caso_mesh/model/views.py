@@ -40,6 +40,7 @@ class ServerView(Struct, frozen=True):
     address: str
     version: str
     silent_since: str | None = None
+    silent_s: float | None = None
     running: int = 0
     code: str | None = None
 

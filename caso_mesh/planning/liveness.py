@@ -12,8 +12,25 @@ from msgspec import Struct
 
 from caso_mesh.model.states import Liveness
 
+#: Heartbeats that the administrator hears in a second, of all servers together: with more servers each beats more rarely.
+HEARTBEATS_PER_S = 20.0
+#: A server is never called stalled before it has missed this many of them: one lost message stalls nobody.
+_BEATS_MISSED = 4
+
 _RANK = {Liveness.ALIVE: 0, Liveness.STALLED: 1, Liveness.NO_COMMUNICATION: 2}
 _SECOND = 1_000_000_000
+
+
+def heartbeat_interval_s(setting_s: float, servers: int) -> float:
+    """How often each of ``servers`` beats: as ``heartbeat-interval-s`` says, and more rarely as their number grows, so
+    that the administrator hears at most ``HEARTBEATS_PER_S``."""
+    return max(setting_s, servers / HEARTBEATS_PER_S)
+
+
+def stalled_after_s(setting_s: float, servers: int) -> float:
+    """How long a server may be silent: as ``stalled-after-s`` says, but no shorter than four of the intervals that the
+    number of servers makes necessary."""
+    return max(setting_s, _BEATS_MISSED * servers / HEARTBEATS_PER_S)
 
 
 class Watched(Struct, frozen=True):

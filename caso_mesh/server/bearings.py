@@ -87,11 +87,13 @@ class Bearings:
                 self.hint(hello.admin, hello.admin_addresses if isinstance(hello, HelloReply) else ())
         return self.admin() != before
 
-    def ordered(self, admin: str) -> None:
-        """Orders of ``admin`` were taken."""
+    def ordered(self, admin: str) -> bool:
+        """Orders of ``admin`` were taken; whether that changes who is taken for the administrator."""
+        before = self.admin()
         self._denied.discard(admin)
         if self._greeted is not None and self._greeted[1] != admin:
             self._greeted = None
+        return self.admin() != before
 
     # --- where ---
 

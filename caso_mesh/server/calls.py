@@ -38,6 +38,7 @@ class Calls:
         kits = self._node.kit_calls
         return {
             "link.hello": self._hello,
+            "server.seen": self._seen,
             "orders.put": self._orders_put,
             "catalog.read": self._catalog_read,
             "device.prepare": self._device_prepare,
@@ -62,7 +63,13 @@ class Calls:
             raise Refused(detail=f"{peer.name} is not the administrator")
 
     async def _hello(self, peer: Peer, request: q.HelloRequest, link: Any) -> q.HelloReply:
-        return await self._node.links.greeted(link, request)
+        reply = await self._node.links.greeted(link, request)
+        await self._node.pass_on(peer, request)
+        return reply
+
+    async def _seen(self, peer: Peer, request: q.ServerSeen, link: Any) -> v.Done:
+        self._node.seen(request.server, request.addresses)
+        return v.Done()
 
     async def _orders_put(self, peer: Peer, orders: Orders, link: Any) -> v.Done:
         await self._node.take_orders(peer, orders)

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
+#: A link over which nobody answers within this time, after an address of this server changed, is lost.
+_PROOF_S = 5.0
 #: Addresses of one server in a greeting.
 _MOST_ADDRESSES = 16
 
@@ -186,11 +188,27 @@ class LinkBook:
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
-    def wake(self) -> None:
-        """What is wanted, or an address, has changed: look again now."""
-        for pause in self._pauses.values():
-            pause.next_s = 0.0
+    def wake(self, node: str | None = None) -> None:
+        """What is wanted, or an address (of ``node`` alone), has changed: look again now."""
+        for key, pause in self._pauses.items():
+            if node in {None, key}:
+                pause.next_s = 0.0
         self._wake.set()
+
+    async def prove(self) -> None:
+        """This server's addresses have changed: every peer is told, and a link that leads nowhere any more ends now
+        instead of after its silence."""
+        await asyncio.gather(*(self._prove(link) for link in list(self._links.values())))
+        self.wake()
+
+    async def _prove(self, link: Link) -> None:
+        try:
+            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=_PROOF_S))
+        except TimedOut as error:
+            log.info("the link with %s leads nowhere any more", link.peer.name)
+            await link.close(error)
+        except CasoError as error:
+            log.debug("greeting %s again: %s", link.peer.name, error)
 
     async def roster_changed(self) -> None:
         """Closes the links with all who are not on the roster any more."""
@@ -399,15 +417,16 @@ class LinkBook:
 def _bounded(hello: H) -> H:
     """A greeting without what no honest peer sends: nothing of it is kept or passed on in other sizes."""
     return structs.replace(
-        hello, name=hello.name[:63], version=hello.version[:100], addresses=_addresses(hello.addresses)
+        hello, name=hello.name[:63], version=hello.version[:100], addresses=bounded_addresses(hello.addresses)
     )
 
 
 def _bounded_reply(reply: HelloReply) -> HelloReply:
-    return structs.replace(_bounded(reply), admin_addresses=_addresses(reply.admin_addresses))
+    return structs.replace(_bounded(reply), admin_addresses=bounded_addresses(reply.admin_addresses))
 
 
-def _addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+def bounded_addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some addresses that may be ones, not too many."""
     return tuple(address for address in given[:_MOST_ADDRESSES] if _is_address(address))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Awaitable, Callable, Iterable
 
 from caso_mesh.config import Config
@@ -17,7 +18,7 @@ from caso_mesh.journal import Journal, RolledBack
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import CasoError, NoAdmin, Refused, StaleOrders
+from caso_mesh.model.errors import CasoError, Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Roster
@@ -27,6 +28,7 @@ from caso_mesh.model.states import AlertKind
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.attempts import Attempts
 from caso_mesh.server.bearings import Bearings
+from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.courier import Courier
 from caso_mesh.server.facts import FactWriter
@@ -34,7 +36,7 @@ from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
-from caso_mesh.server.links import AdminLink, LinkBook, Target
+from caso_mesh.server.links import AdminLink, LinkBook, Target, bounded_addresses
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.rebuilding import Rebuilding
@@ -49,7 +51,7 @@ from caso_mesh.server.trust import Trust
 from caso_mesh.server.vaults import Vaults
 from caso_mesh.vault.objects import Signer
 from caso_mesh.wire.codec import to_wire
-from caso_mesh.wire.typed import Callee, ask
+from caso_mesh.wire.typed import Callee
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ log = logging.getLogger(__name__)
 _DEVICES_EACH_S = 10.0
 #: How often the life of the own certificate, and what lies about in the state folder, is looked at.
 _RENEW_EACH_S, _SWEEP_EACH_S = 3600.0, 3600.0
+#: What part of a device must have been filled or freed to be told before the next heartbeat.
+_MUCH_SPACE = 0.01
 
 
 async def _nothing(orders: Orders) -> None:
@@ -191,6 +195,15 @@ class ServerNode:
         self._note_waits = True
         self._orders_are_old = False
         self._ordering = asyncio.Lock()
+        self._heart = Heart(
+            admin=self._admin_callee,
+            wait_admin=self.wait_admin,
+            beat=self._beat,
+            interval_s=lambda: self._setting("heartbeat-interval-s"),
+            servers=self._other_servers,
+            refused=self._ask_who_is_in_office,
+            jitter=random.Random(randomness(8)),
+        )
         self._devices: tuple[q.DeviceReport, ...] = ()
         self._look_at_devices = asyncio.Event()
 
@@ -222,6 +235,7 @@ class ServerNode:
     def use_links(self, links: LinkBook) -> None:
         self.links = links
         self.admin_link = AdminLink(links, self.admin, self.config.server)
+        links.observe(self._link_changed)
 
     def _admin_callee(self) -> Callee:
         return self.admin_link.get()
@@ -234,6 +248,21 @@ class ServerNode:
         """A peer has greeted."""
         if self.bearings.heard(peer, hello):
             self.links.wake()
+            self._heart.soon()
+
+    async def pass_on(self, peer: Peer, hello: q.HelloRequest) -> None:
+        """A peer that works with this server in nothing has greeted: it looks for the administrator. Where that one is
+        it was answered; the other way round, the administrator is told where the peer is, and may reach it."""
+        admin = self.linked_admin()
+        if admin is None or admin in {peer.id, self.keys.id} or peer.id in self.bearings.partners():
+            return
+        await self.admin_link.notify("server.seen", q.ServerSeen(peer.id, hello.addresses))
+
+    def seen(self, node: str, addresses: tuple[str, ...]) -> None:
+        """Another server says where a third one is: a hint."""
+        if not self.links.linked(node):
+            self.bearings.hint(node, bounded_addresses(addresses))
+            self.links.wake(node)
 
     def wanted(self) -> Iterable[Target]:
         """See ``Bearings.wanted``."""
@@ -283,7 +312,8 @@ class ServerNode:
             await self._queue.save_orders(orders)
             before, self.orders = self.orders, orders
             self._orders_are_old = False
-            self.bearings.ordered(orders.admin)
+            if self.bearings.ordered(orders.admin):
+                self._heart.soon()
             self.trust.use(roster)
             self.attempts.use(orders)
             if orders.devices != before.devices or _ended(before, orders):
@@ -342,7 +372,7 @@ class ServerNode:
             group.create_task(self.attempts.run())
             group.create_task(self._courier.run())
             group.create_task(self._survey())
-            group.create_task(self._beat())
+            group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self._room.run())
@@ -374,31 +404,34 @@ class ServerNode:
         while True:
             self._look_at_devices.clear()
             mine = [device for device in self.orders.devices if device.path_on(self.keys.id)]
-            self._devices = await self.storage.reports(mine)
+            before, self._devices = self._devices, await self.storage.reports(mine)
+            if _news(before, self._devices):
+                self._heart.soon()
             try:
                 async with asyncio.timeout(_DEVICES_EACH_S):
                     await self._look_at_devices.wait()
             except TimeoutError:
                 continue
 
-    async def _beat(self) -> None:
-        while True:
-            await self.wait_admin()
-            beat = q.Heartbeat(
-                now_ns=self.clock.now_ns(),
-                authority=self.orders.authority,
-                running=self.attempts.running(),
-                holding=self.attempts.holding(),
-                devices=self._room.told(self._devices),
-            )
-            try:
-                await ask(self.admin_link.get(), "server.heartbeat", beat, q.HeartbeatReply)
-            except NoAdmin:
-                # the one that was in office is not any more: it may know who is
-                await self.links.greet_again(self.admin())
-            except CasoError as error:
-                log.debug("heartbeat: %s", error)
-            await asyncio.sleep(self._setting("heartbeat-interval-s"))
+    def _beat(self) -> q.Heartbeat:
+        return q.Heartbeat(
+            now_ns=self.clock.now_ns(),
+            authority=self.orders.authority,
+            running=self.attempts.running(),
+            holding=self.attempts.holding(),
+            devices=self._room.told(self._devices),
+        )
+
+    def _other_servers(self) -> int:
+        return sum(row.kind == "node" for row in self.orders.roster.rows) - 1
+
+    async def _ask_who_is_in_office(self) -> None:
+        # the one that was in office is not any more: it may know who is
+        await self.links.greet_again(self.admin())
+
+    def _link_changed(self, node: str, linked: bool) -> None:
+        if linked and node == self.admin():
+            self._heart.soon()
 
     async def _look_around(self, discovery: Discovery) -> None:
         async for sighting in discovery.sightings():
@@ -434,6 +467,16 @@ class ServerNode:
         if not self._compared:
             self._compared = True
             self.attempts.look_again()
+
+
+def _news(before: tuple[q.DeviceReport, ...], now: tuple[q.DeviceReport, ...]) -> bool:
+    """Whether devices changed so much that a rare heartbeat would tell it too late."""
+    old = {report.device: report for report in before}
+    return old.keys() != {report.device for report in now} or any(
+        report.problem != old[report.device].problem
+        or abs(report.free_bytes - old[report.device].free_bytes) > report.total_bytes * _MUCH_SPACE
+        for report in now
+    )
 
 
 def _ended(before: Orders, now: Orders) -> bool:

@@ -36,10 +36,10 @@ async def memory_mesh(tmp_path: pathlib.Path) -> AsyncIterator[Callable[..., Awa
     ``jumping``."""
     loop, made = jumping_loop(), list[MemoryMesh]()
 
-    async def make(servers: int, *, seed: int = 0, preset: str = "local") -> MemoryMesh:
+    async def make(servers: int, *, seed: int = 0, preset: str = "local", voters: bool = False) -> MemoryMesh:
         made.append(mesh := MemoryMesh(tmp_path / f"memory-{len(made)}", loop, seed=seed))
         mesh.folder.mkdir()
-        await mesh.start(servers, preset=preset)
+        await mesh.start(servers, preset=preset, voters=voters)
         return mesh
 
     yield make

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from caso_mesh.model.states import Liveness
-from caso_mesh.planning.liveness import Heard, Tick, Transition, Watch, Watched
+from caso_mesh.planning.liveness import (
+    HEARTBEATS_PER_S,
+    Heard,
+    Tick,
+    Transition,
+    Watch,
+    Watched,
+    heartbeat_interval_s,
+    stalled_after_s,
+)
 
 ALIVE, STALLED, SILENT = Liveness.ALIVE, Liveness.STALLED, Liveness.NO_COMMUNICATION
 WALL = 1_750_000_000 * 10**9
@@ -159,3 +168,15 @@ def test_messages_out_of_order_do_not_make_a_server_older():
     office.heard(100.0)
     office.heard(50.0)
     assert office.tick(399.0) == []
+
+
+@pytest.mark.parametrize(
+    ("servers", "interval_s", "stalled_s"),
+    [(1, 5.0, 300.0), (100, 5.0, 300.0), (200, 10.0, 300.0), (1000, 50.0, 300.0), (5000, 250.0, 1000.0)],
+)
+def test_with_many_servers_each_beats_more_rarely_and_is_given_four_beats_before_it_is_stalled(
+    servers: int, interval_s: float, stalled_s: float
+) -> None:
+    assert heartbeat_interval_s(5.0, servers) == interval_s
+    assert stalled_after_s(300.0, servers) == stalled_s
+    assert servers / heartbeat_interval_s(5.0, servers) <= HEARTBEATS_PER_S
