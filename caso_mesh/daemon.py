@@ -469,7 +469,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             server_name=config.server,
             own=keys.id,
             local={**server.handlers(), **seating.handlers(), **seat.handlers()},
-            roster=lambda: server.orders.roster,
+            roster=lambda: seat.roster() or server.orders.roster,
             admin=server.admin_link,
             facts=server.facts,
             clock=ports.clock,

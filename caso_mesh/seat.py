@@ -23,6 +23,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, Unavailable
+from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
 
@@ -91,6 +92,10 @@ class Seat:
 
     def in_office(self) -> bool:
         return self.voter is not None and self.voter.consensus.leadership().in_office
+
+    def roster(self) -> Roster | None:
+        """In office the roster as it is now: its own orders follow a moment later. ``None`` for all others."""
+        return self.voter.keeper.state.roster() if self.voter is not None and self.in_office() else None
 
     def authority(self) -> Authority | None:
         return self.voter.keeper.authority if self.voter is not None else None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caso_mesh.model import bandwidth, facts, settings
-from caso_mesh.model.calls import BY_NAME, CALLS
+from caso_mesh.model.calls import BY_NAME, CALLS, SHOWN
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Ambiguous, InvalidName, InvalidValue, NotFound, PeerMalformed, UnknownSetting
 from caso_mesh.model.ids import (
@@ -249,8 +249,10 @@ def test_calls_are_there_once_and_ask_for_a_role_that_exists():
     for call in CALLS:
         assert call.text.endswith("."), call.name
         assert call.role in {None, *Role}
-        if call.scope is not None:
-            assert call.scope in call.request.__struct_fields__, call.name
+        if call.scope != SHOWN:
+            assert {field for field, _ in call.scope} <= set(call.request.__struct_fields__), call.name
+        # what only one server can answer concerns that one, and calls of nodes have no operator
+        assert not call.scope or (call.role is not None and (call.place == "admin" or call.scope == SHOWN)), call.name
         # whoever only looks changes nothing
         assert not (call.role is Role.VIEWER and call.changes), call.name
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct, structs
 
-from caso_mesh.admin.ports import Caller, Facts, Submit, done_before
+from caso_mesh.admin.join_secrets import JoinSecrets
+from caso_mesh.admin.ports import Caller, Facts, Submit
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
 from caso_mesh.identity import approval, enrolment, tokens
@@ -32,7 +32,6 @@ from caso_mesh.model.errors import (
     PeerFault,
     RateLimited,
     Refused,
-    WrongState,
 )
 from caso_mesh.model.facts import Audit
 from caso_mesh.model.ids import check_name, node_id
@@ -47,16 +46,13 @@ from caso_mesh.wire.typed import RefusesAll, ask
 
 log = logging.getLogger(__name__)
 
-#: Tries to join with no good token in a minute: from one address, from all.
-_RATE, _RATE_OF_ALL, _RATE_WINDOW_S = 10, 100, 60.0
 #: Discovered servers that are greeted at the same time; more wait.
 _GREETED_AT_ONCE = 32
 #: Discovered servers that are held at once: on a network, anybody may announce anything.
 _MOST_NEWCOMERS = 256
 _MOST_ADDRESSES, _ADDRESSES_IN_LINK = 16, 8
-_SHORTEST_TTL_S, _LONGEST_TTL_S = 1.0, 30 * 86400.0
 #: Answers to repeated requests that only this office can give again.
-_TOKENS_REMEMBERED = 1000
+_REMEMBERED = 1000
 
 
 class Newcomer(Struct):
@@ -79,6 +75,7 @@ class Enrolment:
         keeper: ControlKeeper,
         submit: Submit,
         facts: Facts,
+        secrets: JoinSecrets,
         network: Network,
         discovery: Discovery | None,
         keys: NodeKeys,
@@ -105,8 +102,7 @@ class Enrolment:
         self._randomness = randomness
         self._seen: dict[str, Sighting] = {}
         self._newcomers: dict[str, Newcomer] = {}
-        self._tries = _Tries()
-        self._made: dict[str, tuple[bytes, int]] = {}
+        self._secrets = secrets
         self._approved: dict[str, str] = {}
         self._lock = asyncio.Lock()
 
@@ -114,7 +110,6 @@ class Enrolment:
         return {
             "identity.renew": self._renew,
             "enrol.join": self._join,
-            "operator.renew": self._renew_operator,
             "token.create": self._create_token,
             "server.approve": self._approve,
         }
@@ -122,18 +117,7 @@ class Enrolment:
     # --- join links ---
 
     async def _create_token(self, caller: Caller, request: q.TokenCreate) -> v.TokenView:
-        if not _SHORTEST_TTL_S <= request.ttl_s <= _LONGEST_TTL_S:
-            raise InvalidValue(value=request.ttl_s, what="ttl", expected="It lies between one second and 30 days")
-        made = self._made.get(caller.request_id)
-        if made is None:
-            if done_before(self._keeper, caller) is not None:
-                # only its digest is kept: nobody can show that link again
-                raise WrongState(kind="token", name=caller.request_id.rpartition("/")[2], state="made already")
-            expires = self._clock.now_ns() + int(request.ttl_s * 1e9)
-            made = self._made[caller.request_id] = (tokens.new_secret(self._randomness), expires)
-            while len(self._made) > _TOKENS_REMEMBERED:
-                del self._made[next(iter(self._made))]
-        secret, expires = made
+        secret, expires = self._secrets.make(caller, request.ttl_s)
         await self._submit(CreateToken(tokens.digest(secret), expires), who=caller.who, request_id=caller.request_id)
         link = tokens.make_link(
             mesh=self._keeper.state.info().id,
@@ -161,11 +145,8 @@ class Enrolment:
                 await self._facts.append(what)
 
     async def _judge(self, request: q.JoinRequest, token: bytes, host: str) -> q.JoinReply:
-        """Only those are counted who show no good token: guessing is limited, joining is not."""
-        known = self._keeper.state.tokens.get(token)
-        if known is None or known.used_by is not None or known.expires_at_ns < self._clock.now_ns():
-            self._tries.count(host, self._clock.monotonic_s())
-        if known is None:
+        self._secrets.shown(token, host)
+        if self._keeper.state.tokens.get(token) is None:
             raise JoinLinkInvalid(detail="it is not known here")
         newcomer = _newcomer(request)
         mesh = self._keeper.state.info().id
@@ -221,13 +202,6 @@ class Enrolment:
                 self._authority.issue_operator(operator.public_key, now_ns=now_ns, randomness=self._randomness)
             )
         return q.RenewReply(tuple(chain), tuple(operator_chain))
-
-    async def _renew_operator(self, caller: Caller, request: q.Nothing) -> q.OperatorRenewReply:
-        """For an operator whose key lies in no state folder that a daemon looks after."""
-        certificate = self._authority.issue_operator(
-            caller.person.public_key, now_ns=self._clock.now_ns(), randomness=self._randomness
-        )
-        return q.OperatorRenewReply(tuple(self._authority.chain(certificate)))
 
     # --- discovered servers ---
 
@@ -362,7 +336,7 @@ class Enrolment:
             await ask(newcomer.link, "adopt.accept", accept, v.Done, timeout_s=30.0)
             node = node_id(newcomer.reveal.key)
             self._approved[caller.request_id] = node
-            while len(self._approved) > _TOKENS_REMEMBERED:
+            while len(self._approved) > _REMEMBERED:
                 del self._approved[next(iter(self._approved))]
             self._seen.pop(node, None)
             await newcomer.link.close()
@@ -381,29 +355,6 @@ class Enrolment:
             address=server.addresses[0] if server.addresses else "",
             version=server.version,
         )
-
-
-class _Tries:
-    """Counts tries to join with no good token: from one address, and from all together. Bounded whatever comes."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, deque[float]] = {}
-        self._all: deque[float] = deque()
-
-    def count(self, host: str, now_s: float) -> None:
-        """Raises ``RateLimited``."""
-        since = now_s - _RATE_WINDOW_S
-        while self._all and self._all[0] < since:
-            self._all.popleft()
-        for other in [other for other, tries in self._of.items() if tries[-1] < since]:
-            del self._of[other]
-        mine = self._of.get(host)
-        while mine and mine[0] < since:
-            mine.popleft()
-        if len(self._all) >= _RATE_OF_ALL or (mine is not None and len(mine) >= _RATE):
-            raise RateLimited(peer=host)
-        self._all.append(now_s)
-        self._of.setdefault(host, deque()).append(now_s)
 
 
 def _check_newcomer(newcomer: enrolment.Newcomer, operator_key: bytes) -> None:

@@ -6,9 +6,11 @@ from caso_mesh.admin import present
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
+from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work, clean_path
 from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.catalog.search import Match
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -16,6 +18,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
 from caso_mesh.model.errors import CatalogNotHere, NotFound
 from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_instant, format_seconds
 
 #: Entries of one answer.
@@ -59,7 +62,8 @@ class History:
         }
 
     async def _set_list(self, caller: Caller, request: q.SetListRequest) -> v.SetList:
-        state, only = self._keeper.state, present.restricted_to(self._keeper.state, request.server, request.pool)
+        state = self._keeper.state
+        only = present.restricted_to(state, request.server, request.pool, caller.limits())
         source = state.server_named(request.source).id if request.source else None
         if request.from_device is None:
             sets = await self._tables.sets(source=source, of=only, limit=request.limit)
@@ -114,13 +118,20 @@ class History:
         state = self._keeper.state
         source = state.server_named(request.server).id if request.server else None
         limit = max(1, min(request.limit, _MOST_ENTRIES))
-        matches = await self._catalog.find(
-            request.glob,
-            source=source,
-            since_ns=request.since_ns,
-            until_ns=request.until_ns,
-            limit=limit + 1,
-        )
+        limits = caller.limits(Role.RESTORE)
+        # one source after the other, so that the limit counts only what is shown
+        asked = [source] if limits is None else sorted(limits if source is None else limits & {source})
+        matches: list[Match] = []
+        for each in asked:
+            matches += await self._catalog.find(
+                request.glob,
+                source=each,
+                since_ns=request.since_ns,
+                until_ns=request.until_ns,
+                limit=limit + 1 - len(matches),
+            )
+            if len(matches) > limit:
+                break
         return v.MatchList(
             tuple(
                 v.MatchView(
@@ -170,13 +181,16 @@ class History:
         return sum(row.id not in answers and row.cleared_at_ns is None for row in rows)
 
     async def _alert_list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
-        state, only = self._keeper.state, present.restricted_to(self._keeper.state, request.server, request.pool)
+        state = self._keeper.state
+        limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
         views = []
         for row in await self._tables.alerts():
             answer = state.answers.get(row.id)
             if (answer is not None or row.cleared_at_ns is not None) and not request.all:
                 continue
             if only is not None and row.server not in only:
+                continue
+            if limits is not None and not of_alert(state, row) & limits:
                 continue
             views.append(
                 v.AlertView(

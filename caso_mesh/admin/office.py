@@ -20,14 +20,17 @@ from caso_mesh.admin.following import Following
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
+from caso_mesh.admin.join_secrets import JoinSecrets
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice, readers_of
+from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
 from caso_mesh.admin.runs import Runs
+from caso_mesh.admin.scoping import Scoping
 from caso_mesh.admin.servers import Servers
 from caso_mesh.admin.stores import Stores
 from caso_mesh.admin.tables import Tables
@@ -43,6 +46,7 @@ from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
+from caso_mesh.model.calls import Call
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
@@ -159,10 +163,12 @@ class Office:
             clock=clock,
             doubtful=lambda: self._due.doubtful or self._watch.clocks_differ(),
         )
+        secrets = JoinSecrets(keeper=keeper, clock=clock, randomness=randomness)
         self._enrolment = Enrolment(
             keeper=keeper,
             submit=self._submit,
             facts=facts,
+            secrets=secrets,
             network=network,
             discovery=discovery,
             keys=keys,
@@ -171,6 +177,16 @@ class Office:
             orders_of=self._ordering.orders_of,
             addresses=addresses,
             server_name=server_name,
+            clock=clock,
+            randomness=randomness,
+        )
+        operators = Operators(
+            keeper=keeper,
+            submit=self._submit,
+            facts=facts,
+            secrets=secrets,
+            authority=authority,
+            addresses=addresses,
             clock=clock,
             randomness=randomness,
         )
@@ -198,6 +214,7 @@ class Office:
             new_id=new_id,
             on_device=on_device,
         )
+        self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=on_device)
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
         self._runs = Runs(
             keeper=keeper,
@@ -256,6 +273,7 @@ class Office:
         self.node_handlers: Mapping[str, NodeHandler] = {
             **self._intake.handlers(),
             **Relaying(keeper, links).handlers(),
+            "enrol.operator": operators.admit,
             "enrol.join": enrolment.pop("enrol.join"),
             "identity.renew": enrolment.pop("identity.renew"),
             "mesh.summary": self._summary,
@@ -263,6 +281,7 @@ class Office:
         #: Calls of people, by name.
         self.people_handlers: Mapping[str, PeopleHandler] = {
             **enrolment,
+            **operators.handlers(),
             **servers.handlers(),
             **self._voting.handlers(),
             **stores.handlers(),
@@ -273,6 +292,10 @@ class Office:
             **holding.handlers(),
             **rebuilding.handlers(),
         }
+
+    async def concerned(self, call: Call, request: Any) -> frozenset[str]:
+        """See ``Scoping.concerned``."""
+        return await self._scoping.concerned(call, request)
 
     def _facts_came(self, sets: bool) -> None:
         self._live.tell()

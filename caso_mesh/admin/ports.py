@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.identity.roster import Peer, may
+from caso_mesh.identity.roster import Peer, may, servers_of
 from caso_mesh.model import facts
 from caso_mesh.model.commands import Command
 from caso_mesh.model.states import AlertKind, Role
@@ -61,6 +61,10 @@ class Caller(Struct, frozen=True):
     def may(self, role: Role, server: str | None) -> bool:
         """Whether the person holds ``role`` in the whole mesh, or on a server (node id)."""
         return may(self.person, role, server)
+
+    def limits(self, role: Role = Role.VIEWER) -> frozenset[str] | None:
+        """The servers (node ids) that the person is limited to with ``role``; ``None`` = it holds in the whole mesh."""
+        return servers_of(self.person, role)
 
 
 #: A call of people, answered.

@@ -41,15 +41,19 @@ def shown_path(path: bytes) -> str:
     return escape_path(b"/" + path)
 
 
-def restricted_to(state: ControlState, server: str | None, pool: str | None) -> set[str] | None:
-    """The node ids that a view is filtered by; ``None`` = all. Raises ``NotFound``."""
-    if server is None and pool is None:
-        return None
-    members = None if pool is None else {each.id for each in state.servers_of_pool(pool)}
-    if server is None:
-        return members
-    one = {state.server_named(server).id}
-    return one if members is None else one & members
+def restricted_to(
+    state: ControlState, server: str | None, pool: str | None, limits: frozenset[str] | None = None
+) -> frozenset[str] | None:
+    """The node ids that a view is filtered by; ``None`` = all. ``limits``: those that the caller may see at all. Raises
+    ``NotFound``."""
+    only = limits
+    if pool is not None:
+        members = frozenset(each.id for each in state.servers_of_pool(pool))
+        only = members if only is None else only & members
+    if server is not None:
+        one = frozenset({state.server_named(server).id})
+        only = one if only is None else only & one
+    return only
 
 
 def server_view(

@@ -19,6 +19,7 @@ from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
 from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run, TestRunSpec
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, JobState, Liveness, RunState
 from caso_mesh.model.units import format_instant
+from caso_mesh.planning.lifecycle import sources_of
 
 #: Runs whose attempts are looked up at once for a list.
 _PAGE = 200
@@ -86,14 +87,16 @@ class Runs:
         if wanted is not None and wanted not in _STATES:
             raise InvalidValue(value=wanted, what="state", expected="Use all, ended, or a state of runs")
         state = self._keeper.state
-        only = present.restricted_to(state, request.server, request.pool)
+        limits = caller.limits()
+        only = present.restricted_to(state, request.server, request.pool, limits)
         runs = state.open_runs() if wanted is None else list(state.runs.values())
         if wanted == "ended":
             runs = [run for run in runs if run.closed_at_ns is not None]
         runs.sort(key=lambda run: (run.created_at_ns, run.id), reverse=True)
         shown: list[v.JobView] = []
-        if wanted in {None, "all", "scheduled", "on-hold"} and only is None:
-            shown += self._scheduled(wanted)
+        filtered = request.server is not None or request.pool is not None
+        if wanted in {None, "all", "scheduled", "on-hold"} and not filtered:
+            shown += self._scheduled(wanted, limits)
         names = None if only is None else {state.name_of(each) for each in only}
         for start in range(0, len(runs), _PAGE):
             if len(shown) >= limit:
@@ -107,10 +110,10 @@ class Runs:
                     shown.append(view)
         return v.JobList(tuple(shown[:limit]))
 
-    def _scheduled(self, wanted: str | None) -> list[v.JobView]:
+    def _scheduled(self, wanted: str | None, limits: frozenset[str] | None) -> list[v.JobView]:
         views = []
         for job in self._keeper.state.job_list():
-            if job.schedule is None:
+            if job.schedule is None or (limits is not None and not limits.intersection(sources_of(job.spec))):
                 continue
             if job.state is JobState.ON_HOLD:
                 if wanted != "scheduled":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from caso_mesh.admin import present
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
@@ -79,12 +81,14 @@ class Servers:
         )
 
     async def _server_list(self, caller: Caller, request: q.ServerListRequest) -> v.ServerList:
+        limits = caller.limits()
         if request.discovered:
-            return v.ServerList(self._enrolment.discovered())
+            return v.ServerList(self._enrolment.discovered() if limits is None else ())
         state = self._keeper.state
         servers = state.servers_of_pool(request.pool) if request.pool else state.server_list()
         running = self._running()
-        return v.ServerList(tuple(self.view(server.id, running) for server in servers))
+        shown = (server for server in servers if limits is None or server.id in limits)
+        return v.ServerList(tuple(self.view(server.id, running) for server in shown))
 
     async def _server_set_state(self, caller: Caller, request: q.ServerSetState) -> v.ServerView:
         if request.state not in _SETTABLE:
@@ -126,7 +130,13 @@ class Servers:
         return v.Done()
 
     async def _pool_list(self, caller: Caller, request: q.Nothing) -> v.PoolList:
-        return v.PoolList(tuple(self._pool_view(pool) for pool in self._keeper.state.pool_list()))
+        limits, pools = caller.limits(), self._keeper.state.pool_list()
+        if limits is not None:
+            found = (
+                structs.replace(pool, servers=tuple(each for each in pool.servers if each in limits)) for pool in pools
+            )
+            pools = [pool for pool in found if pool.servers]
+        return v.PoolList(tuple(self._pool_view(pool) for pool in pools))
 
     async def _settings_list(self, caller: Caller, request: q.SettingsListRequest) -> v.SettingList:
         state = self._keeper.state

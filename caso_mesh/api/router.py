@@ -14,13 +14,16 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from caso_mesh.identity.requests import SignedRequest, check_request
-from caso_mesh.identity.roster import Peer, may
+from caso_mesh.identity.roster import Peer, servers_of
 from caso_mesh.model import facts
-from caso_mesh.model.calls import BY_NAME, Call
+from caso_mesh.model.calls import BY_NAME, SHOWN, Call
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
+    Ambiguous,
     CasoError,
     NoAdmin,
+    NotFound,
+    OutsideScope,
     PeerMalformed,
     Refused,
     RemovedFromMesh,
@@ -30,6 +33,7 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.requests import SignedCall
+from caso_mesh.model.states import Role
 from caso_mesh.wire.codec import from_wire, to_wire, unpack
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,10 @@ class Office(Protocol):
 
     node_handlers: Mapping[str, NodeHandler]
     people_handlers: Mapping[str, PeopleHandler]
+
+    async def concerned(self, call: Call, request: Any) -> frozenset[str]:
+        """The servers (node ids) that a call concerns; none: the whole mesh."""
+        ...
 
 
 class AdminLinks(Protocol):
@@ -179,9 +187,11 @@ class Router:
         except Refused as error:
             await self._refusals.note(peer.name, name, error.code, link)
             raise
-        if not self._may(person, call, request):
-            await self._refusals.note(person.name, call.name, RoleTooLow.code, link)
-            raise RoleTooLow(who=person.name, call=call.name, role=call.needs)
+        try:
+            await self._check_scope(person, call, request)
+        except Refused as error:
+            await self._refusals.note(person.name, call.name, error.code, link)
+            raise
         return to_wire(await self._do(person, call, request, signed, link))
 
     def _understood(self, call: Call, signed: SignedCall) -> tuple[Peer, Struct]:
@@ -195,17 +205,25 @@ class Router:
         params = unpack(signed.params, max_bytes=_LONGEST_PARAMS, peer=person.name)
         return person, from_wire(params or {}, call.request, peer=person.name)
 
-    def _may(self, person: Peer, call: Call, request: Struct) -> bool:
-        role = call.role
-        if role is None:
-            return False
-        if may(person, role, None):
-            return True
+    async def _check_scope(self, person: Peer, call: Call, request: Struct) -> None:
+        """Raises ``RoleTooLow`` for who has the role nowhere, ``OutsideScope`` for who has it elsewhere: also when what he
+        names is not there, so that nobody learns what others have."""
+        held = servers_of(person, Role(call.needs))
+        if held is None or (held and call.scope == SHOWN):
+            return
+        if not held:
+            raise RoleTooLow(who=person.name, call=call.name, role=call.needs)
         if call.place == "local":
-            return may(person, role, self._own)
-        names = _servers_named(call, request)
-        ids = {row.name: row.id for row in self._roster().rows if row.kind == "node"}
-        return bool(names) and all(name in ids and may(person, role, ids[name]) for name in names)
+            concerned = frozenset({self._own})
+        elif not call.scope or self.office is None:
+            concerned = frozenset()
+        else:
+            try:
+                concerned = await self.office.concerned(call, request)
+            except (NotFound, Ambiguous):
+                concerned = frozenset()
+        if not concerned or not concerned <= held:
+            raise OutsideScope(who=person.name, call=call.name, role=call.needs)
 
     async def _do(self, person: Peer, call: Call, request: Struct, signed: SignedCall, link: Any) -> Struct:
         source = str(getattr(link, "remote_address", ""))
@@ -305,20 +323,6 @@ class Refusals:
             await self._facts.append(facts.Audit(key[0], key[1], "security", outcome, source, fields))
         except CasoError as error:
             log.warning("not in the audit log (%s): %s of %s was refused: %s", error, what, who, outcome)
-
-
-def _servers_named(call: Call, request: Struct) -> list[str]:
-    """The servers on which a role is needed, by the call's ``scope``."""
-    if call.scope is None:
-        return []
-    value = getattr(request, call.scope)
-    if isinstance(value, str):
-        return [value]
-    if value is None:
-        return []
-    if value and isinstance(value[0], str):
-        return [value[0]]
-    return [pair[0] for pair in value]
 
 
 def _category(call: Call) -> str:

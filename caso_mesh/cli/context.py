@@ -13,7 +13,7 @@ from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import AlreadyExists, InvalidName, InvalidValue, Refused, StateMissing
+from caso_mesh.model.errors import AlreadyExists, InvalidName, InvalidValue, Refused, StateMissing, UsageError
 from caso_mesh.model.ids import NAME
 
 if TYPE_CHECKING:
@@ -43,21 +43,49 @@ def create(
             help="HOST:PORT of a server of the mesh, tried in the order given; may be repeated (else all there are).",
         ),
     ] = (),
+    link: Annotated[
+        str | None, Parameter(help='What "caso-mesh operator create" printed: a key of your own is made here.')
+    ] = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Keep the operator of a state folder as a context, which works without that folder, and without its server.
+    """Make a context: of a new operator by --link, else of the operator of a state folder.
 
-    Whoever has the context may do what that operator may. Made again under its name it is brought up to date.
+    A context works without a state folder, and without the server that made it. Whoever has it may do what its operator
+    may. That of a state folder, made again under its name, is brought up to date.
     """
     if not NAME.match(name):
         raise InvalidName(name=name, kind="context")
-    access = load_access(common)
-    endpoints = tuple(map(_checked, endpoint)) or _servers(access, common.timeout_s)
     folder = contexts_folder() / name
+    given = tuple(map(_checked, endpoint))
+    if link is not None:
+        _follow(name, folder, link, given, common)
+        return
+    access = load_access(common)
+    endpoints = given or _servers(access, common.timeout_s)
     _check_free(name, folder, access)
     _write(folder, endpoints, access)
     view = ContextView(name, str(folder), endpoints)
     output.show(view, common.json, _people)
+
+
+def _follow(name: str, folder: Path, link: str, endpoints: tuple[str, ...], common: Common) -> None:
+    from caso_mesh.cli.invited import accept
+
+    if common.state is not None or common.context is not None:
+        raise UsageError(detail="--link takes the place of --state and --context")
+    if (folder / "endpoint").exists():
+        raise AlreadyExists(kind="context", name=name)
+    try:
+        who, where = accept(link, folder, endpoints, common.timeout_s)
+    except OSError as error:
+        raise Refused(detail=f"{folder} cannot be written: {error.strerror or error}") from error
+    view = ContextView(name, str(folder), where)
+    output.show(view, common.json, lambda shown: _follower(shown, who))
+
+
+def _follower(view: ContextView, who: str) -> None:
+    output.line(f"You are the operator {who}. Your key is in {view.folder}: it was made here, and is nowhere else.")
+    output.line(f"Use it:   caso-mesh --context {view.name} status")
 
 
 def _checked(address: str) -> str:

@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("The mesh", "audit", "audit:app", "Who did what."),
     ("The mesh", "kit", "kit:app", "Recovery kits: create, list."),
     ("The mesh", "token", "token:app", "Join links for new servers."),
+    ("The mesh", "operator", "operator:app", "People, and what each may do where: create, list, revoke."),
     ("The mesh", "context", "context:app", "Contexts: an operator's key for use on any machine."),
     ("The mesh", "peer", "peer:app", "Static addresses of other servers."),
     ("This machine", "init", "init:init", "Make a new mesh with this server as its first."),

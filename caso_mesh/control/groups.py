@@ -29,13 +29,19 @@ def set_pool(state: ControlState, command: SetPool, context: Context) -> Effect:
 
 
 def delete_pool(state: ControlState, command: DeletePool, context: Context) -> Effect:
-    """``InUse`` while a recurring job or an open run is targeted at it. Its settings go with it."""
+    """``InUse`` while a recurring job or an open run is targeted at it. Its settings go with it, and what operators
+    might do on its servers."""
     pool = state.pool_named(command.name)
     users = [job.name for job in state.job_list() if job.schedule is not None and _targets_pool(job.spec, pool.name)]
     users += [run.id for run in state.open_runs() if _targets_pool(run.spec, pool.name)]
     if users:
         raise InUse(kind="pool", name=pool.name, by=users)
-    return Effect(None, (Put("pools", pool.name, None), Put("pool_settings", pool.name, None)))
+    scopes = []
+    for operator in state.operator_list():
+        left = tuple((name, role) for name, role in operator.pool_roles if name != pool.name)
+        if left != operator.pool_roles:
+            scopes.append(Put("operators", operator.id, msgspec.structs.replace(operator, pool_roles=left)))
+    return Effect(None, (Put("pools", pool.name, None), Put("pool_settings", pool.name, None), *scopes))
 
 
 def add_device(state: ControlState, command: AddDevice, context: Context) -> Effect:

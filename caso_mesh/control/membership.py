@@ -84,6 +84,8 @@ def admit_server(state: ControlState, command: AdmitServer, context: Context) ->
         token = state.tokens.get(command.token)
         if token is None:
             raise JoinLinkInvalid(detail="it is not known here")
+        if token.grant is not None:
+            raise JoinLinkInvalid(detail="it is for an operator, not for a server")
         if token.used_by not in {None, server.id}:
             raise JoinLinkUsed
     known = state.servers.get(server.id)

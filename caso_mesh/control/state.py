@@ -29,7 +29,7 @@ from caso_mesh.model.mesh import (
 )
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.settings import Value, effective
-from caso_mesh.model.states import ATTEMPT_ACTIVE
+from caso_mesh.model.states import ATTEMPT_ACTIVE, Role
 from caso_mesh.model.storage import Device, MediaSet
 
 #: Format of a snapshot.
@@ -38,7 +38,7 @@ VERSION = 1
 REQUESTS_KEPT = 10_000
 
 #: Tables that the roster is made of.
-_ON_ROSTER = frozenset({"mesh", "anchors", "servers", "removed", "former", "operators"})
+_ON_ROSTER = frozenset({"mesh", "anchors", "servers", "removed", "former", "operators", "pools"})
 _decoder = msgspec.msgpack.Decoder(Image)
 _Record = TypeVar("_Record", Server, Pool, Device, Job, MediaSet, Operator)
 
@@ -213,11 +213,16 @@ class ControlState:
                 "operator",
                 operator.public_key,
                 role=operator.role,
-                server_roles=operator.server_roles,
+                server_roles=self._server_roles(operator),
             )
             for operator in self.operator_list()
         ]
         return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)), _rows(self.former))
+
+    def _server_roles(self, operator: Operator) -> tuple[tuple[str, Role], ...]:
+        """On single servers: its own, and those by way of pools, as they are now."""
+        by_pool = [(server, role) for name, role in operator.pool_roles for server in sorted(self.pools[name].servers)]
+        return tuple(dict.fromkeys((*operator.server_roles, *by_pool)))
 
     def addresses(self) -> tuple[NodeAddress, ...]:
         if self._addresses is None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, Struct, structs
 
-from caso_mesh.model.calls import CALLS, Call
+from caso_mesh.model.calls import CALLS, SHOWN, Call
 from caso_mesh.model.errors import CasoError, all_errors
 from caso_mesh.model.settings import SETTINGS, Setting
 from caso_mesh.model.states import REASON_TEXT
@@ -54,6 +54,12 @@ def _group(call: Call) -> str:
     return call.needs if call.needs in {"anonymous", "node"} else "person"
 
 
+def _scope(call: Call) -> str:
+    if call.scope == SHOWN:
+        return " (shown)"
+    return f" ({', '.join(f'`{field}`' for field, _ in call.scope)})" if call.scope else ""
+
+
 def calls_page() -> str:
     """``calls.md``: the table of calls and every record that travels in it."""
     out = [
@@ -65,9 +71,12 @@ link (`wire.md`) a call's parameters and its answer are msgpack maps; what `--js
 the same keys. That is a contract: version 1. Within a version keys are only added, never renamed, removed or given
 another meaning; readers ignore keys they do not know.
 
-- *Role* is the least role that may call it: `viewer` < `restore` < `operator` < `admin`. Where a field is named, the
-  role may also be held for just the servers named there. `node` calls come from members of the mesh, `anonymous` ones
-  need no certificate.
+- *Role* is the least role that may call it: `viewer` < `restore` < `operator` < `admin`. An operator has a role in the whole
+  mesh, or on some servers and pools. Where fields are named, it is enough to have it on all servers that they concern: those
+  named, the members of a pool, those whose files a set, job, run or attempt is about, those that reach a device, the one that
+  an alert is about. *Shown*: it is enough on some server, and only what concerns those is shown. Anywhere else it is needed
+  in the whole mesh; what a server answers for itself, on that server. `node` calls come from members of the mesh, `anonymous`
+  ones need no certificate.
 - *Answered by*: any server takes a call for the administrator and passes it on to the one in office. People's calls are
   signed by the operator's key, so that whoever passes them on cannot change them.
 - Calls marked *changes* carry a request id: repeated with the same id they have no second effect. They are audited.
@@ -81,7 +90,7 @@ another meaning; readers ignore keys they do not know.
             (
                 f"`{call.name}`",
                 call.text + (" *Changes.*" if call.changes else ""),
-                call.needs + (f" (`{call.scope}`)" if call.scope else ""),
+                call.needs + _scope(call),
                 _PLACES[call.place],
                 _link(call.request),
                 _link(call.reply),

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from caso_mesh.identity import certificates
 from caso_mesh.identity.authority import Authority
-from caso_mesh.identity.keys import NodeKeys
+from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.tokens import JoinLink, digest
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.ids import node_id
@@ -18,6 +18,7 @@ from caso_mesh.model.mesh import Server
 from caso_mesh.sealing import signing, wrapping
 
 _APPLICATION_DOMAIN = "application/1"
+_OPERATOR_DOMAIN = "operator-application/1"
 _ANCHORS_DOMAIN = b"caso-mesh/anchors/1"
 
 
@@ -90,6 +91,11 @@ def sign_application(keys: NodeKeys, newcomer: Newcomer, *, mesh: str, binding: 
     return keys.sign(_APPLICATION_DOMAIN, _application(newcomer, mesh, binding))
 
 
+def sign_operator(key: SigningKey, *, mesh: str, binding: bytes) -> bytes:
+    """Proof that somebody who was invited holds the key that he shows. ``binding`` is the digest of the link's secret."""
+    return key.sign(_OPERATOR_DOMAIN, mesh.encode() + b"/" + binding)
+
+
 # --- the administrator's end -----------------------------------------------------------------------------------------
 
 
@@ -99,6 +105,11 @@ def check_application(newcomer: Newcomer, signature: bytes, *, mesh: str, bindin
         return False
     framed = _application(newcomer, mesh, binding)
     return signing.verify(newcomer.public_key, _APPLICATION_DOMAIN, framed, signature)
+
+
+def check_operator(public_key: bytes, signature: bytes, *, mesh: str, binding: bytes) -> bool:
+    """Whether ``sign_operator`` made ``signature`` with the key."""
+    return signing.verify(public_key, _OPERATOR_DOMAIN, mesh.encode() + b"/" + binding, signature)
 
 
 def server_row(newcomer: Newcomer, *, id_key: bytes, mesh: str, now_ns: int, randomness: Randomness) -> Server:

@@ -95,8 +95,15 @@ def may(peer: Peer, role: Role, server: str | None) -> bool:
 
     ``False`` for nodes (what a node may call is a matter of its kind), for anonymous and for expired peers.
     """
+    held = servers_of(peer, role)
+    return held is None or server in held
+
+
+def servers_of(peer: Peer, role: Role) -> frozenset[str] | None:
+    """The servers on which an operator holds ``role`` (or a higher one); ``None`` = in the whole mesh. None at all for
+    nodes (what a node may call is a matter of its kind), for anonymous and for expired peers."""
     if peer.kind != "operator" or peer.expired:
-        return False
-    held = [peer.role] if peer.role is not None else []
-    held += [on_server for name, on_server in peer.server_roles if server is not None and name == server]
-    return any(ROLE_RANK[each] >= ROLE_RANK[role] for each in held)
+        return frozenset()
+    if peer.role is not None and ROLE_RANK[peer.role] >= ROLE_RANK[role]:
+        return None
+    return frozenset(server for server, held in peer.server_roles if ROLE_RANK[held] >= ROLE_RANK[role])

@@ -1,6 +1,7 @@
-"""Join links: a short-lived, single-use right to join, which pins the mesh by the fingerprint of its root.
+"""Join links: a short-lived, single-use right to join, which pins the mesh by the fingerprint of its root. There are those
+for servers and those for operators.
 
-Text form: ``caso-mesh:join:v1:`` and base64url (RFC 4648, section 5, without padding) of a msgpack map.
+Text form: ``caso-mesh:join:v1:``, or ``caso-mesh:operator:v1:``, and base64url (RFC 4648, section 5, without padding) of a msgpack map.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +17,12 @@ from msgspec import Struct
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import JoinLinkInvalid, Misuse
 
-_PREFIX = "caso-mesh:join:v1:"
+Kind = Literal["server", "operator"]
+_PREFIX: dict[Kind, str] = {"server": "caso-mesh:join:v1:", "operator": "caso-mesh:operator:v1:"}
+_MEANT_FOR: dict[Kind, str] = {
+    "server": 'it is for a server: give it to "caso-mesh join"',
+    "operator": 'it is for an operator: give it to "caso-mesh context create NAME --link"',
+}
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
 #: 160 random bits.
 SECRET_SIZE = 20
@@ -49,20 +56,26 @@ def new_secret(randomness: Randomness) -> bytes:
 
 
 def make_link(
-    *, mesh: str, root_fingerprint: bytes, addresses: tuple[str, ...], secret: bytes, expires_at_ns: int
+    *,
+    mesh: str,
+    root_fingerprint: bytes,
+    addresses: tuple[str, ...],
+    secret: bytes,
+    expires_at_ns: int,
+    kind: Kind = "server",
 ) -> str:
     """The text of a join link. Raises ``Misuse`` if ``parse_link`` would refuse it."""
     link = JoinLink(mesh, root_fingerprint, addresses, secret, expires_at_ns)
     wrong = _wrong(link)
     if wrong:
         raise Misuse(f"this makes no join link: {wrong}")
-    text = _PREFIX + _encode(msgspec.msgpack.encode(link))
+    text = _PREFIX[kind] + _encode(msgspec.msgpack.encode(link))
     if len(text) > _LONGEST_TEXT:
         raise Misuse("this makes no join link: it is too long")
     return text
 
 
-def parse_link(text: str) -> JoinLink:
+def parse_link(text: str, kind: Kind = "server") -> JoinLink:
     """What ``make_link`` made; spaces and line ends around and inside are forgiven. Its expiry is not looked at.
 
     Raises ``JoinLinkInvalid``.
@@ -70,9 +83,12 @@ def parse_link(text: str) -> JoinLink:
     if len(text) > 2 * _LONGEST_TEXT:
         raise JoinLinkInvalid(detail="it is too long")
     text = "".join(text.split())
-    if not text.startswith(_PREFIX):
-        raise JoinLinkInvalid(detail=f"it does not begin with {_PREFIX}")
-    body = text.removeprefix(_PREFIX)
+    for other, prefix in _PREFIX.items():
+        if other != kind and text.startswith(prefix):
+            raise JoinLinkInvalid(detail=_MEANT_FOR[other])
+    if not text.startswith(_PREFIX[kind]):
+        raise JoinLinkInvalid(detail=f"it does not begin with {_PREFIX[kind]}")
+    body = text.removeprefix(_PREFIX[kind])
     if len(text) > _LONGEST_TEXT:
         raise JoinLinkInvalid(detail="it is too long")
     if not _BASE64URL.match(body):

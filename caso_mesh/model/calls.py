@@ -16,12 +16,25 @@ from caso_mesh.model.states import Role
 
 Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
 Place = Literal["local", "admin", "node"]
+#: What the fields of a request name, by which it is found which servers a call concerns: a set and a job (also a run or
+#: attempt) concern the servers whose files they are about, a device those that reach it, an alert who it is about.
+#: ``source``: a set, or the server whose newest one is meant.
+Names = Literal["server", "servers", "pool", "set", "source", "device", "job", "alert"]
+Scope = tuple[tuple[str, Names], ...]
+#: A call that shows what there is: whoever has the role on some server is shown what concerns those.
+SHOWN: Scope = (("*", "servers"),)
+OF_SERVER: Scope = (("server", "server"),)
+OF_SERVER_OR_POOL: Scope = (("server", "server"), ("pool", "pool"))
+OF_SET: Scope = (("set", "set"),)
+OF_DEVICE: Scope = (("name", "device"),)
+OF_JOB: Scope = (("name", "job"),)
 
 
 class Call(Struct, frozen=True):
     """One call. ``changes``: it has an effect, is audited, and its request id makes a repetition harmless.
-    ``scope``: the field of the request that names the server (or servers) on which the role is needed; without it the
-    role is needed in the whole mesh."""
+    ``scope``: fields of the request that name what it concerns; the role is needed on all those servers. If there are none,
+    or they are all empty, it is needed in the whole mesh; a call that a server answers for itself concerns that one.
+    ``SHOWN``: it is needed on any server, and the answer is limited to those on which it is held."""
 
     name: str
     needs: Needs
@@ -30,7 +43,7 @@ class Call(Struct, frozen=True):
     reply: type[Struct]
     text: str
     changes: bool = False
-    scope: str | None = None
+    scope: Scope = ()
 
     @property
     def role(self) -> Role | None:
@@ -41,6 +54,8 @@ CALLS: tuple[Call, ...] = (
     # joining
     Call("enrol.anchors", "anonymous", "local", q.Nothing, q.AnchorsReply,
          "The certificates this mesh trusts, to be compared with a join link."),
+    Call("enrol.operator", "anonymous", "admin", q.OperatorRequest, q.OperatorReply,
+         "Become an operator with the secret of an invitation.", changes=True),
     Call("enrol.join", "anonymous", "admin", q.JoinRequest, q.JoinReply,
          "Join with the secret of a join link.", changes=True),
     Call("adopt.commit", "anonymous", "local", q.AdoptCommit, q.AdoptCommitReply,
@@ -106,14 +121,20 @@ CALLS: tuple[Call, ...] = (
          "A person's call, forwarded by a server. It answers what the call itself answers."),
     # people: the mesh
     Call("operator.renew", "viewer", "admin", q.Nothing, q.OperatorRenewReply,
-         "A new certificate for the operator who asks; also with one that has expired."),
-    Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line."),
+         "A new certificate for the operator who asks; also with one that has expired.", scope=SHOWN),
+    Call("operator.create", "admin", "admin", q.OperatorCreate, v.OperatorInvited,
+         "Invite an operator: a link by which the key that he makes himself is admitted.", changes=True),
+    Call("operator.list", "viewer", "admin", q.Nothing, v.OperatorList,
+         "The operators and what each may do, and who is invited."),
+    Call("operator.revoke", "admin", "admin", q.OperatorName, v.Done,
+         "Refuse an operator's key from now on, or take an invitation back.", changes=True),
+    Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line.", scope=SHOWN),
     Call("server.list", "viewer", "admin", q.ServerListRequest, v.ServerList,
-         "The servers, or those that were discovered and are not managed yet."),
+         "The servers, or those that were discovered and are not managed yet.", scope=SHOWN),
     Call("server.approve", "admin", "admin", q.ServerApprove, v.ServerView,
          "Make a discovered server a member, after its code was compared.", changes=True),
     Call("server.set-state", "operator", "admin", q.ServerSetState, v.ServerView,
-         "Enable, pause or disable a server.", changes=True, scope="name"),
+         "Enable, pause or disable a server.", changes=True, scope=(("name", "server"),)),
     Call("server.remove", "admin", "admin", q.ServerName, v.Done,
          "Remove a server from the mesh; its identity is refused from now on.", changes=True),
     Call("voter.add", "admin", "admin", q.ServerName, v.ServerView,
@@ -130,62 +151,70 @@ CALLS: tuple[Call, ...] = (
     Call("pool.create", "admin", "admin", q.PoolEdit, v.PoolView, "A media server pool.", changes=True),
     Call("pool.set", "admin", "admin", q.PoolEdit, v.PoolView, "Replace the members of a pool.", changes=True),
     Call("pool.delete", "admin", "admin", q.PoolName, v.Done, "Delete a pool; its servers stay.", changes=True),
-    Call("pool.list", "viewer", "admin", q.Nothing, v.PoolList, "The pools."),
+    Call("pool.list", "viewer", "admin", q.Nothing, v.PoolList, "The pools.", scope=SHOWN),
     Call("device.add", "admin", "admin", q.DeviceAdd, v.DeviceView,
          "A storage device: a disk folder of one server, or a folder shared by several.", changes=True),
     Call("device.set", "operator", "admin", q.DeviceSet, v.DeviceView,
-         "Pause, resume or change a device.", changes=True),
+         "Pause, resume or change a device.", changes=True, scope=OF_DEVICE),
     Call("device.remove", "admin", "admin", q.DeviceName, v.Done,
          "Take a device without sets out of the mesh; nothing on it is deleted.", changes=True),
-    Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices."),
+    Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices.", scope=SHOWN),
     Call("kit.create", "admin", "admin", q.KitCreate, q.KitMaterial,
          "What goes into a new recovery kit; content keys are wrapped to it.", changes=True),
     Call("kit.confirm", "admin", "admin", q.KitConfirm, v.KitView,
          "The file of a recovery kit was written and opens: the root key leaves the server.", changes=True),
     Call("kit.list", "viewer", "admin", q.Nothing, v.KitList, "The recovery kits that were made."),
-    Call("mediaset.list", "viewer", "admin", q.Nothing, v.MediaSetList, "The media sets."),
-    Call("medium.list", "viewer", "admin", q.DeviceListRequest, v.MediumList, "The media."),
+    Call("mediaset.list", "viewer", "admin", q.Nothing, v.MediaSetList, "The media sets.", scope=SHOWN),
+    Call("medium.list", "viewer", "admin", q.DeviceListRequest, v.MediumList, "The media.", scope=SHOWN),
     Call("settings.list", "viewer", "admin", q.SettingsListRequest, v.SettingList,
-         "Effective settings and where each comes from."),
+         "Effective settings and where each comes from.", scope=OF_SERVER_OR_POOL),
     Call("settings.set", "admin", "admin", q.SettingSet, v.SettingList,
-         "Change a setting of the mesh, a pool or a server.", changes=True),
+         "Change a setting of the mesh, a pool or a server.", changes=True, scope=OF_SERVER_OR_POOL),
     # people: work
     Call("backup", "operator", "admin", q.BackupRequest, v.Submitted,
-         "Back up paths of servers, now or by a schedule.", changes=True, scope="sources"),
+         "Back up paths of servers, now or by a schedule.", changes=True, scope=(("sources", "servers"),)),
     Call("restore", "restore", "admin", q.RestoreRequest, v.Submitted, "Restore a set or parts of it.", changes=True,
-         scope="to"),
-    Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True),
+         scope=(("set", "set"), ("to", "server"), ("into_command", "server"))),
+    Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True,
+         scope=OF_SET),
     Call("drill", "operator", "admin", q.DrillRequest, v.Submitted,
-         "Restore a random sample of a set to scratch and compare it.", changes=True),
-    Call("run.follow", "viewer", "admin", q.RunFollow, v.RunProgress, "Where a run is, and its result once closed."),
-    Call("job.list", "viewer", "admin", q.JobListRequest, v.JobList, "Jobs and runs, with the reason of each wait."),
-    Call("job.show", "viewer", "admin", q.JobName, v.JobDetail, "A job with its runs and attempts."),
-    Call("job.log", "viewer", "admin", q.JobName, v.JobLogView, "The job log of the attempts of a run."),
-    Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True),
-    Call("job.cancel", "operator", "admin", q.JobName, v.Done, "End a run.", changes=True),
+         "Restore a random sample of a set to scratch and compare it.", changes=True,
+         scope=(("set", "source"), ("server", "server"))),
+    Call("run.follow", "viewer", "admin", q.RunFollow, v.RunProgress, "Where a run is, and its result once closed.",
+         scope=(("run", "job"),)),
+    Call("job.list", "viewer", "admin", q.JobListRequest, v.JobList, "Jobs and runs, with the reason of each wait.",
+         scope=SHOWN),
+    Call("job.show", "viewer", "admin", q.JobName, v.JobDetail, "A job with its runs and attempts.", scope=OF_JOB),
+    Call("job.log", "viewer", "admin", q.JobName, v.JobLogView, "The job log of the attempts of a run.", scope=OF_JOB),
+    Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True, scope=OF_JOB),
+    Call("job.cancel", "operator", "admin", q.JobName, v.Done, "End a run.", changes=True, scope=OF_JOB),
     Call("job.hold", "operator", "admin", q.JobName, v.Done,
-         "Hold a job (no further runs), or one run.", changes=True),
-    Call("job.release", "operator", "admin", q.JobName, v.Done, "Release what was held.", changes=True),
+         "Hold a job (no further runs), or one run.", changes=True, scope=OF_JOB),
+    Call("job.release", "operator", "admin", q.JobName, v.Done, "Release what was held.", changes=True, scope=OF_JOB),
     Call("job.delete", "operator", "admin", q.JobName, v.Done,
-         "Delete a job without open runs; its sets stay.", changes=True),
+         "Delete a job without open runs; its sets stay.", changes=True, scope=OF_JOB),
     # people: what is there
-    Call("set.list", "viewer", "admin", q.SetListRequest, v.SetList, "The backup sets."),
+    Call("set.list", "viewer", "admin", q.SetListRequest, v.SetList, "The backup sets.", scope=SHOWN),
     Call("set.delete", "admin", "admin", q.SetName, v.Done,
-         "Delete a set whose protection is over. What it alone needs is freed by a reclaim.", changes=True),
+         "Delete a set whose protection is over. What it alone needs is freed by a reclaim.", changes=True,
+         scope=OF_SET),
     Call("set.lock", "operator", "admin", q.SetLock, v.Done,
-         "Protect a set until some time, or without end. Nobody can shorten it.", changes=True),
+         "Protect a set until some time, or without end. Nobody can shorten it.", changes=True, scope=OF_SET),
     Call("set.as-of", "restore", "admin", q.SetAsOf, v.SetChoice,
-         "The set that has paths of a server as they were at some time.", scope="server"),
+         "The set that has paths of a server as they were at some time.", scope=OF_SERVER),
     Call("file.open", "restore", "admin", q.FileOpen, v.FileOpened,
-         "Begin to read one file out of a set. Who read what is in the audit log.", changes=True),
-    Call("file.read", "restore", "admin", q.FileRead, q.FilePiece, "A piece of a file that was opened."),
-    Call("catalog.ls", "restore", "admin", q.CatalogList, v.EntryList, "A folder as of a set."),
-    Call("catalog.find", "restore", "admin", q.CatalogFind, v.MatchList, "Files by name in all sets."),
-    Call("catalog.versions", "restore", "admin", q.CatalogVersions, v.VersionList, "All versions of one path."),
+         "Begin to read one file out of a set. Who read what is in the audit log.", changes=True, scope=OF_SET),
+    Call("file.read", "restore", "admin", q.FileRead, q.FilePiece, "A piece of a file that was opened.", scope=SHOWN),
+    Call("catalog.ls", "restore", "admin", q.CatalogList, v.EntryList, "A folder as of a set.", scope=OF_SET),
+    Call("catalog.find", "restore", "admin", q.CatalogFind, v.MatchList, "Files by name in all sets.", scope=SHOWN),
+    Call("catalog.versions", "restore", "admin", q.CatalogVersions, v.VersionList, "All versions of one path.",
+         scope=OF_SERVER),
     Call("catalog.rebuild", "operator", "admin", q.DeviceName, v.CatalogRebuilt,
-         "Make the records of sets and their catalog anew from what lies on a device.", changes=True),
-    Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all."),
-    Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True),
+         "Make the records of sets and their catalog anew from what lies on a device.", changes=True, scope=OF_DEVICE),
+    Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all.",
+         scope=SHOWN),
+    Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True,
+         scope=(("id", "alert"),)),
     Call("audit.list", "viewer", "admin", q.AuditListRequest, v.AuditList, "Who did what."),
 )  # fmt: skip
 

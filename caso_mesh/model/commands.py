@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Failure, Job
-from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, Pool, Server
+from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -39,6 +39,28 @@ class AdmitServer(Struct, frozen=True, tag="admit-server", tag_field="do"):
     server: Server
     operator: Operator | None
     token: bytes | None
+
+
+class InviteOperator(Struct, frozen=True, tag="invite-operator", tag_field="do"):
+    """Somebody may become the operator of ``grant``: whoever shows the secret of ``digest`` first."""
+
+    digest: bytes
+    expires_at_ns: int
+    grant: OperatorGrant
+
+
+class AdmitOperator(Struct, frozen=True, tag="admit-operator", tag_field="do"):
+    """Who was invited has made a key (DER) and shown the secret of ``token``. Repeated with the same key it has no effect."""
+
+    token: bytes
+    operator: str
+    public_key: bytes
+
+
+class RevokeOperator(Struct, frozen=True, tag="revoke-operator", tag_field="do"):
+    """An operator, or an invitation that was not followed yet, by its name. The key is refused from now on."""
+
+    name: str
 
 
 class SetServerState(Struct, frozen=True, tag="set-server-state", tag_field="do"):
@@ -239,6 +261,9 @@ Command = (
     FoundMesh
     | CreateToken
     | AdmitServer
+    | InviteOperator
+    | AdmitOperator
+    | RevokeOperator
     | SetServerState
     | SetServerAddresses
     | SetLiveness

@@ -493,6 +493,15 @@ class RoleTooLow(Refused):
     code = "role-too-low"
 
 
+class OutsideScope(Refused):
+    """{call} is refused: {who} has the role {role} on some servers only, and what is named is not one of them or theirs.
+
+    "caso-mesh operator list" shows who may do what on which servers; an administrator may give more.
+    """
+
+    code = "outside-scope"
+
+
 class NotOnRoster(Refused):
     """{peer} is not on the roster of this mesh.
 
@@ -552,7 +561,7 @@ class WrongPeer(Refused):
 class JoinLinkInvalid(Refused):
     """The join link is not valid: {detail}.
 
-    "caso-mesh token create" at the administrator makes a new one.
+    An administrator makes a new one: "caso-mesh token create" for a server, "caso-mesh operator create" for a person.
     """
 
     code = "join-link-invalid"

@@ -94,8 +94,8 @@ class Server(Struct, frozen=True):
 
 
 class Operator(Struct, frozen=True):
-    """A person, or the local operator of a state folder. ``server_roles`` add to ``role`` on single servers (node ids: a
-    later server of the same name inherits nothing).
+    """A person, or the local operator of a state folder. ``role`` holds in the whole mesh; ``server_roles`` on single
+    servers (node ids: a later server of the same name inherits nothing), ``pool_roles`` on whoever is in a pool (its name).
 
     ``home`` is the node id of the server in whose state folder the key lies: with that server it is revoked.
     """
@@ -103,19 +103,31 @@ class Operator(Struct, frozen=True):
     name: str
     id: str
     public_key: bytes
-    role: Role
+    role: Role | None
     created_at_ns: int
     server_roles: tuple[tuple[str, Role], ...] = ()
     home: str | None = None
+    pool_roles: tuple[tuple[str, Role], ...] = ()
+
+
+class OperatorGrant(Struct, frozen=True):
+    """What an operator who is invited may do: as in ``Operator``, without ``servers`` and ``pools`` in the whole mesh."""
+
+    name: str
+    role: Role
+    servers: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
 
 
 class JoinToken(Struct, frozen=True):
-    """A short-lived, single-use right to join. ``digest`` is the SHA-256 of the secret; the secret is not kept."""
+    """A short-lived, single-use right to join: of a server, or of the operator of ``grant``. ``digest`` is the SHA-256 of
+    the secret; the secret is not kept. ``used_by`` is the id of who joined by it."""
 
     digest: bytes
     expires_at_ns: int
     created_by: str
     used_by: str | None = None
+    grant: OperatorGrant | None = None
 
 
 class RecoveryKit(Struct, frozen=True):

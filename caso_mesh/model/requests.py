@@ -11,7 +11,7 @@ from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState, SnapshotMode
+from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 
 
@@ -45,6 +45,26 @@ class JoinRequest(Struct, frozen=True):
     signature: bytes
     preset: str = "lan"
     never_admin: bool = False
+
+
+class OperatorRequest(Struct, frozen=True):
+    """Somebody who was invited shows the secret of the link, and the key (DER) that he made. ``signature`` is by that key,
+    over the mesh and the digest of the secret."""
+
+    secret: bytes
+    public_key: bytes
+    signature: bytes
+
+
+class OperatorReply(Struct, frozen=True):
+    """An operator's certificate, then what is above it; the anchors of the mesh, the root first (DER). ``addresses``: where
+    the mesh is asked, those first that may be in office. ``proof``: that the mesh of the link vouches for the anchors."""
+
+    name: str
+    certificate: tuple[bytes, ...]
+    anchors: tuple[bytes, ...]
+    addresses: tuple[str, ...]
+    proof: bytes
 
 
 class JoinReply(Struct, frozen=True):
@@ -485,6 +505,20 @@ class SignedCall(Struct, frozen=True):
 
 
 # --- people ----------------------------------------------------------------------------------------------------------
+
+
+class OperatorCreate(Struct, frozen=True):
+    """``role`` on ``servers`` and on the members of ``pools``; without both in the whole mesh. The link lasts ``ttl_s``."""
+
+    name: str
+    role: Role
+    servers: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    ttl_s: float = 3600.0
+
+
+class OperatorName(Struct, frozen=True):
+    name: str
 
 
 class ServerListRequest(Struct, frozen=True):

@@ -56,6 +56,36 @@ class TokenView(Struct, frozen=True):
     expires: str
 
 
+class OperatorInvited(Struct, frozen=True):
+    """``link`` is secret until it is used."""
+
+    name: str
+    role: str
+    servers: tuple[str, ...]
+    pools: tuple[str, ...]
+    link: str
+    expires: str
+
+
+class OperatorView(Struct, frozen=True):
+    """``role`` holds in the whole mesh; ``on`` has the roles on single servers, by their names, ``on_pools`` those on the
+    members of pools. ``state`` is ``active``, or ``invited`` until ``expires``. ``home``: the server that keeps the key."""
+
+    name: str
+    id: str | None
+    state: str
+    role: str | None
+    on: dict[str, str]
+    on_pools: dict[str, str]
+    created: str | None = None
+    expires: str | None = None
+    home: str | None = None
+
+
+class OperatorList(Struct, frozen=True):
+    operators: tuple[OperatorView, ...]
+
+
 class PeerView(Struct, frozen=True):
     address: str
     source: str

@@ -12,9 +12,10 @@ from admin.admin_world import KEYS, OPERATOR, admin_world, name_of, node
 from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.identity import enrolment, tokens
 from caso_mesh.identity.keys import NodeKeys, SigningKey
-from caso_mesh.identity.roster import Peer
+from caso_mesh.identity.roster import Peer, servers_of
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import (
     AlreadyExists,
@@ -27,7 +28,6 @@ from caso_mesh.model.errors import (
     NotFound,
     NotOnRoster,
     RateLimited,
-    RoleTooLow,
     ServerNotLinked,
 )
 from caso_mesh.model.states import AttemptState, Role
@@ -156,8 +156,10 @@ async def test_who_may_write_on_one_server_cannot_restore_the_files_of_another_t
         for link in w.links.links.values():
             link.answers["path.check"] = lambda _: q.PathCheckReply()
         request = q.RestoreRequest(backup.id, to=("beta", b"/tmp/x"))
-        with pytest.raises(RoleTooLow):
-            await w.ask("restore", request, person=local)
+        concerned = await w.office.concerned(BY_NAME["restore"], request)
+        assert concerned == {backup.source, node("beta")}
+        assert not concerned <= (servers_of(local, Role.RESTORE) or set())
+        assert concerned <= (servers_of(both, Role.RESTORE) or set())
         assert (await w.ask("restore", request, person=both)).run
 
 

@@ -21,10 +21,13 @@ from caso_mesh.identity.roster import ANONYMOUS, Peer
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.calls import Call
 from caso_mesh.model.errors import (
     CasoError,
     NoAdmin,
+    NotFound,
     NotOnRoster,
+    OutsideScope,
     PeerMalformed,
     Refused,
     RemovedFromMesh,
@@ -107,6 +110,26 @@ class Office:
             await asyncio.sleep(1000)
         return self.answer
 
+    async def concerned(self, call: Call, request: Any) -> frozenset[str]:
+        """All that is named, by the names of the two servers; the set ``s`` is of beta."""
+        ids, found = {"alpha": ALPHA.id, "beta": BETA.id, "s": BETA.id}, set[str]()
+        for field, _ in call.scope:
+            value = getattr(request, field)
+            names = (
+                [value]
+                if isinstance(value, str)
+                else [pair[0] for pair in value]
+                if field == "sources"
+                else value[:1]
+                if value
+                else []
+            )
+            for name in names:
+                if name not in ids:
+                    raise NotFound(kind="server", name=name)
+                found.add(ids[name])
+        return frozenset(found)
+
     async def _node(self, peer: Peer, request: Any, link: Any) -> Any:
         return v.Done()
 
@@ -185,7 +208,8 @@ BACKUP = q.BackupRequest(sources=(("beta", b"/srv"),), target="any")
         (LOCAL, "backup", q.BackupRequest(sources=(("nobody", b"/a"),), target="any"), False),
         (LOCAL, "restore", q.RestoreRequest("s", to=("beta", b"/x")), True),
         (LOCAL, "restore", q.RestoreRequest("s", to=("alpha", b"/x")), False),
-        (LOCAL, "restore", q.RestoreRequest("s"), False),
+        (LOCAL, "restore", q.RestoreRequest("s"), True),
+        (LOCAL, "restore", q.RestoreRequest("of-alpha", to=("beta", b"/x")), False),
         (LOCAL, "server.set-state", q.ServerSetState("beta", "paused"), True),
         (LOCAL, "server.set-state", q.ServerSetState("alpha", "paused"), False),
         (LOCAL, "server.remove", q.ServerName("beta"), False),
@@ -200,9 +224,13 @@ async def test_roles_hold_where_they_were_given(
     if allowed:
         await desk.ask(key, name, request_)
         return
-    with pytest.raises(RoleTooLow):
+    with pytest.raises((RoleTooLow, OutsideScope)) as refused:
         await desk.ask(key, name, request_)
-    assert desk.audits()[-1][1:] == (name, "role-too-low")
+    assert desk.audits()[-1][1:] == (name, refused.value.code)
+    # what is not there is refused as what is others' is: nobody learns which it was
+    assert refused.value.code == (
+        "role-too-low" if key is VIEWER or name in {"server.remove", "peer.add"} else "outside-scope"
+    )
     assert desk.office.callers == []
 
 

@@ -12,7 +12,7 @@ from cli_world import FakeDaemon, Shell
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS
-from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, ServerState
+from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState
 
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
 SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
@@ -111,6 +111,21 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("pool set west --server beta", "pool.set", q.PoolEdit("west", ("beta",)), POOL, ["west"]),
     ("pool delete west", "pool.delete", q.PoolName("west"), v.Done(), ["deleted"]),
+    (
+        "operator create anna --role restore --server beta --pool west --ttl 15m",
+        "operator.create",
+        q.OperatorCreate("anna", Role.RESTORE, ("beta",), ("west",), 900.0),
+        v.OperatorInvited("anna", "restore", ("beta",), ("west",), "caso-mesh:operator:v1:x", "2025-01-02T03:04:05Z"),
+        ["caso-mesh:operator:v1:x"],
+    ),
+    (
+        "operator list",
+        "operator.list",
+        q.Nothing(),
+        v.OperatorList((v.OperatorView("anna", "id1", "active", None, {"beta": "restore"}, {"west": "viewer"}),)),
+        ["anna", "active", "beta: restore", "west: viewer"],
+    ),
+    ("operator revoke anna", "operator.revoke", q.OperatorName("anna"), v.Done(), ["anna was revoked"]),
     ("pool list", "pool.list", q.Nothing(), v.PoolList((POOL,)), ["west", "beta, gamma"]),
     (
         "device add disk1 --server beta --path /srv/b --concurrency 3 --low-space 10GiB",
