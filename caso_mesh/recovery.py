@@ -320,7 +320,8 @@ async def _begin_journal(
 ) -> None:
     """What the devices tell of the lost journal, and that it was lost."""
     told: list[facts.Fact] = []
-    told += [facts.SetPublished(backup) for backup in found.own()]
+    # other voters make the catalogs of these sets as this one has done
+    told += [facts.SetFound(backup, server.id) for backup in found.own()]
     fields = {"lineage": lineage, "version": __version__}
     text = (
         f"The administrator was rebuilt on another machine, out of a copy of the mesh (lineage {lineage}). What happened "

@@ -146,7 +146,7 @@ class CatalogIntake:
                 await self._ingest(pending, backup, path)
             except (CatalogBaseMissing, NotFound) as error:
                 made = await self._made(backup, error)
-                await self._ingest(made, backup, path)
+                await self._ingest(made, backup, path, shared=True)
             if await self._tables.is_deleted(pending.set):
                 await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
             await self._tables.set_detail_state(pending.set, "here")
@@ -191,8 +191,14 @@ class CatalogIntake:
         except StateFull:
             log.error("%s", error)
 
-    async def _ingest(self, pending: PendingDetail, backup: BackupSet, path: Path) -> None:
-        await self._fetch(pending, path)
+    async def _ingest(self, pending: PendingDetail, backup: BackupSet, path: Path, *, shared: bool = False) -> None:
+        """``shared``: other voters have it made, too, and perhaps against another base meanwhile."""
+        try:
+            await self._fetch(pending, path)
+        except DataDamaged as error:
+            if not shared:
+                raise
+            raise Unavailable(what=f"the catalog detail of {pending.set}") from error
         header = (await asyncio.to_thread(SegmentReader, path)).header
         if header.set != pending.set:
             raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="it is of another set")

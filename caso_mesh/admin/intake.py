@@ -153,12 +153,13 @@ class Intake:
             case facts.SetPublished(set=backup):
                 return self._foreign_set(server, backup)
             case facts.AlertCleared(id=id_, of=of) if of and of != server:
-                row = self._keeper.state.servers.get(server)
-                return None if row is not None and row.voter else f"the end of the alert {id_[:64]} of another server"
+                return None if self._votes(server) else f"the end of the alert {id_[:64]} of another server"
+            case facts.SetFound(set=backup):
+                return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
             case facts.SetDeleted(set=set_id, device=device_id) | facts.SetLocked(set=set_id, device=device_id):
                 device = self._keeper.state.devices.get(device_id)
                 # of a device that left the mesh nobody can tell; its sets are compared with what is known of them
-                reaches = device is None or device.path_on(server) is not None
+                reaches = device is None or device.path_on(server) is not None or self._votes(server)
                 return None if reaches else f"the set {set_id[:64]} on a device that it does not reach"
             case facts.AttemptStarted(attempt=id_) | facts.AttemptVerifying(attempt=id_):
                 attempt = self._keeper.state.attempts.get(id_)
@@ -170,6 +171,11 @@ class Intake:
                 return f"attempt {id_[:100]}, in which it has no part"
             case _:
                 return None
+
+    def _votes(self, server: str) -> bool:
+        """Whether it is, or was, in office as far as this one knows: such a server tells of others."""
+        row = self._keeper.state.servers.get(server)
+        return row is not None and row.voter
 
     def _foreign_set(self, server: str, backup: BackupSet) -> str | None:
         if backup.server != server:

@@ -51,6 +51,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             )
         case facts.SetPublished():
             return _published(c, server, fact)
+        case facts.SetFound(set=backup, server=reader):
+            return _found(c, backup, reader)
         case facts.SetDeleted() | facts.SetLocked():
             return _held(c, fact)
         case facts.CatalogDetail(set=set_id, digest=digest, size=size):
@@ -105,6 +107,23 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
     if known is not None:
         return None if known[0] == data else f"the set {backup.id}, which is known with another content"
     insert_set(c, backup)
+    return None
+
+
+def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
+    """It lies there, whatever was said before; its catalog is made out of its tree, so it has no size yet."""
+    if not SET_ID.match(backup.id):
+        return "a set without a proper id"
+    known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
+    if known is None:
+        insert_set(c, backup)
+    elif known[0] != msgspec.msgpack.encode(backup):
+        return f"the set {backup.id}, which is known with another content"
+    c.execute(
+        "INSERT INTO catalog_detail VALUES (?, ?, x'', 0, 'pending') ON CONFLICT (set_id) DO UPDATE"
+        " SET state = 'pending', server = excluded.server, digest = x'', size = 0 WHERE state = 'damaged'",
+        (backup.id, reader),
+    )
     return None
 
 

@@ -239,7 +239,13 @@ class Office:
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
         )
         rebuilding = Rebuilding(
-            keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, wake=self._catalogs.wake
+            keeper=keeper,
+            tables=tables,
+            catalog=catalog,
+            live=live,
+            links=links,
+            journal=facts,
+            wake=self._catalogs.wake,
         )
         holding = Holding(
             keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock

@@ -1,15 +1,22 @@
-"""Making the records of a device anew: its sets as they lie in its vault, and the catalog out of their trees."""
+"""Making the records of a device anew: its sets as they lie in its vault, and the catalog out of their trees.
+
+What was found is told in the journal of the server in office, so that every voter has it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
 
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import readers_of
-from caso_mesh.admin.ports import Answer, Caller, Links
+from caso_mesh.admin.ports import Answer, Caller, Facts, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import Unavailable
@@ -17,6 +24,19 @@ from caso_mesh.model.storage import BackupSet, Device
 from caso_mesh.wire.typed import ask
 
 _PAGE_S = 150.0
+#: What this server tells in its own journal is in its own tables within this time.
+_TAKEN_IN_S = 60.0
+#: Who is said to have found a tombstone or a lock.
+_WHO = "catalog rebuild"
+
+
+class _Found(Struct, frozen=True):
+    """What came of a page: how many sets were new, how many known ones are deleted there, and those that are known with
+    another content."""
+
+    added: int
+    deleted: int
+    differ: list[str]
 
 
 class Rebuilding:
@@ -30,6 +50,7 @@ class Rebuilding:
         catalog: Catalog,
         live: Live,
         links: Links,
+        journal: Facts,
         wake: Callable[[], None],
     ) -> None:
         self._keeper = keeper
@@ -37,6 +58,7 @@ class Rebuilding:
         self._catalog = catalog
         self._live = live
         self._links = links
+        self._journal = journal
         self._wake = wake
 
     def handlers(self) -> dict[str, Answer]:
@@ -62,9 +84,8 @@ class Rebuilding:
             gone = set(page.deleted)
             there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
             lacking = [each.id for each in there if not await self._catalog.has_detail(each.id)]
-            found = await self._tables.found(
-                device.id, server, there, [each.id for each in mine if each.id in gone], page.locks, lacking
-            )
+            await self._tables.fetch_again(server, lacking)
+            found = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
             warnings += [f"the set {each} is known with another content; that stays" for each in found.differ]
             total, added, deleted = total + len(there), added + found.added, deleted + found.deleted
             pending += len(lacking)
@@ -81,8 +102,58 @@ class Rebuilding:
             warnings=tuple(warnings[:50]),
         )
 
+    async def _tell(
+        self,
+        device: Device,
+        server: str,
+        there: Sequence[BackupSet],
+        gone: Sequence[str],
+        locks: Mapping[str, int | None],
+    ) -> _Found:
+        """Tells what is news of a page of what lies on a device, and returns when the tables hold it."""
+        known = {each.id: await self._tables.set(each.id) for each in there}
+        states = await self._tables.detail_states([*known])
+        told: list[facts.Fact] = [
+            facts.SetFound(each, server)
+            for each in there
+            if known[each.id] is None or (known[each.id] == each and states.get(each.id) not in {"here", "pending"})
+        ]
+        known_gone, known_locks = await self._tables.gone_from(device.id), await self._tables.locks()
+        told += [facts.SetDeleted(each, device.id, _WHO) for each in gone if each not in known_gone]
+        told += [
+            facts.SetLocked(each, device.id, _WHO, until_ns)
+            for each, until_ns in locks.items()
+            if each not in gone and _is_longer(until_ns, known_locks.get(each, 0))
+        ]
+        lost = [each for each in gone if await self._tables.set(each) is not None]
+        if told:
+            await self._journal.append(*told)
+            await self._taken_in([each for each in known if known[each] is None], gone)
+        return _Found(
+            sum(each is None for each in known.values()),
+            len(lost),
+            [each.id for each in there if known[each.id] not in (None, each)],
+        )
+
+    async def _taken_in(self, there: Sequence[str], gone: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(_TAKEN_IN_S):
+                while True:
+                    generation = self._tables.generation
+                    held = set(await self._tables.set_ids())
+                    if held.issuperset(there) and held.isdisjoint(gone):
+                        return
+                    await self._tables.wait_for_change(generation)
+        except TimeoutError:
+            raise Unavailable(what="the journal of the administrator") from None
+
     def _belongs(self, backup: BackupSet, device: Device, warnings: list[str]) -> bool:
         if backup.device == device.id and backup.vault == device.vault:
             return True
         warnings.append(f"the set {backup.id} was made for another device and is passed over")
         return False
+
+
+def _is_longer(until_ns: int | None, known_ns: int | None) -> bool:
+    """Whether a lock lasts longer than the known one; ``None`` is without end."""
+    return known_ns is not None and (until_ns is None or until_ns > known_ns)

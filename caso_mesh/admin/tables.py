@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin.interpret import insert_set, interpret
+from caso_mesh.admin.interpret import interpret
 from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
 from caso_mesh.journal.replica import Arrived, Place
@@ -80,15 +80,6 @@ class Taken(Struct, frozen=True):
 
     heads: list[Head]
     refused: list[str]
-
-
-class Found(Struct, frozen=True):
-    """What came of the sets found on a device: how many were new, how many known ones are deleted there, and those that
-    are known with another content."""
-
-    added: int
-    deleted: int
-    differ: list[str]
 
 
 class AttemptRows:
@@ -204,42 +195,18 @@ class Tables:
 
         await self._database.write(put)
 
-    async def found(
-        self,
-        device: str,
-        server: str,
-        there: Sequence[BackupSet],
-        gone: Sequence[str],
-        locks: Mapping[str, int | None],
-        lacking: Sequence[str],
-    ) -> Found:
-        """Takes in what ``server`` found on a device: sets, deleted ones, locks. The catalog details of ``lacking`` are
-        to be fetched (again)."""
+    async def fetch_again(self, server: str, set_ids: Sequence[str]) -> None:
+        """The catalog details of known sets that are not in this voter's catalog are made again at ``server``; not those
+        that are damaged, which is for a fact to say."""
 
-        def take(c: sqlite3.Connection) -> Found:
-            added, deleted, differ = 0, 0, []
-            for backup in there:
-                known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
-                if known is None:
-                    insert_set(c, backup)
-                    added += 1
-                elif known[0] != msgspec.msgpack.encode(backup):
-                    differ.append(backup.id)
-            for set_id in gone:
-                deleted += c.execute("SELECT count(*) FROM backup_set WHERE id = ?", (set_id,)).fetchone()[0]
-                interpret(c, server, 0, facts.SetDeleted(set_id, device, "catalog rebuild"))
-            for set_id, until_ns in locks.items():
-                interpret(c, server, 0, facts.SetLocked(set_id, device, "catalog rebuild", until_ns))
-            for set_id in lacking:
-                # without a size: it is made out of the tree
-                c.execute(
-                    "INSERT INTO catalog_detail VALUES (?, ?, x'', 0, 'pending')"
-                    " ON CONFLICT (set_id) DO UPDATE SET state = 'pending', server = excluded.server, digest = x'', size = 0",
-                    (set_id, server),
-                )
-            return Found(added, deleted, differ)
+        def put(c: sqlite3.Connection) -> None:
+            c.executemany(
+                "UPDATE catalog_detail SET state = 'pending', server = ?, digest = x'', size = 0"
+                " WHERE set_id = ? AND state <> 'damaged'",
+                [(server, set_id) for set_id in set_ids],
+            )
 
-        return await self._database.write(take)
+        await self._database.write(put)
 
     async def forgotten(self, set_id: str) -> None:
         """The catalog has forgotten a deleted set."""
@@ -266,6 +233,10 @@ class Tables:
                 "SELECT 1 FROM set_gone WHERE set_id = ? AND set_id NOT IN (SELECT id FROM backup_set)", (set_id,)
             )
         )
+
+    async def gone_from(self, device: str) -> set[str]:
+        """Sets that are known to be deleted on a device (id)."""
+        return {row[0] for row in await self._rows("SELECT set_id FROM set_gone WHERE device = ?", (device,))}
 
     async def deleted_by(self, request: str) -> bool:
         """Whether a request has deleted a set."""

@@ -74,6 +74,14 @@ class SetPublished(Struct, frozen=True, tag="set-published", tag_field="fact"):
     set: BackupSet
 
 
+class SetFound(Struct, frozen=True, tag="set-found", tag_field="fact"):
+    """A set was found on its device by ``server`` (node id), where no journal may tell of it any more. Told by the server
+    in office, who asked."""
+
+    set: BackupSet
+    server: str
+
+
 class SetDeleted(Struct, frozen=True, tag="set-deleted", tag_field="fact"):
     """A set on ``device`` (id) has a tombstone. ``request`` is the request that asked for it."""
 
@@ -162,6 +170,7 @@ Fact = (
     | AttemptExceptions
     | Publishing
     | SetPublished
+    | SetFound
     | SetDeleted
     | SetLocked
     | CatalogDetail

@@ -3,6 +3,8 @@ one, read out of its tree."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -26,6 +28,9 @@ class Rebuilding:
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
         self._vaults = vaults
         self._segments = segments
+        #: Every voter asks for the same ones: each is made once, for the base that was asked for last.
+        self._made: dict[str, tuple[str | None, q.CatalogMade]] = {}
+        self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def sets(self, request: q.VaultSets) -> q.VaultSetsReply:
         """A page of the sets of a device, by id. Raises ``NotFound``, and what the device does."""
@@ -72,10 +77,20 @@ class Rebuilding:
             with self._vaults.opened(access) as vault:
                 backup = vault.load_set(request.set)
                 earlier = [] if request.base is None else [each for each in vault.sets() if each.id == request.base]
-                digest, size = write_detail(str(self._segments.path(backup.id)), vault, backup, earlier)
+                # whoever reads the one of before goes on reading that
+                draft = path.with_suffix(".made")
+                digest, size = write_detail(str(draft), vault, backup, earlier)
+                draft.replace(path)
                 return q.CatalogMade(digest, size)
 
-        return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+        path = self._segments.path(request.set)
+        async with self._making[request.set]:
+            base, made = self._made.get(request.set, (None, None))
+            if made is not None and base == request.base and await asyncio.to_thread(path.exists):
+                return made
+            made = await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+            self._made[request.set] = (request.base, made)
+            return made
 
 
 def _alone(entry: Entry | None, request: q.SetFolder) -> list[q.FolderEntry]:

@@ -166,6 +166,18 @@ async def test_media_and_alerts_of_others_stay_as_they_are(tmp_path: Path) -> No
         assert [row.cleared_at_ns for row in await w.tables.alerts() if row.id == "a1"] == [None]
 
 
+async def test_only_a_voter_tells_of_sets_that_it_had_looked_for(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        await w.report("gamma", facts.SetFound(backup, node("gamma")), facts.SetDeleted(backup.id, "dev-beta", "me"))
+        assert await w.tables.sets() == []
+        assert w.facts.audits("journal.push")[-1].fields["count"] == 2
+        w.reporters["alpha"] = w.facts._reporter
+        await w.report("alpha", facts.SetFound(backup, node("beta")))
+        assert await w.tables.sets() == [backup]
+
+
 async def test_what_cannot_be_understood_is_kept_and_stops_nothing_behind_it(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         line = facts.LogLine((1 << 64) - 1, "info", "from the far future")

@@ -239,3 +239,52 @@ def test_of_two_servers_the_second_takes_over_by_hand_and_the_first_becomes_a_me
     restored = mesh.ok("beta", "restore", done["set"], "--to", f"alpha:{back}", "--strip", "--wait", "--timeout", "60s")
     assert restored["state"] == "succeeded"
     assert_equal(data, back)
+
+
+def test_what_a_rebuild_has_found_is_known_to_whoever_is_in_office_next(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    """It went into the tables of the administrator alone, and was forgotten with its office."""
+    mesh = process_mesh(0)
+    boss = voting_mesh(mesh, 4)
+    data, disk = mesh.folder / "data", mesh.folder / "disk"
+    data.mkdir()
+    disk.mkdir()
+    boss.ok("device", "add", "disk", "--server", "delta", "--path", str(disk))
+    for text in ("first", "second"):
+        (data / text).write_text(text)
+        done = boss.ok("backup", f"delta:{data}", "--to", "device:disk", "--wait")
+    boss.ok("set", "lock", done["set"])
+
+    def seen() -> dict[str, Any]:
+        # how long a set is protected by its medium is told by the journal that is lost
+        rows = boss.ok("set", "list")["sets"]
+        sets = [{key: value for key, value in row.items() if key not in {"protected_until", "expires"}} for row in rows]
+        return {"sets": sets, "found": boss.ok("catalog", "find", "second")["matches"]}
+
+    before = seen()
+    assert len(before["sets"]) == 2
+    assert before["found"]
+    for name in mesh.names:
+        assert mesh.terminate(name) == 0
+        for path in (*mesh.state(name).glob("tables/*"), *mesh.state(name).glob("catalog/catalog.db*")):
+            path.unlink()
+    for path in mesh.state("delta").glob("journal.db*"):
+        path.unlink()
+    for name in mesh.names:
+        mesh.run(name)
+    wait_for(lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="all are back")
+    assert boss.ok("set", "list")["sets"] == []
+    rebuilt = boss.ok("catalog", "rebuild", "disk", "--wait", timeout="30s")
+    assert (rebuilt["added"], rebuilt["pending"]) == (2, 2)
+    assert seen() == before
+    again = boss.ok("catalog", "rebuild", "disk", "--wait", timeout="30s")
+    assert (again["added"], again["pending"]) == (0, 0)
+    follows = time.monotonic() + 2.0
+    wait_for(lambda: time.monotonic() > follows, 5.0, what="the voters have followed")
+    first = boss.admin()
+    assert first is not None
+    mesh.kill(first)
+    mesh.wipe(first)
+    wait_for(lambda: seen() == before, 30.0, what="the next administrator knows the same")
+    assert boss.admin() != first
