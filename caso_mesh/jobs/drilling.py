@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.hands import Place
 from caso_mesh.jobs.restore import placed, places, run_restore, wanted_entries
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
@@ -301,6 +302,12 @@ class DrillTarget:
 
     def put(self, entry: Entry, data: bytes | memoryview) -> None:
         self._target.put(entry, data)
+
+    def lend(self, entry: Entry) -> Place | None:
+        return self._target.lend(entry)
+
+    def made(self, entry: Entry) -> None:
+        self._target.made(entry)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._target.write(path, offset, data)

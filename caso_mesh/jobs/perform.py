@@ -25,6 +25,7 @@ from caso_mesh.jobs.bulk import Meet
 from caso_mesh.jobs.desk import Desk, Level
 from caso_mesh.jobs.feeding import CommandTarget, run_feed
 from caso_mesh.jobs.freezing import snapshots
+from caso_mesh.jobs.hands import Hands
 from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, first_detail, publish, verify
@@ -33,7 +34,7 @@ from caso_mesh.jobs.sink import VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull
+from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull, WorkerDied
 from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Predicted, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
@@ -53,6 +54,14 @@ class Tools(Struct, frozen=True):
     start_of: Callable[[BackupSet], int] = set_start_ns
     on_published: Callable[[BackupSet], None] = lambda backup: None
     threads: int | None = None
+    hands: Hands | None = None
+
+
+def needs_hands(task: Task) -> bool:
+    """Whether hands would have anything to do."""
+    return (
+        isinstance(task.order.spec, RestoreSpec) and task.order.end == "both" and task.order.spec.into_command is None
+    )
 
 
 class Outcome:
@@ -77,8 +86,8 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
     except Canceled:
         state = AttemptState.CANCELED
         desk.log("info", "canceled")
-    except StateFull as error:
-        # not the job's fault: it begins again when this server has room
+    except (StateFull, WorkerDied) as error:
+        # not the job's fault: it begins again, when this server has room
         state, failure = AttemptState.INTERRUPTED, error
     except CasoError as error:
         state, failure = AttemptState.FAILED, error
@@ -226,6 +235,7 @@ def _restore(task: Task, desk: Desk, tools: Tools) -> None:
             return
         target = FolderTarget(task, desk)
         try:
-            run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip))
+            with tools.hands or nullcontext() as hands:
+                run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip), hands)
         finally:
             target.close()

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from msgspec import Struct, structs
 
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.hands import Batch, Hands, Place
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException, path_key
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, PathNotInSet
 from caso_mesh.model.storage import BackupSet
@@ -54,6 +55,14 @@ class FilesTarget(Target, Protocol):
 
     def put(self, entry: Entry, data: bytes | memoryview) -> None:
         """All of a file but a hole at its end, at once; neither ``write`` nor ``finish``."""
+        ...
+
+    def lend(self, entry: Entry) -> Place | None:
+        """Where a hand may make a file instead of ``put``; None: nowhere. ``made``, or ``put``, is called afterwards."""
+        ...
+
+    def made(self, entry: Entry) -> None:
+        """A hand has made it."""
         ...
 
 
@@ -158,10 +167,12 @@ def _own_content(
     return structs.replace(content, path=entry.path)
 
 
-def run_restore(desk: Desk, vault: Vault, backup: BackupSet, target: FilesTarget, where: Places) -> None:
+def run_restore(
+    desk: Desk, vault: Vault, backup: BackupSet, target: FilesTarget, where: Places, hands: Hands | None = None
+) -> None:
     """Writes what is selected to ``target``. Raises ``PathNotInSet``, ``Canceled``, ``DeviceVanished``; a file with a
-    damaged chunk is told and left out."""
-    with _Restore(desk, vault, target, strip=where.strip) as restore:
+    damaged chunk is told and left out. ``hands`` make small files; they are the caller's to close."""
+    with _Restore(desk, vault, target, hands, strip=where.strip) as restore:
         for root, entry in wanted_entries(desk, vault, backup, where):
             restore.add(root, entry)
         restore.drain()
@@ -206,21 +217,23 @@ class _File:
         self.bad = False
 
 
-_Content = tuple[bytes, bytes | memoryview | CasoError]
 #: Where a chunk goes: file, offset, and the length that the file says it has.
-_Wanted = dict[bytes, list[tuple[_File, int, int]]]
+_Where = tuple[_File, int, int]
+_Wanted = dict[bytes, list[_Where]]
+#: What is still to be written, and where.
+_Content = tuple[list[_Where], bytes | memoryview | CasoError]
 
 
 class _Restore:
     """The entries go to the target window by window; threads read ahead what lies together in a pack.
 
-    Long chunks are written by the thread that read them. Small files are written by the one thread that also asks for
-    them: making a file is many short calls of the system, and threads that make such calls side by side wait for the
-    interpreter more than they work. A context manager: at its end no thread is left. Memory: the entries of a window
-    or two, and a few pieces of packs.
+    Long chunks are written by the thread that read them. Small files are made by hands or, where there are none, by the
+    one thread that also asks for them: making a file is many short calls of the system, and threads that make such calls
+    side by side wait for the interpreter more than they work. A context manager: at its end no thread is left. Memory:
+    the entries of a window or two, and a few pieces of packs.
     """
 
-    def __init__(self, desk: Desk, vault: Vault, target: FilesTarget, *, strip: bool) -> None:
+    def __init__(self, desk: Desk, vault: Vault, target: FilesTarget, hands: Hands | None, *, strip: bool) -> None:
         self._desk = desk
         self._vault = vault
         self._target = target
@@ -232,7 +245,10 @@ class _Restore:
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="restore")
-        self._under_way: deque[tuple[Future[list[_Content]], _Wanted]] = deque()
+        self._under_way: deque[Future[list[_Content]]] = deque()
+        self._hands = hands
+        if hands is not None:
+            hands.begin(on_made=self._made, on_undone=self._undone, on_exception=desk.exception)
         # a file of several pieces is an open descriptor until the last of them is written
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(16, min(WINDOW_FILES, soft // 4)) if soft > 0 else WINDOW_FILES
@@ -263,6 +279,8 @@ class _Restore:
         """Restores what waits, to its end."""
         self._begin()
         self._settle(0)
+        if self._hands is not None:
+            self._hands.settle()
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -308,34 +326,69 @@ class _Restore:
             self._place(wanted[chunk], error)
         for piece in pieces:
             self._settle(_AHEAD - 1)
-            self._under_way.append((self._pool.submit(self._piece, piece, wanted), wanted))
+            self._under_way.append(self._pool.submit(self._piece, piece, wanted))
 
     def _settle(self, most: int) -> None:
         while len(self._under_way) > most:
-            future, wanted = self._under_way.popleft()
-            self._written_of(future.result(), wanted)
+            self._written_of(self._under_way.popleft().result())
 
     def _piece(self, piece: Piece, wanted: _Wanted) -> list[_Content]:
         """What is still to be written of a piece."""
         self._desk.check()
-        contents = self._vault.read_piece(piece)
+        contents: Iterator[_Content] = ((wanted[chunk], content) for chunk, content in self._vault.read_piece(piece))
+        if self._hands is not None:
+            contents = self._handed(self._hands, contents)
         members = sum(len(members) for _, members in piece)
         if sum(length for _, members in piece for _, _, length in members) < _LONG * members:
             return list(contents)
         for content in contents:
-            self._written_of([content], wanted)
+            self._written_of([content])
         return []
 
-    def _written_of(self, contents: list[_Content], wanted: _Wanted) -> None:
+    def _handed(self, hands: Hands, contents: Iterator[_Content]) -> Iterator[_Content]:
+        """Gives hands what they can make; what they cannot."""
+        batch: Batch | None = None
+        for where, content in contents:
+            self._desk.check()
+            left: list[_Where] = []
+            for each in where:
+                file, _, length = each
+                entry = file.entry
+                small = file.whole and not isinstance(content, CasoError) and len(content) == length < _LONG
+                place = self._target.lend(entry) if small else None
+                if place is None:
+                    left.append(each)
+                    continue
+                assert not isinstance(content, CasoError)
+                if batch is None or not batch.take(entry, place, content):
+                    if batch is not None:
+                        hands.send(batch)
+                    batch = hands.batch(place)
+                    if not batch.take(entry, place, content):
+                        left.append(each)
+            if left:
+                yield left, content
+        if batch is not None:
+            hands.send(batch)
+
+    def _made(self, entry: Entry, size: int) -> None:
+        self._target.made(entry)
+        self._desk.tally.read(size)
+
+    def _undone(self, entry: Entry, content: memoryview) -> None:
+        self._target.put(entry, content)
+        self._desk.tally.read(len(content))
+
+    def _written_of(self, contents: list[_Content]) -> None:
         written = 0
         try:
-            for chunk, content in contents:
+            for where, content in contents:
                 self._desk.check()
-                written += self._place(wanted[chunk], content)
+                written += self._place(where, content)
         finally:
             self._desk.tally.read(written)
 
-    def _place(self, places: list[tuple[_File, int, int]], content: bytes | memoryview | CasoError) -> int:
+    def _place(self, places: list[_Where], content: bytes | memoryview | CasoError) -> int:
         """Puts a chunk where it goes; returns how many bytes that were."""
         written = 0
         for file, offset, length in places:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.hands import Place
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import Misuse
@@ -62,6 +63,16 @@ class FolderTarget:
 
     def put(self, entry: Entry, data: bytes | memoryview) -> None:
         self._of.pop(entry.path).put(entry, data)
+
+    def lend(self, entry: Entry) -> Place | None:
+        """See ``restore.FilesTarget``."""
+        target = self._of[entry.path]
+        lent = target.lend(entry)
+        return None if lent is None else Place(target.base, self._options.ownership, *lent)
+
+    def made(self, entry: Entry) -> None:
+        """See ``restore.FilesTarget``."""
+        self._of.pop(entry.path).made(entry)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._of[path].write(path, offset, data)

@@ -18,7 +18,8 @@ from caso_mesh.jobs import framing
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.perform import Tools, perform
+from caso_mesh.jobs.hands import hands_for
+from caso_mesh.jobs.perform import Tools, needs_hands, perform
 from caso_mesh.jobs.priority import give_way
 from caso_mesh.model.errors import CasoError
 
@@ -96,13 +97,15 @@ def main(messages: socket.socket, bulk: socket.socket) -> int:
     _raise_limits()
     problems = give_way(task.nice, task.ionice)  # before there are threads: each inherits it
     gc.set_threshold(*COLLECT)
+    # before there are threads, too
+    hands = hands_for(task.order.attempt, closing=(messages, bulk)) if needs_hands(task) else None
     desk = Desk(task.order.attempt, lambda message: _send(channel, message), SystemClock())
     for problem in problems:
         desk.log("warning", problem)
     reporter = Reporter(desk, task.status_interval_s)
     threading.Thread(target=_listen, args=(channel, desk, reporter), name="daemon", daemon=True).start()
     reporter.start()
-    perform(task, desk, Tools(meet=WireMeeting(bulk).meet), before_end=reporter.stop)
+    perform(task, desk, Tools(meet=WireMeeting(bulk).meet, hands=hands), before_end=reporter.stop)
     return DONE
 
 

@@ -26,9 +26,10 @@ from caso_mesh.model.errors import Misuse, TargetInvalid
 from caso_mesh.model.states import Overwrite
 from caso_mesh.sources import linux, reasons
 from caso_mesh.sources.apply import Applier
+from caso_mesh.sources.filing import LEFT, Filer
 from caso_mesh.sources.handles import Folder, Handles
-from caso_mesh.sources.leftovers import UNFINISHED, hold, sweep, temporary_name
-from caso_mesh.sources.parts import CREATE, Part, is_same, new_file, status_of, write_all
+from caso_mesh.sources.leftovers import sweep, temporary_name
+from caso_mesh.sources.parts import Part, is_same, new_file, status_of, write_all
 
 T = TypeVar("T")
 
@@ -82,14 +83,13 @@ class TreeTarget:
         self._skipped: set[int] = set()
         self._blocked: set[bytes] = set()
         self._file_systems: dict[int, int] = {}
-        #: File systems that keep no modes: half files cannot be told there.
-        self._modeless: set[int] = set()
         #: Folders that this made, where nothing is that it did not put there.
         self._new: set[bytes] = set()
         #: Folders without anything that killed restores left: new ones, and those that were looked at.
         self._swept: set[bytes] = set()
         self._serial = itertools.count(1)
         self._apply = Applier(ownership=options.ownership, on_exception=on_exception)
+        self._filer = Filer(self._apply, on_exception)
         try:
             os.makedirs(base, mode=0o755, exist_ok=True)
             self._base = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -127,6 +127,21 @@ class TreeTarget:
         except reasons.IMPOSSIBLE as error:
             self._on_exception(reasons.writing(entry.path, error))
             self._discard(part)
+
+    @property
+    def base(self) -> int:
+        """The base folder's handle, until ``close``."""
+        return self._base
+
+    def lend(self, entry: Entry) -> tuple[bytes, bytes] | None:
+        """Where all of a file may be made by somebody else, with a ``Filer``: its folder below the base, and its name.
+        None: only here. Then comes ``made``, or ``put`` if it could not be."""
+        part = self._parts[entry.path]
+        return None if part.replaces or entry.flags & linux.FLAGS_LAST else (part.folder, part.name)
+
+    def made(self, entry: Entry) -> None:
+        """A file that was lent is there."""
+        del self._parts[entry.path]
 
     def write(self, path: bytes, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` into the file at ``offset``; what is never written stays a hole. An error is reported by
@@ -300,41 +315,16 @@ class TreeTarget:
 
     def _put(self, entry: Entry, part: Part, data: bytes | bytearray | memoryview) -> bool:
         """All of a file under its own name. False: not here, or something has that name."""
+        if part.replaces:
+            return False
         folder = self._handles.get(part.folder)
-        if part.replaces or folder.device in self._modeless:
-            return False
-        while True:
-            try:
-                fd = os.open(part.name, CREATE, UNFINISHED, dir_fd=folder.fd)
-            except FileExistsError:
-                return not self._still_replaces(part, folder)
-            status = hold(fd)
-            if status is not None:
-                break
-            os.close(fd)
-        part.fd = fd
-        if stat.S_IMODE(status.st_mode) != UNFINISHED:
-            self._modeless.add(folder.device)
-            self._discard(part)
-            return False
-        self._prepare(entry, fd, folder)
-        write_all(fd, data, 0)
-        if len(data) != entry.size:
-            os.ftruncate(fd, entry.size)
-        if not self._apply.file(entry, fd, status=status, clean=folder.clean is True):
-            self._modeless.add(folder.device)  # it would look as if it were not finished
-            self._discard(part)
-            return False
-        if entry.flags & linux.FLAGS_LAST:
-            self._late_flags.append((entry, (status.st_dev, status.st_ino)))
-        part.fd = -1
         try:
-            os.close(fd)  # some file systems say only here that they are full
-        except OSError:
-            if is_same(status, status_of(folder.fd, part.name)):
-                os.unlink(part.name, dir_fd=folder.fd)
-            raise
-        return True
+            status = self._filer.make(entry, folder, part.name, data)
+        except FileExistsError:
+            return not self._still_replaces(part, folder)
+        if status is not None and entry.flags & linux.FLAGS_LAST:
+            self._late_flags.append((entry, (status.st_dev, status.st_ino)))
+        return status is not None
 
     def _still_replaces(self, part: Part, folder: Folder) -> bool:
         """Whether what has taken a free name meanwhile gives way."""
@@ -350,16 +340,9 @@ class TreeTarget:
         entry = part.entry
         folder = self._handles.get(part.folder)
         part.temporary, part.fd = self._make(lambda new: new_file(new, folder.fd))
-        self._prepare(entry, part.fd, folder)
+        self._filer.prepare(entry, part.fd, folder)
         os.ftruncate(part.fd, entry.size)
         return folder
-
-    def _prepare(self, entry: Entry, fd: int, folder: Folder) -> None:
-        """The flags that only an empty file takes."""
-        if folder.clean is None:
-            folder.clean = self._apply.is_clean(fd)
-        if entry.flags or not folder.clean:
-            self._apply.early_flags(entry, fd)
 
     # --- finishing -----------------------------------------------------------------------------------------------
 
@@ -387,17 +370,13 @@ class TreeTarget:
     def _discard(self, part: Part) -> None:
         """Nothing of it stays; what was there before does."""
         fd, part.fd = part.fd, -1
-        if fd < 0 and not part.temporary:
+        if not part.temporary:
             return
         try:
-            folder = self._handles.get(part.folder)
-            if part.temporary:
-                os.unlink(part.temporary, dir_fd=folder.fd)
-            elif is_same(os.fstat(fd), status_of(folder.fd, part.name)):
-                os.unlink(part.name, dir_fd=folder.fd)
+            os.unlink(part.temporary, dir_fd=self._handles.get(part.folder).fd)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                self._on_exception(SourceException(part.entry.path, "temporary-file-left", reasons.text(error)))
+                self._on_exception(SourceException(part.entry.path, LEFT, reasons.text(error)))
         finally:
             if fd >= 0:
                 with contextlib.suppress(OSError):  # it is given up anyway
