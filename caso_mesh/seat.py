@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 from caso_mesh.admin.following import Followed
+from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
 from caso_mesh.admin.standby import Standby
@@ -22,12 +23,17 @@ from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
+from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, Unavailable
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
 
 log = logging.getLogger(__name__)
+
+
+#: Calls of voters that follow the tables of this one.
+_FOLLOWED = ("replica.begin", "replica.pull", "replica.floors", "replica.copy")
 
 
 class Voter:
@@ -40,7 +46,11 @@ class Voter:
         tables: Tables,
         catalog: Catalog,
         authority: IssuingAuthority,
+        followers: Followers,
+        followed: Followed,
     ) -> None:
+        self.followers = followers
+        self.followed = followed
         self.consensus = consensus
         self.keeper = keeper
         self.tables = tables
@@ -65,6 +75,7 @@ class Seat:
         identity: IdentityStore,
         node: str,
         same_thread: bool,
+        clock: Clock,
         open_log: Callable[[AsyncExitStack, q.VoterBecome | None], Awaitable[Replicated]],
         make_office: Callable[[Voter], Office],
         make_standby: Callable[[Voter], Standby],
@@ -74,6 +85,7 @@ class Seat:
         self._identity = identity
         self._node = node
         self._same_thread = same_thread
+        self._clock = clock
         self._open_log = open_log
         self._make_office = make_office
         self._make_standby = make_standby
@@ -113,11 +125,11 @@ class Seat:
                 voter = self.voter
                 if voter is None:
                     raise Unavailable(what="The seat of this voter")
-                return await Followed(voter.tables, self._is_member).handlers()[call](peer, request, link)
+                return await voter.followed.handlers()[call](peer, request, link)
 
             return answer
 
-        return {call: answering(call) for call in ("replica.begin", "replica.pull")}
+        return {call: answering(call) for call in _FOLLOWED}
 
     def _is_member(self, peer: Peer) -> bool:
         if self.voter is None:
@@ -172,7 +184,7 @@ class Seat:
     def _remove(self) -> None:
         self._identity.drop_authority()
         folder = self._folder
-        left = [*folder.path.glob(f"{folder.consensus.name}*"), *folder.tables.glob("tables.db*")]
+        left = [*folder.path.glob(f"{folder.consensus.name}*"), *folder.tables.glob("*.db*")]
         left += folder.catalog.glob("catalog.db*")
         for path in left:
             with suppress(FileNotFoundError):
@@ -200,7 +212,9 @@ class Seat:
             stack, self._stack = self._stack, AsyncExitStack()
             await stack.aclose()
             raise
-        self.voter = Voter(consensus, ControlKeeper(consensus), tables, catalog, authority)
+        followers = Followers(self._clock)
+        followed = Followed(tables, self._is_member, followers, self._folder.tables)
+        self.voter = Voter(consensus, ControlKeeper(consensus), tables, catalog, authority, followers, followed)
         self._wake()
 
     def _wake(self) -> None:

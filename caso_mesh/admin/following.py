@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.tables import Tables
 from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Record
 from caso_mesh.journal.replica import Arrived
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import CasoError, JournalChainBroken, JournalGap, Refused
+from caso_mesh.model.errors import (
+    CasoError,
+    DataDamaged,
+    JournalChainBroken,
+    JournalGap,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -20,22 +32,55 @@ log = logging.getLogger(__name__)
 #: How long one question may wait for something new, and how much longer its answer may take.
 _WAIT_S, _SLACK_S = 20.0, 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+#: How often what was taken in is made to survive a loss of power, and records that all voters hold are pruned.
+_SETTLE_EACH_S = 15.0
+_COPY_PIECE, _COPY_S = 1 << 20, 300.0
 
 
 class Followed:
-    """Answers voters that follow the tables of this one."""
+    """Answers voters that follow the tables of this one. ``copies`` is a folder for copies of the tables."""
 
-    def __init__(self, tables: Tables, may: Callable[[Peer], bool]) -> None:
+    def __init__(self, tables: Tables, may: Callable[[Peer], bool], followers: Followers, copies: Path) -> None:
         self._tables = tables
         self._may = may
+        self._followers = followers
+        self._copies = copies
+        self._digests: dict[Path, bytes] = {}
 
     def handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
-        return {"replica.begin": self._begin, "replica.pull": self._pull}
+        return {
+            "replica.begin": self._begin,
+            "replica.pull": self._pull,
+            "replica.floors": self._floors,
+            "replica.copy": self._copy,
+        }
 
     async def _begin(self, peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
         self._check(peer)
         place = await self._tables.place_behind((each.server, each.incarnation, each.seq) for each in request.heads)
-        return q.ReplicaPlace(place.life, place.arrival)
+        self._followers.began(peer.id)
+        return q.ReplicaPlace(place.life, place.arrival, place.pruned)
+
+    async def _floors(self, peer: Peer, request: q.Nothing, link: Any) -> q.ReplicaFloors:
+        self._check(peer)
+        return q.ReplicaFloors(tuple(q.ReplicaHead(*each) for each in await self._tables.floors()))
+
+    async def _copy(self, peer: Peer, request: q.ReplicaCopy, link: Any) -> q.ReplicaCopyPiece:
+        """The copy stays until it was read to its end, or is asked for again."""
+        self._check(peer)
+        path = self._copies / f"copy-{peer.id}.db"
+        if request.offset == 0:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            await self._tables.copy_to(path)
+            self._digests[path] = await asyncio.to_thread(_digest, path)
+        if path not in self._digests:
+            raise NotFound(kind="copy", name=peer.name)
+        size, data = await asyncio.to_thread(_piece, path, request.offset)
+        digest = self._digests[path]
+        if request.offset + len(data) >= size:
+            del self._digests[path]
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        return q.ReplicaCopyPiece(size, digest, data)
 
     async def _pull(self, peer: Peer, request: q.ReplicaPull, link: Any) -> q.ReplicaPiece:
         self._check(peer)
@@ -46,6 +91,7 @@ class Followed:
             if life != request.place.life:
                 # not the tables that were followed: whoever asks begins anew
                 return q.ReplicaPiece(q.ReplicaPlace(life, 0), ())
+            self._followers.said(peer.id, request.settled)
             left = deadline - asyncio.get_running_loop().time()
             if found or left <= 0:
                 break
@@ -65,11 +111,22 @@ class Followed:
 
 class Following:
     """``link()`` is the one to the voter that is followed; it raises ``NoAdmin`` while there is none. ``changed()`` is
-    called when something came."""
+    called when something came. ``copies``: a folder for a copy of the tables. ``trace_since_ns``: from when on the hashes
+    of pruned records are kept."""
 
-    def __init__(self, tables: Tables, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        changed: Callable[[], None],
+        copies: Path,
+        trace_since_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._tables = tables
         self._changed = changed
+        self._copies = copies
+        self._trace_since_ns = trace_since_ns
+        self._settled = 0
+        self._settle_at_s = 0.0
 
     async def run(self, link: Callable[[], Callee], wait: Callable[[], Awaitable[None]]) -> None:
         """Follows whoever ``link`` leads to. Never returns."""
@@ -98,11 +155,54 @@ class Following:
             place = after
 
     async def _begin(self, callee: Callee) -> q.ReplicaPlace:
-        heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
-        return await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
+        self._settled, self._settle_at_s = 0, 0.0
+        for _ in range(2):
+            heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
+            place = await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
+            if not place.pruned:
+                return place
+            await self._take_over(callee)
+        raise Unavailable(what="The tables of the administrator")
+
+    async def _take_over(self, callee: Callee) -> None:
+        """Becomes a copy of the other one's tables, with what only these held."""
+        path = self._copies / "taken.db"
+        digest, announced, offset, size = hashlib.sha256(), b"", 0, 1
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        try:
+            while offset < size:
+                request = q.ReplicaCopy(offset)
+                piece = await ask(callee, "replica.copy", request, q.ReplicaCopyPiece, timeout_s=_COPY_S)
+                if not piece.data:
+                    raise DataDamaged(object="the copy of another voter's tables", detail="it ends too early")
+                await asyncio.to_thread(_append, path, piece.data)
+                digest.update(piece.data)
+                offset, size, announced = offset + len(piece.data), piece.size, piece.digest
+            if digest.digest() != announced:
+                raise DataDamaged(object="the copy of another voter's tables", detail="its digest differs")
+            kept = await self._tables.replace_from(path)
+        finally:
+            for left in self._copies.glob("taken.db*"):
+                await asyncio.to_thread(left.unlink, missing_ok=True)
+        log.warning("these tables are a copy of another voter's (%d bytes), and %d records of their own", size, kept)
+        self._changed()
+
+    async def _settle(self, callee: Callee, place: q.ReplicaPlace) -> None:
+        """Now and then: what came until ``place`` survives a loss of power, and what others pruned goes here as well."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._settle_at_s or place.arrival == self._settled:
+            return
+        self._settle_at_s = now_s + _SETTLE_EACH_S
+        await self._tables.settle()
+        self._settled = place.arrival
+        found = await ask(callee, "replica.floors", q.Nothing(), q.ReplicaFloors)
+        floors = [(each.server, each.incarnation, each.seq) for each in found.floors]
+        if floors:
+            await self._tables.prune_as(floors, self._trace_since_ns())
 
     async def _step(self, callee: Callee, place: q.ReplicaPlace, wait_s: float) -> q.ReplicaPlace:
-        request = q.ReplicaPull(place, wait_s)
+        await self._settle(callee, place)
+        request = q.ReplicaPull(place, min(wait_s, _SETTLE_EACH_S), self._settled)
         piece = await ask(callee, "replica.pull", request, q.ReplicaPiece, timeout_s=wait_s + _SLACK_S)
         if piece.records:
             arrived = [Arrived(0, each.server, _held(each.record), each.refused) for each in piece.records]
@@ -113,6 +213,23 @@ class Following:
                 raise
             self._changed()
         return piece.place
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _piece(path: Path, offset: int) -> tuple[int, bytes]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(min(max(offset, 0), size))
+        return size, file.read(_COPY_PIECE)
+
+
+def _append(path: Path, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+        file.write(data)
 
 
 def _sent(record: Record) -> q.JournalRecord:

@@ -16,12 +16,12 @@ from caso_mesh.admin.ports import Facts, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
-from caso_mesh.journal import Record
+from caso_mesh.journal import Head, Record
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
-from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed
+from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed, Unavailable
 from caso_mesh.model.jobs import Attempt, BackupSpec, Failure
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
@@ -75,6 +75,8 @@ class Intake:
         clock: Clock,
         changed: Callable[[bool], None],
         no_data_path: Callable[[str, str], None],
+        held: Callable[[str], tuple[q.JournalPlace, ...]],
+        asked_enough: Callable[[], bool],
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -84,6 +86,8 @@ class Intake:
         self._clock = clock
         self._changed = changed
         self._no_data_path = no_data_path
+        self._held = held
+        self._asked_enough = asked_enough
 
     def handlers(self) -> dict[str, Any]:
         answers: dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]] = {
@@ -109,8 +113,11 @@ class Intake:
         return heard
 
     async def _cursors(self, peer: Peer, request: q.Nothing, link: Any) -> q.JournalCursors:
-        heads = await self._tables.cursors(peer.id)
-        return q.JournalCursors(tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in heads))
+        return self._cursors_of(peer, await self._tables.cursors(peer.id))
+
+    def _cursors_of(self, peer: Peer, heads: list[Head]) -> q.JournalCursors:
+        cursors = tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in heads)
+        return q.JournalCursors(cursors, self._held(peer.id))
 
     async def _hash(self, peer: Peer, request: q.JournalHashAt, link: Any) -> q.JournalHashReply:
         return q.JournalHashReply(await self._tables.hash_at(peer.id, request.incarnation, request.seq))
@@ -119,6 +126,8 @@ class Intake:
         records = [Record(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in request.records]
         if not all(record.at_ns in _INSTANTS and record.seq in _INSTANTS for record in records):
             raise PeerMalformed(peer=peer.name, detail="a record of its journal has no proper number or time")
+        if request.pruned:
+            await self._skip(peer, request.pruned)
         refused: dict[tuple[str, int], str] = {}
         published: dict[str, BackupSet] = {}
         for record in await self._tables.fresh(peer.id, records):
@@ -139,7 +148,21 @@ class Intake:
         if taken.refused:
             await self._tell(peer, taken.refused, str(getattr(link, "remote_address", "")))
         self._changed(not {record.kind for record in records} <= _OF_NO_SET)
-        return q.JournalCursors(tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in taken.heads))
+        return self._cursors_of(peer, taken.heads)
+
+    async def _skip(self, peer: Peer, heads: tuple[q.JournalHead, ...]) -> None:
+        """What a server has pruned and no voter holds is lost with their disks: what follows is taken all the same."""
+        if not self._asked_enough():
+            raise Unavailable(what="What other voters hold of this journal")
+        for head in heads:
+            if head.seq not in _INSTANTS:
+                raise PeerMalformed(peer=peer.name, detail="a record of its journal has no proper number")
+            at = Head(head.incarnation, head.seq, head.hash)
+            missing = await self._tables.skip(peer.id, at, self._clock.now_ns())
+            if missing:
+                log.warning("%d facts of %s are lost: it had pruned them, and no voter holds them", missing, peer.name)
+                fields = {"incarnation": head.incarnation, "upto": head.seq, "missing": missing}
+                await self._facts.append(facts.Audit(peer.name, "journal.skip", "mesh", outcome="lost", fields=fields))
 
     async def _tell(self, peer: Peer, reasons: list[str], source: str) -> None:
         log.warning("%s reported what is not its to report: %s", peer.name, "; ".join(reasons[:_MOST_REASONS]))

@@ -21,6 +21,7 @@ from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.join_secrets import JoinSecrets
+from caso_mesh.admin.keeping import Followers, Keeping
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice, readers_of
@@ -88,7 +89,9 @@ class Office:
         network: Network,
         discovery: Discovery | None,
         addresses: Callable[[], tuple[str, ...]],
+        followers: Followers,
         incoming: Path,
+        copies: Path,
         clock: Clock,
         calendar: Calendar,
         new_id: IdSource,
@@ -101,6 +104,7 @@ class Office:
         self._tables = tables
         self._clock = clock
         self._new_id = new_id
+        self._asked = {keys.id}
         self._alarms = Alarms(
             tables=tables,
             facts=facts,
@@ -129,6 +133,15 @@ class Office:
             arrived=live.tell,
             readers=lambda device: readers_of(keeper.state, live, links, device),
         )
+        self._keeping = Keeping(
+            keeper=keeper,
+            consensus=consensus,
+            tables=tables,
+            followers=followers,
+            own=keys.id,
+            clock=clock,
+            doubtful=self._is_clock_doubtful,
+        )
         self._intake = Intake(
             keeper=keeper,
             tables=tables,
@@ -138,6 +151,8 @@ class Office:
             clock=clock,
             changed=self._facts_came,
             no_data_path=self._delegation.no_data_path,
+            held=self._keeping.held,
+            asked_enough=self._asked_enough,
         )
         self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
         self._due = DueRuns(
@@ -161,7 +176,7 @@ class Office:
             tables=tables,
             submit=self._submit,
             clock=clock,
-            doubtful=lambda: self._due.doubtful or self._watch.clocks_differ(),
+            doubtful=self._is_clock_doubtful,
         )
         secrets = JoinSecrets(keeper=keeper, clock=clock, randomness=randomness)
         self._enrolment = Enrolment(
@@ -272,7 +287,7 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
-        self._following = Following(tables, lambda: self._facts_came(True))
+        self._following = Following(tables, lambda: self._facts_came(True), copies)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
@@ -302,6 +317,14 @@ class Office:
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:
         """See ``Scoping.concerned``."""
         return await self._scoping.concerned(call, request)
+
+    def _is_clock_doubtful(self) -> bool:
+        return self._due.doubtful or self._watch.clocks_differ()
+
+    def _asked_enough(self) -> bool:
+        """Whether what a majority of the voters holds is known here: nothing that was ever pruned is missing."""
+        voters = self._consensus.leadership().voters
+        return sum(node in self._asked for node in voters) > len(voters) // 2
 
     def _facts_came(self, sets: bool) -> None:
         self._live.tell()
@@ -340,6 +363,7 @@ class Office:
             "recovery kits": self._kits.run,
             "voters": self._voting.run,
             "what other voters hold": self._ask_voters,
+            "keeping records": self._keeping.run,
         }
         await self._begin()
         async with asyncio.TaskGroup() as group:
@@ -349,14 +373,13 @@ class Office:
     async def _ask_voters(self) -> None:
         """What the last one in office told another voter, and not this one, and cannot tell any more: each voter is asked
         once in a term, as soon as there is a link. Never returns."""
-        asked: set[str] = set()
         while True:
             for voter in self._keeper.state.voters():
-                if voter.id == self._own or voter.id in asked or not self._links.linked(voter.id):
+                if voter.id in self._asked or not self._links.linked(voter.id):
                     continue
                 try:
                     await self._following.catch_up(self._links.get(voter.id))
-                    asked.add(voter.id)
+                    self._asked.add(voter.id)
                 except CasoError as error:
                     log.info("what %s holds is asked for again: %s", voter.name, error)
             await asyncio.sleep(_ASK_EACH_S)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.journal.replica import ARRIVALS
+from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
 MIGRATIONS: Sequence[str] = (
@@ -67,4 +67,5 @@ MIGRATIONS: Sequence[str] = (
     """,
     ARRIVALS,
     "ALTER TABLE attempt ADD COLUMN predicted BLOB;",
+    FLOORS,
 )

@@ -13,7 +13,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.following import Following
 from caso_mesh.admin.tables import Tables
-from caso_mesh.admin.telling import prune_tables
+from caso_mesh.admin.telling import kept_since, prune_tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
@@ -41,6 +41,7 @@ class Standby:
         tables: Tables,
         catalog: Catalog,
         incoming: Path,
+        copies: Path,
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
         clock: Clock,
@@ -60,7 +61,7 @@ class Standby:
             arrived=lambda: None,
             readers=self._readers,
         )
-        self._following = Following(tables, self._catalogs.wake)
+        self._following = Following(tables, self._catalogs.wake, copies, self._trace_since_ns)
 
     async def run(self) -> None:
         """Never returns."""
@@ -68,6 +69,9 @@ class Standby:
             group.create_task(self._following.run(self._admin, self._wait_admin))
             group.create_task(self._catalogs.run())
             group.create_task(self._prune())
+
+    def _trace_since_ns(self) -> int:
+        return kept_since(self._keeper.state, self._clock.now_ns())
 
     def _readers(self, device: str) -> list[str]:
         row = self._keeper.state.devices.get(device)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
+from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
 from caso_mesh.journal.replica import Arrived, Place
 from caso_mesh.model import facts
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.errors import JournalChainBroken, JournalGap, PeerMalformed
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
+
+log = logging.getLogger(__name__)
 
 
 class AttemptRow(Struct, frozen=True):
@@ -163,6 +169,62 @@ class Tables:
                         replica.refuse(c, each.server, record, reason)
 
         await self._database.write(take)
+
+    # --- what need not be kept as records ---
+
+    async def settle(self) -> int:
+        """The number of a record that came, such that it and all before it survive a loss of power."""
+        last = await self._database.read(replica.last_arrival)
+        await self._database.settle()
+        return last
+
+    async def held_upto(self, arrival: int, before_ns: int) -> dict[str, list[tuple[str, int]]]:
+        """Server -> (incarnation, sequence): up to there its facts came until ``arrival`` and are older than an instant."""
+        return await self._database.read(lambda c: replica.held_upto(c, arrival, before_ns))
+
+    async def prune_records(self, upto: int, trace_since_ns: int) -> int:
+        """Forgets records that came up to the arrival ``upto``, of which the meaning stays; how many."""
+        return await self._database.write(lambda c: replica.prune_arrived(c, upto, trace_since_ns))
+
+    async def prune_as(self, floors: Sequence[tuple[str, str, int]], trace_since_ns: int) -> int:
+        """Forgets the records that another voter has pruned, as (server, incarnation, floor); how many."""
+        return await self._database.write(lambda c: sum(replica.prune(c, *each, trace_since_ns) for each in floors))
+
+    async def floors(self) -> list[tuple[str, str, int]]:
+        """(server, incarnation, sequence) up to which records were pruned."""
+        return await self._database.read(replica.floors)
+
+    async def skip(self, server: str, head: Head, at_ns: int) -> int:
+        """Goes on behind facts of a server that are lost; how many are missing."""
+        return await self._database.write(lambda c: replica.skip(c, server, head, at_ns))
+
+    async def copy_to(self, path: Path) -> None:
+        """Writes all of it into a new file."""
+        await self._database.copy_to(path)
+
+    async def replace_from(self, path: Path) -> int:
+        """Becomes what the copy in ``path`` holds, and what only these tables held beyond it; how many records that were.
+        Raises ``StateTooNew`` for the copy of a newer version, ``StateDamaged``."""
+        async with Database.open(path, MIGRATIONS, durable=False):
+            pass  # it may be of an older version
+
+        def replace(c: sqlite3.Connection) -> int:
+            kept = 0
+            for each in replace_all(c):
+                c.execute("SAVEPOINT record")
+                try:
+                    for record in replica.accept(c, each.server, [each.record]):
+                        kept += 1
+                        reason = each.refused or _mean(c, each.server, record)
+                        if reason is not None:
+                            replica.refuse(c, each.server, record, reason)
+                except (JournalGap, JournalChainBroken) as error:
+                    log.warning("a fact that only this voter held cannot be kept: %s", error)
+                    c.execute("ROLLBACK TO record")
+                c.execute("RELEASE record")
+            return kept
+
+        return await self._database.write_from(path, replace)
 
     @property
     def generation(self) -> int:

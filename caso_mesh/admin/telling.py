@@ -105,14 +105,15 @@ class _Lenient(dict[str, object]):
         return "?"
 
 
-def _kept_since(state: ControlState, now_ns: int) -> int:
+def kept_since(state: ControlState, now_ns: int) -> int:
+    """History of before this instant is not kept."""
     return now_ns - round(number(state.settings_of_mesh(), "joblog-keep-s") * _SECOND)
 
 
 async def prune_tables(state: ControlState, tables: Tables, now_ns: int) -> None:
     """Forgets in a voter's tables what is told of runs that the control state has forgotten, and old alerts."""
     gone = [run for run in await tables.runs_told() if run not in state.runs]
-    await tables.prune(gone, _kept_since(state, now_ns))
+    await tables.prune(gone, kept_since(state, now_ns))
 
 
 class Pruning:
@@ -144,7 +145,7 @@ class Pruning:
     async def prune(self) -> None:
         """One round."""
         state = self._keeper.state
-        before_ns = _kept_since(state, self._clock.now_ns())
+        before_ns = kept_since(state, self._clock.now_ns())
         runs_before_ns = self._beyond(before_ns)
         if runs_before_ns > before_ns or self._has_old(before_ns):
             await self._submit(Prune(before_ns, runs_before_ns))

@@ -43,6 +43,12 @@ def open_reader(path: str) -> sqlite3.Connection:
         return connection
 
 
+def open_plain(path: str) -> sqlite3.Connection:
+    """A connection to a file that is to be filled with a copy, private as all of them."""
+    _create_private(path)
+    return _connect(path)
+
+
 def _create_private(path: str) -> None:
     # A missing folder or right shows in the open of SQLite just after, which names its own reason.
     try:

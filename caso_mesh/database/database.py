@@ -7,11 +7,11 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Generic, TypeVar, cast
 
-from caso_mesh.database.connection import open_reader, open_writer
-from caso_mesh.database.failure import explain
+from caso_mesh.database.connection import open_plain, open_reader, open_writer
+from caso_mesh.database.failure import explain, explained
 from caso_mesh.database.migration import Migration, migrate
 from caso_mesh.database.runner import InPlaceRunner, Runner, ThreadRunner, to_the_end
 from caso_mesh.model.errors import Misuse
@@ -137,6 +137,38 @@ class Database:
         except asyncio.CancelledError:
             work.abandoned = True
             raise
+        return work.result(self._path)
+
+    async def settle(self) -> None:
+        """What was written before survives a loss of power from now on, also in a database that is not ``durable``."""
+        self._must_be_open()
+        # the log is synced before anything of it is copied into the file; sqlite.org/pragma.html#pragma_synchronous
+        await self._writer.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
+    async def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Writes this database, as of one moment, into a new file that no process has open."""
+
+        def copy(connection: sqlite3.Connection) -> None:
+            with explained(os.fspath(path)), closing(open_plain(os.fspath(path))) as target:
+                connection.backup(target)
+
+        await self.read(copy)
+
+    async def write_from(self, path: str | os.PathLike[str], fn: Callable[[sqlite3.Connection], T]) -> T:
+        """As ``write``, with the database in the file ``path`` attached as ``copy``."""
+        self._must_be_open()
+        work = _Work(fn)
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.execute("ATTACH ? AS copy", (os.fspath(path),))
+            try:
+                _commit(connection, [work])
+            finally:
+                connection.execute("DETACH copy")
+            if work.error is None:
+                self._writer.tell(self._on_commit)
+
+        await self._writer.run(run)
         return work.result(self._path)
 
     async def wait_for_commit(self, generation: int, *, unless: Callable[[], bool] = lambda: False) -> int:

@@ -7,7 +7,7 @@ newest one decides whether a new incarnation must begin, and in older ones a cop
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -36,20 +36,29 @@ class RolledBack(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """Send these, in this order. With ``rolled_back`` first begin a new incarnation (``Journal.begin_incarnation`` with
+    """``pruned``: records that the administrator lacks up to there and that are not here any more: another voter has them,
+    or they are lost. Nothing of those incarnations is sent before. Send these, in this order. With ``rolled_back`` first begin a new incarnation (``Journal.begin_incarnation`` with
     ``moving`` the records beyond the fork), raise an alert, and plan again; nothing of the newest incarnation is in
     ``send`` then."""
 
     send: tuple[Send, ...]
     rolled_back: RolledBack | None = None
+    pruned: tuple[Head, ...] = ()
 
 
-def plan(cursors: Sequence[Head], heads: Sequence[Head], hash_at: Callable[[str, int], bytes | None]) -> Plan:
+def plan(
+    cursors: Sequence[Head],
+    heads: Sequence[Head],
+    hash_at: Callable[[str, int], bytes | None],
+    floors: Mapping[str, int] | None = None,
+) -> Plan:
     """Compare the administrator's ``cursors`` for this server with its own ``heads``; both oldest first.
 
     ``hash_at(incarnation, seq)`` is the own journal's hash there (at 0 the first one), ``None`` if it has no such
-    record.
+    record. ``floors``: up to where records of an incarnation were pruned here.
     """
+    floors = floors or {}
+    pruned: list[Head] = []
     known = {head.incarnation for head in heads}
     at = {cursor.incarnation: cursor for cursor in cursors}
     send: list[Send] = []
@@ -59,14 +68,21 @@ def plan(cursors: Sequence[Head], heads: Sequence[Head], hash_at: Callable[[str,
         if newest and cursor is not None:
             behind = cursors[cursors.index(cursor) + 1 :]
             unknown = tuple(other for other in behind if other.incarnation not in known)
-            agrees = hash_at(head.incarnation, cursor.seq) == cursor.hash
+            mine = hash_at(head.incarnation, cursor.seq)
+            # of what was pruned long ago not even the hash is here
+            agrees = mine == cursor.hash or (mine is None and cursor.seq < floors.get(head.incarnation, 0))
             if unknown or not agrees:
                 common = cursor.seq if agrees else min(head.seq, cursor.seq)
                 return Plan(tuple(send), RolledBack(head, cursor, unknown, common))
         after = cursor.seq if cursor is not None else 0
-        if after < head.seq and (cursor is None or hash_at(head.incarnation, after) == cursor.hash):
+        floor = floors.get(head.incarnation, 0)
+        if after < floor:
+            at_floor = hash_at(head.incarnation, floor)
+            assert at_floor is not None
+            pruned.append(Head(head.incarnation, floor, at_floor))
+        elif after < head.seq and (cursor is None or hash_at(head.incarnation, after) == cursor.hash):
             send.append(Send(head.incarnation, after))
-    return Plan(tuple(send))
+    return Plan(tuple(send), pruned=tuple(pruned))
 
 
 async def find_fork(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from caso_mesh.database import Database
@@ -15,7 +15,7 @@ from caso_mesh.model.errors import Misuse, StateDamaged, StateNotEmpty
 from caso_mesh.model.ids import IdSource
 
 #: The tables are those of the replica, with one server in them.
-MIGRATIONS = [replica.MIGRATION]
+MIGRATIONS = [replica.MIGRATION, replica.FLOORS]
 #: Records that are read at once, and about how many bytes of them.
 _RECORDS, _RECORD_BYTES = 512, 1 << 20
 
@@ -99,8 +99,7 @@ class Journal:
         """``compare.plan`` of the administrator's ``cursors`` with this journal as it is at one moment."""
 
         def fn(conn: sqlite3.Connection) -> compare.Plan:
-            own = replica.cursors(conn, self._server)
-            return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq))
+            return self._plan(conn, cursors)
 
         return await self._database.read(fn)
 
@@ -108,14 +107,35 @@ class Journal:
         """Head, plan and the first records to send, as of one moment: ``head``, ``plan`` and ``records`` in one."""
 
         def fn(conn: sqlite3.Connection) -> tuple[Head, compare.Plan, list[Record]]:
-            own = replica.cursors(conn, self._server)
-            plan = compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq))
+            plan = self._plan(conn, cursors)
             records: list[Record] = []
             if plan.send and plan.rolled_back is None:
                 records = self._records(conn, plan.send[0].incarnation, plan.send[0].after, _RECORDS, _RECORD_BYTES)
             return self._newest(conn)[1], plan, records
 
         return await self._database.read(fn)
+
+    async def floors(self) -> dict[str, int]:
+        """Incarnation -> the number of its last record that was pruned."""
+        return await self._database.read(self._floors)
+
+    async def prune(self, upto: Mapping[str, int], *, before_ns: int, trace_since_ns: int) -> int:
+        """Forgets records up to the numbers in ``upto`` (by incarnation) that were written before ``before_ns``; how many.
+        Their hashes stay, but for those of before ``trace_since_ns``."""
+
+        def fn(conn: sqlite3.Connection) -> int:
+            gone = 0
+            for incarnation, seq in upto.items():
+                (old,) = conn.execute(
+                    "SELECT max(r.seq) FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
+                    " WHERE i.incarnation = ? AND r.seq <= ? AND r.at_ns < ?",
+                    (incarnation, seq, before_ns),
+                ).fetchone()
+                if old is not None:
+                    gone += replica.prune(conn, self._server, incarnation, old, trace_since_ns)
+            return gone
+
+        return await self._database.write(fn)
 
     async def wait_beyond(self, head: Head) -> None:
         """Wait until there is a record after ``head``: in its incarnation or a later one. ``Misuse`` if this journal
@@ -133,9 +153,18 @@ class Journal:
         for head in replica.cursors(conn, self._server):
             if self._hash_at(conn, head.incarnation, head.seq) != head.hash:
                 raise self._damaged(head.incarnation, head.seq)
-            self._records(conn, head.incarnation, max(head.seq - 1, 0), 1, 0)
+            if head.seq > replica.floor(conn, self._server, head.incarnation):
+                self._records(conn, head.incarnation, max(head.seq - 1, 0), 1, 0)
         if not replica.cursors(conn, self._server):
             _begin(conn, self._server, self._new_id())
+
+    def _floors(self, conn: sqlite3.Connection) -> dict[str, int]:
+        return {incarnation: floor for _, incarnation, floor in replica.floors(conn, self._server)}
+
+    def _plan(self, conn: sqlite3.Connection, cursors: Sequence[Head]) -> compare.Plan:
+        own = replica.cursors(conn, self._server)
+        floors = self._floors(conn)
+        return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq), floors)
 
     def _newest(self, conn: sqlite3.Connection) -> tuple[int, Head]:
         number, *head = conn.execute(
@@ -168,6 +197,7 @@ class Journal:
 
     def _move(self, conn: sqlite3.Connection, moving: tuple[str, int], number: int, head: Head) -> Head:
         old, fork = moving
+        fork = max(fork, replica.floor(conn, self._server, old))  # what was pruned is known to the administrator
         kept = self._hash_at(conn, old, fork)
         if kept is None:
             raise Misuse(f"this journal has no record {fork} of {old}")

@@ -40,7 +40,17 @@ INSERT INTO journal_arrival (incarnation, seq, at_ns, kind, data, hash)
 DROP TABLE journal_record;
 ALTER TABLE journal_arrival RENAME TO journal_record;
 """
-MIGRATIONS = (MIGRATION, ARRIVALS)
+#: Records up to ``floor`` of an incarnation were pruned: what they mean is in the tables, or at a majority of the voters.
+#: ``journal_trace`` keeps their hashes, by which an old copy of a journal is told from another one.
+FLOORS = """
+ALTER TABLE journal_incarnation ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE journal_trace (
+    incarnation INTEGER NOT NULL REFERENCES journal_incarnation,
+    seq INTEGER NOT NULL, at_ns INTEGER NOT NULL, hash BLOB NOT NULL, arrival INTEGER NOT NULL,
+    PRIMARY KEY (incarnation, seq)
+) STRICT, WITHOUT ROWID;
+"""
+MIGRATIONS = (MIGRATION, ARRIVALS, FLOORS)
 
 
 class Arrived(Struct, frozen=True):
@@ -53,10 +63,12 @@ class Arrived(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """A place in a copy: behind ``arrival`` of the copy ``life``."""
+    """A place in a copy: behind ``arrival`` of the copy ``life``. ``pruned``: what came before is not all there as records
+    any more, so that the tables made of it have to be taken over."""
 
     life: str
     arrival: int
+    pruned: bool = False
 
 
 def cursor(conn: sqlite3.Connection, server: str, incarnation: str) -> Head:
@@ -79,12 +91,15 @@ def hash_at(conn: sqlite3.Connection, server: str, incarnation: str, seq: int) -
     """The hash of a record, ``None`` if the copy has none; at 0 the first hash. For ``compare.find_fork``."""
     if seq == 0:
         return first_hash(server, incarnation)
-    row = conn.execute(
-        "SELECT r.hash FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
-        " WHERE i.server = ? AND i.incarnation = ? AND r.seq = ?",
-        (server, incarnation, seq),
-    ).fetchone()
-    return row[0] if row else None
+    for table in ("journal_record", "journal_trace"):
+        row = conn.execute(
+            f"SELECT r.hash FROM journal_incarnation i JOIN {table} r ON r.incarnation = i.number"
+            " WHERE i.server = ? AND i.incarnation = ? AND r.seq = ?",
+            (server, incarnation, seq),
+        ).fetchone()
+        if row:
+            return bytes(row[0])
+    return None
 
 
 def accept(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -> list[Record]:
@@ -117,6 +132,8 @@ def _checked(conn: sqlite3.Connection, server: str, records: Sequence[Record]) -
             before = pushed.get((record.incarnation, record.seq - 1)) or hash_at(
                 conn, server, record.incarnation, record.seq - 1
             )
+            if (held is None or before is None) and 0 < record.seq <= floor(conn, server, record.incarnation):
+                continue  # it was pruned so long ago that nobody can compare it, and it means nothing new
             if before is None or record.hash != held or hash_of(record, before) != held:
                 raise JournalChainBroken(server=server, incarnation=record.incarnation, seq=record.seq)
             continue
@@ -143,6 +160,93 @@ def replica_records(
         ),
         max_bytes,
     )
+
+
+# --- forgetting records ---
+
+
+def floor(conn: sqlite3.Connection, server: str, incarnation: str) -> int:
+    """The number of the last record that was pruned; 0 if none was."""
+    row = conn.execute(
+        "SELECT floor FROM journal_incarnation WHERE server = ? AND incarnation = ?", (server, incarnation)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def floors(conn: sqlite3.Connection, server: str | None = None) -> list[tuple[str, str, int]]:
+    """(server, incarnation, floor) of all whose records were pruned, or of those of one server."""
+    return conn.execute(
+        "SELECT server, incarnation, floor FROM journal_incarnation WHERE floor > 0 AND (? IS NULL OR server = ?)"
+        " ORDER BY number",
+        (server, server),
+    ).fetchall()
+
+
+def prune(conn: sqlite3.Connection, server: str, incarnation: str, upto: int, trace_since_ns: int) -> int:
+    """Forgets the records up to ``upto`` of an incarnation, as far as they are held; how many. Their hashes stay, but for
+    those written before ``trace_since_ns``."""
+    row = conn.execute(
+        "SELECT number, seq, floor FROM journal_incarnation WHERE server = ? AND incarnation = ?", (server, incarnation)
+    ).fetchone()
+    if row is None:
+        return 0
+    number, seq, below = row
+    upto = min(upto, seq)
+    if upto <= below:
+        return 0
+    conn.execute(
+        "INSERT OR IGNORE INTO journal_trace SELECT incarnation, seq, at_ns, hash, rowid FROM journal_record"
+        " WHERE incarnation = ? AND seq <= ?",
+        (number, upto),
+    )
+    gone = conn.execute("DELETE FROM journal_record WHERE incarnation = ? AND seq <= ?", (number, upto)).rowcount
+    conn.execute("UPDATE journal_incarnation SET floor = ? WHERE number = ?", (upto, number))
+    # the last one stays: what follows is checked against it
+    conn.execute(
+        "DELETE FROM journal_trace WHERE incarnation = ? AND at_ns < ? AND seq < ?", (number, trace_since_ns, upto)
+    )
+    return gone
+
+
+def prune_arrived(conn: sqlite3.Connection, upto: int, trace_since_ns: int) -> int:
+    """Forgets the records that came up to the arrival ``upto``; how many."""
+    found = conn.execute(
+        "SELECT i.server, i.incarnation, max(r.seq) FROM journal_record r"
+        " JOIN journal_incarnation i ON i.number = r.incarnation WHERE r.arrival <= ? GROUP BY r.incarnation",
+        (upto,),
+    ).fetchall()
+    return sum(prune(conn, server, incarnation, seq, trace_since_ns) for server, incarnation, seq in found)
+
+
+def skip(conn: sqlite3.Connection, server: str, head: Head, at_ns: int) -> int:
+    """Records up to ``head`` are lost: the copy goes on behind them. How many are missing."""
+    held = cursor(conn, server, head.incarnation)
+    if head.seq <= held.seq:
+        return 0
+    (number,) = conn.execute(
+        "INSERT INTO journal_incarnation (server, incarnation, seq, hash, floor) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (server, incarnation) DO UPDATE SET seq = excluded.seq, hash = excluded.hash,"
+        " floor = excluded.floor RETURNING number",
+        (server, head.incarnation, head.seq, head.hash, head.seq),
+    ).fetchone()
+    conn.execute("DELETE FROM journal_record WHERE incarnation = ?", (number,))
+    conn.execute("INSERT OR REPLACE INTO journal_trace VALUES (?, ?, ?, ?, 0)", (number, head.seq, at_ns, head.hash))
+    return head.seq - held.seq
+
+
+def held_upto(conn: sqlite3.Connection, arrival: int, before_ns: int) -> dict[str, list[tuple[str, int]]]:
+    """Server -> (incarnation, sequence) up to which its journal came until ``arrival``, and was written before
+    ``before_ns``."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for server, incarnation, upto in conn.execute(
+        "SELECT i.server, i.incarnation, max(r.seq) FROM journal_incarnation i JOIN"
+        " (SELECT incarnation, seq FROM journal_record WHERE arrival <= ?1 AND at_ns < ?2 UNION ALL"
+        " SELECT incarnation, seq FROM journal_trace WHERE arrival <= ?1 AND at_ns < ?2) r"
+        " ON r.incarnation = i.number GROUP BY i.number",
+        (arrival, before_ns),
+    ):
+        found.setdefault(server, []).append((incarnation, upto))
+    return found
 
 
 # --- one copy that follows another ---
@@ -172,9 +276,11 @@ def place_behind(conn: sqlite3.Connection, theirs: Iterable[tuple[str, str, int]
     """The place in this copy up to which another one, which holds ``theirs``, lacks nothing."""
     held = {(server, incarnation): seq for server, incarnation, seq in theirs}
     first: int | None = None
-    for number, server, incarnation in conn.execute(
-        "SELECT number, server, incarnation FROM journal_incarnation"
+    for number, server, incarnation, below in conn.execute(
+        "SELECT number, server, incarnation, floor FROM journal_incarnation"
     ).fetchall():
+        if held.get((server, incarnation), 0) < below:
+            return Place(life(conn), last_arrival(conn), pruned=True)
         (found,) = conn.execute(
             "SELECT min(arrival) FROM journal_record WHERE incarnation = ? AND seq > ?",
             (number, held.get((server, incarnation), 0)),
@@ -182,9 +288,14 @@ def place_behind(conn: sqlite3.Connection, theirs: Iterable[tuple[str, str, int]
         if found is not None and (first is None or found < first):
             first = found
     if first is None:
-        (last,) = conn.execute("SELECT max(arrival) FROM journal_record").fetchone()
-        return Place(life(conn), last or 0)
+        return Place(life(conn), last_arrival(conn))
     return Place(life(conn), first - 1)
+
+
+def last_arrival(conn: sqlite3.Connection) -> int:
+    """The number of the last record that came, whether it was pruned or not."""
+    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal_record'").fetchone()
+    return int(row[0]) if row else 0
 
 
 def arrived(conn: sqlite3.Connection, after: int, limit: int = 512, max_bytes: int = 1 << 20) -> list[Arrived]:

@@ -194,10 +194,17 @@ class JournalHead(Struct, frozen=True):
     hash: bytes
 
 
+class JournalPlace(Struct, frozen=True):
+    incarnation: str
+    seq: int
+
+
 class JournalCursors(Struct, frozen=True):
-    """How far the administrator holds each incarnation of the asking server's journal."""
+    """How far the administrator holds each incarnation of the asking server's journal; up to ``held`` enough voters hold it
+    durably, so that it need not be kept there."""
 
     cursors: tuple[JournalHead, ...]
+    held: tuple[JournalPlace, ...] = ()
 
 
 class JournalRecord(Struct, frozen=True):
@@ -210,7 +217,10 @@ class JournalRecord(Struct, frozen=True):
 
 
 class JournalPush(Struct, frozen=True):
+    """``pruned``: what the administrator lacks up to there is not at the sending server any more."""
+
     records: tuple[JournalRecord, ...]
+    pruned: tuple[JournalHead, ...] = ()
 
 
 class ReplicaHead(Struct, frozen=True):
@@ -229,17 +239,20 @@ class ReplicaBegin(Struct, frozen=True):
 
 class ReplicaPlace(Struct, frozen=True):
     """A place in the tables of one voter: ``life`` names them, ``arrival`` counts the records in the order in which they
-    came."""
+    came. ``pruned``: what came before is not all there as records: the tables are to be taken over first."""
 
     life: str
     arrival: int
+    pruned: bool = False
 
 
 class ReplicaPull(Struct, frozen=True):
-    """What came behind ``place``. Waits up to ``wait_s`` seconds for something to come."""
+    """What came behind ``place``. Waits up to ``wait_s`` seconds for something to come. ``settled``: up to this arrival
+    the asking voter holds everything durably."""
 
     place: ReplicaPlace
     wait_s: float = 0.0
+    settled: int = 0
 
 
 class ReplicaRecord(Struct, frozen=True):
@@ -255,6 +268,26 @@ class ReplicaPiece(Struct, frozen=True):
 
     place: ReplicaPlace
     records: tuple[ReplicaRecord, ...]
+
+
+class ReplicaFloors(Struct, frozen=True):
+    """Up to where a voter has pruned records, as all others hold them."""
+
+    floors: tuple[ReplicaHead, ...]
+
+
+class ReplicaCopy(Struct, frozen=True):
+    """A piece of a copy of a voter's tables, from ``offset``; at 0 the copy is made."""
+
+    offset: int
+
+
+class ReplicaCopyPiece(Struct, frozen=True):
+    """``size`` and ``digest`` (SHA-256) are those of the whole copy."""
+
+    size: int
+    digest: bytes
+    data: bytes
 
 
 class VoterPrepare(Struct, frozen=True):

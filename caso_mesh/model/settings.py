@@ -187,6 +187,22 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "How long job logs and the history of runs are kept.",
     ),
     Setting(
+        "journal-keep-s",
+        _DAY,
+        0.0,
+        36500 * _DAY,
+        "How long a server keeps facts in its own journal at least, also when a majority of the voters holds them durably. "
+        "With a single voter facts are kept for joblog-keep-s: what counts for longer lies in the devices.",
+    ),
+    Setting(
+        "replica-wait-s",
+        _DAY,
+        60.0,
+        36500 * _DAY,
+        "Voters keep the records that their tables are made of until each of them has taken them in. One that was not heard "
+        "of for this long is not waited for: on its return it takes over all tables of another one.",
+    ),
+    Setting(
         "runs-kept",
         20_000.0,
         10.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from caso_mesh.journal import Head, Journal, Record, RolledBack, find_fork
 from caso_mesh.model.errors import CasoError, NoAdmin, PeerFault
@@ -12,6 +12,7 @@ from caso_mesh.model.requests import (
     JournalCursors,
     JournalHashAt,
     JournalHashReply,
+    JournalHead,
     JournalPush,
     JournalRecord,
     Nothing,
@@ -23,10 +24,12 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
 #: How often it is looked whether the administrator is still the one that is served.
 _LOOK_S = 0.5
+#: How often facts that the voters hold are pruned here.
+_PRUNE_EACH_S = 30.0
 
 
 class Courier:
-    """``rolled_back(what)`` is told before a new journal begins, since this state folder turned out to be an older copy;
+    """``held(upto)`` is told up to where in each incarnation enough voters hold the facts. ``rolled_back(what)`` is told before a new journal begins, since this state folder turned out to be an older copy;
     ``compared()`` whenever both journals were found to agree."""
 
     def __init__(
@@ -37,12 +40,15 @@ class Courier:
         *,
         rolled_back: Callable[[RolledBack], Awaitable[None]],
         compared: Callable[[], Awaitable[None]],
+        held: Callable[[Mapping[str, int]], Awaitable[None]],
     ) -> None:
         self._journal = journal
         self._admin = admin
         self._wait_admin = wait_admin
         self._rolled_back = rolled_back
         self._compared = compared
+        self._held = held
+        self._prune_at_s = 0.0
         self._pause_s = _FIRST_PAUSE_S
 
     async def run(self) -> None:
@@ -69,6 +75,11 @@ class Courier:
                 began_anew = True
                 await self._begin_anew(link, plan.rolled_back)
                 continue
+            if plan.pruned:
+                # it is taken from another voter, or is lost; until that is known this is refused
+                pruned = tuple(JournalHead(each.incarnation, each.seq, each.hash) for each in plan.pruned)
+                reply = await ask(link, "journal.push", JournalPush((), pruned), JournalCursors)
+                continue
             await self._compared()
             if not plan.send:
                 self._pause_s = _FIRST_PAUSE_S
@@ -76,7 +87,14 @@ class Courier:
                     return
                 continue
             reply = await ask(link, "journal.push", _push(records), JournalCursors, timeout_s=120.0)
+            await self._prune(reply)
             self._pause_s = _FIRST_PAUSE_S
+
+    async def _prune(self, reply: JournalCursors) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if reply.held and now_s >= self._prune_at_s:
+            self._prune_at_s = now_s + _PRUNE_EACH_S
+            await self._held({each.incarnation: each.seq for each in reply.held})
 
     async def _wait_for_more(self, link: Callee, head: Head) -> bool:
         """Waits for a fact after ``head``. ``False``: another administrator, or another link, which may know less."""

@@ -31,11 +31,12 @@ class FactWriter:
 
     async def since(self, mark: Mark | None) -> AsyncIterator[facts.Fact | facts.UnknownFact]:
         """All facts appended after ``mark``, oldest first; everything for ``None`` or a place that is not known."""
-        heads = await self._journal.incarnations()
+        heads, floors = await self._journal.incarnations(), await self._journal.floors()
         places = [head.incarnation for head in heads]
         first = places.index(mark[0]) if mark is not None and mark[0] in places else 0
         for number, head in enumerate(heads[first:]):
             after = mark[1] if mark is not None and number == 0 and head.incarnation == mark[0] else 0
+            after = max(after, floors.get(head.incarnation, 0))
             while after < head.seq:
                 records = await self._journal.records(head.incarnation, after)
                 if not records:

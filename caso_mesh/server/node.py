@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from caso_mesh.config import Config
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
@@ -184,12 +184,14 @@ class ServerNode:
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
         self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock)
+        self._journal = journal
         self._courier = Courier(
             journal,
             self._admin_callee,
             self.wait_admin,
             rolled_back=self._rolled_back,
             compared=self._journal_compared,
+            held=self._prune_journal,
         )
         self._compared = False
         self._note_waits = True
@@ -346,6 +348,16 @@ class ServerNode:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the
         # journals were compared, and if it was put back, until there are new orders.
         return self._compared and not self._orders_are_old and self._room.enough
+
+    async def _prune_journal(self, upto: Mapping[str, int]) -> None:
+        """Forgets facts that enough voters hold, but for those that open attempts are settled by."""
+        upto = dict(upto)
+        for local in (await self._queue.attempts()).values():
+            if not local.ended and local.mark is not None and local.mark[0] in upto:
+                upto[local.mark[0]] = min(upto[local.mark[0]], local.mark[1])
+        now_ns = self.clock.now_ns()
+        keep_ns, trace_ns = (round(self._setting(name) * 1e9) for name in ("journal-keep-s", "joblog-keep-s"))
+        await self._journal.prune(upto, before_ns=now_ns - keep_ns, trace_since_ns=now_ns - trace_ns)
 
     def _setting(self, name: str) -> float:
         setting = BY_NAME[name]

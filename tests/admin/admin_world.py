@@ -13,6 +13,7 @@ from typing import Any
 from consensus.consensus_cluster import running
 from mesh.clock import VirtualClock
 
+from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.schema import MIGRATIONS
@@ -199,7 +200,9 @@ class World:
             network=self.network,
             discovery=self.discovery,
             addresses=lambda: ("alpha:1",),
+            followers=Followers(self.clock),
             incoming=self.folder / "incoming",
+            copies=self.folder,
             clock=self.clock,
             calendar=WallCalendar(self.clock),
             new_id=self.new_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,10 @@ from admin.admin_world import Reporter
 from waiting import wait_for_async
 
 from caso_mesh.admin.following import Followed, Following
+from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
+from caso_mesh.daemon import SystemClock
 from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
@@ -66,11 +68,22 @@ async def tables_at(path: Path) -> AsyncIterator[Tables]:
         yield Tables(database)
 
 
+def followed_at(folder: Path, tables: Tables, may: Callable[[Peer], bool] = lambda peer: True) -> Followed:
+    return Followed(tables, may, Followers(SystemClock()), folder)
+
+
+def following_at(folder: Path, tables: Tables) -> Following:
+    """One that settles whenever there is something to settle."""
+    own = folder / "own"
+    own.mkdir(exist_ok=True)
+    return Following(tables, lambda: None, own)
+
+
 @contextlib.asynccontextmanager
 async def two(folder: Path) -> AsyncIterator[Any]:
     async with tables_at(folder / "alpha.db") as alpha, tables_at(folder / "beta.db") as beta:
-        followed = Followed(alpha, lambda peer: peer == VOTER)
-        yield SimpleNamespace(alpha=alpha, beta=beta, followed=followed, following=Following(beta, lambda: None))
+        followed = followed_at(folder, alpha, lambda peer: peer == VOTER)
+        yield SimpleNamespace(alpha=alpha, beta=beta, followed=followed, following=following_at(folder, beta))
 
 
 async def everything(tables: Tables) -> list[list[tuple[Any, ...]]]:
@@ -138,13 +151,13 @@ async def test_a_voter_follows_whoever_is_in_office_next_and_keeps_what_only_it_
         one, other = Reporter("node-alpha"), Reporter("node-gamma")
         await fill(w.alpha, one, other, count=20)
         await w.following.catch_up(Link(w.followed))
-        await Following(gamma, lambda: None).catch_up(Link(w.followed))
+        await following_at(tmp_path, gamma).catch_up(Link(w.followed))
         # only beta has this of alpha, which dies; gamma is elected and asks beta
         await fill(w.alpha, one, count=5, at=20)
         await w.following.catch_up(Link(w.followed))
         await fill(gamma, other, count=5, at=20)
-        await Following(gamma, lambda: None).catch_up(Link(Followed(w.beta, lambda peer: True)))
-        await w.following.catch_up(Link(Followed(gamma, lambda peer: True)))
+        await following_at(tmp_path, gamma).catch_up(Link(followed_at(tmp_path, w.beta)))
+        await w.following.catch_up(Link(followed_at(tmp_path, gamma)))
         assert await everything(gamma) == await everything(w.beta)
         assert len((await everything(gamma))[0]) == 2 * (20 + 20 + 5 + 5)
 
@@ -183,7 +196,7 @@ async def test_tables_that_are_made_anew_are_followed_from_their_beginning(tmp_p
             records = [each.record for each in (await w.alpha.arrived(0))[1]]
             await new.accept("node-alpha", records)
             await new.accept("node-alpha", one.records(5, facts.ServerStarted("2")))
-            link._handlers = Followed(new, lambda peer: True).handlers()
+            link._handlers = followed_at(tmp_path, new).handlers()
             # what wakes the question that waits at the old tables
             await w.alpha.accept("node-gamma", Reporter("node-gamma").records(5, facts.ServerStarted("1")))
             await wait_for_async(lambda: _holds(w.beta, 8), 10.0, what="beta follows the new ones")
@@ -235,6 +248,68 @@ async def test_tables_of_the_version_before_are_numbered_in_their_order(tmp_path
 
         await database.write(old)
     async with tables_at(path) as tables, tables_at(tmp_path / "beta.db") as beta:
-        await Following(beta, lambda: None).catch_up(Link(Followed(tables, lambda peer: True)))
+        await following_at(tmp_path, beta).catch_up(Link(followed_at(tmp_path, tables)))
         assert [row[2] for row in (await everything(beta))[0]] == [1, 2, 3, 4, 5]
         await tables.accept(one.node, one.records(2, facts.ServerStarted("6")))
+
+
+async def meaning(tables: Tables) -> list[Any]:
+    """Everything but the records themselves, and how far journals are held."""
+    return [*(await everything(tables))[1:], sorted(await tables.heads())]
+
+
+async def test_a_voter_that_comes_after_records_were_pruned_takes_over_the_tables_with_what_only_it_held(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as w, tables_at(tmp_path / "new.db") as new:
+        one, other, own = Reporter("node-alpha"), Reporter("node-gamma"), Reporter("node-beta")
+        await fill(w.alpha, one, other, count=30)
+        await w.following.catch_up(Link(w.followed))
+        await fill(w.alpha, one, other, count=30, at=30)
+        await fill(w.beta, own, count=3)  # nobody else has this
+        settled = await w.alpha.settle()
+        assert await w.alpha.prune_records(settled, 0) == 60 * 2 * 2
+        await fill(w.alpha, one, other, count=5, at=60)
+        for tables in (w.beta, new):
+            await following_at(tmp_path, tables).catch_up(Link(w.followed))
+        assert await meaning(new) == await meaning(w.alpha)
+        await following_at(tmp_path, w.alpha).catch_up(Link(followed_at(tmp_path, w.beta)))
+        assert await meaning(w.beta) == await meaning(w.alpha)
+        assert len((await everything(w.beta))[2]) == 65 * 2 + 3  # each fact was taken in once
+        assert list(tmp_path.glob("**/taken*")) == list(tmp_path.glob("**/copy*")) == []
+
+
+async def test_records_go_when_every_voter_that_is_waited_for_has_settled_them(tmp_path: Path) -> None:
+    async with two(tmp_path) as w:
+        one = Reporter("node-alpha")
+        await fill(w.alpha, one, count=20)
+        followers = w.followed._followers
+        link = Link(w.followed)
+        at = asyncio.Event()
+        at.set()
+        task = asyncio.create_task(w.following.run(lambda: link, at.wait))
+        try:
+            settled = await w.alpha.settle()
+            assert settled == 40
+
+            async def said() -> bool:
+                return bool(followers.of(VOTER.id) == settled)
+
+            await wait_for_async(said, 10.0, what="beta has said what it holds durably")
+            assert await w.alpha.prune_records(settled, 0) == 40
+            assert await w.alpha.held_upto(settled, 1 << 60) == {one.node: [(one.incarnation, 40)]}
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        # what is pruned here goes there with the next look
+        await fill(w.alpha, one, count=1, at=20)
+        before = await meaning(w.alpha)
+        await following_at(tmp_path, w.beta).catch_up(link)
+        assert await w.beta.floors() == await w.alpha.floors() == [(one.node, one.incarnation, 40)]
+        assert await _records(w.beta) == await _records(w.alpha) == 2
+        assert await meaning(w.beta) == before
+        assert await w.beta.hash_at(one.node, one.incarnation, 40) is not None
+
+
+async def _records(tables: Tables) -> int:
+    return len((await everything(tables))[0])

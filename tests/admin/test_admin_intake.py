@@ -178,6 +178,20 @@ async def test_only_a_voter_tells_of_sets_that_it_had_looked_for(tmp_path: Path)
         assert await w.tables.sets() == [backup]
 
 
+async def test_facts_that_their_server_has_pruned_and_no_voter_holds_are_lost_and_said_to_be(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        told = w.records("beta", *(facts.ServerStarted(str(number)) for number in range(10)))
+        await w.push("beta", told[:2])
+        with pytest.raises(JournalGap):
+            await w.push("beta", told[6:])
+        head = q.JournalHead(told[5].incarnation, 6, told[5].hash)
+        reply = await w.node_call(node("beta"), "journal.push", q.JournalPush((), (head,)))
+        assert [each.seq for each in reply.cursors] == [6]
+        assert (await w.push("beta", told[6:])).cursors[0].seq == 10
+        (audit,) = w.facts.audits("journal.skip")
+        assert (audit.outcome, audit.fields["missing"]) == ("lost", 4)
+
+
 async def test_what_cannot_be_understood_is_kept_and_stops_nothing_behind_it(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         line = facts.LogLine((1 << 64) - 1, "info", "from the far future")

@@ -37,7 +37,8 @@ def fresh_replica() -> Iterator[sqlite3.Connection]:
     conn = sqlite3.connect(":memory:", isolation_level=None)
     try:
         conn.execute("PRAGMA foreign_keys=ON")
-        conn.executescript(replica.MIGRATION)
+        for migration in replica.MIGRATIONS:
+            conn.executescript(migration)
         yield conn
     finally:
         conn.close()
@@ -61,6 +62,19 @@ def chain(incarnation: str, count: int, salt: str = "", after: Record | None = N
 
 def held(conn: sqlite3.Connection, incarnation: str) -> list[Record]:
     return replica.replica_records(conn, SERVER, incarnation, 0, 10_000, 1 << 30)
+
+
+def test_what_a_copy_lacks_and_nobody_holds_is_skipped_by_number_and_hash(conn):
+    facts = chain("inc", 9)
+    replica.accept(conn, SERVER, facts[:2])
+    lost = Head(facts[5].incarnation, 6, facts[5].hash)
+    assert replica.skip(conn, SERVER, lost, 5) == 4
+    assert replica.skip(conn, SERVER, lost, 5) == 0
+    assert replica.accept(conn, SERVER, facts[6:]) == facts[6:]
+    assert replica.accept(conn, SERVER, facts[2:6]) == []  # too late, and it could not be compared
+    assert replica.floors(conn) == [(SERVER, facts[0].incarnation, 6)]
+    assert replica.place_behind(conn, [(SERVER, facts[0].incarnation, 5)]).pruned
+    assert not replica.place_behind(conn, [(SERVER, facts[0].incarnation, 6)]).pruned
 
 
 # --- accept ----------------------------------------------------------------------------------------------------------
@@ -141,7 +155,7 @@ async def test_facts_and_their_meaning_are_stored_together_or_not_at_all(tmp_pat
         replica.accept(conn, SERVER, records)
         raise ZeroDivisionError
 
-    async with Database.open(tmp_path / "admin.db", [replica.MIGRATION], durable=False, same_thread=True) as db:
+    async with Database.open(tmp_path / "admin.db", replica.MIGRATIONS, durable=False, same_thread=True) as db:
         with pytest.raises(ZeroDivisionError):
             await db.write(interpret)
         assert await db.read(lambda conn: replica.cursors(conn, SERVER)) == []
@@ -274,6 +288,7 @@ class Mesh:
         self.on_disk: list[bytes] = []  # what the server's disk must hold or have handed over
         self.saved_facts: list[bytes] = []
         self.delivered: set[bytes] = set()
+        self.folded: list[bytes] = []  # of what was pruned at the administrator only the meaning is left
         self.alerts = 0
         self.restores = 0
         self.restored_unlinked = False
@@ -337,8 +352,24 @@ class Mesh:
                     after = records[-1].seq
                     at_most -= len(records)
 
+    async def prune_here(self, kept: int) -> None:
+        """As after a comparison: what the administrator holds goes from the server's disk."""
+        if self.restored_unlinked:
+            return
+        async with self.journal() as journal:
+            upto = {head.incarnation: head.seq - kept for head in replica.cursors(self.conn, SERVER)}
+            await journal.prune(upto, before_ns=10, trace_since_ns=0)
+
+    def prune_there(self, kept: int) -> None:
+        for head in replica.cursors(self.conn, SERVER):
+            gone = [r.data for r in held(self.conn, head.incarnation) if r.seq <= head.seq - kept]
+            assert replica.prune(self.conn, SERVER, head.incarnation, head.seq - kept, 0) == len(gone)
+            self.folded += gone
+
     def replicated(self) -> list[bytes]:
-        return [r.data for head in replica.cursors(self.conn, SERVER) for r in held(self.conn, head.incarnation)]
+        return self.folded + [
+            r.data for head in replica.cursors(self.conn, SERVER) for r in held(self.conn, head.incarnation)
+        ]
 
 
 STEPS = st.lists(
@@ -348,6 +379,8 @@ STEPS = st.lists(
         st.tuples(st.just("begin"), st.just(0)),
         st.tuples(st.just("save"), st.just(0)),
         st.tuples(st.just("put back"), st.just(0)),
+        st.tuples(st.just("prune here"), st.integers(0, 3)),
+        st.tuples(st.just("prune there"), st.integers(0, 3)),
     ),
     max_size=20,
 )
@@ -357,7 +390,8 @@ STEPS = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_a_disk_put_back_loses_nothing_that_either_side_still_had(steps):
     """Whatever is on the server's disk when it links for good ends at the administrator, beside all that the
-    administrator ever accepted; each fact once, unless a copy made in the meantime was put back a second time."""
+    administrator ever accepted; each fact once, unless a copy made in the meantime was put back a second time. Also when
+    either side prunes what both had."""
 
     async def play(mesh: Mesh) -> None:
         await mesh.append(1)
@@ -370,6 +404,10 @@ def test_a_disk_put_back_loses_nothing_that_either_side_still_had(steps):
                 await mesh.begin()
             elif step == "save":
                 mesh.save()
+            elif step == "prune here":
+                await mesh.prune_here(size)
+            elif step == "prune there":
+                mesh.prune_there(size)
             else:
                 mesh.put_back()
             assert mesh.delivered <= set(mesh.replicated())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -247,8 +247,13 @@ async def courier(path: Path, current: dict[str, Office]) -> AsyncIterator[tuple
     async def compared() -> None:
         told.append("compared")
 
+    async def held(upto: Mapping[str, int]) -> None:
+        told.append(f"held {sorted(upto.values())}")
+
     async with Journal.open(path, "b", clock=clock, new_id=lambda: os.urandom(8).hex(), same_thread=True) as journal:
-        carries = Courier(journal, lambda: current["admin"], wait_admin, rolled_back=rolled_back, compared=compared)
+        carries = Courier(
+            journal, lambda: current["admin"], wait_admin, rolled_back=rolled_back, compared=compared, held=held
+        )
         task = asyncio.create_task(carries.run())
         try:
             yield journal, told
