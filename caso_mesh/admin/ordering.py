@@ -40,6 +40,8 @@ class Ordering:
         self._clock = clock
         self._randomness = randomness
         self._tickets: dict[str, bytes] = {}
+        #: What each linked server is told by when its orders have changed.
+        self._news: dict[str, asyncio.Event] = {}
 
     def orders_of(self, server: str) -> Orders:
         """The orders of a server as of now. Raises ``NotFound`` for one that is not in the mesh."""
@@ -82,6 +84,7 @@ class Ordering:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forget_tickets())
+                group.create_task(self._spread())
                 while True:
                     wake.clear()
                     for server in sorted(self._keeper.state.servers.keys() | serving.keys()):
@@ -102,6 +105,19 @@ class Ordering:
         finally:
             unobserve()
 
+    async def _spread(self) -> None:
+        """Wakes those whose orders may have changed, and nobody else. Never returns."""
+        told: dict[str, tuple[int, int]] = {}
+        async for _ in self._keeper.changes():
+            state = self._keeper.state
+            for server, news in self._news.items():
+                version = state.orders_version(server)
+                if told.get(server) != version:
+                    told[server] = version
+                    news.set()
+            for server in told.keys() - self._news.keys():
+                del told[server]
+
     def _link(self, server: str) -> Callee | None:
         if server not in self._keeper.state.servers or not self._links.linked(server):
             return None
@@ -114,10 +130,13 @@ class Ordering:
         """Keeps one server told as long as this link lasts."""
         sent: Orders | None = None
         pause_s = _FIRST_PAUSE_S
+        news = self._news[server] = asyncio.Event()
         try:
-            async for _ in self._keeper.changes():
+            while True:
+                news.clear()
                 orders = self.orders_of(server)
                 if sent is not None and same_slice(sent, orders):
+                    await news.wait()
                     continue
                 while True:
                     try:
@@ -139,6 +158,9 @@ class Ordering:
                 await asyncio.sleep(_COALESCE_S)
         except NotFound:
             return  # removed meanwhile
+        finally:
+            if self._news.get(server) is news:
+                del self._news[server]
 
     async def _forget_tickets(self) -> None:
         async for _ in self._keeper.changes():

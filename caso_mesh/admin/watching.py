@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
@@ -40,6 +42,16 @@ _MOST_ADDRESSES = 16
 _LATE_S = 1.0
 
 
+class _Limits(Struct, frozen=True):
+    """What holds for one server, as of a version of its orders."""
+
+    version: tuple[int, int]
+    stalled_s: float
+    lost_s: float
+    interval_s: float
+    clock_s: float
+
+
 class ServerWatch:
     """Commits transitions of liveness, and gives up what was lost with a server."""
 
@@ -69,6 +81,7 @@ class ServerWatch:
         self._clock = clock
         self._watch = Watch(office_s=clock.monotonic_s(), office_ns=clock.now_ns())
         self._heard_until: dict[str, float] = {}
+        self._limits_of: dict[str, _Limits] = {}
         self._looked_at: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -92,29 +105,38 @@ class ServerWatch:
         silent_s = self._watch.silent_for_s(server, self._clock.monotonic_s())
         if silent_s is None:
             return None
-        setting_s = number(self._keeper.state.settings_of(server), "heartbeat-interval-s")
-        due_s = 2 * heartbeat_interval_s(setting_s, self._others()) + _LATE_S
-        return silent_s if silent_s > due_s else None
+        return silent_s if silent_s > 2 * self._limits(server).interval_s + _LATE_S else None
 
-    def _others(self) -> int:
-        """How many servers beat."""
-        return len(self._keeper.state.servers) - 1
+    def _limits(self, server: str) -> _Limits:
+        """Worked out anew only when they may be others: every server is looked at every second."""
+        state = self._keeper.state
+        version, known = state.orders_version(server), self._limits_of.get(server)
+        if known is None or known.version != version:
+            settings, others = state.settings_of(server), len(state.servers) - 1
+            known = self._limits_of[server] = _Limits(
+                version=version,
+                stalled_s=stalled_after_s(number(settings, "stalled-after-s"), others),
+                lost_s=number(settings, "no-communication-after-s"),
+                interval_s=heartbeat_interval_s(number(settings, "heartbeat-interval-s"), others),
+                clock_s=number(settings, "clock-difference-s"),
+            )
+        return known
 
     async def _look(self) -> float:
         """One round; seconds until the next one is due."""
         state = self._keeper.state
         rows, shortest_s = [], 1.0
         for server in state.server_list():
-            settings = state.settings_of(server.id)
-            shortest_s = min(shortest_s, number(settings, "stalled-after-s") / 4)
+            limits = self._limits(server.id)
+            shortest_s = min(shortest_s, limits.stalled_s / 4)
             if server.id == self._own:
                 if server.liveness is not Liveness.ALIVE:
                     await self._transition(Transition(server.id, Liveness.ALIVE, None))
                 await self._note_addresses(server, self._addresses(), self._version)
             elif server.set_state is not ServerState.DISABLED:
-                stalled_s = stalled_after_s(number(settings, "stalled-after-s"), self._others())
-                lost_s = number(settings, "no-communication-after-s")
-                rows.append(Watched(server.id, server.liveness, server.silent_since_ns, stalled_s, lost_s))
+                rows.append(
+                    Watched(server.id, server.liveness, server.silent_since_ns, limits.stalled_s, limits.lost_s)
+                )
         self._watch.watch(rows)
         for server_id, at_s in list(self._live.heard_at_s.items()):
             if server_id not in state.servers:
@@ -122,6 +144,7 @@ class ServerWatch:
                 self._live.heard.pop(server_id, None)
                 self._looked_at.pop(server_id, None)
                 self._heard_until.pop(server_id, None)
+                self._limits_of.pop(server_id, None)
                 continue
             if at_s > self._heard_until.get(server_id, -1.0):
                 self._heard_until[server_id] = at_s
@@ -215,7 +238,7 @@ class ServerWatch:
         greeting = self._links.greeting_of(server_id)
         if greeting is not None:
             await self._note_addresses(server, greeting.addresses, greeting.version)
-        limit = number(state.settings_of(server_id), "clock-difference-s")
+        limit = self._limits(server_id).clock_s
         offset = (heard.beat.now_ns - self._clock.now_ns()) / _SECOND + (self._clock.monotonic_s() - heard.at_s)
         if abs(offset) > limit:
             text = f"The clock of {server.name} differs by {offset:.0f} s from the administrator's"

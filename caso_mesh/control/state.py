@@ -37,8 +37,10 @@ VERSION = 1
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
 REQUESTS_KEPT = 10_000
 
-#: Tables that the roster is made of.
-_ON_ROSTER = frozenset({"mesh", "anchors", "servers", "removed", "former", "operators", "pools"})
+#: Tables that the roster is made of, beside ``servers``, of which only some fields are on it.
+_ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "pools"})
+#: Tables of which every server's orders may hold something.
+_IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
 _decoder = msgspec.msgpack.Decoder(Image)
 _Record = TypeVar("_Record", Server, Pool, Device, Job, MediaSet, Operator)
 
@@ -74,6 +76,9 @@ class ControlState:
         # What every server's orders share, until one of its tables changes.
         self._roster: Roster | None = None
         self._addresses: tuple[NodeAddress, ...] | None = None
+        # How often what is in all orders, and what is in those of one server alone, has changed.
+        self._all_orders = 0
+        self._orders_of: dict[str, int] = {}
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -230,6 +235,11 @@ class ControlState:
             self._addresses = tuple(NodeAddress(server.id, server.name, server.addresses) for server in servers)
         return self._addresses
 
+    def orders_version(self, server: str) -> tuple[int, int]:
+        """Is another one whenever the orders of a server may be others: with a thousand servers nobody works out all
+        orders at each change to see whose have changed."""
+        return self._all_orders, self._orders_of.get(server, 0)
+
     def target_servers(self, target: Target) -> frozenset[str]:
         """Node ids of the servers that may write for ``target``, whatever their state."""
         match target.kind:
@@ -258,8 +268,7 @@ class ControlState:
     def write(self, changes: Iterable[Put]) -> None:
         """Puts rows into their tables. For the reducer alone."""
         for change in changes:
-            if change.table in _ON_ROSTER:
-                self._roster = self._addresses = None
+            self._note_orders(change)
             if change.table == "mesh":
                 self.mesh = change.record
             elif change.table == "anchors":
@@ -274,6 +283,36 @@ class ControlState:
                     self._index_run(change.key)
                 elif change.table == "attempts":
                     self._index_attempt(change.key)
+
+    def _note_orders(self, change: Put) -> None:
+        """Before a row is written: whose orders it changes, and whether the roster."""
+        record: Any = change.record
+        if change.table in _IN_ALL_ORDERS:
+            self._all_orders += 1
+            if change.table in _ON_ROSTER:
+                self._roster = None
+        elif change.table == "servers":
+            old = self.servers.get(change.key)
+            if record is None or old is None or row_of(old) != row_of(record):
+                self._roster = None
+            if record is None or old is None or (old.name, old.addresses) != (record.name, record.addresses):
+                self._addresses = None
+            if self._roster is None or self._addresses is None:
+                self._all_orders += 1
+            self._change_orders_of(change.key)
+        elif change.table == "attempts":
+            for attempt in (self.attempts.get(change.key), record):
+                if attempt is not None:
+                    self._change_orders_of(attempt.server)
+                    self._change_orders_of(attempt.source)
+        elif change.table == "runs":
+            for attempt in self._attempts_of.get(change.key, {}).values():
+                if attempt.state in ATTEMPT_ACTIVE:
+                    self._change_orders_of(attempt.server)
+                    self._change_orders_of(attempt.source)
+
+    def _change_orders_of(self, server: str) -> None:
+        self._orders_of[server] = self._orders_of.get(server, 0) + 1
 
     def remember(self, request: Request) -> None:
         """Keeps a request id with its outcome, and forgets the oldest. For the reducer alone."""
@@ -345,6 +384,7 @@ class ControlState:
         fresh.kits = {row.id: row for row in image.kits}
         fresh.write(Put("runs", row.id, row) for row in image.runs)
         fresh.write(Put("attempts", row.id, row) for row in image.attempts)
+        fresh._all_orders = self._all_orders + 1
         vars(self).update(vars(fresh))
 
 

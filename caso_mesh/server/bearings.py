@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from caso_mesh.model.mesh import NodeAddress
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.links import Target
@@ -40,6 +41,8 @@ class Bearings:
         self._greeted: tuple[Authority, str] | None = None
         self._hearsay: str | None = None
         self._denied: set[str] = set()
+        #: Addresses by node, of the orders they were read from.
+        self._ordered: tuple[tuple[NodeAddress, ...], dict[str, tuple[str, ...]]] = ((), {})
         #: Addresses that people added (``peer add``).
         self.static: list[str] = []
         #: Where this server itself is reached.
@@ -111,7 +114,10 @@ class Bearings:
         return dict(self._hints)
 
     def addresses_of(self, node: str) -> tuple[str, ...]:
-        ordered = next((each.addresses for each in self._orders().nodes if each.node == node), ())
+        nodes = self._orders().nodes
+        if self._ordered[0] is not nodes:
+            self._ordered = (nodes, {each.node: each.addresses for each in nodes})
+        ordered = self._ordered[1].get(node, ())
         own = self.addresses if node == self._own else ()
         return tuple(dict.fromkeys((*own, *self._hints.get(node, ()), *ordered)))
 
@@ -132,7 +138,7 @@ class Bearings:
         rows = self._trust.roster.rows if self._trust.roster else ()
         if self._in_office():
             for row in rows:
-                if row.kind == "node" and row.id != self._own:
+                if row.kind == "node" and row.id != self._own and not linked(row.id):
                     yield Target(row.id, self.addresses_of(row.id))
             return
         for partner in sorted(self.partners()):

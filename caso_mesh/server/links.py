@@ -38,6 +38,10 @@ from caso_mesh.wire.typed import Callee, ask
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
+#: Of a target among many: however many servers are away, no more than so many are dialled in a second in the long run.
+_DIALS_PER_S = 10.0
+#: Between two looks at who is wanted.
+_LOOK_EACH_S = 0.05
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
 #: A link over which nobody answers within this time, after an address of this server changed, is lost.
@@ -140,6 +144,7 @@ class LinkBook:
         self._pauses: dict[str, _Pause] = {}
         self._dialling: set[str] = set()
         self._worked: dict[str, str] = {}
+        self._longest_pause_s = _LONGEST_PAUSE_S
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
         self._observers: list[Callable[[str, bool], None]] = []
@@ -330,6 +335,7 @@ class LinkBook:
                 now = self._clock.monotonic_s()
                 soonest = now + 5.0
                 targets = list(self._wanted())
+                self._longest_pause_s = max(_LONGEST_PAUSE_S, len(targets) / _DIALS_PER_S)
                 for key in self._pauses.keys() - {target.key for target in targets} - self._links.keys():
                     if key not in self._dialling:
                         del self._pauses[key]
@@ -344,8 +350,10 @@ class LinkBook:
                         continue
                     self._dialling.add(target.key)
                     group.create_task(self._dial(target, pause))
+                # what wakes it comes in crowds when a thousand servers come or go
+                await asyncio.sleep(_LOOK_EACH_S)
                 try:
-                    async with asyncio.timeout(max(0.02, soonest - now)):
+                    async with asyncio.timeout(max(0.0, soonest - now - _LOOK_EACH_S)):
                         await self._wake.wait()
                 except TimeoutError:
                     continue
@@ -364,7 +372,7 @@ class LinkBook:
         finally:
             if pause.next_s > 0:
                 pause.next_s = self._clock.monotonic_s() + pause.length_s * self._jitter.uniform(0.7, 1.3)
-            pause.length_s = min(_LONGEST_PAUSE_S, pause.length_s * 2)
+            pause.length_s = min(self._longest_pause_s, pause.length_s * 2)
             self._dialling.discard(target.key)
             self._wake.set()
 

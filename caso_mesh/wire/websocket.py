@@ -80,7 +80,10 @@ class WebSocketChannel:
 
     async def receive(self) -> bytes | None:
         while True:
-            message = await self._websocket.receive()
+            try:
+                message = await self._websocket.receive()
+            except OSError:
+                return None  # it went while a ping was answered
             match message.type:
                 case aiohttp.WSMsgType.BINARY:
                     joined = self._joiner.feed(message.data)

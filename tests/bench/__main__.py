@@ -50,6 +50,10 @@ def main(words: list[str]) -> int:
         from bench import failover
 
         return failover.main(chosen)
+    if chosen.what == "idle":
+        from bench import idle
+
+        return idle.main(chosen)
     if chosen.what == "recover":
         from bench import recovery
 
@@ -77,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     failover = kinds.add_parser("failover", help="the administrator is killed: how long until another one is in office")
     failover.add_argument("--kills", type=int, default=30)
     failover.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
+    idle = kinds.add_parser("idle", help="what members that do nothing cost the administrator")
+    idle.add_argument("--members", type=int, default=1000)
+    idle.add_argument("--seconds", type=float, default=60.0, help="how long it is measured (default: 60)")
+    idle.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     job = kinds.add_parser("job", help="what a job costs that has next to nothing to do")
     job.add_argument("--jobs", type=int, default=20)
     job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
