@@ -8,13 +8,14 @@ import logging
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.orders import orders_for, same_slice
+from caso_mesh.control.orders import Difference, as_change, difference, orders_for, same_slice, shared_digest
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tickets import digest_of_paths, issue
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders
+from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders, UnknownCall
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.orders import Orders, ticket_paths
+from caso_mesh.model.requests import OrdersTaken
 from caso_mesh.model.views import Done
 from caso_mesh.wire.typed import Callee, ask
 
@@ -25,6 +26,20 @@ TICKET_LIFE_S = 24 * 3600.0
 #: Between two messages to one server.
 _COALESCE_S = 0.02
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+
+
+class _Shared:
+    """What lies between two states of the roster and the addresses, which the control state hands out as the same tuples
+    until they change."""
+
+    def __init__(self, held: Orders, now: Orders) -> None:
+        self._between = (held.roster, held.nodes, now.roster, now.nodes)
+        self.base = shared_digest(held)
+        self.difference = Difference() if held is now else difference(held, now)
+
+    def lies_between(self, held: Orders, now: Orders) -> bool:
+        between = (held.roster, held.nodes, now.roster, now.nodes)
+        return all(one is other for one, other in zip(self._between, between, strict=True))
 
 
 class Ordering:
@@ -40,6 +55,8 @@ class Ordering:
         self._clock = clock
         self._randomness = randomness
         self._tickets: dict[str, bytes] = {}
+        #: What all servers that are told now are told alike.
+        self._shared: _Shared | None = None
         #: What each linked server is told by when its orders have changed.
         self._news: dict[str, asyncio.Event] = {}
 
@@ -140,7 +157,8 @@ class Ordering:
                     continue
                 while True:
                     try:
-                        await ask(link, "orders.put", orders, Done)
+                        if not await self._change(link, orders if sent is None else sent, orders):
+                            await ask(link, "orders.put", orders, Done)
                         break
                     except LinkLost:
                         return
@@ -161,6 +179,18 @@ class Ordering:
         finally:
             if self._news.get(server) is news:
                 del self._news[server]
+
+    async def _change(self, link: Callee, held: Orders, orders: Orders) -> bool:
+        """Sends what differs from what the server holds; whether it took that. Of a new link it is not known what it
+        holds: most likely all that is in all orders, since it was there before."""
+        known = self._shared
+        if known is None or not known.lies_between(held, orders):
+            known = self._shared = _Shared(held, orders)
+        try:
+            reply = await ask(link, "orders.change", as_change(known.base, orders, known.difference), OrdersTaken)
+        except UnknownCall:
+            return False  # of an older version
+        return reply.taken
 
     async def _forget_tickets(self) -> None:
         async for _ in self._keeper.changes():

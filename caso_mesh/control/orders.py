@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,7 +10,10 @@ import msgspec
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import Attempt, JobSpec, Run, TestRunSpec, VerifySpec, backup_of
-from caso_mesh.model.orders import AttemptOrder, Authority, Orders
+from caso_mesh.model.mesh import NodeAddress, RosterRow
+from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def orders_for(
@@ -80,6 +84,58 @@ def same_slice(one: Orders, other: Orders) -> bool:
     Orders of another term are another administrator's word and count as different."""
     level = msgspec.structs.replace(one.authority, index=other.authority.index)
     return msgspec.structs.replace(one, authority=level) == other
+
+
+def shared_digest(orders: Orders) -> bytes:
+    """Of what all servers are told alike, and what most of the orders of a large mesh is: the rows of the roster and the
+    addresses."""
+    return hashlib.sha256(_encoder.encode((orders.roster.rows, orders.nodes))).digest()
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Between the rows and addresses of two orders: the same for every server, and worked out once for all."""
+
+    rows: tuple[RosterRow, ...] = ()
+    rows_gone: tuple[str, ...] = ()
+    nodes: tuple[NodeAddress, ...] = ()
+    nodes_gone: tuple[str, ...] = ()
+
+
+def difference(held: Orders, now: Orders) -> Difference:
+    """What of the roster's rows and of the addresses in ``now`` is not in ``held``, and the other way round."""
+    rows = {row.id: row for row in held.roster.rows}
+    nodes = {each.node: each for each in held.nodes}
+    return Difference(
+        rows=tuple(row for row in now.roster.rows if rows.get(row.id) != row),
+        rows_gone=tuple(sorted(rows.keys() - {row.id for row in now.roster.rows})),
+        nodes=tuple(each for each in now.nodes if nodes.get(each.node) != each),
+        nodes_gone=tuple(sorted(nodes.keys() - {each.node for each in now.nodes})),
+    )
+
+
+def as_change(base: bytes, now: Orders, found: Difference) -> OrdersChange:
+    """``now`` for a server that holds what ``base`` is the digest of, from which ``found`` differs."""
+    roster = msgspec.structs.replace(now.roster, rows=found.rows)
+    cut = msgspec.structs.replace(now, roster=roster, nodes=found.nodes)
+    return OrdersChange(base, cut, found.rows_gone, found.nodes_gone)
+
+
+def with_change(held: Orders, change: OrdersChange) -> Orders:
+    """The whole orders that a change of ``held`` comes to."""
+    given = change.orders
+    rows = {row.id: row for row in (*held.roster.rows, *given.roster.rows)}
+    nodes = {each.node: each for each in (*held.nodes, *given.nodes)}
+    for gone in change.rows_gone:
+        rows.pop(gone, None)
+    for gone in change.nodes_gone:
+        nodes.pop(gone, None)
+    # as the control state lists them: nodes by name, then operators
+    ordered = sorted(rows.values(), key=lambda row: (row.kind != "node", row.name, row.id))
+    return msgspec.structs.replace(
+        given,
+        roster=msgspec.structs.replace(given.roster, rows=tuple(ordered)),
+        nodes=tuple(sorted(nodes.values(), key=lambda each: each.name)),
+    )
 
 
 def _end_of(server: str, attempt: Attempt, run: Run) -> Literal["device", "source", "both"] | None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.orders import OrdersChange
 from caso_mesh.model.states import Role
 
 Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
@@ -75,6 +76,8 @@ CALLS: tuple[Call, ...] = (
     Call("server.heartbeat", "node", "admin", q.Heartbeat, q.HeartbeatReply,
          "A server is there, with the space of its devices."),
     Call("orders.put", "node", "node", q.Orders, v.Done, "A server's orders, replaced whole."),
+    Call("orders.change", "node", "node", OrdersChange, q.OrdersTaken,
+         "A server's orders, replaced whole; of the roster and the addresses only what differs from those that it holds."),
     Call("journal.cursors", "node", "admin", q.Nothing, q.JournalCursors,
          "How far the administrator holds the asking server's journal."),
     Call("journal.push", "node", "admin", q.JournalPush, q.JournalCursors,

@@ -61,6 +61,17 @@ class Orders(Struct, frozen=True):
     attempts: tuple[AttemptOrder, ...] = ()
 
 
+class OrdersChange(Struct, frozen=True):
+    """Orders for a server whose roster and addresses are known: ``base`` is their digest. They are ``orders`` but for the
+    rows of the roster and the addresses, of which only those that are others are named. ``rows_gone`` and ``nodes_gone``
+    are ids."""
+
+    base: bytes
+    orders: Orders
+    rows_gone: tuple[str, ...] = ()
+    nodes_gone: tuple[str, ...] = ()
+
+
 def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
     """What a ticket of an attempt at ``source`` is bound to: the roots that are read, or the paths that are restored and
     where to."""

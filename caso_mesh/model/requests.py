@@ -142,6 +142,12 @@ class HelloReply(Struct, frozen=True):
     now_ns: int
 
 
+class OrdersTaken(Struct, frozen=True):
+    """``taken`` is false if the orders that were changed are not those which this server holds: it wants them whole."""
+
+    taken: bool
+
+
 class ServerSeen(Struct, frozen=True):
     """A server that looks for the administrator, and where it says to be."""
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from caso_mesh.control.orders import shared_digest, with_change
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
-from caso_mesh.model.orders import Orders
+from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.server.allow import AllowList, within
 from caso_mesh.server.patience import bounded
 from caso_mesh.wire.network import split_address
@@ -32,6 +33,7 @@ class Calls:
 
     def __init__(self, node: ServerNode) -> None:
         self._node = node
+        self._shared: tuple[Orders, bytes] | None = None
 
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
@@ -40,6 +42,7 @@ class Calls:
             "link.hello": self._hello,
             "server.seen": self._seen,
             "orders.put": self._orders_put,
+            "orders.change": self._orders_change,
             "catalog.read": self._catalog_read,
             "device.prepare": self._device_prepare,
             "device.proof": self._device_proof,
@@ -74,6 +77,15 @@ class Calls:
     async def _orders_put(self, peer: Peer, orders: Orders, link: Any) -> v.Done:
         await self._node.take_orders(peer, orders)
         return v.Done()
+
+    async def _orders_change(self, peer: Peer, change: OrdersChange, link: Any) -> q.OrdersTaken:
+        held = self._node.orders
+        if self._shared is None or self._shared[0] is not held:
+            self._shared = (held, shared_digest(held))
+        if change.base != self._shared[1]:
+            return q.OrdersTaken(False)
+        await self._node.take_orders(peer, with_change(held, change))
+        return q.OrdersTaken(True)
 
     async def _catalog_read(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
         self._only_admin(peer)

@@ -32,6 +32,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """From accepting the connection to the peer's hello."""
     heartbeat_s: float = 10.0
     """After this silence a ping is sent; without an answer for half of it the link is lost."""
+    read_bytes: int = 32 * 1024
+    """Most bytes that are read from a socket at once: each link keeps a buffer of that size."""
     close_timeout_s: float = 2.0
     """How long an orderly end may take before the socket is simply closed."""
 
@@ -47,6 +49,7 @@ ANONYMOUS = Limits(
 
 #: For bulk channels between workers.
 BULK = Limits(
+    read_bytes=256 * 1024,
     max_message_bytes=32 * 1024 * 1024,
     max_calls=64,
     max_call_bytes=128 * 1024 * 1024,

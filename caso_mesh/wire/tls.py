@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -40,6 +41,16 @@ class _Watched:
 
         sslobj.do_handshake = do_handshake  # type: ignore[method-assign]
         return sslobj
+
+
+def shrink_buffer(transport: asyncio.BaseTransport, size: int) -> None:
+    """Reads at most ``size`` bytes at once from a TLS transport of asyncio, which else keeps a buffer of 256 KiB for each
+    connection: with a thousand links most of the memory. A transport of another make is left alone."""
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if isinstance(protocol, sslproto.SSLProtocol) and protocol.max_size > size:
+        vars(protocol)["max_size"] = size
+        protocol._ssl_buffer = bytearray(size)  # type: ignore[attr-defined]
+        protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)  # type: ignore[attr-defined]
 
 
 async def accept_tls(

@@ -31,7 +31,7 @@ from caso_mesh.wire.handshake import Authorise, establish
 from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Listener, OnLink, ServerTls, WorkerFor, join_address, split_address
-from caso_mesh.wire.tls import accept_tls
+from caso_mesh.wire.tls import accept_tls, shrink_buffer
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ class LinkServer:
             sock.close()
             raise
         transport, protocol = await accept_tls(server, sock, context, timeout_s=_TLS_TIMEOUT_S)
+        shrink_buffer(transport, self._limits.read_bytes)
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening[protocol] = opened
         try:

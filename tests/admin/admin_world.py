@@ -51,7 +51,10 @@ class FakeLink:
         self.peer = peer
         self.remote_address = f"{peer.name}:1"
         self.closed = False
-        self.answers: dict[str, Callable[[Any], Any]] = {"orders.put": lambda _: {}}
+        self.answers: dict[str, Callable[[Any], Any]] = {
+            "orders.put": lambda _: {},
+            "orders.change": lambda _: q.OrdersTaken(True),
+        }
         self.asked: list[tuple[str, Any]] = []
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
@@ -63,6 +66,10 @@ class FakeLink:
         self.asked.append((method, params))
 
     def told(self, method: str) -> list[Any]:
+        """What was asked by ``method``; ``orders`` are those that were put or changed."""
+        if method == "orders":
+            found = [(name, params) for name, params in self.asked if name in {"orders.put", "orders.change"}]
+            return [params if name == "orders.put" else params["orders"] for name, params in found]
         return [params for name, params in self.asked if name == method]
 
 

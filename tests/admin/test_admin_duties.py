@@ -232,15 +232,15 @@ async def test_a_failing_duty_is_begun_again_and_told_of_and_stops_no_other(tmp_
 async def test_orders_follow_each_change_and_a_new_link_is_told_anew(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         link = w.links.get(node("beta"))
-        await w.until(lambda: link.told("orders.put"))
+        await w.until(lambda: link.told("orders"))
         for number in range(20):
             await w.ask("device.set", q.DeviceSet("dbeta", concurrency=number + 1))
-        await w.until(lambda: link.told("orders.put")[-1]["devices"][0]["concurrency"] == 20)
-        assert len(link.told("orders.put")) < 15
+        await w.until(lambda: link.told("orders")[-1]["devices"][0]["concurrency"] == 20)
+        assert len(link.told("orders")) < 15
         w.links.down(node("beta"))
         again = w.links.up(node("beta"), "beta")
-        await w.until(lambda: again.told("orders.put"), 2)
-        assert again.told("orders.put")[0]["devices"][0]["concurrency"] == 20
+        await w.until(lambda: again.told("orders"), 2)
+        assert again.told("orders")[0]["devices"][0]["concurrency"] == 20
 
 
 async def test_history_is_forgotten_after_its_time_with_its_ad_hoc_jobs_and_logs(tmp_path: Path) -> None:

@@ -6,10 +6,18 @@ import msgspec
 import pytest
 from control_world import NOW, Script, backup
 
-from caso_mesh.control.orders import orders_for, same_slice
+from caso_mesh.control.orders import as_change, difference, orders_for, same_slice, shared_digest, with_change
 from caso_mesh.control.placing import problem_for
 from caso_mesh.model import jobs
-from caso_mesh.model.commands import CancelRun, CloseAttempt, HoldRun, SetLiveness, SetServerAddresses
+from caso_mesh.model.commands import (
+    CancelRun,
+    CloseAttempt,
+    HoldRun,
+    RemoveServer,
+    SetLiveness,
+    SetServerAddresses,
+    SetSetting,
+)
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.jobs import RestoreSpec, VerifySpec
 from caso_mesh.model.orders import Authority, Orders
@@ -148,3 +156,62 @@ def test_held_stranded_and_recovered_runs_say_so(mesh):
     mesh.do(SetLiveness("node-beta", Liveness.STALLED, NOW))
     found = {run: waiting for (run, _), waiting in plan(mesh, "alpha").waiting.items()}
     assert (found[lost].reason, found[lost].fields["source"]) == (WaitReason.SOURCE_UNREACHABLE, "beta")
+
+
+def test_a_change_of_orders_comes_to_the_whole_ones_and_names_only_what_is_another(mesh):
+    held = cut(mesh, "beta")
+    mesh.admit("epsilon")
+    mesh.do(SetServerAddresses("node-gamma", ("gamma:9",), "2"))
+    mesh.do(RemoveServer("node-delta", admin="node-alpha"))
+    mesh.device("disk-b2", "beta")
+    run = mesh.start("j", backup("beta"))
+    mesh.delegate(run, source="beta", server="beta", device="disk-b")
+    now = cut(mesh, "beta", Authority(1, 2, 60))
+    found = difference(held, now)
+    assert {row.name for row in found.rows if row.kind == "node"} == {"epsilon"}
+    assert [each.name for each in found.nodes] == ["epsilon", "gamma"]
+    assert "node-delta" in found.rows_gone and found.nodes_gone == ("node-delta",)
+    change = as_change(shared_digest(held), now, found)
+    assert with_change(held, change) == now
+    assert shared_digest(with_change(held, change)) == shared_digest(now) != shared_digest(held)
+    assert shared_digest(cut(mesh, "gamma")) == shared_digest(now), "all servers are told this alike"
+
+
+@pytest.mark.parametrize(
+    ("do", "whose"),
+    [
+        (SetLiveness("node-beta", Liveness.STALLED, NOW), {"beta"}),
+        (SetServerAddresses("node-beta", ("elsewhere:1",), "2"), {"beta", "gamma", "delta"}),
+        (SetSetting("stalled-after-s", 7.0), {"beta", "gamma", "delta"}),
+        (SetSetting("stalled-after-s", 7.0, server="node-beta"), {"beta"}),
+    ],
+)
+def test_whose_orders_a_command_changes_is_known_without_working_them_out(mesh, do, whose):
+    names = ("beta", "gamma", "delta")
+    before = {name: (mesh.state.orders_version(f"node-{name}"), cut(mesh, name)) for name in names}
+    mesh.do(do)
+    changed = {name for name in names if not same_slice(before[name][1], cut(mesh, name))}
+    assert changed == {name for name in names if before[name][0] != mesh.state.orders_version(f"node-{name}")} == whose
+
+
+def test_the_orders_of_both_ends_of_an_attempt_are_known_to_change_and_nobody_elses(mesh):
+    names = ("beta", "gamma", "delta")
+
+    def step() -> set[str]:
+        nonlocal before
+        now = {name: (mesh.state.orders_version(f"node-{name}"), cut(mesh, name)) for name in names}
+        found = {name for name in names if not same_slice(before[name][1], now[name][1])}
+        known = {name for name in names if before[name][0] != now[name][0]}
+        assert found <= known
+        before = now
+        return known
+
+    before = {name: (mesh.state.orders_version(f"node-{name}"), cut(mesh, name)) for name in names}
+    run = mesh.start("j", backup("gamma"))
+    assert step() == set()
+    attempt = mesh.delegate(run, source="gamma", server="beta", device="disk-b")
+    assert step() == {"beta", "gamma"}
+    mesh.do(CancelRun(run, NOW))
+    assert step() == {"beta", "gamma"}
+    mesh.do(CloseAttempt(attempt, AttemptState.CANCELED, NOW))
+    assert step() == {"beta", "gamma"}
