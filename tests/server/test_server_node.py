@@ -17,13 +17,14 @@ from test_server_links import Mesh
 from waiting import wait_for_async
 
 from caso_mesh.config import Allow, Config
+from caso_mesh.control.orders import Difference, as_change, difference, shared_digest
 from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Head, Journal
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, NotAllowedHere, Refused, ServerNotLinked, StaleOrders
-from caso_mesh.model.mesh import Roster
+from caso_mesh.model.mesh import NodeAddress, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.server.courier import Courier
@@ -107,6 +108,23 @@ async def test_orders_are_on_disk_before_they_are_obeyed_and_older_ones_are_refu
         assert node.orders.authority == Authority(1, 1, 7)
 
 
+async def test_a_change_is_taken_only_by_a_server_that_holds_what_it_changes_and_is_kept_whole(tmp_path: Path) -> None:
+    mesh = Mesh("a", "b", "c")
+    async with server(tmp_path, mesh) as node:
+        change = node.handlers()["orders.change"]
+        held, now = node.orders, newer(mesh, 7, nodes=(NodeAddress(mesh.id("c"), "c", ("c:9",)),))
+        wrong = as_change(b"x" * 32, now, difference(held, now))
+        assert await change(peer(mesh, "a"), wrong, None) == q.OrdersTaken(False)
+        assert node.orders is held
+        right = as_change(shared_digest(held), now, difference(held, now))
+        assert await change(peer(mesh, "a"), right, None) == q.OrdersTaken(True)
+        saved = await node._queue.load_orders()
+        assert saved is not None and saved == node.orders
+        assert (saved.nodes, saved.authority) == (now.nodes, now.authority)
+        assert {row.id for row in saved.roster.rows} == {row.id for row in mesh.roster.rows}
+        assert await change(peer(mesh, "a"), right, None) == q.OrdersTaken(False), "it holds other ones now"
+
+
 async def test_orders_that_overtake_each_other_leave_the_newest(tmp_path: Path) -> None:
     mesh = Mesh("a", "b")
     async with server(tmp_path, mesh) as node:
@@ -159,6 +177,7 @@ async def test_what_only_the_administrator_may_ask_is_refused_to_members(tmp_pat
             "path.check": q.PathCheck((b"/",), "read"),
             "attempt.watch": q.WatchAttempts(("x",)),
             "orders.put": newer(mesh, admin="c"),
+            "orders.change": as_change(shared_digest(node.orders), newer(mesh, admin="c"), Difference()),
         }.items():
             with pytest.raises(Refused):
                 await handlers[call](peer(mesh, "c"), request, None)
