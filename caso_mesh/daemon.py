@@ -291,6 +291,7 @@ async def join_mesh(
     advertise: tuple[str, ...] = (),
     preset: str = "lan",
     never_admin: bool = False,
+    replaces: str = "",
     ports: Ports | None = None,
 ) -> str:
     """Joins the mesh of a join link; returns the mesh's name. Raises as ``server.joining.join_by_link``."""
@@ -302,6 +303,7 @@ async def join_mesh(
         config=config,
         addresses=_known_addresses(config),
         never_admin=never_admin,
+        replaces=replaces,
         network=ports.network,
         clock=ports.clock,
         version=__version__,
@@ -472,6 +474,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             roster=lambda: seat.roster() or server.orders.roster,
             admin=server.admin_link,
             facts=server.facts,
+            refusals=server.door.refusals,
             clock=ports.clock,
             caller=Caller,
         )
@@ -483,6 +486,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
                 tls=ServerTls(trust.server_tls),
                 authorise=trust.authorise,
                 handler=handler,
+                on_refusal=server.door.at_listener,
                 worker_for=server.attempts.bulk_channel,
             )
         )

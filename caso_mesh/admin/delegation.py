@@ -162,7 +162,11 @@ class Delegation:
             if backup is not None:
                 self._devices[set_id] = backup.device
         if self._holdings is None:
-            self._holdings = sorted(await self._tables.sets_by_source_device())
+            state, found = self._keeper.state, await self._tables.sets_by_source_device()
+            now = {source: state.successor_of(source) for source, _ in found}
+            self._holdings = sorted(
+                (server.id if (server := now[source]) is not None else source, device) for source, device in found
+            )
 
     def _problem(self) -> Problem:
         state, now_s = self._keeper.state, self._clock.monotonic_s()

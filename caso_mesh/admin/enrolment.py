@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from caso_mesh.admin.join_secrets import JoinSecrets
-from caso_mesh.admin.ports import Caller, Facts, Submit
+from caso_mesh.admin.ports import Caller, Facts, Links, Submit
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
 from caso_mesh.identity import approval, enrolment, tokens
@@ -22,10 +22,11 @@ from caso_mesh.identity.tls import unverified_client_context
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.commands import AdmitServer, CreateToken
+from caso_mesh.model.commands import AdmitServer, Command, CreateToken, ReplaceServer
 from caso_mesh.model.errors import (
     CasoError,
     CodeMismatch,
+    Conflict,
     InvalidValue,
     JoinLinkInvalid,
     NotFound,
@@ -76,6 +77,7 @@ class Enrolment:
         submit: Submit,
         facts: Facts,
         secrets: JoinSecrets,
+        links: Links,
         network: Network,
         discovery: Discovery | None,
         keys: NodeKeys,
@@ -90,6 +92,7 @@ class Enrolment:
         self._keeper = keeper
         self._submit = submit
         self._facts = facts
+        self._links = links
         self._network = network
         self._discovery = discovery
         self._keys = keys
@@ -141,7 +144,8 @@ class Enrolment:
             raise
         finally:
             if outcome != RateLimited.code:
-                what = Audit(request.name[:63], "enrol.join", "enrol", outcome=outcome, source=source)
+                fields = {"replaces": request.replaces[:63]} if request.replaces else {}
+                what = Audit(request.name[:63], "enrol.join", "enrol", outcome=outcome, source=source, fields=fields)
                 await self._facts.append(what)
 
     async def _judge(self, request: q.JoinRequest, token: bytes, host: str) -> q.JoinReply:
@@ -152,7 +156,19 @@ class Enrolment:
         mesh = self._keeper.state.info().id
         if not enrolment.check_application(newcomer, request.signature, mesh=mesh, binding=token):
             raise JoinLinkInvalid(detail="the newcomer did not prove that it holds its key")
+        if newcomer.replaces:
+            self._check_gone(newcomer)
         return await self._admit(newcomer, request.operator_public_key, token=token, who="join-link")
+
+    def _check_gone(self, newcomer: enrolment.Newcomer) -> None:
+        """A machine takes the place of one that is not there. Raises ``NotFound``, ``Conflict``."""
+        state = self._keeper.state
+        known = state.servers.get(node_id(newcomer.public_key))
+        if known is not None and known.succeeds and known.name == newcomer.replaces:
+            return  # it is asked for again
+        old = state.server_named(newcomer.replaces)
+        if self._links.linked(old.id):
+            raise Conflict(detail=f"{old.name} is there, and linked: stop its daemon for good before it is replaced")
 
     async def _admit(
         self, newcomer: enrolment.Newcomer, operator_key: bytes, *, token: bytes | None, who: str
@@ -171,7 +187,7 @@ class Enrolment:
             server_roles=((row.id, Role.OPERATOR),),
             home=row.id,
         )
-        await self._submit(AdmitServer(row, operator, token), who=who)
+        await self._submit(self._command(row, operator, token, newcomer.replaces), who=who)
         # committed first, signed then: the same newcomer that asks again gets the same answer
         chain = enrolment.newcomer_chain(
             self._authority, newcomer.public_key, now_ns=now_ns, randomness=self._randomness
@@ -189,6 +205,14 @@ class Enrolment:
             orders=orders,
             proof=proof,
         )
+
+    def _command(self, row: Server, operator: Operator, token: bytes | None, replaces: str) -> Command:
+        if not replaces or token is None:
+            return AdmitServer(row, operator, token)
+        state = self._keeper.state
+        known = state.servers.get(row.id)
+        old = known.succeeds[-1] if known is not None and known.succeeds else state.server_named(replaces).id
+        return ReplaceServer(row, operator, token, old, self._keys.id)
 
     async def _renew(self, peer: Peer, request: q.Nothing, link: Any) -> q.RenewReply:
         """New certificates for a server that is on the roster, and for the operator of its state folder."""
@@ -389,6 +413,7 @@ def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
         never_admin=said.never_admin,
         preset=said.preset,
         version=said.version,
+        replaces=said.replaces if isinstance(said, q.JoinRequest) else "",
     )
 
 

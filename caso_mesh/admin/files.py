@@ -84,7 +84,7 @@ class Files:
             raise UsageError(detail="Name at least one path")
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
         skipped: list[BackupSet] = []
-        async for backup in self._tables.sets_until(source.id, until_ns):
+        async for backup in self._tables.sets_until(source.origin, until_ns):
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
                 continue
             readers = readers_of(state, self._live, self._links, backup.device)

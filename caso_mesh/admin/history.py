@@ -64,7 +64,7 @@ class History:
     async def _set_list(self, caller: Caller, request: q.SetListRequest) -> v.SetList:
         state = self._keeper.state
         only = present.restricted_to(state, request.server, request.pool, caller.limits())
-        source = state.server_named(request.source).id if request.source else None
+        source = state.server_named(request.source).origin if request.source else None
         if request.from_device is None:
             sets = await self._tables.sets(source=source, of=only, limit=request.limit)
         else:
@@ -116,7 +116,7 @@ class History:
 
     async def _catalog_find(self, caller: Caller, request: q.CatalogFind) -> v.MatchList:
         state = self._keeper.state
-        source = state.server_named(request.server).id if request.server else None
+        source = state.server_named(request.server).origin if request.server else None
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         limits = caller.limits(Role.RESTORE)
         # one source after the other, so that the limit counts only what is shown
@@ -150,7 +150,7 @@ class History:
         )
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
-        source = self._keeper.state.server_named(request.server).id
+        source = self._keeper.state.server_named(request.server).origin
         path = clean_path(request.path)
         views = []
         for version in await self._catalog.versions(source, path):

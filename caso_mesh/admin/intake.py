@@ -208,8 +208,13 @@ class Intake:
         attempt = self._keeper.state.attempts.get(backup.attempt)
         if attempt is None:
             # of a run that is forgotten: it may speak of its own files, nobody can tell about those of others
-            return None if backup.source == server else f"the set {backup.id[:64]} of an unknown attempt"
-        ordered = (attempt.server, attempt.source, attempt.device, attempt.run, attempt.job)
+            return (
+                None
+                if backup.source == self._keeper.state.origin_of(server)
+                else f"the set {backup.id[:64]} of an unknown attempt"
+            )
+        origin = self._keeper.state.origin_of(attempt.source)
+        ordered = (attempt.server, origin, attempt.device, attempt.run, attempt.job)
         if ordered != (server, backup.source, backup.device, backup.run, backup.job):
             return f"the set {backup.id[:64]}, which does not fit attempt {attempt.id}"
         if not isinstance(self._keeper.state.run(attempt.run).spec, BackupSpec):
@@ -249,8 +254,9 @@ class Intake:
         self._live.progress.pop(attempt.id, None)
         closed = self._keeper.state.attempts.get(attempt.id)
         if closed is not None and closed.state is AttemptState.REDUNDANT and set_id is not None:
-            known = self._live.redundant.get(closed.source, ())
-            self._live.redundant[closed.source] = tuple(sorted({*known, set_id}))
+            origin = self._keeper.state.origin_of(closed.source)
+            known = self._live.redundant.get(origin, ())
+            self._live.redundant[origin] = tuple(sorted({*known, set_id}))
         return None
 
     async def _is_its_set(self, attempt: Attempt, set_id: str | None, published: dict[str, BackupSet]) -> bool:
@@ -265,8 +271,9 @@ class Intake:
         for attempt in list(self._keeper.state.attempts.values()):
             if attempt.state is AttemptState.REDUNDANT:
                 sets = await self._tables.sets(attempt=attempt.id)
-                known = self._live.redundant.get(attempt.source, ())
-                self._live.redundant[attempt.source] = tuple(sorted({*known, *(each.id for each in sets)}))
+                origin = self._keeper.state.origin_of(attempt.source)
+                known = self._live.redundant.get(origin, ())
+                self._live.redundant[origin] = tuple(sorted({*known, *(each.id for each in sets)}))
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
         if peer.id in self._keeper.state.servers:

@@ -17,6 +17,7 @@ from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.files import Files
 from caso_mesh.admin.following import Following
+from caso_mesh.admin.granting import Granting
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
@@ -184,6 +185,7 @@ class Office:
             submit=self._submit,
             facts=facts,
             secrets=secrets,
+            links=links,
             network=network,
             discovery=discovery,
             keys=keys,
@@ -287,6 +289,7 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
+        self._granting = Granting(keeper=keeper, live=live, links=links)
         self._following = Following(tables, lambda: self._facts_came(True), copies)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
@@ -362,6 +365,7 @@ class Office:
             "pruning": self._pruning.run,
             "recovery kits": self._kits.run,
             "voters": self._voting.run,
+            "keys of replaced servers": self._granting.run,
             "what other voters hold": self._ask_voters,
             "keeping records": self._keeping.run,
         }

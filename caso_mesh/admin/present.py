@@ -53,7 +53,10 @@ def restricted_to(
     if server is not None:
         one = frozenset({state.server_named(server).id})
         only = one if only is None else only & one
-    return only
+    if only is None:
+        return None
+    # what is left of machines that were replaced is under their ids
+    return only.union(*(state.servers[each].succeeds for each in only if each in state.servers))
 
 
 def server_view(

@@ -236,6 +236,11 @@ class Work:
             raise NotFound(kind="set", name=text)
         return backup
 
+    def _at(self, backup: BackupSet) -> str:
+        """The server whose files a set has: the machine that is there now."""
+        now = self._keeper.state.successor_of(backup.source)
+        return backup.source if now is None else now.id
+
     async def restore(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -249,7 +254,7 @@ class Work:
             backup = await self._on_device.find(request.from_device, request.set)
         if request.into_command is not None:
             return await self._restore_into(caller, request, backup, device)
-        server, base = backup.source, None
+        server, base = self._at(backup), None
         if request.to is not None:
             server = state.server_named(request.to[0]).id
             base = b"/" + clean_path(request.to[1])
@@ -318,13 +323,13 @@ class Work:
         state = self._keeper.state
         named = next((server for server in state.server_list() if server.name == request.set), None)
         if named is not None:
-            newest = await self._tables.sets(source=named.id, limit=1)
+            newest = await self._tables.sets(source=named.origin, limit=1)
             if not newest:
                 raise NotFound(kind="set", name=f"any of {named.name}")
             backup = newest[0]
         else:
             backup = await self.find_set(request.set)
-        server = backup.source if request.server is None else state.server_named(request.server).id
+        server = self._at(backup) if request.server is None else state.server_named(request.server).id
         if server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
         if request.percent is not None and (request.entries is not None or not 0 < request.percent <= 100):

@@ -24,7 +24,9 @@ from caso_mesh.model.errors import (
     NoAdmin,
     NotFound,
     OutsideScope,
+    PeerFault,
     PeerMalformed,
+    RateLimited,
     Refused,
     RemovedFromMesh,
     RoleTooLow,
@@ -34,6 +36,7 @@ from caso_mesh.model.errors import (
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.requests import SignedCall
 from caso_mesh.model.states import Role
+from caso_mesh.server.refusals import Refusals
 from caso_mesh.wire.codec import from_wire, to_wire, unpack
 
 log = logging.getLogger(__name__)
@@ -43,8 +46,6 @@ _LONGEST_REQUEST_ID = 128
 _LONGEST_NAME = 100
 #: Bounds of what a caller may wait.
 _SHORTEST_S, _LONGEST_S = 0.1, 3600.0
-#: Refusals that are written in a minute.
-_REFUSALS_EACH_S, _REFUSALS_WRITTEN = 60.0, 60
 #: Fields of requests that never are in the audit log.
 _SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce"})
 #: How much longer than the caller a server that forwards waits for the administrator.
@@ -87,6 +88,7 @@ class Router:
         roster: Callable[[], Roster],
         admin: AdminLinks,
         facts: Facts,
+        refusals: Refusals,
         clock: Clock,
         caller: Callable[[str, str, str, Peer], Any],
     ) -> None:
@@ -98,7 +100,7 @@ class Router:
         self._facts = facts
         self._clock = clock
         self._caller = caller
-        self._refusals = Refusals(facts, clock)
+        self._refusals = refusals
         self._members: tuple[Roster | None, frozenset[str]] = (None, frozenset())
         self.office: Office | None = None
 
@@ -109,24 +111,43 @@ class Router:
         peer: Peer = link.peer
         await self._check_member(peer, method, link)
         if method == "call.signed":
-            return await self._signed(peer, from_wire(params or {}, SignedCall, peer=peer.name), link)
+            try:
+                signed = from_wire(params or {}, SignedCall, peer=peer.name)
+            except PeerFault as error:
+                await self._note(peer.name, method, error, link)
+                raise
+            return await self._signed(peer, signed, link)
         call = BY_NAME.get(method)
         if call is None:
-            raise UnknownCall(peer=peer.name, call=method[:_LONGEST_NAME], detail="unknown call")
+            unknown = UnknownCall(peer=peer.name, call=method[:_LONGEST_NAME], detail="unknown call")
+            await self._note(peer.name, method, unknown, link)
+            raise unknown
         await self._check_kind(peer, call, link)
+        try:
+            return await self._answer(peer, call, params, link)
+        except (Refused, PeerFault) as error:
+            # joining writes down itself what came of it, but for a flood
+            if not call.changes or isinstance(error, RateLimited):
+                await self._note(peer.name, method, error, link)
+            raise
+
+    async def _answer(self, peer: Peer, call: Call, params: Any, link: Any) -> Any:
         request = from_wire(params or {}, call.request, peer=peer.name)
         if call.place == "admin":
             if self.office is None:
                 # a newcomer reaches the office by way of any server; nobody else's call is handed on, and none twice
                 if call.needs == "anonymous" and peer.kind != "node":
-                    return await self._other_admin().call(method, params)
+                    return await self._other_admin().call(call.name, params)
                 raise NoAdmin(server=self._server_name)
-            handler = self.office.node_handlers.get(method)
+            handler = self.office.node_handlers.get(call.name)
         else:
-            handler = self._local.get(method)
+            handler = self._local.get(call.name)
         if handler is None:
-            raise UnknownCall(peer=peer.name, call=method, detail="it is not for this server, or not now")
+            raise UnknownCall(peer=peer.name, call=call.name, detail="it is not for this server, or not now")
         return to_wire(await handler(peer, request, link))
+
+    async def _note(self, who: str, what: str, error: CasoError, link: Any) -> None:
+        await self._refusals.note(who, what[:_LONGEST_NAME], error.code, str(getattr(link, "remote_address", "")))
 
     async def notify(self, link: Any, method: str, params: Any) -> None:
         """As ``call``, without an answer."""
@@ -154,16 +175,18 @@ class Router:
         if self._members[0] is not roster:
             self._members = (roster, frozenset(row.id for row in roster.rows))
         if peer.id not in self._members[1]:
-            await self._refusals.note(peer.name, method, RemovedFromMesh.code, link)
-            raise RemovedFromMesh(peer=peer.name)
+            removed = RemovedFromMesh(peer=peer.name)
+            await self._note(peer.name, method, removed, link)
+            raise removed
 
     async def _check_kind(self, peer: Peer, call: Call, link: Any) -> None:
         if call.needs == "anonymous":
             return
         if call.needs == "node" and peer.kind == "node" and (not peer.expired or call.name == "identity.renew"):
             return
-        await self._refusals.note(peer.name, call.name, RoleTooLow.code, link)
-        raise RoleTooLow(who=peer.name or "anybody", call=call.name, role=call.needs)
+        refusal = RoleTooLow(who=peer.name or "anybody", call=call.name, role=call.needs)
+        await self._note(peer.name, call.name, refusal, link)
+        raise refusal
 
     # --- people ---
 
@@ -184,13 +207,13 @@ class Router:
             if call.place == "admin" and self.office is None:
                 return await self._forward(peer, signed)
             person, request = self._understood(call, signed)
-        except Refused as error:
-            await self._refusals.note(peer.name, name, error.code, link)
+        except (Refused, PeerFault) as error:
+            await self._note(peer.name, name, error, link)
             raise
         try:
             await self._check_scope(person, call, request)
         except Refused as error:
-            await self._refusals.note(person.name, call.name, error.code, link)
+            await self._note(person.name, call.name, error, link)
             raise
         return to_wire(await self._do(person, call, request, signed, link))
 
@@ -286,43 +309,6 @@ class Router:
         seconds = min(max(_SHORTEST_S, signed.timeout_s), _LONGEST_S) if signed.timeout_s > 0 else _SHORTEST_S
         link = self._other_admin()
         return await link.call("call.signed", to_wire(signed), timeout_s=seconds + _FORWARD_SLACK_S)
-
-
-class Refusals:
-    """Refused calls in the audit log. Anybody can be refused as often as he likes: what repeats is counted, and written
-    once a minute; beyond so many a minute, only the number."""
-
-    def __init__(self, facts_: Facts, clock: Clock) -> None:
-        self._facts = facts_
-        self._clock = clock
-        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
-        self._minute = 0.0
-        self._written = 0
-        self._dropped = 0
-
-    async def note(self, who: str, what: str, outcome: str, link: Any) -> None:
-        """Writes down a refusal, sooner or later."""
-        now = self._clock.monotonic_s()
-        if now - self._minute >= _REFUSALS_EACH_S:
-            self._minute, self._written = now, 0
-            self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < _REFUSALS_EACH_S or seen[1]}
-        key = (who[:_LONGEST_NAME], what[:_LONGEST_NAME], outcome)
-        last, count = self._seen.get(key, (float("-inf"), 0))
-        if now - last < _REFUSALS_EACH_S:
-            self._seen[key] = (last, count + 1)
-            return
-        if self._written >= _REFUSALS_WRITTEN:
-            self._dropped += 1
-            return
-        self._written += 1
-        fields = {"repeated": count, "others": self._dropped} if count or self._dropped else {}
-        self._seen[key] = (now, 0)
-        self._dropped = 0
-        source = str(getattr(link, "remote_address", ""))
-        try:
-            await self._facts.append(facts.Audit(key[0], key[1], "security", outcome, source, fields))
-        except CasoError as error:
-            log.warning("not in the audit log (%s): %s of %s was refused: %s", error, what, who, outcome)
 
 
 def _category(call: Call) -> str:

@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import EscapedOption, JsonOption, rooted_path
+from caso_mesh.cli.options import EscapedOption, JsonOption, OwnStateOption, default_state, rooted_path
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit
-from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, TargetInvalid
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, StateMissing, TargetInvalid
 from caso_mesh.model.states import Overwrite
 from caso_mesh.model.units import format_duration, format_instant, format_size
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from caso_mesh.jobs.offline import OfflineVault
     from caso_mesh.model.storage import BackupSet
 
-app = Group(name="vault", help="A device and its recovery kit, without a mesh: list and restore.")
+app = Group(name="vault", help="A device and its recovery kit, without a mesh: list, restore, grant.")
 
 Device = Annotated[Path, Parameter(name="DEVICE-PATH", help="The folder of the device.")]
 _SHOWN = 20
@@ -47,6 +47,13 @@ class VaultView(Struct, frozen=True):
     mesh: str
     sets: tuple[SetRow, ...]
     problems: tuple[str, ...]
+
+
+class GrantedView(Struct, frozen=True):
+    """``added`` is how many content keys the server could not open before."""
+
+    node: str
+    added: int
 
 
 class ExceptionRow(Struct, frozen=True):
@@ -122,6 +129,30 @@ def _show_list(view: VaultView) -> None:
     )
     for problem in view.problems:
         output.warning(problem)
+
+
+@app.command
+def grant(
+    device: Device,
+    /,
+    *,
+    kit: KitFile,
+    state: OwnStateOption = None,
+    passphrase_file: PassphraseFile = None,
+    json: JsonOption = False,
+) -> int:
+    """Let the server of a state folder use a device that came with the disk of another one, which is lost."""
+    from caso_mesh.identity.store import IdentityStore
+    from caso_mesh.jobs.offline import grant as wrap_to
+
+    folder = state if state is not None else default_state()
+    store = IdentityStore(folder / "identity")
+    keys, opened = store.load_keys(), open_kit(kit, passphrase_file)
+    if store.load_mesh_id() != opened.mesh:
+        raise StateMissing(state=folder)
+    view = GrantedView(keys.id, wrap_to(str(device), opened, keys.id, keys.encryption_key))
+    output.show(view, json, lambda shown: output.line(f"{shown.added} keys of {device} were wrapped to this server"))
+    return 0
 
 
 @app.command

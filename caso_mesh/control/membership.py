@@ -53,7 +53,7 @@ def found_mesh(state: ControlState, command: FoundMesh, context: Context) -> Eff
             Put("mesh", "", command.mesh),
             Put("anchors", "", command.anchors),
             Put("servers", command.server.id, command.server),
-            *(Put("operators", operator.id, _at_home(operator, command.server)) for operator in command.operators),
+            *(Put("operators", operator.id, at_home(operator, command.server)) for operator in command.operators),
             *(Put("media_sets", media_set.name, media_set) for media_set in command.media_sets),
         ),
     )
@@ -76,39 +76,55 @@ def admit_server(state: ControlState, command: AdmitServer, context: Context) ->
     operator since, gets that one on the roster. ``NotOnRoster`` for a removed id, ``JoinLinkInvalid``,
     ``JoinLinkUsed``, ``JoinLinkExpired``, ``AlreadyExists`` for a name in use."""
     server, operator = command.server, command.operator
-    if server.id in state.removed:
-        raise NotOnRoster(peer=server.name)
-    changes: list[Put] = []
-    token = None
-    if command.token is not None:
-        token = state.tokens.get(command.token)
-        if token is None:
-            raise JoinLinkInvalid(detail="it is not known here")
-        if token.grant is not None:
-            raise JoinLinkInvalid(detail="it is for an operator, not for a server")
-        if token.used_by not in {None, server.id}:
-            raise JoinLinkUsed
+    token = check_newcomer(state, server, command.token)
     known = state.servers.get(server.id)
     if known is not None:
         if known.name != server.name or known.public_key != server.public_key:
             raise AlreadyExists(kind="server", name=known.name)
         return Effect({"server": known.id}, _other_operator(state, known, operator))
-    if token is not None:
-        if context.at_ns > token.expires_at_ns:
-            raise JoinLinkExpired
-        changes.append(Put("tokens", token.digest, msgspec.structs.replace(token, used_by=server.id)))
+    changes = use_token(token, server.id, context.at_ns)
     check_name(server.name, "server")
     if any(other.name == server.name for other in state.servers.values()):
         raise AlreadyExists(kind="server", name=server.name)
     changes.append(Put("servers", server.id, server))
     if operator is not None:
-        if operator.id in state.removed:
-            raise NotOnRoster(peer=operator.name)
-        clash = (other for other in state.operators.values() if operator.name == other.name or operator.id == other.id)
-        if any(clash):
-            raise AlreadyExists(kind="operator", name=operator.name)
-        changes.append(Put("operators", operator.id, _at_home(operator, server)))
+        check_operator(state, operator)
+        changes.append(Put("operators", operator.id, at_home(operator, server)))
     return Effect({"server": server.id}, tuple(changes))
+
+
+def check_newcomer(state: ControlState, server: Server, digest: bytes | None) -> JoinToken | None:
+    """The token that a newcomer shows, if it is good for it. Raises as ``admit_server``, but for its expiry."""
+    if server.id in state.removed:
+        raise NotOnRoster(peer=server.name)
+    if digest is None:
+        return None
+    token = state.tokens.get(digest)
+    if token is None:
+        raise JoinLinkInvalid(detail="it is not known here")
+    if token.grant is not None:
+        raise JoinLinkInvalid(detail="it is for an operator, not for a server")
+    if token.used_by not in {None, server.id}:
+        raise JoinLinkUsed
+    return token
+
+
+def use_token(token: JoinToken | None, server: str, now_ns: int) -> list[Put]:
+    """Raises ``JoinLinkExpired``."""
+    if token is None:
+        return []
+    if now_ns > token.expires_at_ns:
+        raise JoinLinkExpired
+    return [Put("tokens", token.digest, msgspec.structs.replace(token, used_by=server))]
+
+
+def check_operator(state: ControlState, operator: Operator, *, without: str = "") -> None:
+    """That a local operator may be added once the operators at home on ``without`` are gone."""
+    if operator.id in state.removed:
+        raise NotOnRoster(peer=operator.name)
+    others = [other for other in state.operators.values() if other.home != without or not without]
+    if any(operator.name == other.name or operator.id == other.id for other in others):
+        raise AlreadyExists(kind="operator", name=operator.name)
 
 
 def set_server_state(state: ControlState, command: SetServerState, context: Context) -> Effect:
@@ -216,10 +232,10 @@ def _other_operator(state: ControlState, server: Server, operator: Operator | No
     if any(each.name == operator.name for each in state.operators.values() if each not in old):
         raise AlreadyExists(kind="operator", name=operator.name)
     gone = [put for each in old for put in (Put("operators", each.id, None), Put("removed", each.id, each.name))]
-    return (*gone, Put("operators", operator.id, _at_home(operator, server)))
+    return (*gone, Put("operators", operator.id, at_home(operator, server)))
 
 
-def _at_home(operator: Operator, server: Server) -> Operator:
+def at_home(operator: Operator, server: Server) -> Operator:
     return operator if operator.home is not None else msgspec.structs.replace(operator, home=server.id)
 
 

@@ -54,7 +54,8 @@ def orders_for(
                 cancel=attempt.cancel,
                 ticket=ticket(attempt, run),
                 secret=attempt.secret,
-                avoid=avoid(attempt.source),
+                avoid=avoid(state.origin_of(attempt.source)),
+                origin="" if (origin := state.origin_of(attempt.source)) == attempt.source else origin,
             )
         )
         if attempt.device in state.devices:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from caso_mesh.control import groups, kits, membership, operators, work
+from caso_mesh.control import groups, kits, membership, operators, replacing, work
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Request
 from caso_mesh.model import commands
@@ -23,6 +23,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.FoundMesh: membership.found_mesh,
     commands.CreateToken: membership.create_token,
     commands.AdmitServer: membership.admit_server,
+    commands.ReplaceServer: replacing.replace_server,
     commands.InviteOperator: operators.invite_operator,
     commands.AdmitOperator: operators.admit_operator,
     commands.RevokeOperator: operators.revoke_operator,
@@ -107,6 +108,10 @@ def check_state(state: ControlState) -> None:
         _require(
             all(path.server in state.servers for path in device.paths), f"servers of {device.name} are in the mesh"
         )
+    replaced = [old for server in state.servers.values() for old in server.succeeds]
+    _require(
+        len(set(replaced)) == len(replaced) and set(replaced) <= state.removed.keys(), "replaced machines stay away"
+    )
     for operator in state.operators.values():
         _require({server for server, _ in operator.server_roles} <= state.servers.keys(), "scopes are in the mesh")
         _require({pool for pool, _ in operator.pool_roles} <= state.pools.keys(), "scopes are in the mesh")

@@ -133,6 +133,16 @@ class ControlState:
         known = self.servers.get(server)
         return known.name if known is not None else self.removed.get(server) or server
 
+    def successor_of(self, server: str) -> Server | None:
+        """The server of that id, or that in the place of the machine that had it."""
+        known = self.servers.get(server)
+        return known or next((each for each in self.servers.values() if server in each.succeeds), None)
+
+    def origin_of(self, server: str) -> str:
+        """The id under which the sets of a server, or of a machine that was replaced, are kept."""
+        known = self.successor_of(server)
+        return server if known is None else known.origin
+
     def server_list(self) -> list[Server]:
         return sorted(self.servers.values(), key=lambda server: server.name)
 
@@ -227,7 +237,10 @@ class ControlState:
     def _server_roles(self, operator: Operator) -> tuple[tuple[str, Role], ...]:
         """On single servers: its own, and those by way of pools, as they are now."""
         by_pool = [(server, role) for name, role in operator.pool_roles for server in sorted(self.pools[name].servers)]
-        return tuple(dict.fromkeys((*operator.server_roles, *by_pool)))
+        held = dict.fromkeys((*operator.server_roles, *by_pool))
+        # what is left of machines that were replaced is under their ids
+        former = [(old, role) for server, role in held for old in self.servers[server].succeeds]
+        return tuple(dict.fromkeys((*held, *former)))
 
     def addresses(self) -> tuple[NodeAddress, ...]:
         if self._addresses is None:

@@ -32,6 +32,7 @@ class Newcomer(Struct, frozen=True):
     never_admin: bool = False
     preset: str = "lan"
     version: str = ""
+    replaces: str = ""
 
 
 # --- the newcomer's end ----------------------------------------------------------------------------------------------
@@ -162,6 +163,8 @@ def _application(newcomer: Newcomer, mesh: str, binding: bytes) -> bytes:
         bytes([newcomer.never_admin]),
         newcomer.version.encode(),
         *(address.encode() for address in newcomer.addresses),
+        # no address looks like this
+        *((b"replaces " + newcomer.replaces.encode(),) if newcomer.replaces else ()),
     )
     framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return sha256(framed).digest()

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from caso_mesh.identity.tls import client_context, server_context
+from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import (
     SPAN,
     WINDOW,
@@ -268,6 +269,7 @@ class WireChannel:
             tls=ServerTls(server),
             authorise=self._authorise,
             handler=_Handler(self._asked),
+            on_refusal=self._turned_away,
             pace=self._pacer.wait,
         ) as acceptor:
             tasks = [
@@ -288,6 +290,9 @@ class WireChannel:
                     await link.close(self._leaving)
                 self._answers.close()
                 await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    def _turned_away(self, source: str, error: CasoError, certificate: bytes | None) -> None:
+        self._desk.say(say.TurnedAway(error.code, source, error.message))
 
     def _authorise(self, certificate: bytes | None) -> str:
         return check_certificate(self._task, certificate, self._desk.clock.now_ns())
@@ -405,6 +410,7 @@ class WireChannel:
                 self._admission.check(join.attempt, join.ticket, join.secret, self._desk.clock.now_ns())
             except TicketInvalid as error:
                 self._desk.log("warning", f"{self._far.name} was refused: {error.message}")
+                self._turned_away(link.remote_address, error, None)
                 raise
             if link not in self._links:
                 self._admitted(link)

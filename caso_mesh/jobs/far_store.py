@@ -103,7 +103,7 @@ def run_device_end(
         try:
             with open_vault(task, desk, backend_for) as vault:
                 digest = wanted_of(task).digest
-                source = task.order.source
+                source = task.order.kept_as
                 base = choose_base(vault, desk, source=source, filters=digest, type_=spec.type, avoid=task.order.avoid)
                 on_base(base)
                 desk.say(Began(base.type))

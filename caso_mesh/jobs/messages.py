@@ -52,6 +52,14 @@ class Published(Struct, frozen=True, tag="published", tag_field="say"):
     lines: tuple[LogLine, ...] = ()
 
 
+class TurnedAway(Struct, frozen=True, tag="turned-away", tag_field="say"):
+    """Somebody who wanted to take part was refused: an error's code, where from (HOST:PORT), and why."""
+
+    code: str
+    source: str
+    detail: str
+
+
 class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     """The last message of a worker, always."""
 
@@ -67,7 +75,7 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
 
 #: Messages that take along what was logged before them: a small job is told in few.
 WithLines = Began | Verifying | MayPublish | Published | Ended
-FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | Ended
+FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | TurnedAway | Ended
 
 
 class Publish(Struct, frozen=True, tag="publish", tag_field="say"):

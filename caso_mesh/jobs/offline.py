@@ -44,7 +44,7 @@ from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
 from caso_mesh.vault.backend import Backend
 from caso_mesh.vault.header import VaultHeader, read_header
-from caso_mesh.vault.keys import load_keys
+from caso_mesh.vault.keys import add_missing_recipients, load_keys
 from caso_mesh.vault.mesh_copies import copy_names, open_copy
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.vault import Vault
@@ -106,6 +106,17 @@ def open_offline(path: str, kit: Kit) -> Iterator[OfflineVault]:
     """
     with opened_folder(path, kit) as (backend, header):
         yield OfflineVault(path, backend, header, kit)
+
+
+def grant(path: str, kit: Kit, recipient: str, encryption_key: bytes) -> int:
+    """Wraps the content keys of the device in the folder ``path`` to a server (node id, raw X25519 public key) too; how many
+    were lacking. Raises as ``open_offline``."""
+    with opened_folder(path, kit) as (backend, _):
+        try:
+            keys = load_keys(backend, kit.id, kit.unwrap, kit.id_key)
+        except NoKey:
+            raise KitIncomplete(kit=kit.id, path=path) from None
+        return add_missing_recipients(backend, keys, {recipient: encryption_key})
 
 
 @contextmanager

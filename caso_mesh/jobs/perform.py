@@ -188,7 +188,7 @@ def _backup(
     wanted = wanted_of(task)
     with open_vault(task, desk, tools.backend_for) as vault:
         base = choose_base(
-            vault, desk, source=task.order.source, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
+            vault, desk, source=task.order.kept_as, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
         )
         on_base(base)
         desk.say(Began(base.type))

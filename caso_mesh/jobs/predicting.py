@@ -144,7 +144,7 @@ def measure(task: Task, desk: Desk, vault: Vault) -> Measure:
     """By what the backup would be measured. Raises ``StateMissing``, ``StateDamaged`` if this server could not sign a
     set."""
     signer_of(task)
-    source, digest, avoid = task.order.source, wanted_of(task).digest, task.order.avoid
+    source, digest, avoid = task.order.kept_as, wanted_of(task).digest, task.order.avoid
     base = choose_base(vault, desk, source=source, filters=digest, type_=tried(task).type, avoid=avoid)
     last = base.parent
     if last is None:
@@ -165,7 +165,7 @@ def conclude(
     """Says what is predicted out of what was found. Raises what the backup would end with: ``ContainsNoData``,
     ``DeviceFull``."""
     tally, device = desk.tally, device_of(task)
-    rate = bytes_per_second(vault.sets(), task.server, task.order.source)
+    rate = bytes_per_second(vault.sets(), task.server, task.order.kept_as)
     found = predict(tally.files, tally.bytes, surveyed, rate, reads_all=measured.reads_all)
     on_predicted(found)
     time = "in unknown time" if found.seconds is None else f"in about {format_duration(found.seconds)}"

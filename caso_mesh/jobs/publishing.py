@@ -29,7 +29,7 @@ _NAMED = 3
 def first_detail(task: Task, vault: Vault, filters: bytes) -> Iterator[SegmentWriter | None]:
     """The catalog's detail of a set that will be the first of its chain: to be filled while the tree is written, so that
     it need not be read again. None where there is an earlier set, or nobody wants any."""
-    chain = chain_for(task.order.source, filters, device_of(task).vault, _roots(task))
+    chain = chain_for(task.order.kept_as, filters, device_of(task).vault, _roots(task))
     if not task.segment_path or newest(vault, lambda each: chain_of(each) == chain) is not None:
         yield None
         return
@@ -64,7 +64,7 @@ def publish(
         id=task.set,
         mesh=device.mesh,
         vault=device.vault,
-        source=task.order.source,
+        source=task.order.kept_as,
         source_name=task.source_name,
         server=task.server,
         server_name=task.server_name,

@@ -28,7 +28,7 @@ def check_not_shrunk(task: Task, desk: Desk, vault: Vault, filters: bytes) -> No
     spec = backup_of(task.order.spec)
     if spec is None:
         raise Misuse("only a backup finds something")
-    source, avoid = task.order.source, task.order.avoid
+    source, avoid = task.order.kept_as, task.order.avoid
     last = newest(vault, lambda each: each.source == source and each.filters == filters and each.id not in avoid)
     tally = desk.tally
     if last is None or not has_shrunk(tally.files, tally.bytes, last):

@@ -41,6 +41,17 @@ class AdmitServer(Struct, frozen=True, tag="admit-server", tag_field="do"):
     token: bytes | None
 
 
+class ReplaceServer(Struct, frozen=True, tag="replace-server", tag_field="do"):
+    """A new machine, ``server``, takes the place of the server ``old`` (id), with all that it had. ``admin`` is the server in
+    office, which cannot be replaced. Otherwise as ``AdmitServer``."""
+
+    server: Server
+    operator: Operator
+    token: bytes
+    old: str
+    admin: str
+
+
 class InviteOperator(Struct, frozen=True, tag="invite-operator", tag_field="do"):
     """Somebody may become the operator of ``grant``: whoever shows the secret of ``digest`` first."""
 
@@ -261,6 +272,7 @@ Command = (
     FoundMesh
     | CreateToken
     | AdmitServer
+    | ReplaceServer
     | InviteOperator
     | AdmitOperator
     | RevokeOperator

@@ -619,6 +619,15 @@ class TicketInvalid(Refused):
     code = "ticket-invalid"
 
 
+class UnknownAttempt(Refused):
+    """{peer} asked for the bulk channel of an attempt that {server} knows nothing of.
+
+    It may be over; if it was never there, look at who asked.
+    """
+
+    code = "unknown-attempt"
+
+
 class StaleOrders(Refused):
     """Orders of an earlier administrator ({given}) were refused; {current} is in force."""
 
@@ -1094,6 +1103,15 @@ class PeerFault(CasoError):
 
     code = "peer-fault"
     category = "protocol"
+
+
+class PeerNotTls(PeerFault):
+    """{peer} does not speak TLS as this mesh does: {detail}.
+
+    caso-mesh speaks TLS 1.3 only; whoever speaks anything else there is not one of it.
+    """
+
+    code = "peer-not-tls"
 
 
 class PeerMalformed(PeerFault):

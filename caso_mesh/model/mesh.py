@@ -66,6 +66,7 @@ class Server(Struct, frozen=True):
 
     ``set_state`` is what a person set; ``liveness`` what the administrator in office found, ``silent_since_ns`` since
     when. ``addresses`` are hints, best first. ``wrapped_id_key`` is the mesh's id key sealed to ``encryption_key``.
+    ``succeeds``: the machines (node ids) in whose place it is, the first of them first.
     """
 
     name: str
@@ -84,6 +85,12 @@ class Server(Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     version: str = ""
     settings: dict[str, float | str] = {}
+    succeeds: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The id under which its sets are kept: of the first machine in whose place it is, or its own."""
+        return self.succeeds[0] if self.succeeds else self.id
 
     @property
     def state(self) -> ServerState:

@@ -28,7 +28,8 @@ class AttemptOrder(Struct, frozen=True):
     ``end``: which end this server is; ``both`` if the files and the device are on this server. ``media`` and
     ``source`` are node ids (for a restore ``source`` is the server that is written to). ``ticket`` admits the two
     workers to each other; ``secret`` names the attempt's bulk channel and admits reconnects. ``avoid``: sets that
-    must not be a base.
+    must not be a base. ``origin``: the id under which the sets of the source are kept, if it is in the place of another
+    machine.
     """
 
     attempt: str
@@ -45,6 +46,12 @@ class AttemptOrder(Struct, frozen=True):
     ticket: bytes = b""
     secret: bytes = b""
     avoid: tuple[str, ...] = ()
+    origin: str = ""
+
+    @property
+    def kept_as(self) -> str:
+        """The ``source`` of the sets that this attempt makes and builds on."""
+        return self.origin or self.source
 
 
 class Orders(Struct, frozen=True):

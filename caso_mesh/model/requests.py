@@ -33,7 +33,8 @@ class AnchorsReply(Struct, frozen=True):
 
 
 class JoinRequest(Struct, frozen=True):
-    """A newcomer shows the secret of a join link. ``addresses`` are where it may be reached."""
+    """A newcomer shows the secret of a join link. ``addresses`` are where it may be reached. ``replaces``: the name of the
+    server whose place it takes."""
 
     secret: bytes
     name: str
@@ -45,6 +46,7 @@ class JoinRequest(Struct, frozen=True):
     signature: bytes
     preset: str = "lan"
     never_admin: bool = False
+    replaces: str = ""
 
 
 class OperatorRequest(Struct, frozen=True):

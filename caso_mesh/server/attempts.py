@@ -16,7 +16,17 @@ from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.runner import Runner, Worker
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, InternalError, StateFull, Unavailable
+from caso_mesh.model.errors import (
+    CasoError,
+    InternalError,
+    PeerFault,
+    PeerMalformed,
+    PeerOversized,
+    StateFull,
+    Unavailable,
+    UnknownAttempt,
+    UnknownCall,
+)
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -32,6 +42,10 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 30.0
 #: Pause after the state folder could not be written, before work is begun again.
 _TROUBLE_PAUSE_S = 2.0
+#: Two servers get the orders of an attempt at nearly the same time: a bulk channel that is asked for is known by then.
+_ORDERS_COME_S = 5.0
+#: How an attempt ends whose other end broke the protocol.
+_FAULTS = frozenset({PeerFault.code, PeerMalformed.code, PeerOversized.code, UnknownCall.code})
 
 
 class _Running:
@@ -53,7 +67,8 @@ class Attempts:
     """Keeps the workers in step with the orders.
 
     ``may_begin``: whether new work is taken now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
-    told of each worker's end.
+    told of each worker's end, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
+    where from, and more.
     """
 
     def __init__(
@@ -68,6 +83,9 @@ class Attempts:
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
         may_begin: Callable[[], bool] = lambda: True,
         over: Callable[[LocalAttempt], None] = lambda local: None,
+        refused: Callable[[AttemptOrder | None, str, str, dict[str, str]], None] = lambda order, code, source, more: (
+            None
+        ),
     ) -> None:
         self._queue = queue
         self._facts = facts
@@ -78,6 +96,7 @@ class Attempts:
         self._report = report
         self._may_begin = may_begin
         self._over = over
+        self._refused_to = refused
         self._held: dict[str, LocalAttempt] = {}
         self._running: dict[str, _Running] = {}
         self._orders: Orders | None = None
@@ -99,13 +118,25 @@ class Attempts:
         """Ids of the sets that held attempts make or have made."""
         return {local.set for local in self._held.values()}
 
-    def bulk_channel(self, token: str) -> socket.socket | None:
-        """Where the bulk connection that names ``token`` belongs (``wire.demux``)."""
+    def bulk_channel(self, token: str, source: str) -> socket.socket | None:
+        """Where the bulk connection that names ``token`` belongs (``wire.demux``); ``source``: where it comes from."""
         for each in self._running.values():
             secret = each.local.order.secret
             if each.worker is not None and secret and hmac.compare_digest(bulk_token(secret), token):
                 return each.worker.bulk_channel
+        if not self._knows(token):
+            # the other end may have its orders already: whoever asks for what never comes is told of later
+            asyncio.get_running_loop().call_later(_ORDERS_COME_S, self._still_unknown, token, source)
         return None
+
+    def _knows(self, token: str) -> bool:
+        orders = self._orders.attempts if self._orders is not None else ()
+        known = [*orders, *(local.order for local in self._held.values())]
+        return any(each.secret and hmac.compare_digest(bulk_token(each.secret), token) for each in known)
+
+    def _still_unknown(self, token: str, source: str) -> None:
+        if not self._knows(token):
+            self._refused_to(None, UnknownAttempt.code, source, {})
 
     async def watch(self, attempts: tuple[str, ...], for_s: float) -> None:
         """Somebody watches these: their workers report twice a second for a while."""
@@ -324,7 +355,12 @@ class Attempts:
             case say.Published(set=set_, segment_digest=digest, segment_size=size):
                 running.published = True
                 await self._endings.wrote(set_, digest, size, before=log)
-            case say.Ended():
+            case say.TurnedAway(code=code, source=source, detail=detail):
+                self._refused_to(order, code, source, {"attempt": order.attempt, "detail": detail[:500]})
+            case say.Ended(failure=failure):
+                if failure is not None and failure.code in _FAULTS:
+                    detail = str(failure.fields.get("detail", ""))[:500]
+                    self._refused_to(order, failure.code, "", {"attempt": order.attempt, "detail": detail})
                 await self._ended(running, message, log)
 
     async def _write(self, *new: facts.Fact) -> None:

@@ -42,11 +42,12 @@ async def join_by_link(
     config: Config,
     addresses: tuple[str, ...],
     never_admin: bool,
+    replaces: str = "",
     network: Network,
     clock: Clock,
     version: str,
 ) -> str:
-    """Joins; returns the name of the mesh. After a break the same link may be used again on the same state folder.
+    """Joins, with ``replaces`` in the place of the server of that name; returns the name of the mesh. After a break the same link may be used again on the same state folder.
 
     Raises the ``JoinLink...`` errors, ``CannotConnect``, ``AlreadyExists``, ``StateLocked``, ``StateNotEmpty``,
     ``StateForeign``.
@@ -66,6 +67,7 @@ async def join_by_link(
             never_admin=never_admin,
             preset=config.preset,
             version=version,
+            replaces=replaces,
         )
         request = q.JoinRequest(
             secret=link.secret,
@@ -78,6 +80,7 @@ async def join_by_link(
             signature=enrolment.sign_application(keys, newcomer, mesh=link.mesh, binding=tokens.digest(link.secret)),
             preset=config.preset,
             never_admin=never_admin,
+            replaces=replaces,
         )
         # An address may belong to somebody else by now, or not reach the administrator: the next one may.
         failures: list[CasoError] = []

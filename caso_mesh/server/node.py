@@ -40,6 +40,7 @@ from caso_mesh.server.links import AdminLink, LinkBook, Target, bounded_addresse
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.rebuilding import Rebuilding
+from caso_mesh.server.refusals import Door, Refusals
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
 from caso_mesh.server.scratch import Scratch
@@ -99,6 +100,7 @@ class ServerNode:
         self.clock = clock
         self.version = version
         self.facts = FactWriter(journal, new_id)
+        self.door = Door(Refusals(self.facts, clock), lambda: self.orders.roster)
         self._queue = queue
         self._discovery = discovery
         #: Called with orders that were taken.
@@ -181,6 +183,7 @@ class ServerNode:
             report=self._report,
             may_begin=self._may_begin,
             over=self._over,
+            refused=self.door.at_attempt,
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
         self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock)
@@ -382,6 +385,7 @@ class ServerNode:
         """Never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.attempts.run())
+            group.create_task(self.door.refusals.run())
             group.create_task(self._courier.run())
             group.create_task(self._survey())
             group.create_task(self._heart.run())

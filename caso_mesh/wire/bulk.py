@@ -20,7 +20,7 @@ from caso_mesh.wire import demux
 from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import BULK, Limits
 from caso_mesh.wire.link import Handler, Link
-from caso_mesh.wire.network import ClientTls, ServerTls, join_address
+from caso_mesh.wire.network import ClientTls, OnRefusal, ServerTls, join_address
 from caso_mesh.wire.websocket import LinkServer, Pace, dial_websocket
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class BulkAcceptor:
         tls: ServerTls,
         authorise: Authorise,
         handler: Handler,
+        on_refusal: OnRefusal | None = None,
         limits: Limits = BULK,
         random_bytes: Randomness = os.urandom,
         pace: Pace | None = None,
@@ -54,6 +55,7 @@ class BulkAcceptor:
             handler=handler,
             limits=limits,
             on_link=self._opened.put_nowait,
+            on_refusal=on_refusal,
             random_bytes=random_bytes,
             pace=pace,
         )
@@ -119,6 +121,7 @@ class BulkAcceptor:
             await self._server.serve(sock, peer)
         except (OSError, TimeoutError, CasoError) as exc:
             log.info("refused the bulk connection of %s: %s", peer, str(exc) or type(exc).__name__)
+            self._server.refused(peer, exc)
         except Exception:
             # A bug behind one connection must not end the accepting of all others.
             log.exception("could not serve the bulk connection of %s", peer)

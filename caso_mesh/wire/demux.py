@@ -12,7 +12,15 @@ import re
 import socket
 import ssl
 
-from caso_mesh.model.errors import CasoError, Misuse, PeerFault, PeerOversized, Unavailable
+from caso_mesh.model.errors import (
+    CannotConnect,
+    CasoError,
+    Misuse,
+    PeerFault,
+    PeerNotTls,
+    PeerOversized,
+    Unavailable,
+)
 
 #: Longest ClientHello; browsers stay under 2 KiB, OpenSSL without tickets under 1 KiB.
 MAX_HELLO_BYTES = 16 * 1024
@@ -68,7 +76,7 @@ def parse_hello(data: bytes, peer: str) -> str | int:
     except ssl.SSLError as exc:
         name = _seen.pop(probe, None)
         if name is None:
-            raise PeerFault(peer=peer, detail=f"no TLS ({exc.reason})") from None
+            raise PeerNotTls(peer=peer, detail=(exc.reason or "no ClientHello").lower().replace("_", " ")) from None
         return name
     return _seen.pop(probe, "")
 
@@ -76,7 +84,7 @@ def parse_hello(data: bytes, peer: str) -> str | int:
 async def peek_name(sock: socket.socket, peer: str) -> str:
     """Waits for the ClientHello on a non-blocking socket and returns its server name; the socket stays unread.
 
-    Raises ``PeerFault`` (not TLS, too long, too slow, closed).
+    Raises ``PeerFault`` (not TLS, too long, too slow), ``CannotConnect`` (closed).
     """
     need = _RECORD_HEADER
     try:
@@ -87,7 +95,7 @@ async def peek_name(sock: socket.socket, peer: str) -> str:
                 await readable(sock)
                 data = sock.recv(MAX_HELLO_BYTES, socket.MSG_PEEK)
                 if not data:
-                    raise PeerFault(peer=peer, detail="closed before it said hello")
+                    raise CannotConnect(address=peer, detail="closed before it said hello")
                 found = parse_hello(data, peer)
                 if isinstance(found, str):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

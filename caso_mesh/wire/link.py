@@ -91,6 +91,8 @@ class Link:
         self.dialled = dialled
         self.session = session
         self.remote_address = connection.peer
+        #: What the peer did against the protocol, once this end has ended the link for it.
+        self.fault: PeerFault | None = None
         self._channel = channel
         self._connection = connection
         self._handler = handler
@@ -443,6 +445,7 @@ class Link:
 
     def _fault(self, fault: PeerFault) -> None:
         log.warning("link with %s closed: %s", self.remote_address, fault)
+        self.fault = self.fault or fault
         self._end(fault, ours=True)
 
     def _end(self, reason: CasoError | None, *, ours: bool) -> None:

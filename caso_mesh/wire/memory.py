@@ -19,7 +19,16 @@ from caso_mesh.model.errors import CannotConnect, CannotListen, CasoError, PeerO
 from caso_mesh.wire.handshake import Authorise, establish
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
-from caso_mesh.wire.network import ClientTls, Listener, OnLink, ServerTls, WorkerFor, join_address, split_address
+from caso_mesh.wire.network import (
+    ClientTls,
+    Listener,
+    OnLink,
+    OnRefusal,
+    ServerTls,
+    WorkerFor,
+    join_address,
+    split_address,
+)
 
 #: Bytes on their way in one direction before the sender waits.
 _WINDOW_BYTES = 1024 * 1024
@@ -134,6 +143,7 @@ class MemoryEndpoint:
         authorise: Authorise,
         handler: Handler,
         on_link: OnLink | None = None,
+        on_refusal: OnRefusal | None = None,
         worker_for: WorkerFor | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> AsyncIterator[Listener]:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from caso_mesh.model.errors import CasoError
 from caso_mesh.wire.addresses import join_address, split_address
 from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import Limits
@@ -21,6 +22,7 @@ __all__ = [
     "Listener",
     "Network",
     "OnLink",
+    "OnRefusal",
     "ServerTls",
     "WorkerFor",
     "join_address",
@@ -29,8 +31,11 @@ __all__ = [
 
 #: Told once of each link that a listener has opened.
 OnLink = Callable[[Link], None]
-#: The channel to the worker that answers to a token: a non-blocking AF_UNIX SOCK_SEQPACKET socket; None if none does.
-WorkerFor = Callable[[str], socket.socket | None]
+#: The channel to the worker that answers to a token, for who is at HOST:PORT: a non-blocking AF_UNIX SOCK_SEQPACKET socket;
+#: None if none does.
+WorkerFor = Callable[[str, str], socket.socket | None]
+#: Told of who was refused, or broke the protocol: HOST:PORT, why, and the certificate (DER) if one was shown.
+OnRefusal = Callable[[str, CasoError, bytes | None], None]
 
 
 class ServerTls(msgspec.Struct, frozen=True):
@@ -83,6 +88,7 @@ class Network(Protocol):
         authorise: Authorise,
         handler: Handler,
         on_link: OnLink | None = None,
+        on_refusal: OnRefusal | None = None,
         worker_for: WorkerFor | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> AbstractAsyncContextManager[Listener]:

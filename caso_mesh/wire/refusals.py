@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from caso_mesh.model.errors import CertificateRefused
+from caso_mesh.model.errors import CasoError, CertificateRefused, PeerNotTls
 
 
 def of_certificate(address: str, exc: BaseException) -> CertificateRefused | None:
@@ -19,3 +19,10 @@ def of_certificate(address: str, exc: BaseException) -> CertificateRefused | Non
 def _is_alert_of_certificate(reason: str) -> bool:
     words = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
     return "ALERT" in reason and any(word in reason for word in words)
+
+
+def of_handshake(address: str, exc: ssl.SSLError) -> CasoError:
+    """Why there was no handshake with who dialled."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return CertificateRefused(peer="this server", detail=f"{address}: {exc.verify_message}")
+    return PeerNotTls(peer=address, detail=(exc.reason or "the handshake failed").lower().replace("_", " "))

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -22,15 +23,26 @@ from caso_mesh.model.errors import (
     CannotConnect,
     CannotListen,
     CasoError,
+    PeerFault,
     PeerMalformed,
     PeerOversized,
     PortInUse,
+    Refused,
 )
 from caso_mesh.wire import demux, fragments, refusals
 from caso_mesh.wire.handshake import Authorise, establish
 from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
 from caso_mesh.wire.link import Handler, Link
-from caso_mesh.wire.network import ClientTls, Listener, OnLink, ServerTls, WorkerFor, join_address, split_address
+from caso_mesh.wire.network import (
+    ClientTls,
+    Listener,
+    OnLink,
+    OnRefusal,
+    ServerTls,
+    WorkerFor,
+    join_address,
+    split_address,
+)
 from caso_mesh.wire.tls import accept_tls, shrink_buffer
 
 log = logging.getLogger(__name__)
@@ -127,8 +139,10 @@ class LinkServer:
         limits: Limits,
         on_link: OnLink | None,
         random_bytes: Randomness,
+        on_refusal: OnRefusal | None = None,
         pace: Pace | None = None,
     ) -> None:
+        self._on_refusal = on_refusal
         self._pace = pace
         self._tls = tls
         self._authorise = authorise
@@ -150,6 +164,13 @@ class LinkServer:
     async def close(self) -> None:
         """Ends all links. Whoever calls ``serve`` has ended those calls before."""
         await self._runner.cleanup()
+
+    def refused(self, address: str, error: BaseException, certificate: bytes | None = None) -> None:
+        """Somebody was refused, or broke the protocol; what else goes wrong with a connection is nobody's doing."""
+        if isinstance(error, ssl.SSLError):
+            error = refusals.of_handshake(address, error)
+        if self._on_refusal is not None and isinstance(error, (Refused, PeerFault)):
+            self._on_refusal(address, error, certificate)
 
     async def serve(self, sock: socket.socket, peer: str) -> None:
         """Turns an accepted, non-blocking socket, which it owns from now on, into a link; returns when that is open.
@@ -190,19 +211,31 @@ class LinkServer:
             timeout=self._limits.close_timeout_s,
         )
         await websocket.prepare(request)
+        judged: list[CasoError] = []
+
+        def authorise(shown: bytes | None) -> Any:
+            try:
+                return self._authorise(shown)
+            except CasoError as error:
+                judged.append(error)
+                raise
+
         try:
             link = await establish(
                 WebSocketChannel(websocket, limits=self._limits, peer=address, pace=self._pace),
                 dialled=False,
                 address=address,
                 certificate=certificate,
-                authorise=self._authorise,
+                authorise=authorise,
                 handler=self._handler,
                 limits=self._limits,
                 random_bytes=self._random_bytes,
             )
         except CasoError as error:
             log.info("refused %s: %s", address, error)
+            # what the peer has against us is not a refusal of ours
+            if error in judged or isinstance(error, PeerFault):
+                self.refused(address, error, certificate)
             return websocket
         finally:
             if not opened.done():
@@ -212,6 +245,8 @@ class LinkServer:
             if self._on_link is not None:
                 self._on_link(link)
             await link.wait_closed()
+            if link.fault is not None:
+                self.refused(address, link.fault, certificate)
         finally:
             self.links.discard(link)
             await link.close()
@@ -266,6 +301,7 @@ class WebSocketListener:
                 task.add_done_callback(self._pending.pop)
 
     async def _one(self, sock: socket.socket) -> None:
+        peer = ""
         try:
             with sock:
                 sock.setblocking(False)
@@ -273,7 +309,7 @@ class WebSocketListener:
                 peer = join_address(*sock.getpeername()[:2])
                 token = demux.bulk_token(await demux.peek_name(sock, peer))
                 if token is not None:
-                    channel = self._worker_for(token) if self._worker_for is not None else None
+                    channel = self._worker_for(token, peer) if self._worker_for is not None else None
                     if channel is None:
                         raise demux.refuse_bulk(token)
                     demux.hand_over(channel, token, sock)
@@ -283,6 +319,7 @@ class WebSocketListener:
             await self._server.serve(own, peer)
         except (OSError, TimeoutError, CasoError) as exc:
             log.info("%s refused a connection: %s", self.address, str(exc) or type(exc).__name__)
+            self._server.refused(peer, exc)
         except Exception:
             # A bug behind one connection (in making a TLS context, say) must not end the accepting of all others.
             log.exception("%s could not serve a connection", self.address)
@@ -303,6 +340,7 @@ class WebSocketNetwork:
         authorise: Authorise,
         handler: Handler,
         on_link: OnLink | None = None,
+        on_refusal: OnRefusal | None = None,
         worker_for: WorkerFor | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> AsyncIterator[Listener]:
@@ -315,6 +353,7 @@ class WebSocketNetwork:
                 handler=handler,
                 limits=limits,
                 on_link=on_link,
+                on_refusal=on_refusal,
                 random_bytes=self._random_bytes,
             )
             await server.start()

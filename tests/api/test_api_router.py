@@ -39,6 +39,7 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.mesh import MeshInfo, Roster, RosterRow
 from caso_mesh.model.states import Role
+from caso_mesh.server.refusals import Refusals
 from caso_mesh.wire.codec import pack, to_wire
 
 pytestmark = pytest.mark.jumping
@@ -155,6 +156,7 @@ class Desk:
             roster=lambda: self.roster,
             admin=self.way,
             facts=self.recorder,
+            refusals=Refusals(self.recorder, self.clock),
             clock=self.clock,
             caller=Caller,
         )

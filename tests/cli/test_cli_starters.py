@@ -70,9 +70,13 @@ async def test_join_hands_on_what_was_given_and_its_errors_have_their_status(
     assert told.document == {"mesh": "office", "server": "beta", "state": os.fspath(shell.state)}
     assert calls["join"] == {
         "link": "link", "server": "beta", "state": shell.state, "listen": "127.0.0.1:0", "preset": "lan",
-        "advertise": (), "never_admin": True,
+        "advertise": (), "never_admin": True, "replaces": "",
     }  # fmt: skip
     assert (await shell("join", "used", "--server", "beta")).status == 4
+    assert (await shell("join", "link", "--replaces", "beta")).status == 0
+    assert (calls["join"]["server"], calls["join"]["replaces"]) == ("beta", "beta")
+    for wrong in ((), ("--server", "gamma", "--replaces", "beta")):
+        assert (await shell("join", "link", *wrong)).status == 2
     assert "office" in (await shell("join", "link", "--server", "beta")).out
 
 

@@ -251,7 +251,7 @@ async def doors(site, workers):
         return lambda: side(files.chain_path, files.key_path, files.anchors)
 
     def worker_for(name):
-        def find(token):
+        def find(token, source):
             found = workers.get(name)
             return None if found is None or bulk_token(found[1]) != token else found[0].bulk_channel
 

@@ -400,9 +400,9 @@ async def test_bulk_connections_find_the_worker_of_their_attempt_and_no_other(tm
         d.attempts.use(orders(order()))
         await started.wait()
         d.attempts._running["j@1#1"].worker.bulk_channel = channel = object()  # type: ignore[union-attr,misc]
-        assert d.attempts.bulk_channel(bulk_token(b"j@1#1")) is channel
-        assert d.attempts.bulk_channel(bulk_token(b"other")) is None
-        assert d.attempts.bulk_channel(bulk_token(b"")) is None
+        assert d.attempts.bulk_channel(bulk_token(b"j@1#1"), "h:1") is channel
+        assert d.attempts.bulk_channel(bulk_token(b"other"), "h:1") is None
+        assert d.attempts.bulk_channel(bulk_token(b""), "h:1") is None
 
 
 async def test_new_media_of_two_jobs_at_once_never_share_a_label(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ async def daemon_and_worker(handler=None):
             tls=server_tls(alpha),
             authorise=authorise,
             handler=Answers(),
-            worker_for=lambda token: daemon_end if token == TOKEN else None,
+            worker_for=lambda token, source: daemon_end if token == TOKEN else None,
         ) as listener,
     ):
         with daemon_end:
@@ -154,7 +154,7 @@ async def test_an_incomplete_hello_ends_by_time_and_a_closed_one_at_once(monkeyp
     near, far = tcp_pair()
     with near:
         far.close()
-        with pytest.raises(PeerFault, match="closed"):
+        with pytest.raises(CannotConnect, match="closed"):
             await demux.peek_name(near, "peer")
 
 

@@ -296,7 +296,7 @@ async def test_other_paths_and_plain_text_get_nothing(caplog):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-        assert "no TLS" in caplog.text
+        assert "does not speak TLS" in caplog.text
 
 
 async def test_tls_1_2_is_refused():
