@@ -89,15 +89,19 @@ class Site:
         """The IPv4 address of machine ``i``."""
         return f"{self._net}.{i}"
 
+    def words(self, i: int) -> list[str]:
+        """The words before a program that put it on machine ``i``; its pid stays its own."""
+        return ["nsenter", f"--net=/run/netns/{self._names[i]}"]
+
     def run(self, i: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Starts a program on machine ``i``; its pid is the program's own. Killed at the end if it still runs."""
-        process = subprocess.Popen(["nsenter", f"--net=/run/netns/{self._names[i]}", *argv], **popen)
+        process = subprocess.Popen([*self.words(i), *argv], **popen)
         self._running.append(process)
         return process
 
     def do(self, i: int, *argv: str, text: str | None = None) -> str:
         """Runs a program on machine ``i`` to its end; its output. Raises ``RuntimeError`` if it fails."""
-        return _sh("nsenter", f"--net=/run/netns/{self._names[i]}", *argv, text=text)
+        return _sh(*self.words(i), *argv, text=text)
 
     def plug(self, i: int) -> None:
         """Gives machine ``i`` its eth0."""

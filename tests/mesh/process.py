@@ -60,6 +60,16 @@ class ProcessMesh:
         self._home.mkdir(parents=True)
         (folder / "logs").mkdir()
 
+    # --- where it runs ---
+
+    def on(self, name: str) -> list[str]:
+        """The words before a program that put it on the machine of a server."""
+        return []
+
+    def listen(self, name: str) -> str:
+        """Where a server that is made now listens."""
+        return "127.0.0.1:0"
+
     # --- making it ---------------------------------------------------------------------------------------------------
 
     def start(self, count: int, *, preset: str = "local", voters: bool = False) -> None:
@@ -74,7 +84,7 @@ class ProcessMesh:
 
     def init(self, name: str, *, mesh: str = "meadow", preset: str = "local", **more: str) -> None:
         options = [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
-        argv = ["init", "--mesh", mesh, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, *options]
+        argv = ["init", "--mesh", mesh, "--server", name, "--listen", self.listen(name), "--preset", preset, *options]
         self.ok(name, *argv, json_output=False)
         self._only_loopback(name)
         self.names.append(name)
@@ -82,7 +92,7 @@ class ProcessMesh:
     def join(self, name: str, *, link: str | None = None, preset: str = "local", voters: bool = False) -> None:
         link = link or self.link()
         more = [] if voters else ["--never-admin"]
-        argv = ["join", link, "--server", name, "--listen", "127.0.0.1:0", "--preset", preset, *more]
+        argv = ["join", link, "--server", name, "--listen", self.listen(name), "--preset", preset, *more]
         self.ok(name, *argv, json_output=False)
         self._only_loopback(name)
         self.names.append(name)
@@ -128,7 +138,7 @@ class ProcessMesh:
         bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log_path(name).open("ab") as log:
             process = subprocess.Popen(
-                [*bound, *self._python, *self.program, *argv],
+                [*bound, *self.on(name), *self._python, *self.program, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -267,7 +277,7 @@ class ProcessMesh:
 
     def command(self, name: str, *argv: str) -> list[str]:
         """The words of a command at the server ``name``."""
-        return [*self._python, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
+        return [*self.on(name), *self._python, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
 
     def cli(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0, **env: str) -> Answer:
         """Runs a command at the server ``name`` to its end. With ``--json``, stdout must be one document."""

@@ -22,7 +22,7 @@ class Boss:
     """The operator of the first server, with the key on a machine of its own: it asks at ``via``, whoever is in office."""
 
     def __init__(self, mesh: ProcessMesh, via: str) -> None:
-        self.mesh = mesh
+        self.mesh, self.via = mesh, via
         identity = IdentityStore(mesh.state("alpha") / "identity")
         operator = identity.load_operator()
         self.folder = mesh.folder / "home" / ".config" / "caso-mesh" / "contexts" / "boss"
@@ -38,7 +38,8 @@ class Boss:
     def ask(self, *words: str, timeout: str = "20s") -> tuple[int, Any]:
         # as a context does it by itself once an hour
         os.utime(self.folder / "anchors.pem", (1, 1))
-        argv = [sys.executable, "-m", "caso_mesh", *words, "--context", "boss", "--json", "--timeout", timeout]
+        program = [*self.mesh.on(self.via), sys.executable, "-m", "caso_mesh"]
+        argv = [*program, *words, "--context", "boss", "--json", "--timeout", timeout]
         done = subprocess.run(argv, capture_output=True, env=self.mesh.environment(), cwd=self.mesh.folder, check=False)
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
