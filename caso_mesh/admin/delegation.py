@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
+from caso_mesh.admin.learning import Learning
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.placing import problem_for
+from caso_mesh.control.placing import Cut, Seen
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
@@ -21,7 +22,7 @@ from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import Attempt, DrillSpec, Failure, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
 from caso_mesh.planning import lifecycle
-from caso_mesh.planning.placement import place
+from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import DeviceRow, Plan, Problem
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class Delegation:
         self._randomness = randomness
         self._office_s = clock.monotonic_s()
         self._devices: dict[str, str] = {}
-        self._holdings: list[tuple[str, str]] | None = None
+        self._learning = Learning(tables, live, clock)
+        self._cut = Cut()
+        self._planner = Planner()
         self._no_data_path: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
 
@@ -70,7 +73,7 @@ class Delegation:
 
     def facts_came(self) -> None:
         """There may be new sets, and with them devices to be preferred."""
-        self._holdings = None
+        self._learning.facts_came()
         self._wake.set()
 
     def no_data_path(self, source: str, server: str) -> None:
@@ -115,8 +118,8 @@ class Delegation:
             self._live.waiting = {}
             return
         await self._learn_sets()
-        plan = place(self._problem(), self._calendar.now_ns())
-        self._live.waiting = dict(plan.waiting)
+        plan = self._planner.plan(self._problem(), self._calendar.now_ns())
+        self._live.waiting = plan.waiting
         await self._end_test_runs(plan)
         for each in plan.assignments:
             run = state.runs.get(each.run)
@@ -141,9 +144,10 @@ class Delegation:
 
     async def _end_test_runs(self, plan: Plan) -> None:
         """What keeps a test run waiting, and does not pass by itself, is what it was to find out."""
-        for (run_id, _), waits in plan.waiting.items():
-            run = self._keeper.state.runs.get(run_id)
-            if run is None or not isinstance(run.spec, TestRunSpec) or waits.reason in PASSING:
+        trials = [run for run in self._keeper.state.open_runs() if isinstance(run.spec, TestRunSpec)]
+        found = [(run.id, plan.waiting.get((run.id, part.source))) for run in trials for part in run.parts]
+        for run_id, waits in found:
+            if waits is None or waits.reason in PASSING:
                 continue
             failure = Failure(NotReady.code, {"reason": reason_text(waits)})
             command = CloseRun(run_id, RunState.FAILED, self._clock.now_ns(), failure)
@@ -153,7 +157,8 @@ class Delegation:
                 log.info("the test run %s is not closed: %s", run_id, error)
 
     async def _learn_sets(self) -> None:
-        """Where the sets of restores and verifies lie, and which devices hold sets of which source."""
+        """Where the sets of restores and verifies lie, which devices hold sets of which source, and what the last backups
+        teach."""
         specs = [run.spec for run in self._keeper.state.open_runs()]
         sets = {spec.set for spec in specs if isinstance(spec, (RestoreSpec, VerifySpec, DrillSpec))}
         self._devices = {set_id: device for set_id, device in self._devices.items() if set_id in sets}
@@ -161,12 +166,7 @@ class Delegation:
             backup = await self._tables.set(set_id)
             if backup is not None:
                 self._devices[set_id] = backup.device
-        if self._holdings is None:
-            state, found = self._keeper.state, await self._tables.sets_by_source_device()
-            now = {source: state.successor_of(source) for source, _ in found}
-            self._holdings = sorted(
-                (server.id if (server := now[source]) is not None else source, device) for source, device in found
-            )
+        await self._learning.learn(self._keeper.state)
 
     def _problem(self) -> Problem:
         state, now_s = self._keeper.state, self._clock.monotonic_s()
@@ -179,16 +179,23 @@ class Delegation:
             if good:
                 free[device.id] = max(good)
         self._no_data_path = {pair: until for pair, until in self._no_data_path.items() if until > now_s}
-        problem = problem_for(
-            state,
-            connected=[s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard],
+        learning = self._learning
+        ends_at_ns, to_come_bytes = learning.running(state)
+        seen = Seen(
+            connected={s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard},
             device_of_set=self._devices.get,
+            predicted=learning.predicted,
             free_bytes=free,
             silent_since_ns=self._silent_since_ns(),
-            holdings=self._holdings or [],
-            no_data_path=list(self._no_data_path),
+            holdings=learning.holdings,
+            no_data_path=tuple(self._no_data_path),
+            speeds=learning.speeds,
+            ends_at_ns=ends_at_ns,
+            to_come_bytes=to_come_bytes,
+            stored_bytes=learning.stored_bytes,
             in_grace=self.in_grace(),
         )
+        problem = self._cut.problem(state, seen)
         return structs.replace(problem, devices=tuple(_seen(row, broken) for row in problem.devices))
 
     def _silent_since_ns(self) -> Mapping[str, int]:

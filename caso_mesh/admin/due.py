@@ -140,9 +140,10 @@ class DueRuns:
             for run in self._keeper.state.open_runs():
                 if not missed_sources(run, window_s, self._calendar.now_ns()):
                     continue
-                waits = [waiting for (id_, _), waiting in self._live.waiting.items() if id_ == run.id]
-                if waits:
-                    self._live.missed_for[run.id] = waits[0]
+                waits = (self._live.waiting.get((run.id, part.source)) for part in run.parts)
+                waiting = next((each for each in waits if each is not None), None)
+                if waiting is not None:
+                    self._live.missed_for[run.id] = waiting
                 try:
                     await self._submit(
                         CloseRun(run.id, RunState.MISSED, self._clock.now_ns()), request_id=f"missed-{run.id}"

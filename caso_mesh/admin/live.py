@@ -4,6 +4,7 @@ without the clock, never kept: another administrator sees it anew within seconds
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -26,7 +27,7 @@ class Live:
         #: When any message of a server came last, by the monotonic clock.
         self.heard_at_s: dict[str, float] = {}
         self.progress: dict[str, Progress] = {}
-        self.waiting: dict[tuple[str, str], Waiting] = {}
+        self.waiting: Mapping[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
         #: Why runs waited that are being closed as missed.
         self.missed_for: dict[str, Waiting] = {}

@@ -397,10 +397,11 @@ class Tables:
         rows = await self._rows("SELECT device, count(*), sum(bytes_stored) FROM backup_set GROUP BY device")
         return {device: (count, stored) for device, count, stored in rows}
 
-    async def sets_by_source_device(self) -> dict[tuple[str, str], int]:
-        """(source, device) -> how many sets of that source lie there."""
-        rows = await self._rows("SELECT source, device, count(*) FROM backup_set GROUP BY source, device")
-        return {(source, device): count for source, device, count in rows}
+    async def stored(self) -> list[tuple[str, str, str, int]]:
+        """Source, server and device of sets, with the bytes that all of those together have stored."""
+        return await self._rows(
+            "SELECT source, server, device, sum(bytes_stored) FROM backup_set GROUP BY source, server, device"
+        )
 
     async def pending_details(self) -> list[PendingDetail]:
         rows = await self._rows(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import (
     Attempt,
     BackupSpec,
+    Job,
     JobSpec,
     Part,
     RestoreSpec,
@@ -17,78 +21,157 @@ from caso_mesh.model.jobs import (
     backup_of,
     kind_of,
 )
+from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AttemptState, JobState, RunState
+from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.problem import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
 
+_Key = TypeVar("_Key")
 
-def problem_for(
-    state: ControlState,
-    *,
-    connected: Collection[str],
-    device_of_set: Callable[[str], str | None],
-    predicted_s: Callable[[Run, str], float | None] = lambda run, source: None,
-    free_bytes: Mapping[str, int] | None = None,
-    silent_since_ns: Mapping[str, int] | None = None,
-    holdings: Iterable[tuple[str, str]] = (),
-    no_data_path: Iterable[tuple[str, str]] = (),
-    in_grace: bool = False,
-) -> Problem:
-    """Everything that ``planning.placement.place`` depends on.
+#: Nothing is known.
+UNKNOWN = Prediction()
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What only the administrator in office knows.
 
     ``connected``: node ids of linked servers (the administrator's own too). ``device_of_set``: the device (id) that
-    holds a set. ``predicted_s(run, source)``: seconds that a part will take. ``free_bytes`` by device id.
-    ``silent_since_ns`` by node id, for links lost so lately that no transition is committed yet. ``holdings``:
-    (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each other.
+    holds a set. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
+    ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
+    yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
+    other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
+    ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
+    its sets take there.
     """
-    active = state.active_attempts()
-    writing, reading, on_device = _counts(state, active)
-    lately = silent_since_ns or {}
-    servers = []
-    for server in state.server_list():
-        settings = state.settings_of(server.id)
-        servers.append(
-            ServerRow(
+
+    connected: Collection[str]
+    device_of_set: Callable[[str], str | None]
+    predicted: Callable[[Run, str], Prediction] = lambda run, source: UNKNOWN
+    free_bytes: Mapping[str, int] = {}
+    silent_since_ns: Mapping[str, int] = {}
+    holdings: tuple[tuple[str, str], ...] = ()
+    no_data_path: tuple[tuple[str, str], ...] = ()
+    speeds: tuple[tuple[str, str, float], ...] = ()
+    ends_at_ns: Mapping[str, int] = {}
+    to_come_bytes: Mapping[str, int] = {}
+    stored_bytes: Mapping[tuple[str, str], int] = {}
+    in_grace: bool = False
+
+
+class Cut:
+    """Cuts the tables out of a control state, again and again: rows of parts that did not change are the same objects,
+    and what 1,000 servers have as their limits is worked out again only when a setting has changed."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, str], tuple[tuple[object, ...], ReadyPart]] = {}
+        self._limits: dict[str, tuple[Server, int, int]] = {}
+        self._settings: object = None
+
+    def problem(self, state: ControlState, seen: Seen) -> Problem:
+        """Everything that ``planning.placement.place`` depends on."""
+        active = state.active_attempts()
+        loads = _Loads(state, active, seen)
+        return Problem(
+            servers=tuple(self._servers(state, seen, loads)),
+            devices=tuple(_devices(state, seen, loads)),
+            parts=self._ready(state, seen),
+            pools=tuple(PoolRow(pool.name, pool.servers) for pool in state.pool_list()),
+            busy=tuple(
+                Busy(each.job, each.source, each.run, each.server, each.device, seen.ends_at_ns.get(each.id))
+                for each in active
+            ),
+            holdings=seen.holdings,
+            no_data_path=seen.no_data_path,
+            speeds=seen.speeds,
+            in_grace=seen.in_grace,
+        )
+
+    def _servers(self, state: ControlState, seen: Seen, loads: _Loads) -> Iterable[ServerRow]:
+        layers = (
+            dict(state.mesh_settings),
+            {name: dict(of) for name, of in state.pool_settings.items()},
+            [*state.pools.values()],
+        )
+        if layers != self._settings:
+            self._settings = layers
+            self._limits.clear()
+        for server in state.server_list():
+            limits = self._limits.get(server.id)
+            if limits is None or limits[0] is not server:
+                settings = state.settings_of(server.id)
+                limits = self._limits[server.id] = (
+                    server,
+                    int(number(settings, "server-concurrency")),
+                    int(number(settings, "source-concurrency")),
+                )
+            lately = seen.silent_since_ns.get(server.id)
+            yield ServerRow(
                 server.id,
                 server.name,
                 server.state,
-                connected=server.id in connected,
-                running=writing.get(server.id, 0),
-                concurrency=int(number(settings, "server-concurrency")),
-                reading=reading.get(server.id, 0),
-                source_concurrency=int(number(settings, "source-concurrency")),
-                silent_since_ns=lately.get(server.id) if server.silent_since_ns is None else server.silent_since_ns,
+                connected=server.id in seen.connected,
+                running=loads.running.get(server.id, 0),
+                concurrency=limits[1],
+                reading=loads.reading.get(server.id, 0),
+                source_concurrency=limits[2],
+                silent_since_ns=lately if server.silent_since_ns is None else server.silent_since_ns,
             )
-        )
-    devices = [
-        DeviceRow(
+
+    def _ready(self, state: ControlState, seen: Seen) -> tuple[ReadyPart, ...]:
+        before, self._parts = self._parts, {}
+        found = []
+        for run in state.open_runs():
+            for part in run.parts:
+                if part.state is not RunState.READY:
+                    continue
+                name = (run.id, part.source)
+                job, device = state.jobs[run.job], _device_of(run.spec, seen.device_of_set)
+                made_of = (run, job, device, seen.predicted(run, part.source))
+                known = before.get(name)
+                if known is None or any(new is not old for new, old in zip(made_of, known[0], strict=True)):
+                    known = (made_of, _ready_part(state, run, part, job, device, made_of[3]))
+                self._parts[name] = known
+                found.append(known[1])
+        return tuple(found)
+
+
+class _Loads:
+    """Active attempts by media server, by the server whose files they touch, and by device; and what they will store."""
+
+    def __init__(self, state: ControlState, active: Iterable[Attempt], seen: Seen) -> None:
+        self.running: dict[str, int] = {}
+        self.reading: dict[str, int] = {}
+        self.writing: dict[str, int] = {}
+        self.reserved: dict[str, int] = {}
+        self.reserved_by: dict[tuple[str, str], int] = {}
+        for attempt in active:
+            _add(self.running, attempt.server, 1)
+            _add(self.writing, attempt.device, 1)
+            if not isinstance(state.run(attempt.run).spec, VerifySpec):
+                _add(self.reading, attempt.source, 1)
+            to_come = seen.to_come_bytes.get(attempt.id, 0)
+            _add(self.reserved, attempt.device, to_come)
+            _add(self.reserved_by, (attempt.server, attempt.device), to_come)
+
+
+def _add(sums: dict[_Key, int], key: _Key, number: int) -> None:
+    sums[key] = sums.get(key, 0) + number
+
+
+def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceRow]:
+    for device in state.device_list():
+        yield DeviceRow(
             device.id,
             device.name,
             device.state,
             tuple(path.server for path in device.paths if path.enabled),
-            running=on_device.get(device.id, 0),
+            running=loads.writing.get(device.id, 0),
             concurrency=device.concurrency,
-            free_bytes=(free_bytes or {}).get(device.id),
+            free_bytes=seen.free_bytes.get(device.id),
             low_space_bytes=device.low_space_bytes,
+            reserved_bytes=loads.reserved.get(device.id, 0),
         )
-        for device in state.device_list()
-    ]
-    parts = [
-        _ready(state, run, part, device_of_set=device_of_set, predicted_s=predicted_s(run, part.source))
-        for run in state.open_runs()
-        for part in run.parts
-        if part.state is RunState.READY
-    ]
-    return Problem(
-        servers=tuple(servers),
-        devices=tuple(devices),
-        parts=tuple(parts),
-        pools=tuple(PoolRow(pool.name, pool.servers) for pool in state.pool_list()),
-        busy=tuple(Busy(attempt.job, attempt.source, attempt.run) for attempt in active),
-        holdings=tuple(holdings),
-        no_data_path=tuple(no_data_path),
-        in_grace=in_grace,
-    )
 
 
 def _device_of(spec: JobSpec, device_of_set: Callable[[str], str | None]) -> str | None:
@@ -99,44 +182,31 @@ def _device_of(spec: JobSpec, device_of_set: Callable[[str], str | None]) -> str
     return device_of_set(spec.set)
 
 
-def _counts(state: ControlState, active: Iterable[Attempt]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Active attempts by media server, by the server whose files they touch, and by device."""
-    writing: dict[str, int] = {}
-    reading: dict[str, int] = {}
-    on_device: dict[str, int] = {}
-    for attempt in active:
-        writing[attempt.server] = writing.get(attempt.server, 0) + 1
-        on_device[attempt.device] = on_device.get(attempt.device, 0) + 1
-        if not isinstance(state.run(attempt.run).spec, VerifySpec):
-            reading[attempt.source] = reading.get(attempt.source, 0) + 1
-    return writing, reading, on_device
-
-
-def _ready(
-    state: ControlState,
-    run: Run,
-    part: Part,
-    *,
-    device_of_set: Callable[[str], str | None],
-    predicted_s: float | None,
+def _ready_part(
+    state: ControlState, run: Run, part: Part, job: Job, device: str | None, predicted: Prediction
 ) -> ReadyPart:
-    spec = run.spec
-    job = state.jobs[run.job]
-    backup = backup_of(spec)
+    backup = backup_of(run.spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
     return ReadyPart(
         run=run.id,
         job=run.job,
         job_name=run.name,
         source=part.source,
-        kind=kind_of(spec),
+        kind=kind_of(run.spec),
         priority=run.priority,
         due_at_ns=run.due_at_ns,
         target=backup.target if backup is not None else None,
-        device=_device_of(spec, device_of_set),
+        device=device,
         not_before_ns=part.not_before_ns,
-        predicted_s=predicted_s,
+        predicted_s=predicted.seconds,
+        elsewhere_s=predicted.elsewhere_s,
+        predicted_bytes=predicted.bytes,
         on_hold=(run.held and not run.stranded) or job.state is JobState.ON_HOLD,
         stranded=run.stranded,
         recovered_on=tuple(attempt.server for attempt in tried if attempt.state is AttemptState.RECOVERED),
     )
+
+
+def problem_for(state: ControlState, **seen: Any) -> Problem:
+    """The tables of one plan alone; ``seen`` are the fields of ``Seen``."""
+    return Cut().problem(state, Seen(**seen))

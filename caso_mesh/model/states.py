@@ -151,6 +151,7 @@ class WaitReason(StrEnum):
     LIMIT_AT_SOURCE = "limit-at-source"
     NO_IDLE_DEVICE = "no-idle-device"
     NO_IDLE_SERVER = "no-idle-server"
+    BETTER_PLACE_SOON = "better-place-soon"
     DEVICE_PAUSED = "device-paused"
     DEVICE_OFFLINE = "device-offline"
     DEVICE_LOW_ON_SPACE = "device-low-on-space"
@@ -174,6 +175,7 @@ PASSING: frozenset[WaitReason] = frozenset(
         WaitReason.LIMIT_AT_SOURCE,
         WaitReason.NO_IDLE_DEVICE,
         WaitReason.NO_IDLE_SERVER,
+        WaitReason.BETTER_PLACE_SOON,
         WaitReason.ADMIN_IN_GRACE,
         WaitReason.RETRY_LATER,
         WaitReason.BLOCKED_BY_RUN,
@@ -184,7 +186,7 @@ PASSING: frozenset[WaitReason] = frozenset(
 REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NOT_YET_DUE: "due at {due}",
     WaitReason.ON_HOLD: "on hold; release it with: caso-mesh job release {job}",
-    WaitReason.QUEUE_ON_HOLD: "all queues are on hold",
+    WaitReason.QUEUE_ON_HOLD: "the queue is on hold: {servers}",
     WaitReason.NO_SERVER_IN_POOL: "the pool {pool} has no server; add one",
     WaitReason.NO_SERVER_REACHABLE: "no server of the target is connected: {servers}",
     WaitReason.SERVER_PAUSED: "paused or disabled: {servers}",
@@ -193,6 +195,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.LIMIT_AT_SOURCE: "{source} already runs {limit} jobs as a source",
     WaitReason.NO_IDLE_DEVICE: "all devices of the target are busy: {devices}",
     WaitReason.NO_IDLE_SERVER: "all servers of the target are busy: {servers}",
+    WaitReason.BETTER_PLACE_SOON: "it would end later on {devices}, which is idle, than where it waits for a slot",
     WaitReason.DEVICE_PAUSED: "paused: {devices}",
     WaitReason.DEVICE_OFFLINE: "offline: {devices}",
     WaitReason.DEVICE_LOW_ON_SPACE: "low on space: {devices}",

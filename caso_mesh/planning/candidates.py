@@ -1,200 +1,177 @@
-"""Which pairs of server and device a target leaves, best first, and why there is none.
-
-The pairs of a target are worked out once for all parts that share it, and kept in heaps that are put right when a
-server's load has changed since: a plan for 10,000 parts and 1,000 servers looks at few of the ten million pairs.
-"""
+"""Which pairs of server and device a target leaves, and why there is none. Nothing here depends on who is how busy: it
+holds until a server, a device or a pool changes."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from caso_mesh.model.jobs import Target, TargetKind, Waiting
-from caso_mesh.model.states import DeviceState, ServerState, WaitReason
-from caso_mesh.planning.problem import DeviceRow, Problem, ServerRow
+from caso_mesh.model.states import DeviceState, JobKind, ServerState, WaitReason
+from caso_mesh.planning.problem import DeviceRow, Problem, ReadyPart, ServerRow
+
+#: Server and device, as ids.
+Pair = tuple[str, str]
+#: What parts that share their candidates have in common.
+Key = tuple[str, str]
+
+_ANY = Target(TargetKind.ANY)
+_SET = "set"
+_BY_TARGET = frozenset({JobKind.BACKUP, JobKind.TEST_RUN})
 
 
-class Slots:
-    """Who is how busy, while a plan is made. Slots are only taken, never given back."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.servers = {row.id: row for row in problem.servers}
-        self.devices = {row.id: row for row in problem.devices}
-        self.running = {row.id: row.running for row in problem.servers}
-        self.reading = {row.id: row.reading for row in problem.servers}
-        self.writing = {row.id: row.running for row in problem.devices}
-        self.devices_of: dict[str, list[DeviceRow]] = {}
-        for device in problem.devices:
-            for server in device.servers:
-                self.devices_of.setdefault(server, []).append(device)
-
-    def load(self, server: ServerRow) -> float:
-        return self.running[server.id] / max(1, server.concurrency)
-
-    def server_free(self, server: ServerRow) -> bool:
-        return self.running[server.id] < server.concurrency
-
-    def device_free(self, device: DeviceRow) -> bool:
-        return self.writing[device.id] < device.concurrency
-
-    def source_free(self, server: ServerRow) -> bool:
-        return self.reading[server.id] < server.source_concurrency
-
-
-Pair = tuple[ServerRow, DeviceRow]
-
-
-class Ranking:
-    """Pairs, the best free one first: least loaded server, most free bytes, names."""
-
-    def __init__(self, slots: Slots, pairs: Iterable[Pair]) -> None:
-        self._slots = slots
-        self._heap = [(self._rank(pair), pair) for pair in pairs]
-        heapq.heapify(self._heap)
-
-    def best(self, refused: Callable[[str], bool]) -> Pair | None:
-        """The best pair with free slots whose server is not ``refused``; it stays in the ranking."""
-        aside: list[tuple[tuple[float, int, str, str], Pair]] = []
-        found: Pair | None = None
-        while self._heap:
-            rank, pair = self._heap[0]
-            server, device = pair
-            if not self._slots.server_free(server) or not self._slots.device_free(device):
-                heapq.heappop(self._heap)  # for good: nothing is given back while a plan is made
-            elif rank[0] != self._slots.load(server):
-                heapq.heapreplace(self._heap, (self._rank(pair), pair))
-            elif refused(server.id):
-                aside.append(heapq.heappop(self._heap))
-            else:
-                found = pair
-                break
-        for entry in aside:
-            heapq.heappush(self._heap, entry)
-        return found
-
-    def _rank(self, pair: Pair) -> tuple[float, int, str, str]:
-        server, device = pair
-        return (self._slots.load(server), -(device.free_bytes or 0), server.name, device.name)
+def key_of(part: ReadyPart) -> Key:
+    """Parts with the same one have the same candidates."""
+    if part.kind not in _BY_TARGET:
+        return (_SET, part.device or "")
+    target = part.target or _ANY
+    return (target.kind.value, target.name or "")
 
 
 class Candidates:
     """What a target leaves. ``blocked`` is why nothing can run there at all, whoever is idle; ``servers_down`` says
-    that it is for want of servers."""
+    that it is for want of servers. ``best_speed`` is that of the fastest pair; ``device_slots`` counts jobs at once,
+    ``server_slots`` too, those of a fast server for more, in thousandths."""
 
     def __init__(
-        self, slots: Slots, servers: Sequence[ServerRow], devices: Sequence[DeviceRow], *, reads: bool = False
+        self,
+        blocked: Waiting | None,
+        pairs: Sequence[Pair] = (),
+        reach: Reach | None = None,
+        *,
+        servers_down: bool = False,
     ) -> None:
-        self._slots = slots
-        self.servers_down = False
-        self.pairs: list[Pair] = []
-        self._by_device: dict[str, Ranking] = {}
-        self._full: Waiting | None = None
-        self.blocked = self._narrow(servers, devices, reads=reads)
-        self._pairs_of: dict[str, list[Pair]] = {}
-        self._pairs_on: dict[str, list[Pair]] = {}
-        for pair in self.pairs:
-            self._pairs_of.setdefault(pair[0].id, []).append(pair)
-            self._pairs_on.setdefault(pair[1].id, []).append(pair)
-        self._all = Ranking(slots, self.pairs)
+        self.blocked = blocked
+        self.servers_down = servers_down
+        self.pairs = tuple(pairs)
+        self.servers = frozenset(server for server, _ in pairs)
+        self.devices = frozenset(device for _, device in pairs)
+        self.devices_of: dict[str, list[str]] = {}
+        for server, device in pairs:
+            self.devices_of.setdefault(server, []).append(device)
+        self.best_speed, self.device_slots, self.server_slots = 1.0, 0, 0
+        if reach is not None:
+            self.best_speed = max(reach.speed(pair) for pair in pairs)
+            self.device_slots = sum(reach.devices[device].concurrency for device in self.devices)
+            self.server_slots = sum(reach.power(server) for server in self.servers)
 
-    def choose(self, source: str, held_by: Iterable[str], refused: Callable[[str], bool]) -> Pair | None:
-        """The source's own server first, then a device that holds sets of the source, then the best of all."""
-        held = frozenset(held_by)
-        own = [pair for pair in self._pairs_of.get(source, ()) if self._usable(pair) and not refused(pair[0].id)]
-        if own:
-            return min(own, key=lambda pair: (pair[1].id not in held, -(pair[1].free_bytes or 0), pair[1].name))
-        on_held = [pair for device in sorted(held) if (pair := self._on(device).best(refused)) is not None]
-        if on_held:
-            return min(on_held, key=self._all._rank)
-        return self._all.best(refused)
 
-    def why_full(self, refused: Callable[[str], bool] | None = None) -> Waiting:
-        """Why no pair is free: all devices are busy, or all servers that reach an idle one."""
-        if refused is None:
-            if self._full is None:
-                self._full = self._why_full(self.pairs)
-            return self._full
-        return self._why_full([pair for pair in self.pairs if not refused(pair[0].id)])
+class Reach:
+    """Servers, devices and pools, who reaches what, and the candidates of each target that was asked for."""
 
-    def _why_full(self, pairs: Sequence[Pair]) -> Waiting:
-        if any(self._slots.device_free(device) for _, device in pairs):
-            return waiting(WaitReason.NO_IDLE_SERVER, servers=_names(server for server, _ in pairs))
-        return waiting(WaitReason.NO_IDLE_DEVICE, devices=_names(device for _, device in pairs))
+    def __init__(self, problem: Problem) -> None:
+        self.servers = {row.id: row for row in problem.servers}
+        self.devices = {row.id: row for row in problem.devices}
+        self.pools: dict[str, tuple[str, ...]] = {pool.name: pool.servers for pool in problem.pools}
+        self.devices_of: dict[str, list[DeviceRow]] = {}
+        for device in problem.devices:
+            for server in device.servers:
+                self.devices_of.setdefault(server, []).append(device)
+        #: How many servers could write to a device now.
+        self.sharing = {
+            device.id: sum(id in self.servers and _up(self.servers[id]) for id in device.servers)
+            for device in problem.devices
+        }
+        #: Devices that take work and that only this server reaches.
+        self.alone: dict[str, list[str]] = {}
+        for device in problem.devices:
+            if self.sharing[device.id] == 1 and device.state is DeviceState.ONLINE and not device.low():
+                (server,) = (id for id in device.servers if id in self.servers and _up(self.servers[id]))
+                self.alone.setdefault(server, []).append(device.id)
+        self._speeds = {(server, device): speed for server, device, speed in problem.speeds}
+        self._fastest: dict[str, float] = {}
+        for server, _, speed in problem.speeds:
+            self._fastest[server] = max(speed, self._fastest.get(server, 0.0))
+        self._signature = _signature(problem)
+        self._candidates: dict[Key, Candidates] = {}
 
-    def _usable(self, pair: Pair) -> bool:
-        return self._slots.server_free(pair[0]) and self._slots.device_free(pair[1])
+    def holds(self, problem: Problem) -> bool:
+        """Whether all this is true of another problem as well: at most loads and free bytes differ."""
+        return self._signature == _signature(problem)
 
-    def _on(self, device: str) -> Ranking:
-        ranking = self._by_device.get(device)
-        if ranking is None:
-            ranking = self._by_device[device] = Ranking(self._slots, self._pairs_on.get(device, ()))
-        return ranking
+    def of(self, key: Key) -> Candidates:
+        found = self._candidates.get(key)
+        if found is None:
+            kind, name = key
+            found = for_set(self, name) if kind == _SET else for_target(self, Target(TargetKind(kind), name or None))
+            self._candidates[key] = found
+        return found
 
-    def _narrow(self, servers: Sequence[ServerRow], devices: Sequence[DeviceRow], *, reads: bool) -> Waiting | None:
-        """Sets ``pairs``, or says the first thing that would have to change."""
+    def speed(self, pair: Pair) -> float:
+        return self._speeds.get(pair, 1.0)
+
+    def power(self, server: str) -> int:
+        """Jobs at once, those of a fast server for more, in thousandths."""
+        return max(1, round(1000 * self.servers[server].concurrency * self._fastest.get(server, 1.0)))
+
+    def narrow(self, servers: Sequence[ServerRow], devices: Sequence[DeviceRow], *, reads: bool = False) -> Candidates:
+        """What of some servers and devices can be used, or the first thing that would have to change."""
         wanted = {device.id for device in devices}
         once = {server.id: server for server in servers}.values()
         reach = [server for server in once if any(row.id in wanted for row in self._devices_of(server))]
         if not reach:
-            return waiting(WaitReason.DEVICE_NOT_REACHABLE, devices=_names(devices))
-        up = [server for server in reach if server.state is ServerState.ENABLED and server.connected]
+            return Candidates(waiting(WaitReason.DEVICE_NOT_REACHABLE, devices=_names(devices)))
+        up = [server for server in reach if _up(server)]
         if not up:
-            self.servers_down = True
-            return _why_down(reach, reads=reads)
-        pairs = [(server, device) for server in up for device in self._devices_of(server) if device.id in wanted]
+            return Candidates(_why_down(reach, reads=reads), servers_down=True)
+        active = [server for server in up if not server.held]
+        if not active:
+            return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
+        pairs = [(server, device) for server in active for device in self._devices_of(server) if device.id in wanted]
         good = {DeviceState.ONLINE, DeviceState.READ_ONLY} if reads else {DeviceState.ONLINE}
         online = [pair for pair in pairs if pair[1].state in good]
         if not online:
-            return _why_offline([device for _, device in pairs])
-        roomy = online if reads else [pair for pair in online if not _low(pair[1])]
+            return Candidates(_why_offline([device for _, device in pairs]))
+        roomy = online if reads else [pair for pair in online if not pair[1].low()]
         if not roomy:
-            return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=_names(device for _, device in online))
-        self.pairs = roomy
-        return None
+            return Candidates(waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=_names(device for _, device in online)))
+        return Candidates(None, [(server.id, device.id) for server, device in roomy], self)
+
+    def reached_by(self, servers: Iterable[ServerRow]) -> list[DeviceRow]:
+        """The devices that some servers have a path to."""
+        return list({device.id: device for server in servers for device in self._devices_of(server)}.values())
 
     def _devices_of(self, server: ServerRow) -> Sequence[DeviceRow]:
-        return self._slots.devices_of.get(server.id, ())
+        return self.devices_of.get(server.id, ())
 
 
-def for_target(slots: Slots, pools: dict[str, tuple[str, ...]], target: Target) -> Candidates | Waiting:
+def for_target(reach: Reach, target: Target) -> Candidates:
     """The candidates of a backup's target, or why it has none at all."""
     servers: Sequence[ServerRow]
     devices: Sequence[DeviceRow]
     match target.kind:
         case TargetKind.DEVICE:
-            devices = [row for row in slots.devices.values() if row.name == target.name]
-            servers = [slots.servers[id] for row in devices for id in row.servers if id in slots.servers]
+            devices = [row for row in reach.devices.values() if row.name == target.name]
+            servers = [reach.servers[id] for row in devices for id in row.servers if id in reach.servers]
         case TargetKind.SERVER:
-            servers = [row for row in slots.servers.values() if row.name == target.name]
-            devices = _reached(slots, servers)
+            servers = [row for row in reach.servers.values() if row.name == target.name]
+            devices = reach.reached_by(servers)
         case TargetKind.POOL:
-            servers = [slots.servers[id] for id in pools.get(target.name or "", ()) if id in slots.servers]
+            servers = [reach.servers[id] for id in reach.pools.get(target.name or "", ()) if id in reach.servers]
             if not servers:
-                return waiting(WaitReason.NO_SERVER_IN_POOL, pool=target.name or "")
-            devices = _reached(slots, servers)
+                return Candidates(waiting(WaitReason.NO_SERVER_IN_POOL, pool=target.name or ""))
+            devices = reach.reached_by(servers)
         case TargetKind.ANY:
-            servers, devices = list(slots.servers.values()), list(slots.devices.values())
+            servers, devices = list(reach.servers.values()), list(reach.devices.values())
     if not devices:
-        return waiting(WaitReason.NO_DEVICE_IN_TARGET, target=str(target))
-    return Candidates(slots, servers, devices)
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target=str(target)))
+    return reach.narrow(servers, devices)
 
 
-def for_set(slots: Slots, device: str | None) -> Candidates | Waiting:
+def for_set(reach: Reach, device: str) -> Candidates:
     """The candidates for reading a set on ``device``, or why there are none at all."""
-    row = slots.devices.get(device or "")
+    row = reach.devices.get(device)
     if row is None:
-        return waiting(WaitReason.NO_DEVICE_IN_TARGET, target="the device of the set")
-    servers = [slots.servers[id] for id in row.servers if id in slots.servers]
-    return Candidates(slots, servers, [row], reads=True)
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target="the device of the set"))
+    servers = [reach.servers[id] for id in row.servers if id in reach.servers]
+    return reach.narrow(servers, [row], reads=True)
 
 
 def waiting(reason: WaitReason, **fields: object) -> Waiting:
     return Waiting(reason, fields)
 
 
-def _reached(slots: Slots, servers: Sequence[ServerRow]) -> list[DeviceRow]:
-    found = {device.id: device for server in servers for device in slots.devices_of.get(server.id, ())}
-    return list(found.values())
+def _up(server: ServerRow) -> bool:
+    return server.state is ServerState.ENABLED and server.connected
 
 
 def _why_down(reach: Sequence[ServerRow], *, reads: bool) -> Waiting:
@@ -219,9 +196,11 @@ def _why_offline(devices: Sequence[DeviceRow]) -> Waiting:
     return waiting(WaitReason.DEVICE_PAUSED, devices=sorted(named))
 
 
-def _low(device: DeviceRow) -> bool:
-    return device.free_bytes is not None and device.free_bytes < device.low_space_bytes
-
-
 def _names(rows: Iterable[ServerRow] | Iterable[DeviceRow]) -> list[str]:
     return sorted({row.name for row in rows})
+
+
+def _signature(problem: Problem) -> tuple[object, ...]:
+    servers = [(row.id, row.name, row.state, row.connected, row.held, row.concurrency) for row in problem.servers]
+    devices = [(row.id, row.name, row.state, row.servers, row.concurrency, row.low()) for row in problem.devices]
+    return servers, devices, problem.pools, problem.speeds

@@ -12,7 +12,8 @@ from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
 
 class ServerRow(Struct, frozen=True):
     """A server. ``running`` of ``concurrency`` jobs use it as media server, ``reading`` of ``source_concurrency`` read
-    (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known."""
+    (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known. ``held``: its
+    queue is on hold."""
 
     id: str
     name: str
@@ -23,10 +24,13 @@ class ServerRow(Struct, frozen=True):
     reading: int = 0
     source_concurrency: int = 2
     silent_since_ns: int | None = None
+    held: bool = False
 
 
 class DeviceRow(Struct, frozen=True):
-    """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known."""
+    """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known. ``reserved_bytes``
+    of them are what running jobs are predicted to store yet. ``left_bytes``: what is left of the quota of a server that
+    has one, reservations taken off."""
 
     id: str
     name: str
@@ -36,6 +40,12 @@ class DeviceRow(Struct, frozen=True):
     concurrency: int = 2
     free_bytes: int | None = None
     low_space_bytes: int = 0
+    reserved_bytes: int = 0
+    left_bytes: tuple[tuple[str, int], ...] = ()
+
+    def low(self) -> bool:
+        """Whether nothing more may be written, however little."""
+        return self.free_bytes is not None and self.free_bytes - self.reserved_bytes < self.low_space_bytes
 
 
 class PoolRow(Struct, frozen=True):
@@ -47,8 +57,9 @@ class ReadyPart(Struct, frozen=True):
     """A part of a run without an active attempt.
 
     ``target`` is a backup's; ``device`` is the one that holds the set of a restore or verify (``None``: no device has
-    it). ``predicted_s`` is how long it will take, ``None`` if nobody knows. ``recovered_on``: servers that were lost
-    with an attempt of it.
+    it). ``predicted_s`` is how long it will take on a server of speed 1, ``None`` if nobody knows; ``elsewhere_s`` the
+    same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
+    store. ``recovered_on``: servers that were lost with an attempt of it.
     """
 
     run: str
@@ -62,24 +73,32 @@ class ReadyPart(Struct, frozen=True):
     device: str | None = None
     not_before_ns: int = 0
     predicted_s: float | None = None
+    elsewhere_s: float | None = None
+    predicted_bytes: int = 0
     on_hold: bool = False
     stranded: bool = False
     recovered_on: tuple[str, ...] = ()
 
 
 class Busy(Struct, frozen=True):
-    """An active attempt: another run of the same job waits for the same source."""
+    """An active attempt: another run of the same job waits for the same source. ``ends_at_ns``: when it is predicted to
+    end, ``None`` if nobody knows."""
 
     job: str
     source: str
     run: str
+    server: str = ""
+    device: str = ""
+    ends_at_ns: int | None = None
 
 
 class Problem(Struct, frozen=True):
     """Everything that placement depends on.
 
     ``holdings``: (source, device) where the device holds sets of the source. ``no_data_path``: (source, server) that
-    cannot reach each other. ``in_grace``: the administrator has just taken office and does not know yet who is there.
+    cannot reach each other. ``speeds``: (server, device, how fast jobs run there), where that is known to differ from 1.
+    ``in_grace``: the administrator has just taken office and does not know yet who is there. ``held``: all queues are on
+    hold.
     """
 
     servers: tuple[ServerRow, ...]
@@ -89,7 +108,9 @@ class Problem(Struct, frozen=True):
     busy: tuple[Busy, ...] = ()
     holdings: tuple[tuple[str, str], ...] = ()
     no_data_path: tuple[tuple[str, str], ...] = ()
+    speeds: tuple[tuple[str, str, float], ...] = ()
     in_grace: bool = False
+    held: bool = False
 
 
 class Assignment(Struct, frozen=True):

@@ -17,7 +17,6 @@ _TESTS = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = {
     "catalog": _TESTS / "catalog" / "measure_catalog.py",
     "consensus": _TESTS / "consensus" / "measure_consensus.py",
-    "placement": _TESTS / "planning" / "measure_placement.py",
 }
 
 
@@ -33,6 +32,10 @@ def main(words: list[str]) -> int:
         from bench import attempt
 
         return attempt.main(words[1:])
+    if words and words[0] == "placement":
+        from bench import placement
+
+        return placement.main(words[1:])
     chosen = _parser().parse_args(words)
     if chosen.what == "job":
         from bench import latency
@@ -65,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures this clone beside its peers, interleaved; quote the ratios, never the seconds.",
-        epilog="scripts/bench catalog ... and scripts/bench placement ... measure those rooms alone, scripts/bench attempt "
-        "... the worker of a backup.",
+        epilog="scripts/bench catalog ... and scripts/bench consensus ... measure those rooms alone, scripts/bench attempt "
+        "... the worker of a backup, scripts/bench placement ... how loads are balanced.",
     )
     kinds = parser.add_subparsers(dest="what", required=True)
     vault = kinds.add_parser("vault", help="backup, restore, verify beside restic, borg, tar and cp")

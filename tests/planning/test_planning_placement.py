@@ -6,37 +6,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planning.problems import GB, NOW, SECOND, device, part, problems, reading, server, to
 
-from caso_mesh.model.jobs import Target, TargetKind
 from caso_mesh.model.states import REASON_TEXT, DeviceState, JobKind, Priority, ServerState, WaitReason
 from caso_mesh.planning.placement import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow, place
-
-SECOND = 1_000_000_000
-NOW = 1_750_000_000 * SECOND
-ANY = Target(TargetKind.ANY)
-GB = 10**9
-
-
-def server(name: str, *, state: ServerState = ServerState.ENABLED, connected: bool = True, **fields) -> ServerRow:
-    return ServerRow(name, name, state, connected, **fields)
-
-
-def device(name: str, *servers: str, state: DeviceState = DeviceState.ONLINE, **fields) -> DeviceRow:
-    return DeviceRow(name, name, state, servers, **{"concurrency": 1, **fields})
-
-
-def part(run: str, source: str = "src", **fields) -> ReadyPart:
-    base = ReadyPart(run, f"job-{run}", run, source, JobKind.BACKUP, Priority.MEDIUM, NOW, target=ANY)
-    return msgspec.structs.replace(base, **fields)
-
-
-def reading(run: str, kind: JobKind, device: str | None, source: str = "src", **fields) -> ReadyPart:
-    return part(run, source, kind=kind, target=None, device=device, **fields)
-
-
-def to(kind: str, name: str) -> Target:
-    return Target(TargetKind(kind), name)
-
 
 SRC = server("src", source_concurrency=100)
 TWO = Problem(
@@ -135,7 +108,7 @@ def test_jobs_spread_over_servers_by_load_within_one_plan():
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (ANY, {"disk-a", "disk-b"}),
+        (to("any"), {"disk-a", "disk-b"}),
         (to("device", "disk-b"), {"disk-b"}),
         (to("server", "a"), {"disk-a"}),
         (to("pool", "p"), {"disk-a", "disk-b"}),
@@ -296,69 +269,123 @@ def test_one_offline_device_does_not_keep_others_from_work():
     assert given_out == {"r": ("b", "disk-b")}
 
 
+def test_a_held_queue_gets_nothing_and_the_others_do():
+    held = (SRC, server("a", held=True), server("b"))
+    given_out, _ = placed(TWO, part("r"), servers=held)
+    assert given_out == {"r": ("b", "disk-b")}
+    given_out, reasons = placed(TWO, part("r", target=to("server", "a")), servers=held)
+    assert (given_out, reasons) == ({}, {"r": WaitReason.QUEUE_ON_HOLD})
+    given_out, reasons = placed(TWO, part("r"), held=True)
+    assert (given_out, reasons) == ({}, {"r": WaitReason.QUEUE_ON_HOLD})
+
+
+# --- when the last one ends ---
+
+
+def ends(run: str, where: str, seconds: float, **fields) -> Busy:
+    return Busy(f"job-{run}", "other", run, where, f"disk-{where}", NOW + round(seconds * SECOND), **fields)
+
+
+SLOW_A = {"speeds": (("a", "disk-a", 0.25),)}
+B_BUSY = (device("disk-a", "a"), device("disk-b", "b", running=1))
+
+
+def test_a_slow_server_gets_what_it_can_end_in_time_and_the_fast_one_the_longest():
+    given_out, _ = placed(TWO, part("long", predicted_s=1000.0), part("short", predicted_s=100.0), **SLOW_A)
+    assert given_out == {"long": ("b", "disk-b"), "short": ("a", "disk-a")}
+
+
+def test_a_long_part_waits_for_the_fast_server_when_the_slow_one_would_end_it_later():
+    soon = {"devices": B_BUSY, "busy": (ends("other", "b", 100.0),), **SLOW_A}
+    long = part("long", predicted_s=1000.0)
+    given_out, reasons = placed(TWO, long, **soon)
+    assert (given_out, reasons) == ({}, {"long": WaitReason.BETTER_PLACE_SOON})
+    given_out, _ = placed(TWO, long, **{**soon, "busy": (ends("other", "b", 5000.0),)})
+    assert given_out == {"long": ("a", "disk-a")}
+
+
+def test_a_part_that_waited_for_an_hour_takes_the_slow_server_too():
+    soon = {"devices": B_BUSY, "busy": (ends("other", "b", 100.0),), **SLOW_A}
+    old = part("long", predicted_s=1000.0, due_at_ns=NOW - 3601 * SECOND)
+    given_out, _ = placed(TWO, old, **soon)
+    assert given_out == {"long": ("a", "disk-a")}
+
+
+def test_what_would_have_to_be_stored_anew_elsewhere_waits_for_the_device_that_holds_its_chunks():
+    soon = {"devices": B_BUSY, "holdings": (("src", "disk-b"),)}
+    dear, cheap = part("r", predicted_s=60.0, elsewhere_s=7200.0), part("r", predicted_s=60.0, elsewhere_s=90.0)
+    given_out, reasons = placed(TWO, dear, busy=(ends("other", "b", 600.0),), **soon)
+    assert (given_out, reasons) == ({}, {"r": WaitReason.BETTER_PLACE_SOON})
+    given_out, _ = placed(TWO, cheap, busy=(ends("other", "b", 600.0),), **soon)
+    assert given_out == {"r": ("a", "disk-a")}
+    given_out, _ = placed(TWO, dear, busy=(ends("other", "b", 10_000.0),), **soon)
+    assert given_out == {"r": ("a", "disk-a")}
+
+
+def test_slots_are_kept_for_those_that_can_run_nowhere_else_and_would_be_the_last_to_end():
+    only_b = [part(f"b{number}", predicted_s=500.0, target=to("device", "disk-b")) for number in range(4)]
+    given_out, _ = placed(
+        TWO, part("any", predicted_s=900.0), *only_b, servers=(SRC, server("a", running=1), server("b"))
+    )
+    assert given_out == {"any": ("a", "disk-a"), "b0": ("b", "disk-b")}
+
+
+def test_who_yielded_gets_what_is_left_before_a_lower_priority():
+    only_b = [part(f"b{number}", "other", predicted_s=500.0, target=to("device", "disk-b")) for number in range(4)]
+    limited = (SRC, server("other", source_concurrency=0), server("b"))
+    low = part("low", priority=Priority.LOW)
+    given_out, _ = placed(TWO, part("any", predicted_s=900.0), *only_b, low, servers=limited)
+    assert given_out == {"any": ("b", "disk-b")}
+
+
+def test_the_slots_of_a_shared_device_are_divided_fairly_among_the_servers_that_write_to_it():
+    shared = (device("nas", "a", "b", concurrency=4),)
+    mine = [part(f"a{number}", predicted_s=900.0, target=to("server", "a")) for number in range(5)]
+    theirs = [part(f"b{number}", predicted_s=100.0, target=to("server", "b")) for number in range(2)]
+    given_out, _ = placed(TWO, *mine, *theirs, devices=shared)
+    assert sorted(given_out) == ["a0", "a1", "b0", "b1"]
+    given_out, _ = placed(TWO, *mine, devices=shared)
+    assert sorted(given_out) == ["a0", "a1", "a2", "a3"]
+
+
+def test_a_shared_device_is_served_by_the_servers_without_devices_of_their_own():
+    both = (device("disk-a", "a"), device("nas", "a", "b"))
+    one_slot = (SRC, server("a", concurrency=1), server("b", concurrency=1))
+    given_out, _ = placed(TWO, part("nas", target=to("device", "nas")), part("r"), devices=both, servers=one_slot)
+    assert given_out == {"nas": ("b", "nas"), "r": ("a", "disk-a")}
+
+
+# --- space ---
+
+
+def test_predicted_bytes_are_reserved_so_that_running_jobs_do_not_fill_a_device_together():
+    disk = (device("d", "a", concurrency=9, free_bytes=10 * GB, low_space_bytes=GB, reserved_bytes=2 * GB),)
+    big = [part(f"r{number}", predicted_bytes=4 * GB) for number in range(2)]
+    small = part("small", predicted_bytes=2 * GB)
+    given_out, reasons = placed(TWO, *big, small, devices=disk)
+    assert set(given_out) == {"r0", "small"}
+    assert reasons == {"r1": WaitReason.DEVICE_LOW_ON_SPACE}
+
+
+def test_a_device_whose_space_is_all_reserved_takes_no_job_at_all():
+    disk = (device("d", "a", concurrency=9, free_bytes=10 * GB, low_space_bytes=GB, reserved_bytes=10 * GB),)
+    given_out, reasons = placed(TWO, part("r"), devices=disk)
+    assert (given_out, reasons) == ({}, {"r": WaitReason.DEVICE_LOW_ON_SPACE})
+
+
+def test_a_server_that_used_up_its_quota_of_a_shared_device_gets_nothing_more_on_it():
+    nas = (device("nas", "a", "b", concurrency=9, left_bytes=(("a", GB),)),)
+    given_out, _ = placed(TWO, part("r", predicted_bytes=2 * GB), devices=nas)
+    assert given_out == {"r": ("b", "nas")}
+    given_out, reasons = placed(TWO, part("r", target=to("server", "a"), predicted_bytes=2 * GB), devices=nas)
+    assert (given_out, reasons) == ({}, {"r": WaitReason.DEVICE_LOW_ON_SPACE})
+
+
 def test_two_runs_of_one_job_do_not_read_one_source_at_once():
     twins = [part("r1", job="job"), part("r2", job="job")]
     given_out, reasons = placed(TWO, *twins)
     assert set(given_out) == {"r1"}
     assert reasons == {"r2": WaitReason.BLOCKED_BY_RUN}
-
-
-SERVERS = "abcd"
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> Problem:
-    states = st.sampled_from(list(ServerState))
-    servers = [
-        server(
-            name,
-            state=draw(states),
-            connected=draw(st.booleans()),
-            running=draw(st.integers(0, 2)),
-            concurrency=draw(st.integers(1, 3)),
-            reading=draw(st.integers(0, 2)),
-            source_concurrency=draw(st.integers(1, 3)),
-        )
-        for name in SERVERS
-    ]
-    subsets = st.lists(st.sampled_from(SERVERS), unique=True)
-    devices = [
-        device(
-            f"d{number}",
-            *draw(subsets),
-            state=draw(st.sampled_from(list(DeviceState))),
-            running=draw(st.integers(0, 2)),
-            concurrency=draw(st.integers(1, 4)),
-            free_bytes=draw(st.none() | st.integers(0, 10)),
-            low_space_bytes=draw(st.integers(0, 5)),
-        )
-        for number in range(draw(st.integers(0, 4)))
-    ]
-    targets = [ANY, to("pool", "p"), to("server", "a"), to("device", "d0"), to("device", "d9")]
-    parts = [
-        part(
-            f"r{number}",
-            draw(st.sampled_from([*SERVERS, "gone"])),
-            job=draw(st.sampled_from(["j1", "j2", f"j-{number}"])),
-            kind=draw(st.sampled_from(list(JobKind))),
-            target=draw(st.sampled_from(targets)),
-            device=draw(st.sampled_from([None, "d0", "d1"])),
-            priority=draw(st.sampled_from(list(Priority))),
-            predicted_s=draw(st.none() | st.floats(0, 100)),
-            recovered_on=tuple(draw(subsets)),
-            not_before_ns=draw(st.sampled_from([0, 0, NOW + 1])),
-        )
-        for number in range(draw(st.integers(0, 12)))
-    ]
-    pairs = st.tuples(st.sampled_from(SERVERS), st.sampled_from(SERVERS))
-    return Problem(
-        tuple(servers),
-        tuple(devices),
-        tuple(parts),
-        (PoolRow("p", tuple(draw(subsets))),),
-        holdings=tuple((source, "d0") for source in draw(subsets)),
-        no_data_path=tuple(draw(st.lists(pairs, max_size=4))),
-    )
 
 
 @given(problems(), st.randoms(use_true_random=False))
@@ -383,7 +410,11 @@ def test_a_plan_never_overfills_leaves_no_part_without_an_answer_and_does_not_de
         assert disk.state in {DeviceState.ONLINE, DeviceState.READ_ONLY}
         if asked.kind in {JobKind.BACKUP, JobKind.TEST_RUN}:
             assert disk.state is DeviceState.ONLINE
-            assert disk.free_bytes is None or disk.free_bytes >= disk.low_space_bytes
+            there = [parts[other.run, other.source] for other in plan.assignments if other.device == disk.id]
+            if disk.free_bytes is not None and asked.kind is JobKind.BACKUP:
+                stored = disk.reserved_bytes + sum(row.predicted_bytes for row in there)
+                assert disk.free_bytes - stored >= disk.low_space_bytes
+            assert not row.held
         else:
             assert one.device == asked.device
         if asked.kind is not JobKind.VERIFY:

@@ -1,0 +1,387 @@
+"""One round of placement: who is how busy while a plan is made, which free pair is the best for a part, and at the end
+why a part still waits. Slots are only taken, never given back."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+from caso_mesh.model.jobs import Waiting
+from caso_mesh.model.states import JobKind, ServerState, WaitReason
+from caso_mesh.model.units import format_instant
+from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, waiting
+from caso_mesh.planning.demand import Demand, Levels
+from caso_mesh.planning.problem import Problem, ReadyPart
+
+#: A part that waits for so long goes before younger ones of its priority however long they are, and takes what there is:
+#: longest first alone would let short ones starve in a busy mesh.
+OVERDUE_NS = 3600 * 1_000_000_000
+#: Speeds that differ by less count as the same.
+_SAME_SPEED = 1.25
+
+_Rank = tuple[int, bool, bool, float, int, str, str]
+
+
+class Turn(Enum):
+    """Why a part got nothing when it was its turn. What yields is asked again when its priority is through."""
+
+    WAITS = "waits"
+    YIELDS = "yields"
+
+
+def overdue(part: ReadyPart, now_ns: int) -> bool:
+    return now_ns - part.due_at_ns > OVERDUE_NS
+
+
+class Round:
+    """``demand`` is that of all parts of ``problem``."""
+
+    def __init__(self, problem: Problem, now_ns: int, reach: Reach, demand: Demand) -> None:
+        self.reach = reach
+        self._problem = problem
+        self._now_ns = now_ns
+        self._demand = demand
+        self._levels: Levels | None = None
+        self.servers = {row.id: row for row in problem.servers}
+        self.devices = {row.id: row for row in problem.devices}
+        self._running = {row.id: row.running for row in problem.servers}
+        self._reading = {row.id: row.reading for row in problem.servers}
+        self._writing = {row.id: row.running for row in problem.devices}
+        self._reserved = {row.id: row.reserved_bytes for row in problem.devices}
+        self._left = {(server, row.id): left for row in problem.devices for server, left in row.left_bytes}
+        self._on_pair: dict[Pair, int] = {}
+        self._busy: dict[tuple[str, str], str] = {}
+        for busy in problem.busy:
+            self._on_pair[busy.server, busy.device] = self._on_pair.get((busy.server, busy.device), 0) + 1
+            self._busy[busy.job, busy.source] = busy.run
+        self._held_by: dict[str, set[str]] = {}
+        for source, device in problem.holdings:
+            self._held_by.setdefault(source, set()).add(device)
+        self._cut: dict[str, set[str]] = {}
+        for source, server in problem.no_data_path:
+            self._cut.setdefault(source, set()).add(server)
+        self._rankings: dict[Key, Ranking] = {}
+        self._ends_ms: dict[Key, int] = {}
+        self._latest: dict[Key, int | None] = {}
+        self._full: dict[Key, tuple[Waiting | None, list[Pair]]] = {}
+
+    # --- handing out ---
+
+    def idle(self, key: Key) -> bool:
+        """Whether there is a free pair for parts with this key."""
+        candidates = self.reach.of(key)
+        return candidates.blocked is None and not self._ranking(key, candidates).empty()
+
+    def consider(self, part: ReadyPart, *, last: bool) -> Pair | Turn:
+        """The pair that a part gets, with its slots taken. ``last``: nobody is left to yield to."""
+        if not self._source_free(part) or self._not_now(part) is not None or self._no_source(part) is not None:
+            return Turn.WAITS
+        key = key_of(part)
+        candidates = self.reach.of(key)
+        if candidates.blocked is not None:
+            return Turn.WAITS
+        cut = self._cut_off(part)
+        pair = self._choose(part, key, candidates, cut.union(part.recovered_on), last=last)
+        if pair is Turn.WAITS and part.recovered_on:
+            # A server that was lost with this part and is back may have it, if nobody else can.
+            pair = self._choose(part, key, candidates, cut, last=last)
+        if not isinstance(pair, Turn):
+            self._take(part, pair)
+        return pair
+
+    def _choose(
+        self, part: ReadyPart, key: Key, candidates: Candidates, refused: set[str] | frozenset[str], *, last: bool
+    ) -> Pair | Turn:
+        """The source's own server first, then a device that holds sets of the source, then the best of all."""
+        held: frozenset[str] = candidates.devices.intersection(self._held_by.get(part.source, ()))
+        ranking = self._ranking(key, candidates)
+        yields = False
+
+        def fits(pair: Pair) -> bool:
+            return pair[0] not in refused and self._has_room(part, pair)
+
+        for pair in self._in_order_of_place(part, candidates, ranking, held, fits):
+            if not self._worth(part, key, candidates, pair, held):
+                continue
+            if not last and ranking.yields(pair):
+                yields = True
+                continue
+            return pair
+        return Turn.YIELDS if yields else Turn.WAITS
+
+    def _in_order_of_place(
+        self,
+        part: ReadyPart,
+        candidates: Candidates,
+        ranking: Ranking,
+        held: frozenset[str],
+        fits: Callable[[Pair], bool],
+    ) -> Iterable[Pair]:
+        own = [(part.source, device) for device in candidates.devices_of.get(part.source, ())]
+        own = [pair for pair in own if self.free(pair) and fits(pair)]
+        if own:
+            yield min(own, key=lambda pair: (pair[1] not in held, *ranking.rank(pair)))
+        if held:
+            there = [(server, device) for device in held for server in self.devices[device].servers]
+            there = [pair for pair in there if pair[0] in candidates.servers and self.free(pair) and fits(pair)]
+            if there:
+                yield min(there, key=ranking.rank)
+        best = ranking.best(fits)
+        if best is not None:
+            yield best
+
+    def _worth(self, part: ReadyPart, key: Key, candidates: Candidates, pair: Pair, held: frozenset[str]) -> bool:
+        """Whether a part ends sooner there than where it would have to wait for a slot, or delays nobody."""
+        if part.predicted_s is None or overdue(part, self._now_ns):
+            return True
+        speed, best = self.reach.speed(pair), candidates.best_speed
+        if held and pair[1] not in held and part.elsewhere_s is not None and part.elsewhere_s > part.predicted_s:
+            soon = self._soonest_ms(lambda server, device: device in held and server in candidates.servers)
+            return soon is None or 1000 * part.elsewhere_s / speed <= soon + 1000 * part.predicted_s / best
+        if speed * _SAME_SPEED > best:
+            return True
+        there_ms = 1000 * part.predicted_s / speed
+        if there_ms <= self._end_ms(key, candidates):
+            return True
+        fast = self._soonest_ms(
+            lambda server, device: (
+                device in candidates.devices_of.get(server, ())
+                and self.reach.speed((server, device)) * _SAME_SPEED > best
+            )
+        )
+        return fast is None or there_ms <= fast + 1000 * part.predicted_s / best
+
+    def _soonest_ms(self, among: Callable[[str, str], bool]) -> int | None:
+        """In how many milliseconds the first attempt on some pairs is predicted to end."""
+        ends = [
+            max(0, busy.ends_at_ns - self._now_ns) // 1_000_000
+            for busy in self._problem.busy
+            if busy.ends_at_ns is not None and among(busy.server, busy.device)
+        ]
+        return min(ends, default=None)
+
+    def _take(self, part: ReadyPart, pair: Pair) -> None:
+        server, device = pair
+        self._running[server] += 1
+        self._writing[device] += 1
+        self._on_pair[pair] = self._on_pair.get(pair, 0) + 1
+        if part.kind is JobKind.BACKUP:
+            self._reserved[device] += part.predicted_bytes
+            if pair in self._left:
+                self._left[pair] -= part.predicted_bytes
+        if part.kind is not JobKind.VERIFY and part.source in self._reading:
+            self._reading[part.source] += 1
+        self._busy[part.job, part.source] = part.run
+
+    # --- who is free ---
+
+    def load(self, server: str) -> float:
+        return self._running[server] / max(1, self.servers[server].concurrency)
+
+    def free(self, pair: Pair) -> bool:
+        return self._server_free(pair[0]) and self._device_free(pair[1])
+
+    def yields(self, pair: Pair, key: Key, candidates: Candidates) -> bool:
+        """Whether others of the same priority come first there: those that can run nowhere else and would be last to end,
+        and on a shared device the servers that have less than their part of its slots."""
+        sharing = self.reach.sharing[pair[1]]
+        if sharing > 1 and self._on_pair.get(pair, 0) >= max(1, self.devices[pair[1]].concurrency // sharing):
+            return True
+        latest_ms = self._latest_ms(key, candidates)
+        return latest_ms is not None and self._level().of_others_ms(pair, key) > latest_ms
+
+    def strands(self, pair: Pair) -> bool:
+        """Whether a device that only this server reaches would be left idle for want of slots of the server."""
+        server, device = pair
+        alone = sum(
+            self.devices[id].concurrency - self._writing[id] for id in self.reach.alone.get(server, ()) if id != device
+        )
+        return alone > self.servers[server].concurrency - self._running[server] - 1
+
+    def free_bytes(self, device: str) -> int:
+        return self.devices[device].free_bytes or 0
+
+    def _server_free(self, server: str) -> bool:
+        return self._running[server] < self.servers[server].concurrency
+
+    def _device_free(self, device: str) -> bool:
+        return self._writing[device] < self.devices[device].concurrency
+
+    def _source_free(self, part: ReadyPart) -> bool:
+        source = self.servers.get(part.source)
+        return source is None or self._reading[source.id] < source.source_concurrency or part.kind is JobKind.VERIFY
+
+    def _has_room(self, part: ReadyPart, pair: Pair) -> bool:
+        if part.kind is not JobKind.BACKUP:
+            return True
+        device = self.devices[pair[1]]
+        left = self._left.get(pair)
+        if left is not None and (left <= 0 or left < part.predicted_bytes):
+            return False
+        if not part.predicted_bytes or device.free_bytes is None:
+            return True
+        return device.free_bytes - self._reserved[device.id] - part.predicted_bytes >= device.low_space_bytes
+
+    def _cut_off(self, part: ReadyPart) -> set[str]:
+        return self._cut.get(part.source, set()) if part.kind is not JobKind.VERIFY else set()
+
+    def _ranking(self, key: Key, candidates: Candidates) -> Ranking:
+        found = self._rankings.get(key)
+        if found is None:
+            found = self._rankings[key] = Ranking(self, key, candidates)
+        return found
+
+    def _level(self) -> Levels:
+        if self._levels is None:
+            self._levels = Levels(self._problem, self.reach, self._demand, self._now_ns)
+        return self._levels
+
+    def _latest_ms(self, key: Key, candidates: Candidates) -> int | None:
+        """Pairs that are busy with others' work for longer are left to those, ``None`` if all are."""
+        if key not in self._latest:
+            latest_ms = self._end_ms(key, candidates) * 3 // 4  # predictions err: so much is near enough to the end
+            nowhere_else = self._level().least_of_others_ms(candidates, key) > latest_ms
+            self._latest[key] = None if nowhere_else else latest_ms
+        return self._latest[key]
+
+    def _end_ms(self, key: Key, candidates: Candidates) -> int:
+        found = self._ends_ms.get(key)
+        if found is None:
+            found = self._ends_ms[key] = self._level().end_ms(candidates)
+        return found
+
+    # --- why a part waits ---
+
+    def why(self, part: ReadyPart) -> Waiting:
+        """The first reason that would have to change for a part that got nothing, when the round is over."""
+        reason = self._not_now(part) or self._no_source(part)
+        if reason is not None:
+            return reason
+        key = key_of(part)
+        candidates = self.reach.of(key)
+        if candidates.blocked is not None:
+            if candidates.servers_down and part.recovered_on:
+                return waiting(WaitReason.NO_SERVER_LEFT)
+            return candidates.blocked
+        cut = self._cut_off(part)
+        if cut and candidates.servers <= cut:
+            names = sorted(self._name(server) for server in candidates.servers)
+            return waiting(WaitReason.NO_DATA_PATH, source=self._name(part.source), server=names)
+        if cut:
+            full, free = self._how_full([pair for pair in candidates.pairs if pair[0] not in cut])
+        else:
+            if key not in self._full:
+                self._full[key] = self._how_full(candidates.pairs)
+            full, free = self._full[key]
+        if full is not None:
+            return full
+        if not any(self._has_room(part, pair) for pair in free):
+            return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._devices_named(free))
+        if not self._source_free(part):
+            source = self.servers[part.source]
+            return waiting(WaitReason.LIMIT_AT_SOURCE, source=source.name, limit=source.source_concurrency)
+        return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._devices_named(free))
+
+    def _how_full(self, pairs: Sequence[Pair]) -> tuple[Waiting | None, list[Pair]]:
+        """The pairs that are free, or why there is none: all devices are busy, or all servers that reach an idle one."""
+        idle = [pair for pair in pairs if self._device_free(pair[1])]
+        if not idle:
+            return waiting(WaitReason.NO_IDLE_DEVICE, devices=self._devices_named(pairs)), []
+        free = [pair for pair in idle if self._server_free(pair[0])]
+        if free:
+            return None, free
+        return waiting(WaitReason.NO_IDLE_SERVER, servers=sorted({self._name(server) for server, _ in pairs})), []
+
+    def _not_now(self, part: ReadyPart) -> Waiting | None:
+        if self._problem.in_grace:
+            return waiting(WaitReason.ADMIN_IN_GRACE)
+        if part.stranded:
+            return waiting(WaitReason.NO_SERVER_LEFT)
+        if part.on_hold:
+            return waiting(WaitReason.ON_HOLD, job=part.job_name)
+        if part.due_at_ns > self._now_ns:
+            return waiting(WaitReason.NOT_YET_DUE, due=format_instant(part.due_at_ns))
+        if part.not_before_ns > self._now_ns:
+            return waiting(WaitReason.RETRY_LATER, at=format_instant(part.not_before_ns))
+        if self._problem.held:
+            return waiting(WaitReason.QUEUE_ON_HOLD, servers=["all servers"])
+        blocking = self._busy.get((part.job, part.source))
+        if blocking is not None:
+            return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking)
+        return None
+
+    def _no_source(self, part: ReadyPart) -> Waiting | None:
+        """The server whose files are read or written must be linked; paused is no matter, disabled is."""
+        if part.kind is JobKind.VERIFY:
+            return None
+        source = self.servers.get(part.source)
+        if source is not None and source.connected and source.state is not ServerState.DISABLED:
+            return None
+        since = None if source is None else format_instant(source.silent_since_ns)
+        return waiting(WaitReason.SOURCE_UNREACHABLE, source=self._name(part.source), since=since or "it joined")
+
+    def _name(self, server: str) -> str:
+        row = self.servers.get(server)
+        return server if row is None else row.name
+
+    def _devices_named(self, pairs: Iterable[Pair]) -> list[str]:
+        return sorted({self.devices[device].name for _, device in pairs})
+
+
+class Ranking:
+    """The free pairs of one key, the best one first: fastest, asked for by nobody else, leaving no other device idle,
+    least loaded server, most free bytes, names."""
+
+    def __init__(self, round: Round, key: Key, candidates: Candidates) -> None:
+        self._round = round
+        self._key = key
+        self._candidates = candidates
+        self._first = 0
+        self._heap: list[tuple[_Rank, Pair]] | None = None
+
+    def empty(self) -> bool:
+        """Whether no pair is free any more."""
+        pairs = self._candidates.pairs
+        while self._first < len(pairs) and not self._round.free(pairs[self._first]):
+            self._first += 1  # for good: nothing is given back while a plan is made
+        return self._first == len(pairs)
+
+    def best(self, fits: Callable[[Pair], bool]) -> Pair | None:
+        """The best free pair that ``fits``; it stays in the ranking."""
+        if self._heap is None:
+            self._heap = [(self.rank(pair), pair) for pair in self._candidates.pairs if self._round.free(pair)]
+            heapq.heapify(self._heap)
+        heap, aside = self._heap, []
+        found: Pair | None = None
+        while heap:
+            rank, pair = heap[0]
+            if not self._round.free(pair):
+                heapq.heappop(heap)
+            elif rank != (now := self.rank(pair)):
+                heapq.heapreplace(heap, (now, pair))
+            elif not fits(pair):
+                aside.append(heapq.heappop(heap))
+            else:
+                found = pair
+                break
+        for entry in aside:
+            heapq.heappush(heap, entry)
+        return found
+
+    def yields(self, pair: Pair) -> bool:
+        return self._round.yields(pair, self._key, self._candidates)
+
+    def rank(self, pair: Pair) -> _Rank:
+        round, (server, device) = self._round, pair
+        slower = self._candidates.best_speed / round.reach.speed(pair)
+        return (
+            int(math.log(slower, _SAME_SPEED)) if slower > 1.0 else 0,
+            self.yields(pair),
+            round.strands(pair),
+            round.load(server),
+            -round.free_bytes(device),
+            round.servers[server].name,
+            round.devices[device].name,
+        )
