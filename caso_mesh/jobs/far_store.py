@@ -5,7 +5,8 @@ entry of the new tree is checked, and what it answers depends only on what this 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,9 @@ class _DeviceEnd:
         self._knows = False
         self._pieces: set[bytes] = set()
         self._base_pieces: set[bytes] = set()
-        self._lanes = threading.local()
+        # one for all that answer, since each would fill packs of its own: 32 MiB of memory
+        self._lane: Lane | None = None
+        self._filling = threading.Lock()
         self._finish: wire.Finish | None = None
         self._published: str | None = None
         self._failure: CasoError | None = None
@@ -350,16 +353,17 @@ class _DeviceEnd:
         assert self._work is not None
         claim = self._work.session.claim
         wanted = [member for member in put.members if claim(member[0])]
-        lane = self._lane()
         if len(wanted) == len(put.members) and put.members and at == len(raw):
-            lane.add_packed(put.flags, put.payload, put.raw, wanted)
+            with self._lane_to_fill() as lane:
+                lane.add_packed(put.flags, put.payload, put.raw, wanted)
         elif wanted:
             parts = [raw[offset : offset + length] for _, offset, length in wanted]
             at, kept = 0, []
             for chunk, _, length in wanted:
                 kept.append((chunk, at, length))
                 at += length
-            lane.add_bundle(b"".join(parts), kept)
+            with self._lane_to_fill() as lane:
+                lane.add_bundle(b"".join(parts), kept)
         for chunk, _, length in put.members:
             self._chunks.add(chunk, length)
 
@@ -370,7 +374,8 @@ class _DeviceEnd:
         chunk = chunk_id(self._task.id_key, raw)
         assert self._work is not None
         if self._work.session.claim(chunk):
-            self._lane().add(chunk, raw, metadata=True)
+            with self._lane_to_fill() as lane:
+                lane.add(chunk, raw, metadata=True)
         self._pieces.add(chunk)
 
     def _take_report(self, report: wire.Report) -> None:
@@ -393,12 +398,13 @@ class _DeviceEnd:
         except DataDamaged as error:
             raise PeerMalformed(peer=self._name, detail=error.message) from error
 
-    def _lane(self) -> Lane:
-        lane: Lane | None = getattr(self._lanes, "lane", None)
-        if lane is None:
-            assert self._work is not None
-            lane = self._lanes.lane = self._work.session.lane()
-        return lane
+    @contextmanager
+    def _lane_to_fill(self) -> Iterator[Lane]:
+        with self._filling:
+            if self._lane is None:
+                assert self._work is not None
+                self._lane = self._work.session.lane()
+            yield self._lane
 
     def _fault(self, detail: str) -> PeerFault:
         return PeerFault(peer=self._name, detail=detail)

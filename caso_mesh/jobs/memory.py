@@ -8,6 +8,8 @@ import ctypes
 #: time (the most that the C library takes); what is free at the end of a heap is given back from this size on.
 _MMAP_THRESHOLD, _MMAP_FROM = -3, 32 * 1024 * 1024
 _TRIM_THRESHOLD, _TRIM_FROM = -1, 64 * 1024 * 1024
+#: All threads share one heap: what one has freed is there for the others. Python lets one of them run at a time anyway.
+_ARENA_MAX, _ARENAS = -8, 1
 
 
 def keep_freed_memory() -> None:
@@ -18,3 +20,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _MMAP_FROM)
         mallopt(_TRIM_THRESHOLD, _TRIM_FROM)
+        mallopt(_ARENA_MAX, _ARENAS)
