@@ -30,6 +30,7 @@ from caso_mesh.sources.filing import LEFT, Filer
 from caso_mesh.sources.handles import Folder, Handles
 from caso_mesh.sources.leftovers import sweep, temporary_name
 from caso_mesh.sources.parts import Part, is_same, new_file, status_of, write_all
+from caso_mesh.sources.settling import Settling
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class TreeTarget:
         except OSError as error:
             raise TargetInvalid(path=base, detail=reasons.text(error)) from error
         self._handles = Handles(self._base, self._opened)
+        self._settling = Settling(self._sync)
 
     # --- the calls -----------------------------------------------------------------------------------------------
 
@@ -118,6 +120,7 @@ class TreeTarget:
         if part is None or part.fd >= 0 or part.failed is not None or part.entry.type is not EntryType.FILE:
             raise Misuse(f"put of {entry.path!r}, which was not begun as a file or is being written")
         del self._parts[entry.path]
+        self._settling.wrote(len(data))
         try:
             if self._put(entry, part, data):
                 return
@@ -142,6 +145,7 @@ class TreeTarget:
     def made(self, entry: Entry) -> None:
         """A file that was lent is there."""
         del self._parts[entry.path]
+        self._settling.wrote(entry.size)
 
     def write(self, path: bytes, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` into the file at ``offset``; what is never written stays a hole. An error is reported by
@@ -200,6 +204,7 @@ class TreeTarget:
     def close(self) -> None:
         """Make the hard links, give folders their metadata (deepest first) and bring all to disk. Idempotent; after
         all other calls have returned."""
+        self._settling.close()
         with self._lock:
             if self._base < 0:
                 return
@@ -439,7 +444,7 @@ class TreeTarget:
             self._on_exception(reasons.writing(entry.path, error))
 
     def _sync(self) -> None:
-        for fd in self._file_systems.values():
+        for fd in list(self._file_systems.values()):
             try:
                 linux.syncfs(fd)
             except OSError as error:
