@@ -14,6 +14,7 @@ from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import DeviceAccess, Task
 from caso_mesh.model.errors import Canceled, CasoError, DataDamaged, DeviceVanished, Misuse, NotFound
+from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
@@ -60,7 +61,11 @@ def open_vault(task: Task, desk: Desk, backend_for: BackendFor, *, writes: bool 
             return key is not None and verify(key, domain, message, signature)
 
         keys = VaultKeys(id_key=task.id_key, content_keys=access.content_keys, write_key=access.write_key)
-        vault = Vault(backend, header, keys, verify=signed, cache_folder=access.cache_folder or None)
+        # a backup builds on what is there; who reads a set back must see whether its object is still sound
+        remembers = isinstance(task.order.spec, BackupSpec)
+        vault = Vault(
+            backend, header, keys, verify=signed, cache_folder=access.cache_folder or None, remembers=remembers
+        )
         try:
             yield vault
         except (Canceled, DeviceVanished):
@@ -224,7 +229,7 @@ class Writing:
         access = device_of(self._task)
         dead: list[tuple[str, SessionLock]] = []
         try:
-            for record in self.vault.open_sessions(access.writer):
+            for record in self.vault.open_sessions(access.writer, look_at_ended=False):
                 if record.session == self._task.session:
                     continue
                 lock = SessionLock(access, record.session)

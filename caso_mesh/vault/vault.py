@@ -37,6 +37,7 @@ from caso_mesh.vault.packs import PackReader, same_claims
 from caso_mesh.vault.problems import Problems
 from caso_mesh.vault.reading import ChunkReader, Packed, Piece
 from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, decode_set
+from caso_mesh.vault.remembered import RememberedSets
 from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.session import Lane, Session
 from caso_mesh.vault.table import Table
@@ -72,7 +73,8 @@ _R = TypeVar("_R", SessionRecord, ClosedRecord)
 class Vault:
     """One vault, as one process sees it.
 
-    ``cache_folder`` (bytes of the index are kept below it, by vault; None: in memory) may be shared by processes.
+    ``cache_folder`` (bytes of the index are kept below it, by vault; None: in memory) may be shared by processes. With
+    ``remembers`` sets are taken from there that were read before: for who builds on them, not for who reads them back.
     Nothing is read before ``refresh`` or a call that needs it.
     """
 
@@ -84,6 +86,7 @@ class Vault:
         *,
         verify: Verify,
         cache_folder: str | None,
+        remembers: bool = False,
         randomness: Randomness = os.urandom,
     ) -> None:
         keys.check()
@@ -97,6 +100,9 @@ class Vault:
         self._reader = ChunkReader(self._store, self._segments, self._packs)
         self.holds = Holds(self._store, self._problems)
         self._sets: dict[str, BackupSet | None] = {}
+        self._remembered: RememberedSets | None = None
+        if remembers and cache_folder is not None:
+            self._remembered = RememberedSets(os.path.join(cache_folder, "sets"))
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
@@ -142,11 +148,13 @@ class Vault:
             raise
         return opened
 
-    def open_sessions(self, writer: str | None = None) -> list[SessionRecord]:
+    def open_sessions(self, writer: str | None = None, *, look_at_ended: bool = True) -> list[SessionRecord]:
         """Sessions without an end, of one writer or of all: at work now, or dead. A damaged object of an ended session
-        becomes a problem, and ends it all the same."""
+        becomes a problem, and ends it all the same; without ``look_at_ended`` none of those is read."""
         found: list[SessionRecord] = []
         closed = set()
+        if not look_at_ended:
+            return self._unended_sessions(writer)
         for name, _ in self._backend.list("sessions/" if writer is None else f"sessions/{writer}/"):
             parsed = parse_session(name)
             if parsed is None:
@@ -158,6 +166,22 @@ class Vault:
                 record = self._load_session(Kind.SESSION, name, SessionRecord, *parsed[:2])
                 found.extend([record] if record is not None else [])
         return [record for record in found if (record.writer, record.session) not in closed]
+
+    def _unended_sessions(self, writer: str | None) -> list[SessionRecord]:
+        begun: dict[tuple[str, str], str] = {}
+        ended = set()
+        for name, _ in self._backend.list("sessions/" if writer is None else f"sessions/{writer}/"):
+            parsed = parse_session(name)
+            if parsed is not None and parsed[2]:
+                ended.add(parsed[:2])
+            elif parsed is not None:
+                begun[parsed[:2]] = name
+        records = [
+            self._load_session(Kind.SESSION, name, SessionRecord, *key)
+            for key, name in begun.items()
+            if key not in ended
+        ]
+        return [record for record in records if record is not None]
 
     def end_session(self, writer: str, session: str, signer: Signer) -> None:
         """Ends a dead session of one's own writer: the caller knows that nobody works in it any more. Repeated,
@@ -195,6 +219,7 @@ class Vault:
         seen: dict[str, str] = {}
         names = list(self._backend.list("sets/"))
         self.holds.refresh()  # after the sets: what was deleted before this call is not seen by it
+        self._recall([name for name, _ in names])
         for name, _ in names:
             with self._lock:
                 known = name in self._sets
@@ -211,6 +236,24 @@ class Vault:
             seen[backup_set.id] = name
             if deleted or not self.holds.is_gone(backup_set.id):
                 yield backup_set
+
+    def _recall(self, names: Sequence[str]) -> None:
+        """Before the sets of ``names`` are looked at: those that were read before, and what is read now for others."""
+        remembered = self._remembered
+        if remembered is None:
+            return
+        with self._lock:
+            fresh: list[tuple[str, BackupSet]] = []
+            for name in names:
+                if name in self._sets:
+                    continue
+                known = remembered.get(name)
+                if known is None:
+                    known = self._load(name)
+                    fresh.extend([(name, known)] if known is not None else [])
+                self._sets[name] = known
+            remembered.add(fresh)
+            remembered.keep(set(names))
 
     def load_set(self, set_id: str) -> BackupSet:
         """Raises ``NotFound``, also if the only object with that set is damaged: ``problems`` tells."""

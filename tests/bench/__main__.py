@@ -53,6 +53,10 @@ def main(words: list[str]) -> int:
         from bench import failover
 
         return failover.main(chosen)
+    if chosen.what == "jobs":
+        from bench import jobs
+
+        return jobs.main(chosen)
     if chosen.what == "idle":
         from bench import idle
 
@@ -91,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     job = kinds.add_parser("job", help="what a job costs that has next to nothing to do")
     job.add_argument("--jobs", type=int, default=20)
     job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
+    jobs = kinds.add_parser("jobs", help="tiny jobs through three servers: latency, and how many in a minute")
+    jobs.add_argument("--jobs", type=int, default=500)
+    jobs.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     edge = kinds.add_parser("edge", help="the ugly tree of another harness, backed up and restored; as root")
     edge.add_argument("--harness", required=True, metavar="FOLDER", help="where its compare.py and datasets.py are")
     edge.add_argument("--user", metavar="NAME", help="the daemon and its commands are of this plain user")

@@ -37,7 +37,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME
-from caso_mesh.model.errors import UnknownCall
+from caso_mesh.model.errors import CasoError, UnknownCall
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.settings import number
 from caso_mesh.server.beating import Heart
@@ -49,7 +49,9 @@ from caso_mesh.wire.network import ClientTls
 from caso_mesh.wire.typed import ask
 from caso_mesh.wire.websocket import WebSocketNetwork
 
-_JOIN_AT_ONCE, _DIAL_AT_ONCE = 8, 32
+_JOIN_AT_ONCE, _DIAL_AT_ONCE = 8, 16
+#: Before a member that found nobody to answer dials again.
+_AGAIN_S = 1.0
 #: A setting that changes nothing for idle members.
 _SETTING = "joblog-keep-s"
 
@@ -205,7 +207,13 @@ async def _link(what: str, made: list[Member], network: WebSocketNetwork, pid: i
 
     async def one(number_: int) -> None:
         async with slots:
-            await made[number_].up(network)
+            while True:
+                try:
+                    await made[number_].up(network)
+                    return
+                except CasoError as error:
+                    print(f"{made[number_].name}: {error}", flush=True)
+                    await asyncio.sleep(_AGAIN_S)
 
     await _many(len(made), one)
     for member in made:
