@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from caso_mesh import docs
+from caso_mesh.cli.grammar import Group
 from caso_mesh.cli.table import COMMANDS
 from caso_mesh.config import Config
 from caso_mesh.docs import generate
@@ -75,11 +76,14 @@ def commands() -> list[str]:
     for _, name, place, _ in COMMANDS:
         module_name, _, attribute = place.partition(":")
         target = getattr(importlib.import_module(f"caso_mesh.cli.{module_name}"), attribute)
-        if attribute == "app":
-            found += [f"{name} {sub}" for sub in target if not sub.startswith("-")]
-        else:
-            found.append(name)
+        found += below(name, target)
     return found
+
+
+def below(words: str, target: object) -> list[str]:
+    if not isinstance(target, Group):
+        return [words]
+    return [each for name, sub in target.commands.items() for each in below(f"{words} {name}", sub)]
 
 
 def test_every_command_is_in_the_guide():

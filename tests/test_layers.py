@@ -26,6 +26,7 @@ LONG_FILES = {
     f"{PACKAGE}.daemon": "the composition root, read from top to bottom: init, join, run",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
     f"{PACKAGE}.model.requests": "one short record for each call",
+    f"{PACKAGE}.model.views": "one short record for each answer",
     f"{PACKAGE}.catalog.ingest": "one transaction: how the changes of a set become intervals",
 }
 LONGEST = 500

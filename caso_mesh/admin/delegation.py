@@ -19,7 +19,7 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.ids import attempt_id
-from caso_mesh.model.jobs import Attempt, DrillSpec, Failure, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import Attempt, Failure, TestRunSpec, set_read
 from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.planner import Planner
@@ -159,8 +159,9 @@ class Delegation:
     async def _learn_sets(self) -> None:
         """Where the sets of restores and verifies lie, which devices hold sets of which source, and what the last backups
         teach."""
-        specs = [run.spec for run in self._keeper.state.open_runs()]
-        sets = {spec.set for spec in specs if isinstance(spec, (RestoreSpec, VerifySpec, DrillSpec))}
+        runs = self._keeper.state.open_runs()
+        read = (set_read(run.spec, part.source) for run in runs for part in run.parts)
+        sets = {set_id for set_id in read if set_id is not None}
         self._devices = {set_id: device for set_id, device in self._devices.items() if set_id in sets}
         for set_id in sets - self._devices.keys():
             backup = await self._tables.set(set_id)
@@ -194,6 +195,7 @@ class Delegation:
             to_come_bytes=to_come_bytes,
             stored_bytes=learning.stored_bytes,
             in_grace=self.in_grace(),
+            now_ns=self._calendar.now_ns(),
         )
         problem = self._cut.problem(state, seen)
         return structs.replace(problem, devices=tuple(_seen(row, broken) for row in problem.devices))

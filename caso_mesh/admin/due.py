@@ -1,4 +1,5 @@
-"""Opening the runs of recurring jobs when they are due, and closing those that could not start in their window."""
+"""Opening the runs of recurring jobs when they are due, and closing those that could not start in their window or take
+too long."""
 
 from __future__ import annotations
 
@@ -7,14 +8,19 @@ import logging
 
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.ports import Submit
+from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Calendar, Clock
 from caso_mesh.model.commands import CloseRun, OpenRun
 from caso_mesh.model.errors import CasoError, NotFound
-from caso_mesh.model.jobs import CronSchedule, Job
+from caso_mesh.model.ids import run_id
+from caso_mesh.model.jobs import CronSchedule, Job, Run
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, JobState, RunState
+from caso_mesh.planning import lifecycle, rules
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.planning.window import missed_sources
 
@@ -48,9 +54,18 @@ class DueRuns:
     """``doubtful`` says whether the wall clock was set a short while ago."""
 
     def __init__(
-        self, *, keeper: ControlKeeper, live: Live, submit: Submit, alarms: Alarms, clock: Clock, calendar: Calendar
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        live: Live,
+        submit: Submit,
+        alarms: Alarms,
+        clock: Clock,
+        calendar: Calendar,
     ) -> None:
         self._keeper = keeper
+        self._tables = tables
         self._live = live
         self._submit = submit
         self._alarms = alarms
@@ -107,12 +122,27 @@ class DueRuns:
                 continue
             latest = latest_due_ns(job.schedule, job.last_due_at_ns or job.created_at_ns, now_ns)
             try:
-                opened = OpenRun(job.id, latest or due, self._clock.now_ns())
+                opened = await self._opening(job, latest or due)
                 await self._submit(opened, request_id=f"due-{job.id}-{latest or due}")
             except NotFound:
                 continue  # deleted meanwhile
             soonest_s = 0.0
         return soonest_s
+
+    async def _opening(self, job: Job, due_ns: int) -> OpenRun:
+        """The command that opens a run, with what the rules of its policy say of it."""
+        state = self._keeper.state
+        verdict = verdict_of(state, job, due_ns)
+        by, after = verdict.superseded_by, verdict.after
+        return OpenRun(
+            job.id,
+            due_ns,
+            self._clock.now_ns(),
+            superseded_by=None if by is None else _run_of(state, job, by),
+            after=None if after is None else _run_of(state, job, after),
+            after_due_at_ns=0 if after is None else after.due_ns,
+            sets=await newest_sets(state, self._tables, job),
+        )
 
     def _now_offset_s(self) -> float:
         return self._clock.now_ns() / _SECOND - self._clock.monotonic_s()
@@ -130,24 +160,83 @@ class DueRuns:
         occasion = str(self._clock.now_ns() // _SECOND)
         await self._alarms.attempt(occasion, AlertKind.WARNING, "clock-jumped", text, object="clock")
 
-    async def close_missed(self) -> None:
-        """Closes scheduled runs that could not start in their window. Never returns."""
+    async def close_late(self) -> None:
+        """Closes scheduled runs that could not start in their window, and runs that take too long. Never returns."""
         while True:
             await asyncio.sleep(1.0)
             if self.doubtful:
                 continue
-            window_s = number(self._keeper.state.settings_of_mesh(), "start-window-s")
-            for run in self._keeper.state.open_runs():
-                if not missed_sources(run, window_s, self._calendar.now_ns()):
-                    continue
-                waits = (self._live.waiting.get((run.id, part.source)) for part in run.parts)
-                waiting = next((each for each in waits if each is not None), None)
-                if waiting is not None:
-                    self._live.missed_for[run.id] = waiting
-                try:
-                    await self._submit(
-                        CloseRun(run.id, RunState.MISSED, self._clock.now_ns()), request_id=f"missed-{run.id}"
-                    )
-                except CasoError as error:
-                    self._live.missed_for.pop(run.id, None)
-                    log.warning("run %s cannot be closed as missed: %s", run.id, error)
+            state, now_ns = self._keeper.state, self._calendar.now_ns()
+            window_s = number(state.settings_of_mesh(), "start-window-s")
+            for run in state.open_runs():
+                follows = state.runs.get(run.terms.after or "")
+                if missed_sources(run, window_s, now_ns, follows):
+                    await self._miss(run)
+            await self._time_out()
+
+    async def _miss(self, run: Run) -> None:
+        if run.terms.catch_up and not self._is_overtaken(run):
+            text = f"{run.name} could not start in its window; it is caught up with as soon as it can"
+            await self._alarms.attempt(run.id, AlertKind.WARNING, "job-late", text, object=run.id)
+            return
+        waits = (self._live.waiting.get((run.id, part.source)) for part in run.parts)
+        waiting = next((each for each in waits if each is not None), None)
+        if waiting is not None:
+            self._live.missed_for[run.id] = waiting
+        try:
+            await self._submit(CloseRun(run.id, RunState.MISSED, self._clock.now_ns()), request_id=f"missed-{run.id}")
+        except CasoError as error:
+            self._live.missed_for.pop(run.id, None)
+            log.warning("run %s cannot be closed as missed: %s", run.id, error)
+
+    def _is_overtaken(self, run: Run) -> bool:
+        """Whether a later due time of the job has come: it makes up for both."""
+        job = self._keeper.state.jobs.get(run.job)
+        return job is None or (job.last_due_at_ns or 0) > run.due_at_ns
+
+    async def _time_out(self) -> None:
+        """By the beginning of the first attempt of a run."""
+        runs = self._keeper.state.open_runs()
+        limited = [run for run in runs if run.terms.cancel_after_s is not None and not run.terms.timed_out]
+        begun = {run.id for run in limited if any(part.attempts for part in run.parts)}
+        if not begun:
+            return
+        rows = await self._tables.attempts(sorted(begun))
+        now_ns = self._clock.now_ns()
+        for run in limited:
+            told = [rows.of(attempt) for attempt in self._keeper.state.attempts_of(run.id)]
+            starts = [row.started_at_ns for row in told if row is not None and row.started_at_ns is not None]
+            limit_s = run.terms.cancel_after_s
+            if limit_s is None or not starts or now_ns < min(starts) + round(limit_s * _SECOND):
+                continue
+            try:
+                command = CloseRun(run.id, RunState.TIMED_OUT, now_ns, lifecycle.too_long(run))
+                await self._submit(command, request_id=f"too-long-{run.id}")
+            except CasoError as error:
+                log.warning("run %s cannot be closed, which takes too long: %s", run.id, error)
+
+
+def verdict_of(state: ControlState, job: Job, due_ns: int) -> rules.Verdict:
+    """What the rules of a job's policy say of one due time of it."""
+    origin = job.origin
+    policy = state.policies.get(origin.policy) if origin is not None else None
+    if origin is None or policy is None:
+        return rules.Verdict()
+    siblings = {
+        other.origin.template: other
+        for other in state.jobs_made_of(policy=origin.policy, selection=origin.list)
+        if other.origin is not None and other.schedule is not None and other.state is JobState.ACTIVE
+    }
+    schedules = {name: other.schedule for name, other in siblings.items() if other.schedule is not None}
+
+    def happens(due: rules.Due) -> bool:
+        other = siblings[due.template]
+        return due.due_ns > (other.last_due_at_ns or other.created_at_ns) or run_id(other.id, due.due_ns) in state.runs
+
+    return rules.judge(policy, schedules, rules.Due(due_ns, origin.template), happens)
+
+
+def _run_of(state: ControlState, job: Job, due: rules.Due) -> str:
+    assert job.origin is not None
+    others = state.jobs_made_of(policy=job.origin.policy, selection=job.origin.list, template=due.template)
+    return run_id(others[0].id, due.due_ns)

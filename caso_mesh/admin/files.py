@@ -9,9 +9,10 @@ from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, shown_path
 from caso_mesh.admin.tables import Tables
-from caso_mesh.admin.work import Work, clean_path
+from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.sets import is_within
+from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from caso_mesh.admin import present
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import Tables
-from caso_mesh.admin.work import Work, clean_path
+from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.search import Match
+from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -19,10 +22,14 @@ from caso_mesh.model.commands import AnswerAlert
 from caso_mesh.model.errors import CatalogNotHere, NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import Role
+from caso_mesh.model.storage import MediaSet
 from caso_mesh.model.units import format_instant, format_seconds
+from caso_mesh.planning.retention import kept_by_number
 
 #: Entries of one answer.
 _MOST_ENTRIES = 50_000
+#: More sets than a mesh has.
+_ALL_SETS = 10_000_000
 
 
 class History:
@@ -82,6 +89,7 @@ class History:
         redundant = {each for ids in self._live.redundant.values() for each in ids}
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
+        kept = await self._kept_by_number(media_sets.values())
         return v.SetList(
             tuple(
                 present.set_view(
@@ -93,10 +101,20 @@ class History:
                     names=names,
                     devices=devices,
                     lock=present.lock_in_force(locks, each.id, now_ns),
+                    kept_by=kept.get(each.id, ()),
                 )
                 for each in sets
             )
         )
+
+    async def _kept_by_number(self, media_sets: Iterable[MediaSet]) -> dict[str, tuple[str, ...]]:
+        """The sets that are kept for their number. Redundant ones do not count."""
+        counting = [each for each in media_sets if any(count for count, _ in each.counts())]
+        if not counting:
+            return {}
+        redundant = {each for ids in self._live.redundant.values() for each in ids}
+        sets = [each for each in await self._tables.sets(limit=_ALL_SETS) if each.id not in redundant]
+        return {id_: reasons for each in counting for id_, reasons in kept_by_number(sets, each).items()}
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
         if request.from_device is not None:

@@ -15,7 +15,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected, Unavailable
-from caso_mesh.model.jobs import BackupSpec, TestRunSpec
+from caso_mesh.model.jobs import set_read
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.media import may_delete_at, set_expiry
@@ -64,7 +64,7 @@ class Holding:
         backup = await self._work.find_set(request.set)
         state, now_ns = self._keeper.state, self._clock.now_ns()
         for run in state.open_runs():
-            if not isinstance(run.spec, BackupSpec | TestRunSpec) and run.spec.set == backup.id:
+            if any(set_read(run.spec, part.source) == backup.id for part in run.parts):
                 raise InUse(kind="set", name=backup.id, by=f"the run {run.id}")
         lock = lock_in_force(await self._tables.locks(), backup.id, now_ns)
         if lock is not None:

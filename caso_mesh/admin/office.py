@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.delegation import Delegation
@@ -28,7 +29,9 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
+from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Facts, Links
+from caso_mesh.admin.preview import Preview
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
 from caso_mesh.admin.runs import Runs
@@ -157,7 +160,13 @@ class Office:
         )
         self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
         self._due = DueRuns(
-            keeper=keeper, live=live, submit=self._submit, alarms=self._alarms, clock=clock, calendar=calendar
+            keeper=keeper,
+            tables=tables,
+            live=live,
+            submit=self._submit,
+            alarms=self._alarms,
+            clock=clock,
+            calendar=calendar,
         )
         self._watch = ServerWatch(
             keeper=keeper,
@@ -172,6 +181,13 @@ class Office:
             clock=clock,
         )
         self._telling = Telling(keeper=keeper, live=live, alarms=self._alarms, clock=clock)
+        self._ageing = Ageing(
+            keeper=keeper,
+            tables=tables,
+            alarms=self._alarms,
+            clock=clock,
+            doubtful=lambda: self._due.doubtful,
+        )
         self._pruning = Pruning(
             keeper=keeper,
             tables=tables,
@@ -291,6 +307,7 @@ class Office:
         )
         self._granting = Granting(keeper=keeper, live=live, links=links)
         self._following = Following(tables, lambda: self._facts_came(True), copies)
+        policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
@@ -314,6 +331,8 @@ class Office:
             **self._history.handlers(),
             **files.handlers(),
             **holding.handlers(),
+            **policies.handlers(),
+            **Preview(keeper=keeper, calendar=calendar).handlers(),
             **rebuilding.handlers(),
         }
 
@@ -358,11 +377,12 @@ class Office:
             "catalogs": self._catalogs.run,
             "enrolment": self._enrolment.run,
             "due runs": self._due.open,
-            "missed runs": self._due.close_missed,
+            "late runs": self._due.close_late,
             "delegation": self._delegation.run,
             "watching servers": self._watch.run,
             "telling": self._telling.run,
             "pruning": self._pruning.run,
+            "ages of backups": self._ageing.run,
             "recovery kits": self._kits.run,
             "voters": self._voting.run,
             "keys of replaced servers": self._granting.run,

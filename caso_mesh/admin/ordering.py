@@ -13,7 +13,7 @@ from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tickets import digest_of_paths, issue
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders, UnknownCall
-from caso_mesh.model.jobs import Attempt, Run
+from caso_mesh.model.jobs import Attempt, Run, part_of_spec
 from caso_mesh.model.orders import Orders, ticket_paths
 from caso_mesh.model.requests import OrdersTaken
 from caso_mesh.model.views import Done
@@ -83,7 +83,7 @@ class Ordering:
                 part=attempt.source,
                 dialler=attempt.source,
                 acceptor=attempt.server,
-                paths=digest_of_paths(ticket_paths(run.spec, attempt.source)),
+                paths=digest_of_paths(ticket_paths(part_of_spec(run.spec, attempt.source), attempt.source)),
                 lineage=authority.lineage,
                 term=authority.term,
                 index=authority.index,

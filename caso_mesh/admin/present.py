@@ -24,14 +24,17 @@ from caso_mesh.model.jobs import (
     RestoreSpec,
     Run,
     TestRunSpec,
+    VerifySetsSpec,
     VerifySpec,
     backup_of,
     kind_of,
+    set_read,
 )
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_TEXT, AttemptState, RunState
 from caso_mesh.model.storage import BackupSet, MediaSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
+from caso_mesh.planning import presets
 from caso_mesh.planning.media import medium_state, set_expiry
 
 _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
@@ -135,6 +138,7 @@ def job_view(
     rate = progress.rate if active and progress else (counts.bytes_read / seconds if seconds else 0.0)
     type_ = row.type.value if row and row.type else (backup.type.value if backup else None)
     job = state.jobs.get(run.job)
+    origin = origin_view(state, job) if job else None
     return v.JobView(
         job=run.job,
         name=run.name,
@@ -160,14 +164,18 @@ def job_view(
         due=format_instant(run.due_at_ns),
         started=format_instant(row.started_at_ns) if row else None,
         ended=format_instant(run.closed_at_ns),
-        schedule=job.schedule.cron if job and job.schedule else None,
+        schedule=presets.shown(job.schedule) if job and job.schedule else None,
         zone=job.schedule.zone if job and job.schedule else None,
+        policy=origin.policy if origin else None,
+        selection=origin.selection if origin else None,
     )
 
 
-def scheduled_view(job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]) -> v.JobView:
+def scheduled_view(
+    control: ControlState, job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]
+) -> v.JobView:
     """A recurring job that waits for its next due time."""
-    due, backup = format_instant(next_due_ns), backup_of(job.spec)
+    due, backup, origin = format_instant(next_due_ns), backup_of(job.spec), origin_view(control, job)
     return v.JobView(
         job=job.id,
         name=job.name,
@@ -193,9 +201,29 @@ def scheduled_view(job: Job, next_due_ns: int | None, state: str, reason: str, f
         due=due,
         started=None,
         ended=None,
-        schedule=job.schedule.cron if job.schedule else None,
+        schedule=presets.shown(job.schedule) if job.schedule else None,
         zone=job.schedule.zone if job.schedule else None,
+        policy=origin.policy if origin else None,
+        selection=origin.selection if origin else None,
     )
+
+
+def origin_view(state: ControlState, job: Job) -> v.OriginView | None:
+    """What a job was made of."""
+    if job.origin is None:
+        return None
+    policy, row = state.policies.get(job.origin.policy), state.lists.get(job.origin.list)
+    return v.OriginView(policy.name if policy else "", row.name if row else "", job.origin.template)
+
+
+def run_note(run: Run) -> str | None:
+    """What a person should know of how a run came about, or did not."""
+    if run.state is RunState.SUPERSEDED:
+        by = next((part.failure.fields.get("by") for part in run.parts if part.failure is not None), None)
+        return f"superseded by {by}"
+    if run.terms.fired_by is not None:
+        return f"started by {run.terms.fired_by}"
+    return f"follows {run.terms.after}" if run.terms.after is not None else None
 
 
 def reason_text(waiting: Any) -> str:
@@ -244,8 +272,10 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
 
 def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
     """One for each source server. What a restore or verify was about is its set, whatever came of it."""
-    about = None if isinstance(run.spec, BackupSpec | TestRunSpec) else run.spec.set
-    return tuple(v.SetOutcome(state.name_of(part.source), part.set or about, part.state.value) for part in run.parts)
+    return tuple(
+        v.SetOutcome(state.name_of(part.source), part.set or set_read(run.spec, part.source), part.state.value)
+        for part in run.parts
+    )
 
 
 def predicted_of(rows: Sequence[AttemptRow]) -> v.PredictedView | None:
@@ -289,6 +319,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             }
         case VerifySpec(set=set_id):
             return {"set": set_id}
+        case VerifySetsSpec(sources=sources):
+            return {"newest_sets_of": [state.name_of(source) for source in sources]}
         case DrillSpec() as spec:
             size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries
             server = state.name_of(spec.server)
@@ -319,6 +351,7 @@ def set_view(
     names: Mapping[str, str],
     devices: Mapping[str, str],
     lock: tuple[int | None] | None = None,
+    kept_by: tuple[str, ...] = (),
 ) -> v.SetView:
     media_set = media_sets.get(backup.media_set)
     expires = protected = None
@@ -327,6 +360,8 @@ def set_view(
     if lock is not None:
         protected = None if protected is None or lock[0] is None else max(protected, lock[0])
         expires = None if expires is None or lock[0] is None else max(expires, lock[0])
+    if kept_by:
+        expires = None
     return v.SetView(
         id=backup.id,
         source=names.get(backup.source, backup.source_name),
@@ -350,6 +385,7 @@ def set_view(
         locked=lock is not None,
         redundant=redundant,
         catalog=catalog,
+        kept_by=kept_by,
     )
 
 

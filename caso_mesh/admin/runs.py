@@ -19,6 +19,7 @@ from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
 from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run, TestRunSpec
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, JobState, Liveness, RunState
 from caso_mesh.model.units import format_instant
+from caso_mesh.planning import presets
 from caso_mesh.planning.lifecycle import sources_of
 
 #: Runs whose attempts are looked up at once for a list.
@@ -117,11 +118,13 @@ class Runs:
                 continue
             if job.state is JobState.ON_HOLD:
                 if wanted != "scheduled":
-                    views.append(present.scheduled_view(job, None, "on-hold", "on-hold", {"job": job.name}))
+                    views.append(
+                        present.scheduled_view(self._keeper.state, job, None, "on-hold", "on-hold", {"job": job.name})
+                    )
             elif wanted != "on-hold":
                 due = self._due.next_due_ns(job)
                 fields = {"due": format_instant(due)}
-                views.append(present.scheduled_view(job, due, "scheduled", "not-yet-due", fields))
+                views.append(present.scheduled_view(self._keeper.state, job, due, "scheduled", "not-yet-due", fields))
         return views
 
     # --- one job ---
@@ -138,11 +141,12 @@ class Runs:
             priority=job.priority.value,
             created=format_instant(job.created_at_ns) or "",
             created_by=job.created_by,
-            schedule=job.schedule.cron if job.schedule else None,
+            schedule=presets.shown(job.schedule) if job.schedule else None,
             zone=job.schedule.zone if job.schedule else None,
             next_due=format_instant(self._due.next_due_ns(job)),
             spec=present.spec_view(state, job),
             runs=tuple(self._run_view(run, rows) for run in runs),
+            origin=present.origin_view(state, job),
         )
 
     def _run_view(self, run: Run, rows: AttemptRows) -> v.RunView:
@@ -155,6 +159,7 @@ class Runs:
             closed=format_instant(run.closed_at_ns),
             sets=present.set_outcomes(state, run),
             attempts=tuple(present.attempt_view(state, each, rows.of(each), run) for each in attempts),
+            note=present.run_note(run),
         )
 
     async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:

@@ -15,7 +15,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model.calls import Call, Names
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import BackupSpec, Job, TestRunSpec
+from caso_mesh.model.jobs import Job, set_read
 from caso_mesh.planning.lifecycle import sources_of
 
 
@@ -70,10 +70,10 @@ class Scoping:
     async def _of_job(self, job: Job) -> frozenset[str]:
         """Whose files it is about, and where it puts them."""
         found = set(sources_of(job.spec))
-        if not isinstance(job.spec, BackupSpec | TestRunSpec):
-            backup = await self._tables.set(job.spec.set)
+        for set_id in [read for source in tuple(found) if (read := set_read(job.spec, source)) is not None]:
+            backup = await self._tables.set(set_id)
             if backup is None:
-                raise NotFound(kind="set", name=job.spec.set)
+                raise NotFound(kind="set", name=set_id)
             found.add(backup.source)
         return frozenset(found)
 

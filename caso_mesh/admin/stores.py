@@ -9,6 +9,7 @@ from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control import documents
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -104,7 +105,14 @@ class Stores:
         factory = {each.name for each in FACTORY_MEDIA_SETS}
         return v.MediaSetList(
             tuple(
-                v.MediaSetView(each.name, each.append_s, each.protection_s, each.keep_s, each.name in factory)
+                v.MediaSetView(
+                    each.name,
+                    each.append_s,
+                    each.protection_s,
+                    each.keep_s,
+                    each.name in factory,
+                    documents.media_set_doc(each),
+                )
                 for each in self._keeper.state.media_set_list()
             )
         )

@@ -150,7 +150,12 @@ class Pruning:
         if runs_before_ns > before_ns or self._has_old(before_ns):
             await self._submit(Prune(before_ns, runs_before_ns))
         for job in state.job_list():
-            if job.schedule is None and job.created_at_ns < runs_before_ns and not state.runs_of(job.id):
+            if (
+                job.origin is None
+                and job.schedule is None
+                and job.created_at_ns < runs_before_ns
+                and not state.runs_of(job.id)
+            ):
                 try:
                     await self._submit(DeleteJob(job.id))
                 except (Conflict, NotFound) as error:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.documents import clean_path, parse_target
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.policies import check_target
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidValue, NotFound, Unavailable, UsageError
+from caso_mesh.model.errors import InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
@@ -26,38 +29,15 @@ from caso_mesh.model.jobs import (
     RestoreSpec,
     Run,
     SourceRoots,
-    Target,
-    TargetKind,
     TestRunSpec,
     VerifySpec,
 )
 from caso_mesh.model.states import BackupType, JobState, Priority
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import escape_path, format_instant, format_number
+from caso_mesh.planning.presets import parse_schedule
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
 from caso_mesh.wire.typed import ask
-
-
-def parse_target(text: str) -> Target:
-    """``any``, ``device:D``, ``server:S`` or ``pool:P``. Raises ``InvalidValue``."""
-    kind, _, name = text.partition(":")
-    try:
-        target = Target(TargetKind(kind), name or None)
-    except ValueError:
-        target = None
-    if target is None or (target.kind is TargetKind.ANY) != (target.name is None):
-        raise InvalidValue(value=text, what="target", expected="Use any, device:NAME, server:NAME or pool:NAME")
-    return target
-
-
-def clean_path(path: bytes) -> bytes:
-    """An absolute path without its leading slash, without ``.``, ``..`` and doubled slashes. Raises ``InvalidValue``."""
-    if not path.startswith(b"/") or b"\0" in path:
-        raise InvalidValue(value=escape_path(path), what="path", expected="Use an absolute path")
-    parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
-    if b".." in parts:
-        raise InvalidValue(value=escape_path(path), what="path", expected='Write it without ".."')
-    return b"/".join(parts)
 
 
 def _with_places(paths: tuple[bytes, ...], backup: BackupSet) -> tuple[bytes, ...]:
@@ -106,15 +86,7 @@ class Work:
         if request.test_run and request.schedule is not None:
             raise UsageError(detail="A test run is made now: leave --schedule away")
         target = parse_target(request.target)
-        match target.kind:
-            case TargetKind.DEVICE:
-                state.device_named(target.name or "")
-            case TargetKind.SERVER:
-                state.server_named(target.name or "")
-            case TargetKind.POOL:
-                state.pool_named(target.name or "")
-            case TargetKind.ANY:
-                pass
+        check_target(state, target)
         state.media_set_named(request.media_set)
         roots: dict[str, set[bytes]] = {}
         for name, path in request.sources:
@@ -133,7 +105,7 @@ class Work:
         ]
         warnings: list[str] = []
         for server, paths in sorted(roots.items()):
-            warnings += await self._check_paths(server, sorted(paths), tuple(commands), must=request.test_run)
+            warnings += await self.check_paths(server, sorted(paths), tuple(commands), must=request.test_run)
         spec = BackupSpec(
             sources=tuple(
                 SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
@@ -162,13 +134,15 @@ class Work:
             )
         schedule = None
         if request.schedule is not None:
-            schedule = CronSchedule(request.schedule, request.zone or "UTC")
+            schedule = parse_schedule(request.schedule, request.zone or "UTC")
             check_schedule(schedule)
+            if schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
+                raise InvalidSchedule(cron=schedule.text, detail="that time is over")
         return await self._create(
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )
 
-    async def _check_paths(
+    async def check_paths(
         self, server: str, paths: Sequence[bytes], commands: tuple[tuple[str, CommandKind], ...], *, must: bool
     ) -> tuple[str, ...]:
         """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it, unless
@@ -368,7 +342,9 @@ class Work:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
-        command = RunNow(self.find_job(request.name).id, self._clock.now_ns())
+        job = self.find_job(request.name)
+        sets = await newest_sets(self._keeper.state, self._tables, job)
+        command = RunNow(job.id, self._clock.now_ns(), sets)
         return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))
 
     async def cancel(self, caller: Caller, request: q.JobName) -> v.Done:

@@ -26,7 +26,7 @@ def backup(
             help="What to back up; absolute paths of any servers, or SERVER:@NAME for what its command NAME dumps.",
         ),
     ],
-    to: Annotated[str, Parameter(help="Where: any, device:NAME, server:NAME or pool:NAME.")],
+    to: Annotated[str, Parameter(help="Where: any, device:NAME, devices:POOL, server:NAME or pool:NAME.")],
     type: Annotated[
         Literal["full", "incremental", "differential", "copy"] | None,
         Parameter(
@@ -74,7 +74,10 @@ def backup(
     ] = False,
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
     schedule: Annotated[
-        str | None, Parameter(help='Make it a job that recurs: a cron line, as in "0 2 * * *".')
+        str | None,
+        Parameter(
+            help='Make it a job that recurs: a cron line, as in "0 2 * * *", or as in "daily 02:00", "2nd fri 22:00".'
+        ),
     ] = None,
     zone: Annotated[
         str | None, Parameter(help="Time zone of the schedule, as in Europe/Berlin (default: UTC).")

@@ -54,11 +54,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     module, attribute = place
     target = getattr(importlib.import_module(module), attribute)
-    if not isinstance(target, grammar.Group):
-        return _shown(target)
-    app = App(name=target.name, help=target.help)
-    for sub, function in target.commands.items():
-        app.command(_shown(function), name=sub)
+    return _group(target) if isinstance(target, grammar.Group) else _shown(target)
+
+
+def _group(group: grammar.Group) -> App:
+    app = App(name=group.name, help=group.help)
+    for name, sub in group.commands.items():
+        if isinstance(sub, grammar.Group):
+            app.command(_group(sub), name=name)
+        else:
+            app.command(_shown(sub), name=name)
     return app
 
 

@@ -45,15 +45,20 @@ def is_shared(hint: Any) -> bool:
 
 
 class Group:
-    """Commands below one word."""
+    """Commands below one word; some of them may be groups again."""
 
     def __init__(self, *, name: str, help: str) -> None:
         self.name = name
         self.help = help
-        self.commands: dict[str, Command] = {}
+        self.commands: dict[str, Command | Group] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.commands)
+
+    def group(self, *, name: str, help: str) -> Group:
+        """Adds a group of commands below another word."""
+        made = self.commands[name] = Group(name=name, help=help)
+        return made
 
     def command(self, function: Command | None = None, *, name: str | None = None) -> Any:
         """Adds a command: ``@group.command``, or ``@group.command(name=...)``."""

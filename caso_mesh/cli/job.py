@@ -114,6 +114,7 @@ def _show(view: v.JobDetail) -> None:
         ("created", f"{view.created} by {view.created_by}"),
         ("schedule", f"{view.schedule} ({view.zone})" if view.schedule else None),
         ("next due", view.next_due),
+        ("made of", _origin(view)),
         *((key.replace("_", " "), value) for key, value in view.spec.items() if value not in (None, [], (), "")),
     )
     if view.runs:
@@ -131,8 +132,15 @@ def _show(view: v.JobDetail) -> None:
             ("files", lambda row: row[1] and row[1].files),
             ("stored", lambda row: output.size(row[1].bytes_stored) if row[1] else None),
             ("set", lambda row: row[1] and row[1].set),
-            ("error", lambda row: (row[1].error or {}).get("message") if row[1] else None),
+            ("note", lambda row: (row[1].error or {}).get("message") if row[1] and row[1].error else row[0].note),
         )
+
+
+def _origin(view: v.JobDetail) -> str | None:
+    """Where it is edited."""
+    if view.origin is None:
+        return None
+    return f"selection list {view.origin.selection}, template {view.origin.template} of policy {view.origin.policy}"
 
 
 @app.command

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec.structs import replace
+
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
-from caso_mesh.cli.grammar import Group
+from caso_mesh.cli.client import ask, connect
+from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.documents import MediaSetDoc
+from caso_mesh.model.errors import NotFound
 
 app = Group(name="mediaset", help="Media sets: how long sets are kept.")
 
@@ -22,14 +28,93 @@ def _list(view: v.MediaSetList) -> None:
     output.table(
         view.media_sets,
         ("name", lambda row: row.name),
-        ("keep", lambda row: _period(row.keep_s)),
+        ("keep", lambda row: ", ".join([_period(row.keep_s), *_counts(row.definition)])),
         ("append", lambda row: _period(row.append_s)),
         ("protected", lambda row: _period(row.protection_s)),
         ("factory", lambda row: row.factory),
     )
 
 
+def _counts(definition: MediaSetDoc) -> list[str]:
+    kept = {
+        "last": definition.keep_last,
+        "daily": definition.keep_daily,
+        "weekly": definition.keep_weekly,
+        "monthly": definition.keep_monthly,
+        "yearly": definition.keep_yearly,
+    }
+    return [f"{count} {what}" for what, count in kept.items() if count]
+
+
 def _period(seconds: float | None) -> str:
     if seconds is None:
         return "without end"
     return f"{seconds / 86400:g} d"
+
+
+Name = Annotated[str, Parameter(name="NAME", help="Name of the media set.")]
+Append = Annotated[str | None, Parameter(help="How long a medium takes further sets, as in 6d; none: without end.")]
+Protection = Annotated[
+    str | None,
+    Parameter(help="How long after the last write to a medium nothing on it is deleted, as in 28d; or none."),
+]
+Keep = Annotated[str | None, Parameter(help="How long a set is kept, as in 28d; none: without end.")]
+KeepLast = Annotated[int | None, Parameter(help="Beyond that, so many newest sets of each list and server.")]
+KeepDaily = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many days.")]
+KeepWeekly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many weeks.")]
+KeepMonthly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many months.")]
+KeepYearly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many years.")]
+
+
+@app.command
+def create(
+    name: Name,
+    /,
+    *,
+    append: Append = None,
+    protection: Protection = None,
+    keep: Keep = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Make a media set; what is not said is as in keep-4-weeks."""
+    values = {key: value for key, value in locals().items() if key not in {"name", "common"} and value is not None}
+    edit = q.MediaSetEdit(name, replace(MediaSetDoc(), **values))
+    output.show(ask(common, "mediaset.create", edit, v.Done), common.json, lambda _: output.line(f"media set {name}"))
+
+
+@app.command
+def edit(
+    name: Name,
+    /,
+    *,
+    append: Append = None,
+    protection: Protection = None,
+    keep: Keep = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change a media set; its protection never becomes shorter."""
+    values = {key: value for key, value in locals().items() if key not in {"name", "common"} and value is not None}
+    with connect(common) as client:
+        rows = client.call("mediaset.list", q.Nothing(), v.MediaSetList).media_sets
+        old = next((row.definition for row in rows if row.name == name), None)
+        if old is None:
+            raise NotFound(kind="mediaset", name=name)
+        view = client.call("mediaset.set", q.MediaSetEdit(name, replace(old, **values)), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"media set {name}"))
+
+
+@app.command
+def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Delete a media set that nothing uses and that has no sets."""
+    view = ask(common, "mediaset.delete", q.Named(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"media set {name} was deleted"))

@@ -80,7 +80,7 @@ def _read(words: list[str]) -> Callable[[], Any] | None:
         return None
     module, attribute = place
     command, rest = getattr(importlib.import_module(module), attribute), words[1:]
-    if isinstance(command, Group):
+    while isinstance(command, Group):
         if not rest or rest[0] not in command.commands:
             return None
         command, rest = command.commands[rest[0]], rest[1:]

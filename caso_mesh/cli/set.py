@@ -72,7 +72,7 @@ def _list(view: v.SetList) -> None:
         ("size", lambda row: output.size(row.bytes)),
         ("device", lambda row: row.device),
         ("media set", lambda row: row.media_set),
-        ("expires", lambda row: row.expires),
+        ("expires", lambda row: f"kept: {', '.join(row.kept_by)}" if row.kept_by else row.expires),
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from caso_mesh.control.policies import users_of_target
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import AddDevice, CreatePool, DeletePool, RemoveDevice, SetDevice, SetPool, SetSetting
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, UnknownSetting, UsageError
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.jobs import JobSpec, TargetKind, backup_of
+from caso_mesh.model.jobs import Target, TargetKind
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BY_NAME, Value, check_setting
 from caso_mesh.model.storage import Device, DeviceKind
@@ -29,11 +30,10 @@ def set_pool(state: ControlState, command: SetPool, context: Context) -> Effect:
 
 
 def delete_pool(state: ControlState, command: DeletePool, context: Context) -> Effect:
-    """``InUse`` while a recurring job or an open run is targeted at it. Its settings go with it, and what operators
-    might do on its servers."""
+    """``InUse`` while a template, a list, a recurring job or an open run is targeted at it. Its settings go with it, and
+    what operators might do on its servers."""
     pool = state.pool_named(command.name)
-    users = [job.name for job in state.job_list() if job.schedule is not None and _targets_pool(job.spec, pool.name)]
-    users += [run.id for run in state.open_runs() if _targets_pool(run.spec, pool.name)]
+    users = users_of_target(state, Target(TargetKind.POOL, pool.name))
     if users:
         raise InUse(kind="pool", name=pool.name, by=users)
     scopes = []
@@ -77,11 +77,18 @@ def set_device(state: ControlState, command: SetDevice, context: Context) -> Eff
 
 
 def remove_device(state: ControlState, command: RemoveDevice, context: Context) -> Effect:
-    """``InUse`` while attempts are active on it. That no live set is on it is for the administrator to check."""
+    """``InUse`` while attempts are active on it, or a template or a recurring job is targeted at it or a device pool has
+    it. That no live set is on it is for the administrator to check."""
     device = state.device(command.device)
-    active = [attempt.id for attempt in state.active_attempts() if attempt.device == device.id]
-    if active:
-        raise InUse(kind="device", name=device.name, by=active)
+    users = [attempt.id for attempt in state.active_attempts() if attempt.device == device.id]
+    users += [
+        f"device pool {pool.name}"
+        for _, pool in sorted(state.device_pools.items())
+        if any(member.device == device.id for member in pool.members)
+    ]
+    users += users_of_target(state, Target(TargetKind.DEVICE, device.name))
+    if users:
+        raise InUse(kind="device", name=device.name, by=users)
     return Effect(None, (Put("devices", device.id, None),))
 
 
@@ -122,8 +129,3 @@ def _check_device(device: Device) -> None:
         raise InvalidValue(value=device.concurrency, what="concurrency", expected="It lies between 1 and 256")
     if device.low_space_bytes < 0:
         raise InvalidValue(value=device.low_space_bytes, what="low space", expected="It is not negative")
-
-
-def _targets_pool(spec: JobSpec, pool: str) -> bool:
-    backup = backup_of(spec)
-    return backup is not None and backup.target.kind is TargetKind.POOL and backup.target.name == pool

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, JobSpec, Run, TestRunSpec, VerifySpec, backup_of
+from caso_mesh.model.jobs import Attempt, JobKind, Run, kind_of, part_of_spec
 from caso_mesh.model.mesh import NodeAddress, RosterRow
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange
 
@@ -49,7 +49,7 @@ def orders_for(
                 media=attempt.server,
                 end=end,
                 device=attempt.device,
-                spec=_cut(run.spec, attempt.source),
+                spec=part_of_spec(run.spec, attempt.source),
                 number=attempt.number,
                 cancel=attempt.cancel,
                 ticket=ticket(attempt, run),
@@ -75,7 +75,7 @@ def orders_for(
 
 def ends_of(attempt: Attempt, run: Run) -> tuple[str, ...]:
     """Node ids of the servers that take part in an attempt: the media server first, then the other end, if any."""
-    if isinstance(run.spec, VerifySpec) or attempt.source == attempt.server:
+    if kind_of(run.spec) is JobKind.VERIFY or attempt.source == attempt.server:
         return (attempt.server,)
     return (attempt.server, attempt.source)
 
@@ -146,12 +146,3 @@ def _end_of(server: str, attempt: Attempt, run: Run) -> Literal["device", "sourc
     if len(ends) == 1:
         return "both"
     return "device" if server == attempt.server else "source"
-
-
-def _cut(spec: JobSpec, source: str) -> JobSpec:
-    """A backup's spec with the paths of one source alone: nobody learns what others back up."""
-    backup = backup_of(spec)
-    if backup is None:
-        return spec
-    cut = msgspec.structs.replace(backup, sources=tuple(part for part in backup.sources if part.server == source))
-    return TestRunSpec(cut) if isinstance(spec, TestRunSpec) else cut

@@ -8,26 +8,16 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import (
-    Attempt,
-    BackupSpec,
-    Job,
-    JobSpec,
-    Part,
-    RestoreSpec,
-    Run,
-    TestRunSpec,
-    VerifySpec,
-    backup_of,
-    kind_of,
-)
+from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, backup_of, kind_of, set_read
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import AttemptState, JobState, RunState
+from caso_mesh.model.states import AttemptState, JobKind, JobState, RunState
 from caso_mesh.planning.history import Prediction
-from caso_mesh.planning.problem import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
+from caso_mesh.planning.problem import Busy, DevicePoolRow, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
 
 _Key = TypeVar("_Key")
+#: How long after its due time a run that others wait for may be opened.
+_GRACE_NS = 120 * 1_000_000_000
 
 #: Nothing is known.
 UNKNOWN = Prediction()
@@ -42,7 +32,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
-    its sets take there.
+    its sets take there. ``now_ns``: by the calendar that schedules go by.
     """
 
     connected: Collection[str]
@@ -57,6 +47,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     to_come_bytes: Mapping[str, int] = {}
     stored_bytes: Mapping[tuple[str, str], int] = {}
     in_grace: bool = False
+    now_ns: int = 0
 
 
 class Cut:
@@ -77,6 +68,10 @@ class Cut:
             devices=tuple(_devices(state, seen, loads)),
             parts=self._ready(state, seen),
             pools=tuple(PoolRow(pool.name, pool.servers) for pool in state.pool_list()),
+            device_pools=tuple(
+                DevicePoolRow(name, tuple((member.device, member.priority) for member in pool.members))
+                for name, pool in sorted(state.device_pools.items())
+            ),
             busy=tuple(
                 Busy(each.job, each.source, each.run, each.server, each.device, seen.ends_at_ns.get(each.id))
                 for each in active
@@ -126,11 +121,12 @@ class Cut:
                 if part.state is not RunState.READY:
                     continue
                 name = (run.id, part.source)
-                job, device = state.jobs[run.job], _device_of(run.spec, seen.device_of_set)
-                made_of = (run, job, device, seen.predicted(run, part.source))
+                job, device = state.jobs[run.job], _device_of(run.spec, part.source, seen.device_of_set)
+                waits = (_behind(state, run, seen.now_ns), _first(state, run))
+                made_of = (run, job, device, seen.predicted(run, part.source), *waits)
                 known = before.get(name)
                 if known is None or any(new is not old for new, old in zip(made_of, known[0], strict=True)):
-                    known = (made_of, _ready_part(state, run, part, job, device, made_of[3]))
+                    known = (made_of, _ready_part(state, run, part, job, device, made_of[3], waits))
                 self._parts[name] = known
                 found.append(known[1])
         return tuple(found)
@@ -148,7 +144,7 @@ class _Loads:
         for attempt in active:
             _add(self.running, attempt.server, 1)
             _add(self.writing, attempt.device, 1)
-            if not isinstance(state.run(attempt.run).spec, VerifySpec):
+            if kind_of(state.run(attempt.run).spec) is not JobKind.VERIFY:
                 _add(self.reading, attempt.source, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
             _add(self.reserved, attempt.device, to_come)
@@ -174,16 +170,40 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
         )
 
 
-def _device_of(spec: JobSpec, device_of_set: Callable[[str], str | None]) -> str | None:
-    if isinstance(spec, BackupSpec | TestRunSpec):
-        return None
+def _device_of(spec: JobSpec, source: str, device_of_set: Callable[[str], str | None]) -> str | None:
     if isinstance(spec, RestoreSpec) and spec.device is not None:
         return spec.device
-    return device_of_set(spec.set)
+    set_id = set_read(spec, source)
+    return None if set_id is None else device_of_set(set_id)
+
+
+def _behind(state: ControlState, run: Run, now_ns: int) -> str | None:
+    """The run that must end before ``run`` starts; one that is not there yet is waited for until it is due."""
+    if run.agreed is None or run.agreed.after is None:
+        return None
+    after = run.agreed.after
+    other = state.runs.get(after)
+    if other is None:
+        return after if now_ns < run.agreed.after_due_at_ns + _GRACE_NS else None
+    return after if other.closed_at_ns is None else None
+
+
+def _first(state: ControlState, run: Run) -> str | None:
+    """The name of the job that must complete once before ``run`` starts."""
+    if run.agreed is None or run.agreed.first is None:
+        return None
+    job = state.jobs.get(run.agreed.first)
+    return job.name if job is not None and job.completed_at_ns is None else None
 
 
 def _ready_part(
-    state: ControlState, run: Run, part: Part, job: Job, device: str | None, predicted: Prediction
+    state: ControlState,
+    run: Run,
+    part: Part,
+    job: Job,
+    device: str | None,
+    predicted: Prediction,
+    waits: tuple[str | None, str | None],
 ) -> ReadyPart:
     backup = backup_of(run.spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
@@ -204,6 +224,10 @@ def _ready_part(
         on_hold=(run.held and not run.stranded) or job.state is JobState.ON_HOLD,
         stranded=run.stranded,
         recovered_on=tuple(attempt.server for attempt in tried if attempt.state is AttemptState.RECOVERED),
+        within=backup.within if backup is not None else None,
+        window=run.terms.window,
+        behind=waits[0],
+        first=waits[1],
     )
 
 

@@ -35,6 +35,11 @@ def essence(state: ControlState) -> bytes:
             sorted(state.mesh_settings.items()),
             sorted((pool, sorted(values.items())) for pool, values in state.pool_settings.items()),
             [msgspec.structs.replace(job, serial=0, last_due_at_ns=None) for job in state.job_list()],
+            state.selection_lists(),
+            state.policy_list(),
+            state.association_list(),
+            sorted(state.calendars.items()),
+            sorted(state.device_pools.items()),
             [(kit.id, kit.public_key, kit.confirmed_at_ns) for kit in state.kit_list()],
         )
     )

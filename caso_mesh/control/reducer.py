@@ -6,18 +6,19 @@ fails changes nothing. A request id that was seen gets the same outcome, without
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from caso_mesh.control import groups, kits, membership, operators, replacing, work
+from caso_mesh.control import firing, groups, kits, made, membership, operators, policies, replacing, work
 from caso_mesh.control.state import ControlState
-from caso_mesh.control.tables import Context, Effect, Outcome, Request
+from caso_mesh.control.tables import Context, Effect, Outcome, Put, Request
 from caso_mesh.model import commands
-from caso_mesh.model.commands import Command, CreateJob, Envelope, FoundMesh
+from caso_mesh.model.commands import Command, Envelope, FoundMesh
 from caso_mesh.model.errors import CasoError, Misuse, WrongState
+from caso_mesh.model.jobs import Origin
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import ATTEMPT_ACTIVE
-from caso_mesh.planning import lifecycle, schedule
+from caso_mesh.planning import lifecycle
 
 _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.FoundMesh: membership.found_mesh,
@@ -53,6 +54,18 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.CancelRun: work.cancel_run,
     commands.HoldRun: work.hold_run,
     commands.AnswerAlert: work.answer_alert,
+    commands.PutMediaSet: policies.put_media_set,
+    commands.DeleteMediaSet: policies.delete_media_set,
+    commands.PutDevicePool: policies.put_device_pool,
+    commands.DeleteDevicePool: policies.delete_device_pool,
+    commands.PutCalendar: policies.put_calendar,
+    commands.DeleteCalendar: policies.delete_calendar,
+    commands.PutList: policies.put_list,
+    commands.DeleteList: policies.delete_list,
+    commands.PutPolicy: policies.put_policy,
+    commands.DeletePolicy: policies.delete_policy,
+    commands.Associate: policies.associate,
+    commands.Dissociate: policies.dissociate,
     commands.Prune: work.prune,
 }
 
@@ -77,12 +90,41 @@ def apply(state: ControlState, envelope: Envelope, *, lineage: int, term: int, i
 def validate(state: ControlState, command: Command, *, who: str = "", at_ns: int = 0) -> None:
     """Raises what ``apply`` would come to, and changes nothing.
 
-    Cron expressions are checked only here, before they are proposed: voters with different time zone data must not
-    come to different outcomes while they apply. ``InvalidSchedule``, ``UnknownZone``.
+    Schedules and windows are checked only here, before they are proposed: voters with different time zone data must
+    not come to different outcomes while they apply. ``InvalidSchedule``, ``UnknownZone``.
     """
-    if isinstance(command, CreateJob) and command.job.schedule is not None:
-        schedule.check_schedule(command.job.schedule)
-    _work_out(state, command, Context(who, at_ns))
+    effect = _work_out(state, command, Context(who, at_ns))
+    made.check_times(state, effect.changes, at_ns)
+
+
+def rehearse(
+    state: ControlState, commands: Sequence[Command], *, seed: str, who: str = "", at_ns: int = 0
+) -> tuple[ControlState, list[CasoError | None], list[made.Problem]]:
+    """What a batch would come to: the state after it, the error of each command, and what cannot be made of policies.
+
+    A command that fails is left out, so that the mistakes of all others are found as well.
+    """
+    draft, context = state.draft(), Context(who, at_ns)
+    errors: list[CasoError | None] = []
+    for command in commands:
+        try:
+            effect = _handled(draft, command, context)
+            made.check_times(draft, effect.changes, at_ns)
+        except CasoError as error:
+            errors.append(error)
+        else:
+            draft.write(effect.changes)
+            errors.append(None)
+    problems = list(made.empty_targets(draft))
+    if not problems:
+        try:
+            jobs = made.remade(draft, seed, context)
+        except CasoError as error:
+            problems.append(made.Problem("", "", "", error))
+        else:
+            problems += made.outside_windows(draft, jobs, at_ns)
+            draft.write(jobs)
+    return draft, errors, problems
 
 
 def check_state(state: ControlState) -> None:
@@ -98,7 +140,10 @@ def check_state(state: ControlState) -> None:
         if active:
             _require(attempt.server in state.servers, f"the server of {attempt.id} is in the mesh")
             _require(attempt.device in state.devices, f"the device of {attempt.id} is in the mesh")
-    for table in (state.servers, state.pools, state.devices, state.jobs, state.media_sets, state.operators):
+    for table in (
+        *(state.servers, state.pools, state.devices, state.jobs, state.media_sets, state.operators),
+        *(state.device_pools, state.calendars, state.lists, state.policies),
+    ):
         names = [row.name for row in table.values()]
         _require(len(set(names)) == len(names), "names are taken once")
     _require(not state.servers.keys() & state.removed.keys(), "a removed server stays away")
@@ -116,18 +161,54 @@ def check_state(state: ControlState) -> None:
         _require({server for server, _ in operator.server_roles} <= state.servers.keys(), "scopes are in the mesh")
         _require({pool for pool, _ in operator.pool_roles} <= state.pools.keys(), "scopes are in the mesh")
     _require(state.pool_settings.keys() <= state.pools.keys(), "settings belong to a pool")
+    for group in state.device_pools.values():
+        known = all(member.device in state.devices for member in group.members)
+        _require(known, f"members of the device pool {group.name} are in the mesh")
+    wanted = set()
+    for association in state.associations.values():
+        there = association.policy in state.policies and association.list in state.lists
+        _require(there, "an association is of a policy with a list that are there")
+        templates = state.policies[association.policy].templates
+        wanted |= {Origin(association.policy, association.list, template.name) for template in templates}
+    origins = [job.origin for job in state.jobs.values() if job.origin is not None]
+    _require(len(origins) == len(wanted) and set(origins) == wanted, "each template of an association has its job")
     _require(
         all(anchor.voter is None or anchor.voter in state.servers for anchor in state.anchors), "anchors of voters"
     )
 
 
 def _work_out(state: ControlState, command: Command, context: Context) -> Effect:
+    """The effect of a command with all that follows from it."""
+    effect = _handled(state, command, context)
+    more: list[Put] = []
+    if any(change.table in made.MADE_OF for change in effect.changes):
+        draft = state.draft()
+        draft.write(effect.changes)
+        more += made.remade(draft, getattr(command, "seed", ""), context)
+    if any(change.table == "runs" for change in effect.changes):
+        more += firing.fired(state, effect.changes, context.at_ns)
+    return Effect(effect.result, (*effect.changes, *more)) if more else effect
+
+
+def _handled(state: ControlState, command: Command, context: Context) -> Effect:
     handler = _HANDLERS.get(type(command))
     if handler is None:
         raise Misuse(f"no handler for the command {type(command).__name__}")
     if state.mesh is None and not isinstance(command, FoundMesh):
         raise WrongState(kind="mesh", name="", state="not founded yet")
     return handler(state, command, context)
+
+
+def _batch(state: ControlState, command: commands.Batch, context: Context) -> Effect:
+    draft, changes = state.draft(), list[Put]()
+    for each in command.commands:
+        effect = _handled(draft, each, context)
+        draft.write(effect.changes)
+        changes += effect.changes
+    return Effect({"changes": len(changes)}, tuple(changes))
+
+
+_HANDLERS[commands.Batch] = _batch
 
 
 def _require(holds: bool, rule: str) -> None:

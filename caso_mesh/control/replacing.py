@@ -30,6 +30,7 @@ from caso_mesh.model.jobs import (
     RestoreSpec,
     Run,
     TestRunSpec,
+    VerifySetsSpec,
     VerifySpec,
 )
 from caso_mesh.model.mesh import Server
@@ -76,6 +77,14 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
             msgspec.structs.replace(path, server=server.id) if path.server == old.id else path for path in device.paths
         )
         changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
+    for row in state.selection_lists():
+        entries = tuple(
+            msgspec.structs.replace(entry, server=server.id) if entry.server == old.id else entry
+            for entry in row.entries
+        )
+        if entries != row.entries:
+            # the jobs that were made of it follow
+            changes.append(Put("lists", row.id, msgspec.structs.replace(row, entries=entries)))
     for job in state.job_list():
         spec = _moved(job.spec, old.id, server.id)
         if spec != job.spec:
@@ -109,7 +118,7 @@ def _runs(state: ControlState, old: str, new: str, at_ns: int) -> Iterable[Put]:
             closed = lifecycle.close_attempt(run, attempt, AttemptState.RECOVERED, at_ns=at_ns, taken_back=True)
             run, attempts[attempt.id] = closed.run, closed.attempt
         # a verification names whose set it is, and needs nobody's files
-        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec):
+        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | VerifySetsSpec):
             run = msgspec.structs.replace(run, spec=_moved(run.spec, old, new), parts=_parts(run, old, new))
             attempts = {each: _of(attempt, old, new) for each, attempt in attempts.items()}
         if run != before:
@@ -139,5 +148,5 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return TestRunSpec(moved) if isinstance(moved, BackupSpec) else spec
         case RestoreSpec() | DrillSpec():
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
-        case VerifySpec():
+        case VerifySpec() | VerifySetsSpec():
             return spec

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-import msgspec
-
-from caso_mesh.control.tables import AlertAnswer, Image, Put, Request
-from caso_mesh.model.errors import NotFound, StateDamaged, StateTooNew
+from caso_mesh.control import image
+from caso_mesh.control.tables import AlertAnswer, Put, Request
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, backup_of
 from caso_mesh.model.mesh import (
@@ -28,12 +27,11 @@ from caso_mesh.model.mesh import (
     Server,
 )
 from caso_mesh.model.orders import Authority
+from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.settings import Value, effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE, Role
 from caso_mesh.model.storage import Device, MediaSet
 
-#: Format of a snapshot.
-VERSION = 1
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
 REQUESTS_KEPT = 10_000
 
@@ -41,8 +39,9 @@ REQUESTS_KEPT = 10_000
 _ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "pools"})
 #: Tables of which every server's orders may hold something.
 _IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
-_decoder = msgspec.msgpack.Decoder(Image)
-_Record = TypeVar("_Record", Server, Pool, Device, Job, MediaSet, Operator)
+_Record = TypeVar(
+    "_Record", Server, Pool, Device, Job, MediaSet, Operator, DevicePool, DayCalendar, SelectionList, Policy
+)
 
 
 class ControlState:
@@ -68,6 +67,11 @@ class ControlState:
         self.answers: dict[str, AlertAnswer] = {}
         self.requests: dict[str, Request] = {}
         self.kits: dict[str, RecoveryKit] = {}
+        self.device_pools: dict[str, DevicePool] = {}
+        self.calendars: dict[str, DayCalendar] = {}
+        self.lists: dict[str, SelectionList] = {}
+        self.policies: dict[str, Policy] = {}
+        self.associations: dict[str, Association] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._active: dict[str, Attempt] = {}
@@ -104,6 +108,18 @@ class ControlState:
     def operator_named(self, name: str) -> Operator:
         return _named(self.operators.values(), name, "operator")
 
+    def device_pool_named(self, name: str) -> DevicePool:
+        return _named(self.device_pools.values(), name, "device-pool")
+
+    def calendar_named(self, name: str) -> DayCalendar:
+        return _named(self.calendars.values(), name, "calendar")
+
+    def list_named(self, name: str) -> SelectionList:
+        return _named(self.lists.values(), name, "selection-list")
+
+    def policy_named(self, name: str) -> Policy:
+        return _named(self.policies.values(), name, "policy")
+
     def job_named(self, name: str) -> Job:
         """A job by its name, its id, or a unique beginning of its id. ``NotFound``, ``Ambiguous``."""
         found = next((job for job in self.jobs.values() if job.name == name), None)
@@ -121,6 +137,12 @@ class ControlState:
 
     def job(self, id: str) -> Job:
         return _kept(self.jobs, id, "job")
+
+    def selection(self, id: str) -> SelectionList:
+        return _kept(self.lists, id, "selection-list")
+
+    def policy(self, id: str) -> Policy:
+        return _kept(self.policies, id, "policy")
 
     def run(self, id: str) -> Run:
         return _kept(self.runs, id, "run")
@@ -160,6 +182,28 @@ class ControlState:
 
     def job_list(self) -> list[Job]:
         return sorted(self.jobs.values(), key=lambda job: job.name)
+
+    def selection_lists(self) -> list[SelectionList]:
+        return sorted(self.lists.values(), key=lambda row: row.name)
+
+    def policy_list(self) -> list[Policy]:
+        return sorted(self.policies.values(), key=lambda row: row.name)
+
+    def association_list(self) -> list[Association]:
+        return [self.associations[key] for key in sorted(self.associations)]
+
+    def jobs_made_of(
+        self, *, policy: str | None = None, selection: str | None = None, template: str | None = None
+    ) -> list[Job]:
+        """Jobs that were made of a policy, for a list (ids), of a template; ``None`` = of any."""
+        return [
+            job
+            for job in self.job_list()
+            if job.origin is not None
+            and policy in {None, job.origin.policy}
+            and selection in {None, job.origin.list}
+            and template in {None, job.origin.template}
+        ]
 
     def kit_list(self) -> list[RecoveryKit]:
         """Oldest first."""
@@ -232,7 +276,8 @@ class ControlState:
             )
             for operator in self.operator_list()
         ]
-        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)), _rows(self.former))
+        former = tuple(self.former[id] for id in sorted(self.former))
+        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)), former)
 
     def _server_roles(self, operator: Operator) -> tuple[tuple[str, Role], ...]:
         """On single servers: its own, and those by way of pools, as they are now."""
@@ -253,6 +298,17 @@ class ControlState:
         orders at each change to see whose have changed."""
         return self._all_orders, self._orders_of.get(server, 0)
 
+    def named_devices(self, target: Target) -> frozenset[str] | None:
+        """The ids of the devices that a target is about; ``None`` if it is about servers, or any."""
+        match target.kind:
+            case TargetKind.DEVICE:
+                return frozenset(device.id for device in self.devices.values() if device.name == target.name)
+            case TargetKind.DEVICES:
+                pool = self.device_pools.get(target.name or "")
+                return frozenset(member.device for member in pool.members) if pool else frozenset()
+            case _:
+                return None
+
     def target_servers(self, target: Target) -> frozenset[str]:
         """Node ids of the servers that may write for ``target``, whatever their state."""
         match target.kind:
@@ -263,14 +319,18 @@ class ControlState:
             case TargetKind.POOL:
                 pool = self.pools.get(target.name or "")
                 return frozenset(pool.servers if pool else ())
-            case TargetKind.DEVICE:
-                devices = [device for device in self.devices.values() if device.name == target.name]
+            case TargetKind.DEVICE | TargetKind.DEVICES:
+                named = self.named_devices(target) or ()
+                devices = [self.devices[id] for id in named if id in self.devices]
                 return frozenset(path.server for device in devices for path in device.paths if path.enabled)
 
     def servers_of_run(self, run: Run) -> frozenset[str]:
         """Node ids of the servers that may be the media server of a run's attempts, whatever their state."""
         backup = backup_of(run.spec)
-        return frozenset(self.servers) if backup is None else self.target_servers(backup.target)
+        if backup is None:
+            return frozenset(self.servers)
+        servers = self.target_servers(backup.target)
+        return servers if backup.within is None else servers & self.target_servers(backup.within)
 
     def _layers(self, server: Server) -> list[tuple[str, dict[str, Value]]]:
         pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]
@@ -327,6 +387,16 @@ class ControlState:
     def _change_orders_of(self, server: str) -> None:
         self._orders_of[server] = self._orders_of.get(server, 0) + 1
 
+    def draft(self) -> ControlState:
+        """A state of its own with the same rows, to find out what changes would come to."""
+        fresh = ControlState()
+        vars(fresh).update(
+            {key: dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
+        )
+        fresh._runs_of = {job: dict(runs) for job, runs in self._runs_of.items()}
+        fresh._attempts_of = {run: dict(attempts) for run, attempts in self._attempts_of.items()}
+        return fresh
+
     def remember(self, request: Request) -> None:
         """Keeps a request id with its outcome, and forgets the oldest. For the reducer alone."""
         self.requests[request.id] = request
@@ -350,53 +420,15 @@ class ControlState:
 
     def snapshot(self) -> bytes:
         """The whole state. Equal states give equal bytes."""
-        image = Image(
-            version=VERSION,
-            authority=self.authority,
-            mesh=self.mesh,
-            anchors=self.anchors,
-            servers=_rows(self.servers),
-            removed=tuple(sorted(self.removed.items())),
-            operators=_rows(self.operators),
-            tokens=_rows(self.tokens),
-            pools=_rows(self.pools),
-            devices=_rows(self.devices),
-            media_sets=_rows(self.media_sets),
-            mesh_settings=tuple(sorted(self.mesh_settings.items())),
-            pool_settings=tuple(
-                (name, tuple(sorted(self.pool_settings[name].items()))) for name in sorted(self.pool_settings)
-            ),
-            jobs=_rows(self.jobs),
-            runs=_rows(self.runs),
-            attempts=_rows(self.attempts),
-            answers=_rows(self.answers),
-            requests=tuple(self.requests.values()),
-            former=_rows(self.former),
-            kits=_rows(self.kits),
-        )
-        return _encoder.encode(image)
+        return image.encoded(vars(self))
 
     def restore(self, data: bytes) -> None:
         """Becomes the state of a snapshot. Raises ``StateTooNew``, ``StateDamaged``; then nothing has changed."""
-        image = _read(data)
+        found = image.decoded(data)
         fresh = ControlState()
-        fresh.authority, fresh.mesh, fresh.anchors = image.authority, image.mesh, image.anchors
-        fresh.servers = {row.id: row for row in image.servers}
-        fresh.removed = dict(image.removed)
-        fresh.former = {row.id: row for row in image.former}
-        fresh.operators = {row.id: row for row in image.operators}
-        fresh.tokens = {row.digest: row for row in image.tokens}
-        fresh.pools = {row.name: row for row in image.pools}
-        fresh.devices = {row.id: row for row in image.devices}
-        fresh.media_sets = {row.name: row for row in image.media_sets}
-        fresh.mesh_settings = dict(image.mesh_settings)
-        fresh.pool_settings = {name: dict(values) for name, values in image.pool_settings}
-        fresh.jobs = {row.id: row for row in image.jobs}
-        fresh.answers = {row.alert: row for row in image.answers}
-        fresh.requests = {row.id: row for row in image.requests}
-        fresh.kits = {row.id: row for row in image.kits}
-        fresh.write(Put("runs", row.id, row) for row in image.runs)
-        fresh.write(Put("attempts", row.id, row) for row in image.attempts)
+        vars(fresh).update(image.tables(found))
+        fresh.write(Put("runs", row.id, row) for row in found.runs)
+        fresh.write(Put("attempts", row.id, row) for row in found.attempts)
         fresh._all_orders = self._all_orders + 1
         vars(self).update(vars(fresh))
 
@@ -404,27 +436,6 @@ class ControlState:
 def row_of(server: Server) -> RosterRow:
     """The roster row of a server."""
     return RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
-
-
-class _Version(msgspec.Struct, frozen=True):
-    version: int
-
-
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
-
-
-def _read(data: bytes) -> Image:
-    try:
-        version = msgspec.msgpack.decode(data, type=_Version).version
-        if version > VERSION:
-            raise StateTooNew(state="the control state", found=version, known=VERSION)
-        return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        raise StateDamaged(path="the snapshot of the control state", detail=str(error)) from None
-
-
-def _rows(table: dict[Any, Any]) -> tuple[Any, ...]:
-    return tuple(table[key] for key in sorted(table))
 
 
 def _kept(table: dict[str, Any], id: str, kind: str) -> Any:

@@ -10,6 +10,7 @@ from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
 from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
 from caso_mesh.model.orders import Authority
+from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.storage import Device, MediaSet
 
 TableName = Literal[
@@ -31,6 +32,11 @@ TableName = Literal[
     "answers",
     "requests",
     "kits",
+    "device_pools",
+    "calendars",
+    "lists",
+    "policies",
+    "associations",
 ]
 
 
@@ -114,3 +120,8 @@ class Image(Struct, frozen=True):
     requests: tuple[Request, ...]
     former: tuple[RosterRow, ...] = ()
     kits: tuple[RecoveryKit, ...] = ()
+    device_pools: tuple[DevicePool, ...] = ()
+    calendars: tuple[DayCalendar, ...] = ()
+    lists: tuple[SelectionList, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    associations: tuple[Association, ...] = ()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from caso_mesh.control.made import check_by_hand, check_no_open_run
+from caso_mesh.control.opening import begin
+from caso_mesh.control.policies import check_target
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import AlertAnswer, Context, Effect, Put
 from caso_mesh.model.commands import (
@@ -20,7 +23,7 @@ from caso_mesh.model.commands import (
     RunNow,
     SetJob,
 )
-from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, NotFound, UsageError, WrongState
+from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import (
     DrillSpec,
@@ -29,9 +32,6 @@ from caso_mesh.model.jobs import (
     JobSpec,
     RestoreSpec,
     Run,
-    Target,
-    TargetKind,
-    VerifySpec,
     backup_of,
 )
 from caso_mesh.model.settings import number
@@ -56,13 +56,16 @@ def create_job(state: ControlState, command: CreateJob, context: Context) -> Eff
 
 
 def run_now(state: ControlState, command: RunNow, context: Context) -> Effect:
-    job, run = _run_now(state, state.job(command.job), command.at_ns, context.who)
+    job, run = _run_now(state, state.job(command.job), command.at_ns, context.who, command.sets)
     return Effect({"job": job.id, "run": run.id}, (Put("jobs", job.id, job), Put("runs", run.id, run)))
 
 
 def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
-    """A new priority holds for the job's waiting runs as well. Due times that passed on hold are not made up for."""
+    """A new priority holds for the job's waiting runs as well. Due times that passed on hold are not made up for.
+    ``MadeByPolicy`` for the priority of a job that was made."""
     job = state.job(command.job)
+    if command.priority is not None:
+        check_by_hand(state, job)
     released = job.state is JobState.ON_HOLD and command.state is JobState.ACTIVE and job.schedule is not None
     changed = msgspec.structs.replace(
         job,
@@ -78,21 +81,33 @@ def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
 
 
 def delete_job(state: ControlState, command: DeleteJob, context: Context) -> Effect:
-    """``InUse`` while a run of it is open. Its history stays, and its backup sets do."""
+    """``InUse`` while a run of it is open, ``MadeByPolicy``. Its history stays, and its backup sets do."""
     job = state.job(command.job)
-    open_runs = [run.id for run in state.runs_of(job.id) if lifecycle.is_open(run)]
-    if open_runs:
-        raise InUse(kind="job", name=job.name, by=open_runs)
+    check_by_hand(state, job)
+    check_no_open_run(state, job)
     return Effect(None, (Put("jobs", job.id, None),))
 
 
 def open_run(state: ControlState, command: OpenRun, context: Context) -> Effect:
-    """Opens the run of one due time once; again, or for an earlier due time than the last, it has no effect."""
+    """Opens the run of one due time once; again, or for an earlier due time than the last, it has no effect. One that is
+    superseded is closed at once."""
     job = state.job(command.job)
     id = run_id(job.id, command.due_at_ns)
     if id in state.runs or (job.last_due_at_ns is not None and command.due_at_ns <= job.last_due_at_ns):
         return Effect({"run": id})
-    run = _begin(state, job, id, command.due_at_ns, command.at_ns, context.who)
+    run = begin(
+        state,
+        job,
+        id,
+        command.due_at_ns,
+        command.at_ns,
+        context.who,
+        sets=command.sets,
+        after=command.after,
+        after_due_at_ns=command.after_due_at_ns,
+    )
+    if command.superseded_by is not None:
+        run = lifecycle.supersede(run, command.at_ns, command.superseded_by)
     job = msgspec.structs.replace(job, last_due_at_ns=command.due_at_ns)
     return Effect({"run": id}, (Put("jobs", job.id, job), Put("runs", id, run)))
 
@@ -159,6 +174,8 @@ def close_run(state: ControlState, command: CloseRun, context: Context) -> Effec
     if command.state is RunState.MISSED:
         after = lifecycle.miss(run, command.at_ns, failure=command.failure)
         return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
+    if command.state is RunState.TIMED_OUT:
+        run = lifecycle.time_out(run)
     after = lifecycle.cancel(run, command.at_ns, state=command.state, failure=command.failure)
     if command.state is RunState.FAILED:
         return Effect({"run": after.state.value}, () if after == run else (Put("runs", run.id, after),))
@@ -232,38 +249,17 @@ def check_spec(state: ControlState, spec: JobSpec) -> None:
         raise UsageError(detail="A backup names each of its servers once, with all its paths")
     for source in backup.sources:
         state.server(source.server)
-    _check_target(state, backup.target)
+    check_target(state, backup.target)
     state.media_set_named(backup.media_set)
 
 
-def _check_target(state: ControlState, target: Target) -> None:
-    name = target.name or ""
-    match target.kind:
-        case TargetKind.SERVER:
-            state.server_named(name)
-        case TargetKind.POOL:
-            state.pool_named(name)
-        case TargetKind.DEVICE:
-            state.device_named(name)
-        case TargetKind.ANY:
-            pass
-
-
-def _run_now(state: ControlState, job: Job, at_ns: int, who: str) -> tuple[Job, Run]:
+def _run_now(
+    state: ControlState, job: Job, at_ns: int, who: str, sets: dict[str, str] | None = None
+) -> tuple[Job, Run]:
     if job.state is JobState.ON_HOLD:
         raise WrongState(kind="job", name=job.name, state=job.state)
     job = msgspec.structs.replace(job, serial=job.serial + 1)
-    return job, _begin(state, job, run_now_id(job.id, job.serial), at_ns, at_ns, who)
-
-
-def _begin(state: ControlState, job: Job, id: str, due_at_ns: int, at_ns: int, who: str) -> Run:
-    """A run whose parts with a source that left the mesh have failed from the start."""
-    run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
-    for source in lifecycle.sources_of(job.spec):
-        if source in state.removed and not isinstance(job.spec, VerifySpec):
-            gone = Failure("not-found", {"kind": "server", "name": state.name_of(source)})
-            run = lifecycle.fail_part(run, source, at_ns, gone)
-    return run
+    return job, begin(state, job, run_now_id(job.id, job.serial), at_ns, at_ns, who, sets=sets, by_hand=True)
 
 
 def _cancel_active(state: ControlState, run: Run, *, except_for: str = "", source: str | None = None) -> list[Put]:

@@ -88,7 +88,8 @@ def wanted_of(task: Task) -> Wanted:
     mine = [each for each in spec.sources if each.server == task.order.source]
     roots = tuple(b"/" + root.lstrip(b"/") for each in mine for root in each.roots)
     filters = Filters(
-        excludes=spec.excludes,
+        excludes=(*spec.excludes, *(pattern for each in mine for pattern in each.excludes)),
+        only=tuple((b"/" + root.lstrip(b"/"), patterns) for each in mine for root, patterns in each.only),
         one_file_system=spec.one_file_system,
         exclude_caches=spec.exclude_caches,
         larger_than=spec.larger_than,

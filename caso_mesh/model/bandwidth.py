@@ -9,10 +9,12 @@ says whose time of day is meant; without it, it is that of each server.
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
 from msgspec import Struct
 
 from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.hours import DAY_MIN, Hours, parse_days, parse_hours
 from caso_mesh.model.units import parse_size
 
 #: What means that there is no limit.
@@ -20,27 +22,14 @@ NONE = "none"
 #: Slower than this (bytes a second) nothing would ever end, and the other server would be taken for lost.
 SLOWEST = 1000
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_HOURS = re.compile(r"(\d{1,2}):(\d\d)-(\d{1,2}):(\d\d)\Z")
 _ZONE = re.compile(r"zone\s+([A-Za-z0-9+_/-]{1,64})\Z")
-_DAY_MIN = 24 * 60
 _EXPECTED = "Use days, hours and a size per second, as in mon-fri 08:00-18:00 20MB; 50MB"
 
 
-class Span(Struct, frozen=True):
-    """``days`` count from Monday = 0; from ``start_min`` to before ``end_min`` (minutes of the day; into the next day if
-    that is not later). ``rate`` in bytes per second, ``None`` = no limit."""
+class Span(Hours, frozen=True):
+    """``rate`` in bytes per second in these hours, ``None`` = no limit."""
 
-    days: frozenset[int]
-    start_min: int
-    end_min: int
     rate: int | None
-
-    def holds(self, weekday: int, minute: int) -> bool:
-        if self.start_min < self.end_min:
-            return weekday in self.days and self.start_min <= minute < self.end_min
-        early = minute < self.end_min and (weekday - 1) % 7 in self.days
-        return early or (minute >= self.start_min and weekday in self.days)
 
 
 class Bandwidth(Struct, frozen=True):
@@ -74,35 +63,15 @@ def parse_bandwidth(text: str) -> Bandwidth:
 
 def _span(piece: str, text: str) -> Span:
     *when, rate = piece.split()
-    days, start, end = frozenset(range(7)), 0, _DAY_MIN
+    days, hours = frozenset(range(7)), (0, DAY_MIN)
     if when and ":" in when[-1]:
-        start, end = _hours(when.pop(), text)
+        hours = parse_hours(when.pop()) or _refuse(text)
     if when:
-        days = _days(when.pop(), text)
+        days = parse_days(when.pop()) or _refuse(text)
     if when:
         raise _invalid(text)
+    start, end = hours
     return Span(days, start, end, _rate(rate, text))
-
-
-def _days(word: str, text: str) -> frozenset[int]:
-    found: set[int] = set()
-    for part in word.split(","):
-        first, _, last = part.partition("-")
-        if first not in _DAYS or (last or first) not in _DAYS:
-            raise _invalid(text)
-        begin, end = _DAYS.index(first), _DAYS.index(last or first)
-        found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
-    return frozenset(found)
-
-
-def _hours(word: str, text: str) -> tuple[int, int]:
-    match = _HOURS.match(word)
-    if match is None or int(match[2]) > 59 or int(match[4]) > 59:
-        raise _invalid(text)
-    start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
-    if start >= _DAY_MIN or end > _DAY_MIN:
-        raise _invalid(text)
-    return start, end
 
 
 def _rate(word: str, text: str) -> int | None:
@@ -115,6 +84,10 @@ def _rate(word: str, text: str) -> int | None:
     if 0 < rate < SLOWEST:
         raise InvalidValue(value=text, what="bandwidth", expected="A limit is at least 1kB a second; none is no limit")
     return rate or None
+
+
+def _refuse(text: str) -> NoReturn:
+    raise _invalid(text)
 
 
 def _invalid(text: str) -> InvalidValue:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Failure, Job
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
+from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -184,8 +185,11 @@ class CreateJob(Struct, frozen=True, tag="create-job", tag_field="do"):
 
 
 class RunNow(Struct, frozen=True, tag="run-now", tag_field="do"):
+    """``sets``: by source, what a job that verifies is about now."""
+
     job: str
     at_ns: int
+    sets: dict[str, str] = {}
 
 
 class SetJob(Struct, frozen=True, tag="set-job", tag_field="do"):
@@ -199,11 +203,19 @@ class DeleteJob(Struct, frozen=True, tag="delete-job", tag_field="do"):
 
 
 class OpenRun(Struct, frozen=True, tag="open-run", tag_field="do"):
-    """A recurring job's due time has come. The id of the run is made of it, so it opens once."""
+    """A recurring job's due time has come. The id of the run is made of it, so it opens once.
+
+    ``superseded_by``: the run that takes its place; it is closed at once. ``after``: the run that it follows, due at
+    ``after_due_at_ns``. ``sets``: by source, what a job that verifies is about.
+    """
 
     job: str
     due_at_ns: int
     at_ns: int
+    superseded_by: str | None = None
+    after: str | None = None
+    after_due_at_ns: int = 0
+    sets: dict[str, str] = {}
 
 
 class Delegate(Struct, frozen=True, tag="delegate", tag_field="do"):
@@ -260,6 +272,80 @@ class AnswerAlert(Struct, frozen=True, tag="answer-alert", tag_field="do"):
     at_ns: int
 
 
+class PutMediaSet(Struct, frozen=True, tag="put-media-set", tag_field="do"):
+    """A media set; ``new``: one of that name must not be there yet, else it must."""
+
+    media_set: MediaSet
+    new: bool
+
+
+class DeleteMediaSet(Struct, frozen=True, tag="delete-media-set", tag_field="do"):
+    name: str
+
+
+class PutDevicePool(Struct, frozen=True, tag="put-device-pool", tag_field="do"):
+    pool: DevicePool
+    new: bool
+
+
+class DeleteDevicePool(Struct, frozen=True, tag="delete-device-pool", tag_field="do"):
+    name: str
+
+
+class PutCalendar(Struct, frozen=True, tag="put-calendar", tag_field="do"):
+    calendar: DayCalendar
+    new: bool
+
+
+class DeleteCalendar(Struct, frozen=True, tag="delete-calendar", tag_field="do"):
+    name: str
+
+
+class PutList(Struct, frozen=True, tag="put-list", tag_field="do"):
+    """A selection list, new by its id or changed; jobs made of it follow. The ids of new ones come of ``seed``, here as
+    in all of these. ``before``: it must still be like this, or somebody else has changed it meanwhile."""
+
+    list: SelectionList
+    seed: str
+    before: SelectionList | None = None
+
+
+class DeleteList(Struct, frozen=True, tag="delete-list", tag_field="do"):
+    list: str
+
+
+class PutPolicy(Struct, frozen=True, tag="put-policy", tag_field="do"):
+    policy: Policy
+    seed: str
+    before: Policy | None = None
+
+
+class DeletePolicy(Struct, frozen=True, tag="delete-policy", tag_field="do"):
+    policy: str
+
+
+class Associate(Struct, frozen=True, tag="associate", tag_field="do"):
+    """One job for each template of the policy, at once. Repeated it has no effect."""
+
+    policy: str
+    list: str
+    seed: str
+
+
+class Dissociate(Struct, frozen=True, tag="dissociate", tag_field="do"):
+    """The jobs go, their history and backup sets stay."""
+
+    policy: str
+    list: str
+
+
+class Batch(Struct, frozen=True, tag="batch", tag_field="do"):
+    """Several commands in one step: all of them or none. What is made of policies is made at the end."""
+
+    commands: tuple[Command, ...]
+    seed: str
+
+
 class Prune(Struct, frozen=True, tag="prune", tag_field="do"):
     """Forget closed runs, used or expired tokens, answers and request ids from before an instant; runs perhaps from
     before a later one."""
@@ -302,6 +388,19 @@ Command = (
     | CancelRun
     | HoldRun
     | AnswerAlert
+    | PutMediaSet
+    | DeleteMediaSet
+    | PutDevicePool
+    | DeleteDevicePool
+    | PutCalendar
+    | DeleteCalendar
+    | PutList
+    | DeleteList
+    | PutPolicy
+    | DeletePolicy
+    | Associate
+    | Dissociate
+    | Batch
     | Prune
 )
 

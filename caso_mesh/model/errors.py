@@ -183,6 +183,15 @@ class UnknownZone(UsageError):
     code = "unknown-zone"
 
 
+class InvalidPolicy(UsageError):
+    """The policy {name} cannot be carried out: {detail}.
+
+    Correct it and save it again; nothing was changed.
+    """
+
+    code = "invalid-policy"
+
+
 class UnknownSetting(UsageError):
     """There is no setting "{name}".
 
@@ -744,6 +753,33 @@ class InUse(Conflict):
     code = "in-use"
 
 
+class MadeByPolicy(Conflict):
+    """The job "{name}" was made of the policy {policy} for the selection list {list}.
+
+    Edit these, or let it go with "caso-mesh associate {list} {policy} --remove".
+    """
+
+    code = "made-by-policy"
+
+
+class EmptyTarget(Conflict):
+    """No device belongs to the target {target} of the template {template}, for the selection list {list}.
+
+    Add a device or a server to it, or choose another target.
+    """
+
+    code = "empty-target"
+
+
+class Superseded(Conflict):
+    """It was not needed: {by} runs in its place.
+
+    A rule of its policy, or that a full backup beats a differential and that an incremental one, says so.
+    """
+
+    code = "superseded"
+
+
 class WrongState(Conflict):
     """The {kind} "{name}" is {state}.
 
@@ -1072,6 +1108,16 @@ class AttemptFailed(CasoError):
 
     code = "attempt-failed"
     category = "general"
+
+
+class RunTooLong(CasoError):
+    """It was not done {limit} after it began.
+
+    Its schedule says after which time it is canceled.
+    """
+
+    code = "run-too-long"
+    category = "source"
 
 
 class WorkerDied(CasoError):

@@ -63,6 +63,12 @@ def make_id_source(now_ns: Callable[[], int], random_bytes: Callable[[int], byte
     return new
 
 
+def derived_id(seed: str, *parts: str) -> str:
+    """An id made of another one: of the same time (its first 10 characters), else of a digest of it and of ``parts``."""
+    digest = hashlib.sha256("\0".join((seed, *parts)).encode()).digest()
+    return seed[:10] + base32(digest)[:16]
+
+
 def run_id(job: str, due_at_ns: int) -> str:
     """The id of the run of ``job`` that is due at an instant: ``JOB@20250101T020000Z``."""
     due = datetime.datetime.fromtimestamp(due_at_ns // 1_000_000_000, datetime.UTC)
@@ -72,6 +78,12 @@ def run_id(job: str, due_at_ns: int) -> str:
 def run_now_id(job: str, serial: int) -> str:
     """The id of the ``serial``-th "run now" of ``job``: ``JOB@N``."""
     return f"{job}@{serial}"
+
+
+def fired_run_id(job: str, template: str, run: str) -> str:
+    """The id of the run of ``job`` that a run of ``template`` started by a rule: ``JOB@TEMPLATE-...``, by the end of that
+    run's id, so that one run starts it once."""
+    return f"{job}@{template}-{run.rpartition('@')[2]}"
 
 
 def attempt_id(run: str, number: int) -> str:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from caso_mesh.model.states import (
     AttemptState,
@@ -28,12 +29,13 @@ from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 class TargetKind(StrEnum):
     ANY = "any"
     DEVICE = "device"
+    DEVICES = "devices"
     SERVER = "server"
     POOL = "pool"
 
 
 class Target(Struct, frozen=True):
-    """Where a backup may go. ``name`` is the device's, server's or pool's name; ``None`` for any."""
+    """Where a backup may go. ``name`` is the device's, device pool's, server's or pool's name; ``None`` for any."""
 
     kind: TargetKind
     name: str | None = None
@@ -43,17 +45,21 @@ class Target(Struct, frozen=True):
 
 
 class SourceRoots(Struct, frozen=True):
-    """What is read on one server (node id): absolute paths without the leading slash, in path order."""
+    """What is read on one server (node id): absolute paths without the leading slash, in path order. ``excludes`` are
+    patterns of this server alone; ``only``, for a root, patterns of which a file below it must match one."""
 
     server: str
     roots: tuple[bytes, ...]
+    excludes: tuple[str, ...] = ()
+    only: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
 
 
 class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
     are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
-    a snapshot of their file system. ``allow_shrink``: it may find over 90 % less than last time."""
+    a snapshot of their file system. ``allow_shrink``: it may find over 90 % less than last time. ``within``: a server or
+    pool that alone may write it, whatever the target says."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -71,6 +77,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     ignore_exit_codes: bool = False
     snapshot: SnapshotMode = SnapshotMode.NEVER
     allow_shrink: bool = False
+    within: Target | None = None
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
@@ -99,6 +106,18 @@ class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):
     source: str = ""
 
 
+class VerifySetsSpec(Struct, frozen=True, tag="verify-sets", tag_field="kind"):
+    """Read back one set of each of ``sources`` (node ids). A run knows them, as ``sets`` beside the sources; its job does
+    not, since it is about the newest ones."""
+
+    sources: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+
+    def set_of(self, source: str) -> str:
+        """The set of a source; empty while it is not known."""
+        return dict(zip(self.sources, self.sets, strict=False)).get(source, "")
+
+
 class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
     """Restore a random sample of ``set`` to a scratch folder of ``server`` (node id) and compare it with what the set
     promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes."""
@@ -116,7 +135,9 @@ class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):
     backup: BackupSpec
 
 
-JobSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec | TestRunSpec
+JobSpec = BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DrillSpec | TestRunSpec
+#: What one attempt is about.
+PartSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec | TestRunSpec
 
 
 def kind_of(spec: JobSpec) -> JobKind:
@@ -125,7 +146,7 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.BACKUP
         case RestoreSpec():
             return JobKind.RESTORE
-        case VerifySpec():
+        case VerifySpec() | VerifySetsSpec():
             return JobKind.VERIFY
         case DrillSpec():
             return JobKind.DRILL
@@ -144,15 +165,62 @@ def backup_of(spec: JobSpec) -> BackupSpec | None:
             return None
 
 
+def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
+    """What a run of ``spec`` has to do with one source: a backup's with the paths of that source alone."""
+    match spec:
+        case VerifySetsSpec():
+            return VerifySpec(spec.set_of(source), source)
+        case BackupSpec():
+            return replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
+        case TestRunSpec(backup=backup):
+            return TestRunSpec(replace(backup, sources=tuple(part for part in backup.sources if part.server == source)))
+        case _:
+            return spec
+
+
+def set_read(spec: JobSpec, source: str) -> str | None:
+    """The set that a run of ``spec`` reads for one source; ``None`` if it reads none, or none is known."""
+    match spec:
+        case RestoreSpec() | VerifySpec() | DrillSpec():
+            return spec.set
+        case VerifySetsSpec():
+            return spec.set_of(source) or None
+        case _:
+            return None
+
+
 class CronSchedule(Struct, frozen=True):
-    """Due times by a cron expression (five fields) in a time zone of the IANA data base."""
+    """Due times by a cron expression (five fields) in a time zone of the IANA data base, or (with an empty ``cron``)
+    once, at ``at_ns``.
+
+    ``text``: how a person wrote it, if that was no cron expression. ``excludes``: days without a run, by the calendar of
+    the zone, as ``2025-12-24`` or ``2025-12-24..2026-01-01``. ``start_window_s``: within this time of the due time it
+    has to start (``None``: as the setting says). ``cancel_after_s``: it ends if it is not done so long after it began.
+    ``catch_up``: what could not start in its window runs when it can, until the next one is due.
+    """
 
     cron: str
     zone: str
+    at_ns: int | None = None
+    text: str = ""
+    excludes: tuple[str, ...] = ()
+    start_window_s: float | None = None
+    cancel_after_s: float | None = None
+    catch_up: bool = False
+
+
+class Origin(Struct, frozen=True):
+    """What a job was made of: ids of the policy and of the list, name of the template."""
+
+    policy: str
+    list: str
+    template: str
 
 
 class Job(Struct, frozen=True):
-    """A definition of work. Without ``schedule`` it runs when asked. ``serial`` counts its "run now"s."""
+    """A definition of work. Without ``schedule`` it runs when asked. ``serial`` counts its "run now"s. One that a policy
+    made has an ``origin``, the ``window`` of its list, and ``completed_at_ns`` when it first succeeded; the job ``first``
+    must have done so before it starts."""
 
     id: str
     name: str
@@ -164,6 +232,10 @@ class Job(Struct, frozen=True):
     state: JobState = JobState.ACTIVE
     serial: int = 0
     last_due_at_ns: int | None = None
+    origin: Origin | None = None
+    window: str = ""
+    first: str | None = None
+    completed_at_ns: int | None = None
 
 
 class Failure(Struct, frozen=True):
@@ -187,6 +259,25 @@ class Part(Struct, frozen=True):
     failure: Failure | None = None
 
 
+class Terms(Struct, frozen=True):
+    """When a run may start and how long it may take, as its job said when it was opened (``CronSchedule``, ``Job``).
+    ``after``: the run that it follows, due at ``after_due_at_ns``. ``fired_by``: the run that started it. ``timed_out``: it
+    took longer than ``cancel_after_s``."""
+
+    start_window_s: float | None = None
+    cancel_after_s: float | None = None
+    catch_up: bool = False
+    window: str = ""
+    first: str | None = None
+    after: str | None = None
+    after_due_at_ns: int = 0
+    fired_by: str | None = None
+    timed_out: bool = False
+
+
+_ORDINARY = Terms()
+
+
 class Run(Struct, frozen=True):
     """One run of a job, as the control state keeps it until and after it is closed.
 
@@ -207,6 +298,12 @@ class Run(Struct, frozen=True):
     held: bool = False
     stranded: bool = False
     closed_at_ns: int | None = None
+    agreed: Terms | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What was agreed; most runs have nothing out of the ordinary."""
+        return self.agreed or _ORDINARY
 
 
 class Attempt(Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, JobSpec, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, PartSpec, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -40,7 +40,7 @@ class AttemptOrder(Struct, frozen=True):
     media: str
     end: Literal["device", "source", "both"]
     device: str
-    spec: JobSpec
+    spec: PartSpec
     number: int
     cancel: bool = False
     ticket: bytes = b""
@@ -79,7 +79,7 @@ class OrdersChange(Struct, frozen=True):
     nodes_gone: tuple[str, ...] = ()
 
 
-def ticket_paths(spec: JobSpec, source: str) -> tuple[bytes, ...]:
+def ticket_paths(spec: PartSpec, source: str) -> tuple[bytes, ...]:
     """What a ticket of an attempt at ``source`` is bound to: the roots that are read, or the paths that are restored and
     where to."""
     match spec:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, PolicyDoc, SelectionDoc
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
@@ -866,6 +867,83 @@ class AlertAnswer(Struct, frozen=True):
 class AuditListRequest(Struct, frozen=True):
     limit: int = 500
     category: str | None = None
+
+
+class Named(Struct, frozen=True):
+    """Something by its name."""
+
+    name: str
+
+
+class Renamed(Struct, frozen=True):
+    """Something by its name, and the name that it or its copy shall have."""
+
+    name: str
+    to: str
+
+
+class SelectionCreate(Struct, frozen=True):
+    name: str
+    definition: SelectionDoc
+
+
+class SelectionSet(Struct, frozen=True):
+    """``before``: the definition that was changed; if it is another one meanwhile, nothing is done."""
+
+    name: str
+    definition: SelectionDoc
+    before: SelectionDoc | None = None
+
+
+class PolicyCreate(Struct, frozen=True):
+    name: str
+    definition: PolicyDoc
+
+
+class PolicySet(Struct, frozen=True):
+    """``before`` as for selection lists."""
+
+    name: str
+    definition: PolicyDoc
+    before: PolicyDoc | None = None
+
+
+class AssociationEdit(Struct, frozen=True):
+    """A selection list and a policy, by name."""
+
+    selection: str
+    policy: str
+
+
+class MediaSetEdit(Struct, frozen=True):
+    name: str
+    definition: MediaSetDoc
+
+
+class DevicePoolEdit(Struct, frozen=True):
+    name: str
+    definition: DevicePoolDoc
+
+
+class CalendarEdit(Struct, frozen=True):
+    name: str
+    definition: CalendarDoc
+
+
+class SchedulePreview(Struct, frozen=True):
+    """What is due in the next ``days`` days (at most 400) of a selection list, a policy or a job; without a name of
+    all."""
+
+    name: str | None = None
+    days: float = 7.0
+    limit: int = 1000
+
+
+class ConfigApply(Struct, frozen=True):
+    """The text of a file (TOML). With ``dry_run`` it is only told what would change."""
+
+    text: str
+    dry_run: bool = False
 
 
 Params = dict[str, Any]

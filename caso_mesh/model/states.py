@@ -50,6 +50,7 @@ class RunState(StrEnum):
     CANCELED = "canceled"
     TIMED_OUT = "timed-out"
     MISSED = "missed"
+    SUPERSEDED = "superseded"
 
 
 class AttemptState(StrEnum):
@@ -70,6 +71,7 @@ class AttemptState(StrEnum):
 RUN_ENDS: tuple[RunState, ...] = (
     RunState.SUCCEEDED,
     RunState.SUCCEEDED_WITH_EXCEPTIONS,
+    RunState.SUPERSEDED,
     RunState.MISSED,
     RunState.CANCELED,
     RunState.TIMED_OUT,
@@ -164,6 +166,8 @@ class WaitReason(StrEnum):
     ADMIN_IN_GRACE = "admin-in-grace"
     RETRY_LATER = "retry-later"
     BLOCKED_BY_RUN = "blocked-by-run"
+    OUTSIDE_WINDOW = "outside-window"
+    WAITING_FOR_FIRST = "waiting-for-first"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -179,6 +183,8 @@ PASSING: frozenset[WaitReason] = frozenset(
         WaitReason.ADMIN_IN_GRACE,
         WaitReason.RETRY_LATER,
         WaitReason.BLOCKED_BY_RUN,
+        WaitReason.OUTSIDE_WINDOW,
+        WaitReason.WAITING_FOR_FIRST,
     }
 )
 
@@ -207,7 +213,9 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NO_SERVER_LEFT: "no other server of the target is left; runs when one returns",
     WaitReason.ADMIN_IN_GRACE: "the administrator has just taken office and waits for the servers to report",
     WaitReason.RETRY_LATER: "tried again at {at}",
-    WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}, a run of the same job",
+    WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}",
+    WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
+    WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
 }
 
 

@@ -42,13 +42,29 @@ class MediaSet(Struct, frozen=True):
     """A group of media with one life cycle. ``None`` = without end.
 
     ``append_s``: how long a medium takes further sets, from its first write. ``protection_s``: no overwrite, from the
-    end of the last write to the medium. ``keep_s``: how long a set is kept.
+    end of the last write to the medium. ``keep_s``: how long a set is kept. ``keep_last``: beyond that, so many newest
+    sets of each list and server, and the newest one of so many days, weeks, months and years that have one.
     """
 
     name: str
     append_s: float | None
     protection_s: float | None
     keep_s: float | None
+    keep_last: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+
+    def counts(self) -> tuple[tuple[int, str], ...]:
+        """The numbers of sets to keep, each with what it counts."""
+        return (
+            (self.keep_last, "last"),
+            (self.keep_daily, "daily"),
+            (self.keep_weekly, "weekly"),
+            (self.keep_monthly, "monthly"),
+            (self.keep_yearly, "yearly"),
+        )
 
 
 #: The media sets every mesh has. They cannot be deleted.

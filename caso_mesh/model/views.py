@@ -10,6 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, PolicyDoc, SelectionDoc
+
 
 class Done(Struct, frozen=True):
     """The call did what it should; nothing more to say."""
@@ -150,10 +152,120 @@ class MediaSetView(Struct, frozen=True):
     protection_s: float | None
     keep_s: float | None
     factory: bool
+    definition: MediaSetDoc = MediaSetDoc()
 
 
 class MediaSetList(Struct, frozen=True):
     media_sets: tuple[MediaSetView, ...]
+
+
+class SelectionView(Struct, frozen=True):
+    """A selection list, the policies associated with it, and the jobs that were made of that."""
+
+    name: str
+    id: str
+    definition: SelectionDoc
+    policies: tuple[str, ...]
+    jobs: tuple[str, ...]
+    created: str
+    created_by: str
+    warnings: tuple[str, ...] = ()
+
+
+class SelectionViews(Struct, frozen=True):
+    selections: tuple[SelectionView, ...]
+
+
+class PolicyView(Struct, frozen=True):
+    """A policy, the selection lists associated with it, and the jobs that were made of that."""
+
+    name: str
+    id: str
+    definition: PolicyDoc
+    selections: tuple[str, ...]
+    jobs: tuple[str, ...]
+    created: str
+    created_by: str
+    warnings: tuple[str, ...] = ()
+
+
+class PolicyViews(Struct, frozen=True):
+    policies: tuple[PolicyView, ...]
+
+
+class DevicePoolView(Struct, frozen=True):
+    name: str
+    definition: DevicePoolDoc
+
+
+class DevicePoolViews(Struct, frozen=True):
+    device_pools: tuple[DevicePoolView, ...]
+
+
+class CalendarView(Struct, frozen=True):
+    name: str
+    definition: CalendarDoc
+
+
+class CalendarViews(Struct, frozen=True):
+    calendars: tuple[CalendarView, ...]
+
+
+class PreviewRow(Struct, frozen=True):
+    """A due time of a job. ``state`` is ``scheduled``, ``superseded`` (``by`` another job, due at ``by_due``), or
+    ``on-hold``. ``after``: it waits for the end of that job's run. ``starts``: what it starts by rules, and when."""
+
+    due: str
+    job: str
+    type: str | None
+    selection: str | None
+    policy: str | None
+    template: str | None
+    state: str
+    by: str | None = None
+    by_due: str | None = None
+    after: str | None = None
+    starts: tuple[str, ...] = ()
+
+
+class PreviewList(Struct, frozen=True):
+    """In the order of their due times; ``more``: there are more than were asked for."""
+
+    runs: tuple[PreviewRow, ...]
+    more: bool = False
+
+
+class Mistake(Struct, frozen=True):
+    """What is wrong in a file, at which line (from 1)."""
+
+    line: int
+    place: str
+    message: str
+    hint: str = ""
+
+
+class Change(Struct, frozen=True):
+    """What a file changes: ``create``, ``change`` or ``delete``. ``details``: one line for each value."""
+
+    action: str
+    kind: str
+    name: str
+    details: tuple[str, ...] = ()
+
+
+class Applied(Struct, frozen=True):
+    """``applied``: the changes were made; not with mistakes, and not in a dry run."""
+
+    applied: bool
+    changes: tuple[Change, ...]
+    mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Exported(Struct, frozen=True):
+    """The text of a file that ``config.apply`` takes."""
+
+    text: str
 
 
 class MediumView(Struct, frozen=True):
@@ -259,6 +371,8 @@ class JobView(Struct, frozen=True):
     ended: str | None
     schedule: str | None = None
     zone: str | None = None
+    policy: str | None = None
+    selection: str | None = None
 
 
 class JobList(Struct, frozen=True):
@@ -288,15 +402,28 @@ class AttemptView(Struct, frozen=True):
 
 
 class RunView(Struct, frozen=True):
+    """``note``: what superseded or started it, in words."""
+
     run: str
     state: str
     due: str
     closed: str | None
     sets: tuple[SetOutcome, ...]
     attempts: tuple[AttemptView, ...]
+    note: str | None = None
+
+
+class OriginView(Struct, frozen=True):
+    """What a job was made of: there it is edited."""
+
+    policy: str
+    selection: str
+    template: str
 
 
 class JobDetail(Struct, frozen=True):
+    """``origin`` is ``None`` for a job that a person made."""
+
     job: str
     name: str
     kind: str
@@ -309,6 +436,7 @@ class JobDetail(Struct, frozen=True):
     next_due: str | None
     spec: dict[str, Any]
     runs: tuple[RunView, ...]
+    origin: OriginView | None = None
 
 
 class RunProgress(Struct, frozen=True):
@@ -336,6 +464,9 @@ class JobLogView(Struct, frozen=True):
 
 
 class SetView(Struct, frozen=True):
+    """``kept_by``: which numbers of sets of its media set (``last``, ``daily`` ...) keep it; ``expires`` is ``None`` while
+    one does."""
+
     id: str
     source: str
     server: str
@@ -358,6 +489,7 @@ class SetView(Struct, frozen=True):
     locked: bool
     redundant: bool = False
     catalog: bool = True
+    kept_by: tuple[str, ...] = ()
 
 
 class SetList(Struct, frozen=True):

@@ -3,7 +3,7 @@ holds until a server, a device or a pool changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from caso_mesh.model.jobs import Target, TargetKind, Waiting
 from caso_mesh.model.states import DeviceState, JobKind, ServerState, WaitReason
@@ -11,8 +11,8 @@ from caso_mesh.planning.problem import DeviceRow, Problem, ReadyPart, ServerRow
 
 #: Server and device, as ids.
 Pair = tuple[str, str]
-#: What parts that share their candidates have in common.
-Key = tuple[str, str]
+#: What parts that share their candidates have in common: kind and name of their target, and what restricts it.
+Key = tuple[str, str, str]
 
 _ANY = Target(TargetKind.ANY)
 _SET = "set"
@@ -22,15 +22,16 @@ _BY_TARGET = frozenset({JobKind.BACKUP, JobKind.TEST_RUN})
 def key_of(part: ReadyPart) -> Key:
     """Parts with the same one have the same candidates."""
     if part.kind not in _BY_TARGET:
-        return (_SET, part.device or "")
+        return (_SET, part.device or "", "")
     target = part.target or _ANY
-    return (target.kind.value, target.name or "")
+    return (target.kind.value, target.name or "", "" if part.within is None else str(part.within))
 
 
 class Candidates:
     """What a target leaves. ``blocked`` is why nothing can run there at all, whoever is idle; ``servers_down`` says
     that it is for want of servers. ``best_speed`` is that of the fastest pair; ``device_slots`` counts jobs at once,
-    ``server_slots`` too, those of a fast server for more, in thousandths."""
+    ``server_slots`` too, those of a fast server for more, in thousandths. ``priorities`` are those of devices in a device
+    pool: the smaller number is taken first."""
 
     def __init__(
         self,
@@ -39,7 +40,9 @@ class Candidates:
         reach: Reach | None = None,
         *,
         servers_down: bool = False,
+        priorities: Mapping[str, int] | None = None,
     ) -> None:
+        self.priorities = priorities or {}
         self.blocked = blocked
         self.servers_down = servers_down
         self.pairs = tuple(pairs)
@@ -62,6 +65,7 @@ class Reach:
         self.servers = {row.id: row for row in problem.servers}
         self.devices = {row.id: row for row in problem.devices}
         self.pools: dict[str, tuple[str, ...]] = {pool.name: pool.servers for pool in problem.pools}
+        self.device_pools = {pool.name: dict(pool.devices) for pool in problem.device_pools}
         self.devices_of: dict[str, list[DeviceRow]] = {}
         for device in problem.devices:
             for server in device.servers:
@@ -91,8 +95,8 @@ class Reach:
     def of(self, key: Key) -> Candidates:
         found = self._candidates.get(key)
         if found is None:
-            kind, name = key
-            found = for_set(self, name) if kind == _SET else for_target(self, Target(TargetKind(kind), name or None))
+            kind, name, within = key
+            found = for_set(self, name) if kind == _SET else for_target(self, _target(kind, name), within)
             self._candidates[key] = found
         return found
 
@@ -103,7 +107,14 @@ class Reach:
         """Jobs at once, those of a fast server for more, in thousandths."""
         return max(1, round(1000 * self.servers[server].concurrency * self._fastest.get(server, 1.0)))
 
-    def narrow(self, servers: Sequence[ServerRow], devices: Sequence[DeviceRow], *, reads: bool = False) -> Candidates:
+    def narrow(
+        self,
+        servers: Sequence[ServerRow],
+        devices: Sequence[DeviceRow],
+        *,
+        reads: bool = False,
+        priorities: Mapping[str, int] | None = None,
+    ) -> Candidates:
         """What of some servers and devices can be used, or the first thing that would have to change."""
         wanted = {device.id for device in devices}
         once = {server.id: server for server in servers}.values()
@@ -124,7 +135,11 @@ class Reach:
         roomy = online if reads else [pair for pair in online if not pair[1].low()]
         if not roomy:
             return Candidates(waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=_names(device for _, device in online)))
-        return Candidates(None, [(server.id, device.id) for server, device in roomy], self)
+        return Candidates(None, [(server.id, device.id) for server, device in roomy], self, priorities=priorities)
+
+    def reaching(self, devices: Iterable[DeviceRow]) -> list[ServerRow]:
+        """The servers that have a path to one of some devices."""
+        return [self.servers[id] for row in devices for id in row.servers if id in self.servers]
 
     def reached_by(self, servers: Iterable[ServerRow]) -> list[DeviceRow]:
         """The devices that some servers have a path to."""
@@ -134,14 +149,20 @@ class Reach:
         return self.devices_of.get(server.id, ())
 
 
-def for_target(reach: Reach, target: Target) -> Candidates:
-    """The candidates of a backup's target, or why it has none at all."""
+def for_target(reach: Reach, target: Target, within: str = "") -> Candidates:
+    """The candidates of a backup's target, or why it has none at all. ``within``: ``server:S`` or ``pool:P`` that alone
+    may write it."""
     servers: Sequence[ServerRow]
     devices: Sequence[DeviceRow]
+    priorities: Mapping[str, int] = {}
     match target.kind:
         case TargetKind.DEVICE:
             devices = [row for row in reach.devices.values() if row.name == target.name]
-            servers = [reach.servers[id] for row in devices for id in row.servers if id in reach.servers]
+            servers = reach.reaching(devices)
+        case TargetKind.DEVICES:
+            priorities = reach.device_pools.get(target.name or "", {})
+            devices = [reach.devices[id] for id in priorities if id in reach.devices]
+            servers = reach.reaching(devices)
         case TargetKind.SERVER:
             servers = [row for row in reach.servers.values() if row.name == target.name]
             devices = reach.reached_by(servers)
@@ -152,9 +173,20 @@ def for_target(reach: Reach, target: Target) -> Candidates:
             devices = reach.reached_by(servers)
         case TargetKind.ANY:
             servers, devices = list(reach.servers.values()), list(reach.devices.values())
+    if within:
+        kind, _, name = within.partition(":")
+        members = reach.pools.get(name, ()) if kind == TargetKind.POOL else ()
+        servers = [row for row in servers if row.id in members or (kind == TargetKind.SERVER and row.name == name)]
+        reached = {row.id for row in reach.reached_by(servers)}
+        devices = [row for row in devices if row.id in reached]
     if not devices:
-        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target=str(target)))
-    return reach.narrow(servers, devices)
+        named = f"{target} within {within}" if within else str(target)
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target=named))
+    return reach.narrow(servers, devices, priorities=priorities)
+
+
+def _target(kind: str, name: str) -> Target:
+    return Target(TargetKind(kind), name or None)
 
 
 def for_set(reach: Reach, device: str) -> Candidates:
@@ -203,4 +235,4 @@ def _names(rows: Iterable[ServerRow] | Iterable[DeviceRow]) -> list[str]:
 def _signature(problem: Problem) -> tuple[object, ...]:
     servers = [(row.id, row.name, row.state, row.connected, row.held, row.concurrency) for row in problem.servers]
     devices = [(row.id, row.name, row.state, row.servers, row.concurrency, row.low()) for row in problem.devices]
-    return servers, devices, problem.pools, problem.speeds
+    return servers, devices, problem.pools, problem.device_pools, problem.speeds

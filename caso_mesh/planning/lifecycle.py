@@ -24,9 +24,11 @@ from caso_mesh.model.jobs import (
     RestoreSpec,
     Run,
     TestRunSpec,
+    VerifySetsSpec,
     VerifySpec,
 )
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, RUN_ENDS, AttemptState, RunState
+from caso_mesh.model.units import format_duration
 
 #: A part that is recovered more often than this is held, until a server returns.
 FREE_RECOVERIES = 2
@@ -51,6 +53,8 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
             return (spec.server,)
         case VerifySpec():
             return (spec.source,)
+        case VerifySetsSpec():
+            return spec.sources
 
 
 def begin_run(job: Job, *, id: str, due_at_ns: int, at_ns: int, who: str) -> Run:
@@ -124,13 +128,18 @@ def close_attempt(
     if state in ATTEMPT_GOOD and not part_is_open(part):
         state = AttemptState.REDUNDANT
     ended = msgspec.structs.replace(attempt, state=state, ended_at_ns=at_ns, failure=failure)
+    canceled, why = RunState.CANCELED, failure
+    if run.terms.timed_out:
+        canceled, why = RunState.TIMED_OUT, too_long(run)
     if not part_is_open(part):
         return Closed(run, ended, changed=True)
     match state:
         case AttemptState.SUCCEEDED | AttemptState.SUCCEEDED_WITH_EXCEPTIONS:
             part = _end(part, RunState(state.value), set=set, failure=failure)
         case AttemptState.INTERRUPTED | AttemptState.RECOVERED if attempt.cancel:
-            part = _end(part, RunState.CANCELED, failure=failure)
+            part = _end(part, canceled, failure=why)
+        case AttemptState.CANCELED:
+            part = _end(part, canceled, failure=why)
         case AttemptState.INTERRUPTED:
             part = msgspec.structs.replace(part, interrupted=part.interrupted + 1, state=RunState.READY)
             if part.interrupted > interrupted_retries:
@@ -152,6 +161,16 @@ def close_attempt(
     return Closed(_with(run, part, at_ns=at_ns), ended, changed=True)
 
 
+def too_long(run: Run) -> Failure:
+    """Why a run is ended that has timed out."""
+    return Failure("run-too-long", {"limit": format_duration(run.terms.cancel_after_s or 0.0)})
+
+
+def time_out(run: Run) -> Run:
+    """The run after it took too long: what is active is asked to end and then ends as timed out, not as canceled."""
+    return msgspec.structs.replace(run, agreed=msgspec.structs.replace(run.terms, timed_out=True))
+
+
 def cancel(run: Run, at_ns: int, *, state: RunState = RunState.CANCELED, failure: Failure | None = None) -> Run:
     """The run after its end was asked for: what waits ends in ``state``; the caller asks active attempts to end."""
     for part in run.parts:
@@ -165,6 +184,14 @@ def miss(run: Run, at_ns: int, *, failure: Failure | None = None) -> Run:
     for part in run.parts:
         if part.state is RunState.READY and part.attempts == 0:
             run = _with(run, _end(part, RunState.MISSED, failure=failure), at_ns=at_ns)
+    return run
+
+
+def supersede(run: Run, at_ns: int, by: str) -> Run:
+    """The run after it turned out, before anything of it began, that the run ``by`` takes its place."""
+    failure = Failure("superseded", {"by": by})
+    for part in run.parts:
+        run = _with(run, _end(part, RunState.SUPERSEDED, failure=failure), at_ns=at_ns)
     return run
 
 

@@ -53,13 +53,22 @@ class PoolRow(Struct, frozen=True):
     servers: tuple[str, ...]
 
 
+class DevicePoolRow(Struct, frozen=True):
+    """``devices``: (device, priority); the smaller number is taken first."""
+
+    name: str
+    devices: tuple[tuple[str, int], ...]
+
+
 class ReadyPart(Struct, frozen=True):
     """A part of a run without an active attempt.
 
     ``target`` is a backup's; ``device`` is the one that holds the set of a restore or verify (``None``: no device has
     it). ``predicted_s`` is how long it will take on a server of speed 1, ``None`` if nobody knows; ``elsewhere_s`` the
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
-    store. ``recovered_on``: servers that were lost with an attempt of it.
+    store. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
+    write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
+    complete once before.
     """
 
     run: str
@@ -78,6 +87,10 @@ class ReadyPart(Struct, frozen=True):
     on_hold: bool = False
     stranded: bool = False
     recovered_on: tuple[str, ...] = ()
+    within: Target | None = None
+    window: str = ""
+    behind: str | None = None
+    first: str | None = None
 
 
 class Busy(Struct, frozen=True):
@@ -105,6 +118,7 @@ class Problem(Struct, frozen=True):
     devices: tuple[DeviceRow, ...]
     parts: tuple[ReadyPart, ...]
     pools: tuple[PoolRow, ...] = ()
+    device_pools: tuple[DevicePoolRow, ...] = ()
     busy: tuple[Busy, ...] = ()
     holdings: tuple[tuple[str, str], ...] = ()
     no_data_path: tuple[tuple[str, str], ...] = ()

@@ -14,6 +14,7 @@ from caso_mesh.model.units import format_instant
 from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, waiting
 from caso_mesh.planning.demand import Demand, Levels
 from caso_mesh.planning.problem import Problem, ReadyPart
+from caso_mesh.planning.window import opens_ns
 
 #: A part that waits for so long goes before younger ones of its priority however long they are, and takes what there is:
 #: longest first alone would let short ones starve in a busy mesh.
@@ -21,7 +22,7 @@ OVERDUE_NS = 3600 * 1_000_000_000
 #: Speeds that differ by less count as the same.
 _SAME_SPEED = 1.25
 
-_Rank = tuple[int, bool, bool, float, int, str, str]
+_Rank = tuple[int, int, bool, bool, float, int, str, str]
 
 
 class Turn(Enum):
@@ -119,8 +120,17 @@ class Round:
         held: frozenset[str],
         fits: Callable[[Pair], bool],
     ) -> Iterable[Pair]:
+        level: int | None = None
+        if candidates.priorities:
+            # among the devices of the best priority that is free
+            best = ranking.best(fits)
+            if best is None:
+                return
+            level = candidates.priorities.get(best[1], 0)
+            held = frozenset(device for device in held if candidates.priorities.get(device, 0) == level)
         own = [(part.source, device) for device in candidates.devices_of.get(part.source, ())]
         own = [pair for pair in own if self.free(pair) and fits(pair)]
+        own = [pair for pair in own if level is None or candidates.priorities.get(pair[1], 0) == level]
         if own:
             yield min(own, key=lambda pair: (pair[1] not in held, *ranking.rank(pair)))
         if held:
@@ -307,6 +317,13 @@ class Round:
             return waiting(WaitReason.RETRY_LATER, at=format_instant(part.not_before_ns))
         if self._problem.held:
             return waiting(WaitReason.QUEUE_ON_HOLD, servers=["all servers"])
+        if part.first is not None:
+            return waiting(WaitReason.WAITING_FOR_FIRST, first=part.first)
+        if part.behind is not None:
+            return waiting(WaitReason.BLOCKED_BY_RUN, run=part.behind)
+        opens = opens_ns(part.window, self._now_ns)
+        if opens is not None:
+            return waiting(WaitReason.OUTSIDE_WINDOW, opens=format_instant(opens))
         blocking = self._busy.get((part.job, part.source))
         if blocking is not None:
             return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking)
@@ -331,7 +348,7 @@ class Round:
 
 
 class Ranking:
-    """The free pairs of one key, the best one first: fastest, asked for by nobody else, leaving no other device idle,
+    """The free pairs of one key, the best one first: priority of the device in its pool, fastest, asked for by nobody else, leaving no other device idle,
     least loaded server, most free bytes, names."""
 
     def __init__(self, round: Round, key: Key, candidates: Candidates) -> None:
@@ -377,6 +394,7 @@ class Ranking:
         round, (server, device) = self._round, pair
         slower = self._candidates.best_speed / round.reach.speed(pair)
         return (
+            self._candidates.priorities.get(device, 0),
             int(math.log(slower, _SAME_SPEED)) if slower > 1.0 else 0,
             self.yields(pair),
             round.strands(pair),

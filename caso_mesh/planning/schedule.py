@@ -16,22 +16,60 @@ from collections.abc import Iterator
 
 from cronsim import CronSim, CronSimError
 
-from caso_mesh.model.errors import InvalidSchedule, UnknownZone
+from caso_mesh.model.errors import InvalidSchedule, InvalidValue, UnknownZone
 from caso_mesh.model.jobs import CronSchedule
+from caso_mesh.model.units import format_number
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _SECOND = 1_000_000_000
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}\Z")
 _LONGEST = 200
+#: Days without a run, all together, and the longest start window and time for a run.
+_MOST_DAYS, _LONGEST_S = 4000, 7 * 86400.0
 #: Nothing is due after this: the calendar of ``datetime`` ends soon after it.
 _END_NS = (datetime.datetime(9900, 1, 1, tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1) * _SECOND
 
 
 def check_schedule(schedule: CronSchedule) -> None:
-    """Raises ``InvalidSchedule`` (also for a date that never comes) or ``UnknownZone``."""
+    """Raises ``InvalidSchedule`` (also for a date that never comes), ``InvalidValue`` for its days and durations, or
+    ``UnknownZone``."""
     zone(schedule.zone)
-    if next_due_ns(schedule, 0) is None:
-        raise InvalidSchedule(cron=schedule.cron, detail="no such date ever comes")
+    _days(schedule.excludes)
+    for seconds, what in (
+        (schedule.start_window_s, "start window"),
+        (schedule.cancel_after_s, "time after which a run is canceled"),
+    ):
+        if seconds is not None and not 1 <= seconds <= _LONGEST_S:
+            raise InvalidValue(value=format_number(seconds), what=what, expected="It lies between 1 second and 7 days")
+    if next_due_ns(schedule, 0 if schedule.at_ns is None else schedule.at_ns - 1) is None:
+        raise InvalidSchedule(cron=schedule.cron or schedule.text, detail="no such date ever comes")
+
+
+def local_day(at_ns: int, zone_name: str) -> datetime.date:
+    """The day that a calendar on the wall of a zone shows. ``UnknownZone``."""
+    return (_EPOCH + datetime.timedelta(seconds=at_ns // _SECOND)).astimezone(zone(zone_name)).date()
+
+
+@functools.lru_cache(maxsize=1000)
+def _days(days: tuple[str, ...]) -> frozenset[datetime.date]:
+    """Every day of ``2025-12-24`` and ``2025-12-24..2026-01-01``. Raises ``InvalidValue``."""
+    found: set[datetime.date] = set()
+    for text in days:
+        first, dots, last = text.partition("..")
+        try:
+            begin = datetime.date.fromisoformat(first.strip())
+            end = datetime.date.fromisoformat(last.strip()) if dots else begin
+        except ValueError:
+            begin, end = datetime.date.max, datetime.date.min
+        if not 0 <= (end - begin).days < _MOST_DAYS or len(found) > _MOST_DAYS:
+            raise InvalidValue(value=text, what="day", expected="Use 2025-12-24, or 2025-12-24..2026-01-01")
+        found.update(begin + datetime.timedelta(days=day) for day in range((end - begin).days + 1))
+    return frozenset(found)
+
+
+def check_days(days: tuple[str, ...]) -> None:
+    """Raises ``InvalidValue``."""
+    _days(days)
 
 
 def next_due_ns(schedule: CronSchedule, after_ns: int) -> int | None:
@@ -63,7 +101,11 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
 
 
 def _dues(schedule: CronSchedule, after_ns: int) -> Iterator[int]:
-    tz = zone(schedule.zone)
+    tz, excluded = zone(schedule.zone), _days(schedule.excludes)
+    if schedule.at_ns is not None:
+        if schedule.at_ns > after_ns and local_day(schedule.at_ns, schedule.zone) not in excluded:
+            yield schedule.at_ns
+        return
     if after_ns >= _END_NS:
         return
     # Whole seconds, rounded down: cron has no finer ones, and what is due lies later.
@@ -79,7 +121,8 @@ def _dues(schedule: CronSchedule, after_ns: int) -> Iterator[int]:
         due = (tick - _EPOCH) // datetime.timedelta(seconds=1) * _SECOND
         if due > last:
             last = due
-            yield due
+            if not excluded or tick.astimezone(tz).date() not in excluded:
+                yield due
 
 
 def _ticks(schedule: CronSchedule, start: datetime.datetime) -> Iterator[datetime.datetime]:
@@ -104,6 +147,19 @@ def _cron(schedule: CronSchedule, start: datetime.datetime) -> CronSim:
     except (CronSimError, ValueError, AssertionError) as error:
         raise InvalidSchedule(cron=schedule.cron, detail=str(error) or "it cannot be read") from None
     return cron
+
+
+def clock_times(schedule: CronSchedule) -> Iterator[tuple[int, int]]:
+    """Each weekday (Monday = 0) and minute of the day at which a cron expression may be due. Raises
+    ``InvalidSchedule``."""
+    cron = _cron(schedule, datetime.datetime(2000, 1, 1))
+    weekdays = {each[0] if isinstance(each, tuple) else each for each in cron.weekdays}
+    whole_week = range(7)
+    # Of two fields for days that are both given, either one makes a day (crontab(5)).
+    days = whole_week if len(cron.days) < 31 else sorted({(day - 1) % 7 for day in weekdays})
+    yield from (
+        (day, hour * 60 + minute) for day in days for hour in sorted(cron.hours) for minute in sorted(cron.minutes)
+    )
 
 
 def _every_hour(schedule: CronSchedule) -> bool:

@@ -38,7 +38,8 @@ class Note(Struct, frozen=True):
 class Filters(Struct, frozen=True):
     """What is left out of a backup.
 
-    ``excludes``: patterns, see the module. ``larger_than``: files of more bytes are left out. ``exclude_caches``:
+    ``excludes``: patterns, see the module. ``only``: folders, each with patterns of which what lies in it and is no folder
+    has to match one. ``larger_than``: files of more bytes are left out. ``exclude_caches``:
     folders with a valid ``CACHEDIR.TAG`` are kept, empty. ``one_file_system``: mounted folders are kept, empty.
     ``own_paths``: absolute paths of this machine's state folder and devices. ``own_identities``: their (device, inode),
     if whoever asks knows them; without they are looked at, and one of them may hang.
@@ -51,6 +52,7 @@ class Filters(Struct, frozen=True):
     default_excludes: bool = True
     own_paths: tuple[bytes, ...] = ()
     own_identities: tuple[tuple[int, int], ...] | None = None
+    only: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
 
     def digest(self, roots: Iterable[bytes]) -> bytes:
         """32 bytes over everything a person chose that decides what is read: roots and filters, in any order.
@@ -62,6 +64,11 @@ class Filters(Struct, frozen=True):
         for part in (
             *(b"root:" + root for root in merged_roots(roots)),
             *(b"exclude:" + os_bytes(pattern) for pattern in sorted(set(self.excludes))),
+            *(
+                b"only:%d:%s%s" % (len(folder), folder, os_bytes(pattern))
+                for folder, patterns in sorted(self.only)
+                for pattern in (f"{len(patterns)}", *sorted(patterns))
+            ),
             b"one-file-system:%d" % self.one_file_system,
             b"exclude-caches:%d" % self.exclude_caches,
             b"larger-than:%d" % (-1 if self.larger_than is None else self.larger_than),
@@ -87,8 +94,9 @@ class Matcher:
         self._swap = frozenset(DEFAULT_SWAP if filters.default_excludes else ()) - frozenset(asked)
         self._any = _Globs([pattern for pattern in filters.excludes if not pattern.endswith("/")])
         self._folders = _Globs([pattern[:-1] for pattern in filters.excludes if pattern.endswith("/")])
+        self._only = [(normal_path(folder), _Globs(patterns)) for folder, patterns in filters.only]
         #: Without patterns, what does not begin with one of ``near`` is not excluded.
-        self.patterns = bool(filters.excludes)
+        self.patterns = bool(filters.excludes or filters.only)
         self.near = (*self._swap, *self._emptied_inside, *self._own)
 
     def excluded(self, path: bytes, is_dir: bool) -> bool:
@@ -101,7 +109,14 @@ class Matcher:
             text = path.decode("utf-8", "surrogateescape")
             if self._any.match(text) or (is_dir and self._folders.match(text)):
                 return True
+        if self._only and not is_dir and self._not_asked_for(path):
+            return True
         return self.own(path)
+
+    def _not_asked_for(self, path: bytes) -> bool:
+        """Whether a folder that this path lies in asks for other files alone."""
+        text = path.decode("utf-8", "surrogateescape")
+        return any(is_below(path, folder) and not globs.match(text) for folder, globs in self._only)
 
     @property
     def own_paths(self) -> frozenset[bytes]:

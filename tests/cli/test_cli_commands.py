@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli_policy_cases import POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
 from caso_mesh.model import requests as q
@@ -300,6 +301,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
+    *POLICY_CASES,
     ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
 ]  # fmt: skip
 
@@ -340,6 +342,10 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "set.lock",
         "catalog.rebuild",
         "operator.renew",
+        # one command shows what is there, changes it and saves it: tests/cli/test_cli_policies
+        "selection.set",
+        "policy.set",
+        "mediaset.set",
     }
     assert people - {case[1] for case in CASES} == dialogues
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)

@@ -66,9 +66,12 @@ def found(words: list[str]) -> tuple[Command | None, list[str]]:
     place = place_of(words[0])
     assert place is not None
     target = getattr(importlib.import_module(place[0]), place[1])
-    if isinstance(target, Group):
-        return (target.commands.get(words[1]), words[2:]) if len(words) > 1 else (None, [])
-    return target, words[1:]
+    rest = words[1:]
+    while isinstance(target, Group):
+        if not rest:
+            return None, []
+        target, rest = target.commands.get(rest[0]), rest[1:]
+    return target, rest
 
 
 def values(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -111,12 +114,18 @@ def test_whatever_may_be_wrong_is_left_to_cyclopts(line: str) -> None:
     assert plainly([word.strip("'") for word in line.split()]) is None
 
 
+def below(words: list[str], target: Any) -> list[list[str]]:
+    if not isinstance(target, Group):
+        return [words]
+    return [line for name, sub in target.commands.items() for line in below([*words, name], sub)]
+
+
 def commands() -> list[list[str]]:
     lines: list[list[str]] = []
     for _, name, place, _ in COMMANDS:
         module, _, attribute = place.partition(":")
         target = getattr(importlib.import_module(f"caso_mesh.cli.{module}"), attribute)
-        lines += [[name, sub] for sub in target.commands] if isinstance(target, Group) else [[name]]
+        lines += below([name], target)
     return lines
 
 

@@ -1,0 +1,367 @@
+"""From documents, as people write them, to rows of the control state, and back."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.model.documents import (
+    NO_END,
+    CalendarDoc,
+    DevicePoolDoc,
+    EntryDoc,
+    MediaSetDoc,
+    PolicyDoc,
+    SelectionDoc,
+    TemplateDoc,
+)
+from caso_mesh.model.entries import path_key
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue
+from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
+from caso_mesh.model.ids import NAME
+from caso_mesh.model.jobs import CronSchedule, Target, TargetKind
+from caso_mesh.model.policies import (
+    NOT_YET,
+    DayCalendar,
+    DevicePool,
+    DevicePoolMember,
+    ListEntry,
+    Policy,
+    RuleKind,
+    SelectionList,
+    Template,
+    TemplateRule,
+    TemplateType,
+)
+from caso_mesh.model.states import Priority, SnapshotMode
+from caso_mesh.model.storage import MediaSet
+from caso_mesh.model.units import escape_path, parse_duration_s, parse_size, unescape_path
+from caso_mesh.planning import presets
+from caso_mesh.planning.schedule import zone
+
+E = TypeVar("E", Priority, SnapshotMode)
+_PRIORITY = 100
+_NAME = r"([a-z0-9][a-z0-9._-]*)"
+_RULES = {
+    RuleKind.SUPERSEDES: re.compile(rf"(?:on conflict )?{_NAME} supersedes {_NAME}"),
+    RuleKind.THEN: re.compile(rf"(?:on conflict )?{_NAME} then {_NAME}"),
+    RuleKind.STARTS: re.compile(rf"when {_NAME} starts,? start {_NAME}"),
+    RuleKind.COMPLETES: re.compile(rf"when {_NAME} completes,? start {_NAME}"),
+    RuleKind.SUCCEEDS: re.compile(rf"when {_NAME} succeeds,? start {_NAME}"),
+    RuleKind.FAILS: re.compile(rf"when {_NAME} fails,? start {_NAME}"),
+    RuleKind.FIRST: re.compile(rf"{_NAME} must complete(?: once)? first"),
+}
+
+
+# --- selection lists ---
+
+
+def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> SelectionList:
+    """``old`` (of which id, name and origin stay) as ``doc`` says. Raises ``InvalidValue``, ``NotFound``."""
+    entries = [_entry(state, old, EntryDoc(path)) for path in doc.paths]
+    entries += [_entry(state, old, entry) for entry in doc.entries]
+    for pattern in (*doc.exclude, *doc.include):
+        _check_pattern(pattern)
+    return msgspec.structs.replace(
+        old,
+        entries=tuple(sorted(entries, key=lambda entry: (entry.server, path_key(entry.root)))),
+        excludes=doc.exclude,
+        includes=doc.include,
+        one_file_system=doc.one_file_system,
+        exclude_caches=doc.exclude_caches,
+        larger_than=None if doc.exclude_larger_than is None else parse_size(doc.exclude_larger_than),
+        default_excludes=doc.default_excludes,
+        priority=_one_of(Priority, doc.priority, "priority"),
+        window=" ".join(doc.window.split()),
+        within=None if doc.within is None else parse_target(doc.within),
+        oldest_good_s=_seconds(doc.oldest_good),
+    )
+
+
+def selection_doc(state: ControlState, row: SelectionList) -> SelectionDoc:
+    shown = [(place_text(state, entry.server, entry.root), entry) for entry in row.entries]
+    return SelectionDoc(
+        paths=tuple(text for text, entry in shown if not entry.excludes and not entry.includes),
+        entries=tuple(
+            EntryDoc(text, entry.excludes, entry.includes) for text, entry in shown if entry.excludes or entry.includes
+        ),
+        exclude=row.excludes,
+        include=row.includes,
+        one_file_system=row.one_file_system,
+        exclude_caches=row.exclude_caches,
+        exclude_larger_than=None if row.larger_than is None else size_text(row.larger_than),
+        default_excludes=row.default_excludes,
+        priority=row.priority.value,
+        window=row.window,
+        within=None if row.within is None else str(row.within),
+        oldest_good=duration_text(row.oldest_good_s),
+    )
+
+
+def place_text(state: ControlState, server: str, root: bytes) -> str:
+    """``SERVER:/PATH`` in its escaped form, or ``SERVER:@NAME``."""
+    dump = dump_name(root)
+    return f"{state.name_of(server)}:{escape_path(b'/' + root) if dump is None else '@' + dump}"
+
+
+def _entry(state: ControlState, old: SelectionList, doc: EntryDoc) -> ListEntry:
+    name, _, path = doc.path.partition(":")
+    if path.startswith("@"):
+        if not NAME.match(path[1:]):
+            raise InvalidValue(value=doc.path, what="dump", expected="Use SERVER:@NAME")
+        root = dump_path(path[1:])
+    else:
+        root = clean_path(unescape_path(path))
+        if is_reserved(root):
+            raise InvalidValue(value=doc.path, what="path", expected="Use SERVER:@NAME for a dump")
+    for pattern in (*doc.exclude, *doc.include):
+        _check_pattern(pattern)
+    former = {state.name_of(entry.server): entry.server for entry in old.entries if entry.server not in state.servers}
+    server = former.get(name) or state.server_named(name).id
+    return ListEntry(server, root, doc.exclude, doc.include)
+
+
+def clean_path(path: bytes) -> bytes:
+    """An absolute path without its leading slash, without ``.``, ``..`` and doubled slashes. Raises ``InvalidValue``."""
+    if not path.startswith(b"/") or b"\0" in path:
+        raise InvalidValue(value=escape_path(path), what="path", expected="Use an absolute path")
+    parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+    if b".." in parts:
+        raise InvalidValue(value=escape_path(path), what="path", expected='Write it without ".."')
+    return b"/".join(parts)
+
+
+def _check_pattern(pattern: str) -> None:
+    if not pattern.strip("/") or "\0" in pattern:
+        raise InvalidValue(value=pattern, what="pattern", expected='Use a glob, as in "*.tmp" or "/srv/cache/"')
+
+
+# --- policies ---
+
+
+def policy_of(old: Policy, doc: PolicyDoc) -> Policy:
+    """``old`` (of which id, name and origin stay) as ``doc`` says. Raises ``InvalidValue``, ``InvalidSchedule``,
+    ``InvalidPolicy``, ``UnknownZone``."""
+    if doc.zone is not None:
+        zone(doc.zone)
+    return msgspec.structs.replace(
+        old,
+        templates=tuple(template_of(old.name, name, each, doc.zone or "UTC") for name, each in doc.templates.items()),
+        rules=tuple(rule_of(old.name, text) for text in doc.rules),
+        conflict_s=parse_duration_s(doc.conflict_within),
+    )
+
+
+def policy_doc(policy: Policy) -> PolicyDoc:
+    zones = {template.schedule.zone for template in policy.templates if template.schedule is not None}
+    common = zones.pop() if len(zones) == 1 else None
+    common = None if common == "UTC" else common
+    return PolicyDoc(
+        templates={template.name: _template_doc(template, common or "UTC") for template in policy.templates},
+        rules=tuple(map(str, policy.rules)),
+        zone=common,
+        conflict_within=duration_text(policy.conflict_s) or "0s",
+    )
+
+
+def rule_of(policy: str, text: str) -> TemplateRule:
+    """Raises ``InvalidPolicy``."""
+    plain = " ".join(text.lower().split())
+    for kind, pattern in _RULES.items():
+        match = pattern.fullmatch(plain)
+        if match is not None:
+            return TemplateRule(kind, match[1], match[2] if pattern.groups > 1 else None)
+    forms = '"on conflict A supersedes B", "on conflict A then B", "when A starts|completes|succeeds|fails start B"'
+    raise InvalidPolicy(name=policy, detail=f'"{text}" is no rule; rules are {forms}, "A must complete first"')
+
+
+def template_of(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> Template:
+    """Raises as ``policy_of``."""
+    if doc.type in NOT_YET:
+        detail = f"nothing carries out the type {doc.type} of the template {name} yet: it needs {NOT_YET[doc.type]}"
+        raise InvalidPolicy(name=policy, detail=detail)
+    if doc.type not in set(TemplateType):
+        known = ", ".join(each.value for each in TemplateType)
+        raise InvalidValue(value=doc.type, what="type of a template", expected=f"Use {known}")
+    return Template(
+        name=name,
+        type=TemplateType(doc.type),
+        target=None if doc.to is None else parse_target(doc.to),
+        schedule=_schedule(policy, name, doc, zone_name),
+        calendars=doc.calendars,
+        media_set=doc.media_set,
+        priority=None if doc.priority is None else _one_of(Priority, doc.priority, "priority"),
+        verify=doc.verify,
+        pre=doc.pre,
+        post=doc.post,
+        post_always=doc.post_always,
+        ignore_exit_codes=doc.ignore_exit_codes,
+        snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
+        allow_shrink=doc.allow_shrink,
+    )
+
+
+def _schedule(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> CronSchedule | None:
+    zone(doc.zone or zone_name)
+    if doc.schedule is None:
+        given = {
+            "exclude-days": doc.exclude_days,
+            "calendars": doc.calendars,
+            "start-window": doc.start_window,
+            "catch-up": doc.catch_up,
+            "cancel-after": doc.cancel_after,
+            "zone": doc.zone,
+        }
+        useless = next((key for key, value in given.items() if value), None)
+        if useless is not None:
+            raise InvalidPolicy(name=policy, detail=f"{useless} of the template {name} belongs to a schedule")
+        return None
+    return msgspec.structs.replace(
+        presets.parse_schedule(doc.schedule, doc.zone or zone_name),
+        excludes=tuple(sorted(set(doc.exclude_days))),
+        start_window_s=_seconds(doc.start_window),
+        cancel_after_s=_seconds(doc.cancel_after),
+        catch_up=doc.catch_up,
+    )
+
+
+def _template_doc(template: Template, zone_name: str) -> TemplateDoc:
+    schedule = template.schedule
+    return TemplateDoc(
+        type=template.type.value,
+        to=None if template.target is None else str(template.target),
+        schedule=None if schedule is None else presets.shown(schedule),
+        zone=None if schedule is None or schedule.zone == zone_name else schedule.zone,
+        exclude_days=() if schedule is None else schedule.excludes,
+        calendars=template.calendars,
+        start_window=None if schedule is None else duration_text(schedule.start_window_s),
+        cancel_after=None if schedule is None else duration_text(schedule.cancel_after_s),
+        catch_up=False if schedule is None else schedule.catch_up,
+        media_set=template.media_set,
+        priority=None if template.priority is None else template.priority.value,
+        verify=template.verify,
+        pre=template.pre,
+        post=template.post,
+        post_always=template.post_always,
+        ignore_exit_codes=template.ignore_exit_codes,
+        snapshot=template.snapshot.value,
+        allow_shrink=template.allow_shrink,
+    )
+
+
+# --- what they name ---
+
+
+def media_set_of(name: str, doc: MediaSetDoc) -> MediaSet:
+    """Raises ``InvalidValue``."""
+    return MediaSet(
+        name,
+        append_s=_endless(doc.append),
+        protection_s=_endless(doc.protection),
+        keep_s=_endless(doc.keep),
+        keep_last=doc.keep_last,
+        keep_daily=doc.keep_daily,
+        keep_weekly=doc.keep_weekly,
+        keep_monthly=doc.keep_monthly,
+        keep_yearly=doc.keep_yearly,
+    )
+
+
+def media_set_doc(row: MediaSet) -> MediaSetDoc:
+    return MediaSetDoc(
+        append=duration_text(row.append_s) or NO_END,
+        protection=duration_text(row.protection_s) or NO_END,
+        keep=duration_text(row.keep_s) or NO_END,
+        keep_last=row.keep_last,
+        keep_daily=row.keep_daily,
+        keep_weekly=row.keep_weekly,
+        keep_monthly=row.keep_monthly,
+        keep_yearly=row.keep_yearly,
+    )
+
+
+def device_pool_of(state: ControlState, name: str, doc: DevicePoolDoc) -> DevicePool:
+    """Raises ``NotFound``, ``InvalidValue``."""
+    members = []
+    for text in doc.devices:
+        device, colon, priority = text.partition(":")
+        if colon and not (priority.isascii() and priority.isdigit()):
+            raise InvalidValue(value=text, what="member of a device pool", expected="Use NAME or NAME:PRIORITY")
+        members.append(DevicePoolMember(state.device_named(device).id, int(priority) if colon else _PRIORITY))
+    return DevicePool(name, tuple(members))
+
+
+def device_pool_doc(state: ControlState, row: DevicePool) -> DevicePoolDoc:
+    names = {device.id: device.name for device in state.device_list()}
+    return DevicePoolDoc(
+        tuple(
+            names[member.device] if member.priority == _PRIORITY else f"{names[member.device]}:{member.priority}"
+            for member in row.members
+            if member.device in names
+        )
+    )
+
+
+def calendar_of(name: str, doc: CalendarDoc) -> DayCalendar:
+    return DayCalendar(name, tuple(sorted(set(doc.days))))
+
+
+def calendar_doc(row: DayCalendar) -> CalendarDoc:
+    return CalendarDoc(row.days)
+
+
+# --- words ---
+
+
+def parse_target(text: str) -> Target:
+    """``any``, ``device:D``, ``devices:POOL``, ``server:S`` or ``pool:P``. Raises ``InvalidValue``."""
+    kind, _, name = text.partition(":")
+    try:
+        target = Target(TargetKind(kind), name or None)
+    except ValueError:
+        target = None
+    if target is None or (target.kind is TargetKind.ANY) != (target.name is None):
+        expected = "Use any, device:NAME, devices:POOL, server:NAME or pool:NAME"
+        raise InvalidValue(value=text, what="target", expected=expected)
+    return target
+
+
+def duration_text(seconds: float | None) -> str | None:
+    """A duration as ``parse_duration_s`` reads it, exactly: ``28d``, ``1h30m``; ``None`` stays ``None``."""
+    if seconds is None:
+        return None
+    whole = int(seconds)
+    if whole != seconds or whole == 0:
+        return f"{seconds:g}s"
+    out = ""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        out += f"{count}{unit}" if count else ""
+    return out
+
+
+def size_text(size: int) -> str:
+    """A size as ``parse_size`` reads it, exactly."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 1024)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def _seconds(text: str | None) -> float | None:
+    return None if text is None else parse_duration_s(text)
+
+
+def _endless(text: str) -> float | None:
+    return None if text == NO_END else parse_duration_s(text)
+
+
+def _one_of(kind: type[E], text: str, what: str) -> E:
+    try:
+        return kind(text)
+    except ValueError:
+        known = ", ".join(each.value for each in kind)
+        raise InvalidValue(value=text, what=what, expected=f"Use {known}") from None

@@ -1,0 +1,67 @@
+"""How a run of a job begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.model.jobs import Failure, Job, JobSpec, Run, Terms, VerifySetsSpec, VerifySpec
+from caso_mesh.planning import lifecycle
+
+
+def begin(
+    state: ControlState,
+    job: Job,
+    id: str,
+    due_at_ns: int,
+    at_ns: int,
+    who: str,
+    *,
+    sets: Mapping[str, str] | None = None,
+    after: str | None = None,
+    after_due_at_ns: int = 0,
+    fired_by: str | None = None,
+    by_hand: bool = False,
+) -> Run:
+    """A run whose parts that cannot be done have failed from the start: with a source that left the mesh, or without a
+    set to verify. ``by_hand``: a person started it, who need not mind windows."""
+    spec = _with_sets(job.spec, sets or {})
+    job = msgspec.structs.replace(job, spec=spec)
+    run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
+    schedule = job.schedule
+    terms = Terms(
+        start_window_s=schedule.start_window_s if schedule is not None and not by_hand else None,
+        cancel_after_s=schedule.cancel_after_s if schedule is not None else None,
+        catch_up=schedule.catch_up if schedule is not None and not by_hand else False,
+        window="" if by_hand else job.window,
+        first=None if by_hand else job.first,
+        after=after,
+        after_due_at_ns=after_due_at_ns,
+        fired_by=fired_by,
+    )
+    run = msgspec.structs.replace(run, agreed=None if terms == Terms() else terms)
+    for source in lifecycle.sources_of(spec):
+        failure = _impossible(state, spec, source)
+        if failure is not None:
+            run = lifecycle.fail_part(run, source, at_ns, failure)
+    return run
+
+
+def _with_sets(spec: JobSpec, sets: Mapping[str, str]) -> JobSpec:
+    if not isinstance(spec, VerifySetsSpec):
+        return spec
+    return VerifySetsSpec(spec.sources, tuple(sets.get(source, "") for source in spec.sources))
+
+
+def _impossible(state: ControlState, spec: JobSpec, source: str) -> Failure | None:
+    if isinstance(spec, VerifySpec):
+        return None
+    if isinstance(spec, VerifySetsSpec):
+        if spec.set_of(source):
+            return None
+        return Failure("not-found", {"kind": "set", "name": f"any of {state.name_of(source)}"})
+    if source in state.removed:
+        return Failure("not-found", {"kind": "server", "name": state.name_of(source)})
+    return None

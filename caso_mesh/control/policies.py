@@ -1,0 +1,284 @@
+"""Commands about selection lists, policies and their associations, and about what these name: media sets, device pools,
+calendars. What is made of them is in ``made``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Context, Effect, Put
+from caso_mesh.model.commands import (
+    Associate,
+    DeleteCalendar,
+    DeleteDevicePool,
+    DeleteList,
+    DeleteMediaSet,
+    DeletePolicy,
+    Dissociate,
+    PutCalendar,
+    PutDevicePool,
+    PutList,
+    PutMediaSet,
+    PutPolicy,
+)
+from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidPolicy, InvalidValue, NotFound, UsageError
+from caso_mesh.model.hours import parse_window
+from caso_mesh.model.ids import check_name
+from caso_mesh.model.jobs import JobSpec, Target, TargetKind, backup_of
+from caso_mesh.model.policies import Association, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS
+from caso_mesh.planning import rules
+from caso_mesh.planning.schedule import check_days
+
+_LONGEST_S = 100 * 366 * 86400.0
+_MOST_TEMPLATES, _MOST_RULES, _MOST_ENTRIES = 50, 200, 1000
+
+
+# --- selection lists -------------------------------------------------------------------------------------------------
+
+
+def put_list(state: ControlState, command: PutList, context: Context) -> Effect:
+    """``AlreadyExists``, ``NotFound`` for a server, ``UsageError``, ``Conflict`` if it is not as it was ``before``."""
+    row = command.list
+    check_name(row.name, "selection list")
+    _check_before(state.lists.get(row.id), command.before, "selection list", row.name)
+    _check_name_free((each for each in state.lists.values() if each.id != row.id), row.name, "selection-list")
+    if not row.entries:
+        raise UsageError(detail=f"The selection list {row.name} is empty: give SERVER:/PATH")
+    if len(row.entries) > _MOST_ENTRIES:
+        raise UsageError(detail=f"The selection list {row.name} has more than {_MOST_ENTRIES} entries")
+    places = [(entry.server, entry.root) for entry in row.entries]
+    if len(set(places)) < len(places):
+        raise UsageError(detail=f"The selection list {row.name} names a place twice")
+    old = state.lists.get(row.id)
+    known = {entry.server for entry in old.entries} if old is not None else set()
+    for server in row.servers():
+        if server not in known:
+            state.server(server)
+    if row.window:
+        parse_window(row.window)
+    if row.within is not None:
+        if row.within.kind not in {TargetKind.SERVER, TargetKind.POOL}:
+            raise InvalidValue(value=str(row.within), what="restriction", expected="Use server:NAME or pool:NAME")
+        check_target(state, row.within)
+    if row.oldest_good_s is not None and not 60 <= row.oldest_good_s <= _LONGEST_S:
+        raise InvalidValue(value=f"{row.oldest_good_s:g}", what="age", expected="It is at least a minute")
+    if row.larger_than is not None and row.larger_than < 0:
+        raise InvalidValue(value=row.larger_than, what="size", expected="Use 0 or more bytes")
+    return Effect({"list": row.id}, () if row == old else (Put("lists", row.id, row),))
+
+
+def delete_list(state: ControlState, command: DeleteList, context: Context) -> Effect:
+    """``InUse`` while a policy is associated with it."""
+    row = state.selection(command.list)
+    users = [state.policy(each.policy).name for each in state.association_list() if each.list == row.id]
+    if users:
+        raise InUse(kind="selection list", name=row.name, by=[f"policy {name}" for name in sorted(users)])
+    return Effect(None, (Put("lists", row.id, None),))
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+
+def put_policy(state: ControlState, command: PutPolicy, context: Context) -> Effect:
+    """``InvalidPolicy`` for its rules, ``NotFound`` for what its templates name, ``AlreadyExists``, ``Conflict``."""
+    policy = command.policy
+    check_name(policy.name, "policy")
+    _check_before(state.policies.get(policy.id), command.before, "policy", policy.name)
+    _check_name_free((each for each in state.policies.values() if each.id != policy.id), policy.name, "policy")
+    if len(policy.templates) > _MOST_TEMPLATES or len(policy.rules) > _MOST_RULES:
+        detail = f"it has more than {_MOST_TEMPLATES} templates or {_MOST_RULES} rules"
+        raise InvalidPolicy(name=policy.name, detail=detail)
+    if not 0 <= policy.conflict_s <= 7 * 86400:
+        raise InvalidValue(value=f"{policy.conflict_s:g}", what="time between runs", expected="At most 7 days")
+    for template in policy.templates:
+        check_template(state, policy, template)
+    rules.check_policy(policy)
+    old = state.policies.get(policy.id)
+    return Effect({"policy": policy.id}, () if policy == old else (Put("policies", policy.id, policy),))
+
+
+def check_template(state: ControlState, policy: Policy, template: Template) -> None:
+    """That all it names is there, and that it can be carried out."""
+    check_name(template.name, "template")
+    if template.type is TemplateType.VERIFY:
+        if template.target is not None:
+            detail = f"{template.name} verifies sets where they lie, it has no target"
+            raise InvalidPolicy(name=policy.name, detail=detail)
+    elif template.target is None:
+        raise InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target")
+    else:
+        check_target(state, template.target)
+    state.media_set_named(template.media_set)
+    for name in template.calendars:
+        state.calendar_named(name)
+    if template.post_always and template.post is None:
+        raise InvalidPolicy(name=policy.name, detail=f"post-always of the template {template.name} belongs to post")
+
+
+def delete_policy(state: ControlState, command: DeletePolicy, context: Context) -> Effect:
+    """``InUse`` while it is associated with a list."""
+    policy = state.policy(command.policy)
+    users = [state.selection(each.list).name for each in state.association_list() if each.policy == policy.id]
+    if users:
+        raise InUse(kind="policy", name=policy.name, by=[f"selection list {name}" for name in sorted(users)])
+    return Effect(None, (Put("policies", policy.id, None),))
+
+
+def associate(state: ControlState, command: Associate, context: Context) -> Effect:
+    policy, row = state.policy(command.policy), state.selection(command.list)
+    if not policy.templates:
+        raise InvalidPolicy(name=policy.name, detail="it has no template")
+    made = Association(policy.id, row.id, context.who, context.at_ns)
+    if made.key in state.associations:
+        return Effect()
+    return Effect(None, (Put("associations", made.key, made),))
+
+
+def dissociate(state: ControlState, command: Dissociate, context: Context) -> Effect:
+    """``NotFound`` if they are not associated, ``InUse`` while a run of its jobs is open."""
+    policy, row = state.policy(command.policy), state.selection(command.list)
+    key = f"{policy.id}/{row.id}"
+    if key not in state.associations:
+        raise NotFound(kind="association", name=f"{row.name} {policy.name}")
+    return Effect(None, (Put("associations", key, None),))
+
+
+# --- what they name --------------------------------------------------------------------------------------------------
+
+
+def put_media_set(state: ControlState, command: PutMediaSet, context: Context) -> Effect:
+    """``Conflict`` for a factory media set, and for a protection that would become shorter."""
+    row = command.media_set
+    check_name(row.name, "media set")
+    old = state.media_sets.get(row.name)
+    _check_there(old, command.new, "mediaset", row.name)
+    if row.name in {each.name for each in FACTORY_MEDIA_SETS} and row != old:
+        raise Conflict(detail=f"The media set {row.name} belongs to every mesh and stays as it is; create another one")
+    for seconds, what in ((row.append_s, "append period"), (row.protection_s, "protection"), (row.keep_s, "retention")):
+        if seconds is not None and not 0 <= seconds <= _LONGEST_S:
+            raise InvalidValue(value=f"{seconds:g}", what=what, expected="Use at most 100 years, or none for no end")
+    if old is not None and _shorter(row.protection_s, old.protection_s):
+        raise Conflict(
+            detail=f"The overwrite protection of the media set {row.name} was promised to what was written under it and "
+            "cannot become shorter; create another media set"
+        )
+    for count, what in row.counts():
+        if not 0 <= count <= 10_000:
+            raise InvalidValue(
+                value=count, what=f"number of {what} sets to keep", expected="It lies between 0 and 10000"
+            )
+    return Effect({"media_set": row.name}, () if row == old else (Put("media_sets", row.name, row),))
+
+
+def delete_media_set(state: ControlState, command: DeleteMediaSet, context: Context) -> Effect:
+    """``InUse`` while a template, a recurring job or an open run names it. That no set and no medium is of it is for
+    the administrator to check."""
+    row = state.media_set_named(command.name)
+    if row.name in {each.name for each in FACTORY_MEDIA_SETS}:
+        raise Conflict(detail=f"The media set {row.name} belongs to every mesh and cannot be deleted")
+    users = _templates(state, lambda template: template.media_set == row.name)
+    users += _work(state, lambda spec: (backup := backup_of(spec)) is not None and backup.media_set == row.name)
+    if users:
+        raise InUse(kind="media set", name=row.name, by=users)
+    return Effect(None, (Put("media_sets", row.name, None),))
+
+
+def put_device_pool(state: ControlState, command: PutDevicePool, context: Context) -> Effect:
+    pool = command.pool
+    check_name(pool.name, "device pool")
+    old = state.device_pools.get(pool.name)
+    _check_there(old, command.new, "device-pool", pool.name)
+    for member in pool.members:
+        state.device(member.device)
+        if not 0 <= member.priority <= 1000:
+            raise InvalidValue(value=member.priority, what="priority", expected="It lies between 0 and 1000")
+    if len({member.device for member in pool.members}) < len(pool.members):
+        raise UsageError(detail=f"The device pool {pool.name} names a device twice")
+    return Effect({"pool": pool.name}, () if pool == old else (Put("device_pools", pool.name, pool),))
+
+
+def delete_device_pool(state: ControlState, command: DeleteDevicePool, context: Context) -> Effect:
+    pool = state.device_pool_named(command.name)
+    users = users_of_target(state, Target(TargetKind.DEVICES, pool.name))
+    if users:
+        raise InUse(kind="device pool", name=pool.name, by=users)
+    return Effect(None, (Put("device_pools", pool.name, None),))
+
+
+def put_calendar(state: ControlState, command: PutCalendar, context: Context) -> Effect:
+    row = command.calendar
+    check_name(row.name, "calendar")
+    old = state.calendars.get(row.name)
+    _check_there(old, command.new, "calendar", row.name)
+    check_days(row.days)
+    return Effect({"calendar": row.name}, () if row == old else (Put("calendars", row.name, row),))
+
+
+def delete_calendar(state: ControlState, command: DeleteCalendar, context: Context) -> Effect:
+    row = state.calendar_named(command.name)
+    users = _templates(state, lambda template: row.name in template.calendars)
+    if users:
+        raise InUse(kind="calendar", name=row.name, by=users)
+    return Effect(None, (Put("calendars", row.name, None),))
+
+
+def check_target(state: ControlState, target: Target) -> None:
+    """Raises ``NotFound``."""
+    name = target.name or ""
+    match target.kind:
+        case TargetKind.SERVER:
+            state.server_named(name)
+        case TargetKind.POOL:
+            state.pool_named(name)
+        case TargetKind.DEVICE:
+            state.device_named(name)
+        case TargetKind.DEVICES:
+            state.device_pool_named(name)
+        case TargetKind.ANY:
+            pass
+
+
+def users_of_target(state: ControlState, target: Target) -> list[str]:
+    """Who would have no target any more: templates, lists that are restricted to it, jobs by hand, open runs."""
+    users = _templates(state, lambda template: template.target == target)
+    users += [f"selection list {row.name}" for row in state.selection_lists() if row.within == target]
+    return users + _work(state, lambda spec: (backup := backup_of(spec)) is not None and backup.target == target)
+
+
+def _templates(state: ControlState, uses: Callable[[Template], bool]) -> list[str]:
+    return [
+        f"template {template.name} of the policy {policy.name}"
+        for policy in state.policy_list()
+        for template in policy.templates
+        if uses(template)
+    ]
+
+
+def _work(state: ControlState, uses: Callable[[JobSpec], bool]) -> list[str]:
+    """Recurring jobs that no policy made (its templates are named instead), and open runs."""
+    jobs = [job for job in state.job_list() if job.origin is None and job.schedule is not None]
+    users = [job.name for job in jobs if uses(job.spec)]
+    return users + [run.id for run in state.open_runs() if uses(run.spec)]
+
+
+def _shorter(new: float | None, old: float | None) -> bool:
+    return new is not None and (old is None or new < old)
+
+
+def _check_before(now: Any, before: Any, kind: str, name: str) -> None:
+    if before is not None and now != before:
+        raise Conflict(detail=f"The {kind} {name} was changed by somebody else meanwhile; look at it and try again")
+
+
+def _check_there(old: object | None, new: bool, kind: str, name: str) -> None:
+    if new and old is not None:
+        raise AlreadyExists(kind=kind, name=name)
+    if not new and old is None:
+        raise NotFound(kind=kind, name=name)
+
+
+def _check_name_free(others: Iterable[SelectionList | Policy], name: str, kind: str) -> None:
+    if any(other.name == name for other in others):
+        raise AlreadyExists(kind=kind, name=name)

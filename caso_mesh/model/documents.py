@@ -1,0 +1,104 @@
+"""Selection lists, policies and what they name as people write them: in calls, in JSON and in the file of ``apply``.
+
+Names stand for ids, durations and sizes are texts as in ``90s``, ``28d``, ``500MB``; paths are ``SERVER:/PATH`` in their
+escaped form, or ``SERVER:@NAME`` for a dump. What has its default may be left out.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+
+#: How a duration without end is written.
+NO_END = "none"
+
+
+class EntryDoc(Struct, frozen=True, omit_defaults=True):
+    """A place with patterns of its own. ``include``: of files below it only those that match one of these are read."""
+
+    path: str
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+
+class SelectionDoc(Struct, frozen=True, omit_defaults=True):
+    """A selection list. ``paths`` are entries without patterns of their own; ``exclude`` and ``include`` hold for all.
+    ``window``: when its runs may start, as in ``zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun``. ``within``:
+    ``server:NAME`` or ``pool:NAME`` that alone may write it. ``oldest_good``: an alert stands while the newest good
+    backup of one of its servers is older."""
+
+    paths: tuple[str, ...] = ()
+    entries: tuple[EntryDoc, ...] = ()
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    one_file_system: bool = False
+    exclude_caches: bool = False
+    exclude_larger_than: str | None = None
+    default_excludes: bool = True
+    priority: str = "medium"
+    window: str = ""
+    within: str | None = None
+    oldest_good: str | None = None
+
+
+class TemplateDoc(Struct, frozen=True, omit_defaults=True):
+    """A template. ``schedule``: a cron line, or ``daily 22:00`` and its like; without one it runs when asked, or when a
+    rule starts it. ``exclude_days``: ``2025-12-24``, ``2025-12-24..2026-01-01``; ``calendars`` name such days.
+    ``priority`` is the list's, without."""
+
+    type: str
+    to: str | None = None
+    schedule: str | None = None
+    zone: str | None = None
+    exclude_days: tuple[str, ...] = ()
+    calendars: tuple[str, ...] = ()
+    start_window: str | None = None
+    cancel_after: str | None = None
+    catch_up: bool = False
+    media_set: str = DEFAULT_MEDIA_SET
+    priority: str | None = None
+    verify: bool = True
+    pre: str | None = None
+    post: str | None = None
+    post_always: bool = False
+    ignore_exit_codes: bool = False
+    snapshot: str = "never"
+    allow_shrink: bool = False
+
+
+class PolicyDoc(Struct, frozen=True, omit_defaults=True):
+    """A policy. ``zone`` is that of templates which do not say their own. ``rules`` as in ``on conflict full supersedes
+    incremental``. Runs that are due less than ``conflict_within`` apart conflict."""
+
+    templates: dict[str, TemplateDoc] = {}
+    rules: tuple[str, ...] = ()
+    zone: str | None = None
+    conflict_within: str = "1h"
+
+
+class MediaSetDoc(Struct, frozen=True, omit_defaults=True):
+    """A media set; ``none`` is without end. ``append``: how long a medium takes further sets. ``protection``: how long
+    after the last write to a medium nothing on it may be deleted. ``keep``: how long a set is kept; beyond that, of each
+    list and server, the ``keep_last`` newest sets, and the newest one of so many days, weeks, months and years."""
+
+    append: str = "6d"
+    protection: str = "28d"
+    keep: str = "28d"
+    keep_last: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+
+
+class DevicePoolDoc(Struct, frozen=True, omit_defaults=True):
+    """A device pool: ``NAME``, or ``NAME:PRIORITY``; the smaller number is taken first (100, without)."""
+
+    devices: tuple[str, ...] = ()
+
+
+class CalendarDoc(Struct, frozen=True, omit_defaults=True):
+    """Days on which templates that name it have no run."""
+
+    days: tuple[str, ...] = ()

@@ -1,0 +1,186 @@
+"""Selection lists, policies and what makes jobs of them.
+
+A *selection list* says what to back up, a *policy* how and when: its *templates*, and *rules* between them. Each
+*association* of a policy with a list makes one job per template.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from caso_mesh.model.jobs import CronSchedule, Target
+from caso_mesh.model.states import BackupType, Priority, SnapshotMode
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET
+
+
+class ListEntry(Struct, frozen=True):
+    """One place: a server (node id) and an absolute path on it without its leading slash. Patterns hold below it alone:
+    of files only those that match one of ``includes`` (all, without any) and none of ``excludes`` are read."""
+
+    server: str
+    root: bytes
+    excludes: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+
+
+class SelectionList(Struct, frozen=True):
+    """What to back up. Patterns and limits hold for all entries. ``window``: when its runs may start, as in
+    ``mon-fri 20:00-06:00`` (``model.hours``), empty = always. ``within``: a server or pool that alone may write it.
+    ``oldest_good_s``: how old the newest good backup of each of its servers may be."""
+
+    id: str
+    name: str
+    entries: tuple[ListEntry, ...]
+    created_by: str
+    created_at_ns: int
+    excludes: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    one_file_system: bool = False
+    exclude_caches: bool = False
+    larger_than: int | None = None
+    default_excludes: bool = True
+    priority: Priority = Priority.MEDIUM
+    window: str = ""
+    within: Target | None = None
+    oldest_good_s: float | None = None
+
+    def servers(self) -> tuple[str, ...]:
+        """Node ids, each once."""
+        return tuple(sorted({entry.server for entry in self.entries}))
+
+
+class TemplateType(StrEnum):
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    DIFFERENTIAL = "differential"
+    COPY = "copy"
+    VERIFY = "verify"
+
+
+#: Types that a policy could have and nothing carries out yet, each with what would be needed.
+NOT_YET = {
+    "duplicate": "jobs that copy sets from device to device",
+    "synthetic": "jobs that make a full set out of others",
+}
+#: What beats what when two are due at once and no rule says otherwise: the smaller number. Others beat nothing.
+PRECEDENCE = {TemplateType.FULL: 0, TemplateType.DIFFERENTIAL: 1, TemplateType.INCREMENTAL: 2}
+
+
+class Template(Struct, frozen=True):
+    """One kind of work of a policy. A verify reads back the newest set of each server of the list, or those of the run
+    that started it; it has no target, since the sets lie where they lie. ``calendars`` name days without a run, which are
+    added to the schedule's own. ``priority`` overrides the list's."""
+
+    name: str
+    type: TemplateType
+    target: Target | None = None
+    schedule: CronSchedule | None = None
+    calendars: tuple[str, ...] = ()
+    media_set: str = DEFAULT_MEDIA_SET
+    priority: Priority | None = None
+    verify: bool = True
+    pre: str | None = None
+    post: str | None = None
+    post_always: bool = False
+    ignore_exit_codes: bool = False
+    snapshot: SnapshotMode = SnapshotMode.NEVER
+    allow_shrink: bool = False
+
+    @property
+    def backup_type(self) -> BackupType | None:
+        """``None`` for what is no backup."""
+        return None if self.type is TemplateType.VERIFY else BackupType(self.type.value)
+
+
+class RuleKind(StrEnum):
+    """What a rule between two templates says; the first and the second of them are A and B."""
+
+    SUPERSEDES = "supersedes"
+    THEN = "then"
+    STARTS = "starts"
+    COMPLETES = "completes"
+    SUCCEEDS = "succeeds"
+    FAILS = "fails"
+    FIRST = "first"
+
+
+#: Rules by which a run of A starts one of B.
+STARTING = frozenset({RuleKind.STARTS, RuleKind.COMPLETES, RuleKind.SUCCEEDS, RuleKind.FAILS})
+#: Rules about runs of A and B that are due at once.
+ON_CONFLICT = frozenset({RuleKind.SUPERSEDES, RuleKind.THEN})
+#: How people write them.
+RULE_TEXT = {
+    RuleKind.SUPERSEDES: "on conflict {a} supersedes {b}",
+    RuleKind.THEN: "on conflict {a} then {b}",
+    RuleKind.STARTS: "when {a} starts start {b}",
+    RuleKind.COMPLETES: "when {a} completes start {b}",
+    RuleKind.SUCCEEDS: "when {a} succeeds start {b}",
+    RuleKind.FAILS: "when {a} fails start {b}",
+    RuleKind.FIRST: "{a} must complete first",
+}
+
+
+class TemplateRule(Struct, frozen=True):
+    """A rule between the templates ``a`` and ``b`` (names; ``None`` for ``first``, which is about all others)."""
+
+    kind: RuleKind
+    a: str
+    b: str | None = None
+
+    def __str__(self) -> str:
+        return RULE_TEXT[self.kind].format(a=self.a, b=self.b)
+
+
+#: Runs of one association conflict if they are due less than this apart, unless its policy says otherwise.
+CONFLICT_S = 3600.0
+
+
+class Policy(Struct, frozen=True):
+    """How and when lists are backed up. ``conflict_s``: runs that are due less than this apart conflict."""
+
+    id: str
+    name: str
+    templates: tuple[Template, ...]
+    rules: tuple[TemplateRule, ...]
+    created_by: str
+    created_at_ns: int
+    conflict_s: float = CONFLICT_S
+
+    def template(self, name: str) -> Template | None:
+        return next((each for each in self.templates if each.name == name), None)
+
+
+class Association(Struct, frozen=True):
+    """A policy and a list (ids) that belong together."""
+
+    policy: str
+    list: str
+    created_by: str
+    created_at_ns: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.policy}/{self.list}"
+
+
+class DayCalendar(Struct, frozen=True):
+    """Named days on which templates that name it have no run: dates as in ``2025-12-24``, or ``2025-12-24..2026-01-01``."""
+
+    name: str
+    days: tuple[str, ...]
+
+
+class DevicePoolMember(Struct, frozen=True):
+    """A device (id) in a pool. A smaller ``priority`` is taken first."""
+
+    device: str
+    priority: int = 100
+
+
+class DevicePool(Struct, frozen=True):
+    """A named group of devices, which may be on several servers."""
+
+    name: str
+    members: tuple[DevicePoolMember, ...]

@@ -1,0 +1,91 @@
+"""Commands that look at a policy, a list or a media set, change it and save it; and groups of commands in groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from cli_policy_cases import LISTED, POLICY, POLICY_DOC, SELECTION
+from cli_world import FakeDaemon, Shell
+from msgspec.structs import replace
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.documents import EntryDoc, MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
+
+
+async def saved(daemon: FakeDaemon, shell: Shell, *argv: str) -> Any:
+    """What a command saves of the policy or list that is shown to it."""
+    daemon.answers.update(
+        {"policy.show": POLICY, "policy.set": POLICY, "selection.show": SELECTION, "selection.set": SELECTION}
+    )
+    result = await shell(*argv)
+    assert result.status == 0, result.err
+    request = daemon.received[-1].request
+    assert request.before in (LISTED, POLICY_DOC)
+    return request.definition
+
+
+async def test_a_template_is_added_changed_and_removed_with_the_rules_about_it(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    added: PolicyDoc = await saved(
+        daemon, shell, "policy", "template", "add", "nightly", "daily", "--type", "incremental", "--to", "devices:disks",
+        "--schedule", "daily 22:00", "--no-verify", "--exclude-day", "2025-12-24", "--start-window", "2h",
+    )  # fmt: skip
+    assert added.templates["daily"] == TemplateDoc(
+        "incremental", to="devices:disks", schedule="daily 22:00", verify=False, exclude_days=("2025-12-24",),
+        start_window="2h",
+    )  # fmt: skip
+    assert list(added.templates) == ["full", "check", "daily"]
+    changed: PolicyDoc = await saved(
+        daemon, shell, "policy", "template", "edit", "nightly", "full", "--schedule", "none", "--calendar", "none",
+        "--no-catch-up",
+    )  # fmt: skip
+    assert changed.templates["full"] == TemplateDoc("full", to="any")
+    removed: PolicyDoc = await saved(daemon, shell, "policy", "template", "remove", "nightly", "check")
+    assert (list(removed.templates), removed.rules) == (["full"], ())
+    for words, status in (("add nightly full --type full", 6), ("edit nightly x", 5), ("remove nightly x", 5)):
+        assert (await shell("policy", "template", *words.split())).status == status, words
+    assert (await shell("policy", "template", "add", "nightly", "new")).status == 2
+
+
+async def test_rules_are_added_and_removed_as_they_are_written(daemon: FakeDaemon, shell: Shell) -> None:
+    added = await saved(daemon, shell, "policy", "rule", "add", "nightly", "full must complete first")
+    assert added.rules == (*POLICY_DOC.rules, "full must complete first")
+    removed = await saved(daemon, shell, "policy", "rule", "remove", "nightly", "when full  succeeds start check")
+    assert removed.rules == ()
+    assert (await shell("policy", "rule", "remove", "nightly", "no such")).status == 5
+    whole = await saved(daemon, shell, "policy", "edit", "nightly", "--conflict-within", "2h", "--zone", "Asia/Tokyo")
+    assert (whole.conflict_within, whole.zone) == ("2h", "Asia/Tokyo")
+
+
+async def test_a_list_is_edited_entry_by_entry(daemon: FakeDaemon, shell: Shell) -> None:
+    listed: SelectionDoc = await saved(
+        daemon, shell, "selection", "edit", "office", "--add", "mail:/var/mail", "--remove", "web:/var", "--window",
+        "none", "--within", "none", "--priority", "high",
+    )  # fmt: skip
+    assert listed == SelectionDoc(("files:/srv", "mail:/var/mail"), priority="high", oldest_good="26h")
+    one: SelectionDoc = await saved(
+        daemon, shell, "selection", "edit", "office", "--of", "files:/srv", "--exclude", "*.iso"
+    )
+    assert one.paths == ()
+    assert one.entries == (EntryDoc("web:/var", ("*.tmp",)), EntryDoc("files:/srv", ("*.iso",)))
+    assert (await shell("selection", "edit", "office", "--remove", "mail:/x")).status == 5
+    assert (await shell("selection", "create", "empty")).status == 2
+
+
+async def test_a_media_set_keeps_what_is_not_changed(daemon: FakeDaemon, shell: Shell) -> None:
+    definition = MediaSetDoc(append="1d", protection="7d", keep="9d")
+    row = v.MediaSetView("archive", 86400.0, 7 * 86400.0, 9 * 86400.0, False, definition)
+    daemon.answers.update({"mediaset.list": v.MediaSetList((row,)), "mediaset.set": v.Done()})
+    assert (await shell("mediaset", "edit", "archive", "--keep", "none", "--keep-last", "3")).status == 0
+    assert daemon.received[-1].request == q.MediaSetEdit("archive", replace(definition, keep="none", keep_last=3))
+    assert (await shell("mediaset", "edit", "other", "--keep", "1d")).status == 5
+
+
+async def test_groups_in_groups_have_help_and_errors_of_their_own(shell: Shell) -> None:
+    assert "--device" in (await shell("device", "pool", "create", "--help", state=False)).out
+    wrong = await shell("device", "pool", "explode", "x", "--json")
+    assert wrong.status == 2
+    assert msgspec.json.decode(wrong.out)["error"]["code"] == "usage"
