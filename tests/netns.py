@@ -7,11 +7,12 @@ in a namespace of its own, so the machine that runs the tests is not touched. Ne
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +37,12 @@ def _sh(*argv: str, text: str | None = None) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _enter(namespace: int) -> None:
+    """``os.setns`` of Python 3.12, for this thread."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Site:
@@ -92,6 +99,16 @@ class Site:
     def words(self, i: int) -> list[str]:
         """The words before a program that put it on machine ``i``; its pid stays its own."""
         return ["nsenter", f"--net=/run/netns/{self._names[i]}"]
+
+    @contextlib.contextmanager
+    def inside(self, i: int) -> Iterator[None]:
+        """What this thread connects to while the block lasts, it connects to from machine ``i``."""
+        with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{self._names[i]}") as there:
+            _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(own.fileno())
 
     def run(self, i: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Starts a program on machine ``i``; its pid is the program's own. Killed at the end if it still runs."""

@@ -85,8 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     vault.add_argument("--phases", default=",".join(rounds.PHASES), help="which; the first backup is always made")
     vault.add_argument("--folder", help="where the trees and stores go (default: TMPDIR)")
     vault.add_argument("--json", metavar="FILE", help="write every number there")
-    failover = kinds.add_parser("failover", help="the administrator is killed: how long until another one is in office")
-    failover.add_argument("--kills", type=int, default=30)
+    failover = kinds.add_parser("failover", help="the administrator is lost: how long until another one is in office")
+    failover.add_argument(
+        "--kills", type=int, default=0, help="killed so often (default: 30, if nothing else is asked)"
+    )
+    failover.add_argument("--pause", type=int, default=0, help="stopped so often, for longer than an election takes")
+    failover.add_argument("--cut", type=int, default=0, help="cut off so often, alive on both sides; as root")
+    failover.add_argument("--lose-disk", type=int, default=0, help="killed so often with its disk, each in a new mesh")
     failover.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     idle = kinds.add_parser("idle", help="what members that do nothing cost the administrator")
     idle.add_argument("--members", type=int, default=1000)

@@ -66,6 +66,10 @@ class ProcessMesh:
         """The words before a program that put it on the machine of a server."""
         return []
 
+    def inside(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """This thread opens connections as on the machine of a server while the block lasts."""
+        return contextlib.nullcontext()
+
     def listen(self, name: str) -> str:
         """Where a server that is made now listens."""
         return "127.0.0.1:0"

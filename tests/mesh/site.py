@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Collection
 
@@ -23,6 +24,9 @@ class SiteMesh(ProcessMesh):
 
     def on(self, name: str) -> list[str]:
         return self.site.words(self.machine(name))
+
+    def inside(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return self.site.inside(self.machine(name))
 
     def listen(self, name: str) -> str:
         return f"{self.site.address(self.machine(name))}:{_PORT}"
