@@ -306,8 +306,8 @@ class DrillTarget:
     def lend(self, entry: Entry) -> Place | None:
         return self._target.lend(entry)
 
-    def made(self, entry: Entry) -> None:
-        self._target.made(entry)
+    def made(self, entries: Sequence[Entry]) -> None:
+        self._target.made(entries)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._target.write(path, offset, data)

@@ -47,13 +47,15 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
-class Place(Struct, frozen=True):
-    """Where a file goes: ``base`` is an open folder of this process, ``folder`` a path below it."""
+class Base(Struct, frozen=True):
+    """An open folder of this process, and whether what is made below it gets its owners."""
 
-    base: int
+    fd: int
     ownership: bool
-    folder: bytes
-    name: bytes
+
+
+#: Where a file goes: a base, the path of a folder below it, and a name.
+Place = tuple[Base, bytes, bytes]
 
 
 class _Made(Struct, frozen=True, array_like=True):
@@ -66,7 +68,7 @@ class _Made(Struct, frozen=True, array_like=True):
     size: int
 
 
-class _Base(Struct, frozen=True, tag="base"):
+class _Open(Struct, frozen=True, tag="open"):
     """Comes with a descriptor: from now on ``number`` is this folder."""
 
     number: int
@@ -91,7 +93,7 @@ class _Lost(Struct, frozen=True, tag="lost"):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_order = msgspec.msgpack.Decoder(_Base | _Work).decode
+_decode_order = msgspec.msgpack.Decoder(_Open | _Work).decode
 _decode_answer = msgspec.msgpack.Decoder(_Done | _Lost).decode
 _decode_files = msgspec.msgpack.Decoder(list[_Made]).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
@@ -100,34 +102,34 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 class Batch:
     """Files for a hand while they are gathered, by one thread; all below one base."""
 
-    def __init__(self, slot: int, memory: memoryview, place: Place) -> None:
+    def __init__(self, slot: int, memory: memoryview, base: Base) -> None:
         self.slot = slot
-        self.base = place.base
-        self.ownership = place.ownership
+        self.base = base
         self.entries: list[Entry] = []
-        self._files: list[_Made] = []
+        #: What a ``_Made`` has.
+        self._files: list[tuple[bytes, bytes, bytes, int, int]] = []
         self._memory = memory
         self._at, self._words = 0, _FRAME
 
     def take(self, entry: Entry, place: Place, data: bytes | memoryview) -> bool:
         """False: there is no room for it here, in an empty one for nobody to have."""
+        base, folder, name = place
         described = _encode(entry)
-        end = self._at + len(data)
-        words = self._words + len(described) + len(place.folder) + len(place.name) + _FRAME
-        if end > BATCH_BYTES or words > _WORDS_BYTES or len(self.entries) == BATCH_FILES:
+        at, size = self._at, len(data)
+        end = at + size
+        words = self._words + len(described) + len(folder) + len(name) + _FRAME
+        if end > BATCH_BYTES or words > _WORDS_BYTES or len(self.entries) == BATCH_FILES or base is not self.base:
             return False
-        if (place.base, place.ownership) != (self.base, self.ownership):
-            return False
-        self._memory[self._at : end] = data
+        self._memory[at:end] = data
         self.entries.append(entry)
-        self._files.append(_Made(described, place.folder, place.name, self._at, len(data)))
+        self._files.append((described, folder, name, at, size))
         self._at, self._words = end, words
         return True
 
     def content(self, number: int) -> memoryview:
         """Of the file that came as that number."""
-        file = self._files[number]
-        return self._memory[file.offset : file.offset + file.size]
+        _, _, _, offset, size = self._files[number]
+        return self._memory[offset : offset + size]
 
     def describe(self) -> int:
         """Puts what is to be made behind its content; the bytes that takes."""
@@ -142,7 +144,7 @@ class _Hand:
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid = pid
         self.socket = sock
-        self.bases: dict[tuple[int, bool], int] = {}
+        self.bases: dict[Base, int] = {}
         self.queued = 0
 
     def heard(self) -> bytes:
@@ -188,12 +190,12 @@ class Hands:
     def begin(
         self,
         *,
-        on_made: Callable[[Entry, int], None],
+        on_made: Callable[[list[Entry]], None],
         on_undone: Callable[[Entry, memoryview], None],
         on_exception: Callable[[SourceException], None],
     ) -> None:
-        """Each of these is called from a thread of the hands': a file is there, with so many bytes of content; a hand
-        could not make it; something of a file that is there is not as it was."""
+        """Each of these is called from a thread of the hands': files are there; a hand could not make a file, whose
+        content it is; something of a file that is there is not as it was."""
 
         def listen(hand: _Hand) -> None:
             try:
@@ -203,13 +205,13 @@ class Hands:
                         on_exception(told.exception)
                         continue
                     batch = self._batches[told.slot]
-                    undone = frozenset(told.undone)
-                    for number, entry in enumerate(batch.entries):
-                        content = batch.content(number)
-                        if number in undone:
-                            on_undone(entry, content)
-                        else:
-                            on_made(entry, len(content))
+                    made = batch.entries
+                    if told.undone:
+                        undone = frozenset(told.undone)
+                        made = [entry for number, entry in enumerate(made) if number not in undone]
+                        for number in told.undone:
+                            on_undone(batch.entries[number], batch.content(number))
+                    on_made(made)
                     self._back(hand, batch)
                 self._fail(WorkerDied(attempt=self._attempt, detail="a process that writes files for it ended"))
             except BaseException as error:  # it is raised where somebody waits
@@ -220,14 +222,14 @@ class Hands:
             thread.start()
             self._threads.append(thread)
 
-    def batch(self, place: Place) -> Batch:
+    def batch(self, base: Base) -> Batch:
         """An empty one; waits until there is room for it. Raises ``WorkerDied``, and what ``on_undone`` raised."""
         with self._changed:
             self._changed.wait_for(lambda: self._free or self._failure is not None)
             self._check()
             slot = self._free.pop()
             begin = slot * _SLOT
-            batch = self._batches[slot] = Batch(slot, self._memory[begin : begin + _SLOT], place)
+            batch = self._batches[slot] = Batch(slot, self._memory[begin : begin + _SLOT], base)
             return batch
 
     def send(self, batch: Batch) -> None:
@@ -242,10 +244,11 @@ class Hands:
             hand.queued += 1
             # in here, so that what a hand hears of a base comes before its first work there
             try:
-                number = hand.bases.get((batch.base, batch.ownership))
+                base = batch.base
+                number = hand.bases.get(base)
                 if number is None:
-                    number = hand.bases[batch.base, batch.ownership] = len(hand.bases)
-                    socket.send_fds(hand.socket, [_encode(_Base(number, batch.ownership))], [batch.base])
+                    number = hand.bases[base] = len(hand.bases)
+                    socket.send_fds(hand.socket, [_encode(_Open(number, base.ownership))], [base.fd])
                 hand.socket.send(_encode(_Work(batch.slot, number, words)))
             except OSError as error:
                 raise WorkerDied(
@@ -347,7 +350,7 @@ def _serve(sock: socket.socket, memory: memoryview) -> None:
             if not message:
                 return
             order = _decode_order(message)
-            if isinstance(order, _Base):
+            if isinstance(order, _Open):
                 below[order.number] = _Below(descriptors[0], order.ownership)
                 continue
             begin = order.slot * _SLOT

@@ -61,8 +61,8 @@ class FilesTarget(Target, Protocol):
         """Where a hand may make a file instead of ``put``; None: nowhere. ``made``, or ``put``, is called afterwards."""
         ...
 
-    def made(self, entry: Entry) -> None:
-        """A hand has made it."""
+    def made(self, entries: Sequence[Entry]) -> None:
+        """Hands have made them."""
         ...
 
 
@@ -187,9 +187,13 @@ def wanted_entries(desk: Desk, vault: Vault, backup: BackupSet, where: Places) -
         # before anything is written: a mistyped name must not leave half a restore behind
         if not _may_be_there(tree, path):
             raise PathNotInSet(set=backup.id, path="/" + path.decode("utf-8", "backslashreplace"))
+    root, below = b"", b"/"  # no path begins so
     for entry in selected(backup, tree, where, desk):
         desk.check()
-        yield where.root_of(entry.path), entry
+        if not entry.path.startswith(below):
+            root = where.root_of(entry.path)
+            below = root + b"/"
+        yield root, entry
 
 
 def _may_be_there(tree: TreeReader, path: bytes) -> bool:
@@ -312,10 +316,9 @@ class _Restore:
         tally = self._desk.tally
         self._desk.path = entries[-1][1].path
         tally.entries += len(entries)
-        for _, entry in entries:
-            if entry.type is EntryType.FILE:
-                tally.files += 1
-                tally.bytes += 0 if entry.hardlink is not None else entry.size
+        files = [entry for _, entry in entries if entry.type is EntryType.FILE]
+        tally.files += len(files)
+        tally.bytes += sum(entry.size for entry in files if entry.hardlink is None)
 
     def _fetch(self) -> None:
         wanted, self._wanted, self._bytes = self._wanted, {}, 0
@@ -348,32 +351,32 @@ class _Restore:
     def _handed(self, hands: Hands, contents: Iterator[_Content]) -> Iterator[_Content]:
         """Gives hands what they can make; what they cannot."""
         batch: Batch | None = None
+        lend = self._target.lend
         for where, content in contents:
-            self._desk.check()
+            if isinstance(content, CasoError) or len(content) >= _LONG:
+                yield where, content
+                continue
             left: list[_Where] = []
             for each in where:
                 file, _, length = each
-                entry = file.entry
-                small = file.whole and not isinstance(content, CasoError) and len(content) == length < _LONG
-                place = self._target.lend(entry) if small else None
+                place = lend(file.entry) if file.whole and length == len(content) else None
                 if place is None:
                     left.append(each)
-                    continue
-                assert not isinstance(content, CasoError)
-                if batch is None or not batch.take(entry, place, content):
+                elif batch is None or not batch.take(file.entry, place, content):
+                    self._desk.check()
                     if batch is not None:
                         hands.send(batch)
-                    batch = hands.batch(place)
-                    if not batch.take(entry, place, content):
+                    batch = hands.batch(place[0])
+                    if not batch.take(file.entry, place, content):
                         left.append(each)
             if left:
                 yield left, content
         if batch is not None:
             hands.send(batch)
 
-    def _made(self, entry: Entry, size: int) -> None:
-        self._target.made(entry)
-        self._desk.tally.read(size)
+    def _made(self, entries: list[Entry]) -> None:
+        self._target.made(entries)
+        self._desk.tally.read(sum(entry.chunks[0][1] for entry in entries))
 
     def _undone(self, entry: Entry, content: memoryview) -> None:
         self._target.put(entry, content)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.hands import Place
+from caso_mesh.jobs.hands import Base, Place
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import Misuse
@@ -34,6 +34,7 @@ class FolderTarget:
         self._options = RestoreOptions(overwrite=spec.overwrite, ownership=spec.ownership)
         self._targets: dict[bytes, TreeTarget] = {}
         self._of: dict[bytes, TreeTarget] = {}
+        self._bases: dict[int, Base] = {}
 
     def begin(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bool]:
         return [self._begin(root, entry) for root, entry in entries]
@@ -68,11 +69,17 @@ class FolderTarget:
         """See ``restore.FilesTarget``."""
         target = self._of[entry.path]
         lent = target.lend(entry)
-        return None if lent is None else Place(target.base, self._options.ownership, *lent)
+        if lent is None:
+            return None
+        base = self._bases.get(target.base)
+        if base is None:
+            base = self._bases.setdefault(target.base, Base(target.base, self._options.ownership))
+        return base, *lent
 
-    def made(self, entry: Entry) -> None:
+    def made(self, entries: Sequence[Entry]) -> None:
         """See ``restore.FilesTarget``."""
-        self._of.pop(entry.path).made(entry)
+        for entry in entries:
+            self._of.pop(entry.path).made(entry)
 
     def write(self, path: bytes, offset: int, data: bytes | memoryview) -> None:
         self._of[path].write(path, offset, data)

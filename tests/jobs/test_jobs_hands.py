@@ -12,7 +12,7 @@ from waiting import wait_for
 
 from caso_mesh.jobs import hands as module
 from caso_mesh.jobs import messages as say
-from caso_mesh.jobs.hands import Hands, Place
+from caso_mesh.jobs.hands import Base, Hands, Place
 from caso_mesh.model.entries import Entry, EntryType
 from caso_mesh.model.errors import WorkerDied
 from caso_mesh.model.states import AttemptState, Overwrite
@@ -63,7 +63,7 @@ class Heard:
 
     def begin(self, hands: Hands) -> None:
         hands.begin(
-            on_made=lambda entry, size: self.made.append(entry.path),
+            on_made=lambda entries: self.made.extend(entry.path for entry in entries),
             on_undone=lambda entry, content: self.undone.update({entry.path: bytes(content)}),
             on_exception=self.exceptions.append,
         )
@@ -77,12 +77,12 @@ def file_entry(path: bytes, content: bytes, **rest) -> Entry:
 def base(tmp_path):
     (tmp_path / "base" / "below").mkdir(parents=True)
     fd = os.open(tmp_path / "base", os.O_PATH | os.O_DIRECTORY)
-    yield tmp_path / "base", Place(fd, True, b"below", b"")
+    yield tmp_path / "base", Base(fd, True)
     os.close(fd)
 
 
-def place(like: Place, name: bytes) -> Place:
-    return Place(like.base, like.ownership, like.folder, name)
+def place(base: Base, name: bytes) -> Place:
+    return base, b"below", name
 
 
 def test_what_a_hand_cannot_make_comes_back_with_its_content(base):
