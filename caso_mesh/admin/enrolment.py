@@ -107,6 +107,7 @@ class Enrolment:
         self._newcomers: dict[str, Newcomer] = {}
         self._secrets = secrets
         self._approved: dict[str, str] = {}
+        self._suspects: dict[str, None] = {}
         self._lock = asyncio.Lock()
 
     def handlers(self) -> dict[str, Any]:
@@ -294,9 +295,21 @@ class Enrolment:
                 return await self._exchange(sighting, link)
             except (CasoError, ValueError) as error:
                 log.debug("greeting %s at %s: %s", sighting.name, address, error)
+                if isinstance(error, PeerFault):
+                    await self._suspect(sighting, address, error)
                 if link is not None:
                     await link.close()
         return None
+
+    async def _suspect(self, sighting: Sighting, address: str, error: PeerFault) -> None:
+        """A discovered server that breaks the exchange may be somebody who looks for keys that give a certain code."""
+        if sighting.node not in self._suspects:
+            self._suspects[sighting.node] = None
+            while len(self._suspects) > _MOST_NEWCOMERS:
+                del self._suspects[next(iter(self._suspects))]
+            fields = {"detail": error.message[:500]}
+            entry = Audit(sighting.name[:63], "server.greet", "security", error.code, address[:262], fields)
+            await self._facts.append(entry)
 
     async def _exchange(self, sighting: Sighting, link: Link) -> Newcomer:
         nonce = self._randomness(approval.NONCE_SIZE)

@@ -41,6 +41,7 @@ from caso_mesh.model.errors import (
     LinkLost,
     Misuse,
     NoDataPath,
+    PeerFault,
     Refused,
     TicketInvalid,
     UnknownCall,
@@ -292,7 +293,7 @@ class WireChannel:
                 await asyncio.gather(*self._watchers, return_exceptions=True)
 
     def _turned_away(self, source: str, error: CasoError, certificate: bytes | None) -> None:
-        self._desk.say(say.TurnedAway(error.code, source, error.message))
+        self._desk.say(say.TurnedAway(error.code, source, str(error.fields.get("detail", ""))))
 
     def _authorise(self, certificate: bytes | None) -> str:
         return check_certificate(self._task, certificate, self._desk.clock.now_ns())
@@ -417,7 +418,11 @@ class WireChannel:
             return to_wire(self._join())
         if link not in self._links:
             raise Refused(detail="a worker joins first")
-        return await self._answers.answer(from_wire(params, Call), method)
+        try:
+            return await self._answers.answer(from_wire(params, Call), method)
+        except PeerFault as fault:
+            self._turned_away(link.remote_address, fault, None)
+            raise
 
 
 class _Handler:

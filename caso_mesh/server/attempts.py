@@ -58,6 +58,8 @@ class _Running:
         self.cancel = False
         self.fenced = False
         self.published = False
+        #: Codes of what the other end was refused for.
+        self.turned_away: set[str] = set()
         #: The limit of bandwidth that its worker knows of.
         self.bandwidth = ""
         self.end: facts.AttemptEnded | None = None
@@ -356,12 +358,21 @@ class Attempts:
                 running.published = True
                 await self._endings.wrote(set_, digest, size, before=log)
             case say.TurnedAway(code=code, source=source, detail=detail):
-                self._refused_to(order, code, source, {"attempt": order.attempt, "detail": detail[:500]})
+                running.turned_away.add(code)
+                self._refused_to(order, code, source, {"attempt": order.attempt, "reason": detail[:500]})
             case say.Ended(failure=failure):
-                if failure is not None and failure.code in _FAULTS:
+                if failure is not None and failure.code in _FAULTS - running.turned_away:
                     detail = str(failure.fields.get("detail", ""))[:500]
-                    self._refused_to(order, failure.code, "", {"attempt": order.attempt, "detail": detail})
+                    self._refused_to(
+                        order, failure.code, self._other_end(order), {"attempt": order.attempt, "reason": detail}
+                    )
                 await self._ended(running, message, log)
+
+    def _other_end(self, order: AttemptOrder) -> str:
+        """Where the other end of an attempt is reached, by the orders."""
+        nodes = self._orders.nodes if self._orders is not None else ()
+        other = order.media if order.end == "source" else order.source
+        return next((each.addresses[0] for each in nodes if each.node == other and each.addresses), "")
 
     async def _write(self, *new: facts.Fact) -> None:
         if new:

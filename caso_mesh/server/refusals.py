@@ -19,7 +19,7 @@ from caso_mesh.model.orders import AttemptOrder
 
 log = logging.getLogger(__name__)
 
-#: One entry for each who, what, outcome and host in this time; so many entries of all kinds; beyond it, only their number.
+#: One entry for each who, what, outcome, host and reason in this time; so many entries of all kinds; beyond it, only their number.
 _EACH_S, _WRITTEN = 60.0, 60
 #: Kinds that are counted, and refusals that wait to be written: more are only a number.
 _MOST_KINDS, _MOST_WAITING = 1000, 200
@@ -36,7 +36,7 @@ class Refusals:
     def __init__(self, facts_: Facts, clock: Clock) -> None:
         self._facts = facts_
         self._clock = clock
-        self._seen: dict[tuple[str, str, str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str, str, str, str], tuple[float, int]] = {}
         self._minute = float("-inf")
         self._written = 0
         self._others = 0
@@ -58,7 +58,8 @@ class Refusals:
         now_s = self._clock.monotonic_s()
         if now_s - self._minute >= _EACH_S:
             self._minute, self._written = now_s, 0
-        key = (who[:_LONGEST], what[:_LONGEST], outcome, source.rpartition(":")[0])
+        reason = str((fields or {}).get("reason", ""))
+        key = (who[:_LONGEST], what[:_LONGEST], outcome, source.rpartition(":")[0], reason[:_LONGEST])
         last_s, count = self._seen.get(key, (float("-inf"), 0))
         if now_s - last_s < _EACH_S:
             self._seen[key] = (last_s, count + 1)
