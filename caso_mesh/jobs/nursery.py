@@ -28,7 +28,7 @@ from typing import NoReturn
 
 import msgspec
 
-from caso_mesh.jobs import worker
+from caso_mesh.jobs import rehearsal, worker
 from caso_mesh.jobs.memory import keep_freed_memory
 from caso_mesh.model.errors import Misuse
 
@@ -46,9 +46,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 def main(arguments: list[str]) -> int:
     """Serves until the control socket ends."""
     control_fd, *kept = map(int, arguments)
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        raise Misuse(f"the nursery has {threads} threads; a fork would lose all but one")
+    _alone()
     _name("caso-nursery")
     keep_freed_memory()
     control = socket.socket(fileno=control_fd)
@@ -59,6 +57,9 @@ def main(arguments: list[str]) -> int:
     for name in _LATE:
         importlib.import_module(name)
     rehearse()
+    rehearsal.rehearse_vault()
+    rehearsal.rehearse_links()
+    _alone()
     gc.collect()
     gc.freeze()
     children: dict[int, int] = {}
@@ -70,6 +71,12 @@ def main(arguments: list[str]) -> int:
             _reap(control, children)
         if control_fd in ready and not _serve(control, children, kept):
             return 0
+
+
+def _alone() -> None:
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise Misuse(f"the nursery has {threads} threads; a fork would lose all but one")
 
 
 def rehearse() -> list[type[msgspec.Struct]]:
