@@ -67,7 +67,7 @@ def check_inside(schedule: CronSchedule, text: str, from_ns: int) -> None:
         outside = next((each for each in clock_times(schedule) if not window.holds(*each)), None)
         when = None if outside is None else f"{_DAYS[outside[0]]} {outside[1] // 60:02d}:{outside[1] % 60:02d}"
     else:
-        dues = preview(schedule, from_ns, from_ns + _LOOK_NS, _LOOKED_AT)
+        dues = [schedule.at_ns] if schedule.at_ns is not None else _dues(schedule, from_ns)
         due = next((each for each in dues if not _is_open(window, each)), None)
         when = None if due is None else f"{_EPOCH + datetime.timedelta(seconds=due // _SECOND):%Y-%m-%dT%H:%M}Z"
     if when is not None:
@@ -79,6 +79,10 @@ def check_window(text: str) -> None:
     """Raises ``InvalidValue``, ``UnknownZone``."""
     if text:
         zone(parse_window(text).zone)
+
+
+def _dues(schedule: CronSchedule, from_ns: int) -> list[int]:
+    return preview(schedule, from_ns, from_ns + _LOOK_NS, _LOOKED_AT)
 
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
