@@ -85,6 +85,13 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
         if entries != row.entries:
             # the jobs that were made of it follow
             changes.append(Put("lists", row.id, msgspec.structs.replace(row, entries=entries)))
+    for row in state.lists.values():
+        entries = tuple(
+            msgspec.structs.replace(entry, server=server.id) if entry.server == old.id else entry
+            for entry in row.entries
+        )
+        if entries != row.entries:
+            changes.append(Put("lists", row.id, msgspec.structs.replace(row, entries=entries)))
     for job in state.job_list():
         spec = _moved(job.spec, old.id, server.id)
         if spec != job.spec:
@@ -148,5 +155,7 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return TestRunSpec(moved) if isinstance(moved, BackupSpec) else spec
         case RestoreSpec() | DrillSpec():
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
-        case VerifySpec() | VerifySetsSpec():
+        case VerifySetsSpec(sources=sources):
+            return msgspec.structs.replace(spec, sources=tuple(new if each == old else each for each in sources))
+        case VerifySpec():
             return spec

@@ -171,7 +171,9 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:
-                verify(desk, vault, load_set(vault, spec.set, spec.source))
+                # of a machine in whose place another one is, as the order says
+                source = task.order.kept_as if spec.source == task.order.source else spec.source
+                verify(desk, vault, load_set(vault, spec.set, source))
 
 
 def _backup(

@@ -13,6 +13,7 @@ from caso_mesh.model.commands import (
     CreateJob,
     CreateToken,
     InviteOperator,
+    PutList,
     ReplaceServer,
     SetServerState,
     SetSetting,
@@ -20,6 +21,7 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import InUse, InvalidValue, JoinLinkUsed, NotFound, NotOnRoster
 from caso_mesh.model.jobs import RestoreSpec, VerifySpec
 from caso_mesh.model.mesh import OperatorGrant
+from caso_mesh.model.policies import ListEntry, SelectionList
 from caso_mesh.model.states import AttemptState, Role, RunState
 
 TOKEN = b"t" * 32
@@ -48,6 +50,8 @@ def test_pools_devices_jobs_settings_and_scopes_go_over_and_the_old_identity_is_
     s.do(CreateJob(job("nightly", backup("beta", "gamma")), run_now=False, at_ns=NOW))
     s.do(SetSetting("stalled-after-s", 99.0, server="node-beta"))
     s.do(SetServerState("node-beta", "paused"))
+    entries = (ListEntry("node-beta", b"srv"), ListEntry("node-gamma", b"srv"))
+    s.do(PutList(SelectionList("list1", "homes", entries, "ann", NOW), "seed"))
     s.do(InviteOperator(b"d" * 32, NOW + 1000 * SECOND, OperatorGrant("anna", Role.RESTORE, ("node-beta",))))
     s.do(AdmitOperator(b"d" * 32, "person-anna", b"anna"))
     s.do(replacing(s, "beta"))
@@ -61,6 +65,7 @@ def test_pools_devices_jobs_settings_and_scopes_go_over_and_the_old_identity_is_
         "node-new", "node-gamma",
     }  # fmt: skip
     assert {each.server for each in state.job_named("nightly").spec.sources} == {"node-new", "node-gamma"}
+    assert {entry.server for entry in state.lists["list1"].entries} == {"node-new", "node-gamma"}
     roster = state.roster()
     assert {row.id for row in roster.rows if row.kind == "node"} == {"node-alpha", "node-new", "node-gamma"}
     assert {"node-beta", "person-op-beta"} <= set(roster.removed)
