@@ -26,12 +26,13 @@ from caso_mesh.model.jobs import (
     TestRunSpec,
     VerifySetsSpec,
     VerifySpec,
+    Waiting,
     backup_of,
     kind_of,
     set_read,
 )
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_TEXT, AttemptState, RunState
+from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, AttemptState, RunState, WaitReason
 from caso_mesh.model.storage import BackupSet, MediaSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
@@ -168,6 +169,7 @@ def job_view(
         zone=job.schedule.zone if job and job.schedule else None,
         policy=origin.policy if origin else None,
         selection=origin.selection if origin else None,
+        reason_ends=reason_ends(waiting) if waiting else None,
     )
 
 
@@ -205,6 +207,7 @@ def scheduled_view(
         zone=job.schedule.zone if job.schedule else None,
         policy=origin.policy if origin else None,
         selection=origin.selection if origin else None,
+        reason_ends=reason_ends(Waiting(WaitReason(reason), fields)),
     )
 
 
@@ -226,9 +229,20 @@ def run_note(run: Run) -> str | None:
     return f"follows {run.terms.after}" if run.terms.after is not None else None
 
 
-def reason_text(waiting: Any) -> str:
+def reason_text(waiting: Waiting) -> str:
+    return _filled(REASON_TEXT[waiting.reason], waiting)
+
+
+def reason_ends(waiting: Waiting) -> str:
+    """What would end a wait, and when that is expected, if somebody knows."""
+    expected = waiting.fields.get("expected")
+    text = _filled(REASON_ENDS[waiting.reason], waiting)
+    return f"{text}; the first is expected to end at {expected}" if expected else text
+
+
+def _filled(template: str, waiting: Waiting) -> str:
     fields = {name: ", ".join(map(str, x)) if isinstance(x, (list, tuple)) else x for name, x in waiting.fields.items()}
-    return REASON_TEXT[waiting.reason].format_map(_Lenient(fields))
+    return template.format_map(_Lenient(fields))
 
 
 class _Lenient(dict[str, Any]):

@@ -95,6 +95,7 @@ def _list(view: v.JobList) -> None:
         ("read", lambda row: output.size(row.bytes_read)),
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
+        ("until", lambda row: row.reason_ends),
     )
 
 

@@ -19,7 +19,7 @@ from msgspec import NODEFAULT, Struct, structs
 from caso_mesh.model.calls import CALLS, SHOWN, Call
 from caso_mesh.model.errors import CasoError, all_errors
 from caso_mesh.model.settings import SETTINGS, Setting
-from caso_mesh.model.states import REASON_TEXT
+from caso_mesh.model.states import REASON_ENDS, REASON_TEXT
 from caso_mesh.model.units import format_duration, format_number
 
 _NOTE = "<!-- Written by scripts/make-docs from caso_mesh/model. Change it there. -->\n"
@@ -101,10 +101,14 @@ another meaning; readers ignore keys they do not know.
             f"## {_GROUPS[group]}\n\n" + _table(("call", "what", "role", "answered by", "parameters", "answer"), rows)
         )
     out.append("## Records\n\n" + "\n".join(map(_record, _records())))
-    reasons = [(f"`{reason.value}`", _placeholders(text)) for reason, text in REASON_TEXT.items()]
+    reasons = [
+        (f"`{reason.value}`", _placeholders(text), _placeholders(REASON_ENDS[reason]))
+        for reason, text in REASON_TEXT.items()
+    ]
     out.append(
-        "## Reasons for waiting\n\n`reason` of a job that waits, and what a person reads; the names in braces are its "
-        "`reason_fields`.\n\n" + _table(("reason", "text"), reasons)
+        "## Reasons for waiting\n\n`reason` of a job that waits, what a person reads, and what would end it (`reason_ends`); "
+        "the names in braces are its `reason_fields`. With a field `expected`, that is when the first job in the way is "
+        "expected to end.\n\n" + _table(("reason", "text", "what would end it"), reasons)
     )
     return "\n".join(out)
 

@@ -188,7 +188,7 @@ PASSING: frozenset[WaitReason] = frozenset(
     }
 )
 
-#: What a person reads, and what would end the wait.
+#: What a person reads.
 REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NOT_YET_DUE: "due at {due}",
     WaitReason.ON_HOLD: "on hold; release it with: caso-mesh job release {job}",
@@ -216,6 +216,36 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}",
     WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
+}
+
+#: What would end the wait. ``next`` is what is expected to end first, if that is known.
+REASON_ENDS: dict[WaitReason, str] = {
+    WaitReason.NOT_YET_DUE: "ends at {due}",
+    WaitReason.ON_HOLD: "ends when it is released: caso-mesh job release {job}",
+    WaitReason.QUEUE_ON_HOLD: "ends when the queue is released: caso-mesh server release-queue {servers}",
+    WaitReason.NO_SERVER_IN_POOL: "ends when the pool {pool} gets a server: caso-mesh pool set {pool} SERVER ...",
+    WaitReason.NO_SERVER_REACHABLE: "ends when one of these is linked again: {servers}",
+    WaitReason.SERVER_PAUSED: "ends when one of these is resumed or enabled: {servers}",
+    WaitReason.SERVER_STALLED: "ends when one of these answers again: {servers}",
+    WaitReason.SOURCE_UNREACHABLE: "ends when {source} is linked again",
+    WaitReason.LIMIT_AT_SOURCE: "ends when a job that uses {source} as its source ends",
+    WaitReason.NO_IDLE_DEVICE: "ends when a job on one of these ends: {devices}",
+    WaitReason.NO_IDLE_SERVER: "ends when a job of one of these ends: {servers}",
+    WaitReason.BETTER_PLACE_SOON: "ends when a job on a faster server or on a device with its sets ends",
+    WaitReason.DEVICE_PAUSED: "ends when one of these is resumed: {devices}",
+    WaitReason.DEVICE_OFFLINE: "ends when one of these can be used again: {devices}",
+    WaitReason.DEVICE_LOW_ON_SPACE: "ends when space is freed on one of these, or a job ends that has reserved it: {devices}",
+    WaitReason.DEVICE_NOT_REACHABLE: "ends when a permitted server has a path to one of these: {devices}",
+    WaitReason.NO_DEVICE_IN_TARGET: "ends when the target {target} gets a device",
+    WaitReason.NO_DATA_PATH: "ends when {source} and one of these reach each other, which is tried every ten minutes: {server}",
+    WaitReason.NO_KEY_FOR_DEVICE: "ends when the server has been handed the key of {devices}",
+    WaitReason.WAITING_FOR_SERVER: "ends when one of these is linked again: {server}",
+    WaitReason.NO_SERVER_LEFT: "ends when another server of the target returns",
+    WaitReason.ADMIN_IN_GRACE: "ends when all servers have reported, after a few seconds at the latest",
+    WaitReason.RETRY_LATER: "ends at {at}",
+    WaitReason.BLOCKED_BY_RUN: "ends when {run} ends",
+    WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
+    WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
 }
 
 

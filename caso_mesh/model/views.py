@@ -343,7 +343,8 @@ class RunResult(Struct, frozen=True):
 
 
 class JobView(Struct, frozen=True):
-    """A run (or a job that waits for its next due time) as lists show it; ``reason`` tells why it waits."""
+    """A run (or a job that waits for its next due time) as lists show it; ``reason`` tells why it waits, ``reason_ends``
+    what would end that."""
 
     job: str
     name: str
@@ -373,6 +374,7 @@ class JobView(Struct, frozen=True):
     zone: str | None = None
     policy: str | None = None
     selection: str | None = None
+    reason_ends: str | None = None
 
 
 class JobList(Struct, frozen=True):

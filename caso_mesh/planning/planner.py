@@ -38,7 +38,7 @@ class Planner:
             self._reach = Reach(problem)
         round = Round(problem, now_ns, self._reach, self._demand)
         assignments: list[Assignment] = []
-        if not (problem.in_grace or problem.held):
+        if not problem.in_grace:
             self._hand_out(round, assignments)
         return Plan(tuple(assignments), Waits(round, problem.parts, assignments))
 

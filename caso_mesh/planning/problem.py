@@ -110,8 +110,7 @@ class Problem(Struct, frozen=True):
 
     ``holdings``: (source, device) where the device holds sets of the source. ``no_data_path``: (source, server) that
     cannot reach each other. ``speeds``: (server, device, how fast jobs run there), where that is known to differ from 1.
-    ``in_grace``: the administrator has just taken office and does not know yet who is there. ``held``: all queues are on
-    hold.
+    ``in_grace``: the administrator has just taken office and does not know yet who is there.
     """
 
     servers: tuple[ServerRow, ...]
@@ -124,7 +123,6 @@ class Problem(Struct, frozen=True):
     no_data_path: tuple[tuple[str, str], ...] = ()
     speeds: tuple[tuple[str, str, float], ...] = ()
     in_grace: bool = False
-    held: bool = False
 
 
 class Assignment(Struct, frozen=True):

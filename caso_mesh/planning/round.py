@@ -66,6 +66,7 @@ class Round:
         self._rankings: dict[Key, Ranking] = {}
         self._ends_ms: dict[Key, int] = {}
         self._latest: dict[Key, int | None] = {}
+        self._ends: dict[tuple[str, object], int] | None = None
         self._full: dict[Key, tuple[Waiting | None, list[Pair]]] = {}
 
     # --- handing out ---
@@ -291,18 +292,37 @@ class Round:
             return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._devices_named(free))
         if not self._source_free(part):
             source = self.servers[part.source]
-            return waiting(WaitReason.LIMIT_AT_SOURCE, source=source.name, limit=source.source_concurrency)
-        return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._devices_named(free))
+            first = self._first_of("source", [source.id])
+            return waiting(WaitReason.LIMIT_AT_SOURCE, source=source.name, limit=source.source_concurrency, **first)
+        first = self._first_of("pair", candidates.pairs)
+        return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._devices_named(free), **first)
 
     def _how_full(self, pairs: Sequence[Pair]) -> tuple[Waiting | None, list[Pair]]:
         """The pairs that are free, or why there is none: all devices are busy, or all servers that reach an idle one."""
         idle = [pair for pair in pairs if self._device_free(pair[1])]
         if not idle:
-            return waiting(WaitReason.NO_IDLE_DEVICE, devices=self._devices_named(pairs)), []
+            first = self._first_of("device", (device for _, device in pairs))
+            return waiting(WaitReason.NO_IDLE_DEVICE, devices=self._devices_named(pairs), **first), []
         free = [pair for pair in idle if self._server_free(pair[0])]
         if free:
             return None, free
-        return waiting(WaitReason.NO_IDLE_SERVER, servers=sorted({self._name(server) for server, _ in pairs})), []
+        servers = {server for server, _ in pairs}
+        first = self._first_of("server", servers)
+        return waiting(WaitReason.NO_IDLE_SERVER, servers=sorted(map(self._name, servers)), **first), []
+
+    def _first_of(self, what: str, which: Iterable[object]) -> dict[str, str]:
+        """When the first attempt that has one of these is predicted to end, as a field of a reason; empty if nobody
+        knows. ``what`` is run, source, server, device or pair."""
+        if self._ends is None:
+            self._ends = {}
+            for busy in self._problem.busy:
+                if busy.ends_at_ns is None:
+                    continue
+                has = {"run": busy.run, "source": busy.source, "server": busy.server, "device": busy.device}
+                for name in (*has.items(), ("pair", (busy.server, busy.device))):
+                    self._ends[name] = min(busy.ends_at_ns, self._ends.get(name, busy.ends_at_ns))
+        ends = [self._ends[what, each] for each in which if (what, each) in self._ends]
+        return {"expected": format_instant(max(self._now_ns, min(ends))) or ""} if ends else {}
 
     def _not_now(self, part: ReadyPart) -> Waiting | None:
         if self._problem.in_grace:
@@ -315,8 +335,6 @@ class Round:
             return waiting(WaitReason.NOT_YET_DUE, due=format_instant(part.due_at_ns))
         if part.not_before_ns > self._now_ns:
             return waiting(WaitReason.RETRY_LATER, at=format_instant(part.not_before_ns))
-        if self._problem.held:
-            return waiting(WaitReason.QUEUE_ON_HOLD, servers=["all servers"])
         if part.first is not None:
             return waiting(WaitReason.WAITING_FOR_FIRST, first=part.first)
         if part.behind is not None:
@@ -326,7 +344,7 @@ class Round:
             return waiting(WaitReason.OUTSIDE_WINDOW, opens=format_instant(opens))
         blocking = self._busy.get((part.job, part.source))
         if blocking is not None:
-            return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking)
+            return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking, **self._first_of("run", [blocking]))
         return None
 
     def _no_source(self, part: ReadyPart) -> Waiting | None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning.problems import GB, NOW, SECOND, device, part, problems, reading, server, to
 
-from caso_mesh.model.states import REASON_TEXT, DeviceState, JobKind, Priority, ServerState, WaitReason
+from caso_mesh.model.states import REASON_ENDS, REASON_TEXT, DeviceState, JobKind, Priority, ServerState, WaitReason
+from caso_mesh.model.units import format_instant
 from caso_mesh.planning.placement import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow, place
 
 SRC = server("src", source_concurrency=100)
@@ -30,11 +31,16 @@ def placed(
     for (run, _), waiting in plan.waiting.items():
         text = REASON_TEXT[waiting.reason].format(**waiting.fields)
         assert "{" not in text
+        assert "{" not in REASON_ENDS[waiting.reason].format(**waiting.fields)
         msgspec.json.encode(waiting)
         reasons[run] = waiting.reason
     given_out = {row.run: (row.server, row.device) for row in plan.assignments}
     assert len(plan.assignments) + len(plan.waiting) == len(parts)
     return given_out, reasons
+
+
+def ends(run: str, where: str, seconds: float, **fields) -> Busy:
+    return Busy(f"job-{run}", "other", run, where, f"disk-{where}", NOW + round(seconds * SECOND), **fields)
 
 
 def fields_of(problem: Problem, one: ReadyPart) -> dict:
@@ -219,6 +225,42 @@ def test_a_part_waits_with_the_first_reason_that_would_have_to_change(one, chang
     assert reasons == {"r": reason}
 
 
+def test_every_reason_says_what_would_end_it():
+    assert REASON_ENDS.keys() == REASON_TEXT.keys() == set(WaitReason)
+
+
+@pytest.mark.parametrize(
+    ("one", "change", "expected"),
+    [
+        (part("r"), {"devices": (device("disk-b", "b", running=1),)}, 100),
+        (
+            part("r"),
+            {"devices": (device("disk-b", "b", concurrency=2),), "servers": (SRC, server("b", concurrency=0))},
+            100,
+        ),
+        (
+            part("r", job="job-other"),
+            {"busy": (Busy("job-other", "src", "other", "b", "disk-b", NOW + 9 * SECOND),)},
+            9,
+        ),
+        (
+            part("r"),
+            {
+                "servers": (server("src", source_concurrency=0), server("a")),
+                "busy": (Busy("job-other", "src", "other", "b", "disk-b", NOW + 9 * SECOND),),
+            },
+            9,
+        ),
+        (part("r"), {"devices": (device("disk-b", "b", running=1),), "busy": (ends("late", "b", -5.0),)}, 0),
+    ],
+    ids=["device", "server", "run", "source", "overdue"],
+)
+def test_a_part_that_waits_for_others_says_when_the_first_of_them_is_expected_to_end(one, change, expected):
+    busy = (ends("other", "b", 300.0), ends("another", "b", 100.0))
+    problem = msgspec.structs.replace(TWO, **{"busy": busy, **change})
+    assert fields_of(problem, one)["expected"] == format_instant(NOW + expected * SECOND)
+
+
 def test_reasons_name_servers_and_devices_by_their_names_not_ids():
     down = ServerRow("id-1", "beta", ServerState.ENABLED, False)
     disk = DeviceRow("id-2", "vault1", DeviceState.ONLINE, ("id-1",))
@@ -275,15 +317,9 @@ def test_a_held_queue_gets_nothing_and_the_others_do():
     assert given_out == {"r": ("b", "disk-b")}
     given_out, reasons = placed(TWO, part("r", target=to("server", "a")), servers=held)
     assert (given_out, reasons) == ({}, {"r": WaitReason.QUEUE_ON_HOLD})
-    given_out, reasons = placed(TWO, part("r"), held=True)
-    assert (given_out, reasons) == ({}, {"r": WaitReason.QUEUE_ON_HOLD})
 
 
 # --- when the last one ends ---
-
-
-def ends(run: str, where: str, seconds: float, **fields) -> Busy:
-    return Busy(f"job-{run}", "other", run, where, f"disk-{where}", NOW + round(seconds * SECOND), **fields)
 
 
 SLOW_A = {"speeds": (("a", "disk-a", 0.25),)}

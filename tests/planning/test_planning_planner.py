@@ -15,7 +15,7 @@ replace = msgspec.structs.replace
 
 def changed(draw, problem: Problem) -> Problem:
     """What one event makes of the tables; rows that it does not touch stay the same objects."""
-    match draw(st.sampled_from(["part", "part", "placed", "server", "device", "hold", "speed", "grace"])):
+    match draw(st.sampled_from(["part", "part", "placed", "server", "device", "speed", "grace"])):
         case "part":
             number = draw(st.integers(0, 15))
             others = [row for row in problem.parts if row.run != f"r{number}"]
@@ -39,15 +39,13 @@ def changed(draw, problem: Problem) -> Problem:
         case "device":
             new = draw(devices(draw(st.sampled_from(["d0", "d1", "d2"]))))
             return replace(problem, devices=tuple(new if row.id == new.id else row for row in problem.devices))
-        case "hold":
-            return replace(problem, held=not problem.held)
         case "speed":
             return replace(problem, speeds=tuple((name, "d0", draw(st.floats(0.1, 4))) for name in SERVERS))
     return replace(problem, in_grace=not problem.in_grace)
 
 
 @given(problems(), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_after_any_events_a_planner_comes_to_the_plan_that_is_made_from_nothing(problem, data):
     planner, now = Planner(), NOW
     for _ in range(6):
