@@ -133,7 +133,9 @@ class Devices:
 
     async def change(self, caller: Caller, request: q.DeviceSet) -> Device:
         device = self._keeper.state.device_named(request.name)
-        command = SetDevice(device.id, request.state, request.concurrency, request.low_space_bytes)
+        named = {self._keeper.state.server_named(name).id: quota for name, quota in request.quotas.items()}
+        quotas = tuple(sorted(named.items()))
+        command = SetDevice(device.id, request.state, request.concurrency, request.low_space_bytes, quotas)
         await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self._keeper.state.device(device.id)
 

@@ -28,7 +28,8 @@ class Learning:
         self._tables = tables
         self._live = live
         self._clock = clock
-        self._fresh = False
+        self._came = 1
+        self._places_of = self._history_of = 0  # how much had come when they were learnt
         self._read_s = float("-inf")
         self._history = History()
         self.holdings: tuple[tuple[str, str], ...] = ()
@@ -37,34 +38,32 @@ class Learning:
 
     def facts_came(self) -> None:
         """There may be new sets."""
-        self._fresh = False
+        self._came += 1
 
     async def learn(self, state: ControlState) -> None:
         """Takes in what is new. What a lost server did counts for the machine that took its place."""
-        if self._fresh:
-            return
-        self._fresh = True
-        rows = await self._tables.stored()
-        took_over: dict[str, str] = {}
+        came = self._came
+        if self._places_of != came:
+            await self._learn_places(state)
+            self._places_of = came
+        if self._history_of != came and self._clock.monotonic_s() - self._read_s >= _EACH_S:
+            await self._learn_history(state)
+            self._history_of, self._read_s = came, self._clock.monotonic_s()
 
-        def now(server: str) -> str:
-            if server not in took_over:
-                successor = state.successor_of(server)
-                took_over[server] = server if successor is None else successor.id
-            return took_over[server]
-
-        self.holdings = tuple(sorted({(now(source), device) for source, _, device, _ in rows}))
+    async def _learn_places(self, state: ControlState) -> None:
+        rows, now = await self._tables.stored(), _Successors(state)
+        self.holdings = tuple(sorted({(now.of(source), device) for source, _, device, _ in rows}))
         stored: dict[tuple[str, str], int] = {}
         for _, server, device, size in rows:
             stored[server, device] = stored.get((server, device), 0) + size
         self.stored_bytes = stored
-        if self._clock.monotonic_s() - self._read_s < _EACH_S:
-            return
-        self._read_s = self._clock.monotonic_s()
+
+    async def _learn_history(self, state: ControlState) -> None:
+        now = _Successors(state)
         self._history = History(
             Sample(
                 each.job,
-                now(each.source),
+                now.of(each.source),
                 each.type,
                 each.server,
                 each.device,
@@ -100,3 +99,17 @@ class Learning:
                 speed = self._history.speeds.get((attempt.server, attempt.device), 1.0)
                 ends_at_ns[attempt.id] = attempt.delegated_at_ns + round(predicted.seconds / speed * _SECOND)
         return ends_at_ns, to_come_bytes
+
+
+class _Successors:
+    """Who is in the place of a server now."""
+
+    def __init__(self, state: ControlState) -> None:
+        self._state = state
+        self._found: dict[str, str] = {}
+
+    def of(self, server: str) -> str:
+        if server not in self._found:
+            successor = self._state.successor_of(server)
+            self._found[server] = server if successor is None else successor.id
+        return self._found[server]

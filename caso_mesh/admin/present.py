@@ -71,6 +71,7 @@ def server_view(
     admin: bool,
     voter: bool,
     silent_s: float | None,
+    queue_on_hold: bool,
     running: int,
 ) -> v.ServerView:
     return v.ServerView(
@@ -86,6 +87,7 @@ def server_view(
         silent_since=format_instant(server.silent_since_ns),
         silent_s=silent_s,
         running=running,
+        queue_on_hold=queue_on_hold,
     )
 
 

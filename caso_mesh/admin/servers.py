@@ -14,12 +14,13 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.bandwidth import parse_bandwidth
 from caso_mesh.model.commands import CreatePool, DeletePool, RemoveServer, SetPool, SetServerState, SetSetting
-from caso_mesh.model.errors import Conflict, InvalidValue
+from caso_mesh.model.errors import Conflict, InvalidValue, UsageError
 from caso_mesh.model.mesh import Pool
-from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, parse_setting
+from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, number, parse_setting
 from caso_mesh.model.states import Role, ServerState
 from caso_mesh.planning.schedule import zone
 
+_ON_HOLD = "queue-on-hold"
 _SETTABLE = {ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED}
 
 
@@ -50,6 +51,7 @@ class Servers:
         return {
             "server.list": self._server_list,
             "server.set-state": self._server_set_state,
+            "queue.hold": self._queue_hold,
             "server.remove": self._server_remove,
             "pool.create": self._pool_create,
             "pool.set": self._pool_set,
@@ -65,6 +67,9 @@ class Servers:
             running[attempt.server] = running.get(attempt.server, 0) + 1
         return running
 
+    def _on_hold(self, server_id: str) -> bool:
+        return number(self._keeper.state.settings_of(server_id), _ON_HOLD) >= 1.0
+
     def view(self, server_id: str, running: dict[str, int] | None = None) -> v.ServerView:
         """A server, by its id, as people see it."""
         state = self._keeper.state
@@ -78,6 +83,7 @@ class Servers:
             voter=self._votes(server_id),
             silent_s=self._silent_s(server_id),
             running=running.get(server_id, 0),
+            queue_on_hold=self._on_hold(server_id),
         )
 
     async def _server_list(self, caller: Caller, request: q.ServerListRequest) -> v.ServerList:
@@ -96,6 +102,32 @@ class Servers:
         server = self._keeper.state.server_named(request.name)
         await self._submit(SetServerState(server.id, request.state), who=caller.who, request_id=caller.request_id)
         return self.view(server.id)
+
+    async def _queue_hold(self, caller: Caller, request: q.QueueHold) -> v.ServerList:
+        """A release lets go of the narrower holds as well: what was released runs."""
+        if request.server is not None and request.pool is not None:
+            raise UsageError(detail="Hold the queue of one server, of one pool, or of all")
+        state = self._keeper.state
+        changes: list[SetSetting] = []
+        if request.server is not None:
+            server = state.server_named(request.server)
+            changes.append(SetSetting(_ON_HOLD, 1.0 if request.held else None, server=server.id))
+        else:
+            servers = state.servers_of_pool(request.pool) if request.pool is not None else state.server_list()
+            changes.append(SetSetting(_ON_HOLD, 1.0 if request.held else None, pool=request.pool))
+            if request.pool is None and not request.held:
+                held = [name for name, values in sorted(state.pool_settings.items()) if _ON_HOLD in values]
+                changes += [SetSetting(_ON_HOLD, None, pool=name) for name in held]
+            own = [server for server in servers if _ON_HOLD in server.settings]
+            changes += [SetSetting(_ON_HOLD, None, server=server.id) for server in own]
+        for serial, change in enumerate(changes):
+            await self._submit(change, who=caller.who, request_id=f"{caller.request_id}/{serial}")
+        if request.server is not None and not request.held:
+            server = state.server_named(request.server)
+            if self._on_hold(server.id):  # its pool, or all, are on hold: this one is not
+                released = SetSetting(_ON_HOLD, 0.0, server=server.id)
+                await self._submit(released, who=caller.who, request_id=f"{caller.request_id}/released")
+        return await self._server_list(caller, q.ServerListRequest(pool=request.pool))
 
     async def _server_remove(self, caller: Caller, request: q.ServerName) -> v.Done:
         if done_before(self._keeper, caller) is not None:

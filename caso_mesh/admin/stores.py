@@ -74,6 +74,11 @@ class Stores:
             running=sum(attempt.device == device.id for attempt in state.active_attempts()),
             concurrency=device.concurrency,
             low_space_bytes=device.low_space_bytes,
+            quotas={
+                state.name_of(place.server): place.quota_bytes
+                for place in device.paths
+                if place.quota_bytes is not None
+            },
             warnings=(*warnings, *(report.detail for report in seen if report.problem is not None)),
         )
 

@@ -46,6 +46,8 @@ def _list(view: v.DeviceList) -> None:
         ("running", lambda row: f"{row.running}/{row.concurrency}"),
     )
     for row in view.devices:
+        for server, size in sorted(row.quotas.items()):
+            output.line(f"{row.name}: {server} may take {output.size(size)}")
         for text in row.warnings:
             output.warning(f"{row.name}: {text}")
 
@@ -110,14 +112,29 @@ def set_(
     *,
     concurrency: Annotated[int | None, Parameter(help="How many jobs may use it at once.")] = None,
     low_space: LowSpace = None,
+    quota: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="SERVER=SIZE: how much the sets of a server may take on it; SERVER=none: all."),
+    ] = (),
     common: Common = DEFAULTS,
 ) -> None:
-    """Change how many jobs use a device at once, or the free space it must keep."""
-    if concurrency is None and low_space is None:
-        raise UsageError(detail="Say what to change: --concurrency or --low-space")
+    """Change how many jobs use a device at once, the free space it must keep, or what each server may take of it."""
+    if concurrency is None and low_space is None and not quota:
+        raise UsageError(detail="Say what to change: --concurrency, --low-space or --quota")
     low = parse_size(low_space) if low_space is not None else None
-    view = ask(common, "device.set", q.DeviceSet(name, None, concurrency, low), v.DeviceView)
+    request = q.DeviceSet(name, None, concurrency, low, _quotas(quota))
+    view = ask(common, "device.set", request, v.DeviceView)
     output.show(view, common.json, _one)
+
+
+def _quotas(texts: tuple[str, ...]) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for text in texts:
+        server, equals, size = text.partition("=")
+        if not equals or not server or server in found:
+            raise InvalidValue(value=text, what="quota", expected="Use SERVER=SIZE, once for each server")
+        found[server] = None if size == "none" else parse_size(size)
+    return found
 
 
 @app.command

@@ -35,7 +35,8 @@ def list_(
 
 def _state(row: v.ServerView) -> str:
     """Before the silence of a server has consequences it is shown."""
-    return row.state if row.silent_s is None else f"{row.state}, silent for {output.duration(row.silent_s)}"
+    state = f"{row.state}, queue on hold" if row.queue_on_hold else row.state
+    return state if row.silent_s is None else f"{state}, silent for {output.duration(row.silent_s)}"
 
 
 def _list(view: v.ServerList) -> None:
@@ -115,6 +116,35 @@ def enable(name: Name, /, *, common: Common = DEFAULTS) -> None:
 def disable(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Use a server for nothing until it is enabled again."""
     _set_state(common, name, ServerState.DISABLED)
+
+
+Queue = Annotated[str | None, Parameter(name="NAME", help="Name of the server; without it give --pool or --all.")]
+QueuePool = Annotated[str | None, Parameter(help="The queues of the servers of this pool.")]
+AllQueues = Annotated[bool, Parameter(name="--all", negative=(), help="The queues of all servers.")]
+
+
+def _hold(common: Common, name: str | None, pool: str | None, *, every: bool, held: bool) -> None:
+    if (name is not None) + (pool is not None) + every != 1:
+        raise UsageError(detail="Name one server, or give --pool POOL, or --all")
+    view = ask(common, "queue.hold", q.QueueHold(held, name, pool), v.ServerList)
+    whose = name or (f"the servers of {pool}" if pool is not None else "all servers")
+    output.show(view, common.json, lambda _: output.line(f"the queue of {whose} {'is on hold' if held else 'runs'}"))
+
+
+@app.command
+def hold_queue(
+    name: Queue = None, /, *, pool: QueuePool = None, every: AllQueues = False, common: Common = DEFAULTS
+) -> None:
+    """Start no more jobs of the queue of a server, of a pool's servers, or of all; what runs goes on."""
+    _hold(common, name, pool, every=every, held=True)
+
+
+@app.command
+def release_queue(
+    name: Queue = None, /, *, pool: QueuePool = None, every: AllQueues = False, common: Common = DEFAULTS
+) -> None:
+    """Start jobs of a queue again that was on hold."""
+    _hold(common, name, pool, every=every, held=False)
 
 
 @app.command

@@ -8,7 +8,7 @@ from caso_mesh.control.policies import users_of_target
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import AddDevice, CreatePool, DeletePool, RemoveDevice, SetDevice, SetPool, SetSetting
-from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, UnknownSetting, UsageError
+from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound, UnknownSetting, UsageError
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Target, TargetKind
 from caso_mesh.model.mesh import Pool
@@ -66,8 +66,16 @@ def add_device(state: ControlState, command: AddDevice, context: Context) -> Eff
 
 def set_device(state: ControlState, command: SetDevice, context: Context) -> Effect:
     device = state.device(command.device)
+    quotas = dict(command.quotas)
+    for server in quotas:
+        if device.path_on(server) is None:
+            raise NotFound(kind="server", name=f"{state.name_of(server)} of the device {device.name}")
     changed = msgspec.structs.replace(
         device,
+        paths=tuple(
+            msgspec.structs.replace(path, quota_bytes=quotas[path.server]) if path.server in quotas else path
+            for path in device.paths
+        ),
         state=device.state if command.state is None else command.state,
         concurrency=device.concurrency if command.concurrency is None else command.concurrency,
         low_space_bytes=device.low_space_bytes if command.low_space_bytes is None else command.low_space_bytes,
@@ -127,5 +135,8 @@ def _checked_pool(state: ControlState, pool: Pool) -> Pool:
 def _check_device(device: Device) -> None:
     if not 1 <= device.concurrency <= 256:
         raise InvalidValue(value=device.concurrency, what="concurrency", expected="It lies between 1 and 256")
+    if any(path.quota_bytes is not None and path.quota_bytes < 0 for path in device.paths):
+        quota = min(path.quota_bytes for path in device.paths if path.quota_bytes is not None)
+        raise InvalidValue(value=quota, what="quota", expected="It is not negative")
     if device.low_space_bytes < 0:
         raise InvalidValue(value=device.low_space_bytes, what="low space", expected="It is not negative")

@@ -56,7 +56,7 @@ class Cut:
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, str], tuple[tuple[object, ...], ReadyPart]] = {}
-        self._limits: dict[str, tuple[Server, int, int]] = {}
+        self._limits: dict[str, tuple[Server, int, int, bool]] = {}
         self._settings: object = None
 
     def problem(self, state: ControlState, seen: Seen) -> Problem:
@@ -99,6 +99,7 @@ class Cut:
                     server,
                     int(number(settings, "server-concurrency")),
                     int(number(settings, "source-concurrency")),
+                    number(settings, "queue-on-hold") >= 1.0,
                 )
             lately = seen.silent_since_ns.get(server.id)
             yield ServerRow(
@@ -111,6 +112,7 @@ class Cut:
                 reading=loads.reading.get(server.id, 0),
                 source_concurrency=limits[2],
                 silent_since_ns=lately if server.silent_since_ns is None else server.silent_since_ns,
+                held=limits[3],
             )
 
     def _ready(self, state: ControlState, seen: Seen) -> tuple[ReadyPart, ...]:
@@ -167,6 +169,11 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
             free_bytes=seen.free_bytes.get(device.id),
             low_space_bytes=device.low_space_bytes,
             reserved_bytes=loads.reserved.get(device.id, 0),
+            left_bytes=tuple(
+                (path.server, path.quota_bytes - seen.stored_bytes.get(place, 0) - loads.reserved_by.get(place, 0))
+                for path in device.paths
+                if path.quota_bytes is not None and (place := (path.server, device.id))
+            ),
         )
 
 

@@ -131,12 +131,14 @@ class AddDevice(Struct, frozen=True, tag="add-device", tag_field="do"):
 
 
 class SetDevice(Struct, frozen=True, tag="set-device", tag_field="do"):
-    """New state, concurrency or threshold of a device; ``None`` leaves a value as it is."""
+    """New state, concurrency or threshold of a device; ``None`` leaves a value as it is. ``quotas``: (server, bytes that
+    its sets may take there), ``None`` = as many as there are."""
 
     device: str
     state: DeviceState | None = None
     concurrency: int | None = None
     low_space_bytes: int | None = None
+    quotas: tuple[tuple[str, int | None], ...] = ()
 
 
 class RemoveDevice(Struct, frozen=True, tag="remove-device", tag_field="do"):

@@ -582,6 +582,14 @@ class ServerName(Struct, frozen=True):
     name: str
 
 
+class QueueHold(Struct, frozen=True):
+    """Hold (or release) the queue of one server, of the servers of a pool, or with neither of all."""
+
+    held: bool
+    server: str | None = None
+    pool: str | None = None
+
+
 class TokenCreate(Struct, frozen=True):
     ttl_s: float = 3600.0
 
@@ -621,10 +629,13 @@ class DeviceListRequest(Struct, frozen=True):
 
 
 class DeviceSet(Struct, frozen=True):
+    """``quotas``: server -> how many bytes its sets may take on the device, ``None`` = as many as there are."""
+
     name: str
     state: DeviceState | None = None
     concurrency: int | None = None
     low_space_bytes: int | None = None
+    quotas: dict[str, int | None] = {}
 
 
 class DeviceName(Struct, frozen=True):

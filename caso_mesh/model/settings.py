@@ -133,6 +133,14 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "How many jobs read from (or write to) the file systems of one server at once.",
     ),
     Setting(
+        "queue-on-hold",
+        0.0,
+        0.0,
+        1.0,
+        "1 = the queue of the server is on hold: it is delegated nothing, what it was given runs to its end. 0 = it is not, "
+        "also where that of all servers or of its pool is. caso-mesh server hold-queue and release-queue set it.",
+    ),
+    Setting(
         "rejoin-s",
         900.0,
         1.0,

@@ -15,11 +15,13 @@ class DeviceKind(StrEnum):
 
 
 class DevicePath(Struct, frozen=True):
-    """Where one server (node id) sees a device."""
+    """Where one server (node id) sees a device. ``quota_bytes``: how much its sets may take there; ``None`` = as much as
+    there is."""
 
     server: str
     path: str
     enabled: bool = True
+    quota_bytes: int | None = None
 
 
 class Device(Struct, frozen=True):

@@ -45,6 +45,7 @@ class ServerView(Struct, frozen=True):
     silent_s: float | None = None
     running: int = 0
     code: str | None = None
+    queue_on_hold: bool = False
 
 
 class ServerList(Struct, frozen=True):
@@ -123,7 +124,8 @@ class KitList(Struct, frozen=True):
 
 
 class DeviceView(Struct, frozen=True):
-    """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size."""
+    """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size.
+    ``quotas``: server -> how many bytes its sets may take, for those that may not take all."""
 
     name: str
     id: str
@@ -138,6 +140,7 @@ class DeviceView(Struct, frozen=True):
     concurrency: int
     low_space_bytes: int
     warnings: tuple[str, ...] = ()
+    quotas: dict[str, int] = {}
 
 
 class DeviceList(Struct, frozen=True):

@@ -6,7 +6,8 @@ import pytest
 from control_world import NOW, Script, backup
 
 from caso_mesh.control.placing import Cut, Seen
-from caso_mesh.model.commands import HoldRun, SetSetting
+from caso_mesh.model.commands import HoldRun, SetDevice, SetSetting
+from caso_mesh.model.errors import InvalidValue, NotFound
 
 
 @pytest.fixture
@@ -39,6 +40,40 @@ def test_the_limits_of_servers_follow_settings_of_every_scope(mesh):
     assert limits()["alpha"] == (7, 2)
     mesh.do(SetSetting("source-concurrency", 5.0, server="node-alpha"))
     assert (limits()["alpha"], limits()["beta"]) == ((7, 5), (7, 2))
+
+
+def test_the_queue_of_a_server_of_a_pool_or_of_all_is_on_hold_and_the_narrower_word_counts(mesh):
+    cut, seen = Cut(), Seen(connected={"node-alpha"}, device_of_set={}.get)
+
+    def held() -> set[str]:
+        return {row.name for row in cut.problem(mesh.state, seen).servers if row.held}
+
+    assert held() == set()
+    mesh.do(SetSetting("queue-on-hold", 1.0, server="node-beta"))
+    assert held() == {"beta"}
+    mesh.do(SetSetting("queue-on-hold", 1.0))
+    mesh.do(SetSetting("queue-on-hold", 0.0, server="node-beta"))
+    assert held() == {"alpha", "gamma", "delta"}
+
+
+def test_of_a_quota_is_left_what_neither_sets_take_nor_running_jobs_will(mesh):
+    mesh.do(SetDevice("device-disk-c", quotas=(("node-gamma", 1000),)))
+    run = mesh.start("j", backup("alpha"))
+    id = mesh.delegate(run, source="alpha", server="gamma", device="disk-c")
+    stored = {("node-gamma", "device-disk-c"): 600, ("node-beta", "device-disk-c"): 9999}
+    seen = Seen(connected={"node-alpha"}, device_of_set={}.get, stored_bytes=stored, to_come_bytes={id: 77})
+    rows = {row.name: row.left_bytes for row in Cut().problem(mesh.state, seen).devices}
+    assert rows["disk-c"] == (("node-gamma", 323),)
+    mesh.do(SetDevice("device-disk-c", quotas=(("node-gamma", None),)))
+    rows = {row.name: row.left_bytes for row in Cut().problem(mesh.state, seen).devices}
+    assert rows["disk-c"] == ()
+
+
+def test_a_quota_is_for_a_server_that_has_the_device_and_not_negative(mesh):
+    with pytest.raises(NotFound):
+        mesh.do(SetDevice("device-disk-c", quotas=(("node-beta", 1000),)))
+    with pytest.raises(InvalidValue):
+        mesh.do(SetDevice("device-disk-c", quotas=(("node-gamma", -1),)))
 
 
 def test_what_running_jobs_will_store_yet_is_reserved_on_their_device(mesh):
