@@ -131,7 +131,7 @@ def _hold(common: Common, name: str | None, pool: str | None, *, every: bool, he
     output.show(view, common.json, lambda _: output.line(f"the queue of {whose} {'is on hold' if held else 'runs'}"))
 
 
-@app.command
+@app.command(name="hold-queue")
 def hold_queue(
     name: Queue = None, /, *, pool: QueuePool = None, every: AllQueues = False, common: Common = DEFAULTS
 ) -> None:
@@ -139,7 +139,7 @@ def hold_queue(
     _hold(common, name, pool, every=every, held=True)
 
 
-@app.command
+@app.command(name="release-queue")
 def release_queue(
     name: Queue = None, /, *, pool: QueuePool = None, every: AllQueues = False, common: Common = DEFAULTS
 ) -> None:

@@ -54,6 +54,7 @@ class Levels:
         self._devices = dict.fromkeys(reach.devices, 0)
         self._servers = dict.fromkeys(reach.servers, 0)
         self._shares: dict[Key, tuple[int, int]] = {}
+        self._waiting_for: dict[str, int] = {}
         for busy in problem.busy:
             left = left_ms(busy, now_ns, demand.typical_ms())
             if busy.device in self._devices and busy.server in self._servers:
@@ -67,8 +68,10 @@ class Levels:
             self._shares[key] = share
             for device in candidates.devices:
                 self._devices[device] += share[0]
+                self._waiting_for[device] = self._waiting_for.get(device, 0) + 1
             for server in candidates.servers:
                 self._servers[server] += share[1]
+                self._waiting_for[server] = self._waiting_for.get(server, 0) + 1
 
     def end_ms(self, candidates: Candidates) -> int:
         """When all that may use these pairs could be done at the earliest."""
@@ -76,6 +79,11 @@ class Levels:
         on_devices = sum(self._devices[device] * reach.devices[device].concurrency for device in candidates.devices)
         on_servers = sum(self._servers[server] * reach.power(server) for server in candidates.servers)
         return max(on_devices // candidates.device_slots, on_servers // candidates.server_slots)
+
+    def wanted_by_others(self, pair: Pair, key: Key) -> bool:
+        """Whether something waits for the server or the device that does not have ``key``."""
+        own = 1 if key in self._shares else 0
+        return any(self._waiting_for.get(each, 0) > own for each in pair)
 
     def of_others_ms(self, pair: Pair, key: Key) -> int:
         """For how long a pair is busy without the work of ``key``."""

@@ -200,6 +200,8 @@ class Round:
         sharing = self.reach.sharing[pair[1]]
         if sharing > 1 and self._on_pair.get(pair, 0) >= max(1, self.devices[pair[1]].concurrency // sharing):
             return True
+        if not self._level().wanted_by_others(pair, key):
+            return False
         latest_ms = self._latest_ms(key, candidates)
         return latest_ms is not None and self._level().of_others_ms(pair, key) > latest_ms
 
