@@ -11,6 +11,7 @@ from typing import Any
 
 from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
@@ -332,6 +333,7 @@ class Office:
             **files.handlers(),
             **holding.handlers(),
             **policies.handlers(),
+            **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
             **rebuilding.handlers(),
         }

@@ -13,16 +13,17 @@ from caso_mesh.model.documents import (
     CalendarDoc,
     DevicePoolDoc,
     EntryDoc,
+    JobDoc,
     MediaSetDoc,
     PolicyDoc,
     SelectionDoc,
     TemplateDoc,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidPolicy, InvalidValue
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse
 from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
-from caso_mesh.model.jobs import CronSchedule, Target, TargetKind
+from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
 from caso_mesh.model.policies import (
     NOT_YET,
     DayCalendar,
@@ -36,13 +37,13 @@ from caso_mesh.model.policies import (
     TemplateRule,
     TemplateType,
 )
-from caso_mesh.model.states import Priority, SnapshotMode
+from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.storage import MediaSet
 from caso_mesh.model.units import escape_path, parse_duration_s, parse_size, unescape_path
 from caso_mesh.planning import presets
 from caso_mesh.planning.schedule import zone
 
-E = TypeVar("E", Priority, SnapshotMode)
+E = TypeVar("E", BackupType, Priority, SnapshotMode)
 _PRIORITY = 100
 _NAME = r"([a-z0-9][a-z0-9._-]*)"
 _RULES = {
@@ -311,6 +312,79 @@ def calendar_of(name: str, doc: CalendarDoc) -> DayCalendar:
 
 def calendar_doc(row: DayCalendar) -> CalendarDoc:
     return CalendarDoc(row.days)
+
+
+# --- jobs that no policy makes ---
+
+
+def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, Priority]:
+    """Raises ``InvalidValue``, ``InvalidSchedule``, ``UnknownZone``, ``NotFound``."""
+    empty = SelectionList("", "", (), "", 0)
+    entries = [_entry(state, empty, EntryDoc(path)) for path in doc.paths]
+    for pattern in doc.exclude:
+        _check_pattern(pattern)
+    servers = sorted({entry.server for entry in entries})
+    spec = BackupSpec(
+        sources=tuple(
+            SourceRoots(server, tuple(sorted({each.root for each in entries if each.server == server}, key=path_key)))
+            for server in servers
+        ),
+        target=parse_target(doc.to),
+        type=_one_of(BackupType, doc.type, "type of a backup"),
+        excludes=doc.exclude,
+        one_file_system=doc.one_file_system,
+        exclude_caches=doc.exclude_caches,
+        larger_than=None if doc.exclude_larger_than is None else parse_size(doc.exclude_larger_than),
+        default_excludes=doc.default_excludes,
+        media_set=doc.media_set,
+        verify=doc.verify,
+        pre=doc.pre,
+        post=doc.post,
+        post_always=doc.post_always,
+        ignore_exit_codes=doc.ignore_exit_codes,
+        snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
+        allow_shrink=doc.allow_shrink,
+    )
+    schedule = msgspec.structs.replace(
+        presets.parse_schedule(doc.schedule, doc.zone),
+        excludes=tuple(sorted(set(doc.exclude_days))),
+        start_window_s=_seconds(doc.start_window),
+        cancel_after_s=_seconds(doc.cancel_after),
+        catch_up=doc.catch_up,
+    )
+    return spec, schedule, _one_of(Priority, doc.priority, "priority")
+
+
+def job_doc(state: ControlState, job: Job) -> JobDoc:
+    """A recurring backup."""
+    spec, schedule = job.spec, job.schedule
+    if not isinstance(spec, BackupSpec) or schedule is None:
+        raise Misuse(f"{job.name} is no recurring backup")
+    return JobDoc(
+        paths=tuple(place_text(state, source.server, root) for source in spec.sources for root in source.roots),
+        to=str(spec.target),
+        schedule=presets.shown(schedule),
+        zone=schedule.zone,
+        type=spec.type.value,
+        exclude_days=schedule.excludes,
+        start_window=duration_text(schedule.start_window_s),
+        cancel_after=duration_text(schedule.cancel_after_s),
+        catch_up=schedule.catch_up,
+        exclude=spec.excludes,
+        one_file_system=spec.one_file_system,
+        exclude_caches=spec.exclude_caches,
+        exclude_larger_than=None if spec.larger_than is None else size_text(spec.larger_than),
+        default_excludes=spec.default_excludes,
+        media_set=spec.media_set,
+        priority=job.priority.value,
+        verify=spec.verify,
+        pre=spec.pre,
+        post=spec.post,
+        post_always=spec.post_always,
+        ignore_exit_codes=spec.ignore_exit_codes,
+        snapshot=spec.snapshot.value,
+        allow_shrink=spec.allow_shrink,
+    )
 
 
 # --- words ---

@@ -46,6 +46,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.CreateJob: work.create_job,
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,
+    commands.EditJob: work.edit_job,
     commands.DeleteJob: work.delete_job,
     commands.OpenRun: work.open_run,
     commands.Delegate: work.delegate,

@@ -17,6 +17,7 @@ from caso_mesh.model.commands import (
     CreateJob,
     Delegate,
     DeleteJob,
+    EditJob,
     HoldRun,
     OpenRun,
     Prune,
@@ -78,6 +79,22 @@ def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
     runs = [run for run in state.runs_of(job.id) if lifecycle.is_open(run) and run.priority is not changed.priority]
     moved = (Put("runs", run.id, msgspec.structs.replace(run, priority=changed.priority)) for run in runs)
     return Effect(None, (Put("jobs", job.id, changed), *moved))
+
+
+def edit_job(state: ControlState, command: EditJob, context: Context) -> Effect:
+    """Due times that passed under another schedule are not made up for. ``MadeByPolicy``, ``NotFound``."""
+    job = state.job(command.job)
+    check_by_hand(state, job)
+    check_spec(state, command.spec)
+    moved = command.schedule is not None and command.schedule != job.schedule
+    changed = msgspec.structs.replace(
+        job,
+        spec=command.spec,
+        schedule=command.schedule,
+        priority=command.priority,
+        last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if moved else job.last_due_at_ns,
+    )
+    return Effect({"job": job.id}, () if changed == job else (Put("jobs", job.id, changed),))
 
 
 def delete_job(state: ControlState, command: DeleteJob, context: Context) -> Effect:

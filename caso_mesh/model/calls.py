@@ -251,6 +251,9 @@ CALLS: tuple[Call, ...] = (
     Call("calendar.list", "viewer", "admin", q.Nothing, v.CalendarViews, "The calendars."),
     Call("schedule.preview", "viewer", "admin", q.SchedulePreview, v.PreviewList,
          "What is due in the next days, with the rules of policies applied."),
+    Call("config.apply", "admin", "admin", q.ConfigApply, v.Applied,
+         "Make the mesh as a file says, all of it or nothing.", changes=True),
+    Call("config.export", "viewer", "admin", q.Nothing, v.Exported, "The file that would make the mesh as it is."),
     # people: what is there
     Call("set.list", "viewer", "admin", q.SetListRequest, v.SetList, "The backup sets.", scope=SHOWN),
     Call("set.delete", "admin", "admin", q.SetName, v.Done,

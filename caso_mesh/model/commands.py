@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from caso_mesh.model.errors import PeerMalformed
-from caso_mesh.model.jobs import Attempt, Failure, Job
+from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
@@ -200,6 +200,15 @@ class SetJob(Struct, frozen=True, tag="set-job", tag_field="do"):
     priority: Priority | None = None
 
 
+class EditJob(Struct, frozen=True, tag="edit-job", tag_field="do"):
+    """Another definition of a job that a person made. Runs that are open go on as they began."""
+
+    job: str
+    spec: JobSpec
+    schedule: CronSchedule | None
+    priority: Priority
+
+
 class DeleteJob(Struct, frozen=True, tag="delete-job", tag_field="do"):
     job: str
 
@@ -382,6 +391,7 @@ Command = (
     | CreateJob
     | RunNow
     | SetJob
+    | EditJob
     | DeleteJob
     | OpenRun
     | Delegate

@@ -14,7 +14,7 @@ from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 NO_END = "none"
 
 
-class EntryDoc(Struct, frozen=True, omit_defaults=True):
+class EntryDoc(Struct, frozen=True):
     """A place with patterns of its own. ``include``: of files below it only those that match one of these are read."""
 
     path: str
@@ -22,7 +22,7 @@ class EntryDoc(Struct, frozen=True, omit_defaults=True):
     include: tuple[str, ...] = ()
 
 
-class SelectionDoc(Struct, frozen=True, omit_defaults=True):
+class SelectionDoc(Struct, frozen=True):
     """A selection list. ``paths`` are entries without patterns of their own; ``exclude`` and ``include`` hold for all.
     ``window``: when its runs may start, as in ``zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun``. ``within``:
     ``server:NAME`` or ``pool:NAME`` that alone may write it. ``oldest_good``: an alert stands while the newest good
@@ -42,7 +42,7 @@ class SelectionDoc(Struct, frozen=True, omit_defaults=True):
     oldest_good: str | None = None
 
 
-class TemplateDoc(Struct, frozen=True, omit_defaults=True):
+class TemplateDoc(Struct, frozen=True):
     """A template. ``schedule``: a cron line, or ``daily 22:00`` and its like; without one it runs when asked, or when a
     rule starts it. ``exclude_days``: ``2025-12-24``, ``2025-12-24..2026-01-01``; ``calendars`` name such days.
     ``priority`` is the list's, without."""
@@ -67,7 +67,7 @@ class TemplateDoc(Struct, frozen=True, omit_defaults=True):
     allow_shrink: bool = False
 
 
-class PolicyDoc(Struct, frozen=True, omit_defaults=True):
+class PolicyDoc(Struct, frozen=True):
     """A policy. ``zone`` is that of templates which do not say their own. ``rules`` as in ``on conflict full supersedes
     incremental``. Runs that are due less than ``conflict_within`` apart conflict."""
 
@@ -77,7 +77,7 @@ class PolicyDoc(Struct, frozen=True, omit_defaults=True):
     conflict_within: str = "1h"
 
 
-class MediaSetDoc(Struct, frozen=True, omit_defaults=True):
+class MediaSetDoc(Struct, frozen=True):
     """A media set; ``none`` is without end. ``append``: how long a medium takes further sets. ``protection``: how long
     after the last write to a medium nothing on it may be deleted. ``keep``: how long a set is kept; beyond that, of each
     list and server, the ``keep_last`` newest sets, and the newest one of so many days, weeks, months and years."""
@@ -92,13 +92,62 @@ class MediaSetDoc(Struct, frozen=True, omit_defaults=True):
     keep_yearly: int = 0
 
 
-class DevicePoolDoc(Struct, frozen=True, omit_defaults=True):
+class DevicePoolDoc(Struct, frozen=True):
     """A device pool: ``NAME``, or ``NAME:PRIORITY``; the smaller number is taken first (100, without)."""
 
     devices: tuple[str, ...] = ()
 
 
-class CalendarDoc(Struct, frozen=True, omit_defaults=True):
+class CalendarDoc(Struct, frozen=True):
     """Days on which templates that name it have no run."""
 
     days: tuple[str, ...] = ()
+
+
+class PoolDoc(Struct, frozen=True):
+    """A media server pool, and settings for all of its members."""
+
+    servers: tuple[str, ...] = ()
+    settings: dict[str, str | int | float] = {}
+
+
+class ServerDoc(Struct, frozen=True):
+    """Settings of one server."""
+
+    settings: dict[str, str | int | float] = {}
+
+
+class DeviceDoc(Struct, frozen=True):
+    """What can be changed of a device that is there."""
+
+    concurrency: int | None = None
+    low_space: str | None = None
+    state: str | None = None
+
+
+class JobDoc(Struct, frozen=True):
+    """A recurring backup that no policy makes."""
+
+    paths: tuple[str, ...]
+    to: str
+    schedule: str
+    zone: str = "UTC"
+    type: str = "incremental"
+    exclude_days: tuple[str, ...] = ()
+    start_window: str | None = None
+    cancel_after: str | None = None
+    catch_up: bool = False
+    exclude: tuple[str, ...] = ()
+    one_file_system: bool = False
+    exclude_caches: bool = False
+    exclude_larger_than: str | None = None
+    default_excludes: bool = True
+    media_set: str = DEFAULT_MEDIA_SET
+    priority: str = "medium"
+    verify: bool = False
+    pre: str | None = None
+    post: str | None = None
+    post_always: bool = False
+    ignore_exit_codes: bool = False
+    snapshot: str = "never"
+    allow_shrink: bool = False

@@ -368,6 +368,9 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "selection.set",
         "policy.set",
         "mediaset.set",
+        # a file is read or printed
+        "config.apply",
+        "config.export",
     }
     assert people - {case[1] for case in CASES} == dialogues
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)

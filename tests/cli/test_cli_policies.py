@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -89,3 +90,33 @@ async def test_groups_in_groups_have_help_and_errors_of_their_own(shell: Shell) 
     wrong = await shell("device", "pool", "explode", "x", "--json")
     assert wrong.status == 2
     assert msgspec.json.decode(wrong.out)["error"]["code"] == "usage"
+
+
+async def test_a_file_is_applied_shown_and_its_mistakes_are_told_line_by_line(
+    daemon: FakeDaemon, shell: Shell, tmp_path: Path
+) -> None:
+    file = tmp_path / "mesh.toml"
+    file.write_text("[settings]\n")
+    changes = (v.Change("create", "policy", "nightly", ('zone: "UTC"',)), v.Change("delete", "association", "a b"))
+    daemon.answers["config.apply"] = v.Applied(True, changes)
+    done = await shell("apply", "-f", str(file))
+    assert (done.status, done.out) == (0, '+ policy nightly\n    zone: "UTC"\n- association a b\n')
+    assert daemon.received[-1].request == q.ConfigApply("[settings]\n")
+    tried = await shell("apply", "-f", str(file), "--dry-run", "--json")
+    assert msgspec.convert(tried.document, v.Applied).changes == changes
+    assert daemon.received[-1].request.dry_run
+    daemon.answers["config.apply"] = v.Applied(False, (), (v.Mistake(3, "pool.x", "There is none.", "Look."),))
+    wrong = await shell("apply", "-f", str(file))
+    assert (wrong.status, wrong.out) == (2, "")
+    assert f"{file}, line 3 (pool.x): There is none. Look." in wrong.err
+    assert "nothing was changed" in wrong.err
+    assert (await shell("apply", "-f", str(file), "--json")).status == 2
+    daemon.answers["config.apply"] = v.Applied(True, ())
+    assert "as the file says" in (await shell("apply", "-f", str(file))).out
+    assert (await shell("apply", "-f", str(tmp_path / "none"))).status == 2
+    assert (await shell("apply")).status == 2
+
+
+async def test_the_mesh_is_exported_as_a_file(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["config.export"] = v.Exported("[settings]\n")
+    assert (await shell("export")).out == "[settings]\n"
