@@ -43,6 +43,7 @@ from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, Sta
 from caso_mesh.model.ids import IdSource, check_name, make_id_source
 from caso_mesh.model.mesh import MeshInfo, Operator
 from caso_mesh.model.orders import Authority
+from caso_mesh.model.presets import LINK_SILENCE_S
 from caso_mesh.model.states import AlertKind, Liveness, Role
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS
 from caso_mesh.seat import Seat, Voter
@@ -54,6 +55,7 @@ from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.seating import Seating
 from caso_mesh.server.trust import Trust
+from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.network import Network, ServerTls, join_address, split_address
 from caso_mesh.wire.websocket import WebSocketNetwork
 
@@ -439,7 +441,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             in_office=in_office,
             authority=authority,
         )
-        handler = _Handler()
+        handler, limits = _Handler(), Limits(heartbeat_s=LINK_SILENCE_S[config.preset])
         links = LinkBook(
             own=server.own,
             network=ports.network,
@@ -453,6 +455,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             learnt=server.learnt,
             before_hello=server.renew,
             jitter=ports.jitter,
+            limits=limits,
         )
         server.use_links(links)
         seat = _seat(folder, identity, keys, server, links, discovery, ports, new_id)
@@ -488,6 +491,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
                 handler=handler,
                 on_refusal=server.door.at_listener,
                 worker_for=server.attempts.bulk_channel,
+                limits=limits,
             )
         )
         server.addresses = addresses_of(config, listener.address)

@@ -149,6 +149,37 @@ class Site:
         """Ends ``pull``."""
         _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "master", "br0")
 
+    def slow(self, i: int, rate: str, *, latency_ms: int = 500) -> None:
+        """Machine ``i`` sends and is sent ``rate`` (as tc(8) has it, ``2mbit``) at most; what comes faster waits so long
+        at most, as in the buffer of a modem."""
+        shape = ("root", "tbf", "rate", rate, "burst", "16kb", "latency", f"{latency_ms}ms")
+        _sh("ip", "netns", "exec", self._names[i], "tc", "qdisc", "replace", "dev", "eth0", *shape)
+        _sh("ip", "netns", "exec", self._hub, "tc", "qdisc", "replace", "dev", f"p{i}", *shape)
+
+    def move(self, i: int, last: int) -> str:
+        """Gives machine ``i`` another address on the LAN (its last number) in place of the one it has; returns it."""
+        address = f"{self._net}.{last}"
+        _sh("ip", "-n", self._names[i], "addr", "flush", "dev", "eth0")
+        _sh("ip", "-n", self._names[i], "addr", "add", f"{address}/24", "dev", "eth0")
+        return address
+
+    def hide(self, i: int, router: int) -> None:
+        """Machine ``i`` (``unplugged``) is behind ``router``, which lets it out under its own address and nobody in."""
+        inside = f"10.78.{router}"
+        _sh(
+            *("ip", "-n", self._names[router], "link", "add", f"in{i}", "type", "veth"),
+            *("peer", "name", "eth0", "netns", self._names[i]),
+        )
+        _sh("ip", "-n", self._names[router], "addr", "add", f"{inside}.1/24", "dev", f"in{i}")
+        _sh("ip", "-n", self._names[router], "link", "set", f"in{i}", "up")
+        _sh("ip", "-n", self._names[i], "addr", "add", f"{inside}.2/24", "dev", "eth0")
+        _sh("ip", "-n", self._names[i], "link", "set", "eth0", "up")
+        _sh("ip", "-n", self._names[i], "route", "add", "default", "via", f"{inside}.1")
+        self.do(router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        rules = ["table ip hide {", "chain out {", "type nat hook postrouting priority 100;"]
+        rules += ['oifname "eth0" masquerade', "}", "}", ""]
+        self.do(router, "nft", "-f", "-", text="\n".join(rules))
+
     @staticmethod
     def can_drop() -> bool:
         """Whether ``drop`` and ``lose`` work here (nftables is there)."""

@@ -8,7 +8,7 @@ from caso_mesh.consensus.copy import Copy, read_log
 from caso_mesh.consensus.opening import elected, open_replicated
 from caso_mesh.consensus.outbox import Transport
 from caso_mesh.consensus.port import MAX_COMMAND, Consensus, Entry, Leadership, Position, Replicated, Snapshot
-from caso_mesh.consensus.timing import TIMINGS, Timing
+from caso_mesh.model.presets import TIMINGS, Timing
 
 __all__ = [
     "MAX_COMMAND",

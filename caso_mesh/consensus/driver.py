@@ -29,7 +29,6 @@ from caso_mesh.consensus.pending import Pending
 from caso_mesh.consensus.port import MAX_COMMAND, Entry, Leadership, Position, Role, Snapshot
 from caso_mesh.consensus.raft import Raft, Ready, Settings
 from caso_mesh.consensus.shipping import Arriving, Piece, PieceReply, Shipment
-from caso_mesh.consensus.timing import TIMINGS, Timing
 from caso_mesh.consensus.witness import NOTHING, Answer, Ask, Probation, Seen, Witness, WitnessMessage
 from caso_mesh.database import Database
 from caso_mesh.model.errors import (
@@ -42,6 +41,7 @@ from caso_mesh.model.errors import (
     StateDamaged,
     StateRolledBack,
 )
+from caso_mesh.model.presets import TIMINGS, Timing
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from caso_mesh.consensus.driver import Driver
 from caso_mesh.consensus.membership import Membership
 from caso_mesh.consensus.outbox import Transport, nobody
 from caso_mesh.consensus.port import Position, Replicated, Snapshot
-from caso_mesh.consensus.timing import Timing
 from caso_mesh.database import Database
+from caso_mesh.model.presets import Timing
 
 
 async def elected(consensus: Replicated) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from caso_mesh.consensus.membership import Membership
 from caso_mesh.consensus.messages import Image, InstallSnapshot
-from caso_mesh.consensus.timing import Timing
+from caso_mesh.model.presets import Timing
 
 log = logging.getLogger(__name__)
 

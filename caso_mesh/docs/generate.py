@@ -18,6 +18,7 @@ from msgspec import NODEFAULT, Struct, structs
 
 from caso_mesh.model.calls import CALLS, SHOWN, Call
 from caso_mesh.model.errors import CasoError, all_errors
+from caso_mesh.model.presets import LINK_SILENCE_S, PRESETS, TIMINGS
 from caso_mesh.model.settings import SETTINGS, Setting
 from caso_mesh.model.states import REASON_ENDS, REASON_TEXT
 from caso_mesh.model.units import format_duration, format_number
@@ -241,8 +242,27 @@ What belongs to one server alone (where it listens, what it allows to read and w
 state folder; see the guide.
 """,
             _table(("setting", "default", "in other presets", "bounds", "what it does"), rows),
+            """
+## Presets
+
+What a preset sets beside the defaults above. They are no settings: a server judges its links before it knows any, and
+elections go at the pace of the first server's preset. Voters that are linked over slow lines want a mesh whose first
+server has the preset `wan`.
+""",
+            _table(("preset", "for", "a silent link is lost after", "a voter stands for election after"), _presets()),
         ]
     )
+
+
+def _presets() -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, text in PRESETS.items():
+        silence_s, (shortest_s, longest_s) = LINK_SILENCE_S[name], TIMINGS[name].election_s
+        links = f"{silence_s:g} s, and {silence_s / 2:g} s without an answer to a ping"
+        rows.append(
+            (f"`{name}`", text, links, f"{shortest_s:g} to {longest_s:g} s without a word of the administrator")
+        )
+    return rows
 
 
 def _value(setting: Setting, value: float) -> str:

@@ -31,6 +31,7 @@ from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.codec import to_wire
+from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Network, split_address
 from caso_mesh.wire.typed import Callee, ask
@@ -123,7 +124,9 @@ class LinkBook:
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
         jitter: random.Random,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
+        self._limits = limits
         self._own = own
         self._network = network
         self._trust = trust
@@ -385,6 +388,7 @@ class LinkBook:
                 tls=ClientTls(self._trust.client_tls),
                 authorise=self._trust.authorise,
                 handler=self._handler,
+                limits=self._limits,
             )
             if link.peer.id == self._own().id or link.peer.kind != "node":
                 return False

@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     hello_timeout_s: float = 10.0
     """From accepting the connection to the peer's hello."""
     heartbeat_s: float = 10.0
-    """After this silence a ping is sent; without an answer for half of it the link is lost."""
+    """After this silence a ping is sent; without an answer for half of it the link is lost (``model.presets``)."""
     read_bytes: int = 32 * 1024
     """Most bytes that are read from a socket at once: each link keeps a buffer of that size."""
     close_timeout_s: float = 2.0

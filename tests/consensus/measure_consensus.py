@@ -20,8 +20,8 @@ from contextlib import contextmanager
 
 from consensus_cluster import cluster
 
-from caso_mesh.consensus.timing import TIMINGS
 from caso_mesh.model.errors import CasoError
+from caso_mesh.model.presets import TIMINGS
 
 _COMMAND = b"x" * 200
 _NAMES = ("a", "b", "c")

@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-import subprocess
-import sys
-from typing import Any
 
 import netns
 import pytest
+from mesh.lan import Lan
 from mesh.trees import assert_equal, make_tree
 from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(netns.unavailable() is not None, reason=str(netns.unavailable()))
-
-_PROGRAM = [sys.executable, "-m", "caso_mesh"]
-
-
-class Lan:
-    """Machine ``i`` of a site with its own state folder. ``cli`` runs a command there and reads its JSON."""
-
-    def __init__(self, site: netns.Site, folder: pathlib.Path) -> None:
-        self._site = site
-        self._folder = folder
-
-    def state(self, i: int) -> str:
-        return str(self._folder / f"state{i}")
-
-    def log(self, i: int) -> str:
-        return (self._folder / f"log{i}").read_text("utf-8")
-
-    def run(self, i: int, *more: str) -> subprocess.Popen[Any]:
-        log = (self._folder / f"log{i}").open("ab")
-        with log:
-            return self._site.run(i, [*_PROGRAM, "run", "--state", self.state(i), *more], stdout=log, stderr=log)
-
-    def cli(self, i: int, *argv: str) -> tuple[int, Any]:
-        process = self._site.run(
-            i,
-            [*_PROGRAM, *argv, "--state", self.state(i), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        out = process.communicate(timeout=90)[0]
-        return process.returncode, json.loads(out) if out.strip() else None
-
-    def ok(self, i: int, *argv: str) -> Any:
-        status, document = self.cli(i, *argv)
-        assert status == 0, (argv, document)
-        return document
 
 
 def test_new_servers_are_discovered_approved_by_their_code_and_back_up_to_each_other(tmp_path: pathlib.Path) -> None:
