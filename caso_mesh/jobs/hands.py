@@ -2,7 +2,7 @@
 
 Making a file is many short calls of the system, between which a process of Python lets no other of its threads run. A
 worker that restores forks its hands while it has no threads yet. What they are to write lies in memory that both share;
-they know neither keys nor devices, reach folders by the handle of the base that they are given, and die with the worker.
+they open no device, reach folders by the handle of the base that they are given, and die with the worker.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ from caso_mesh.model.states import AttemptState, Overwrite
 from caso_mesh.sources.compare import differences
 from caso_mesh.sources.leftovers import UNFINISHED
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has use for no hands")
+pytestmark = [
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has use for no hands"),
+    # a worker has one thread where it forks its hands; numpy has given pytest more of them
+    pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning"),
+]
 
 
 def small_tree(folder: Path, *, files: int = 3000) -> Path:
