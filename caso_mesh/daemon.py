@@ -185,13 +185,15 @@ async def _found(folder: StateFolder, config: Config, mesh: str, ca: Path | None
         raise StateNotEmpty(state=folder.path, server=server)
     for left in folder.path.glob(f"{draft.name}*"):
         left.unlink()
-    identity, keys = await asyncio.to_thread(joining.new_state, folder, config)
+    identity, keys = await asyncio.to_thread(joining.new_state, folder, config, ports.randomness)
     mesh_id = new_id()
     if ca is not None:
-        authority = load_external(ca, voter=keys.id, mesh_name=mesh, now_ns=now_ns)
+        authority = load_external(ca, voter=keys.id, mesh_name=mesh, now_ns=now_ns, randomness=ports.randomness)
     else:
-        authority = IssuingAuthority.create(mesh_id=mesh_id, mesh_name=mesh, voter=keys.id, now_ns=now_ns)
-    operator_key, id_key = SigningKey.create(), ports.randomness(32)
+        authority = IssuingAuthority.create(
+            mesh_id=mesh_id, mesh_name=mesh, voter=keys.id, now_ns=now_ns, randomness=ports.randomness
+        )
+    operator_key, id_key = SigningKey.create(ports.randomness), ports.randomness(32)
     info = MeshInfo(
         id=mesh_id,
         name=mesh,
@@ -228,11 +230,13 @@ async def _found(folder: StateFolder, config: Config, mesh: str, ca: Path | None
         identity.save_anchors(tuple(anchor.certificate for anchor in found.anchors))
         identity.save_id_key(id_key)
         identity.save_authority(authority)
-        operator_chain = authority.chain(authority.issue_operator(operator_key.public_key, now_ns=now_ns))
+        operator_chain = authority.chain(
+            authority.issue_operator(operator_key.public_key, now_ns=now_ns, randomness=ports.randomness)
+        )
         identity.write_operator(operator_key, tuple(operator_chain))
 
     await asyncio.to_thread(write_identity)
-    opening_log = open_replicated(draft, keys.id, preset=preset, same_thread=ports.same_thread)
+    opening_log = open_replicated(draft, keys.id, preset=preset, jitter=ports.jitter, same_thread=ports.same_thread)
     async with opening_log as consensus:
         keeper = ControlKeeper(consensus)
         async with asyncio.TaskGroup() as group:
@@ -308,6 +312,8 @@ async def join_mesh(
         replaces=replaces,
         network=ports.network,
         clock=ports.clock,
+        randomness=ports.randomness,
+        same_thread=ports.same_thread,
         version=__version__,
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 from caso_mesh.config import Config
 from caso_mesh.identity import certificates, enrolment, tokens
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.tls import client_context, unverified_client_context
 from caso_mesh.model import requests as q
-from caso_mesh.model.clock import Clock
+from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import (
     CannotConnect,
     CasoError,
@@ -45,6 +46,8 @@ async def join_by_link(
     replaces: str = "",
     network: Network,
     clock: Clock,
+    randomness: Randomness = os.urandom,
+    same_thread: bool = False,
     version: str,
 ) -> str:
     """Joins, with ``replaces`` in the place of the server of that name; returns the name of the mesh. After a break the same link may be used again on the same state folder.
@@ -57,8 +60,8 @@ async def join_by_link(
         raise JoinLinkExpired
     await asyncio.to_thread(folder.make)
     with folder.locked():
-        identity, keys = await asyncio.to_thread(new_state, folder, config)
-        operator = await asyncio.to_thread(operator_key, identity)
+        identity, keys = await asyncio.to_thread(new_state, folder, config, randomness)
+        operator = await asyncio.to_thread(operator_key, identity, randomness)
         newcomer = enrolment.Newcomer(
             name=config.server,
             public_key=keys.public_key,
@@ -97,7 +100,7 @@ async def join_by_link(
                 raise JoinLinkForeign(address=address)
             if reply.orders.roster.mesh.id != link.mesh:
                 raise JoinLinkForeign(address=address)
-            await install(folder, identity, keys, operator, reply, link.addresses)
+            await install(folder, identity, keys, operator, reply, link.addresses, same_thread=same_thread)
             return reply.orders.roster.mesh.name
         # what a server said tells more than that another one was not there
         raise next((each for each in failures if not isinstance(each, CannotConnect)), failures[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from caso_mesh.config import Config, load_config, write_config
 from caso_mesh.database import Database
@@ -11,6 +12,7 @@ from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.private_files import read_private, write_private
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
+from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import (
     CasoError,
     PeerFault,
@@ -33,7 +35,9 @@ def is_member(folder: StateFolder) -> bool:
         raise StateDiskFailed(path=folder.identity, detail=error.strerror or error) from error
 
 
-def new_state(folder: StateFolder, config: Config) -> tuple[IdentityStore, NodeKeys]:
+def new_state(
+    folder: StateFolder, config: Config, randomness: Randomness = os.urandom
+) -> tuple[IdentityStore, NodeKeys]:
     """Makes (or takes up again) a state folder that belongs to no mesh yet.
 
     Raises ``StateNotEmpty``, and what ``StateFolder.create`` raises.
@@ -47,18 +51,18 @@ def new_state(folder: StateFolder, config: Config) -> tuple[IdentityStore, NodeK
     try:
         keys = identity.load_keys()
     except StateMissing:
-        keys = NodeKeys.create()
+        keys = NodeKeys.create(randomness)
         identity.save_keys(keys)
     return identity, keys
 
 
-def operator_key(identity: IdentityStore) -> SigningKey:
+def operator_key(identity: IdentityStore, randomness: Randomness = os.urandom) -> SigningKey:
     """The key of the local operator; made once, so that whoever joins again after a break asks for the same."""
     path = identity.operator_key_path
     data = read_private(path)
     if data is not None:
         return SigningKey.from_pem(data, path)
-    key = SigningKey.create()
+    key = SigningKey.create(randomness)
     write_private(path, key.to_pem())
     return key
 
@@ -77,6 +81,8 @@ async def install(
     operator: SigningKey,
     reply: q.JoinReply,
     peers: tuple[str, ...] = (),
+    *,
+    same_thread: bool = False,
 ) -> None:
     """Writes down what makes this state folder a member; the mesh's id comes last, it is the sign that all is there.
     ``peers``: addresses at which somebody of the mesh was reached."""
@@ -95,7 +101,7 @@ async def install(
         identity.write_operator(operator, reply.operator_certificate)
 
     await asyncio.to_thread(write)
-    async with Database.open(folder.queue, MIGRATIONS, durable=True) as database:
+    async with Database.open(folder.queue, MIGRATIONS, durable=True, same_thread=same_thread) as database:
         queue = Queue(database)
         await queue.save_orders(reply.orders)
         for address in peers:

@@ -177,8 +177,8 @@ async def wait_for_approval(
     ready: Callable[[], None],
 ) -> str:
     """Announces this server and waits until it was approved and is a member; returns the address it listened at."""
-    identity, keys = await asyncio.to_thread(new_state, folder, config)
-    operator = await asyncio.to_thread(operator_key, identity)
+    identity, keys = await asyncio.to_thread(new_state, folder, config, randomness)
+    operator = await asyncio.to_thread(operator_key, identity, randomness)
     certificate = certificates.self_signed(keys.signing.private, clock.now_ns())
     await asyncio.to_thread(identity.save_chain, (certificate,))
     newcomer = Newcomer(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -60,6 +60,8 @@ class MemoryNetwork:
         self._listeners: dict[tuple[str, int], _MemoryListener] = {}
         self._wires: list[_Wire] = []
         self._next_port = _FIRST_FREE_PORT
+        #: Called with sender and receiver of each message that sets out.
+        self.on_message: Callable[[MemoryEndpoint, MemoryEndpoint], None] = lambda sender, receiver: None
 
     def endpoint(self, certificate: bytes | None, *, name: str | None = None) -> MemoryEndpoint:
         """A ``Network`` whose peers see ``certificate`` (any bytes) as its leaf."""
@@ -246,7 +248,7 @@ class _MemoryListener:
         self._handler = handler
         self._on_link = on_link
         self._limits = limits
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in the order in which they came, as a set is not
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -284,13 +286,13 @@ class _MemoryListener:
             )
         except CasoError:
             return  # the dialler was told
-        self._links.add(link)
+        self._links[link] = None
         try:
             if self._on_link is not None:
                 self._on_link(link)
             await link.wait_closed()
         finally:
-            self._links.discard(link)
+            self._links.pop(link, None)
             await link.close()
 
 
@@ -360,6 +362,7 @@ class _Direction:
             raise ConnectionResetError("the link is broken")
         self._bytes += len(message)
         self._put(message)
+        network.on_message(self.sender, self.receiver)
 
     def end(self) -> None:
         """The sender closes: its messages arrive, then an end."""
