@@ -69,11 +69,18 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             c.execute("INSERT OR REPLACE INTO medium VALUES (?, ?, ?)", (server, medium.label, data))
         case facts.AlertRaised():
             c.execute(
-                "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text),
+                "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?,"
+                " (SELECT at_ns FROM alert_end WHERE server = ? AND id = ?))",
+                (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text, server, fact.id),
             )
         case facts.AlertCleared(id=id_, of=of):
-            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (at_ns, id_, of or server))
+            # of several ends the earliest counts, in whichever order they come
+            (ended_ns,) = c.execute(
+                "INSERT INTO alert_end VALUES (?, ?, ?)"
+                " ON CONFLICT (server, id) DO UPDATE SET at_ns = min(at_ns, excluded.at_ns) RETURNING at_ns",
+                (of or server, id_, at_ns),
+            ).fetchone()
+            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (ended_ns, id_, of or server))
         case facts.Audit():
             c.execute(
                 "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -68,4 +68,11 @@ MIGRATIONS: Sequence[str] = (
     ARRIVALS,
     "ALTER TABLE attempt ADD COLUMN predicted BLOB;",
     FLOORS,
+    # the end of an alert may lie in the journal of another server, and come before the alert itself
+    """
+    CREATE TABLE alert_end (
+        server TEXT NOT NULL, id TEXT NOT NULL, at_ns INTEGER NOT NULL, PRIMARY KEY (server, id)
+    ) STRICT;
+    INSERT INTO alert_end SELECT server, id, cleared_at_ns FROM alert WHERE cleared_at_ns IS NOT NULL;
+    """,
 )

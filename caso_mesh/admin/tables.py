@@ -244,6 +244,7 @@ class Tables:
                     c.execute(f"DELETE FROM {table} WHERE attempt IN (SELECT id FROM attempt WHERE run = ?)", (run,))
                 c.execute("DELETE FROM attempt WHERE run = ?", (run,))
             c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
+            c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
 
         await self._database.write(forget)
 
