@@ -213,8 +213,13 @@ class Seat:
             await stack.aclose()
             raise
         followers = Followers(self._clock)
-        followed = Followed(tables, self._is_member, followers, self._folder.tables)
-        self.voter = Voter(consensus, ControlKeeper(consensus), tables, catalog, authority, followers, followed)
+        keeper = ControlKeeper(consensus)
+
+        def applied() -> int:
+            return keeper.position.index if consensus.leadership().in_office else 0
+
+        followed = Followed(tables, self._is_member, followers, self._folder.tables, applied)
+        self.voter = Voter(consensus, keeper, tables, catalog, authority, followers, followed)
         self._wake()
 
     def _wake(self) -> None:

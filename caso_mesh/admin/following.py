@@ -38,13 +38,22 @@ _COPY_PIECE, _COPY_S = 1 << 20, 300.0
 
 
 class Followed:
-    """Answers voters that follow the tables of this one. ``copies`` is a folder for copies of the tables."""
+    """Answers voters that follow the tables of this one. ``copies`` is a folder for copies of the tables. ``applied``: see
+    ``ReplicaPiece``."""
 
-    def __init__(self, tables: Tables, may: Callable[[Peer], bool], followers: Followers, copies: Path) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        may: Callable[[Peer], bool],
+        followers: Followers,
+        copies: Path,
+        applied: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._tables = tables
         self._may = may
         self._followers = followers
         self._copies = copies
+        self._applied = applied
         self._digests: dict[Path, bytes] = {}
 
     def handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
@@ -102,7 +111,7 @@ class Followed:
                 break
         records = tuple(q.ReplicaRecord(each.server, _sent(each.record), each.refused) for each in found)
         last = found[-1].arrival if found else request.place.arrival
-        return q.ReplicaPiece(q.ReplicaPlace(life, last), records)
+        return q.ReplicaPiece(q.ReplicaPlace(life, last), records, self._applied())
 
     def _check(self, peer: Peer) -> None:
         if not self._may(peer):
@@ -127,6 +136,14 @@ class Following:
         self._trace_since_ns = trace_since_ns
         self._settled = 0
         self._settle_at_s = 0.0
+        self._applied = 0
+        self._led = asyncio.Event()
+
+    async def applied(self) -> int:
+        """How far the log must be applied here to know of every run that these tables tell of; waits until one in office
+        has said so."""
+        await self._led.wait()
+        return self._applied
 
     async def run(self, link: Callable[[], Callee], wait: Callable[[], Awaitable[None]]) -> None:
         """Follows whoever ``link`` leads to. Never returns."""
@@ -156,6 +173,7 @@ class Following:
 
     async def _begin(self, callee: Callee) -> q.ReplicaPlace:
         self._settled, self._settle_at_s = 0, 0.0
+        self._led.clear()  # what is taken over may tell of later runs
         for _ in range(2):
             heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
             place = await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
@@ -204,6 +222,9 @@ class Following:
         await self._settle(callee, place)
         request = q.ReplicaPull(place, min(wait_s, _SETTLE_EACH_S), self._settled)
         piece = await ask(callee, "replica.pull", request, q.ReplicaPiece, timeout_s=wait_s + _SLACK_S)
+        if piece.applied:
+            self._applied = max(self._applied, piece.applied)
+            self._led.set()
         if piece.records:
             arrived = [Arrived(0, each.server, _held(each.record), each.refused) for each in piece.records]
             try:

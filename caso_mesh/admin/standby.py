@@ -79,8 +79,10 @@ class Standby:
 
     async def _prune(self) -> None:
         while True:
-            await self._keeper.wait_change(self._keeper.position.index)
-            await prune_tables(self._keeper.state, self._tables, self._clock.now_ns())
+            told = await self._tables.runs_told()
+            # what was told of may come before the log says that there is such a run: that one is not forgotten
+            await self._keeper.wait_applied(await self._following.applied())
+            await prune_tables(self._keeper.state, self._tables, told, self._clock.now_ns())
             await asyncio.sleep(_PRUNE_EACH_S)
 
 

@@ -110,9 +110,10 @@ def kept_since(state: ControlState, now_ns: int) -> int:
     return now_ns - round(number(state.settings_of_mesh(), "joblog-keep-s") * _SECOND)
 
 
-async def prune_tables(state: ControlState, tables: Tables, now_ns: int) -> None:
-    """Forgets in a voter's tables what is told of runs that the control state has forgotten, and old alerts."""
-    gone = [run for run in await tables.runs_told() if run not in state.runs]
+async def prune_tables(state: ControlState, tables: Tables, told: list[str], now_ns: int) -> None:
+    """Forgets in a voter's tables what is told of runs that the control state has forgotten, and old alerts. ``told``: the
+    runs that are told of, each of which was made by where ``state`` is now."""
+    gone = [run for run in told if run not in state.runs]
     await tables.prune(gone, kept_since(state, now_ns))
 
 
@@ -160,7 +161,7 @@ class Pruning:
                     await self._submit(DeleteJob(job.id))
                 except (Conflict, NotFound) as error:
                     log.debug("job %s is not pruned: %s", job.id, error)
-        await prune_tables(state, self._tables, self._clock.now_ns())
+        await prune_tables(state, self._tables, await self._tables.runs_told(), self._clock.now_ns())
 
     def _most(self) -> float:
         return number(self._keeper.state.settings_of_mesh(), "runs-kept")

@@ -273,10 +273,12 @@ class ReplicaRecord(Struct, frozen=True):
 
 
 class ReplicaPiece(Struct, frozen=True):
-    """Records in the order in which they came, and the place behind the last of them."""
+    """Records in the order in which they came, and the place behind the last of them. ``applied``: how far the log is
+    applied at the voter that answers, if it is in office (else 0): up to there all runs are made of which they tell."""
 
     place: ReplicaPlace
     records: tuple[ReplicaRecord, ...]
+    applied: int = 0
 
 
 class ReplicaFloors(Struct, frozen=True):
