@@ -1,0 +1,313 @@
+"""What must hold when a simulated mesh has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mesh.simulation.faults import Storm
+from mesh.simulation.people import People
+from mesh.simulation.stage import VOTERS
+from mesh.simulation.watching import Violation, Watcher
+from mesh.simulation.world import World
+
+from caso_mesh.admin.schema import MIGRATIONS
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.state import ControlState
+from caso_mesh.database import Database
+from caso_mesh.journal import Record, replica
+from caso_mesh.model.ids import run_id
+from caso_mesh.model.jobs import CronSchedule, Run
+from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD
+from caso_mesh.planning import lifecycle
+from caso_mesh.planning.schedule import next_due_ns
+from caso_mesh.seat import Voter
+
+#: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
+#: voter is with fetching it.
+MEANING = {
+    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted",
+    "exception": "attempt, path, reason, detail, reporter",
+    "log_line": "attempt, at_ns, level, text, server",
+    "backup_set": "id, data",
+    "catalog_detail": "set_id, server, digest, size",
+    "medium": "server, label, data",
+    "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
+    "audit": "at_ns, server, who, what, category, outcome, source, fields",
+    "set_gone": "set_id, device, request",
+    "set_lock": "set_id, device, until_ns",
+}
+#: A due time is noticed by an office that nothing hindered from so long before to so long after it.
+_BEFORE_S, _AFTER_S = 5, 20
+_SECOND = 1_000_000_000
+
+
+def voters(world: World) -> dict[str, Voter]:
+    """Those with a seat, by name."""
+    found = {}
+    for name, server in world.servers.items():
+        if server.node is not None and server.node.seat.voter is not None:
+            found[name] = server.node.seat.voter
+    return found
+
+
+def office_state(world: World) -> ControlState:
+    for name, voter in voters(world).items():
+        node = world.servers[name].node
+        if node is not None and node.in_office:
+            return voter.keeper.state
+    raise Violation("it comes to rest", "nobody is in office at the end")
+
+
+async def check_all(world: World, storm: Storm, people: People, watcher: Watcher) -> None:
+    """Raises ``Violation``."""
+    if watcher.first is not None:
+        raise watcher.first
+    if world.problems:
+        raise Violation("no daemon fails", "; ".join(world.problems))
+    seated = voters(world)
+    if len(seated) < len(VOTERS):
+        raise Violation("it comes to rest", f"only {sorted(seated)} have a seat")
+    state = office_state(world)
+    images = {name: voter.keeper.state.snapshot() for name, voter in seated.items()}
+    if len(set(images.values())) > 1:
+        raise Violation("control state is equal", f"it differs among {sorted(images)}")
+    _check_runs(state, people)
+    _check_due(world, state, people, watcher)
+    _check_starts(world, storm)
+    await _check_tables(world, seated)
+    await _check_sets(world, storm, state, seated)
+
+
+def _check_runs(state: ControlState, people: People) -> None:
+    for run in people.runs:
+        if run not in state.runs:
+            raise Violation("nothing acknowledged is lost", f"the run {run} is gone")
+    for run in state.runs.values():
+        if run.closed_at_ns is None:
+            raise Violation("every run is closed", f"{run.id} is {run.state}: {run.parts}")
+        attempts = state.attempts_of(run.id)
+        lifecycle.validate_run(run, attempts)
+        for part in run.parts:
+            good = [each for each in attempts if each.source == part.source and each.state in ATTEMPT_GOOD]
+            if len(good) > 1:
+                raise Violation("one success counts", f"{run.id}: {[each.id for each in good]}")
+        if any(attempt.state in ATTEMPT_ACTIVE for attempt in attempts):
+            raise Violation("every attempt is closed", f"{run.id}: {[each.state for each in attempts]}")
+    for id_, count in people.canceled.items():
+        canceled: Run = state.runs[id_]
+        if sum(part.attempts for part in canceled.parts) > count:
+            raise Violation("nothing acknowledged is lost", f"{id_} went on after it was canceled")
+
+
+def _check_due(world: World, state: ControlState, people: People, watcher: Watcher) -> None:
+    """Every due time that an office saw pass in peace has its run, and every run of a schedule a due time."""
+    for promise in people.recurring.values():
+        job = state.jobs[promise.job]
+        schedule = CronSchedule(promise.cron, "UTC")
+        dues = []
+        due = next_due_ns(schedule, job.created_at_ns)
+        end_ns = max((quiet.wall_ns for quiet in watcher.quiet), default=0)
+        while due is not None and due <= end_ns:
+            dues.append(due)
+            due = next_due_ns(schedule, due)
+        for run in state.runs_of(job.id):
+            if run.due_at_ns != run.created_at_ns and run.due_at_ns not in dues and run.due_at_ns <= end_ns:
+                raise Violation("a run has a due time", f"{run.id} at {run.due_at_ns}")
+        for due in dues:
+            if run_id(job.id, due) in state.runs or not _in_peace(watcher, due, promise.held):
+                continue
+            raise Violation("no due time is forgotten", f"{job.name} at {due}, and there is no {run_id(job.id, due)}")
+
+
+def _in_peace(watcher: Watcher, due_ns: int, held: list[list[float]]) -> bool:
+    """Whether one office, unhindered, had this due time in the middle of a stretch of its clock."""
+    runs: dict[tuple[str, int], list[Any]] = {}
+    for quiet in watcher.quiet:
+        runs.setdefault((quiet.node, quiet.term), []).append(quiet)
+    for seconds in runs.values():
+        for place, quiet in enumerate(seconds):
+            if quiet.wall_ns < due_ns:
+                continue
+            around = seconds[max(0, place - _BEFORE_S) : place + _AFTER_S]
+            walls = [each.wall_ns for each in around]
+            steady = all(0 < b - a < 3 * _SECOND for a, b in itertools.pairwise(walls))
+            whole = len(around) == _BEFORE_S + _AFTER_S and around[-1].at_s - around[0].at_s < len(around) + 3
+            free = all(end < around[0].at_s or begin > around[-1].at_s for begin, end in held)
+            if steady and whole and free and walls[0] < due_ns:
+                return True
+            if walls[0] < due_ns:
+                break
+    return False
+
+
+def _check_starts(world: World, storm: Storm) -> None:
+    for (attempt, server), count in world.hub.starts.items():
+        if count > 1 and world.ids[server] not in storm.put_back:
+            raise Violation("no attempt runs twice", f"{attempt} was begun {count} times at {world.ids[server]}")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _meaning(c: sqlite3.Connection) -> dict[str, list[Any]]:
+    return {
+        table: sorted(c.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
+        for table, columns in MEANING.items()
+    }
+
+
+def _held(c: sqlite3.Connection) -> dict[tuple[str, str, int], tuple[bytes, str | None]]:
+    return {
+        (server, incarnation, seq): (digest, refused)
+        for server, incarnation, seq, digest, refused in c.execute(
+            "SELECT i.server, i.incarnation, r.seq, r.hash, r.refused"
+            " FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
+        )
+    }
+
+
+async def journals(world: World) -> dict[str, list[Record]]:
+    """What lies in every server's own journal."""
+    found: dict[str, list[Record]] = {}
+    for server in world.servers.values():
+        assert server.node is not None
+        journal = server.node.server.facts._journal
+        records: list[Record] = []
+        for head in await journal.incarnations():
+            after = 0
+            while piece := await journal.records(head.incarnation, after):
+                records += piece
+                after = piece[-1].seq
+        found[server.id] = records
+    return found
+
+
+async def _check_tables(world: World, seated: dict[str, Voter]) -> None:
+    """Every voter holds all that lies in the journals, means the same by it, and it is what they say."""
+    held = {name: await voter.tables._database.read(_held) for name, voter in seated.items()}
+    meant = {name: await voter.tables._database.read(_meaning) for name, voter in seated.items()}
+    first = next(iter(seated))
+    for name in seated:
+        if held[name] != held[first]:
+            differ = {
+                key for key in held[name].keys() | held[first].keys() if held[name].get(key) != held[first].get(key)
+            }
+            raise Violation("tables are equal", f"records of {name} and {first} differ: {sorted(differ)[:3]}")
+        _same(meant[name], meant[first], f"{name} and {first}")
+    theirs = await journals(world)
+    for server, records in theirs.items():
+        for record in records:
+            found = held[first].get((server, record.incarnation, record.seq))
+            if found is None or found[0] != record.hash:
+                where = f"{world.ids[server]}'s record {record.seq} ({record.kind})"
+                raise Violation("tables hold all journals", f"{where} is not at the voters")
+    async with _rebuilt(world, seated[first], held[first]) as again:
+        _same(again, meant[first], f"the journals and {first}")
+
+
+def _same(one: dict[str, list[Any]], other: dict[str, list[Any]], who: str) -> None:
+    for table in MEANING:
+        if one[table] != other[table]:
+            only_one = [row for row in one[table] if row not in other[table]]
+            only_other = [row for row in other[table] if row not in one[table]]
+            raise Violation("tables are equal", f"{table} of {who}: {only_one[:2]} against {only_other[:2]}")
+
+
+@contextlib.asynccontextmanager
+async def _rebuilt(
+    world: World, voter: Voter, held: dict[tuple[str, str, int], tuple[bytes, str | None]]
+) -> AsyncIterator[dict[str, list[Any]]]:
+    """What fresh tables say that are given every journal, one after the other."""
+    opening = Database.open(world.folder / "again.db", MIGRATIONS, durable=False, same_thread=True)
+    async with opening as database:
+        tables = Tables(database)
+        refused = {key: reason for key, (_, reason) in held.items() if reason is not None}
+        for server in sorted({key[0] for key in held}):
+            mine = {key[1:]: reason for key, reason in refused.items() if key[0] == server}
+            for head in await voter.tables.cursors(server):
+                after = 0
+                while True:
+                    piece = await voter.tables._database.read(
+                        lambda c, server=server, head=head, after=after: replica.replica_records(
+                            c, server, head.incarnation, after
+                        )
+                    )
+                    if not piece:
+                        break
+                    after = piece[-1].seq
+                    await tables.accept(server, piece, mine)
+        yield await database.read(_meaning)
+
+
+async def _check_sets(world: World, storm: Storm, state: ControlState, seated: dict[str, Voter]) -> None:
+    """What lies in a vault is known, and what is known lies there, with its catalog at every voter."""
+    for name, voter in seated.items():
+        known = set(await voter.tables.set_ids())
+        for set_id, backup in world.hub.published.items():
+            if set_id not in known and world.ids[backup.server] not in storm.put_back:
+                raise Violation("no set is forgotten", f"{set_id} of {backup.attempt} is unknown at {name}")
+        for set_id in known:
+            if set_id not in world.hub.published:
+                raise Violation("every set is there", f"{set_id} lies in no vault")
+    good = {attempt.id for attempt in state.attempts.values() if attempt.state in ATTEMPT_GOOD}
+    for run in state.runs.values():
+        for part in run.parts:
+            if part.set is not None:
+                backup = world.hub.published.get(part.set)
+                if backup is None or backup.attempt not in good:
+                    raise Violation("every set is there", f"{run.id} counts {part.set}")
+
+
+async def wait_for_rest(world: World, patience_s: float) -> None:
+    """Until nothing is open and the voters have all there is. Raises ``Violation``."""
+    end_s = world.loop.time() + patience_s
+    why = ""
+    while world.loop.time() < end_s:
+        await asyncio.sleep(2.0)
+        why = await _unrest(world)
+        if not why:
+            return
+    raise Violation("it comes to rest", why)
+
+
+async def _unrest(world: World) -> str:
+    """What keeps the mesh busy; empty at rest."""
+    for name, server in world.servers.items():
+        if server.node is None:
+            return f"{name} is not up"
+    seated = voters(world)
+    offices = [name for name in seated if world.servers[name].node.in_office]  # type: ignore[union-attr]
+    if len(offices) != 1 or len(seated) < len(VOTERS):
+        return f"in office: {offices}, with a seat: {sorted(seated)}"
+    state = seated[offices[0]].keeper.state
+    open_runs = state.open_runs()
+    if open_runs:
+        return f"{len(open_runs)} runs are open, as {open_runs[0].id}: {open_runs[0].state} {open_runs[0].parts}"
+    active = [attempt.id for attempt in state.active_attempts()]
+    if active:
+        return f"attempts are active: {active[:3]}"
+    position = seated[offices[0]].keeper.position
+    for name, voter in seated.items():
+        if voter.keeper.position != position:
+            return f"{name} has applied {voter.keeper.position}, {offices[0]} {position}"
+    for name, server in world.servers.items():
+        assert server.node is not None
+        if server.node.server.attempts.running() or server.node.server.attempts.holding():
+            return f"{name} still holds {server.node.server.attempts.holding()}"
+        head = await server.node.server.facts._journal.head()
+        for voter_name, voter in seated.items():
+            at = await voter.tables._database.read(
+                lambda c, server=server, head=head: replica.cursor(c, server.id, head.incarnation)
+            )
+            if at.seq < head.seq:
+                return f"{voter_name} has {at.seq} of {head.seq} facts of {name}"
+    for name, voter in seated.items():
+        pending = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'pending'")
+        if pending:
+            return f"{name} fetches {len(pending)} catalog details"
+    return ""

@@ -1,0 +1,48 @@
+"""The mesh simulator: five servers, jobs, faults, seeds. ``python -m tests.mesh.simulation --help`` runs more of them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from mesh.simulation.runs import run_seed
+from mesh.simulation.stage import Stage
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.close()
+
+
+def broken(stage: Stage, first: int, end: int) -> list[str]:
+    outcomes = (run_seed(stage, seed) for seed in range(first, end))
+    return [f"seed {outcome.seed}: {outcome.violation}" for outcome in outcomes if outcome.violation]
+
+
+@pytest.mark.parametrize("first", range(0, 12, 4))
+def test_every_promise_is_kept_whatever_breaks(stage: Stage, first: int) -> None:
+    assert broken(stage, first, first + 4) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", range(0, 500, 50))
+def test_every_promise_is_kept_for_500_seeds(stage: Stage, first: int) -> None:
+    assert broken(stage, first, first + 50) == []
+
+
+def test_a_seed_replays_exactly_also_in_another_process(stage: Stage) -> None:
+    outcome = run_seed(stage, 5)
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "tests.mesh.simulation", "--seed", "5"]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert outcome.digest in ran.stdout, ran.stdout + ran.stderr
