@@ -17,12 +17,7 @@ from msgspec import structs
 
 from caso_mesh.consensus import leading, store
 from caso_mesh.consensus.log import Log
-from caso_mesh.consensus.membership import (
-    Change,
-    ChangeKind,
-    Members,
-    MembershipChange,
-)
+from caso_mesh.consensus.membership import Change, ChangeKind, Members, Membership, MembershipChange
 from caso_mesh.consensus.messages import PROMISES_NOTHING, Heartbeat, Image, InstallSnapshot, Message
 from caso_mesh.consensus.outbox import Outbox, Said, Transport
 from caso_mesh.consensus.pending import Pending
@@ -77,7 +72,7 @@ class Driver:
         self._given_timing = timing
         self._begin(held)
         #: Until it is passed this node takes part in nothing: its disk may be an old copy.
-        self._probation = Probation(self.node, self._raft.membership)
+        self._probation = Probation(self.node, Membership() if self._waits() else self._raft.membership)
         self._kick = asyncio.Event()
         self._news = asyncio.Event()
         self._leadership = self._look()
@@ -102,6 +97,7 @@ class Driver:
         self.node = held.standing.node
         hard = held.standing.hard
         self._members = Members(held.base.index, held.base.members)
+        self._joined = held.joined
         for entry in held.entries:
             if entry.kind == "membership" and entry.index <= hard.commit:
                 self._members.note(entry)
@@ -295,15 +291,31 @@ class Driver:
 
     # --- working ---
 
+    def _alone(self) -> bool:
+        return self._raft.membership.nodes == (self.node,)
+
+    def _waits(self) -> bool:
+        """It joined, and in what it was sent until now it was the only voter: that was long ago, and it stands for nothing."""
+        return self._joined and self._alone()
+
+    async def _note_others(self) -> None:
+        try:
+            await self._database.write(store.met_others)
+            self._joined = False
+        except CasoError as error:
+            log.info("that others take part is not written yet: %s", error)
+
     async def _tick(self) -> None:
         ticks = 0
         while True:
-            alone = self._raft.membership.nodes == (self.node,)
+            if self._joined and not self._alone():
+                await self._note_others()
+            alone = self._alone()
             if alone and self._raft.role == "leader":
                 # nobody else could be elected, and nobody is to be told anything
                 await self._news.wait()
                 continue
-            if self._probation.state == "passed":
+            if self._probation.state == "passed" and not self._waits():
                 if not alone:
                     self._raft.tick()
                 elif self._raft.role == "follower":  # a slow disk is not stood for twice

@@ -40,7 +40,7 @@ async def open_replicated(
     """Open or create this node's log. Whoever enters the context runs ``run``.
 
     A new log is that of a mesh whose only voter is ``node``; with ``joins``, the voters at the beginning of the log (see
-    ``Replicated.founders``), it is empty and waits to be sent everything.
+    ``Replicated.founders``), it is empty and waits to be sent everything, also where ``node`` was one of them.
     ``lineage``, ``preset`` (a name in ``TIMINGS``) and ``start`` (what a new log continues from) are stored with a new
     log; an existing one ignores them. ``timing`` is for tests. Raises ``StateDamaged``, ``StateNotEmpty`` (the log of
     another node), and what ``Database.open`` raises.
@@ -50,7 +50,14 @@ async def open_replicated(
         base = store.Base(first.index, first.term, Membership(joins or (node,)))
         await database.write(
             lambda conn: store.found(
-                conn, database.path, node, lineage=lineage, preset=preset or "lan", base=base, start=start
+                conn,
+                database.path,
+                node,
+                lineage=lineage,
+                preset=preset or "lan",
+                base=base,
+                start=start,
+                joins=bool(joins),
             )
         )
         held = await database.read(lambda conn: store.load(conn, database.path))

@@ -67,13 +67,15 @@ class Base(Struct, frozen=True):
 
 
 class Held(Struct, frozen=True):
-    """Everything that is on the disk."""
+    """Everything that is on the disk. ``joined``: of a member that was to be sent everything,
+    and had not yet come to where others take part."""
 
     standing: Standing
     base: Base
     entries: tuple[Entry, ...]
     snapshot: Snapshot | None
     seen: dict[str, Position]
+    joined: bool = False
 
 
 def _to_second(conn: sqlite3.Connection) -> None:
@@ -94,11 +96,14 @@ def _to_second(conn: sqlite3.Connection) -> None:
     conn.execute("DROP TABLE mark")
 
 
-MIGRATIONS: list[str | Callable[[sqlite3.Connection], None]] = [_FIRST, _to_second]
+#: There is a row in the log of a member that was to be sent everything.
+_THIRD = "CREATE TABLE joiner (only INTEGER PRIMARY KEY CHECK (only = 1)) STRICT;"
+
+MIGRATIONS: list[str | Callable[[sqlite3.Connection], None]] = [_FIRST, _to_second, _THIRD]
 
 
 def found(conn: sqlite3.Connection, path: str, node: str, *, lineage: int, preset: str, base: Base,
-          start: Snapshot | None) -> None:  # fmt: skip
+          start: Snapshot | None, joins: bool = False) -> None:  # fmt: skip
     """Lay down a new log; an existing one must be ``node``'s. Raises ``StateNotEmpty``, ``StateDamaged``."""
     if (standing := _standing(conn, path)) is not None:
         if standing.node != node:
@@ -108,8 +113,15 @@ def found(conn: sqlite3.Connection, path: str, node: str, *, lineage: int, prese
         raise StateDamaged(path=path, detail="whose log it is, is missing")
     if start is not None:
         _put_snapshot(conn, start)
+    if joins:
+        conn.execute("INSERT INTO joiner VALUES (1)")
     _put_base(conn, base)
     _put_standing(conn, Standing(node, lineage, preset, HardState(base.term, None, base.index)))
+
+
+def met_others(conn: sqlite3.Connection) -> None:
+    """From now on a log in which nobody else takes part is that of a mesh of one."""
+    conn.execute("DELETE FROM joiner")
 
 
 def load(conn: sqlite3.Connection, path: str) -> Held:
@@ -137,7 +149,8 @@ def load(conn: sqlite3.Connection, path: str) -> Held:
         raise StateDamaged(path=path, detail=f"it ends at {last}, but {standing.hard.commit} were committed")
     if last_term > standing.hard.term:
         raise StateDamaged(path=path, detail=f"it is at term {standing.hard.term}, but ends with term {last_term}")
-    return Held(standing, base, tuple(entries), held, _seen(conn, path))
+    joined = conn.execute("SELECT 1 FROM joiner").fetchone() is not None
+    return Held(standing, base, tuple(entries), held, _seen(conn, path), joined=joined)
 
 
 def save(

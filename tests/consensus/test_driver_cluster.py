@@ -183,3 +183,35 @@ async def test_a_disk_that_was_put_back_takes_part_in_nothing(tmp_path: pathlib.
                 await asyncio.wait_for(log.run(), 20)
         assert found.group_contains(StateRolledBack, match=r"older copy")
         await c.propose(b"goes on with two")
+
+
+async def test_the_founder_that_left_and_came_back_with_an_empty_log_does_not_elect_itself(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Found by the mesh simulator: the first server of a mesh was removed from the voters and added again. Its new, empty
+    log began with the voters of the first day: itself alone. So it elected itself, and was in office of a mesh of its own
+    with nothing in it, until the others reached it. A restart in between must not make it forget that it waits."""
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        await c.propose(b"before")
+        await c.nodes[await c.leader()].transfer("b")
+        first = c.nodes["b"]
+        await until(lambda: first.leadership().in_office)
+        await first.set_member("a", "none")
+        await c.stop("a")
+        for left in tmp_path.glob("a.db*"):
+            left.unlink()
+        founders = first.founders
+        assert founders == ("a",)
+        c.cuts = {(one, other) for one in "abc" for other in "abc" if "a" in {one, other}}
+        for joins in (founders, ()):
+            blank = await c.start("a", joins=joins)
+            await asyncio.sleep(1.0)  # several times what an election takes
+            assert not blank.leadership().in_office
+            assert blank.leadership().term == 0
+            if joins:
+                await c.stop("a")
+        c.cuts.clear()
+        await first.set_member("a", "learner")
+        await until(lambda: first.lacks("a") == 0)
+        await first.set_member("a", "voter")
+        assert await applied(c.nodes["a"], 1) == [b"before"]
