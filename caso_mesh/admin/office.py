@@ -439,6 +439,9 @@ class Office:
             except* Exception as failed:
                 reason = "; ".join(f"{type(error).__name__}: {error}" for error in _leaves(failed))
                 log.exception("the duty %s failed", name)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # a task group whose child fails then forgets that it was to end
             if self._clock.monotonic_s() - began_s > _WELL_S:
                 pause_s = _FIRST_PAUSE_S
             day = self._clock.now_ns() // _DAY_NS

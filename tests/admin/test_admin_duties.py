@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,27 @@ async def test_a_failing_duty_is_begun_again_and_told_of_and_stops_no_other(tmp_
         assert len(failed) >= 4
         told = {alert.text.rpartition(": ")[2] for alert in w.facts.alerts("office-duty-failed")}
         assert len(told) == 2
+
+
+async def test_a_duty_that_fails_while_the_office_ends_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    """Found by the mesh simulator: a task group that is cancelled, and of which a child fails just then, raises the
+    failure only. The duty was begun again, and an administrator that had stepped down never came to an end."""
+    async with admin_world(tmp_path, start=False) as w:
+        at_work = asyncio.Event()
+
+        async def fails_at_the_end() -> None:
+            at_work.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise StateFull(state="s")
+
+        w.office._delegation._wake_on_change = fails_at_the_end  # type: ignore[method-assign]
+        office = asyncio.create_task(w.office.run())
+        await at_work.wait()
+        office.cancel()
+        done, _ = await asyncio.wait([office], timeout=5)
+        assert done
 
 
 async def test_orders_follow_each_change_and_a_new_link_is_told_anew(tmp_path: Path) -> None:
