@@ -188,26 +188,43 @@ async def journals(world: World) -> dict[str, list[Record]]:
 
 
 async def _check_tables(world: World, seated: dict[str, Voter]) -> None:
-    """Every voter holds all that lies in the journals, means the same by it, and it is what they say."""
+    """Every voter has come as far with each journal, means the same by it, and it is what the journals say."""
+    heads = {name: await voter.tables._database.read(_heads) for name, voter in seated.items()}
     held = {name: await voter.tables._database.read(_held) for name, voter in seated.items()}
     meant = {name: await voter.tables._database.read(_meaning) for name, voter in seated.items()}
     first = next(iter(seated))
     for name in seated:
-        if held[name] != held[first]:
-            differ = {
-                key for key in held[name].keys() | held[first].keys() if held[name].get(key) != held[first].get(key)
-            }
-            raise Violation("tables are equal", f"records of {name} and {first} differ: {sorted(differ)[:3]}")
+        if sorted(heads[name]) != sorted(heads[first]):
+            differ = set(heads[name]) ^ set(heads[first])
+            raise Violation("tables are equal", f"journals at {name} and {first} differ: {sorted(differ)[:3]}")
+        both = held[name].keys() & held[first].keys()  # the others were pruned, here or there
+        differing = sorted(key for key in both if held[name][key] != held[first][key])
+        if differing:
+            raise Violation("tables are equal", f"records of {name} and {first} differ: {differing[:3]}")
         _same(meant[name], meant[first], f"{name} and {first}")
-    theirs = await journals(world)
-    for server, records in theirs.items():
+    chains = {(server, incarnation): _chain(world, digest) for server, incarnation, _, digest in heads[first]}
+    for server, records in (await journals(world)).items():
         for record in records:
-            found = held[first].get((server, record.incarnation, record.seq))
-            if found is None or found[0] != record.hash:
+            chain = chains.get((server, record.incarnation), [])
+            if len(chain) < record.seq or chain[record.seq - 1].hash != record.hash:
                 where = f"{world.ids[server]}'s record {record.seq} ({record.kind})"
                 raise Violation("tables hold all journals", f"{where} is not at the voters")
-    async with _rebuilt(world, seated[first], held[first]) as again:
+    async with _rebuilt(world, heads[first], chains) as again:
         _same(again, meant[first], f"the journals and {first}")
+
+
+def _heads(c: sqlite3.Connection) -> list[tuple[str, str, int, bytes]]:
+    """In the order in which they came."""
+    return c.execute("SELECT server, incarnation, seq, hash FROM journal_incarnation ORDER BY number").fetchall()
+
+
+def _chain(world: World, digest: bytes) -> list[Record]:
+    """What was appended to a journal until the record with that hash."""
+    found: list[Record] = []
+    while digest in world.written:
+        record, digest = world.written[digest]
+        found.append(record)
+    return found[::-1]
 
 
 def _same(one: dict[str, list[Any]], other: dict[str, list[Any]], who: str) -> None:
@@ -220,27 +237,20 @@ def _same(one: dict[str, list[Any]], other: dict[str, list[Any]], who: str) -> N
 
 @contextlib.asynccontextmanager
 async def _rebuilt(
-    world: World, voter: Voter, held: dict[tuple[str, str, int], tuple[bytes, str | None]]
+    world: World, heads: list[tuple[str, str, int, bytes]], chains: dict[tuple[str, str], list[Record]]
 ) -> AsyncIterator[dict[str, list[Any]]]:
     """What fresh tables say that are given every journal, one after the other."""
     opening = Database.open(world.folder / "again.db", MIGRATIONS, durable=False, same_thread=True)
     async with opening as database:
         tables = Tables(database)
-        refused = {key: reason for key, (_, reason) in held.items() if reason is not None}
-        for server in sorted({key[0] for key in held}):
-            mine = {key[1:]: reason for key, reason in refused.items() if key[0] == server}
-            for head in await voter.tables.cursors(server):
-                after = 0
-                while True:
-                    piece = await voter.tables._database.read(
-                        lambda c, server=server, head=head, after=after: replica.replica_records(
-                            c, server, head.incarnation, after
-                        )
-                    )
-                    if not piece:
-                        break
-                    after = piece[-1].seq
-                    await tables.accept(server, piece, mine)
+        for server in sorted({each[0] for each in heads}):
+            refused = {key[1:]: reason for key, reason in world.refused.items() if key[0] == server}
+            for of, incarnation, seq, _ in heads:
+                if of == server:
+                    chain = chains[server, incarnation]
+                    if len(chain) != seq:
+                        raise Violation("tables hold all journals", f"{world.ids[server]} never wrote its record {seq}")
+                    await tables.accept(server, chain, refused)
         yield await database.read(_meaning)
 
 

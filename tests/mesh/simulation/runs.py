@@ -22,6 +22,7 @@ from caso_mesh.model.states import RunState, ServerState
 
 _STORM_S = 150.0
 _REST_S = 420.0
+_LONGEST_S = 3600.0
 
 
 class Outcome(Struct, frozen=True):
@@ -53,12 +54,13 @@ def run_seed(
         world = World(seed, folder, loop, began_s=BEGAN_S, trace=trace)
         for name in NAMES:
             world.add(name)
+        stage.remembered(world)
         world.use_operator(world.servers[NAMES[0]].state)
         watcher = Watcher(world)
         violation: Violation | None = None
         with broken(), simulated(world), watcher.watching():
             try:
-                runner.run(_run(world, watcher))
+                runner.run(_bounded(world, watcher))
             except Violation as found:
                 violation = found
             except Misuse as found:
@@ -76,6 +78,16 @@ def run_seed(
         lives=sum(server.number for server in world.servers.values()),
         trace=world.trace,
     )
+
+
+async def _bounded(world: World, watcher: Watcher) -> None:
+    """What never ends is a violation too; then nothing can be taken down in good order."""
+    running = asyncio.create_task(_run(world, watcher))
+    await asyncio.wait([running], timeout=_LONGEST_S)
+    if not running.done():
+        busy = sorted(world.busy())
+        raise Violation("everything ends that is to end", f"{', '.join(busy)}, {_LONGEST_S:.0f} s after the beginning")
+    await running
 
 
 async def _run(world: World, watcher: Watcher) -> None:

@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,8 @@ from waiting import wait_for_async
 
 from caso_mesh.daemon import init_mesh, join_mesh
 from caso_mesh.database import Database
+from caso_mesh.journal import Head, Record, journal, replica
+from caso_mesh.journal.record import record_hash
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.server import patience
@@ -54,6 +57,8 @@ class Stage:
         self._template = self.folder / "template"
         self._work = self.folder / "work"
         self._made = False
+        self._written: dict[bytes, tuple[Record, bytes]] = {}
+        self._refused: dict[tuple[str, str, int], str] = {}
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -65,6 +70,11 @@ class Stage:
         shutil.rmtree(self._work, ignore_errors=True)
         shutil.copytree(self._template, self._work, symlinks=True)
         return self._work
+
+    def remembered(self, world: World) -> None:
+        """What was written before."""
+        world.written.update(self._written)
+        world.refused.update(self._refused)
 
     def _make(self) -> None:
         # made where it will be used: paths of devices are in the control state
@@ -80,6 +90,7 @@ class Stage:
             with simulated(world):
                 runner.run(_found(world))
         assert not world.problems, world.problems
+        self._written, self._refused = world.written, world.refused
         self._work.rename(self._template)
         self._made = True
 
@@ -99,8 +110,27 @@ def simulated(world: World) -> Iterator[None]:
         world.committed(self.path)
         on_commit(self)
 
+    append, refuse = journal._append, replica.refuse
+
+    def appended(conn: sqlite3.Connection, number: int, head: Head, facts: Iterable[tuple[int, str, bytes]]) -> Head:
+        given = list(facts)
+        after = append(conn, number, head, given)
+        seq, before = head.seq, head.hash
+        for at_ns, kind, data in given:
+            seq += 1
+            digest = record_hash(before, head.incarnation, seq, at_ns, kind, data)
+            world.written[digest] = (Record(head.incarnation, seq, at_ns, kind, data, digest), before)
+            before = digest
+        return after
+
+    def refused(conn: sqlite3.Connection, server: str, record: Record, reason: str) -> None:
+        world.refused[server, record.incarnation, record.seq] = reason
+        refuse(conn, server, record, reason)
+
     with (
         mock.patch.object(Database, "write", slow_write),
+        mock.patch.object(journal, "_append", appended),
+        mock.patch.object(replica, "refuse", refused),
         mock.patch.object(Database, "_on_commit", committed),
         mock.patch.object(patience, "_THREADS", InPlace()),
     ):

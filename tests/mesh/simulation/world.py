@@ -22,6 +22,7 @@ from caso_mesh.daemon import Node, Ports, open_node
 from caso_mesh.identity.requests import sign_request
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.runner import Runner
+from caso_mesh.journal import Record
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import CasoError, LinkLost
 from caso_mesh.server.folder import StateFolder
@@ -75,6 +76,10 @@ class World:
         self.servers: dict[str, SimServer] = {}
         self.ids: dict[str, str] = {}
         self.problems: list[str] = []
+        #: Every record that ever was appended to a journal: its hash -> the record, and the hash before it.
+        self.written: dict[bytes, tuple[Record, bytes]] = {}
+        #: (server, incarnation, number) -> why a record means nothing, as whoever took it in found.
+        self.refused: dict[tuple[str, str, int], str] = {}
         self.messages = 0
         self.closed_runs = 0
         self._links: dict[str, Link] = {}
@@ -219,6 +224,11 @@ class World:
 
     def settled_start(self, name: str) -> bool:
         return name not in self._starting
+
+    def busy(self) -> list[str]:
+        """Daemons that were to end, or to start, and have not."""
+        ending = [f"the dead {name} does not end" for name, task in self._zombies.items() if not task.done()]
+        return ending + [f"{name} does not start" for name in self._starting]
 
     # --- what disks and the network do to a server ---
 
