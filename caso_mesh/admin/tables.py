@@ -205,7 +205,7 @@ class Tables:
     async def replace_from(self, path: Path) -> int:
         """Becomes what the copy in ``path`` holds, and what only these tables held beyond it; how many records that were.
         Raises ``StateTooNew`` for the copy of a newer version, ``StateDamaged``."""
-        async with Database.open(path, MIGRATIONS, durable=False):
+        async with Database.open(path, MIGRATIONS, durable=False, same_thread=self._database.same_thread):
             pass  # it may be of an older version
 
         def replace(c: sqlite3.Connection) -> int:

@@ -59,6 +59,7 @@ class Database:
     def __init__(self, path: str, *, same_thread: bool, readers: int) -> None:
         make: Callable[[], Runner] = InPlaceRunner if same_thread else ThreadRunner
         self._path = path
+        self.same_thread = same_thread
         self._writer = make()
         self._readers = [make() for _ in range(readers)]
         self._reading = [0] * readers

@@ -19,7 +19,8 @@ from mesh.simulation.world import World
 from waiting import wait_for_async
 
 from caso_mesh.daemon import init_mesh, join_mesh
-from caso_mesh.database import Database
+from caso_mesh.database import Database, database
+from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.journal import Head, Record, journal, replica
 from caso_mesh.journal.record import record_hash
 from caso_mesh.model import requests as q
@@ -44,6 +45,10 @@ SETTINGS = {
     "status-interval-s": "10s",
     "server-concurrency": "3",
 }
+
+
+#: On every device, whatever there is on this machine.
+_FREE_BYTES = 1 << 40
 
 
 class Stage:
@@ -79,10 +84,6 @@ class Stage:
     def _make(self) -> None:
         # made where it will be used: paths of devices are in the control state
         self._work.mkdir()
-        for name in NAMES:
-            data = self._work / "data" / name
-            data.mkdir(parents=True)
-            (data / "file").write_bytes(b"content")
         with asyncio.Runner(loop_factory=SimulationLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, SimulationLoop)
@@ -130,11 +131,17 @@ def simulated(world: World) -> Iterator[None]:
     with (
         mock.patch.object(Database, "write", slow_write),
         mock.patch.object(journal, "_append", appended),
+        mock.patch.object(FolderBackend, "space", lambda self: (_FREE_BYTES, 2 * _FREE_BYTES)),
         mock.patch.object(replica, "refuse", refused),
         mock.patch.object(Database, "_on_commit", committed),
         mock.patch.object(patience, "_THREADS", InPlace()),
+        mock.patch.object(database, "ThreadRunner", _no_thread),
     ):
         yield
+
+
+def _no_thread() -> None:
+    raise AssertionError("a database in a thread of its own: how long it takes is not up to the seed")
 
 
 async def _found(world: World) -> None:
