@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from caso_mesh.admin.error_rules import category_of
 from caso_mesh.admin.interpret import SET_ID
 from caso_mesh.admin.live import Heard, Live
 from caso_mesh.admin.ports import Facts, Submit
@@ -26,6 +27,7 @@ from caso_mesh.model.jobs import Attempt, BackupSpec, Failure
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.views import Done
+from caso_mesh.planning.retrying import again_after
 
 log = logging.getLogger(__name__)
 
@@ -244,8 +246,13 @@ class Intake:
             state = AttemptState.INTERRUPTED
         # a wrong clock over there must neither keep the run for ever nor have it forgotten at once
         ended_ns = max(attempt.delegated_at_ns, min(at_ns, self._clock.now_ns()))
+        again = None
+        if state is AttemptState.FAILED:
+            control = self._keeper.state
+            rules = control.error_rules.values()
+            again = again_after(rules, control.run(attempt.run), attempt, failure, category_of, self._clock.now_ns())
         command = CloseAttempt(
-            attempt.id, state, ended_ns, set=set_id if state in ATTEMPT_GOOD else None, failure=failure
+            attempt.id, state, ended_ns, set=set_id if state in ATTEMPT_GOOD else None, failure=failure, again=again
         )
         try:
             await self._submit(command, request_id=f"close-{attempt.id}-{state}")

@@ -17,6 +17,7 @@ from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.error_rules import ErrorRules
 from caso_mesh.admin.files import Files
 from caso_mesh.admin.following import Following
 from caso_mesh.admin.granting import Granting
@@ -332,6 +333,7 @@ class Office:
             **self._history.handlers(),
             **files.handlers(),
             **holding.handlers(),
+            **ErrorRules(keeper, self._submit).handlers(),
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),

@@ -69,13 +69,25 @@ class Telling:
                 await self._tell_end(run)
         self._open = now_open
         self._last = made[0] if made else self._last
-        await self._tell_stranded([run for run in open_runs if run.stranded])
+        held = {
+            run.id: f"{run.name} was lost with too many servers; it is held until one returns"
+            for run in open_runs
+            if run.stranded
+        }
+        for run in open_runs:
+            for part in (part for part in run.parts if part.held_by):
+                code = part.failure.code if part.failure is not None else "error"
+                source = state.name_of(part.source)
+                held[run.id] = (
+                    f"{run.name} failed for {source}: {code}; the error rule {part.held_by} holds it until it is released: "
+                    f"caso-mesh job release {run.name}"
+                )
+        await self._tell_held(held)
 
-    async def _tell_stranded(self, stranded: list[Run]) -> None:
-        for run in stranded:
-            text = f"{run.name} was lost with too many servers; it is held until one returns"
-            await self._alarms.begins(AlertKind.ATTENTION, "job-held", text, object=run.id)
-        for id_ in set(self._alarms.standing("job-held")) - {run.id for run in stranded}:
+    async def _tell_held(self, held: dict[str, str]) -> None:
+        for id_, text in held.items():
+            await self._alarms.begins(AlertKind.ATTENTION, "job-held", text, object=id_)
+        for id_ in set(self._alarms.standing("job-held")) - held.keys():
             await self._alarms.ends("job-held", id_)
 
     async def _tell_end(self, run: Run) -> None:

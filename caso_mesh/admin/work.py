@@ -15,7 +15,7 @@ from caso_mesh.control.policies import check_target
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import CancelRun, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
+from caso_mesh.model.commands import CancelRun, CloseAttempt, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
@@ -24,6 +24,7 @@ from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
     DrillSpec,
+    Failure,
     Job,
     JobSpec,
     RestoreSpec,
@@ -32,7 +33,7 @@ from caso_mesh.model.jobs import (
     TestRunSpec,
     VerifySpec,
 )
-from caso_mesh.model.states import BackupType, JobState, Priority
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobState, Priority
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import escape_path, format_instant, format_number
 from caso_mesh.planning.presets import parse_schedule
@@ -347,14 +348,21 @@ class Work:
         command = RunNow(job.id, self._clock.now_ns(), sets)
         return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))
 
-    async def cancel(self, caller: Caller, request: q.JobName) -> v.Done:
-        """One run, or all open runs of a job."""
+    async def cancel(self, caller: Caller, request: q.JobCancel) -> v.Done:
+        """One run, or all open runs of a job. By force it ends as well where the media server cannot be told: what that
+        server may still publish is kept as redundant."""
         runs = [self.find_run(request.name)]
         if "@" not in request.name:
             runs = [run for run in self._keeper.state.runs_of(runs[0].job) if run.closed_at_ns is None] or runs
         for run in runs:
-            command = CancelRun(run.id, self._clock.now_ns())
+            command = CancelRun(run.id, self._clock.now_ns(), request.by_force)
             await self._submit(command, who=caller.who, request_id=f"{caller.request_id}/{run.id}")
+            lost = (each for each in self._keeper.state.attempts_of(run.id) if not self._links.linked(each.server))
+            for attempt in lost if request.by_force else ():
+                if attempt.state in ATTEMPT_ACTIVE:
+                    failure = Failure("canceled", {"who": caller.who})
+                    close = CloseAttempt(attempt.id, AttemptState.CANCELED, self._clock.now_ns(), failure=failure)
+                    await self._submit(close, who=caller.who, request_id=f"{caller.request_id}/{attempt.id}")
         return v.Done()
 
     async def hold(self, caller: Caller, request: q.JobName, *, held: bool) -> v.Done:

@@ -197,9 +197,18 @@ def _do(common: Common, call: str, name: str, done: str) -> None:
 
 
 @app.command
-def cancel(name: Name, /, *, common: Common = DEFAULTS) -> None:
-    """End a run; nothing half-done becomes visible."""
-    _do(common, "job.cancel", name, "is being canceled")
+def cancel(
+    name: Name,
+    /,
+    *,
+    force: Annotated[
+        bool, Parameter(negative=(), help="At once: kill its workers, and do not wait for a server that is away.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """End a run; nothing half-done becomes visible. What does not end within 30 s is killed."""
+    view = ask(common, "job.cancel", q.JobCancel(name, force), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"{name} is being canceled"))
 
 
 @app.command

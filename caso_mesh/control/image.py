@@ -30,6 +30,7 @@ _KEYS = {
     "lists": "id",
     "policies": "id",
     "associations": "key",
+    "error_rules": "name",
 }
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Image)

@@ -52,6 +52,7 @@ def orders_for(
                 spec=part_of_spec(run.spec, attempt.source),
                 number=attempt.number,
                 cancel=attempt.cancel,
+                by_force=attempt.by_force,
                 ticket=ticket(attempt, run),
                 secret=attempt.secret,
                 avoid=avoid(state.origin_of(attempt.source)),

@@ -232,7 +232,7 @@ def _ready_part(
         stranded=run.stranded,
         recovered_on=tuple(attempt.server for attempt in tried if attempt.state is AttemptState.RECOVERED),
         within=backup.within if backup is not None else None,
-        window=run.terms.window,
+        window="" if part.any_time else run.terms.window,
         behind=waits[0],
         first=waits[1],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from caso_mesh.control import firing, groups, kits, made, membership, operators, policies, replacing, work
+from caso_mesh.control import error_rules, firing, groups, kits, made, membership, operators, policies, replacing, work
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Put, Request
 from caso_mesh.model import commands
@@ -43,6 +43,8 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.AddKit: kits.add_kit,
     commands.ConfirmKit: kits.confirm_kit,
     commands.NoteKitDevice: kits.note_kit_device,
+    commands.CreateErrorRule: error_rules.create_error_rule,
+    commands.DeleteErrorRule: error_rules.delete_error_rule,
     commands.CreateJob: work.create_job,
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,

@@ -28,6 +28,7 @@ from caso_mesh.model.mesh import (
 )
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.settings import Value, effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE, Role
 from caso_mesh.model.storage import Device, MediaSet
@@ -72,6 +73,7 @@ class ControlState:
         self.lists: dict[str, SelectionList] = {}
         self.policies: dict[str, Policy] = {}
         self.associations: dict[str, Association] = {}
+        self.error_rules: dict[str, ErrorRule] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._active: dict[str, Attempt] = {}

@@ -11,6 +11,7 @@ from caso_mesh.model.jobs import Attempt, Job, Run
 from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.storage import Device, MediaSet
 
 TableName = Literal[
@@ -37,6 +38,7 @@ TableName = Literal[
     "lists",
     "policies",
     "associations",
+    "error_rules",
 ]
 
 
@@ -125,3 +127,4 @@ class Image(Struct, frozen=True):
     lists: tuple[SelectionList, ...] = ()
     policies: tuple[Policy, ...] = ()
     associations: tuple[Association, ...] = ()
+    error_rules: tuple[ErrorRule, ...] = ()

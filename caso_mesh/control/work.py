@@ -67,6 +67,7 @@ def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
     job = state.job(command.job)
     if command.priority is not None:
         check_by_hand(state, job)
+    freed = job.state is JobState.ON_HOLD and command.state is JobState.ACTIVE
     released = job.state is JobState.ON_HOLD and command.state is JobState.ACTIVE and job.schedule is not None
     changed = msgspec.structs.replace(
         job,
@@ -76,9 +77,11 @@ def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
     )
     if changed == job:
         return Effect()
-    runs = [run for run in state.runs_of(job.id) if lifecycle.is_open(run) and run.priority is not changed.priority]
-    moved = (Put("runs", run.id, msgspec.structs.replace(run, priority=changed.priority)) for run in runs)
-    return Effect(None, (Put("jobs", job.id, changed), *moved))
+    moved = [Put("jobs", job.id, changed)]
+    for run in (run for run in state.runs_of(job.id) if lifecycle.is_open(run)):
+        after = msgspec.structs.replace(lifecycle.release(run) if freed else run, priority=changed.priority)
+        moved += [Put("runs", run.id, after)] if after != run else []
+    return Effect(None, tuple(moved))
 
 
 def edit_job(state: ControlState, command: EditJob, context: Context) -> Effect:
@@ -167,6 +170,7 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
         failure=command.failure,
         retry_not_before_ns=command.retry_not_before_ns,
         taken_back=command.taken_back,
+        again=command.again,
         interrupted_retries=_interrupted_retries(state, attempt.server),
     )
     result = {"attempt": closed.attempt.state.value, "run": closed.run.state.value, "changed": closed.changed}
@@ -174,6 +178,9 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
         return Effect(result)
     changes = [Put("attempts", attempt.id, closed.attempt), Put("runs", closed.run.id, closed.run)]
     part = lifecycle.part_of(closed.run, attempt.source)
+    if part is not None and part.held_by:
+        job = msgspec.structs.replace(state.job(attempt.job), state=JobState.ON_HOLD)
+        changes.append(Put("jobs", job.id, job))
     if part is not None and not lifecycle.part_is_open(part):
         changes += _cancel_active(state, closed.run, except_for=attempt.id, source=attempt.source)
     return Effect(result, tuple(changes))
@@ -208,7 +215,8 @@ def cancel_run(state: ControlState, command: CancelRun, context: Context) -> Eff
         return Effect({"run": run.state.value})
     failure = Failure("canceled", {"who": context.who})
     after = lifecycle.cancel(run, command.at_ns, failure=failure)
-    return Effect({"run": after.state.value}, (Put("runs", run.id, after), *_cancel_active(state, run)))
+    active = _cancel_active(state, run, by_force=command.by_force)
+    return Effect({"run": after.state.value}, (Put("runs", run.id, after), *active))
 
 
 def hold_run(state: ControlState, command: HoldRun, context: Context) -> Effect:
@@ -279,13 +287,17 @@ def _run_now(
     return job, begin(state, job, run_now_id(job.id, job.serial), at_ns, at_ns, who, sets=sets, by_hand=True)
 
 
-def _cancel_active(state: ControlState, run: Run, *, except_for: str = "", source: str | None = None) -> list[Put]:
+def _cancel_active(
+    state: ControlState, run: Run, *, except_for: str = "", source: str | None = None, by_force: bool = False
+) -> list[Put]:
     return [
-        Put("attempts", attempt.id, msgspec.structs.replace(attempt, cancel=True))
+        Put(
+            "attempts", attempt.id, msgspec.structs.replace(attempt, cancel=True, by_force=attempt.by_force or by_force)
+        )
         for attempt in state.attempts_of(run.id)
         if attempt.state in ATTEMPT_ACTIVE
         and attempt.id != except_for
-        and not attempt.cancel
+        and (not attempt.cancel or (by_force and not attempt.by_force))
         and source in {None, attempt.source}
     ]
 

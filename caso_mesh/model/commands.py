@@ -14,6 +14,7 @@ from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -240,7 +241,7 @@ class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
     that a late success closes its part if that is still open, and else is remembered as redundant.
 
     ``retry_not_before_ns`` holds back the attempt after a second recovery. ``taken_back``: a recovered attempt that
-    had not started; it does not count as a recovery.
+    had not started; it does not count as a recovery. ``again``: what an error-handling rule makes of a failure.
     """
 
     attempt: str
@@ -250,6 +251,7 @@ class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):
     failure: Failure | None = None
     retry_not_before_ns: int = 0
     taken_back: bool = False
+    again: Again | None = None
 
 
 class CloseRun(Struct, frozen=True, tag="close-run", tag_field="do"):
@@ -264,10 +266,12 @@ class CloseRun(Struct, frozen=True, tag="close-run", tag_field="do"):
 
 
 class CancelRun(Struct, frozen=True, tag="cancel-run", tag_field="do"):
-    """Asks for the end of a run: waiting parts end at once, active attempts when their workers say so."""
+    """Asks for the end of a run: waiting parts end at once, active attempts when their workers say so, or are killed
+    (``by_force``)."""
 
     run: str
     at_ns: int
+    by_force: bool = False
 
 
 class HoldRun(Struct, frozen=True, tag="hold-run", tag_field="do"):
@@ -288,6 +292,14 @@ class PutMediaSet(Struct, frozen=True, tag="put-media-set", tag_field="do"):
 
     media_set: MediaSet
     new: bool
+
+
+class CreateErrorRule(Struct, frozen=True, tag="create-error-rule", tag_field="do"):
+    rule: ErrorRule
+
+
+class DeleteErrorRule(Struct, frozen=True, tag="delete-error-rule", tag_field="do"):
+    name: str
 
 
 class DeleteMediaSet(Struct, frozen=True, tag="delete-media-set", tag_field="do"):
@@ -402,6 +414,8 @@ Command = (
     | AnswerAlert
     | PutMediaSet
     | DeleteMediaSet
+    | CreateErrorRule
+    | DeleteErrorRule
     | PutDevicePool
     | DeleteDevicePool
     | PutCalendar

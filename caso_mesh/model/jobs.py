@@ -247,7 +247,9 @@ class Failure(Struct, frozen=True):
 
 class Part(Struct, frozen=True):
     """What one source server contributes to a run. ``source`` is its node id (for restore and verify: the server
-    that is written to, or whose set it is). ``not_before_ns`` holds the next attempt back."""
+    that is written to, or whose set it is). ``not_before_ns`` holds the next attempt back. ``retried``: how often it was
+    tried again by an error-handling rule; ``any_time``: that rule lets it run outside its window, too; ``held_by``: the
+    rule that has put the job on hold because of it."""
 
     source: str
     state: RunState = RunState.READY
@@ -257,6 +259,9 @@ class Part(Struct, frozen=True):
     set: str | None = None
     not_before_ns: int = 0
     failure: Failure | None = None
+    retried: int = 0
+    any_time: bool = False
+    held_by: str = ""
 
 
 class Terms(Struct, frozen=True):
@@ -309,7 +314,8 @@ class Run(Struct, frozen=True):
 class Attempt(Struct, frozen=True):
     """One try at one part of a run, handed to a media server. ``server`` and ``source`` are node ids, ``device`` an id.
 
-    It stays here while it is active; what it did is in the journals.
+    It stays here while it is active; what it did is in the journals. ``cancel``: its end was asked for, ``by_force``: at
+    once.
     """
 
     id: str
@@ -322,6 +328,7 @@ class Attempt(Struct, frozen=True):
     delegated_at_ns: int
     state: AttemptState = AttemptState.QUEUED
     cancel: bool = False
+    by_force: bool = False
     secret: bytes = b""
     ended_at_ns: int | None = None
     failure: Failure | None = None

@@ -28,7 +28,7 @@ class AttemptOrder(Struct, frozen=True):
     ``end``: which end this server is; ``both`` if the files and the device are on this server. ``media`` and
     ``source`` are node ids (for a restore ``source`` is the server that is written to). ``ticket`` admits the two
     workers to each other; ``secret`` names the attempt's bulk channel and admits reconnects. ``avoid``: sets that
-    must not be a base. ``origin``: the id under which the sets of the source are kept, if it is in the place of another
+    must not be a base. ``cancel``: it is to end, ``by_force``: at once. ``origin``: the id under which the sets of the source are kept, if it is in the place of another
     machine.
     """
 
@@ -43,6 +43,7 @@ class AttemptOrder(Struct, frozen=True):
     spec: PartSpec
     number: int
     cancel: bool = False
+    by_force: bool = False
     ticket: bytes = b""
     secret: bytes = b""
     avoid: tuple[str, ...] = ()

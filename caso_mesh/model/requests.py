@@ -12,6 +12,7 @@ from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor
 from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 
@@ -767,6 +768,13 @@ class JobName(Struct, frozen=True):
     name: str
 
 
+class JobCancel(Struct, frozen=True):
+    """A job, run or attempt. ``by_force``: its workers are killed, and it ends though its server does not answer."""
+
+    name: str
+    by_force: bool = False
+
+
 class RunFollow(Struct, frozen=True):
     """Where a run is; tells its servers that somebody watches. With ``wait_s`` (at most 10 s) it answers when the run has
     come further, at the latest after that; without it at once. ``until_end``: only the end counts, nobody watches."""
@@ -880,6 +888,10 @@ class AlertAnswer(Struct, frozen=True):
 class AuditListRequest(Struct, frozen=True):
     limit: int = 500
     category: str | None = None
+
+
+class ErrorRuleCreate(Struct, frozen=True):
+    rule: ErrorRule
 
 
 class Named(Struct, frozen=True):

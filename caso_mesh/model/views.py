@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, PolicyDoc, SelectionDoc
+from caso_mesh.model.rules import ErrorRule
 
 
 class Done(Struct, frozen=True):
@@ -145,6 +146,10 @@ class DeviceView(Struct, frozen=True):
 
 class DeviceList(Struct, frozen=True):
     devices: tuple[DeviceView, ...]
+
+
+class ErrorRuleList(Struct, frozen=True):
+    rules: tuple[ErrorRule, ...]
 
 
 class MediaSetView(Struct, frozen=True):

@@ -27,6 +27,7 @@ from caso_mesh.model.jobs import (
     VerifySetsSpec,
     VerifySpec,
 )
+from caso_mesh.model.rules import Again
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, RUN_ENDS, AttemptState, RunState
 from caso_mesh.model.units import format_duration
 
@@ -111,13 +112,14 @@ def close_attempt(
     failure: Failure | None = None,
     retry_not_before_ns: int = 0,
     taken_back: bool = False,
+    again: Again | None = None,
     interrupted_retries: int = 5,
 ) -> Closed:
     """An attempt ended in ``state``, or is given up (``recovered``).
 
     ``interrupted`` makes the part ready again at once, more than ``interrupted_retries`` times fail it. ``recovered``
     makes it ready again at once the first time, from ``retry_not_before_ns`` the second time, and then strands the run
-    until a server returns; with ``taken_back`` it is not counted. What was asked to cancel is not tried again. A late
+    until a server returns; with ``taken_back`` it is not counted. ``failed`` ends it, unless a rule wants it ``again``. What was asked to cancel is not tried again. A late
     success of a closed attempt closes its part if that is open, and is ``redundant`` if it is not.
     """
     if state in ATTEMPT_ACTIVE or state is AttemptState.REDUNDANT:
@@ -156,9 +158,25 @@ def close_attempt(
             )
             if count > FREE_RECOVERIES and not run.held:
                 run = msgspec.structs.replace(run, held=True, stranded=True)
+        case AttemptState.FAILED if again is not None and not attempt.cancel:
+            part = msgspec.structs.replace(
+                part,
+                state=RunState.READY,
+                failure=failure,
+                retried=part.retried if again.held else part.retried + 1,
+                not_before_ns=again.not_before_ns,
+                any_time=again.any_time,
+                held_by=again.rule if again.held else "",
+            )
         case _:
             part = _end(part, RunState(state.value), failure=failure)
     return Closed(_with(run, part, at_ns=at_ns), ended, changed=True)
+
+
+def release(run: Run) -> Run:
+    """The run after the job was released that a rule had put on hold: its retries count anew."""
+    parts = (msgspec.structs.replace(part, held_by="", retried=0) if part.held_by else part for part in run.parts)
+    return msgspec.structs.replace(run, parts=tuple(parts))
 
 
 def too_long(run: Run) -> Failure:
@@ -263,7 +281,7 @@ def _part(run: Run, source: str) -> Part:
 
 
 def _end(part: Part, state: RunState, *, set: str | None = None, failure: Failure | None = None) -> Part:
-    return msgspec.structs.replace(part, state=state, set=set, failure=failure, not_before_ns=0)
+    return msgspec.structs.replace(part, state=state, set=set, failure=failure, not_before_ns=0, held_by="")
 
 
 def _with(run: Run, part: Part, *, at_ns: int) -> Run:

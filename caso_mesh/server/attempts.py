@@ -56,6 +56,7 @@ class _Running:
         self.worker: Worker | None = None
         self.task: asyncio.Task[None] | None = None
         self.cancel = False
+        self.by_force = False
         self.fenced = False
         self.published = False
         #: Codes of what the other end was refused for.
@@ -218,7 +219,7 @@ class Attempts:
             if each is not None:
                 await self._tell_pace(each, text(orders.settings, "bandwidth-limit"))
                 if order.cancel:
-                    self._ask_to_end(each, group)
+                    self._ask_to_end(each, group, by_force=order.by_force)
             elif known.ended or known.began_at_ns is not None:
                 continue
             elif order.cancel:
@@ -232,8 +233,12 @@ class Attempts:
             each.bandwidth = bandwidth
             await each.worker.send(say.Pace(bandwidth))
 
-    def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup) -> None:
-        if not each.cancel:
+    def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
+        if by_force and not each.by_force and each.worker is not None:
+            each.cancel = each.by_force = True
+            log.warning("the worker of %s is killed, as was asked for", each.local.order.attempt)
+            group.create_task(each.worker.kill())
+        elif not each.cancel:
             each.cancel = True
             group.create_task(self._end_worker(each))
 

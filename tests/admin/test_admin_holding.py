@@ -43,7 +43,7 @@ async def test_a_set_that_a_run_names_is_in_use_and_one_without_a_server_waits(t
         run = (await w.ask("verify", q.VerifyRequest(backup.id))).run
         with pytest.raises(InUse, match=run):
             await w.ask("set.delete", q.SetName(backup.id))
-        await w.ask("job.cancel", q.JobName(run))
+        await w.ask("job.cancel", q.JobCancel(run))
         attempt = next(iter(w.state.attempts_of(run)), None)
         if attempt is not None:
             from caso_mesh.model.states import AttemptState

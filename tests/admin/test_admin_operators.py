@@ -184,7 +184,7 @@ async def test_what_a_call_concerns_is_found_by_the_fields_that_the_table_names(
         assert await concerned("verify", q.VerifyRequest(backup.id)) == {"gamma"}
         assert await concerned("drill", q.DrillRequest("gamma", server="beta")) == {"beta", "gamma"}
         assert await concerned("restore", q.RestoreRequest(backup.id, into_command=("beta", "x"))) == {"beta", "gamma"}
-        assert await concerned("job.cancel", q.JobName(attempt.run)) == {"gamma"}
+        assert await concerned("job.cancel", q.JobCancel(attempt.run)) == {"gamma"}
         assert await concerned("run.follow", q.RunFollow(attempt.run)) == {"gamma"}
         assert await concerned("device.set", q.DeviceSet("dbeta")) == {"beta"}
         assert await concerned("alert.answer", q.AlertAnswer(alert)) == {"beta"}

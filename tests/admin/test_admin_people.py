@@ -142,7 +142,7 @@ async def test_a_canceled_run_that_never_started_has_its_result_at_once(tmp_path
     async with admin_world(tmp_path) as w:
         await w.ask("device.set", q.DeviceSet("dbeta", state="paused"))
         run = await w.backup(to="device:dbeta")
-        await w.ask("job.cancel", q.JobName(run))
+        await w.ask("job.cancel", q.JobCancel(run))
         assert (await w.ask("run.follow", q.RunFollow(run))).result.state == "canceled"
 
 

@@ -13,6 +13,7 @@ from cli_world import FakeDaemon, Shell
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS
+from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState
 
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
@@ -299,7 +300,23 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("job show nightly", "job.show", q.JobName("nightly"), DETAIL, ["0 2 * * * (UTC)", "job1@1#1", "disk1 is full", "job1@0"]),
     ("job log job1@1", "job.log", q.JobName("job1@1"), LOG, ["2025-01-01T00:00:00Z  info     began"]),
     ("job run nightly", "job.run", q.JobName("nightly"), SUBMITTED, ["submitted job1@1"]),
-    ("job cancel job1@1", "job.cancel", q.JobName("job1@1"), v.Done(), ["job1@1"]),
+    ("job cancel job1@1 --force", "job.cancel", q.JobCancel("job1@1", by_force=True), v.Done(), ["job1@1"]),
+    (
+        "error-rule create full --error device-full --error data --retries 3 --every 5m --then hold --any-time",
+        "error-rule.create",
+        q.ErrorRuleCreate(ErrorRule("full", ("device-full", "data"), 3, 300.0, Then.HOLD, True)),
+        v.Done(),
+        ["error rule full was made"],
+    ),
+    (
+        "error-rule list",
+        "error-rule.list",
+        q.Nothing(),
+        v.ErrorRuleList((ErrorRule("full", ("device-full",), 3, 300.0, Then.HOLD),)),
+        ["full", "device-full", "5m 00s", "hold"],
+    ),
+    ("error-rule delete full", "error-rule.delete", q.Named("full"), v.Done(), ["error rule full was deleted"]),
+    ("job cancel job1@1", "job.cancel", q.JobCancel("job1@1"), v.Done(), ["job1@1"]),
     ("job hold nightly", "job.hold", q.JobName("nightly"), v.Done(), ["on hold"]),
     ("job release nightly", "job.release", q.JobName("nightly"), v.Done(), ["released"]),
     ("job delete nightly", "job.delete", q.JobName("nightly"), v.Done(), ["deleted"]),

@@ -251,6 +251,25 @@ async def test_a_worker_that_ignores_a_cancel_is_killed(tmp_path: Path, monkeypa
         assert [end.state for end in await wait_for_async(d.ends)] == [AttemptState.CANCELED]
 
 
+async def test_a_worker_is_killed_at_once_when_its_end_is_asked_for_by_force_also_after_it_was_asked_nicely(
+    tmp_path: Path,
+) -> None:
+    world, started = World(tmp_path), asyncio.Event()
+
+    async def deaf(worker: ScriptedWorker) -> AsyncIterator[say.FromWorker]:
+        yield say.Began()
+        started.set()
+        await asyncio.Event().wait()
+
+    async with daemon(tmp_path, world, FakeRunner(deaf)) as d:
+        d.attempts.use(orders(order()))
+        await started.wait()
+        d.attempts.use(orders(order(cancel=True), index=2))
+        await asyncio.sleep(0)
+        d.attempts.use(orders(order(cancel=True, by_force=True), index=3))
+        assert [end.state for end in await wait_for_async(d.ends)] == [AttemptState.CANCELED]
+
+
 async def test_an_attempt_that_left_the_orders_is_ended_and_then_forgotten(tmp_path: Path) -> None:
     world, started = World(tmp_path), asyncio.Event()
     async with daemon(tmp_path, world, FakeRunner(_works_until_canceled(started))) as d:

@@ -1,0 +1,206 @@
+"""Recovery and error handling, row by row: what the office makes of lost servers and of failures."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+from admin.admin_world import KEYS, World, admin_world, name_of, node
+
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.jobs import Failure
+from caso_mesh.model.rules import ErrorRule, Then
+from caso_mesh.model.states import AttemptState, JobState, RunState
+
+pytestmark = pytest.mark.jumping
+SECOND = 1_000_000_000
+FULL = Failure("device-full", {"device": "dbeta"})
+
+
+async def lost(w: World, attempt: Any) -> None:
+    """The media server of a running attempt falls silent."""
+    name = name_of(attempt)
+    await w.report(name, facts.AttemptStarted(attempt.id, attempt.server, attempt.device))
+    w.silent.add(attempt.server)
+    w.links.down(attempt.server)
+    await w.until(lambda: w.state.attempts[attempt.id].state is AttemptState.RECOVERED, 1400)
+
+
+def back(w: World, server: str) -> None:
+    w.silent.discard(server)
+    link = w.links.up(server, server.removeprefix("node-"))
+    link.answers["path.check"] = lambda _: q.PathCheckReply()
+
+
+async def fails(w: World, run: str, number: int, failure: Failure = FULL, seconds: float = 60.0) -> None:
+    attempt = await w.delegated(run, number, seconds)
+    await w.report(name_of(attempt), w.end(attempt, AttemptState.FAILED, failure=failure))
+
+
+async def test_a_lost_job_is_delegated_at_once_then_once_more_after_five_minutes(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        first = await w.delegated(run)
+        await lost(w, first)
+        second = await w.delegated(run, 2, seconds=5)
+        assert second.server != first.server
+        back(w, first.server)
+        await lost(w, second)
+        began = w.clock.monotonic_s()
+        third = await w.delegated(run, 3, seconds=400)
+        assert 295 <= w.clock.monotonic_s() - began <= 305
+        assert third.server == first.server
+
+
+async def test_a_lost_job_goes_to_no_server_outside_its_own_target(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        await lost(w, await w.delegated(run))
+        other = await w.backup(source="gamma", to="server:gamma")
+        await w.delegated(other)
+        began = w.clock.monotonic_s()
+        await w.until(lambda: w.clock.monotonic_s() > began + 900, 1000)
+        assert f"{run}#2" not in w.state.attempts
+        back(w, node("beta"))
+        assert (await w.delegated(run, 2)).server == node("beta")
+
+
+async def test_a_job_lost_with_all_servers_of_its_target_is_held_with_an_alert_and_goes_on_by_itself(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        job = await w.backup(to="server:beta", schedule="0 3 * * *", name="nightly")
+        submitted = await w.ask("job.run", q.JobName("nightly"))
+        for number in (1, 2, 3):
+            await lost(w, await w.delegated(submitted.run, number, seconds=400))
+            if number < 3:
+                back(w, node("beta"))
+        await w.until(lambda: w.state.run(submitted.run).stranded)
+        assert w.state.job(job).state is JobState.ACTIVE  # the run is held, never the job
+        (alert,) = await w.until(lambda: w.facts.alerts("job-held"))
+        back(w, node("beta"))
+        await w.delegated(submitted.run, 4)
+        await w.until(lambda: any(isinstance(f, facts.AlertCleared) and f.id == alert.id for f in w.facts.all))
+
+
+async def test_a_late_result_of_a_lost_server_is_kept_and_is_no_base(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        first = await w.delegated(run)
+        await lost(w, first)
+        second = await w.delegated(run, 2)
+        good, late = w.made_set(second), w.made_set(first)
+        await w.report(name_of(second), *w.success(second, good))
+        await w.until(lambda: w.state.run(run).state is RunState.SUCCEEDED)
+        back(w, first.server)
+        await w.report(name_of(first), facts.SetPublished(late), w.end(first, AttemptState.SUCCEEDED, set=late.id))
+        assert w.state.attempt(first.id).state is AttemptState.REDUNDANT
+        assert w.state.run(run).parts[0].set == good.id
+        assert {each.id: each.redundant for each in (await w.ask("set.list", q.SetListRequest())).sets} == {
+            good.id: False,
+            late.id: True,
+        }
+        assert w.office._live.redundant[KEYS.id] == (late.id,)
+
+
+# --- error-handling rules ---
+
+
+async def rule(w: World, **fields: Any) -> None:
+    values = {"name": "full", "errors": ("device-full",), "retries": 2, "every_s": 600.0, **fields}
+    await w.ask("error-rule.create", q.ErrorRuleCreate(ErrorRule(**values)))
+
+
+async def test_a_failure_that_a_rule_is_for_is_tried_again_after_its_pause_and_then_fails(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await rule(w)
+        run = await w.backup(to="server:beta")
+        for number in (1, 2):
+            await fails(w, run, number, seconds=700)
+            failed_s = w.clock.monotonic_s()
+            await w.delegated(run, number + 1, seconds=700)
+            assert w.clock.monotonic_s() - failed_s == pytest.approx(600, abs=3)
+        await fails(w, run, 3)
+        assert w.state.run(run).state is RunState.FAILED
+        assert w.state.job(w.state.run(run).job).state is JobState.ACTIVE
+        assert len(await w.until(lambda: w.facts.alerts("job-failed"))) == 1
+
+
+async def test_a_rule_for_a_category_is_for_all_errors_of_it_and_for_no_others(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await rule(w, errors=("device",), every_s=0.0)
+        run = await w.backup(to="server:beta")
+        await fails(w, run, 1)
+        await fails(w, run, 2, Failure("contains-no-data", {"detail": "x"}))
+        assert w.state.run(run).state is RunState.FAILED
+        with pytest.raises(InvalidValue):
+            await rule(w, name="other", errors=("no-such-error",))
+
+
+async def test_a_rule_may_hold_the_job_with_an_alert_until_a_person_releases_it(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await rule(w, retries=0, then=Then.HOLD)
+        await w.backup(to="server:beta", schedule="0 3 * * *", name="nightly")
+        run = str((await w.ask("job.run", q.JobName("nightly"))).run)
+        await fails(w, run, 1)
+        (alert,) = await w.until(lambda: w.facts.alerts("job-held"))
+        assert "device-full" in alert.text
+        assert "caso-mesh job release nightly" in alert.text
+        listed = await w.ask("job.list", q.JobListRequest())
+        shown = next(each for each in listed.jobs if each.run == run)
+        assert (shown.reason, shown.reason_fields) == ("on-hold", {"job": "nightly"})
+        await w.ask("job.release", q.JobName("nightly"))
+        attempt = await w.delegated(run, 2)
+        await w.report("beta", *w.success(attempt))
+        assert w.state.run(run).state is RunState.SUCCEEDED
+        await w.until(lambda: any(isinstance(f, facts.AlertCleared) and f.id == alert.id for f in w.facts.all))
+
+
+async def test_a_rule_that_was_deleted_tries_nothing_again(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await rule(w)
+        assert [each.name for each in (await w.ask("error-rule.list", q.Nothing())).rules] == ["full"]
+        await w.ask("error-rule.delete", q.Named("full"))
+        run = await w.backup(to="server:beta")
+        await fails(w, run, 1)
+        assert w.state.run(run).state is RunState.FAILED
+
+
+# --- ending a run ---
+
+
+async def test_by_force_a_run_ends_though_its_server_cannot_be_told(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        first = await w.delegated(run)
+        w.silent.add(first.server)
+        w.links.down(first.server)
+        await w.ask("job.cancel", q.JobCancel(run))
+        assert w.state.run(run).closed_at_ns is None
+        await w.ask("job.cancel", q.JobCancel(run, by_force=True))
+        assert w.state.run(run).state is RunState.CANCELED
+        back(w, first.server)
+        late = w.made_set(first)
+        await w.report("beta", facts.SetPublished(late), w.end(first, AttemptState.SUCCEEDED, set=late.id))
+        assert w.state.attempt(first.id).state is AttemptState.REDUNDANT
+        assert w.state.run(run).state is RunState.CANCELED
+
+
+async def test_by_force_a_linked_server_is_told_to_end_it_at_once(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        first = await w.delegated(run)
+        await w.ask("job.cancel", q.JobCancel(run, by_force=True))
+        link = w.links.links[first.server]
+
+        def told() -> bool:
+            orders = [each for each in link.told("orders") if each["attempts"]]
+            return bool(orders) and orders[-1]["attempts"][0]["by_force"] is True
+
+        await w.until(told)
+        assert w.state.run(run).closed_at_ns is None
