@@ -29,8 +29,8 @@ from caso_mesh.model.orders import ticket_paths
 #: A label of a server name has at most 63 characters, eight of which are taken.
 _TOKEN_CHARACTERS = 32
 #: Calls of the active end that may be unanswered, and their content in bytes: enough to be on their way at a time that a
-#: long way does not slow them down.
-WINDOW, WINDOW_BYTES = 32, 16 * 1024 * 1024
+#: long way does not slow them down (a gigabit up to 64 ms of round trip), and no more, since both ends hold it in memory.
+WINDOW, WINDOW_BYTES = 32, 8 * 1024 * 1024
 #: How far the newest call may be ahead of the oldest that is unanswered: where order does not matter a slow one is
 #: overtaken, and the other end keeps the answers of all that overtook it.
 SPAN = 4 * WINDOW
