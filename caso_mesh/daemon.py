@@ -36,10 +36,11 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.nursery_runner import NurseryRunner
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal
+from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Calendar, Clock, Randomness, WallCalendar
 from caso_mesh.model.commands import FoundMesh
-from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty
+from caso_mesh.model.errors import CannotListen, InvalidValue, StateMissing, StateNotEmpty, TakenOver
 from caso_mesh.model.ids import IdSource, check_name, make_id_source
 from caso_mesh.model.mesh import MeshInfo, Operator
 from caso_mesh.model.orders import Authority
@@ -458,6 +459,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             greeting=server.greeting,
             wanted=server.wanted,
             partners=server.bearings.partners,
+            claim=server.bearings.claim,
             learnt=server.learnt,
             before_hello=server.renew,
             jitter=ports.jitter,
@@ -465,7 +467,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
         )
         server.use_links(links)
         seat = _seat(folder, identity, keys, server, links, discovery, ports, new_id)
-        server.on_orders = seat.ordered
+        server.on_orders, server.takeovers.on_claim = seat.ordered, seat.fence
         stack.push_async_callback(seat.close)
         await seat.open()
         seating = Seating(
@@ -601,7 +603,12 @@ def _seat(
     async def lost(error: BaseException) -> None:
         name = server.config.server
         text = f"{name} takes part in no decision of the mesh any more: {error}"
-        await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
+        if isinstance(error, TakenOver):
+            # told once, however often it is started before the one that took over reaches it
+            id_ = f"voter-lost-{error.fields['lineage']}"
+            await server.facts.append(facts.AlertRaised(id_, AlertKind.WARNING, "voter-lost", text, object=name))
+        else:
+            await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
 
     return Seat(
         folder=folder,

@@ -26,6 +26,7 @@ from caso_mesh.control.recovery import recover
 from caso_mesh.control.state import ControlState
 from caso_mesh.database import Database
 from caso_mesh.identity.authority import Authority
+from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.enrolment import newcomer_chain
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.kit import Kit
@@ -228,12 +229,13 @@ async def _rebuild(
         created_at_ns=now_ns,
         home=old.id,
     )
-    recover(control, admin=old.id, operator=operator, addresses=advertise, now_ns=now_ns)
+    lineage = max(copy.place.lineage + 1, least_lineage)
+    claim = sign_claim(keys.signing, mesh=copy.mesh, lineage=lineage)
+    recover(control, admin=old.id, operator=operator, addresses=advertise, now_ns=now_ns, claim=claim)
     anchors = tuple(anchor.certificate for anchor in control.anchors)
     await asyncio.to_thread(
         _write_identity, folder, config, keys, authority, anchors, kit.id_key, operator_key, now_ns, randomness
     )
-    lineage = max(copy.place.lineage + 1, least_lineage)
     start = Snapshot(copy.place.index, copy.place.term, control.snapshot())
     orders = await _begin_log(folder, old.id, lineage, start)
     async with Database.open(folder.queue, MIGRATIONS, durable=True) as database:

@@ -24,8 +24,8 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, Unavailable
-from caso_mesh.model.mesh import Roster
+from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, TakenOver, Unavailable
+from caso_mesh.model.mesh import Claim, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
 
@@ -49,6 +49,8 @@ class Voter:
         followers: Followers,
         followed: Followed,
     ) -> None:
+        #: Why this seat is over, as soon as it is.
+        self.fenced: asyncio.Future[TakenOver] = asyncio.get_running_loop().create_future()
         self.followers = followers
         self.followed = followed
         self.consensus = consensus
@@ -112,6 +114,15 @@ class Seat:
     def authority(self) -> Authority | None:
         return self.voter.keeper.authority if self.voter is not None else None
 
+    def fence(self, claim: Claim, name: str) -> None:
+        """The mesh was taken over by ``claim.node``, whose name that is: what is decided here does not count any more."""
+        voter = self.voter
+        if voter is None or voter.fenced.done():
+            return
+        own = voter.keeper.leadership.lineage
+        if claim.lineage > own:
+            voter.fenced.set_result(TakenOver(server=name, lineage=claim.lineage, own=own))
+
     def hear(self, sender: str, lineage: int, data: bytes) -> None:
         """A message of another member of the log."""
         if self.voter is not None:
@@ -172,14 +183,16 @@ class Seat:
             await self._give_up()
 
     async def _give_up(self) -> None:
-        self.voter = None
+        """Interrupted, as when the link that brought the orders ends, it is done by whatever comes next: nothing of the
+        old seat may be taken for a part of a new one."""
+        self.voter, self._lost = None, True
         self._wake()
         while self._working:
             await self._changed.wait()
-        self._lost = False
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
         await asyncio.to_thread(self._remove)
+        self._lost = False
 
     def _remove(self) -> None:
         self._identity.drop_authority()
@@ -258,17 +271,26 @@ class Seat:
             async with asyncio.TaskGroup() as group:
                 group.create_task(voter.consensus.run())
                 group.create_task(voter.keeper.run())
+                group.create_task(self._until_fenced(voter))
         except* (StateRolledBack, LogContradicted) as lost:
             # the server goes on as a member: only its copy of the log is not to be believed
             error: BaseException = lost
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            log.critical("this server takes part in no decision any more: %s", error)
-            try:
-                await self._on_lost(error)  # first: what is done for a seat is cancelled when nobody sits on it
-            finally:
-                self.voter, self._lost = None, True
-                self._wake()
+            await self._lose(error)
+
+    async def _until_fenced(self, voter: Voter) -> None:
+        """The log goes on until the office has ended: what is under way there ends, and does not fail."""
+        await self._lose(await asyncio.shield(voter.fenced))
+        await asyncio.Event().wait()
+
+    async def _lose(self, error: BaseException) -> None:
+        log.critical("this server takes part in no decision any more: %s", error)
+        try:
+            await self._on_lost(error)  # first: what is done for a seat is cancelled when nobody sits on it
+        finally:
+            self.voter, self._lost = None, True
+            self._wake()
 
     async def _until_the_log_ends(self, voter: Voter, router: OfficeHolder) -> None:
         try:

@@ -13,6 +13,7 @@ from caso_mesh.consensus import Snapshot, open_replicated, read_log
 from caso_mesh.control.recovery import take_over as change_hands
 from caso_mesh.control.reducer import apply
 from caso_mesh.control.state import ControlState
+from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Journal
 from caso_mesh.model import facts
@@ -54,7 +55,8 @@ async def take_over(state: Path, *, clock: Clock, randomness: Randomness = os.ur
                 apply(control, decode(entry.data), lineage=held.lineage, term=entry.term, index=entry.index)
         last = held.entries[-1] if held.entries else place
         operator = await asyncio.to_thread(lambda: identity.load_operator().key.id)
-        change_hands(control, admin=node, operator=operator, now_ns=clock.now_ns())
+        claim = sign_claim(identity.load_keys().signing, mesh=control.info().id, lineage=held.lineage + 1)
+        change_hands(control, admin=node, operator=operator, now_ns=clock.now_ns(), claim=claim)
         draft = folder.consensus.with_name("consensus.new.db")
         _unlink(draft)
         start = Snapshot(last.index, last.term, control.snapshot())

@@ -115,7 +115,7 @@ class Office:
             tables=tables,
             facts=facts,
             own=keys.id,
-            offices=lambda: [server.id for server in keeper.state.voters()],
+            offices=lambda: [server.id for server in keeper.state.server_list() if server.voter or server.voted],
         )
         self._live = live = Live()
         self._delegation = Delegation(

@@ -179,7 +179,8 @@ def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effec
     else:
         anchors = without_voter(state, server.id, context.at_ns)
     never = server.never_admin if command.never_admin is None else command.never_admin
-    effect = _change(server, msgspec.structs.replace(server, voter=command.voter, never_admin=never))
+    voted = server.voted or (server.voter and not command.voter)
+    effect = _change(server, msgspec.structs.replace(server, voter=command.voter, never_admin=never, voted=voted))
     if anchors == state.anchors:
         return effect
     return Effect(None, (*effect.changes, Put("anchors", "", anchors)))

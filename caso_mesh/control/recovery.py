@@ -7,7 +7,7 @@ import msgspec
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.jobs import Failure
-from caso_mesh.model.mesh import Anchor, Operator
+from caso_mesh.model.mesh import Anchor, Claim, Operator
 from caso_mesh.model.states import AttemptState, Liveness, Role
 from caso_mesh.planning import lifecycle
 
@@ -45,7 +45,9 @@ def essence(state: ControlState) -> bytes:
     )
 
 
-def recover(state: ControlState, *, admin: str, operator: Operator, addresses: tuple[str, ...], now_ns: int) -> None:
+def recover(
+    state: ControlState, *, admin: str, operator: Operator, addresses: tuple[str, ...], now_ns: int, claim: Claim
+) -> None:
     """Changes a state that was just restored from a copy into that of the recovered mesh, whose only voter is ``admin``.
 
     Runs that were open are canceled, since nobody knows how far they came and what was tried since; what is due goes on from ``now_ns``. Join
@@ -53,6 +55,7 @@ def recover(state: ControlState, *, admin: str, operator: Operator, addresses: t
     """
     own = state.server(admin)
     changes = [Put("tokens", digest, None) for digest in state.tokens]
+    changes.append(Put("mesh", "", msgspec.structs.replace(state.info(), claim=claim)))
     for server in state.server_list():
         if server.id == admin:
             server = msgspec.structs.replace(
@@ -60,7 +63,11 @@ def recover(state: ControlState, *, admin: str, operator: Operator, addresses: t
             )
         else:
             server = msgspec.structs.replace(
-                server, voter=False, liveness=Liveness.NO_COMMUNICATION, silent_since_ns=now_ns
+                server,
+                voter=False,
+                voted=server.voted or server.voter,
+                liveness=Liveness.NO_COMMUNICATION,
+                silent_since_ns=now_ns,
             )
         changes.append(Put("servers", server.id, server))
     # what other voters have issued is believed: the servers that have it could not come back else
@@ -81,13 +88,18 @@ def recover(state: ControlState, *, admin: str, operator: Operator, addresses: t
     _end_runs(state, now_ns)
 
 
-def take_over(state: ControlState, *, admin: str, operator: str, now_ns: int) -> None:
+def take_over(state: ControlState, *, admin: str, operator: str, now_ns: int, claim: Claim) -> None:
     """Changes a state into that of a mesh whose only voter is ``admin``, who takes over from one that is lost. The state is
     not an old copy, so work goes on where it was; ``operator``, the local one of that server, may do everything now."""
     changes = [
-        Put("servers", server.id, msgspec.structs.replace(server, voter=server.id == admin))
+        Put(
+            "servers",
+            server.id,
+            msgspec.structs.replace(server, voter=server.id == admin, voted=server.voted or server.voter),
+        )
         for server in state.server_list()
     ]
+    changes.append(Put("mesh", "", msgspec.structs.replace(state.info(), claim=claim)))
     anchors = tuple(anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate) for anchor in state.anchors)
     changes.append(Put("anchors", "", anchors))
     local = state.operators.get(operator)

@@ -289,6 +289,16 @@ class StateDamaged(CasoError):
     category = "state"
 
 
+class TakenOver(CasoError):
+    """{server} took the mesh over by hand, in lineage {lineage}; what this server decides in lineage {own} does not count.
+
+    It goes on as a member. What it had decided and {server} was not told is gone; facts come back from the journals.
+    """
+
+    code = "taken-over"
+    category = "state"
+
+
 class StateRolledBack(CasoError):
     """{path} is an older copy of itself: {peer} has seen this server confirm more than it holds ({detail}).
 

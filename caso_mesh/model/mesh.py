@@ -9,14 +9,24 @@ from msgspec import Struct
 from caso_mesh.model.states import Liveness, Role, ServerState
 
 
+class Claim(Struct, frozen=True):
+    """The server ``node`` (id) took the mesh over, or rebuilt it, by hand: from ``lineage`` on. Signed by its own key, so
+    that whoever follows it can prove it to those that do not yet."""
+
+    node: str
+    lineage: int
+    signature: bytes
+
+
 class MeshInfo(Struct, frozen=True):
-    """What the mesh is. ``chunker_*`` belong to the mesh, so that chunks are recognised between devices."""
+    """What the mesh is. ``claim``: who took it over last, if that ever happened. ``chunker_*`` belong to the mesh, so that chunks are recognised between devices."""
 
     id: str
     name: str
     created_at_ns: int
     feature_level: int = 1
     chunker_seed: int = 0
+    claim: Claim | None = None
 
 
 class Anchor(Struct, frozen=True):
@@ -66,6 +76,7 @@ class Server(Struct, frozen=True):
 
     ``set_state`` is what a person set; ``liveness`` what the administrator in office found, ``silent_since_ns`` since
     when. ``addresses`` are hints, best first. ``wrapped_id_key`` is the mesh's id key sealed to ``encryption_key``.
+    ``voted``: it was a voter before, and may have been in office.
     ``succeeds``: the machines (node ids) in whose place it is, the first of them first.
     """
 
@@ -86,6 +97,7 @@ class Server(Struct, frozen=True):
     version: str = ""
     settings: dict[str, float | str] = {}
     succeeds: tuple[str, ...] = ()
+    voted: bool = False
 
     @property
     def origin(self) -> str:

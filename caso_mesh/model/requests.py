@@ -10,7 +10,7 @@ from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, P
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
-from caso_mesh.model.mesh import Anchor
+from caso_mesh.model.mesh import Anchor, Claim
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState, SnapshotMode
@@ -126,7 +126,8 @@ class AdoptAccept(Struct, frozen=True):
 
 
 class HelloRequest(Struct, frozen=True):
-    """First on every link. ``admin`` is whom the caller takes for the administrator in office."""
+    """First on every link. ``admin`` is whom the caller takes for the administrator in office; ``claim``: who took the mesh
+    over by hand last, as far as the caller knows."""
 
     name: str
     version: str
@@ -134,6 +135,7 @@ class HelloRequest(Struct, frozen=True):
     authority: Authority | None
     admin: str | None
     now_ns: int
+    claim: Claim | None = None
 
 
 class HelloReply(Struct, frozen=True):
@@ -144,6 +146,7 @@ class HelloReply(Struct, frozen=True):
     admin: str | None
     admin_addresses: tuple[str, ...]
     now_ns: int
+    claim: Claim | None = None
 
 
 class OrdersTaken(Struct, frozen=True):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from caso_mesh.model.mesh import NodeAddress
+from caso_mesh.identity.claims import is_genuine
+from caso_mesh.model.errors import StaleOrders
+from caso_mesh.model.mesh import Claim, NodeAddress
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.links import Target
@@ -41,6 +43,7 @@ class Bearings:
         self._greeted: tuple[Authority, str] | None = None
         self._hearsay: str | None = None
         self._denied: set[str] = set()
+        self._claim: Claim | None = None
         #: Addresses by node, of the orders they were read from.
         self._ordered: tuple[tuple[NodeAddress, ...], dict[str, tuple[str, ...]]] = ((), {})
         #: Addresses that people added (``peer add``).
@@ -58,8 +61,11 @@ class Bearings:
         """Who showed by its own greeting, or by orders, that it is in office."""
         if self._in_office():
             return self._own
+        least = self.least_lineage()
         if self._greeted is not None and self._trust.row(self._greeted[1]) is not None:
             return self._greeted[1]
+        if self._orders().authority.lineage < least:
+            return None
         ordered = self._orders().admin
         return ordered if ordered != self._own and ordered not in self._denied else None
 
@@ -71,14 +77,51 @@ class Bearings:
         """The node id of the administrator in office as far as this server knows."""
         return self._proven() or (self._hearsay if self._hearsay not in self._denied else None)
 
+    def claim(self) -> Claim | None:
+        """Who took the mesh over last, as far as this server knows."""
+        roster = self._trust.roster
+        known = [each for each in (self._claim, roster.mesh.claim if roster else None) if each is not None]
+        return max(known, key=lambda each: each.lineage, default=None)
+
+    def least_lineage(self) -> int:
+        """What is said in a lower one does not count any more."""
+        claim = self.claim()
+        return claim.lineage if claim is not None else 0
+
+    def check_lineage(self, authority: Authority) -> None:
+        """Raises ``StaleOrders`` for what stands on a lineage that is over."""
+        least = self.least_lineage()
+        if authority.lineage < least:
+            raise StaleOrders(given=authority, current=f"lineage {least}")
+
+    def believe(self, claim: Claim) -> bool:
+        """Somebody says that a server took the mesh over; whether that is news, and true: said by the key of a voter."""
+        roster, row = self._trust.roster, self._trust.row(claim.node)
+        if roster is None or row is None or claim.lineage <= max(self.least_lineage(), self._lineage()):
+            return False
+        if claim.node not in self.voters() or not is_genuine(claim, mesh=roster.mesh.id, public_key=row.public_key):
+            return False
+        self._claim = claim
+        if self._greeted is not None and self._greeted[0].lineage < claim.lineage:
+            self._greeted = None
+        if claim.node != self._own:
+            self._hearsay = claim.node
+            self._denied.discard(claim.node)
+        return True
+
+    def _lineage(self) -> int:
+        own = self._authority()
+        return max(own.lineage if own is not None else 0, self._orders().authority.lineage)
+
     def heard(self, peer: str, hello: HelloRequest | HelloReply) -> bool:
         """A peer that was authenticated has greeted; whether that changes who is taken for the administrator."""
         before = self.admin()
         self.hint(peer, hello.addresses)
         if hello.admin == peer:
             known = self._greeted[0] if self._greeted is not None and self._greeted[1] != peer else None
-            floor = max((a for a in (known, self._orders().authority) if a is not None), default=None)
-            if peer in self.voters() and hello.authority is not None and (floor is None or hello.authority >= floor):
+            least = Authority(self.least_lineage(), 0, 0)
+            floor = max(a for a in (known, self._orders().authority, least) if a is not None)
+            if peer in self.voters() and hello.authority is not None and hello.authority >= floor:
                 self._greeted = (hello.authority, peer)
                 self._denied.discard(peer)
         else:

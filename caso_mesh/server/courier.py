@@ -17,6 +17,7 @@ from caso_mesh.model.requests import (
     JournalRecord,
     Nothing,
 )
+from caso_mesh.server.queue import Queue
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -134,3 +135,15 @@ class Courier:
 
 def _push(records: list[Record]) -> JournalPush:
     return JournalPush(tuple(JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records))
+
+
+async def prune_journal(
+    journal: Journal, queue: Queue, upto: Mapping[str, int], now_ns: int, *, kept_s: float, traced_s: float
+) -> None:
+    """Forgets facts up to the numbers in ``upto`` (by incarnation) that are older than ``kept_s``, but for those that open
+    attempts are settled by; their hashes stay for ``traced_s``."""
+    upto = dict(upto)
+    for local in (await queue.attempts()).values():
+        if not local.ended and local.mark is not None and local.mark[0] in upto:
+            upto[local.mark[0]] = min(upto[local.mark[0]], local.mark[1])
+    await journal.prune(upto, before_ns=now_ns - round(kept_s * 1e9), trace_since_ns=now_ns - round(traced_s * 1e9))

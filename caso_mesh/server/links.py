@@ -27,6 +27,7 @@ from caso_mesh.model.errors import (
     StaleOrders,
     TimedOut,
 )
+from caso_mesh.model.mesh import Claim
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.trust import Trust
@@ -121,6 +122,7 @@ class LinkBook:
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
         partners: Callable[[], set[str]] = lambda: set(),  # noqa: PLW0108 - a set of its own each time
+        claim: Callable[[], Claim | None] = lambda: None,
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
         jitter: random.Random,
@@ -136,6 +138,7 @@ class LinkBook:
         self._greeting = greeting
         self._wanted = wanted
         self._partners = partners
+        self._claim = claim
         self._learnt = learnt
         self._before_hello = before_hello
         self._jitter = jitter
@@ -239,6 +242,7 @@ class LinkBook:
             authority=authority,
             admin=admin,
             now_ns=self._clock.now_ns(),
+            claim=self._claim(),
         )
 
     def _reply(self) -> HelloReply:
@@ -251,11 +255,16 @@ class LinkBook:
             admin=admin,
             admin_addresses=admin_addresses,
             now_ns=self._clock.now_ns(),
+            claim=self._claim(),
         )
 
     async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:
-        """A peer that dialled greets; from now on the link is in the book."""
-        self._note(link, hello)
+        """A peer that dialled greets; from now on the link is in the book, unless it believes to be in office while the
+        mesh was taken over: then it is only told."""
+        try:
+            self._note(link, hello)
+        except StaleOrders:
+            return self._reply()
         await self._register(link)
         return self._reply()
 
@@ -286,7 +295,8 @@ class LinkBook:
             return
         if hello.admin != node or hello.authority is None or known is None:
             return
-        if hello.authority.lineage < known.lineage:
+        claim = self._claim()
+        if hello.authority.lineage < max(known.lineage, claim.lineage if claim is not None else 0):
             raise StaleOrders(given=hello.authority, current=known)
 
     async def _register(self, link: Link) -> bool:

@@ -30,7 +30,7 @@ from caso_mesh.server.attempts import Attempts
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
-from caso_mesh.server.courier import Courier
+from caso_mesh.server.courier import Courier, prune_journal
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
@@ -47,6 +47,7 @@ from caso_mesh.server.scratch import Scratch
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.storage import Storage
+from caso_mesh.server.takeovers import Takeovers
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vaults import Vaults
@@ -211,6 +212,7 @@ class ServerNode:
         )
         self._devices: tuple[q.DeviceReport, ...] = ()
         self._look_at_devices = asyncio.Event()
+        self.takeovers = Takeovers(self.bearings, trust)
 
     # --- who and where ---
 
@@ -251,6 +253,7 @@ class ServerNode:
 
     def learnt(self, peer: str, hello: q.HelloRequest | q.HelloReply) -> None:
         """A peer has greeted."""
+        self.takeovers.heard(hello.claim)
         if self.bearings.heard(peer, hello):
             self.links.wake()
             self._heart.soon()
@@ -311,6 +314,7 @@ class ServerNode:
         if not roster.anchors or not own or own[0].public_key != self.keys.public_key:
             raise Refused(detail=f"by the orders of {peer.name} this server could not work with anybody")
         partners = self.bearings.partners()
+        self.bearings.check_lineage(orders.authority)
         async with self._ordering:
             if orders.authority < self.orders.authority:
                 raise StaleOrders(given=orders.authority, current=self.orders.authority)
@@ -320,6 +324,7 @@ class ServerNode:
             if self.bearings.ordered(orders.admin):
                 self._heart.soon()
             self.trust.use(roster)
+            self.takeovers.look()
             self.attempts.use(orders)
             if orders.devices != before.devices or _ended(before, orders):
                 # a job that is over has changed how much is free
@@ -353,14 +358,8 @@ class ServerNode:
         return self._compared and not self._orders_are_old and self._room.enough
 
     async def _prune_journal(self, upto: Mapping[str, int]) -> None:
-        """Forgets facts that enough voters hold, but for those that open attempts are settled by."""
-        upto = dict(upto)
-        for local in (await self._queue.attempts()).values():
-            if not local.ended and local.mark is not None and local.mark[0] in upto:
-                upto[local.mark[0]] = min(upto[local.mark[0]], local.mark[1])
-        now_ns = self.clock.now_ns()
-        keep_ns, trace_ns = (round(self._setting(name) * 1e9) for name in ("journal-keep-s", "joblog-keep-s"))
-        await self._journal.prune(upto, before_ns=now_ns - keep_ns, trace_since_ns=now_ns - trace_ns)
+        kept_s, traced_s = self._setting("journal-keep-s"), self._setting("joblog-keep-s")
+        await prune_journal(self._journal, self._queue, upto, self.clock.now_ns(), kept_s=kept_s, traced_s=traced_s)
 
     def _setting(self, name: str) -> float:
         setting = BY_NAME[name]
@@ -388,6 +387,7 @@ class ServerNode:
             group.create_task(self.door.refusals.run())
             group.create_task(self._courier.run())
             group.create_task(self._survey())
+            group.create_task(self.takeovers.spread(self.links))
             group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())

@@ -12,6 +12,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import AddKit, ConfirmKit, CreateJob, CreateToken, NoteKitDevice, RemoveDevice, RunNow
 from caso_mesh.model.errors import AlreadyExists, InvalidValue, NotFound
 from caso_mesh.model.jobs import CronSchedule
+from caso_mesh.model.mesh import Claim
 from caso_mesh.model.states import AttemptState, Liveness, RunState
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -86,7 +87,8 @@ def rebuilt(mesh: Script, at_ns: int) -> ControlState:
     state.restore(mesh.state.snapshot())
     admin = mesh.state.voters()[0]
     new = msgspec.structs.replace(operator("op-new"), home=admin.id)
-    recover(state, admin=admin.id, operator=new, addresses=("10.0.0.9:7300",), now_ns=at_ns)
+    claim = Claim(admin.id, 2, b"signed")
+    recover(state, admin=admin.id, operator=new, addresses=("10.0.0.9:7300",), now_ns=at_ns, claim=claim)
     check_state(state)
     return state
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from server_world import Clock
 from waiting import wait_for_async
 
 from caso_mesh.identity.authority import Authority as Issuer
+from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.errors import CasoError, InternalError, LinkLost, ServerNotLinked, TimedOut
@@ -232,6 +234,27 @@ def test_a_member_that_is_no_voter_is_never_believed_to_be_in_office() -> None:
     found = bearings(mesh)
     found.heard(mesh.id("d"), hello(mesh.id("d"), 10**18))
     assert found.admin() == mesh.id("a") and not found.is_admin(mesh.id("d"))
+
+
+def test_that_a_voter_took_the_mesh_over_is_believed_by_its_signature_whoever_passes_it_on() -> None:
+    mesh = Mesh("a", "b", "c", "d", voters=2)
+    found = bearings(mesh, own="d")
+    assert found.admin() == mesh.id("a")
+    assert not found.believe(sign_claim(mesh.keys["c"].signing, mesh="mesh", lineage=2)), "it is no voter"
+    genuine = sign_claim(mesh.keys["b"].signing, mesh="mesh", lineage=2)
+    assert not found.believe(replace(genuine, lineage=9)), "a lie of whoever passes it on"
+    assert not found.believe(sign_claim(mesh.keys["b"].signing, mesh="mesh", lineage=1)), "it is no news"
+    assert found.is_admin(mesh.id("a"))
+    assert found.believe(genuine)
+    assert not found.believe(genuine)
+    assert (found.claim(), found.least_lineage()) == (genuine, 2)
+    # the old one is not obeyed any more, whatever it says in its lineage
+    assert not found.is_admin(mesh.id("a"))
+    found.heard(mesh.id("a"), HelloReply("a", "1", (), Authority(1, 99, 99), mesh.id("a"), (), 0))
+    assert not found.is_admin(mesh.id("a"))
+    assert found.admin() == mesh.id("b")
+    found.heard(mesh.id("b"), HelloReply("b", "1", (), Authority(2, 1, 1), mesh.id("b"), (), 0))
+    assert found.is_admin(mesh.id("b"))
 
 
 def test_what_others_say_only_tells_where_to_ask() -> None:
