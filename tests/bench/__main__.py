@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     jobs = kinds.add_parser("jobs", help="tiny jobs through three servers: latency, and how many in a minute")
     jobs.add_argument("--jobs", type=int, default=500)
+    jobs.add_argument("--remote", action="store_true", help="each from one server to the device of another")
     jobs.add_argument("--folder", help="where the mesh goes (default: TMPDIR)")
     edge = kinds.add_parser("edge", help="the ugly tree of another harness, backed up and restored; as root")
     edge.add_argument("--harness", required=True, metavar="FOLDER", help="where its compare.py and datasets.py are")

@@ -186,6 +186,17 @@ async def measure(mesh: ProcessMesh, members: int, seconds: float) -> int:
     return 0 if good else 1
 
 
+async def _until_done(name: str, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """As often as it takes: a machine that is busy with others may let somebody wait for too long."""
+    while True:
+        try:
+            await do()
+            return
+        except CasoError as error:
+            print(f"{name}: {error}", flush=True)
+            await asyncio.sleep(_AGAIN_S)
+
+
 async def _join(client: Client, made: list[Member], network: WebSocketNetwork, pid: int) -> None:
     began, before, slots, asking = time.monotonic(), cpu_s([pid]), asyncio.Semaphore(_JOIN_AT_ONCE), asyncio.Lock()
 
@@ -193,7 +204,7 @@ async def _join(client: Client, made: list[Member], network: WebSocketNetwork, p
         async with slots:
             async with asking:
                 token = await asyncio.to_thread(client.call, "token.create", q.TokenCreate(), v.TokenView)
-            await made[number_].join(token.link, network)
+            await _until_done(made[number_].name, lambda: made[number_].join(token.link, network))
 
     await _many(len(made), one)
     seconds, spent = time.monotonic() - began, cpu_s([pid]) - before
@@ -207,13 +218,7 @@ async def _link(what: str, made: list[Member], network: WebSocketNetwork, pid: i
 
     async def one(number_: int) -> None:
         async with slots:
-            while True:
-                try:
-                    await made[number_].up(network)
-                    return
-                except CasoError as error:
-                    print(f"{made[number_].name}: {error}", flush=True)
-                    await asyncio.sleep(_AGAIN_S)
+            await _until_done(made[number_].name, lambda: made[number_].up(network))
 
     await _many(len(made), one)
     for member in made:

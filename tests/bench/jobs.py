@@ -12,6 +12,7 @@ import os
 import pathlib
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from bench import report
@@ -25,6 +26,8 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.states import BackupType
 
+#: Who submit jobs at the same time.
+_CLIENTS = 4
 _FILES, _DEVICE_JOBS, _SERVER_JOBS = 8, 8, 8
 #: How many of the jobs are made one after the other.
 _ALONE = 0.2
@@ -33,11 +36,12 @@ _RUNNING_S, _A_MINUTE = 0.1, 1650
 
 
 class Site:
-    """Three servers, each with a folder to be backed up and a device; each job goes from one server to its own device or
-    to the next one's."""
+    """Three servers, each with a folder to be backed up and a device. Jobs go where the mesh has them go (which is the
+    device of their own server while that is free), or, ``remote``, to the device of the next server."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, *, remote: bool) -> None:
         self._folder = folder
+        self._remote = remote
         self.mesh = ProcessMesh(folder / "mesh")
 
     def start(self) -> None:
@@ -56,12 +60,10 @@ class Site:
     def submit(self, client: Client, number: int, *, change: bool = True) -> str:
         """One tiny job: an incremental of eight files, of which one has changed or none. (None while others read them.)"""
         names = self.mesh.names
-        source, target = names[number % 3], names[(number // 3 + number) % 3]
+        source, target = names[number % 3], f"device:disk-{names[(number + 1) % 3]}" if self._remote else "any"
         if change:
             (self._source(source) / "file0").write_bytes(b"%d\n" % number)
-        request = q.BackupRequest(
-            ((source, bytes(self._source(source))),), f"device:disk-{target}", BackupType.INCREMENTAL
-        )
+        request = q.BackupRequest(((source, bytes(self._source(source))),), target, BackupType.INCREMENTAL)
         run = client.call("backup", request, v.Submitted).run
         assert run is not None
         return run
@@ -101,7 +103,13 @@ def measure(site: Site, jobs: int) -> bool:
 def _many(client: Client, site: Site, jobs: int) -> bool:
     pids, admin = site.pids(), site.mesh.pid("alpha")
     before_s, own_s, admin_s, began = cpu_s(pids), _own_cpu_s(*pids), _own_cpu_s(admin), time.monotonic()
-    runs = [site.submit(client, number, change=False) for number in range(jobs)]
+
+    def submit(first: int) -> list[str]:
+        with connect(Common(state=site.mesh.state("alpha"), timeout="120s")) as one:
+            return [site.submit(one, number, change=False) for number in range(first, jobs, _CLIENTS)]
+
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        runs = [run for found in clients.map(submit, range(_CLIENTS)) for run in found]
     submitted = time.monotonic() - began
     for run in runs:
         _finish(client, run)
@@ -138,7 +146,7 @@ def _ms(samples: list[float]) -> str:
 def main(chosen: argparse.Namespace) -> int:
     """Runs it; 1 if a goal was missed."""
     with tempfile.TemporaryDirectory(prefix="caso-mesh-bench-", dir=chosen.folder) as name:
-        site = Site(pathlib.Path(name))
+        site = Site(pathlib.Path(name), remote=chosen.remote)
         try:
             print(Ours.version())
             good = measure(site, chosen.jobs)
