@@ -64,6 +64,7 @@ class Runs:
             "job.log": self._job_log,
             "job.run": self._work.run_now,
             "job.cancel": self._work.cancel,
+            "job.set": self._work.set_priority,
             "job.hold": self._job_hold,
             "job.release": self._job_release,
             "job.delete": self._work.delete,

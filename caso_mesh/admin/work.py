@@ -15,7 +15,16 @@ from caso_mesh.control.policies import check_target
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import CancelRun, CloseAttempt, CreateJob, DeleteJob, HoldRun, RunNow, SetJob
+from caso_mesh.model.commands import (
+    CancelRun,
+    CloseAttempt,
+    CreateJob,
+    DeleteJob,
+    HoldRun,
+    RunNow,
+    SetJob,
+    SetRunPriority,
+)
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
@@ -363,6 +372,16 @@ class Work:
                     failure = Failure("canceled", {"who": caller.who})
                     close = CloseAttempt(attempt.id, AttemptState.CANCELED, self._clock.now_ns(), failure=failure)
                     await self._submit(close, who=caller.who, request_id=f"{caller.request_id}/{attempt.id}")
+        return v.Done()
+
+    async def set_priority(self, caller: Caller, request: q.JobSet) -> v.Done:
+        """Raises ``MadeByPolicy`` for a job that a policy made: its runs have a priority of their own."""
+        command: SetRunPriority | SetJob
+        if "@" in request.name:
+            command = SetRunPriority(self.find_run(request.name).id, request.priority)
+        else:
+            command = SetJob(self.find_job(request.name).id, priority=request.priority)
+        await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
 
     async def hold(self, caller: Caller, request: q.JobName, *, held: bool) -> v.Done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
@@ -23,7 +23,7 @@ from caso_mesh.cli.waiting import submit, watch
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, UsageError
-from caso_mesh.model.states import RunState
+from caso_mesh.model.states import Priority, RunState
 
 app = Group(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
 
@@ -209,6 +209,19 @@ def cancel(
     """End a run; nothing half-done becomes visible. What does not end within 30 s is killed."""
     view = ask(common, "job.cancel", q.JobCancel(name, force), v.Done)
     output.show(view, common.json, lambda _: output.line(f"{name} is being canceled"))
+
+
+@app.command(name="set")
+def set_(
+    name: Name,
+    /,
+    *,
+    priority: Annotated[Literal["highest", "high", "medium", "low", "lowest"], Parameter(help="Who goes first.")],
+    common: Common = DEFAULTS,
+) -> None:
+    """Change the priority of a job and of what waits of it, or of one run."""
+    view = ask(common, "job.set", q.JobSet(name, Priority(priority)), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"{name} has the priority {priority}"))
 
 
 @app.command

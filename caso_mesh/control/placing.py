@@ -124,14 +124,27 @@ class Cut:
                     continue
                 name = (run.id, part.source)
                 job, device = state.jobs[run.job], _device_of(run.spec, part.source, seen.device_of_set)
-                waits = (_behind(state, run, seen.now_ns), _first(state, run))
-                made_of = (run, job, device, seen.predicted(run, part.source), *waits)
+                behind, first = _behind(state, run, seen.now_ns), _first(state, run)
+                predicted = seen.predicted(run, part.source)
                 known = before.get(name)
-                if known is None or any(new is not old for new, old in zip(made_of, known[0], strict=True)):
-                    known = (made_of, _ready_part(state, run, part, job, device, made_of[3], waits))
+                made_of = (run, job, device, predicted, behind, first)
+                if known is None or not _the_same(known[0], made_of):
+                    known = (made_of, _ready_part(state, run, part, job, device, predicted, (behind, first)))
                 self._parts[name] = known
                 found.append(known[1])
         return tuple(found)
+
+
+def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether a part is made of the same objects; written out, since it is asked of every part at every change."""
+    return (
+        one[0] is other[0]
+        and one[1] is other[1]
+        and one[2] == other[2]
+        and one[3] is other[3]
+        and one[4] == other[4]
+        and one[5] == other[5]
+    )
 
 
 class _Loads:

@@ -49,6 +49,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,
     commands.EditJob: work.edit_job,
+    commands.SetRunPriority: work.set_run_priority,
     commands.DeleteJob: work.delete_job,
     commands.OpenRun: work.open_run,
     commands.Delegate: work.delegate,

@@ -23,6 +23,7 @@ from caso_mesh.model.commands import (
     Prune,
     RunNow,
     SetJob,
+    SetRunPriority,
 )
 from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
@@ -98,6 +99,15 @@ def edit_job(state: ControlState, command: EditJob, context: Context) -> Effect:
         last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if moved else job.last_due_at_ns,
     )
     return Effect({"job": job.id}, () if changed == job else (Put("jobs", job.id, changed),))
+
+
+def set_run_priority(state: ControlState, command: SetRunPriority, context: Context) -> Effect:
+    """``WrongState`` for a run that has ended."""
+    run = state.run(command.run)
+    if not lifecycle.is_open(run):
+        raise WrongState(kind="run", name=run.id, state=run.state)
+    after = msgspec.structs.replace(run, priority=command.priority)
+    return Effect(None, () if after == run else (Put("runs", run.id, after),))
 
 
 def delete_job(state: ControlState, command: DeleteJob, context: Context) -> Effect:

@@ -215,6 +215,8 @@ CALLS: tuple[Call, ...] = (
     Call("job.log", "viewer", "admin", q.JobName, v.JobLogView, "The job log of the attempts of a run.", scope=OF_JOB),
     Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True, scope=OF_JOB),
     Call("job.cancel", "operator", "admin", q.JobCancel, v.Done, "End a run.", changes=True, scope=OF_JOB),
+    Call("job.set", "operator", "admin", q.JobSet, v.Done,
+         "Change the priority of a job and of what waits of it, or of one run.", changes=True, scope=OF_JOB),
     Call("job.hold", "operator", "admin", q.JobName, v.Done,
          "Hold a job (no further runs), or one run.", changes=True, scope=OF_JOB),
     Call("job.release", "operator", "admin", q.JobName, v.Done, "Release what was held.", changes=True, scope=OF_JOB),

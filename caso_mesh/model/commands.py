@@ -210,6 +210,13 @@ class EditJob(Struct, frozen=True, tag="edit-job", tag_field="do"):
     priority: Priority
 
 
+class SetRunPriority(Struct, frozen=True, tag="set-run-priority", tag_field="do"):
+    """Of one run, whatever its job has. It counts while parts of it wait."""
+
+    run: str
+    priority: Priority
+
+
 class DeleteJob(Struct, frozen=True, tag="delete-job", tag_field="do"):
     job: str
 
@@ -404,6 +411,7 @@ Command = (
     | RunNow
     | SetJob
     | EditJob
+    | SetRunPriority
     | DeleteJob
     | OpenRun
     | Delegate

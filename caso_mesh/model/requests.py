@@ -778,6 +778,13 @@ class JobCancel(Struct, frozen=True):
     by_force: bool = False
 
 
+class JobSet(Struct, frozen=True):
+    """A new priority of a job and what waits of it, or of one run."""
+
+    name: str
+    priority: Priority
+
+
 class RunFollow(Struct, frozen=True):
     """Where a run is; tells its servers that somebody watches. With ``wait_s`` (at most 10 s) it answers when the run has
     come further, at the latest after that; without it at once. ``until_end``: only the end counts, nobody watches."""

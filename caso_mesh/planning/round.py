@@ -231,7 +231,7 @@ class Round:
             return True
         device = self.devices[pair[1]]
         left = self._left.get(pair)
-        if left is not None and (left <= 0 or left < part.predicted_bytes):
+        if left is not None and left < max(1, part.predicted_bytes):
             return False
         if not part.predicted_bytes or device.free_bytes is None:
             return True
@@ -291,7 +291,7 @@ class Round:
         if full is not None:
             return full
         if not any(self._has_room(part, pair) for pair in free):
-            return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._devices_named(free))
+            return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._without_room(part, free))
         if not self._source_free(part):
             source = self.servers[part.source]
             first = self._first_of("source", [source.id])
@@ -362,6 +362,14 @@ class Round:
     def _name(self, server: str) -> str:
         row = self.servers.get(server)
         return server if row is None else row.name
+
+    def _without_room(self, part: ReadyPart, pairs: Iterable[Pair]) -> list[str]:
+        """The names of devices; where it is for want of a server's quota, with that."""
+        lacking = {
+            pair for pair in pairs if (left := self._left.get(pair)) is not None and left < max(1, part.predicted_bytes)
+        }
+        named = {f"{self.devices[pair[1]].name} (quota of {self._name(pair[0])})" for pair in lacking}
+        return sorted(named.union(self._devices_named(pair for pair in pairs if pair not in lacking)))
 
     def _devices_named(self, pairs: Iterable[Pair]) -> list[str]:
         return sorted({self.devices[device].name for _, device in pairs})

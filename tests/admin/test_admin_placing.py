@@ -10,9 +10,9 @@ from admin.admin_world import World, admin_world, node
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import UsageError
+from caso_mesh.model.errors import UsageError, WrongState
 from caso_mesh.model.jobs import Counts, Progress
-from caso_mesh.model.states import AttemptState, RunState
+from caso_mesh.model.states import AttemptState, Priority, RunState
 
 pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
@@ -125,6 +125,23 @@ async def test_what_a_job_will_store_is_reserved_on_its_device_while_it_runs(tmp
         done = Progress(attempt.id, AttemptState.RUNNING, Counts(bytes_stored=700), w.clock.now_ns(), 30.0)
         await w.node_call(attempt.server, "attempt.progress", q.ProgressReport((done,)))
         await w.delegated(third)
+
+
+async def test_a_waiting_run_gets_another_priority_and_goes_first_and_a_job_with_all_of_its_runs(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("queue.hold", q.QueueHold(True))
+        await w.ask("device.set", q.DeviceSet("dbeta", concurrency=1))
+        runs = [await w.backup(to="device:dbeta", name=f"job{number}") for number in range(3)]
+        await w.ask("job.set", q.JobSet(runs[2], Priority.HIGH))
+        await w.ask("job.set", q.JobSet("job1", Priority.HIGHEST))
+        assert [(await view_of(w, run)).priority for run in runs] == ["medium", "highest", "high"]
+        await w.ask("queue.hold", q.QueueHold(False))
+        for run in (runs[1], runs[2], runs[0]):
+            await ran(w, run)
+        with pytest.raises(WrongState):
+            await w.ask("job.set", q.JobSet(runs[0], Priority.LOW))
 
 
 async def test_a_server_that_used_up_its_quota_gets_nothing_more_on_that_device(tmp_path: pathlib.Path) -> None:

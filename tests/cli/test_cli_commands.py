@@ -300,6 +300,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("job show nightly", "job.show", q.JobName("nightly"), DETAIL, ["0 2 * * * (UTC)", "job1@1#1", "disk1 is full", "job1@0"]),
     ("job log job1@1", "job.log", q.JobName("job1@1"), LOG, ["2025-01-01T00:00:00Z  info     began"]),
     ("job run nightly", "job.run", q.JobName("nightly"), SUBMITTED, ["submitted job1@1"]),
+    (
+        "job set job1@1 --priority highest",
+        "job.set",
+        q.JobSet("job1@1", Priority.HIGHEST),
+        v.Done(),
+        ["job1@1 has the priority highest"],
+    ),
     ("job cancel job1@1 --force", "job.cancel", q.JobCancel("job1@1", by_force=True), v.Done(), ["job1@1"]),
     (
         "error-rule create full --error device-full --error data --retries 3 --every 5m --then hold --any-time",

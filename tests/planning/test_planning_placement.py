@@ -413,8 +413,10 @@ def test_a_server_that_used_up_its_quota_of_a_shared_device_gets_nothing_more_on
     nas = (device("nas", "a", "b", concurrency=9, left_bytes=(("a", GB),)),)
     given_out, _ = placed(TWO, part("r", predicted_bytes=2 * GB), devices=nas)
     assert given_out == {"r": ("b", "nas")}
-    given_out, reasons = placed(TWO, part("r", target=to("server", "a"), predicted_bytes=2 * GB), devices=nas)
+    mine = part("r", target=to("server", "a"), predicted_bytes=2 * GB)
+    given_out, reasons = placed(TWO, mine, devices=nas)
     assert (given_out, reasons) == ({}, {"r": WaitReason.DEVICE_LOW_ON_SPACE})
+    assert fields_of(msgspec.structs.replace(TWO, devices=nas), mine) == {"devices": ["nas (quota of a)"]}
 
 
 def test_two_runs_of_one_job_do_not_read_one_source_at_once():
