@@ -10,7 +10,7 @@ from waiting import wait_for_async
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
+from caso_mesh.model.documents import EntryDoc, PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError
 
 pytestmark = pytest.mark.jumping
@@ -80,3 +80,122 @@ async def test_a_list_and_a_policy_make_one_job_per_template_that_runs_and_says_
     await mesh.call("alpha", "dissociate", q.AssociationEdit("home", "nightly"), v.PolicyView)
     assert await mesh.jobs() == ()
     assert len(await mesh.sets()) == 3, "the sets stay"
+
+
+async def test_on_a_night_with_both_the_incremental_gives_way_to_the_full_which_is_then_verified(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=20)
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    await make(
+        mesh,
+        tree,
+        ("when full succeeds start check",),
+        full=TemplateDoc("full", to="server:beta", schedule="fri 22:00"),
+        daily=TemplateDoc("incremental", to="server:beta", schedule="daily 22:00"),
+        check=TemplateDoc("verify"),
+    )
+    request = q.SchedulePreview("home", 5.0)
+    rows = (await mesh.call("alpha", "schedule.preview", request, v.PreviewList)).runs
+    assert [(row.due[:10], row.template, row.state, row.by) for row in rows[-3:]] == [
+        ("2025-01-09", "daily", "scheduled", None),
+        ("2025-01-10", "daily", "superseded", "home.nightly.full"),
+        ("2025-01-10", "full", "scheduled", None),
+    ]
+    assert rows[-1].starts == ("when full succeeds start check",)
+    await until(mesh, 9, 21, 2)
+    await until(mesh, 10, 21, 5)
+    assert (await runs_of(mesh, "home.nightly.daily"))[-2:] == [
+        ("2025-01-09T21:00:00Z", "succeeded"),
+        ("2025-01-10T21:00:00Z", "superseded"),
+    ]
+    assert await runs_of(mesh, "home.nightly.full") == [("2025-01-10T21:00:00Z", "succeeded")]
+    assert [state for _, state in await runs_of(mesh, "home.nightly.check")] == ["succeeded"]
+    check = await mesh.call("alpha", "job.show", q.JobName("home.nightly.check"), v.JobDetail)
+    full = await mesh.call("alpha", "job.show", q.JobName("home.nightly.full"), v.JobDetail)
+    daily = await mesh.call("alpha", "job.show", q.JobName("home.nightly.daily"), v.JobDetail)
+    assert check.runs[0].note == f"started by {full.runs[0].run}"
+    assert check.runs[0].sets[0].set == full.runs[0].sets[0].set, "what was just written is read back"
+    assert daily.runs[0].note == f"superseded by {full.runs[0].run}"
+    sets = sorted(await mesh.sets(), key=lambda row: row.ended)
+    assert [row.type for row in sets] == ["full", "full"], "the first incremental had nothing to build on"
+
+
+async def test_an_incremental_builds_on_the_newest_set_of_its_list_whichever_template_made_it(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=20)
+    mesh = await memory_mesh(1)
+    await mesh.add_device("alpha")
+    await make(
+        mesh,
+        tree,
+        full=TemplateDoc("full", to="any"),
+        daily=TemplateDoc("incremental", to="any"),
+        other=TemplateDoc("differential", to="any"),
+    )
+    types = []
+    for template in ("full", "daily", "other", "daily"):
+        (tree / template).write_bytes(template.encode())
+        run = await mesh.call("alpha", "job.run", q.JobName(f"home.nightly.{template}"), v.Submitted)
+        result = await mesh.result(run.run)
+        assert result.state == "succeeded", result
+        types.append(result.type)
+    assert types == ["full", "incremental", "differential", "incremental"]
+    listed = (await mesh.call("alpha", "selection.show", q.Named("home"), v.SelectionView)).definition
+    edited = q.SelectionSet("home", SelectionDoc(paths=listed.paths, exclude=("full",)))
+    await mesh.call("alpha", "selection.set", edited, v.SelectionView)
+    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.daily"), v.Submitted)
+    assert (await mesh.result(run.run)).type == "full", "of another selection nothing is there to build on"
+
+
+async def test_patterns_of_an_entry_hold_below_it_alone(memory_mesh, tmp_path):
+    for name in ("one", "two"):
+        folder = tmp_path / "data" / name
+        (folder / "sub").mkdir(parents=True)
+        for file in ("a.txt", "a.tmp", "sub/b.txt", "sub/b.tmp"):
+            (folder / file).write_bytes(file.encode())
+    mesh = await memory_mesh(1)
+    await mesh.add_device("alpha")
+    listed = SelectionDoc(
+        entries=(
+            EntryDoc(f"alpha:{tmp_path}/data/one", exclude=("*.tmp",)),
+            EntryDoc(f"alpha:{tmp_path}/data/two", include=("*.tmp",)),
+        )
+    )
+    await mesh.call("alpha", "selection.create", q.SelectionCreate("home", listed), v.SelectionView)
+    policy = PolicyDoc({"full": TemplateDoc("full", to="any")})
+    await mesh.call("alpha", "policy.create", q.PolicyCreate("p", policy), v.PolicyView)
+    await mesh.call("alpha", "associate", q.AssociationEdit("home", "p"), v.PolicyView)
+    run = await mesh.call("alpha", "job.run", q.JobName("home.p.full"), v.Submitted)
+    result = await mesh.result(run.run)
+    found = await mesh.call("alpha", "catalog.find", q.CatalogFind(b"*.t[xm][tp]"), v.MatchList)
+    paths = sorted(match.path.removeprefix(f"{tmp_path}/data/") for match in found.matches)
+    assert result.state == "succeeded"
+    assert paths == ["one/a.txt", "one/sub/b.txt", "two/a.tmp", "two/sub/b.tmp"]
+
+
+async def test_a_file_that_is_applied_makes_jobs_that_run_and_says_what_is_wrong_at_the_servers(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=5)
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    text = f"""
+[selection.home]
+paths = ["alpha:{tree}"]
+[policy.nightly.templates.full]
+type = "full"
+to = "server:beta"
+schedule = "daily 22:00"
+[associations]
+home = ["nightly"]
+"""
+    wrong = text.replace(f"alpha:{tree}", f"alpha:{tree}/not-there")
+    refused = await mesh.call("alpha", "config.apply", q.ConfigApply(wrong), v.Applied)
+    assert (refused.applied, [(each.line, each.place) for each in refused.mistakes]) == (False, [(3, "selection.home")])
+    tried = await mesh.call("alpha", "config.apply", q.ConfigApply(text, dry_run=True), v.Applied)
+    assert (tried.applied, len(tried.changes)) == (False, 3)
+    assert await mesh.jobs() == ()
+    done = await mesh.call("alpha", "config.apply", q.ConfigApply(text), v.Applied)
+    assert (done.applied, done.changes) == (True, tried.changes)
+    exported = await mesh.call("alpha", "config.export", q.Nothing(), v.Exported)
+    again = await mesh.call("alpha", "config.apply", q.ConfigApply(exported.text), v.Applied)
+    assert again.changes == ()
+    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.full"), v.Submitted)
+    assert (await mesh.result(run.run)).state == "succeeded"
