@@ -35,6 +35,8 @@ _JUMP_S = 30.0
 #: For so long after that nothing is opened: a clock that was set wrong is often set right at once.
 _DOUBT_S = 60.0
 _LONGEST_WAIT_S = 30.0
+#: So long after the office began the clock is steady, if it was not set meanwhile: one that boots wrong is often set soon.
+_SETTLED_S = 600.0
 
 
 def latest_due_ns(schedule: CronSchedule, after_ns: int, now_ns: int) -> int | None:
@@ -74,6 +76,8 @@ class DueRuns:
         self._next: dict[str, tuple[CronSchedule, int, int | None]] = {}
         self._offset_s = self._now_offset_s()
         self._doubt_until_s = 0.0
+        self._set_s = clock.monotonic_s()
+        self._was_set = False
 
     def next_due_ns(self, job: Job) -> int | None:
         """When a recurring, active job is due next."""
@@ -88,6 +92,13 @@ class DueRuns:
     @property
     def doubtful(self) -> bool:
         return self._clock.monotonic_s() < self._doubt_until_s
+
+    def has_steady_clock(self, seconds: float) -> bool:
+        """Whether the wall clock was not set for so long; of a term that is younger, for ``_SETTLED_S`` at most."""
+        if abs(self._now_offset_s() - self._offset_s) > _JUMP_S:
+            return False
+        limit_s = seconds if self._was_set else min(seconds, _SETTLED_S)
+        return self._clock.monotonic_s() - self._set_s >= limit_s
 
     async def open(self) -> None:
         """Opens a run for each due time that has come. Never returns.
@@ -154,7 +165,8 @@ class DueRuns:
             self._offset_s += moved_s
             return
         self._offset_s += moved_s
-        self._doubt_until_s = self._clock.monotonic_s() + _DOUBT_S
+        self._set_s, self._was_set = self._clock.monotonic_s(), True
+        self._doubt_until_s = self._set_s + _DOUBT_S
         text = f"The clock of the administrator was set by {moved_s:+.0f} s; due runs wait for {_DOUBT_S:.0f} s"
         log.warning("%s", text)
         occasion = str(self._clock.now_ns() // _SECOND)

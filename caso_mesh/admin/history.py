@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from caso_mesh.admin import present
-from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
+from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
@@ -22,14 +20,10 @@ from caso_mesh.model.commands import AnswerAlert
 from caso_mesh.model.errors import CatalogNotHere, NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import Role
-from caso_mesh.model.storage import MediaSet
 from caso_mesh.model.units import format_instant, format_seconds
-from caso_mesh.planning.retention import kept_by_number
 
 #: Entries of one answer.
 _MOST_ENTRIES = 50_000
-#: More sets than a mesh has.
-_ALL_SETS = 10_000_000
 
 
 class History:
@@ -41,20 +35,20 @@ class History:
         keeper: ControlKeeper,
         tables: Tables,
         catalog: Catalog,
-        live: Live,
         submit: Submit,
         work: Work,
         clock: Clock,
         on_device: OnDevice,
+        retaining: Retaining,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
         self._catalog = catalog
-        self._live = live
         self._submit = submit
         self._work = work
         self._clock = clock
         self._on_device = on_device
+        self._retaining = retaining
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -72,49 +66,36 @@ class History:
         state = self._keeper.state
         only = present.restricted_to(state, request.server, request.pool, caller.limits())
         source = state.server_named(request.source).origin if request.source else None
-        if request.from_device is None:
-            sets = await self._tables.sets(source=source, of=only, limit=request.limit)
-        else:
-            there = await self._on_device.sets(request.from_device)
-            fits = [
-                each
-                for each in sorted(there, key=lambda each: each.ended_at_ns, reverse=True)
-                if source in {None, each.source} and (only is None or each.source in only or each.server in only)
-            ]
-            sets = fits[: request.limit]
-        media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
-        media_sets = {each.name: each for each in state.media_set_list()}
+        everything = await self._tables.sets(limit=-1)
+        there = everything if request.from_device is None else await self._on_device.sets(request.from_device)
+        # what lies on the device and is not known is of some line, too
+        known = {each.id: each for each in (*everything, *there)}
+        verdicts = await self._retaining.verdicts(known.values(), self._retaining.away(known.values()))
+        fits = [
+            each
+            for each in sorted(there, key=lambda each: (each.ended_at_ns, each.id), reverse=True)
+            if source in {None, each.source}
+            and (only is None or each.source in only or each.server in only)
+            and (verdicts[each.id].goes or not request.expired)
+        ]
+        sets = fits[: max(0, request.limit)]
         details = await self._tables.detail_states([each.id for each in sets])
-        locks, now_ns = await self._tables.locks(), self._clock.now_ns()
-        redundant = {each for ids in self._live.redundant.values() for each in ids}
+        redundant = self._retaining.redundant()
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
-        kept = await self._kept_by_number(media_sets.values())
         return v.SetList(
             tuple(
                 present.set_view(
                     each,
-                    media,
-                    media_sets,
+                    verdicts[each.id],
                     redundant=each.id in redundant,
                     catalog=details.get(each.id) == "here",
                     names=names,
                     devices=devices,
-                    lock=present.lock_in_force(locks, each.id, now_ns),
-                    kept_by=kept.get(each.id, ()),
                 )
                 for each in sets
             )
         )
-
-    async def _kept_by_number(self, media_sets: Iterable[MediaSet]) -> dict[str, tuple[str, ...]]:
-        """The sets that are kept for their number. Redundant ones do not count."""
-        counting = [each for each in media_sets if any(count for count, _ in each.counts())]
-        if not counting:
-            return {}
-        redundant = {each for ids in self._live.redundant.values() for each in ids}
-        sets = [each for each in await self._tables.sets(limit=_ALL_SETS) if each.id not in redundant]
-        return {id_: reasons for each in counting for id_, reasons in kept_by_number(sets, each).items()}
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
         if request.from_device is not None:

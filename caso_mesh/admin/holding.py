@@ -61,7 +61,11 @@ class Holding:
         """Raises ``NotFound``, ``Ambiguous``, ``Protected``, ``InUse``, ``ClocksDiffer``, ``Unavailable``."""
         if await self._tables.deleted_by(caller.request_id):
             return v.Done()
-        backup = await self._work.find_set(request.set)
+        await self.remove(await self._work.find_set(request.set), caller.who, caller.request_id)
+        return v.Done()
+
+    async def remove(self, backup: BackupSet, who: str, request_id: str) -> None:
+        """Deletes a set, as ``set.delete`` does."""
         state, now_ns = self._keeper.state, self._clock.now_ns()
         for run in state.open_runs():
             if any(set_read(run.spec, part.source) == backup.id for part in run.parts):
@@ -78,15 +82,14 @@ class Holding:
             device=backup.device,
             set=backup.id,
             hold="tombstone",
-            who=caller.who,
-            request=caller.request_id,
+            who=who,
+            request=request_id,
             now_ns=now_ns,
             last_write_ns=medium.last_write_at_ns if medium is not None else 0,
             active=tuple(attempt.id for attempt in state.active_attempts()),
         )
         await self._ask(backup, hold)
         await self._until_told(backup.id)
-        return v.Done()
 
     async def _set_lock(self, caller: Caller, request: q.SetLock) -> v.Done:
         """Raises ``NotFound``, ``Ambiguous``, ``InvalidValue``, ``Unavailable``."""

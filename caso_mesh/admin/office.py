@@ -18,6 +18,7 @@ from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.error_rules import ErrorRules
+from caso_mesh.admin.expiry import Expiry
 from caso_mesh.admin.files import Files
 from caso_mesh.admin.following import Following
 from caso_mesh.admin.granting import Granting
@@ -36,6 +37,7 @@ from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.preview import Preview
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
+from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.scoping import Scoping
 from caso_mesh.admin.servers import Servers
@@ -58,6 +60,7 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.network import Network
 
@@ -260,15 +263,22 @@ class Office:
             due=self._due,
             catalogs=self._catalogs,
         )
+        retaining = Retaining(
+            keeper=keeper,
+            tables=tables,
+            live=live,
+            clock=clock,
+            away=lambda device: not readers_of(keeper.state, live, links, device),
+        )
         self._history = History(
             keeper=keeper,
             tables=tables,
             catalog=catalog,
-            live=live,
             submit=self._submit,
             work=work,
             clock=clock,
             on_device=on_device,
+            retaining=retaining,
         )
         files = Files(
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
@@ -284,6 +294,17 @@ class Office:
         )
         holding = Holding(
             keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
+        )
+        self._expiry = Expiry(
+            keeper=keeper,
+            tables=tables,
+            retaining=retaining,
+            holding=holding,
+            on_device=on_device,
+            alarms=self._alarms,
+            facts=facts,
+            calendar=calendar,
+            paused=self._expiry_paused,
         )
         servers = Servers(
             keeper=keeper,
@@ -334,6 +355,7 @@ class Office:
             **files.handlers(),
             **holding.handlers(),
             **ErrorRules(keeper, self._submit).handlers(),
+            **self._expiry.handlers(),
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
@@ -346,6 +368,15 @@ class Office:
 
     def _is_clock_doubtful(self) -> bool:
         return self._due.doubtful or self._watch.clocks_differ()
+
+    def _expiry_paused(self) -> str | None:
+        """Why no set expires now."""
+        if self._watch.clocks_differ():
+            return "clocks of servers differ: see the alert clock-differs"
+        limit_s = number(self._keeper.state.settings_of_mesh(), "clock-steady-s")
+        if not self._due.has_steady_clock(limit_s):
+            return "the clock of the administrator was set, or it took office, a short while ago"
+        return None
 
     def _asked_enough(self) -> bool:
         """Whether what a majority of the voters holds is known here: nothing that was ever pruned is missing."""
@@ -392,6 +423,7 @@ class Office:
             "keys of replaced servers": self._granting.run,
             "what other voters hold": self._ask_voters,
             "keeping records": self._keeping.run,
+            "expiry of sets": self._expiry.run,
         }
         await self._begin()
         async with asyncio.TaskGroup() as group:

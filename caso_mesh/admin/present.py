@@ -33,10 +33,11 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, AttemptState, RunState, WaitReason
-from caso_mesh.model.storage import BackupSet, MediaSet, Medium
+from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
-from caso_mesh.planning.media import medium_state, set_expiry
+from caso_mesh.planning.media import medium_state
+from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 
 _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
 
@@ -359,25 +360,13 @@ def lock_in_force(locks: Mapping[str, int | None], set_id: str, now_ns: int) -> 
 
 def set_view(
     backup: BackupSet,
-    media: Mapping[tuple[str, str], Medium],
-    media_sets: Mapping[str, MediaSet],
+    verdict: Verdict,
     *,
     redundant: bool,
     catalog: bool,
     names: Mapping[str, str],
     devices: Mapping[str, str],
-    lock: tuple[int | None] | None = None,
-    kept_by: tuple[str, ...] = (),
 ) -> v.SetView:
-    media_set = media_sets.get(backup.media_set)
-    expires = protected = None
-    if media_set is not None:
-        expires, protected = set_expiry(backup, media.get((backup.server, backup.medium)), media_set)
-    if lock is not None:
-        protected = None if protected is None or lock[0] is None else max(protected, lock[0])
-        expires = None if expires is None or lock[0] is None else max(expires, lock[0])
-    if kept_by:
-        expires = None
     return v.SetView(
         id=backup.id,
         source=names.get(backup.source, backup.source_name),
@@ -396,12 +385,13 @@ def set_view(
         bytes_stored=backup.bytes_stored,
         exceptions=backup.exceptions,
         paths=tuple(shown_path(root) for root in backup.roots),
-        expires=format_instant(expires),
-        protected_until=format_instant(protected),
-        locked=lock is not None,
+        expires=format_instant(verdict.expires_at_ns),
+        protected_until=format_instant(verdict.protected_until_ns),
+        locked=Keep.LOCKED in verdict.kept_by,
         redundant=redundant,
         catalog=catalog,
-        kept_by=kept_by,
+        kept_by=tuple(reason.value for reason in verdict.kept_by if reason in BY_PLACE),
+        expired=verdict.goes,
     )
 
 

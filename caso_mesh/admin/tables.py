@@ -355,7 +355,7 @@ class Tables:
         of: Collection[str] | None = None,
         limit: int = 1000,
     ) -> list[BackupSet]:
-        """Newest first. ``of``: node ids of which one made the set or is its source."""
+        """Newest first. ``of``: node ids of which one made the set or is its source. ``limit``: -1 = all."""
         where, values = ["1"], []
         for column, value in (("source", source), ("attempt", attempt)):
             if value is not None:
@@ -365,11 +365,9 @@ class Tables:
             marks = ", ".join("?" * len(of))
             where.append(f"(server IN ({marks}) OR source IN ({marks}))")
             values += [*of, *of]
-        rows = await self._rows(
-            f"SELECT data FROM backup_set WHERE {' AND '.join(where)} ORDER BY ended_at_ns DESC, id DESC LIMIT ?",
-            (*values, limit),
-        )
-        return [msgspec.msgpack.decode(row[0], type=BackupSet) for row in rows]
+        sql = f"SELECT data FROM backup_set WHERE {' AND '.join(where)} ORDER BY ended_at_ns DESC, id DESC LIMIT ?"
+        decode = msgspec.msgpack.Decoder(BackupSet).decode
+        return await self._database.read(lambda c: [decode(row[0]) for row in c.execute(sql, (*values, limit))])
 
     async def sets_until(self, source: str, until_ns: int) -> AsyncIterator[BackupSet]:
         """The sets of a source (node id) that ended at or before an instant, newest first."""

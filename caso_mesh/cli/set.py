@@ -25,11 +25,15 @@ def list_(
     from_device: Annotated[
         str | None, Parameter(help="What lies on this device now, whatever the administrator knows of it.")
     ] = None,
+    expired: Annotated[
+        bool, Parameter(negative=(), help="Only sets that nothing keeps any more: they go within the hour.")
+    ] = False,
     limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
     common: Common = DEFAULTS,
 ) -> None:
     """List the backup sets."""
-    view = ask(common, "set.list", q.SetListRequest(server, pool, source, limit, from_device), v.SetList)
+    request = q.SetListRequest(server, pool, source, limit, from_device, expired)
+    view = ask(common, "set.list", request, v.SetList)
     output.show(view, common.json, _list)
 
 
@@ -60,6 +64,46 @@ def lock(
     output.show(ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line("locked"))
 
 
+@app.command
+def expire(
+    *,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Delete nothing: show what would go, and what keeps each other set.")
+    ] = False,
+    yes: Annotated[bool, Parameter(negative=(), help="Do not ask.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Delete the sets that nothing keeps any more now. The administrator does it every hour by itself."""
+    if dry_run:
+        output.show(ask(common, "set.expiry", q.Nothing(), v.ExpiryView), common.json, _expiry)
+        return
+    if interactive() and not yes and not confirm("Delete all sets that nothing keeps any more for ever?"):
+        raise UsageError(detail="Nothing was deleted")
+    output.show(ask(common, "set.expire", q.Nothing(), v.Expired), common.json, _expired)
+
+
+def _expiry(view: v.ExpiryView) -> None:
+    output.table(
+        view.sets,
+        ("set", lambda row: row.set),
+        ("source", lambda row: row.source),
+        ("ended", lambda row: row.ended),
+        ("device", lambda row: row.device),
+        ("media set", lambda row: row.media_set),
+        ("goes", lambda row: "yes" if row.goes else None),
+        ("why", lambda row: ", ".join(row.why) if row.why else "nothing keeps it"),
+        ("expires", lambda row: row.expires),
+    )
+    if view.paused is not None:
+        output.note(f"Nothing expires now: {view.paused}")
+
+
+def _expired(view: v.Expired) -> None:
+    output.line(f"{view.gone} sets were deleted")
+    if view.paused is not None:
+        output.note(f"Nothing expires now: {view.paused}")
+
+
 def _list(view: v.SetList) -> None:
     output.table(
         view.sets,
@@ -72,7 +116,13 @@ def _list(view: v.SetList) -> None:
         ("size", lambda row: output.size(row.bytes)),
         ("device", lambda row: row.device),
         ("media set", lambda row: row.media_set),
-        ("expires", lambda row: f"kept: {', '.join(row.kept_by)}" if row.kept_by else row.expires),
+        ("expires", _expires),
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
     )
+
+
+def _expires(row: v.SetView) -> str | None:
+    if row.expired:
+        return "expired"
+    return f"kept: {', '.join(row.kept_by)}" if row.kept_by else row.expires

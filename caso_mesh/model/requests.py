@@ -795,13 +795,15 @@ class RunFollow(Struct, frozen=True):
 
 
 class SetListRequest(Struct, frozen=True):
-    """``from_device``: what lies on that device now, whatever the administrator knows of it."""
+    """``from_device``: what lies on that device now, whatever the administrator knows of it. ``expired``: only sets that
+    nothing keeps any more."""
 
     server: str | None = None
     pool: str | None = None
     source: str | None = None
     limit: int = 1000
     from_device: str | None = None
+    expired: bool = False
 
 
 class SetName(Struct, frozen=True):

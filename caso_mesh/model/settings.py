@@ -195,6 +195,14 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "How long job logs and the history of runs are kept.",
     ),
     Setting(
+        "clock-steady-s",
+        4 * 3600.0,
+        60.0,
+        30 * _DAY,
+        "Nothing expires until the administrator's wall clock was not set for this long, or since it took office ten "
+        "minutes at most: time for people to see the alert before sets go by a wrong clock.",
+    ),
+    Setting(
         "journal-keep-s",
         _DAY,
         0.0,

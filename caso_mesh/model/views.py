@@ -474,8 +474,8 @@ class JobLogView(Struct, frozen=True):
 
 
 class SetView(Struct, frozen=True):
-    """``kept_by``: which numbers of sets of its media set (``last``, ``daily`` ...) keep it; ``expires`` is ``None`` while
-    one does."""
+    """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
+    ``expires`` is ``None`` while one does. ``expired``: nothing keeps it any more."""
 
     id: str
     source: str
@@ -500,10 +500,39 @@ class SetView(Struct, frozen=True):
     redundant: bool = False
     catalog: bool = True
     kept_by: tuple[str, ...] = ()
+    expired: bool = False
 
 
 class SetList(Struct, frozen=True):
     sets: tuple[SetView, ...]
+
+
+class ExpiryRow(Struct, frozen=True):
+    """``goes``: with the next pass. ``why``: what keeps it (``retention``, ``protection``, ``locked``, ``no-media-set``,
+    ``last-good``, ``last``, ``daily`` ...), ``device-away``, or what the last pass was told."""
+
+    set: str
+    source: str
+    device: str
+    media_set: str
+    ended: str
+    goes: bool
+    expires: str | None
+    why: tuple[str, ...]
+
+
+class ExpiryView(Struct, frozen=True):
+    """``paused``: why nothing expires now."""
+
+    paused: str | None
+    sets: tuple[ExpiryRow, ...]
+
+
+class Expired(Struct, frozen=True):
+    """How many sets went. ``paused``: why nothing expires now."""
+
+    gone: int
+    paused: str | None
 
 
 class SetChoice(Struct, frozen=True):

@@ -42,6 +42,14 @@ SET = v.SetView(
     "set1", "alpha", "beta", "disk1", "BETA-000001", "keep-4-weeks", "full", "job1", "job1@1", "job1@1#1",
     "2025-01-01T00:00:00Z", "2025-01-01T00:01:00Z", 10, 12345, 999, 0, ("/srv",), "2025-02-01T00:00:00Z", None, False,
 )  # fmt: skip
+GONE = msgspec.structs.replace(SET, expired=True)
+EXPIRY = v.ExpiryView(
+    "the clock was set",
+    (
+        v.ExpiryRow("set1", "alpha", "disk1", "nights", "2025-01-01T00:01:00Z", False, None, ("last-good", "daily")),
+        v.ExpiryRow("set0", "alpha", "disk1", "nights", "2024-01-01T00:01:00Z", True, "2024-02-01T00:00:00Z", ()),
+    ),
+)
 JOB = v.JobView(
     "job1", "nightly", "backup", "job1@1", None, "ready", "full", "medium", "alpha", None, None, "no-idle-device",
     {"devices": ["disk1"]}, "all devices of the target are busy: disk1", 42.0, 3, 4, 5000, 6, 7000.0, None, None, None, None,
@@ -328,6 +336,9 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("job release nightly", "job.release", q.JobName("nightly"), v.Done(), ["released"]),
     ("job delete nightly", "job.delete", q.JobName("nightly"), v.Done(), ["deleted"]),
     ("set list --source alpha", "set.list", q.SetListRequest(source="alpha"), v.SetList((SET,)), ["set1", "12.3 kB"]),
+    ("set list --expired", "set.list", q.SetListRequest(expired=True), v.SetList((GONE,)), ["expired"]),
+    ("set expire --dry-run", "set.expiry", q.Nothing(), EXPIRY, ["last-good, daily", "nothing keeps it"]),
+    ("set expire --yes", "set.expire", q.Nothing(), v.Expired(3, None), ["3 sets were deleted"]),
     ("catalog ls set1", "catalog.ls", q.CatalogList("set1"), v.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
     (
         "catalog ls set1 /srv/x --after srv/x/b --limit 5",

@@ -1,0 +1,86 @@
+"""What is known of the sets, put before ``planning.retention``: which go, and why each other stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.state import ControlState
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.retention import Line, Verdict, judge
+
+
+class Retaining:
+    """Nothing is remembered: each question is answered by what is known now. ``away``: whether nobody reaches a device
+    (id) now."""
+
+    def __init__(
+        self, *, keeper: ControlKeeper, tables: Tables, live: Live, clock: Clock, away: Callable[[str], bool]
+    ) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._live = live
+        self._clock = clock
+        self._away = away
+
+    def redundant(self) -> set[str]:
+        """The ids of sets of attempts that were not needed."""
+        return {each for ids in self._live.redundant.values() for each in ids}
+
+    def away(self, sets: Iterable[BackupSet]) -> set[str]:
+        """Of the devices (ids) of some sets those that nobody reaches now."""
+        return {device for device in {each.device for each in sets} if self._away(device)}
+
+    async def verdicts(self, sets: Collection[BackupSet], away: Collection[str]) -> dict[str, Verdict]:
+        """``sets`` are all that there are of their lines. ``away``: devices (ids) that nobody reaches; what lies there is
+        judged as if they were here."""
+        state = self._keeper.state
+        media_sets = {each.name: each for each in state.media_set_list()}
+        media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
+        locks, redundant = await self._tables.locks(), self.redundant()
+        line, now_ns = line_of(state), self._clock.now_ns()
+
+        def judged(away: Collection[str]) -> dict[str, Verdict]:
+            return judge(
+                sets,
+                media_sets=media_sets,
+                media=media,
+                locks=locks,
+                redundant=redundant,
+                away=away,
+                line_of=line,
+                now_ns=now_ns,
+            )
+
+        found = judged(away)
+        if away:
+            back = judged(())
+            found.update((each.id, back[each.id]) for each in sets if each.device in away)
+        return found
+
+
+def line_of(state: ControlState) -> Callable[[BackupSet], Line]:
+    """The line that a set belongs to. A set whose job is gone counts as one of a job without a list: that may keep one
+    too many, never one too few."""
+    zones: dict[str, str] = {}
+    for job in state.job_list():
+        if job.origin is not None and job.schedule is not None:
+            # what starts because something else ended has no schedule of its own
+            zones.setdefault(job.origin.list, job.schedule.zone)
+    origins: dict[str, str] = {}
+
+    def line(backup: BackupSet) -> Line:
+        source = origins.get(backup.source)
+        if source is None:
+            source = origins[backup.source] = state.origin_of(backup.source)
+        job = state.jobs.get(backup.job)
+        zone = job.schedule.zone if job is not None and job.schedule is not None else "UTC"
+        if job is None or job.origin is None:
+            return Line(("roots", source, *(root.hex() for root in backup.roots)), zone)
+        listed = job.origin.list
+        return Line(("list", listed, source), zones.get(listed, zone) if job.schedule is None else zone)
+
+    return line
