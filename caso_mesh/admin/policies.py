@@ -205,7 +205,9 @@ class Policies:
         if done_before(self._keeper, caller) is None:
             old = self._keeper.state.policy_named(request.name)
             new = self.new_policy(caller.who, request.to)
-            copy = msgspec.structs.replace(new, templates=old.templates, rules=old.rules, conflict_s=old.conflict_s)
+            copy = msgspec.structs.replace(
+                old, id=new.id, name=new.name, created_by=new.created_by, created_at_ns=new.created_at_ns
+            )
             await self._do(caller, PutPolicy(copy, self._new_id()))
         return self._policy(request.to)
 

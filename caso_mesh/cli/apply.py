@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +19,13 @@ _SIGNS = {"create": "+", "change": "~", "delete": "-"}
 
 def apply(
     *,
-    file: Annotated[Path, Parameter(name="-f", help="The file (TOML); - is standard input.")],
+    file: Annotated[Path, Parameter(name="-f", help="The file (TOML).")],
     dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would change.")] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Make the mesh as a file says: all of it, or, with a mistake in it, nothing."""
     try:
-        text = sys.stdin.read() if os.fspath(file) == "-" else file.read_text("utf-8")
+        text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(detail=f"{file} cannot be read: {error}") from None
     view = ask(common, "config.apply", q.ConfigApply(text, dry_run), v.Applied)

@@ -146,24 +146,22 @@ def _check_pattern(pattern: str) -> None:
 def policy_of(old: Policy, doc: PolicyDoc) -> Policy:
     """``old`` (of which id, name and origin stay) as ``doc`` says. Raises ``InvalidValue``, ``InvalidSchedule``,
     ``InvalidPolicy``, ``UnknownZone``."""
-    if doc.zone is not None:
-        zone(doc.zone)
+    common = doc.zone or old.zone
+    zone(common)
     return msgspec.structs.replace(
         old,
-        templates=tuple(template_of(old.name, name, each, doc.zone or "UTC") for name, each in doc.templates.items()),
+        templates=tuple(template_of(old.name, name, each, common) for name, each in doc.templates.items()),
         rules=tuple(rule_of(old.name, text) for text in doc.rules),
         conflict_s=parse_duration_s(doc.conflict_within),
+        zone=common,
     )
 
 
 def policy_doc(policy: Policy) -> PolicyDoc:
-    zones = {template.schedule.zone for template in policy.templates if template.schedule is not None}
-    common = zones.pop() if len(zones) == 1 else None
-    common = None if common == "UTC" else common
     return PolicyDoc(
-        templates={template.name: _template_doc(template, common or "UTC") for template in policy.templates},
+        templates={template.name: _template_doc(template, policy.zone) for template in policy.templates},
         rules=tuple(map(str, policy.rules)),
-        zone=common,
+        zone=policy.zone,
         conflict_within=duration_text(policy.conflict_s) or "0s",
     )
 

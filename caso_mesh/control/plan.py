@@ -179,7 +179,8 @@ class Plan:
 
     def _parts(self, path: Path, fields: Mapping[str, Any]) -> None:
         """Tells what is wrong with single templates and rules of a policy."""
-        zone = fields.get("zone") or "UTC"
+        known = self._policies.get(path[1])
+        zone = fields.get("zone") or (known.zone if known is not None else "UTC")
         for template, doc in (fields.get("templates") or {}).items():
             self._try((*path, "templates", template), documents.template_of, path[1], template, doc, zone)
         for rule in fields.get("rules") or ():

@@ -138,7 +138,8 @@ CONFLICT_S = 3600.0
 
 
 class Policy(Struct, frozen=True):
-    """How and when lists are backed up. ``conflict_s``: runs that are due less than this apart conflict."""
+    """How and when lists are backed up. ``conflict_s``: runs that are due less than this apart conflict. ``zone`` is that
+    of templates to come which do not say their own."""
 
     id: str
     name: str
@@ -147,6 +148,7 @@ class Policy(Struct, frozen=True):
     created_by: str
     created_at_ns: int
     conflict_s: float = CONFLICT_S
+    zone: str = "UTC"
 
     def template(self, name: str) -> Template | None:
         return next((each for each in self.templates if each.name == name), None)

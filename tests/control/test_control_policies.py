@@ -598,3 +598,13 @@ def test_a_snapshot_of_an_earlier_version_opens_without_policies(mesh):
     state = ControlState()
     state.restore(msgspec.msgpack.encode(image))
     assert (state.servers, state.lists, state.policies) == (mesh.state.servers, {}, {})
+
+
+def test_the_zone_of_a_policy_holds_for_templates_that_come_later(mesh):
+    """It was forgotten while a policy had no template: a night of Berlin was one of UTC."""
+    policy = policy_of(Policy("policy-nightly", "nightly", (), (), "ann", NOW), PolicyDoc(zone="Europe/Berlin"))
+    shown = policy_doc(policy)
+    assert shown.zone == "Europe/Berlin"
+    later = policy_of(policy, replace(shown, templates={"inc": INC, "utc": replace(INC, zone="UTC")}))
+    assert [template.schedule.zone for template in later.templates] == ["Europe/Berlin", "UTC"]
+    assert policy_of(later, policy_doc(later)) == later
