@@ -42,7 +42,7 @@ async def takeover(
     The daemon must be stopped. What the lost administrator had decided and not told this server is gone; should it come
     back, its orders are refused, and it becomes a member.
     """
-    from caso_mesh.daemon import SystemClock
+    from caso_mesh.machine import SystemClock
     from caso_mesh.takeover import take_over
 
     question = "The administrator is lost for good, or stays switched off until this server is up. Take over?"

@@ -38,7 +38,7 @@ async def init(
     json: JsonOption = False,
 ) -> None:
     """Make a new mesh with this server as its first, and the certificate of its operator."""
-    from caso_mesh.daemon import init_mesh
+    from caso_mesh.founding import init_mesh
 
     folder = state if state is not None else default_state()
     await init_mesh(mesh=mesh, server=server, state=folder, listen=listen, advertise=advertise, preset=preset, ca=ca)

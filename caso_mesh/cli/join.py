@@ -33,7 +33,7 @@ async def join(
     json: JsonOption = False,
 ) -> None:
     """Make this server a member of a mesh, by a join link."""
-    from caso_mesh.daemon import join_mesh
+    from caso_mesh.founding import join_mesh
 
     name = server or replaces
     if name is None:

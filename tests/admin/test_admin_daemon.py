@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import caso_mesh.daemon as daemon
-from caso_mesh.daemon import Ports, init_mesh, open_node
+import caso_mesh.founding as founding
+from caso_mesh.daemon import open_node
+from caso_mesh.founding import init_mesh
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.machine import Ports
 from caso_mesh.model.errors import (
     CannotListen,
     CasoError,
@@ -83,7 +85,7 @@ async def test_init_that_was_interrupted_anywhere_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     state = tmp_path / "a"
-    where = {"save_orders": daemon.Queue, "_keep_log": daemon}.get(step, IdentityStore)
+    where = {"save_orders": founding.Queue, "_keep_log": founding}.get(step, IdentityStore)
 
     def dies(*args: object, **fields: object) -> None:
         raise InterruptedError

@@ -21,9 +21,9 @@ from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.standby import Standby
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
-from caso_mesh.daemon import SystemClock
 from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
+from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME

@@ -28,11 +28,11 @@ from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import Common
 from caso_mesh.config import Config
 from caso_mesh.control.orders import shared_digest, with_change
-from caso_mesh.daemon import SystemClock
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.identity.tls import client_context
 from caso_mesh.journal.record import first_hash, record_hash
+from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v

@@ -17,6 +17,7 @@ import pytest
 from cli_world import Shell
 
 from caso_mesh import daemon as daemon_module
+from caso_mesh import founding as founding_module
 from caso_mesh.cli import run as run_module
 from caso_mesh.cli import service
 from caso_mesh.cli.program import run_inside
@@ -28,7 +29,7 @@ from caso_mesh.model.errors import JoinLinkUsed, PortInUse
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What reached the daemon's module."""
     seen: dict[str, Any] = {}
-    as_init, as_join = inspect.signature(daemon_module.init_mesh), inspect.signature(daemon_module.join_mesh)
+    as_init, as_join = inspect.signature(founding_module.init_mesh), inspect.signature(founding_module.join_mesh)
 
     async def init_mesh(**arguments: Any) -> None:
         as_init.bind(**arguments)
@@ -41,8 +42,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise JoinLinkUsed
         return "office"
 
-    monkeypatch.setattr(daemon_module, "init_mesh", init_mesh)
-    monkeypatch.setattr(daemon_module, "join_mesh", join_mesh)
+    monkeypatch.setattr(founding_module, "init_mesh", init_mesh)
+    monkeypatch.setattr(founding_module, "join_mesh", join_mesh)
     return seen
 
 

@@ -23,7 +23,8 @@ import threading
 import time
 
 from caso_mesh.cli.run import set_up_logging
-from caso_mesh.daemon import Ports, run_daemon
+from caso_mesh.daemon import run_daemon
+from caso_mesh.machine import Ports
 
 VARIABLE = "CASO_MESH_TEST_CALENDAR"
 

@@ -20,8 +20,8 @@ from mesh.process import Begun, ProcessMesh
 from mesh.trees import assert_equal
 from waiting import wait_for
 
-from caso_mesh.daemon import SystemClock
 from caso_mesh.journal.journal import Journal
+from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
 
 #: Where the files lie; the device is at beta, and alpha is the administrator.

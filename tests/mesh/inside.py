@@ -17,13 +17,15 @@ from msgspec import Struct
 from waiting import wait_for_async
 
 from caso_mesh.config import load_config
-from caso_mesh.daemon import Node, Ports, SystemClock, init_mesh, join_mesh, open_node
+from caso_mesh.daemon import Node, open_node
+from caso_mesh.founding import init_mesh, join_mesh
 from caso_mesh.identity.requests import sign_request
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.identity.tls import client_context
 from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.jobs.thread_runner import ThreadRunner
+from caso_mesh.machine import Ports, SystemClock
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock

@@ -15,9 +15,9 @@ from msgspec import structs
 from caso_mesh import recovery
 from caso_mesh.config import load_config
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.daemon import init_mesh
 from caso_mesh.database import Database
 from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.founding import init_mesh
 from caso_mesh.identity.kit import Kit
 from caso_mesh.identity.mesh_copy import MeshCopy, attest
 from caso_mesh.identity.store import IdentityStore

@@ -18,9 +18,9 @@ from mesh.simulation.loop import InPlace, SimulationLoop
 from mesh.simulation.world import World
 from waiting import wait_for_async
 
-from caso_mesh.daemon import init_mesh, join_mesh
 from caso_mesh.database import Database, database
 from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.founding import init_mesh, join_mesh
 from caso_mesh.journal import Head, Record, journal, replica
 from caso_mesh.journal.record import record_hash
 from caso_mesh.model import requests as q
@@ -185,7 +185,7 @@ async def _found(world: World) -> None:
 def _newcomer(world: World, name: str) -> Any:
     import random
 
-    from caso_mesh.daemon import Ports
+    from caso_mesh.machine import Ports
 
     rng = random.Random(f"newcomer {name}")
     return Ports(

@@ -18,11 +18,12 @@ from mesh.simulation.network import SimNetwork
 from mesh.simulation.worker import Hub, Life, SimRunner
 from msgspec import Struct
 
-from caso_mesh.daemon import Node, Ports, open_node
+from caso_mesh.daemon import Node, open_node
 from caso_mesh.identity.requests import sign_request
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Record
+from caso_mesh.machine import Ports
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import CasoError, LinkLost
 from caso_mesh.server.folder import StateFolder
