@@ -49,7 +49,7 @@ _SHORTEST_S, _LONGEST_S = 0.1, 3600.0
 #: Fields of requests that never are in the audit log.
 _SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce"})
 #: How often it is looked whether the one that was asked is still in office, and how often it may not be.
-_LOOK_S, _DEPOSED_LOOKS = 0.25, 6
+_LOOK_S, _DEPOSED_LOOKS = 0.1, 4
 #: How much longer than the caller a server that forwards waits for the administrator.
 _FORWARD_SLACK_S = 2.0
 
