@@ -17,6 +17,11 @@ from caso_mesh.model.states import AlertKind
 log = logging.getLogger(__name__)
 
 
+def occasion_id(category: str, occasion: str) -> str:
+    """The id of the alert that ``Alarms.once`` raises."""
+    return base32(hashlib.sha256(f"{category}\0{occasion}".encode()).digest())[:26]
+
+
 class Alarms:
     """``own`` is the node id of the server in office: its journal carries them. ``offices``: the servers that were in office
     or may have been, whose alerts are this office's to end."""
@@ -36,7 +41,7 @@ class Alarms:
 
     async def once(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
         """Tells of something that happened. ``occasion`` names it: the same one is told once."""
-        id_ = base32(hashlib.sha256(f"{category}\0{occasion}".encode()).digest())[:26]
+        id_ = occasion_id(category, occasion)
         if not await self._tables.has_alert(id_, {self._own, *self._offices()}):
             await self._raise(id_, kind, category, text, object)
 

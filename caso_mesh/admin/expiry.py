@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from msgspec import Struct
 
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.brake import Brake
+from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Facts
@@ -21,6 +23,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Calendar
 from caso_mesh.model.errors import CasoError, InUse, NotFound, Protected
+from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
@@ -48,7 +51,7 @@ class Judged(Struct, frozen=True):
 
 
 class Expiry:
-    """``paused``: why nothing expires now, for people; ``None`` while it does."""
+    """``due`` and ``clocks_differ`` say whether the clock is to be believed."""
 
     def __init__(
         self,
@@ -61,7 +64,9 @@ class Expiry:
         alarms: Alarms,
         facts: Facts,
         calendar: Calendar,
-        paused: Callable[[], str | None],
+        brake: Brake,
+        due: DueRuns,
+        clocks_differ: Callable[[], bool],
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -71,7 +76,9 @@ class Expiry:
         self._alarms = alarms
         self._facts = facts
         self._calendar = calendar
-        self._paused = paused
+        self._brake = brake
+        self._due = due
+        self._clocks_differ = clocks_differ
         self._failed: dict[str, str] = {}
         self._at_work = asyncio.Lock()
 
@@ -93,9 +100,19 @@ class Expiry:
     def _next_hour_ns(self) -> int:
         return (self._calendar.now_ns() // _HOUR_NS + 1) * _HOUR_NS
 
+    def _paused(self) -> str | None:
+        """Why nothing expires now, for people."""
+        if self._clocks_differ():
+            return "clocks of servers differ: see the alert clock-differs"
+        steady_s = number(self._keeper.state.settings_of_mesh(), "clock-steady-s")
+        if not self._due.has_steady_clock(steady_s):
+            return "the clock of the administrator was set, or it took office, a short while ago"
+        return self._brake.paused()
+
     async def look(self) -> int:
         """One pass; how many sets went. What cannot go now waits for the next one, with an alert."""
         async with self._at_work:
+            await self._brake.look()
             judged = await self._judged()
             judged = await self._seen(judged) if judged.going() else judged
             self._failed = {}
@@ -177,6 +194,7 @@ class Expiry:
         return backup.device_name if device is None else device.name
 
     async def _show(self, caller: Caller, request: q.Nothing) -> v.ExpiryView:
+        await self._brake.look()
         judged, limits = await self._judged(), caller.limits()
         shown = [each for each in judged.sets if limits is None or each.source in limits or each.server in limits]
         state = self._keeper.state
@@ -206,5 +224,6 @@ class Expiry:
         return (self._failed[backup.id],) if backup.id in self._failed else ()
 
     async def _expire(self, caller: Caller, request: q.Nothing) -> v.Expired:
+        await self._brake.look()
         paused = self._paused()
         return v.Expired(0 if paused is not None else await self.look(), paused)

@@ -97,11 +97,14 @@ class Holding:
         if request.until_ns is not None and not now_ns < request.until_ns < 1 << 63:
             raise InvalidValue(value=request.until_ns, what="end of a lock", expected="Use a time to come")
         backup = await self._work.find_set(request.set)
-        hold = q.SetHold(
-            backup.device, backup.id, "lock", caller.who, caller.request_id, now_ns, until_ns=request.until_ns
-        )
-        await self._ask(backup, hold)
+        await self.lock(backup, caller.who, caller.request_id, request.until_ns)
         return v.Done()
+
+    async def lock(self, backup: BackupSet, who: str, request_id: str, until_ns: int | None) -> None:
+        """Locks a set, as ``set.lock`` does."""
+        now_ns = self._clock.now_ns()
+        hold = q.SetHold(backup.device, backup.id, "lock", who, request_id, now_ns, until_ns=until_ns)
+        await self._ask(backup, hold)
 
     async def _ask(self, backup: BackupSet, hold: q.SetHold) -> None:
         """The server that made the set does it if it reaches the device, else another one."""

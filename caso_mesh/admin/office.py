@@ -12,6 +12,7 @@ from typing import Any
 from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.applying import Applying
+from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
@@ -60,7 +61,6 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.network import Network
 
@@ -295,6 +295,16 @@ class Office:
         holding = Holding(
             keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
         )
+        self._brake = Brake(
+            keeper=keeper,
+            tables=tables,
+            retaining=retaining,
+            holding=holding,
+            alarms=self._alarms,
+            facts=facts,
+            own=keys.id,
+            clock=clock,
+        )
         self._expiry = Expiry(
             keeper=keeper,
             tables=tables,
@@ -304,7 +314,9 @@ class Office:
             alarms=self._alarms,
             facts=facts,
             calendar=calendar,
-            paused=self._expiry_paused,
+            brake=self._brake,
+            due=self._due,
+            clocks_differ=self._watch.clocks_differ,
         )
         servers = Servers(
             keeper=keeper,
@@ -369,15 +381,6 @@ class Office:
     def _is_clock_doubtful(self) -> bool:
         return self._due.doubtful or self._watch.clocks_differ()
 
-    def _expiry_paused(self) -> str | None:
-        """Why no set expires now."""
-        if self._watch.clocks_differ():
-            return "clocks of servers differ: see the alert clock-differs"
-        limit_s = number(self._keeper.state.settings_of_mesh(), "clock-steady-s")
-        if not self._due.has_steady_clock(limit_s):
-            return "the clock of the administrator was set, or it took office, a short while ago"
-        return None
-
     def _asked_enough(self) -> bool:
         """Whether what a majority of the voters holds is known here: nothing that was ever pruned is missing."""
         voters = self._consensus.leadership().voters
@@ -423,6 +426,7 @@ class Office:
             "keys of replaced servers": self._granting.run,
             "what other voters hold": self._ask_voters,
             "keeping records": self._keeping.run,
+            "ransomware brake": self._brake.run,
             "expiry of sets": self._expiry.run,
         }
         await self._begin()

@@ -203,6 +203,21 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "minutes at most: time for people to see the alert before sets go by a wrong clock.",
     ),
     Setting(
+        "ransomware-brake",
+        1.0,
+        0.0,
+        1.0,
+        "1 = a backup that looks as if somebody had encrypted its source locks the last good sets of its list, and nothing "
+        "expires until its alert is answered. 0 = backups are not looked at so. It holds for the whole mesh.",
+    ),
+    Setting(
+        "ransomware-lock-s",
+        90 * _DAY,
+        _DAY,
+        3650 * _DAY,
+        "How long the ransomware brake locks the last good sets. A lock cannot be shortened by anybody.",
+    ),
+    Setting(
         "journal-keep-s",
         _DAY,
         0.0,
