@@ -49,9 +49,7 @@ class Problem(Struct, frozen=True):
 
 def remade(state: ControlState, seed: str, context: Context) -> list[Put]:
     """What changes in the table of jobs so that it is as policies, lists and associations say. Raises ``InUse`` for a job
-    that has to go and has an open run, ``EmptyTarget``."""
-    for problem in empty_targets(state):
-        raise problem.error
+    that has to go and has an open run."""
     wanted: dict[str, Job] = {}
     for association in state.association_list():
         wanted.update({job.id: job for job in _jobs_of(state, association, seed, context)})
@@ -69,9 +67,14 @@ def remade(state: ControlState, seed: str, context: Context) -> list[Put]:
     return changes
 
 
-def empty_targets(state: ControlState) -> Iterator[Problem]:
-    """Templates that no device could take, as things stand: their jobs would wait for ever."""
+def empty_targets(state: ControlState, changes: Iterable[Put]) -> Iterator[Problem]:
+    """Templates that no device could take, as things stand: their jobs would wait for ever. Only those of policies,
+    lists and associations that were changed: what became of the others is nobody's mistake now."""
+    touched = {(change.table, change.key) for change in changes}
     for association in state.association_list():
+        named = {("policies", association.policy), ("lists", association.list), ("associations", association.key)}
+        if not named & touched:
+            continue
         policy, row = state.policy(association.policy), state.selection(association.list)
         for template in policy.templates:
             target = template.target

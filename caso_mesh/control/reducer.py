@@ -110,6 +110,7 @@ def rehearse(
     """
     draft, context = state.draft(), Context(who, at_ns)
     errors: list[CasoError | None] = []
+    saved: list[Put] = []
     for command in commands:
         try:
             effect = _handled(draft, command, context)
@@ -118,8 +119,9 @@ def rehearse(
             errors.append(error)
         else:
             draft.write(effect.changes)
+            saved += effect.changes
             errors.append(None)
-    problems = list(made.empty_targets(draft))
+    problems = list(made.empty_targets(draft, saved))
     if not problems:
         try:
             jobs = made.remade(draft, seed, context)
@@ -188,6 +190,9 @@ def _work_out(state: ControlState, command: Command, context: Context) -> Effect
     if any(change.table in made.MADE_OF for change in effect.changes):
         draft = state.draft()
         draft.write(effect.changes)
+        if isinstance(command, _SAVED):
+            for problem in made.empty_targets(draft, effect.changes):
+                raise problem.error
         more += made.remade(draft, getattr(command, "seed", ""), context)
     if any(change.table == "runs" for change in effect.changes):
         more += firing.fired(state, effect.changes, context.at_ns)
@@ -213,6 +218,8 @@ def _batch(state: ControlState, command: commands.Batch, context: Context) -> Ef
 
 
 _HANDLERS[commands.Batch] = _batch
+#: Commands by which a person saves what jobs are made of.
+_SAVED = (commands.PutPolicy, commands.PutList, commands.Associate, commands.Batch)
 
 
 def _require(holds: bool, rule: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from control_world import NOW, SECOND, Script, backup
+from control_world import NOW, SECOND, Script, backup, operator, server
 from msgspec.structs import replace
 
 from caso_mesh.control.documents import policy_doc, policy_of, selection_doc, selection_of
@@ -20,6 +20,7 @@ from caso_mesh.model.commands import (
     CloseAttempt,
     CloseRun,
     Command,
+    CreateToken,
     DeleteCalendar,
     DeleteDevicePool,
     DeleteJob,
@@ -35,13 +36,16 @@ from caso_mesh.model.commands import (
     PutMediaSet,
     PutPolicy,
     RemoveDevice,
+    ReplaceServer,
     RunNow,
     SetJob,
+    SetPool,
 )
 from caso_mesh.model.documents import EntryDoc, PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError, Conflict, EmptyTarget, InUse, InvalidSchedule, MadeByPolicy, NotFound
 from caso_mesh.model.ids import fired_run_id
 from caso_mesh.model.jobs import BackupSpec, Job, SourceRoots, VerifySetsSpec
+from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import DayCalendar, DevicePool, DevicePoolMember, Policy, SelectionList
 from caso_mesh.model.states import AttemptState, JobState, Priority, RunState, WaitReason
 from caso_mesh.model.storage import MediaSet
@@ -608,3 +612,20 @@ def test_the_zone_of_a_policy_holds_for_templates_that_come_later(mesh):
     later = policy_of(policy, replace(shown, templates={"inc": INC, "utc": replace(INC, zone="UTC")}))
     assert [template.schedule.zone for template in later.templates] == ["Europe/Berlin", "UTC"]
     assert policy_of(later, policy_doc(later)) == later
+
+
+def test_a_target_that_became_empty_hinders_nothing_else(mesh):
+    """Whoever takes the last device out of a pool must not find that no policy at all can be edited any more."""
+    made(mesh)
+    other = put_policy(mesh, name="other", inc=replace(INC, to="device:disk-c"))
+    mesh.do(SetPool(Pool("vaults", ())))
+    mesh.do(Associate(other.id, put_list(mesh, name="files").id, SEED))
+    mesh.do(PutCalendar(DayCalendar("holidays", ("2025-12-24",)), new=True))
+    mesh.do(CreateToken(b"t" * 32, NOW + 10_000 * SECOND))
+    new = replace(server("beta"), id="node-beta-2", public_key=b"new")
+    local = replace(operator("op-beta"), id="person-new", public_key=b"new")
+    mesh.do(ReplaceServer(new, local, b"t" * 32, "node-beta", "node-alpha"))
+    assert [source.server for source in job(mesh, "full").spec.sources] == ["node-beta-2", "node-gamma"]
+    with pytest.raises(EmptyTarget):
+        put_policy(mesh, full=FULL)
+    mesh.do(Dissociate("policy-nightly", "list-home"))
