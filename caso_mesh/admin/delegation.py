@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
@@ -23,13 +23,15 @@ from caso_mesh.model.jobs import Attempt, Failure, TestRunSpec, set_read
 from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.planner import Planner
-from caso_mesh.planning.problem import DeviceRow, Plan, Problem
+from caso_mesh.planning.problem import Assignment, DeviceRow, Plan, Problem
 
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 #: After taking office nothing is delegated until every enabled server has reported, or this has passed.
 _GRACE_S = 5.0
+#: So many assignments of a plan are committed, together; then it is planned anew, by what has changed meanwhile.
+_AT_ONCE = 64
 #: Two servers that could not reach each other are not paired for so long.
 _NO_PATH_S = 600.0
 
@@ -121,10 +123,19 @@ class Delegation:
         plan = self._planner.plan(self._problem(), self._calendar.now_ns())
         self._live.waiting = plan.waiting
         await self._end_test_runs(plan)
-        for each in plan.assignments:
-            run = state.runs.get(each.run)
+        by_run: dict[str, list[Assignment]] = {}
+        for each in plan.assignments[:_AT_ONCE]:
+            by_run.setdefault(each.run, []).append(each)
+        async with asyncio.TaskGroup() as group:
+            for same in by_run.values():
+                group.create_task(self._hand_out(same))
+
+    async def _hand_out(self, assignments: Sequence[Assignment]) -> None:
+        """Commits assignments of one run, one after the other, since they are numbered."""
+        for each in assignments:
+            run = self._keeper.state.runs.get(each.run)
             if run is None:
-                continue
+                return
             number = lifecycle.next_number(run)
             attempt = Attempt(
                 id=attempt_id(run.id, number),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 from typing import Any
 
@@ -142,6 +143,26 @@ async def test_a_waiting_run_gets_another_priority_and_goes_first_and_a_job_with
             await ran(w, run)
         with pytest.raises(WrongState):
             await w.ask("job.set", q.JobSet(runs[0], Priority.LOW))
+
+
+async def test_of_hundreds_of_ready_runs_each_is_delegated_once_and_what_came_meanwhile_goes_by_its_priority(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        for name in ("server-concurrency", "source-concurrency"):
+            await w.ask("settings.set", q.SettingSet(name, "256"))
+        await w.ask("device.set", q.DeviceSet("dbeta", concurrency=256))
+        await w.ask("queue.hold", q.QueueHold(True))
+        runs = [await w.backup(to="device:dbeta", name=f"job{number}") for number in range(200)]
+        released = asyncio.create_task(w.ask("queue.hold", q.QueueHold(False)))
+        while not w.state.active_attempts():
+            await w.keeper.wait_change(w.keeper.position.index)
+        urgent = await w.backup(to="device:dbeta", priority=Priority.HIGHEST)
+        await w.until(lambda: len(w.state.active_attempts()) == 201)
+        await released
+        assert all(w.state.run(run).parts[0].attempts == 1 for run in runs)
+        order = list(w.state.attempts)
+        assert order.index(f"{urgent}#1") < 200
 
 
 async def test_a_server_that_used_up_its_quota_gets_nothing_more_on_that_device(tmp_path: pathlib.Path) -> None:
