@@ -62,7 +62,8 @@ class Line(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """``kept_by`` is empty for a set that goes now. ``expires_at_ns``: when it goes; ``None`` = never, as things stand.
+    """``kept_by`` is empty for a set that goes now. ``expires_at_ns``: when its dates let it go, ``None`` = never; what
+    is kept for its place among the others, such as the last good one, stays longer.
     ``protected_until_ns``: until then nobody may delete it; ``None`` = without end."""
 
     kept_by: tuple[Keep, ...]
@@ -115,11 +116,8 @@ def judge(
             ends[Keep.LOCKED] = locks[each.id]
             protected_ns = _later(protected_ns, locks[each.id])
         reasons = [reason for reason, end_ns in ends.items() if not may_delete_at(end_ns, now_ns)]
-        by_place = kept.get(each.id, ())
-        expires_ns = None
-        if not by_place:
-            expires_ns = _later(_later(ends[Keep.RETENTION], ends[Keep.PROTECTION]), ends.get(Keep.LOCKED, 0))
-        found[each.id] = Verdict((*reasons, *by_place), expires_ns, protected_ns)
+        expires_ns = _later(_later(ends[Keep.RETENTION], ends[Keep.PROTECTION]), ends.get(Keep.LOCKED, 0))
+        found[each.id] = Verdict((*reasons, *kept.get(each.id, ())), expires_ns, protected_ns)
     return found
 
 
