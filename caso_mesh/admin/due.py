@@ -76,6 +76,7 @@ class DueRuns:
         self._next: dict[str, tuple[CronSchedule, int, int | None]] = {}
         self._offset_s = self._now_offset_s()
         self._doubt_until_s = 0.0
+        self._late: set[str] = set()
         self._set_s = clock.monotonic_s()
         self._was_set = False
 
@@ -180,6 +181,7 @@ class DueRuns:
                 continue
             state, now_ns = self._keeper.state, self._calendar.now_ns()
             window_s = number(state.settings_of_mesh(), "start-window-s")
+            self._late &= {run.id for run in state.open_runs()}
             for run in state.open_runs():
                 follows = state.runs.get(run.terms.after or "")
                 if missed_sources(run, window_s, now_ns, follows):
@@ -188,6 +190,9 @@ class DueRuns:
 
     async def _miss(self, run: Run) -> None:
         if run.terms.catch_up and not self._is_overtaken(run):
+            if run.id in self._late:
+                return
+            self._late.add(run.id)
             text = f"{run.name} could not start in its window; it is caught up with as soon as it can"
             await self._alarms.attempt(run.id, AlertKind.WARNING, "job-late", text, object=run.id)
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
@@ -91,8 +93,16 @@ class Work:
         state = self._keeper.state
         if not request.sources:
             raise UsageError(detail="Nothing to back up: give SERVER:PATH")
-        if request.zone is not None and request.schedule is None:
-            raise UsageError(detail="--zone belongs to --schedule")
+        belonging = {
+            "--zone": request.zone,
+            "--exclude-day": request.exclude_days,
+            "--start-window": request.start_window_s,
+            "--cancel-after": request.cancel_after_s,
+            "--catch-up": request.catch_up,
+        }
+        lost = next((option for option, value in belonging.items() if value not in (None, (), False)), None)
+        if lost is not None and request.schedule is None:
+            raise UsageError(detail=f"{lost} belongs to --schedule")
         if request.test_run and request.schedule is not None:
             raise UsageError(detail="A test run is made now: leave --schedule away")
         target = parse_target(request.target)
@@ -144,7 +154,13 @@ class Work:
             )
         schedule = None
         if request.schedule is not None:
-            schedule = parse_schedule(request.schedule, request.zone or "UTC")
+            schedule = structs.replace(
+                parse_schedule(request.schedule, request.zone or "UTC"),
+                excludes=tuple(sorted(set(request.exclude_days))),
+                start_window_s=request.start_window_s,
+                cancel_after_s=request.cancel_after_s,
+                catch_up=request.catch_up,
+            )
             check_schedule(schedule)
             if schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
                 raise InvalidSchedule(cron=schedule.text, detail="that time is over")

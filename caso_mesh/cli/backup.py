@@ -11,7 +11,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
-from caso_mesh.model.units import parse_size
+from caso_mesh.model.units import parse_duration_s, parse_size
 
 PriorityOption = Annotated[
     Literal["highest", "high", "medium", "low", "lowest"], Parameter(name="--priority", help="Who goes first.")
@@ -82,6 +82,23 @@ def backup(
     zone: Annotated[
         str | None, Parameter(help="Time zone of the schedule, as in Europe/Berlin (default: UTC).")
     ] = None,
+    exclude_day: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--exclude-day",
+            negative=(),
+            help="A day without a run, as in 2025-12-24 or 2025-12-24..2026-01-01; may be repeated.",
+        ),
+    ] = (),
+    start_window: Annotated[
+        str | None, Parameter(help="A run has to start within this time of its due time, as in 2h, or is missed.")
+    ] = None,
+    cancel_after: Annotated[
+        str | None, Parameter(help="A run ends if it is not done so long after it began, as in 8h.")
+    ] = None,
+    catch_up: Annotated[
+        bool, Parameter(negative=(), help="What could not start in its window runs when it can.")
+    ] = False,
     name: Annotated[str | None, Parameter(help="Name of the job.")] = None,
     escaped: EscapedOption = False,
     waiting: Waiting = NOT_WAITING,
@@ -118,5 +135,9 @@ def backup(
         name=name,
         schedule=schedule,
         zone=zone,
+        exclude_days=exclude_day,
+        start_window_s=parse_duration_s(start_window) if start_window is not None else None,
+        cancel_after_s=parse_duration_s(cancel_after) if cancel_after is not None else None,
+        catch_up=catch_up,
     )
     return submit(common, waiting, "backup", request)

@@ -699,7 +699,8 @@ class MeshKeep(Struct, frozen=True):
 
 
 class BackupRequest(Struct, frozen=True):
-    """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``."""
+    """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``. ``schedule`` is a cron line,
+    or as in ``daily 22:00``; ``exclude_days`` to ``catch_up`` belong to it, as in ``TemplateDoc``."""
 
     sources: tuple[tuple[str, bytes], ...]
     target: str
@@ -722,6 +723,10 @@ class BackupRequest(Struct, frozen=True):
     name: str | None = None
     schedule: str | None = None
     zone: str | None = None
+    exclude_days: tuple[str, ...] = ()
+    start_window_s: float | None = None
+    cancel_after_s: float | None = None
+    catch_up: bool = False
 
 
 class RestoreRequest(Struct, frozen=True):

@@ -203,3 +203,23 @@ async def test_a_preview_of_more_days_than_there_are_and_of_nothing_is_refused(t
         assert (len(rows.runs), rows.more) == (3, True)
         one = await w.ask("schedule.preview", q.SchedulePreview("home.nightly.inc", 2.0))
         assert [row.state for row in one.runs] == ["superseded", "superseded"]
+
+
+async def test_a_backup_by_hand_takes_the_same_schedules_and_refuses_what_belongs_to_one(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        for link in w.links.links.values():
+            link.answers["path.check"] = lambda _: q.PathCheckReply()
+        id_ = await w.backup(
+            schedule="weekdays 22:00",
+            zone="Europe/Berlin",
+            exclude_days=("2025-01-07",),
+            cancel_after_s=60.0,
+            catch_up=True,
+        )
+        job = w.state.jobs[id_]
+        assert (job.schedule.text, job.schedule.cancel_after_s, job.schedule.catch_up) == ("weekdays 22:00", 60.0, True)
+        rows = (await w.ask("schedule.preview", q.SchedulePreview(job.name, 3.0))).runs
+        assert [row.due for row in rows] == ["2025-01-06T21:00:00Z", "2025-01-08T21:00:00Z"]
+        for wrong in ({"catch_up": True}, {"exclude_days": ("2025-01-07",)}, {"schedule": "once 2024-01-01T00:00"}):
+            with pytest.raises(CasoError):
+                await w.backup(**wrong)

@@ -223,7 +223,8 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         ("backup alpha:/srv --to any --type incremental --exclude *.tmp --exclude /srv/cache --one-file-system"
         " --no-default-excludes --media-set keep-infinitely --priority high --verify --name nightly"
-        " --schedule 5_2_*_*_* --zone Europe/Berlin --exclude-larger-than 4GiB --exclude-caches"),
+        " --schedule 5_2_*_*_* --zone Europe/Berlin --exclude-larger-than 4GiB --exclude-caches --exclude-day 2025-12-24"
+        " --start-window 2h --cancel-after 8h --catch-up"),
         "backup",
         q.BackupRequest(
             (("alpha", b"/srv"),),
@@ -240,6 +241,10 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
             name="nightly",
             schedule="5 2 * * *",
             zone="Europe/Berlin",
+            exclude_days=("2025-12-24",),
+            start_window_s=7200.0,
+            cancel_after_s=28800.0,
+            catch_up=True,
         ),
         v.Submitted("job1", None, "nightly", "2025-01-02T02:05:00Z"),
         ["nightly", "2025-01-02T02:05:00Z"],
