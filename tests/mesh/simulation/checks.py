@@ -119,13 +119,16 @@ def _check_due(world: World, state: ControlState, people: People, watcher: Watch
             if run.due_at_ns != run.created_at_ns and run.due_at_ns not in dues and run.due_at_ns <= end_ns:
                 raise Violation("a run has a due time", f"{run.id} at {run.due_at_ns}")
         for due in dues:
-            if run_id(job.id, due) in state.runs or not _in_peace(watcher, due, promise.held):
+            # a clock that was ahead may have opened a later one, or a release from hold has passed it: then it is over
+            later = [at_s for (id_, upto_ns), at_s in watcher.passed.items() if id_ == job.id and upto_ns >= due]
+            until_s = min(later, default=float("inf"))
+            if run_id(job.id, due) in state.runs or not _in_peace(watcher, due, promise.held, until_s):
                 continue
             raise Violation("no due time is forgotten", f"{job.name} at {due}, and there is no {run_id(job.id, due)}")
 
 
-def _in_peace(watcher: Watcher, due_ns: int, held: list[list[float]]) -> bool:
-    """Whether one office, unhindered, had this due time in the middle of a stretch of its clock."""
+def _in_peace(watcher: Watcher, due_ns: int, held: list[list[float]], until_s: float) -> bool:
+    """Whether one office, unhindered, had this due time in the middle of a stretch of its clock, before ``until_s``."""
     runs: dict[tuple[str, int], list[Any]] = {}
     for quiet in watcher.quiet:
         runs.setdefault((quiet.node, quiet.term), []).append(quiet)
@@ -138,7 +141,7 @@ def _in_peace(watcher: Watcher, due_ns: int, held: list[list[float]]) -> bool:
             steady = all(0 < b - a < 3 * _SECOND for a, b in itertools.pairwise(walls))
             whole = len(around) == _BEFORE_S + _AFTER_S and around[-1].at_s - around[0].at_s < len(around) + 3
             free = all(end < around[0].at_s or begin > around[-1].at_s for begin, end in held)
-            if steady and whole and free and walls[0] < due_ns:
+            if steady and whole and free and walls[0] < due_ns and around[-1].at_s < until_s:
                 return True
             if walls[0] < due_ns:
                 break

@@ -100,11 +100,13 @@ class Storm:
             self._world.start(name)
 
     async def _kill_at(self) -> None:
-        """Between a commit and what follows from it, or between a message and the commit behind it."""
-        name = self._up()
+        """Between a commit and what follows from it, or between a message and the commit behind it; often of the one in
+        office, where most hangs on it."""
+        office = [name for name in NAMES if (node := self._world.servers[name].node) is not None and node.in_office]
+        name = office[0] if office and self._random.random() < 0.5 else self._up()
         if name is not None:
             event = self._random.choice(["commit", "commit", "message"])
-            self._world.servers[name].crash_after = (event, self._random.randint(0, 60), self._random.random() < 0.3)
+            self._world.servers[name].crash_after = (event, self._random.randint(0, 40), self._random.random() < 0.3)
 
     async def _keep_copies(self) -> None:
         if "put-back" not in self.kinds:

@@ -42,6 +42,8 @@ class Watcher:
         self._world = world
         self.first: Violation | None = None
         self.quiet: list[Quiet] = []
+        #: (job, due time up to which all is opened or over) -> when that was so at first, in virtual seconds.
+        self.passed: dict[tuple[str, int], float] = {}
         self._offices: dict[tuple[int, int], str] = {}
         self._ordered: dict[str, Authority] = {}
 
@@ -87,6 +89,8 @@ class Watcher:
             self.broken("one administrator in a term", f"{name} and {self._offices[place]} in {place}")
 
     def _changes(self, state: ControlState, change: Put) -> None:
+        if change.table == "jobs" and change.record is not None and change.record.last_due_at_ns is not None:
+            self.passed.setdefault((change.key, change.record.last_due_at_ns), self._world.loop.time())
         if change.table != "runs":
             return
         before, after = state.runs.get(change.key), change.record
