@@ -34,8 +34,8 @@ from caso_mesh.vault.vault import Vault
 
 #: Steps of an attempt between which it may be told something.
 _STEPS = 4
-#: How long one end waits for the other.
-_MEET_S, _GONE_S = 30.0, 8.0
+#: How long one end waits for the other at first.
+_MEET_S = 30.0
 
 
 class Script(Struct, frozen=True):
@@ -46,6 +46,8 @@ class Script(Struct, frozen=True):
     course: str
     write_s: float
     tell_s: float
+    #: How long an end waits for the other one that it has lost.
+    rejoin_s: float
     #: Its set is written though its daemon dies after it had agreed.
     outlives: bool
 
@@ -58,7 +60,8 @@ def script_of(seed: int, attempt: str) -> Script:
         seconds=seconds,
         course=rng.choice(courses),
         write_s=rng.uniform(0.0, 0.5),
-        tell_s=rng.uniform(0.0, 0.3),
+        tell_s=rng.choice([0.0, 0.3, 3.0]),
+        rejoin_s=rng.choice([5.0, 30.0, 200.0]),
         outlives=rng.random() < 0.5,
     )
 
@@ -87,6 +90,8 @@ class Hub:
         #: What every vault was given: set id -> set.
         self.published: dict[str, BackupSet] = {}
         self.overlaps: list[str] = []
+        #: Attempts whose device's end has ended, and told the source's end before.
+        self.over: set[str] = set()
         #: By node id: workers sign what they publish.
         self.keys: dict[str, NodeKeys] = {}
 
@@ -186,6 +191,8 @@ class SimWorker:
         finally:
             self._hub.end(self._stage)
             self._life.workers.pop(self._work, None)
+        if self._stage.end == "device" and end.state is not AttemptState.INTERRUPTED:
+            self._hub.over.add(self.attempt)
         self._say(end)
 
     def _ended(self, state: AttemptState, **more: Any) -> say.Ended:
@@ -281,10 +288,12 @@ class SimWorker:
 
     async def _stay_together(self, far: str) -> None:
         """Bulk streams rejoin for a while. An end that is gone for good is told by its own server, not by this one."""
-        end_s = self._clock.monotonic_s() + _GONE_S
+        end_s = self._clock.monotonic_s() + self._script.rejoin_s
         while self._hub.partner(self._stage, far) is None:
             if self._canceled:
                 raise _Canceled
+            if self._over():
+                return
             if self._clock.monotonic_s() >= end_s:
                 raise LinkLost(peer=far[:13])
             await asyncio.sleep(0.5)
@@ -293,9 +302,13 @@ class SimWorker:
         """The source's end: as long as the other one works."""
         assert self._task.far is not None
         self._say(say.Began(None, self._line("begins")))
-        while self._hub.at_work.get((self.attempt, self._task.far.node)) is not None:
+        while self._hub.partner(self._stage, self._task.far.node) is not None or not self._over():
             await self._step(1.0)
         return self._ended(AttemptState.SUCCEEDED)
+
+    def _over(self) -> bool:
+        """Whether the other end has come to its end, and said so."""
+        return self.attempt in self._hub.over
 
     def _progress(self) -> Progress:
         return Progress(
