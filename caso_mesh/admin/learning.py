@@ -33,6 +33,7 @@ class Learning:
         self._read_s = float("-inf")
         self._history = History()
         self.holdings: tuple[tuple[str, str], ...] = ()
+        self._held: frozenset[tuple[str, str]] = frozenset()
         self.stored_bytes: Mapping[tuple[str, str], int] = {}
         self.speeds: tuple[tuple[str, str, float], ...] = ()
 
@@ -53,6 +54,7 @@ class Learning:
     async def _learn_places(self, state: ControlState) -> None:
         rows, now = await self._tables.stored(), _Successors(state)
         self.holdings = tuple(sorted({(now.of(source), device) for source, _, device, _ in rows}))
+        self._held = frozenset(self.holdings)
         stored: dict[tuple[str, str], int] = {}
         for _, server, device, size in rows:
             stored[server, device] = stored.get((server, device), 0) + size
@@ -90,7 +92,8 @@ class Learning:
             predicted = self.predicted(state.run(attempt.run), attempt.source)
             progress = self._live.progress.get(attempt.id)
             stored = 0 if progress is None else progress.counts.bytes_stored
-            to_come_bytes[attempt.id] = max(0, predicted.bytes - stored)
+            there = (attempt.source, attempt.device) in self._held
+            to_come_bytes[attempt.id] = max(0, (predicted.bytes if there else predicted.elsewhere_bytes) - stored)
             percent = None if progress is None else progress.percent
             if progress is not None and percent is not None and percent >= _TELLING_PERCENT:
                 left_s = progress.elapsed_s * (100.0 - percent) / percent

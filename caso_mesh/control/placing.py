@@ -241,6 +241,7 @@ def _ready_part(
         predicted_s=predicted.seconds,
         elsewhere_s=predicted.elsewhere_s,
         predicted_bytes=predicted.bytes,
+        elsewhere_bytes=predicted.elsewhere_bytes,
         on_hold=(run.held and not run.stranded) or job.state is JobState.ON_HOLD,
         stranded=run.stranded,
         recovered_on=tuple(attempt.server for attempt in tried if attempt.state is AttemptState.RECOVERED),

@@ -43,18 +43,22 @@ class Sample(Struct, frozen=True):
 
 class Prediction(Struct, frozen=True):
     """``seconds`` on a server of speed 1, ``elsewhere_s`` where nothing of the source is stored yet; ``None`` = nobody
-    knows. ``bytes``: what will be stored."""
+    knows. ``bytes``: what will be stored where sets of the source are, ``elsewhere_bytes`` where none are."""
 
     seconds: float | None = None
     elsewhere_s: float | None = None
     bytes: int = 0
+    elsewhere_bytes: int = 0
 
 
 class History:
     """What was learnt of ``samples``, newest first."""
 
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        samples = tuple(samples)
         by_kind: dict[_Kind, list[Sample]] = {}
+        #: The first backup of each source on each device: it stored all that there is, later ones what is new.
+        first = {(sample.source, sample.device): sample for sample in samples}
         for sample in samples:
             same = by_kind.setdefault((sample.job, sample.source, sample.type), [])
             if len(same) < _LAST:
@@ -63,7 +67,14 @@ class History:
         #: (server, device) -> how fast backups run there; 1 in the middle of all, where it is not known.
         self.speeds: dict[_Place, float] = {place: _rounded(exp(-effect)) for place, effect in places.items()}
         self._seconds = {kind: exp(_middle(same, places)) for kind, same in by_kind.items()}
-        self._bytes = {kind: round(median(each.bytes_stored for each in same)) for kind, same in by_kind.items()}
+        self._bytes = {
+            kind: round(median(later))
+            for kind, same in by_kind.items()
+            if (later := [each.bytes_stored for each in same if each is not first[each.source, each.device]])
+        }
+        self._all_bytes: dict[str, int] = {}
+        for (source, _), sample in first.items():
+            self._all_bytes[source] = max(sample.bytes_stored, self._all_bytes.get(source, 0))
         self._full_s: dict[str, float] = {}
         for (_, source, type_), seconds in self._seconds.items():
             if type_ is BackupType.FULL:
@@ -77,7 +88,9 @@ class History:
         if found is None:
             known = kind if kind in self._seconds else (job, source, BackupType.FULL)
             elsewhere = None if type in {BackupType.FULL, BackupType.COPY} else self._full_s.get(source)
-            found = Prediction(self._seconds.get(known), elsewhere, self._bytes.get(known, 0))
+            found = Prediction(
+                self._seconds.get(known), elsewhere, self._bytes.get(known, 0), self._all_bytes.get(source, 0)
+            )
             self._predictions[kind] = found
         return found
 

@@ -66,7 +66,7 @@ class ReadyPart(Struct, frozen=True):
     ``target`` is a backup's; ``device`` is the one that holds the set of a restore or verify (``None``: no device has
     it). ``predicted_s`` is how long it will take on a server of speed 1, ``None`` if nobody knows; ``elsewhere_s`` the
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
-    store. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
+    store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
     write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
     complete once before.
     """
@@ -84,6 +84,7 @@ class ReadyPart(Struct, frozen=True):
     predicted_s: float | None = None
     elsewhere_s: float | None = None
     predicted_bytes: int = 0
+    elsewhere_bytes: int = 0
     on_hold: bool = False
     stranded: bool = False
     recovered_on: tuple[str, ...] = ()

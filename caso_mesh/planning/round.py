@@ -179,9 +179,10 @@ class Round:
         self._writing[device] += 1
         self._on_pair[pair] = self._on_pair.get(pair, 0) + 1
         if part.kind is JobKind.BACKUP:
-            self._reserved[device] += part.predicted_bytes
+            size = self._size(part, device)
+            self._reserved[device] += size
             if pair in self._left:
-                self._left[pair] -= part.predicted_bytes
+                self._left[pair] -= size
         if part.kind is not JobKind.VERIFY and part.source in self._reading:
             self._reading[part.source] += 1
         self._busy[part.job, part.source] = part.run
@@ -229,13 +230,19 @@ class Round:
     def _has_room(self, part: ReadyPart, pair: Pair) -> bool:
         if part.kind is not JobKind.BACKUP:
             return True
-        device = self.devices[pair[1]]
+        device, size = self.devices[pair[1]], self._size(part, pair[1])
         left = self._left.get(pair)
-        if left is not None and left < max(1, part.predicted_bytes):
+        if left is not None and left < max(1, size):
             return False
-        if not part.predicted_bytes or device.free_bytes is None:
-            return True
-        return device.free_bytes - self._reserved[device.id] - part.predicted_bytes >= device.low_space_bytes
+        reserved = self._reserved[device.id]
+        if not size or not reserved or device.free_bytes is None:
+            return True  # what a job alone will store is a guess: it is for the device to say that it is full
+        return device.free_bytes - reserved - size >= device.low_space_bytes
+
+    def _size(self, part: ReadyPart, device: str) -> int:
+        """What a part is predicted to store on a device."""
+        there = device in self._held_by.get(part.source, ())
+        return part.predicted_bytes if there else part.elsewhere_bytes
 
     def _cut_off(self, part: ReadyPart) -> set[str]:
         return self._cut.get(part.source, set()) if part.kind is not JobKind.VERIFY else set()
@@ -366,7 +373,9 @@ class Round:
     def _without_room(self, part: ReadyPart, pairs: Iterable[Pair]) -> list[str]:
         """The names of devices; where it is for want of a server's quota, with that."""
         lacking = {
-            pair for pair in pairs if (left := self._left.get(pair)) is not None and left < max(1, part.predicted_bytes)
+            pair
+            for pair in pairs
+            if (left := self._left.get(pair)) is not None and left < max(1, self._size(part, pair[1]))
         }
         named = {f"{self.devices[pair[1]].name} (quota of {self._name(pair[0])})" for pair in lacking}
         return sorted(named.union(self._devices_named(pair for pair in pairs if pair not in lacking)))

@@ -111,7 +111,8 @@ async def test_what_a_job_will_store_is_reserved_on_its_device_while_it_runs(tmp
         await w.ask("device.set", q.DeviceSet("dbeta", concurrency=4, low_space_bytes=100))
         w.free_bytes = 1000
         first = await w.backup(to="device:dbeta", name="nightly")
-        await ran(w, first, bytes_stored=700)
+        await ran(w, first, bytes_stored=9000)
+        await ran(w, str((await w.ask("job.run", q.JobName("nightly"))).run), bytes_stored=700)
         await learnt(w)
         again = str((await w.ask("job.run", q.JobName("nightly"))).run)
         attempt = await w.delegated(again)

@@ -84,6 +84,7 @@ def parts(draw: st.DrawFn, number: int) -> ReadyPart:
         predicted_s=draw(st.none() | st.floats(0, 100)),
         elsewhere_s=draw(st.none() | st.floats(0, 1000)),
         predicted_bytes=draw(st.sampled_from([0, 0, 1, 4])),
+        elsewhere_bytes=draw(st.sampled_from([0, 0, 1, 4])),
         on_hold=draw(st.sampled_from([False, False, False, True])),
         recovered_on=tuple(draw(st.just([]) | _SUBSETS)),
         not_before_ns=draw(st.sampled_from([0, 0, 0, NOW + 1])),

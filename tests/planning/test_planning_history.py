@@ -27,9 +27,21 @@ def test_of_what_never_ran_nothing_is_predicted():
 
 def test_a_job_is_predicted_to_take_what_the_middle_one_of_its_last_backups_took():
     took = [100.0, 110.0, 5000.0, 90.0, 105.0]
-    predicted = History(sample("job", seconds, stored=round(seconds)) for seconds in took).predict("job", "src", FULL)
+    predicted = History(sample("job", seconds) for seconds in took).predict("job", "src", FULL)
     assert predicted.seconds == pytest.approx(105.0)
-    assert predicted.bytes == 105
+
+
+def test_a_full_stores_what_is_new_where_sets_of_the_source_are_and_all_of_it_elsewhere():
+    newest_first = [sample("job", 9.0, stored=size) for size in (30, 10, 20, 7000)]
+    predicted = History(newest_first).predict("job", "src", FULL)
+    assert (predicted.bytes, predicted.elsewhere_bytes) == (20, 7000)
+    moved = History([*newest_first, sample("job", 9.0, "b", stored=6000)]).predict("job", "src", FULL)
+    assert (moved.bytes, moved.elsewhere_bytes) == (20, 7000)
+
+
+def test_after_a_single_backup_nobody_knows_what_the_next_one_will_store_beside_it():
+    predicted = History([sample("job", 9.0, stored=7000)]).predict("job", "src", FULL)
+    assert (predicted.bytes, predicted.elsewhere_bytes) == (0, 7000)
 
 
 def test_what_is_long_ago_does_not_count():
