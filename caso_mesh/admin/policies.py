@@ -29,7 +29,7 @@ from caso_mesh.model.commands import (
     PutMediaSet,
     PutPolicy,
 )
-from caso_mesh.model.errors import Conflict, InUse, InvalidSchedule
+from caso_mesh.model.errors import Conflict, InUse, InvalidSchedule, NotFound
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.policies import Policy, SelectionList
@@ -133,14 +133,26 @@ class Policies:
         return v.Done()
 
     async def _selection_list(self, caller: Caller, request: q.Nothing) -> v.SelectionViews:
-        return v.SelectionViews(tuple(self._selection(row.name) for row in self._keeper.state.selection_lists()))
+        limits = caller.limits()
+        rows = self._keeper.state.selection_lists()
+        seen = [row for row in rows if limits is None or not limits.isdisjoint(row.servers())]
+        return v.SelectionViews(tuple(self._selection(row.name, limits=limits) for row in seen))
 
     async def _selection_show(self, caller: Caller, request: q.Named) -> v.SelectionView:
-        return self._selection(request.name)
+        limits = caller.limits()
+        row = self._keeper.state.list_named(request.name)
+        if limits is not None and limits.isdisjoint(row.servers()):
+            raise NotFound(kind="selection-list", name=request.name)
+        return self._selection(request.name, limits=limits)
 
-    def _selection(self, name: str, warnings: Iterable[str] = ()) -> v.SelectionView:
+    def _selection(
+        self, name: str, warnings: Iterable[str] = (), *, limits: frozenset[str] | None = None
+    ) -> v.SelectionView:
+        """``limits``: of whose files is told (node ids); ``None`` = of all."""
         state = self._keeper.state
         row = state.list_named(name)
+        if limits is not None:
+            row = msgspec.structs.replace(row, entries=tuple(each for each in row.entries if each.server in limits))
         return v.SelectionView(
             name=row.name,
             id=row.id,
@@ -217,22 +229,26 @@ class Policies:
         return v.Done()
 
     async def _policy_list(self, caller: Caller, request: q.Nothing) -> v.PolicyViews:
-        return v.PolicyViews(tuple(self._policy(row.name) for row in self._keeper.state.policy_list()))
+        limits = caller.limits()
+        rows = self._keeper.state.policy_list()
+        return v.PolicyViews(tuple(self._policy(row.name, limits=limits) for row in rows))
 
     async def _policy_show(self, caller: Caller, request: q.Named) -> v.PolicyView:
-        return self._policy(request.name)
+        return self._policy(request.name, limits=caller.limits())
 
-    def _policy(self, name: str, warnings: Iterable[str] = ()) -> v.PolicyView:
+    def _policy(self, name: str, warnings: Iterable[str] = (), *, limits: frozenset[str] | None = None) -> v.PolicyView:
+        """``limits``: lists and jobs of these servers (node ids) alone; ``None`` = of all."""
         state = self._keeper.state
         policy = state.policy_named(name)
+        lists = [state.selection(each.list) for each in state.association_list() if each.policy == policy.id]
+        if limits is not None:
+            lists = [row for row in lists if not limits.isdisjoint(row.servers())]
         return v.PolicyView(
             name=policy.name,
             id=policy.id,
             definition=documents.policy_doc(policy),
-            selections=tuple(
-                sorted(state.selection(each.list).name for each in state.association_list() if each.policy == policy.id)
-            ),
-            jobs=tuple(job.name for job in state.jobs_made_of(policy=policy.id)),
+            selections=tuple(sorted(row.name for row in lists)),
+            jobs=tuple(job.name for row in lists for job in state.jobs_made_of(policy=policy.id, selection=row.id)),
             created=format_instant(policy.created_at_ns) or "",
             created_by=policy.created_by,
             warnings=tuple(warnings),

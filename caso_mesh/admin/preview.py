@@ -16,6 +16,7 @@ from caso_mesh.model.jobs import Job, backup_of, kind_of
 from caso_mesh.model.policies import STARTING, Policy
 from caso_mesh.model.states import JobState
 from caso_mesh.model.units import format_instant
+from caso_mesh.planning.lifecycle import sources_of
 from caso_mesh.planning.schedule import preview
 
 _DAY_NS = 86400 * 1_000_000_000
@@ -40,8 +41,10 @@ class Preview:
         state, now_ns = self._keeper.state, self._calendar.now_ns()
         until_ns, limit = now_ns + round(request.days * _DAY_NS), max(1, min(request.limit, _MOST_ROWS))
         dues: list[tuple[int, Job]] = []
+        limits = caller.limits()
         for job in jobs_named(state, request.name):
-            if job.schedule is not None:
+            mine = limits is None or not limits.isdisjoint(sources_of(job.spec))
+            if job.schedule is not None and mine:
                 from_ns = max(now_ns, (job.last_due_at_ns or 0) + 1)
                 dues += [(due, job) for due in preview(job.schedule, from_ns, until_ns, limit + 1)]
         dues.sort(key=lambda each: (each[0], each[1].name))

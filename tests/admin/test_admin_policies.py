@@ -9,13 +9,14 @@ import pytest
 from admin.admin_world import World, admin_world, node
 from msgspec.structs import replace
 
+from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import SetJob
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.jobs import Run
-from caso_mesh.model.states import AttemptState, JobState, RunState, WaitReason
+from caso_mesh.model.states import AttemptState, JobState, Role, RunState, WaitReason
 
 pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
@@ -223,3 +224,22 @@ async def test_a_backup_by_hand_takes_the_same_schedules_and_refuses_what_belong
         for wrong in ({"catch_up": True}, {"exclude_days": ("2025-01-07",)}, {"schedule": "once 2024-01-01T00:00"}):
             with pytest.raises(CasoError):
                 await w.backup(**wrong)
+
+
+async def test_a_person_of_some_servers_is_shown_what_concerns_those_and_no_places_of_others(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await made(w, listed=SelectionDoc(("beta:/srv", "gamma:/home")), full=FULL)
+        await w.ask("selection.create", q.SelectionCreate("other", SelectionDoc(("gamma:/etc",))))
+        await w.ask("associate", q.AssociationEdit("other", "nightly"))
+        beta = Peer(id="b", name="bea", kind="operator", role=None, server_roles=((node("beta"), Role.VIEWER),))
+        shown = await w.ask("selection.list", q.Nothing(), person=beta)
+        assert [(row.name, row.definition.paths) for row in shown.selections] == [("home", ("beta:/srv",))]
+        assert (await w.ask("selection.show", q.Named("home"), person=beta)).definition.paths == ("beta:/srv",)
+        with pytest.raises(CasoError) as refused:
+            await w.ask("selection.show", q.Named("other"), person=beta)
+        assert refused.value.code == "not-found"
+        (policy,) = (await w.ask("policy.list", q.Nothing(), person=beta)).policies
+        assert (policy.selections, policy.jobs) == (("home",), ("home.nightly.full",))
+        rows = (await w.ask("schedule.preview", q.SchedulePreview(None, 2.0), person=beta)).runs
+        assert {row.selection for row in rows} == {"home"}
+        assert len((await w.ask("selection.list", q.Nothing())).selections) == 2
