@@ -12,6 +12,7 @@ from typing import Any
 from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.applying import Applying
+from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.delegation import Delegation
@@ -354,8 +355,9 @@ class Office:
             "identity.renew": enrolment.pop("identity.renew"),
             "mesh.summary": self._summary,
         }
+        approving = Approving(keeper, tables, self._alarms, work.find_set, keys.id, clock)
         #: Calls of people, by name.
-        self.people_handlers: Mapping[str, PeopleHandler] = {
+        self.people_handlers: Mapping[str, PeopleHandler] = approving.guarded({
             **enrolment,
             **operators.handlers(),
             **servers.handlers(),
@@ -372,7 +374,7 @@ class Office:
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
             **rebuilding.handlers(),
-        }
+        })  # fmt: skip
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:
         """See ``Scoping.concerned``."""

@@ -46,8 +46,6 @@ _LONGEST_REQUEST_ID = 128
 _LONGEST_NAME = 100
 #: Bounds of what a caller may wait.
 _SHORTEST_S, _LONGEST_S = 0.1, 3600.0
-#: Fields of requests that never are in the audit log.
-_SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce"})
 #: How often it is looked whether the one that was asked is still in office, and how often it may not be.
 _LOOK_S, _DEPOSED_LOOKS = 0.1, 4
 #: How much longer than the caller a server that forwards waits for the administrator.
@@ -295,7 +293,7 @@ class Router:
         return handler
 
     async def _audit(self, person: Peer, call: Call, request: Struct, outcome: str, source: str) -> None:
-        fields = _audited(to_wire(request))
+        fields = facts.audited(to_wire(request))
         fact = facts.Audit(person.name, call.name, _category(call), outcome=outcome, source=source, fields=fields)
         try:
             await self._facts.append(fact)
@@ -334,16 +332,3 @@ class Router:
 
 def _category(call: Call) -> str:
     return call.name.partition(".")[0]
-
-
-def _audited(value: Any) -> Any:
-    """The request as the audit log keeps it: what is long or binary is cut."""
-    if isinstance(value, Mapping):
-        return {str(key): _audited(item) for key, item in value.items() if key not in _SECRET}
-    if isinstance(value, (list, tuple)):
-        return [_audited(item) for item in value[:20]]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")[:500]
-    if isinstance(value, str):
-        return value[:500]
-    return value

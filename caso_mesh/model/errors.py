@@ -677,6 +677,15 @@ class ClocksDiffer(Refused):
     code = "clocks-differ"
 
 
+class AwaitingApproval(Refused):
+    """{call} needs a second operator, {who} being the first.
+
+    Nothing was done. It is done when another operator gives the same command, word for word, within a day.
+    """
+
+    code = "awaiting-approval"
+
+
 # --- not found, conflict ---------------------------------------------------------------------------------------------
 
 

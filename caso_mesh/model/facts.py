@@ -6,6 +6,8 @@ that this version does not know decodes to ``UnknownFact`` and is kept.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +18,11 @@ from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Counts, Failure, Predicted
 from caso_mesh.model.states import AlertKind, AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
+
+#: Characters of one field of a request in the audit log.
+_LONGEST = 500
+#: Fields of requests that never are in the audit log.
+_SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce"})
 
 
 class ServerStarted(Struct, frozen=True, tag="server-started", tag_field="fact"):
@@ -202,3 +209,18 @@ def decode(kind: str, data: bytes) -> Fact | UnknownFact:
     except msgspec.MsgspecError as error:
         raise PeerMalformed(peer="a journal", detail=f"fact {kind}: {error}") from None
     return fact
+
+
+def audited(value: Any) -> Any:
+    """A request as the audit log keeps it: what is long or binary is cut, a text with its digest at the end; secrets are
+    left out."""
+    if isinstance(value, Mapping):
+        return {str(key): audited(item) for key, item in value.items() if key not in _SECRET}
+    if isinstance(value, (list, tuple)):
+        return [audited(item) for item in value[:20]]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")[:_LONGEST]
+    if isinstance(value, str) and len(value) > _LONGEST:
+        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{value[:_LONGEST]}... sha256:{digest}"
+    return value

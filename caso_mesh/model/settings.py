@@ -203,6 +203,15 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "minutes at most: time for people to see the alert before sets go by a wrong clock.",
     ),
     Setting(
+        "second-operator",
+        0.0,
+        0.0,
+        1.0,
+        "1 = set delete, device remove, mediaset edit, apply, operator create and a change of this setting, of ransomware-brake or of "
+        "clock-steady-s wait until another operator gives the same command. 0 = one operator is enough. It holds for the "
+        "whole mesh.",
+    ),
+    Setting(
         "ransomware-brake",
         1.0,
         0.0,

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 from typing import Any
 
 import pytest
 from mesh.clock import EPOCH_NS
+from mesh.mounts import MEBIBYTE
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
@@ -36,8 +38,8 @@ async def mesh_with(memory_mesh: Any, **media_set: Any) -> Any:
     return mesh
 
 
-async def backup(mesh: Any, tree: Any, **more: Any) -> str:
-    result = await mesh.result((await mesh.backup("alpha", tree, "server:beta", media_set="short", **more)).run)
+async def backup(mesh: Any, tree: Any, target: str = "server:beta") -> str:
+    result = await mesh.result((await mesh.backup("alpha", tree, target, media_set="short")).run)
     assert result.state == "succeeded", result
     return result.set
 
@@ -164,3 +166,25 @@ async def _left(mesh: Any, wanted: set[str]) -> bool:
 
 async def _over(mesh: Any, category: str) -> bool:
     return not await alerts(mesh, category)
+
+
+async def test_sets_expire_on_a_device_that_is_full(mount, memory_mesh, tmp_path):
+    disk = mount("tmpfs", tmp_path / "disk", size=64 * MEBIBYTE)
+    tree = tmp_path / "data"
+    tree.mkdir()
+    mesh = await mesh_with(memory_mesh, append="1d", protection="1d", keep="2d")
+    add = q.DeviceAdd("small", "disk", {"beta": str(disk)})
+    await mesh.call("alpha", "device.add", add, v.DeviceView)
+    made = []
+    for _ in range(2):
+        (tree / "file").write_bytes(os.urandom(20 * MEBIBYTE))
+        made.append(await backup(mesh, tree, target="device:small"))
+    (tree / "file").write_bytes(os.urandom(30 * MEBIBYTE))
+    submitted = await mesh.backup("alpha", tree, "device:small", media_set="short")
+    assert (await mesh.result(submitted.run)).state == "failed"
+    # into the reserve, of which 2 % are for this
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "foreign").write_bytes(os.urandom(free - MEBIBYTE // 2))
+    set_clocks(mesh, 3.0)
+    await expire(mesh)
+    assert await ids(mesh) == {made[1]}

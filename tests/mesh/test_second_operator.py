@@ -1,0 +1,62 @@
+"""Destructive acts that need a second operator: one asks, nothing happens, another one asks for the same."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from mesh.process import Answer, ProcessMesh
+from mesh.test_operators import as_, audit, enrol
+from waiting import wait_for
+
+
+def waits(answer: Answer) -> bool:
+    return answer.status == 4 and answer.error_code == "awaiting-approval"
+
+
+def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_same_and_once(
+    process_mesh: Callable[..., ProcessMesh], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_text("content")
+    (tmp_path / "disk").mkdir()
+    mesh = process_mesh(1)
+    mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(tmp_path / "disk"))
+    mesh.ok("alpha", "mediaset", "create", "brief", "--append", "1s", "--protection", "1s", "--keep", "365d")
+    # alone nobody could take it off again
+    refused = mesh.cli("alpha", "settings", "set", "second-operator", "1")
+    assert refused.error_code == "invalid-value"
+    for who in ("anna", "ben"):
+        enrol(mesh, who, "admin")
+    enrol(mesh, "olga", "operator")
+
+    def made() -> str:
+        words = ("backup", f"alpha:{tmp_path / 'files'}", "--to", "device:disk", "--media-set", "brief", "--wait")
+        return str(mesh.ok("alpha", *words)["set"])
+
+    def told(count: int, **fields: str) -> list[dict[str, Any]]:
+        return wait_for(
+            lambda: rows if len(rows := audit(mesh, **fields)) == count else None, 20.0, what=f"{count} of {fields}"
+        )
+
+    first, second = made(), made()
+    mesh.ok("alpha", "settings", "set", "second-operator", "1")
+    assert waits(as_(mesh, "anna", "set", "delete", first))
+    assert waits(as_(mesh, "anna", "set", "delete", first)), "the same person is no second one"
+    told(2, what="set.delete", outcome="awaiting-approval", who="anna")
+    assert as_(mesh, "olga", "set", "delete", first).error_code == "role-too-low"
+    assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {first, second}
+    assert any(row["category"] == "awaiting-approval" for row in mesh.ok("alpha", "alert", "list")["alerts"])
+    assert waits(as_(mesh, "ben", "set", "delete", second)), "anna asked for another one"
+    assert as_(mesh, "ben", "set", "delete", first).status == 0
+    assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {second}
+    # nobody takes the rule off alone, nor deletes by a shorter retention
+    assert waits(as_(mesh, "anna", "mediaset", "edit", "brief", "--keep", "1s"))
+    assert waits(as_(mesh, "anna", "settings", "set", "second-operator", "0"))
+    assert waits(as_(mesh, "anna", "operator", "create", "carl", "--role", "admin"))
+    assert as_(mesh, "anna", "settings", "set", "server-concurrency", "3").status == 0
+    told(1, what="settings.set", outcome="awaiting-approval", who="anna")
+    assert as_(mesh, "ben", "settings", "set", "second-operator", "0").status == 0
+    assert as_(mesh, "anna", "settings", "set", "second-operator", "1").status == 0
+    assert waits(as_(mesh, "ben", "settings", "set", "second-operator", "0")), "anna's word was good for once"
