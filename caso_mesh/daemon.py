@@ -267,6 +267,14 @@ class _Handler:
         await self.router.stream(link, method, params, stream)
 
 
+class _Next:
+    """The authority of a rotation that is announced lies beside the one in use."""
+
+    def __init__(self, identity: IdentityStore) -> None:
+        self.save = identity.save_next_authority
+        self.take = identity.take_next_authority
+
+
 def _seat(
     folder: StateFolder,
     identity: IdentityStore,
@@ -310,6 +318,7 @@ def _seat(
             id_key=identity.load_id_key(),
             root_key=root_key,
             drop_root_key=identity.remove_root_key,
+            next_authority=_Next(identity),
             network=ports.network,
             discovery=discovery,
             addresses=lambda: server.addresses,

@@ -169,6 +169,8 @@ class Seat:
             if self.voter is None:
                 log.info("this server takes a seat among the voters")
                 await self._open(given)
+            elif self.voter.authority.issuing != given.issuing:
+                self.voter.authority.become(await asyncio.to_thread(self._identity.load_authority))
 
     async def ordered(self, orders: Orders) -> None:
         """New orders: a server that is not among the voters any more gives its seat up."""

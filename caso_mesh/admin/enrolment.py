@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import Struct, structs
@@ -86,9 +86,11 @@ class Enrolment:
         orders_of: Callable[[str], Orders],
         addresses: Callable[[], tuple[str, ...]],
         server_name: str,
+        noted: Callable[..., Awaitable[None]],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._noted = noted
         self._keeper = keeper
         self._submit = submit
         self._facts = facts
@@ -198,6 +200,7 @@ class Enrolment:
         )
         orders = _first_orders(self._orders_of(row.id), operator.id)
         anchors = [anchor.certificate for anchor in orders.roster.anchors]
+        await self._noted(row.id, operator.id)
         proof = enrolment.prove_anchors(token, anchors[0], anchors[1:], newcomer.public_key) if token else b""
         return q.JoinReply(
             certificate=tuple(chain),
@@ -226,6 +229,7 @@ class Enrolment:
             operator_chain = self._authority.chain(
                 self._authority.issue_operator(operator.public_key, now_ns=now_ns, randomness=self._randomness)
             )
+        await self._noted(server.id, *([operator.id] if operator is not None else []))
         return q.RenewReply(tuple(chain), tuple(operator_chain))
 
     # --- discovered servers ---

@@ -137,7 +137,13 @@ class Kits:
         return v.KitList(tuple(self._view(kit) for kit in self._keeper.state.kit_list()))
 
     def _confirmed(self) -> bool:
-        return any(kit.confirmed_at_ns is not None for kit in self._keeper.state.kit_list())
+        return any(kit.confirmed_at_ns is not None and not self._is_old(kit) for kit in self._keeper.state.kit_list())
+
+    def _is_old(self, kit: RecoveryKit) -> bool:
+        """Whether it was made before the CA was rotated: what it holds is the old root."""
+        rotation = self._keeper.state.rotation
+        switched_ns = rotation.switched_at_ns if rotation is not None else None
+        return switched_ns is not None and kit.created_at_ns < switched_ns
 
     def _kit(self, id_: str) -> RecoveryKit:
         kit = self._keeper.state.kits.get(id_)
@@ -189,8 +195,12 @@ class Kits:
         if self._confirmed():
             await self._alarms.ends(NO_KIT, mesh)
             return
+        old = any(kit.confirmed_at_ns is not None for kit in self._keeper.state.kit_list())
         text = (
-            'There is no recovery kit: if this mesh is lost, its backups are lost with it. Make one with "caso-mesh kit '
+            "The recovery kits are of the time before the certification authority was rotated: no mesh can be rebuilt with "
+            'them. Make one with "caso-mesh kit create FILE" and keep it elsewhere'
+            if old
+            else 'There is no recovery kit: if this mesh is lost, its backups are lost with it. Make one with "caso-mesh kit '
             'create FILE" and keep it elsewhere'
         )
         await self._alarms.begins(AlertKind.ATTENTION, NO_KIT, text, object=mesh)

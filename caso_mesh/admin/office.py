@@ -40,6 +40,7 @@ from caso_mesh.admin.preview import Preview
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
 from caso_mesh.admin.retaining import Retaining
+from caso_mesh.admin.rotation import NextAuthority, Rotation
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.scoping import Scoping
 from caso_mesh.admin.servers import Servers
@@ -96,6 +97,7 @@ class Office:
         id_key: bytes,
         root_key: Callable[[], bytes | None],
         drop_root_key: Callable[[], None],
+        next_authority: NextAuthority,
         network: Network,
         discovery: Discovery | None,
         addresses: Callable[[], tuple[str, ...]],
@@ -201,6 +203,16 @@ class Office:
             clock=clock,
             doubtful=self._is_clock_doubtful,
         )
+        self._rotation = Rotation(
+            keeper=keeper,
+            submit=self._submit,
+            own=keys.id,
+            authority=authority,
+            next_authority=next_authority,
+            holds=self._ordering.holds,
+            clock=clock,
+            randomness=randomness,
+        )
         secrets = JoinSecrets(keeper=keeper, clock=clock, randomness=randomness)
         self._enrolment = Enrolment(
             keeper=keeper,
@@ -216,6 +228,7 @@ class Office:
             orders_of=self._ordering.orders_of,
             addresses=addresses,
             server_name=server_name,
+            noted=self._rotation.note,
             clock=clock,
             randomness=randomness,
         )
@@ -226,6 +239,7 @@ class Office:
             secrets=secrets,
             authority=authority,
             addresses=addresses,
+            noted=self._rotation.note,
             clock=clock,
             randomness=randomness,
         )
@@ -360,6 +374,7 @@ class Office:
         self.people_handlers: Mapping[str, PeopleHandler] = approving.guarded({
             **enrolment,
             **operators.handlers(),
+            **self._rotation.handlers(),
             **servers.handlers(),
             **self._voting.handlers(),
             **stores.handlers(),
@@ -426,6 +441,7 @@ class Office:
             "recovery kits": self._kits.run,
             "voters": self._voting.run,
             "keys of replaced servers": self._granting.run,
+            "rotation of the CA": self._rotation.run,
             "what other voters hold": self._ask_voters,
             "keeping records": self._keeping.run,
             "ransomware brake": self._brake.run,

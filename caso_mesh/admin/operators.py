@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from caso_mesh.admin.join_secrets import JoinSecrets
@@ -39,9 +39,11 @@ class Operators:
         secrets: JoinSecrets,
         authority: Authority,
         addresses: Callable[[], tuple[str, ...]],
+        noted: Callable[..., Awaitable[None]],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._noted = noted
         self._keeper = keeper
         self._submit = submit
         self._facts = facts
@@ -123,6 +125,7 @@ class Operators:
         # committed first, signed then: the same key that asks again gets the same answer
         await self._submit(AdmitOperator(token, id_, request.public_key), who="operator-link")
         anchors = tuple(anchor.certificate for anchor in state.roster().anchors)
+        await self._noted(id_)
         return q.OperatorReply(
             name=state.operators[id_].name,
             certificate=self._certificate(request.public_key),
@@ -139,7 +142,9 @@ class Operators:
 
     async def _renew(self, caller: Caller, request: q.Nothing) -> q.OperatorRenewReply:
         """For an operator whose key lies in no state folder that a daemon looks after."""
-        return q.OperatorRenewReply(self._certificate(caller.person.public_key))
+        reply = q.OperatorRenewReply(self._certificate(caller.person.public_key))
+        await self._noted(caller.person.id)
+        return reply
 
     async def _revoke(self, caller: Caller, request: q.OperatorName) -> v.Done:
         """Raises ``NotFound``, ``Conflict`` for the last one who may administer the mesh."""

@@ -59,6 +59,8 @@ class Ordering:
         self._shared: _Shared | None = None
         #: What each linked server is told by when its orders have changed.
         self._news: dict[str, asyncio.Event] = {}
+        #: The orders that each linked server took last.
+        self._taken: dict[str, Orders] = {}
 
     def orders_of(self, server: str) -> Orders:
         """The orders of a server as of now. Raises ``NotFound`` for one that is not in the mesh."""
@@ -70,6 +72,11 @@ class Ordering:
             lambda source: self._live.redundant.get(source, ()),
             self._ticket,
         )
+
+    def holds(self, server: str, certificate: bytes) -> bool:
+        """Whether a linked server has taken orders with that anchor."""
+        taken = self._taken.get(server)
+        return taken is not None and any(each.certificate == certificate for each in taken.roster.anchors)
 
     def _ticket(self, attempt: Attempt, run: Run) -> bytes:
         if attempt.source == attempt.server:
@@ -172,6 +179,7 @@ class Ordering:
                         pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
                         orders = self.orders_of(server)
                 sent, pause_s = orders, _FIRST_PAUSE_S
+                self._taken[server] = orders
                 # changes that follow each other closely make one more message, not one each
                 await asyncio.sleep(_COALESCE_S)
         except NotFound:
@@ -179,6 +187,7 @@ class Ordering:
         finally:
             if self._news.get(server) is news:
                 del self._news[server]
+                self._taken.pop(server, None)
 
     async def _change(self, link: Callee, held: Orders, orders: Orders) -> bool:
         """Sends what differs from what the server holds; whether it took that. Of a new link it is not known what it

@@ -14,7 +14,7 @@ from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.consensus.port import Consensus
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.authority import Authority
-from caso_mesh.identity.certificates import public_key_of
+from caso_mesh.identity.certificates import public_key_of, signed_by
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
@@ -63,6 +63,8 @@ class Voting:
         self._clock = clock
         self._randomness = randomness
         self._changing = asyncio.Lock()
+        #: The issuing certificates that other voters took in this term.
+        self._seated: dict[str, bytes] = {}
 
     def handlers(self) -> dict[str, Answer]:
         return {"voter.add": self._add, "voter.remove": self._remove, "admin.transfer": self._transfer}
@@ -136,6 +138,13 @@ class Voting:
                 await self._give_seat(server)
                 await self._consensus.set_member(node, "learner")
                 return True
+        for anchor in self._keeper.state.anchors:
+            seated = seats.get(anchor.voter or "")
+            if seated is not None and seated.id != self._own and self._links.linked(seated.id):
+                taken = self._seated.get(seated.id) == anchor.certificate
+                if self._rotated() and (not taken or self._is_old(anchor.certificate)):
+                    await self._give_seat(seated)
+                    return True
         if len(seats) < WANTED:
             newcomer = next(iter(self._eligible()), None)
             if newcomer is not None:
@@ -183,12 +192,31 @@ class Voting:
         ]
         return sorted(found, key=lambda server: (server.joined_at_ns, server.id))
 
+    def _rotated(self) -> bool:
+        """Whether the CA was rotated: then each voter is given its certificate once in a term, whatever it has."""
+        rotation = self._keeper.state.rotation
+        return rotation is not None and rotation.stage != "announced"
+
+    def _is_old(self, issuing: bytes) -> bool:
+        """Whether an issuing certificate is of the authority before the last rotation: it is not the new one, nor signed by
+        who was signed by it."""
+        rotation = self._keeper.state.rotation
+        if rotation is None or not self._rotated():
+            return False
+        above, anchors = [issuing], [each.certificate for each in self._keeper.state.anchors]
+        while above[-1] != rotation.issuing:
+            signer = next((each for each in anchors if each not in above and signed_by(above[-1], each)), None)
+            if signer is None:
+                return True
+            above.append(signer)
+        return False
+
     async def _give_seat(self, server: Server, *, wanted: bool = False) -> None:
         """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on."""
         link = self._links.get(server.id)
         prepared = await ask(link, "voter.prepare", q.VoterPrepare(), q.VoterPrepared)
         listed = next((a.certificate for a in self._keeper.state.anchors if a.voter == server.id), None)
-        if listed is None or public_key_of(listed) != prepared.public_key:
+        if listed is None or public_key_of(listed) != prepared.public_key or self._is_old(listed):
             listed = self._authority.issue_issuing(
                 prepared.public_key,
                 voter=server.id,
@@ -206,3 +234,4 @@ class Voting:
             authority=self._keeper.authority,
         )
         await ask(link, "voter.become", become, v.Done)
+        self._seated[server.id] = listed

@@ -11,8 +11,9 @@ from caso_mesh.cli.options import DEFAULTS, Common, JsonOption, OwnStateOption, 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import Refused, UsageError
+from caso_mesh.model.units import parse_duration_s
 
-app = Group(name="admin", help="The office of the administrator: hand it over, take it over.")
+app = Group(name="admin", help="The office of the administrator: hand it over, take it over, rotate the CA.")
 
 
 @app.command
@@ -28,6 +29,44 @@ def transfer(
     output.show(
         view, common.json, lambda _: output.line(f"{to} has the office" if to else "the office was handed over")
     )
+
+
+@app.command(name="rotate-ca")
+def rotate_ca(
+    *,
+    overlap: Annotated[str, Parameter(help="How long everybody has to learn of the new one: 7d or more.")] = "8d",
+    urgent: Annotated[
+        bool, Parameter(negative=(), help="A key was stolen: switch at once. Who is away meanwhile is shut out.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Give the mesh a new certification authority: a new root, new issuing certificates, new certificates for all.
+
+    First everybody learns to trust it; after the overlap it signs, and what the old one signed is renewed by itself and
+    believed for eight days more. Make a recovery kit after the switch. "caso-mesh admin ca" says who lacks it.
+    """
+    request = q.CaRotate(parse_duration_s(overlap), urgent)
+    output.show(ask(common, "ca.rotate", request, v.CaView), common.json, _ca)
+
+
+@app.command
+def ca(*, common: Common = DEFAULTS) -> None:
+    """The certification authority of the mesh, its last rotation, and who lacks the new one."""
+    output.show(ask(common, "ca.show", q.Nothing(), v.CaView), common.json, _ca)
+
+
+_CA_STAGES = {
+    "never": "It was never rotated.",
+    "announced": "A new one is announced; it signs from {switch_at} on. Not told yet: {lacking}.",
+    "switched": "It was rotated {switch_at}. The old one is believed until {until}. Not renewed yet: {lacking}.",
+    "finished": "It was rotated {switch_at}; the old one is not believed any more.",
+}
+
+
+def _ca(view: v.CaView) -> None:
+    output.line(f"Root: SHA-256 {view.root}")
+    lacking = ", ".join(view.lacking) or "nobody"
+    output.line(_CA_STAGES[view.rotation].format(switch_at=view.switch_at, until=view.until, lacking=lacking))
 
 
 @app.command

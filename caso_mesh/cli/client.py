@@ -153,8 +153,9 @@ class Asked:
         return self.deadline - time.monotonic()
 
 
-def _renew_anchors(link: BlockingLink, folder: Path) -> None:
-    """Keeps the trust anchors of a context as those of its mesh, of which a server that it trusts is asked."""
+def _renew_anchors(link: BlockingLink, folder: Path, known: tuple[bytes, ...]) -> set[bytes]:
+    """Keeps the trust anchors of a context as those of its mesh, of which a server that it trusts is asked. Gives the issuing
+    certificates whose certificates are to be renewed: those that end, and all when there are others than were ``known``."""
     from caso_mesh.identity.store import IdentityStore
     from caso_mesh.wire.codec import from_wire
 
@@ -162,6 +163,8 @@ def _renew_anchors(link: BlockingLink, folder: Path) -> None:
     reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), q.AnchorsReply)
     others = [each.certificate for each in reply.anchors if each.certificate != reply.root]
     IdentityStore(folder).save_anchors((reply.root, *others))
+    ending = {each.certificate for each in reply.anchors if each.until_ns is not None}
+    return ending | set(known) if {reply.root, *others} - set(known) else ending
 
 
 class Client:
@@ -243,10 +246,10 @@ class Client:
             return self._link
         link, folder = self._dialled(asked), self._access.stale
         if folder is not None:
-            if self._renew_certificate(link, folder, asked.left_s):
+            ending = _renew_anchors(link, folder, self._access.anchors)
+            if self._renew_certificate(link, folder, asked.left_s, ending):
                 link.close()
                 link = self._dialled(asked)
-            _renew_anchors(link, folder)
             self._access = replace(self._access, stale=None)
         return link
 
@@ -267,9 +270,9 @@ class Client:
             raise LinkLost(peer=address)
         return self._link
 
-    def _renew_certificate(self, link: BlockingLink, folder: Path, left_s: float) -> bool:
-        """Asks for a new certificate of the context's operator in the last third of the old one's life, or after it.
-        Gives whether that had expired: the link was let in with it, and takes no other call."""
+    def _renew_certificate(self, link: BlockingLink, folder: Path, left_s: float, ending: set[bytes]) -> bool:
+        """Asks for a new certificate of the context's operator in the last third of the old one's life, or after it, and
+        when its issuing certificate is one of ``ending``. Gives whether that had expired: the link was let in with it, and takes no other call."""
         from caso_mesh.identity import der
         from caso_mesh.identity.certificates import life
         from caso_mesh.identity.store import IdentityStore
@@ -277,7 +280,8 @@ class Client:
 
         operator, now_ns = self._access.operator, time.time_ns()
         valid = life(operator.chain[0])
-        if now_ns < valid.not_after_ns - (valid.not_after_ns - valid.not_before_ns) // 3:
+        third_ns = (valid.not_after_ns - valid.not_before_ns) // 3
+        if now_ns < valid.not_after_ns - third_ns and not ending.intersection(operator.chain[1:]):
             return False
         asked = Asked("operator.renew", pack(to_wire(q.Nothing())), max(0.1, left_s))
         self._send(asked, link)

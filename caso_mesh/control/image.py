@@ -49,6 +49,7 @@ def encoded(tables: Mapping[str, Any]) -> bytes:
             authority=tables["authority"],
             mesh=tables["mesh"],
             anchors=tables["anchors"],
+            rotation=tables["rotation"],
             removed=tuple(sorted(tables["removed"].items())),
             mesh_settings=tuple(sorted(tables["mesh_settings"].items())),
             pool_settings=tuple(
@@ -81,6 +82,7 @@ def tables(image: Image) -> dict[str, Any]:
         "authority": image.authority,
         "mesh": image.mesh,
         "anchors": image.anchors,
+        "rotation": image.rotation,
         "removed": dict(image.removed),
         "mesh_settings": dict(image.mesh_settings),
         "pool_settings": {name: dict(values) for name, values in image.pool_settings},

@@ -175,6 +175,9 @@ def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effec
     if command.voter:
         mine = tuple(anchor for anchor in state.anchors if anchor.voter == server.id)
         anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
+        if command.certificate is not None and mine and mine[0].certificate != command.certificate:
+            # what the one before has issued is believed until it has been renewed
+            anchors += (Anchor(mine[0].certificate, None, context.at_ns + ISSUED_LIFE_NS),)
         anchors += mine if command.certificate is None else (Anchor(command.certificate, server.id),)
     else:
         anchors = without_voter(state, server.id, context.at_ns)

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from caso_mesh.control import error_rules, firing, groups, kits, made, membership, operators, policies, replacing, work
+from caso_mesh.control import (
+    error_rules,
+    firing,
+    groups,
+    kits,
+    made,
+    membership,
+    operators,
+    policies,
+    replacing,
+    rotation,
+    work,
+)
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Put, Request
 from caso_mesh.model import commands
@@ -25,6 +37,10 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.CreateToken: membership.create_token,
     commands.AdmitServer: membership.admit_server,
     commands.ReplaceServer: replacing.replace_server,
+    commands.AnnounceCa: rotation.announce_ca,
+    commands.SwitchCa: rotation.switch_ca,
+    commands.NoteCa: rotation.note_ca,
+    commands.FinishCa: rotation.finish_ca,
     commands.InviteOperator: operators.invite_operator,
     commands.AdmitOperator: operators.admit_operator,
     commands.RevokeOperator: operators.revoke_operator,

@@ -16,6 +16,7 @@ from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, backup_of
 from caso_mesh.model.mesh import (
     Anchor,
+    CaRotation,
     JoinToken,
     MeshInfo,
     NodeAddress,
@@ -52,6 +53,7 @@ class ControlState:
         self.authority = Authority(0, 0, 0)
         self.mesh: MeshInfo | None = None
         self.anchors: tuple[Anchor, ...] = ()
+        self.rotation: CaRotation | None = None
         self.servers: dict[str, Server] = {}
         self.removed: dict[str, str] = {}
         self.former: dict[str, RosterRow] = {}
@@ -348,6 +350,8 @@ class ControlState:
                 self.mesh = change.record
             elif change.table == "anchors":
                 self.anchors = change.record
+            elif change.table == "rotation":
+                self.rotation = change.record
             else:
                 table: dict[Any, Any] = getattr(self, change.table)
                 if change.record is None:

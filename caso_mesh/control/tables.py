@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
-from caso_mesh.model.mesh import Anchor, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
+from caso_mesh.model.mesh import Anchor, CaRotation, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import ErrorRule
@@ -17,6 +17,7 @@ from caso_mesh.model.storage import Device, MediaSet
 TableName = Literal[
     "mesh",
     "anchors",
+    "rotation",
     "servers",
     "removed",
     "former",
@@ -128,3 +129,4 @@ class Image(Struct, frozen=True):
     policies: tuple[Policy, ...] = ()
     associations: tuple[Association, ...] = ()
     error_rules: tuple[ErrorRule, ...] = ()
+    rotation: CaRotation | None = None

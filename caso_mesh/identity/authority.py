@@ -118,6 +118,11 @@ class Authority:
         write_private(folder / ISSUING_KEY_FILE, ca_key_to_pem(self._issuing_key))
         write_private(folder / ISSUING_FILE, certificates.to_pem([self.issuing]))
 
+    def become(self, other: Authority) -> None:
+        """This one is the other one from now on, wherever it is held: without its root key."""
+        self.root, self.issuing, self._issuing_key = other.root, other.issuing, other._issuing_key
+        self._root_key = None
+
     @property
     def has_root_key(self) -> bool:
         return self._root_key is not None

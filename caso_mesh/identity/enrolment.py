@@ -64,6 +64,22 @@ def anchors_match(link: JoinLink, root_der: bytes, issuing_ders: Iterable[bytes]
     return not pending
 
 
+def hanging_on(root_der: bytes, issuing_ders: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Those issuing certificates that hang on a root, directly or by way of another one in the list: of a mesh whose CA is
+    being rotated not all do."""
+    pending, reached, found = list(dict.fromkeys(issuing_ders)), [root_der], list[bytes]()
+    try:
+        while reached and pending:
+            signer = reached.pop()
+            below = [each for each in pending if certificates.is_ca(each) and certificates.signed_by(each, signer)]
+            pending = [each for each in pending if each not in below]
+            reached += below
+            found += below
+    except ValueError:
+        return ()
+    return tuple(found)
+
+
 def prove_anchors(token_digest: bytes, root_der: bytes, issuing_ders: Iterable[bytes], newcomer_key: bytes) -> bytes:
     """The mesh's proof (32 bytes) that it knows the join token and that these are its anchors, for one newcomer.
 

@@ -10,6 +10,7 @@
         id.key                     the mesh's chunk-id key, 32 bytes
         operator.key operator.pem  the local operator
         authority/                 voters: ca.pem issuing.pem issuing.key (ca.key until a recovery kit is confirmed)
+        authority-next/            the same of a rotation of the CA that is announced
 """
 
 from __future__ import annotations
@@ -160,6 +161,31 @@ class IdentityStore:
         """Removes the issuing key, and the root key if it lies here: the node is no voter any more."""
         for path in sorted(self.authority_folder.glob("*.key")) + sorted(self.authority_folder.glob("*.pem")):
             remove_private(path)
+
+    @property
+    def _next_authority(self) -> Path:
+        return self.folder / "authority-next"
+
+    def save_next_authority(self, authority: Authority) -> None:
+        """Keeps an authority that is not in use yet; it takes the place of an earlier one."""
+        make_private_folder(self.folder)
+        authority.save(self._next_authority)
+
+    def take_next_authority(self, issuing: bytes) -> Authority | None:
+        """Makes the next authority the one in use if it has the certificate ``issuing`` (DER); ``None`` if it is not here.
+        After a break in between it is done again."""
+        from caso_mesh.identity.authority import Authority
+
+        try:
+            found = Authority.load(self._next_authority)
+        except StateMissing:
+            return None
+        if found.issuing != issuing:
+            return None
+        self.save_authority(found)
+        for path in sorted(self._next_authority.glob("*.key")) + sorted(self._next_authority.glob("*.pem")):
+            remove_private(path)
+        return found
 
     @property
     def has_root_key(self) -> bool:

@@ -54,6 +54,35 @@ class ReplaceServer(Struct, frozen=True, tag="replace-server", tag_field="do"):
     admin: str
 
 
+class AnnounceCa(Struct, frozen=True, tag="announce-ca", tag_field="do"):
+    """A new certification authority: everybody is to trust ``issuing`` (DER) from now on, which signs nothing before the
+    switch. ``by`` is the server that holds the keys."""
+
+    root: bytes
+    issuing: bytes
+    by: str
+    switch_at_ns: int
+    urgent: bool = False
+
+
+class SwitchCa(Struct, frozen=True, tag="switch-ca", tag_field="do"):
+    """The authority that was announced signs from now on; what the old one has signed is renewed."""
+
+    issuing: bytes
+
+
+class NoteCa(Struct, frozen=True, tag="note-ca", tag_field="do"):
+    """Servers and operators that know the new authority, or after the switch have certificates of it."""
+
+    ids: tuple[str, ...]
+
+
+class FinishCa(Struct, frozen=True, tag="finish-ca", tag_field="do"):
+    """Everybody has certificates of the new authority, or has had the time: the old anchors go."""
+
+    issuing: bytes
+
+
 class InviteOperator(Struct, frozen=True, tag="invite-operator", tag_field="do"):
     """Somebody may become the operator of ``grant``: whoever shows the secret of ``digest`` first."""
 
@@ -389,6 +418,10 @@ Command = (
     | CreateToken
     | AdmitServer
     | ReplaceServer
+    | AnnounceCa
+    | SwitchCa
+    | NoteCa
+    | FinishCa
     | InviteOperator
     | AdmitOperator
     | RevokeOperator

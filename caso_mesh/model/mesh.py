@@ -41,6 +41,31 @@ class Anchor(Struct, frozen=True):
     until_ns: int | None = None
 
 
+class CaRotation(Struct, frozen=True):
+    """A rotation of the mesh's certification authority, the last one there was. ``root`` and ``issuing`` (DER) are the new
+    ones, ``by`` the node id of the server that holds their keys; it switches at ``switch_at_ns``. ``urgent``: at once, and
+    the old one goes as soon as everybody has renewed. ``noted``: ids of servers and operators that know them, after the switch: that have certificates of them.
+    ``until_ns``: what the old one has issued is believed until then."""
+
+    root: bytes
+    issuing: bytes
+    by: str
+    announced_at_ns: int
+    switch_at_ns: int
+    switched_at_ns: int | None = None
+    until_ns: int | None = None
+    finished_at_ns: int | None = None
+    noted: tuple[str, ...] = ()
+    noted_at_ns: int = 0
+    urgent: bool = False
+
+    @property
+    def stage(self) -> Literal["announced", "switched", "finished"]:
+        if self.finished_at_ns is not None:
+            return "finished"
+        return "announced" if self.switched_at_ns is None else "switched"
+
+
 class RosterRow(Struct, frozen=True):
     """One node or operator that is trusted: the row gives the role.
 

@@ -555,6 +555,14 @@ class SignedCall(Struct, frozen=True):
 # --- people ----------------------------------------------------------------------------------------------------------
 
 
+class CaRotate(Struct, frozen=True):
+    """``overlap_s``: how long everybody has to learn of the new certification authority before it signs. ``urgent``: it signs
+    at once, and the old one is believed only until everybody has renewed."""
+
+    overlap_s: float = 8 * 86400.0
+    urgent: bool = False
+
+
 class OperatorCreate(Struct, frozen=True):
     """``role`` on ``servers`` and on the members of ``pools``; without both in the whole mesh. The link lasts ``ttl_s``."""
 

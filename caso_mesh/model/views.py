@@ -60,6 +60,20 @@ class TokenView(Struct, frozen=True):
     expires: str
 
 
+class CaView(Struct, frozen=True):
+    """The certification authority of the mesh: the SHA-256 of its ``root``. ``rotation`` is ``never``, ``announced`` (it signs
+    nothing yet), ``switched`` (the old one is believed ``until``) or ``finished``. ``lacking``: who does not know the new
+    one yet, after the switch: who has no certificate of it."""
+
+    root: str
+    rotation: str
+    announced: str | None
+    switch_at: str | None
+    until: str | None
+    finished: str | None
+    lacking: tuple[str, ...]
+
+
 class OperatorInvited(Struct, frozen=True):
     """``link`` is secret until it is used."""
 

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 #: How old the devices' figures in a heartbeat may be.
 _DEVICES_EACH_S = 10.0
 #: How often the life of the own certificate, and what lies about in the state folder, is looked at.
-_RENEW_EACH_S, _SWEEP_EACH_S = 3600.0, 3600.0
+_SWEEP_EACH_S = 3600.0
 #: What part of a device must have been filled or freed to be told before the next heartbeat.
 _MUCH_SPACE = 0.01
 
@@ -323,6 +323,8 @@ class ServerNode:
             self._orders_are_old = False
             if self.bearings.ordered(orders.admin):
                 self._heart.soon()
+            if roster.anchors != before.roster.anchors:
+                await self._save_anchors(roster)
             self.trust.use(roster)
             self.takeovers.look()
             self.attempts.use(orders)
@@ -403,13 +405,11 @@ class ServerNode:
         await self._renewal.renew(link)
 
     async def _keep_certificate(self) -> None:
-        while True:
+        async def admin() -> Callee:
             await self.wait_admin()
-            try:
-                await self.renew(self.admin_link.get())
-            except CasoError as error:
-                log.warning("the certificate could not be renewed: %s", error)
-            await asyncio.sleep(_RENEW_EACH_S)
+            return self._admin_callee()
+
+        await self._renewal.keep(admin)
 
     async def _sweep(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from caso_mesh.identity import certificates
 from caso_mesh.identity.keys import NodeKeys
@@ -16,6 +17,9 @@ from caso_mesh.server.trust import Trust
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
+
+#: How often it is looked whether a certificate is due; again when it was, and was not renewed.
+RENEW_EACH_S, _SOON_S = 3600.0, 5.0
 
 
 class Renewal:
@@ -39,6 +43,24 @@ class Renewal:
             return True
         third = (self._life.not_after_ns - self._life.not_before_ns) // 3
         return self._clock.now_ns() >= self._life.not_after_ns - third
+
+    async def keep(self, link: Callable[[], Awaitable[Callee]]) -> None:
+        """Keeps the certificates alive, by the link with the administrator. Never returns."""
+        while True:
+            anchors = self._trust.anchors_changed
+            pause_s = RENEW_EACH_S
+            try:
+                await self.renew(await link())
+                # what is due and was not given is asked for again soon: an authority that is rotated does not wait
+                if await self._due():
+                    pause_s = _SOON_S
+            except CasoError as error:
+                log.warning("the certificate could not be renewed: %s", error)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await anchors.wait()
+            except TimeoutError:
+                continue
 
     async def renew(self, link: Callee) -> None:
         """Asks ``link`` for new certificates if they are due. A peer that cannot give any (it is not in office) is no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Trust:
         self.chain_path = chain_path
         self.key_path = key_path
         self.roster: Roster | None = None
+        #: Set, and another one, when anchors have changed.
+        self.anchors_changed = asyncio.Event()
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._rows: dict[str, RosterRow] = {}
@@ -29,6 +32,8 @@ class Trust:
         if self.roster is None or self.roster.anchors != roster.anchors:
             # each order brings a roster, and few bring other anchors: contexts take a millisecond to make
             self._server = self._client = None
+            changed, self.anchors_changed = self.anchors_changed, asyncio.Event()
+            changed.set()
         self.roster = roster
         self._rows = {row.id: row for row in roster.rows}
 

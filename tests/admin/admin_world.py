@@ -163,6 +163,23 @@ def node(name: str) -> str:
     return KEYS.id if name == "alpha" else f"node-{name}"
 
 
+class NextHere:
+    """Where the next authority lies."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.kept: Authority | None = None
+
+    def save(self, authority: Authority) -> None:
+        self.kept = authority
+
+    def take(self, issuing: bytes) -> Authority | None:
+        if self.kept is None or self.kept.issuing != issuing:
+            return None
+        self._world.root_key = self.kept.root_key_bytes()
+        return self.kept
+
+
 class World:
     def __init__(
         self, folder: Path, keeper: ControlKeeper, tables: Tables, catalog: Catalog, clock: VirtualClock
@@ -181,6 +198,7 @@ class World:
         self.problem: dict[str, str] = {}
         self.silent: set[str] = set()
         self.skew_s: dict[str, int] = {}
+        self.next_authority = NextHere(self)
         self.root_key: bytes | None = self.authority.root_key_bytes()
         self.office = self.make_office()
         self._task: asyncio.Task[None] | None = None
@@ -204,6 +222,7 @@ class World:
             id_key=b"i" * 32,
             root_key=lambda: self.root_key,
             drop_root_key=self._drop_root_key,
+            next_authority=self.next_authority,
             network=self.network,
             discovery=self.discovery,
             addresses=lambda: ("alpha:1",),

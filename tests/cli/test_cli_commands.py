@@ -157,6 +157,14 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.OperatorList((v.OperatorView("anna", "id1", "active", None, {"beta": "restore"}, {"west": "viewer"}),)),
         ["anna", "active", "beta: restore", "west: viewer"],
     ),
+    (
+        "admin rotate-ca --overlap 10d",
+        "ca.rotate",
+        q.CaRotate(864000.0),
+        v.CaView("ab12", "announced", "2025-01-01T00:00:00Z", "2025-01-11T00:00:00Z", None, None, ("beta",)),
+        ["ab12", "signs from 2025-01-11T00:00:00Z", "beta"],
+    ),
+    ("admin ca", "ca.show", q.Nothing(), v.CaView("ab12", "never", None, None, None, None, ()), ["never rotated"]),
     ("operator revoke anna", "operator.revoke", q.OperatorName("anna"), v.Done(), ["anna was revoked"]),
     ("pool list", "pool.list", q.Nothing(), v.PoolList((POOL,)), ["west", "beta, gamma"]),
     (
