@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable
 
 from caso_mesh.admin.live import Live
@@ -11,6 +12,9 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.planning.retention import Line, Verdict, judge
+
+#: So many sets are judged without a thread.
+_AT_ONCE = 1000
 
 
 class Retaining:
@@ -42,6 +46,7 @@ class Retaining:
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
         locks, redundant = await self._tables.locks(), self.redundant()
         line, now_ns = line_of(state), self._clock.now_ns()
+        lines = {each.id: line(each) for each in sets}
 
         def judged(away: Collection[str]) -> dict[str, Verdict]:
             return judge(
@@ -51,15 +56,19 @@ class Retaining:
                 locks=locks,
                 redundant=redundant,
                 away=away,
-                line_of=line,
+                line_of=lambda each: lines[each.id],
                 now_ns=now_ns,
             )
 
-        found = judged(away)
-        if away:
-            back = judged(())
-            found.update((each.id, back[each.id]) for each in sets if each.device in away)
-        return found
+        def all_judged() -> dict[str, Verdict]:
+            found = judged(away)
+            if away:
+                back = judged(())
+                found.update((each.id, back[each.id]) for each in sets if each.device in away)
+            return found
+
+        # ten thousand sets take some 60 ms, for which nobody else should wait
+        return all_judged() if len(sets) <= _AT_ONCE else await asyncio.to_thread(all_judged)
 
 
 def line_of(state: ControlState) -> Callable[[BackupSet], Line]:

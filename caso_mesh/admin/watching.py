@@ -96,8 +96,10 @@ class ServerWatch:
             self._live.returned.clear()
 
     def clocks_differ(self) -> bool:
-        """Whether some server's clock is known to differ from this one."""
-        return bool(self._alarms.standing("clock-differs"))
+        """Whether the clock of some server that is connected is known to differ from this one. What one that died, or was
+        removed, showed in the end says nothing of now."""
+        names = set(self._alarms.standing("clock-differs"))
+        return any(each.name in names and self._links.linked(each.id) for each in self._keeper.state.server_list())
 
     def silent_s(self, server: str) -> float | None:
         """For how long nothing was heard of a server whose heartbeat is overdue; ``None`` for one that beats as it

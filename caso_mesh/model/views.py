@@ -489,7 +489,7 @@ class JobLogView(Struct, frozen=True):
 
 class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
-    ``expires`` is ``None`` while one does. ``expired``: nothing keeps it any more."""
+    ``expires`` does not count then. ``expired``: nothing keeps it any more."""
 
     id: str
     source: str

@@ -188,3 +188,39 @@ async def test_sets_expire_on_a_device_that_is_full(mount, memory_mesh, tmp_path
     set_clocks(mesh, 3.0)
     await expire(mesh)
     assert await ids(mesh) == {made[1]}
+
+
+async def test_the_next_one_in_office_goes_on_with_it_and_a_medium_without_sets_is_recyclable(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=5)
+    mesh = await memory_mesh(4, voters=True)
+    await wait_for_async(lambda: _voters(mesh, 3), 60.0, what="three servers vote", every_s=0.1)
+    await mesh.add_device("delta")
+    await mesh.call("alpha", "settings.set", q.SettingSet("clock-steady-s", "60s"), v.SettingList)
+    short = MediaSetDoc(append="1d", protection="1d", keep="1d")
+    await mesh.call("alpha", "mediaset.create", q.MediaSetEdit("short", short), v.Done)
+    old = await backup(mesh, tree, "server:delta")
+    set_clocks(mesh, 1.5)
+    new = await backup(mesh, tree, "server:delta")
+    set_clocks(mesh, 2.75 - 300.0 / DAY_S)  # five minutes before a full hour
+    await mesh.stop("alpha")
+
+    async def another() -> bool:
+        return (await mesh.call("delta", "status", q.Nothing(), v.StatusView)).admin in {"beta", "gamma"}
+
+    async def shown() -> set[str]:
+        sets = (await mesh.call("delta", "set.list", q.SetListRequest(), v.SetList, timeout_s=60.0)).sets
+        return {row.id for row in sets}
+
+    await wait_for_async(another, 60.0, what="another one is in office")
+    assert await shown() == {old, new}
+
+    async def gone() -> bool:
+        return await shown() == {new}
+
+    await wait_for_async(gone, 600.0, what="the old set expires", every_s=20.0)
+    media = (await mesh.call("delta", "medium.list", q.DeviceListRequest(), v.MediumList)).media
+    assert [(row.sets, row.state) for row in media] == [(0, "recyclable"), (1, "full")]
+
+
+async def _voters(mesh: Any, count: int) -> bool:
+    return len((await mesh.call("alpha", "status", q.Nothing(), v.StatusView)).voters) == count
