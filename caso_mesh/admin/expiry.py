@@ -24,7 +24,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Calendar
 from caso_mesh.model.errors import CasoError, InUse, NotFound, Protected
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import AlertKind
+from caso_mesh.model.states import AlertKind, DeviceState
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.retention import Verdict
@@ -118,7 +118,7 @@ class Expiry:
             self._failed = {}
             gone = 0
             for each in judged.going():
-                if each.device not in judged.away and self._paused() is None:
+                if each.device not in judged.away and not self._is_read_only(each) and self._paused() is None:
                     gone += await self._remove(each)
             await self._tell(judged)
             return gone
@@ -145,6 +145,10 @@ class Expiry:
                 away.add(device)
         sets = [each for each in judged.sets if each.device not in there or each.id in there[each.device]]
         return await self._judged(sets, away | judged.away)
+
+    def _is_read_only(self, backup: BackupSet) -> bool:
+        device = self._keeper.state.devices.get(backup.device)
+        return device is not None and device.state is DeviceState.READ_ONLY
 
     async def _remove(self, backup: BackupSet) -> int:
         # whoever was deposed learns it here, and deletes nothing by what he knew
@@ -181,7 +185,7 @@ class Expiry:
                 name = self._device_name(each)
                 waiting[name] = waiting.get(name, 0) + 1
         for name, count in waiting.items():
-            text = f"{count} expired sets wait on the device {name}, which no server reaches now"
+            text = f"{count} expired sets wait on the device {name}, which is paused, or which no server reaches now"
             await self._alarms.begins(AlertKind.WARNING, WAITS, text, object=name)
         for name in set(self._alarms.standing(WAITS)) - waiting.keys():
             await self._alarms.ends(WAITS, name)
@@ -207,7 +211,9 @@ class Expiry:
                     device=self._device_name(each),
                     media_set=each.media_set,
                     ended=format_instant(each.ended_at_ns) or "",
-                    goes=judged.verdicts[each.id].goes and each.device not in judged.away,
+                    goes=judged.verdicts[each.id].goes
+                    and each.device not in judged.away
+                    and not self._is_read_only(each),
                     expires=format_instant(judged.verdicts[each.id].expires_at_ns),
                     why=self._why(each, judged),
                 )
@@ -221,6 +227,8 @@ class Expiry:
             return tuple(reason.value for reason in verdict.kept_by)
         if backup.device in judged.away:
             return ("device-away",)
+        if self._is_read_only(backup):
+            return ("device-read-only",)
         return (self._failed[backup.id],) if backup.id in self._failed else ()
 
     async def _expire(self, caller: Caller, request: q.Nothing) -> v.Expired:

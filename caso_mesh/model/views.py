@@ -523,7 +523,7 @@ class SetList(Struct, frozen=True):
 
 class ExpiryRow(Struct, frozen=True):
     """``goes``: with the next pass. ``why``: what keeps it (``retention``, ``protection``, ``locked``, ``no-media-set``,
-    ``last-good``, ``last``, ``daily`` ...), ``device-away``, or what the last pass was told."""
+    ``last-good``, ``last``, ``daily`` ...), ``device-away``, ``device-read-only``, or what the last pass was told."""
 
     set: str
     source: str

@@ -17,6 +17,7 @@ from waiting import wait_for_async
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
+from caso_mesh.model.states import DeviceState
 
 pytestmark = pytest.mark.jumping
 DAY_S = 86400.0
@@ -151,7 +152,11 @@ async def test_what_is_locked_or_lies_on_a_device_that_is_away_waits_and_says_so
     assert "1 expired sets wait" in alert.text
     await mesh.run("beta")
     await mesh.wait_connected("beta", timeout_s=180.0)
-    await expire(mesh, 30.0)
+    await mesh.call("alpha", "device.set", q.DeviceSet("disk-beta", DeviceState.READ_ONLY), v.DeviceView)
+    assert (await expire(mesh, 30.0)).gone == 0
+    assert (await why(mesh))[old] == ("device-read-only",)
+    await mesh.call("alpha", "device.set", q.DeviceSet("disk-beta", DeviceState.ONLINE), v.DeviceView)
+    await expire(mesh, 1.0)
     assert await why(mesh) == {locked: ("locked",), new: ("last-good",)}
     await wait_for_async(lambda: _over(mesh, "expiry-waits"), 10.0, what="the end of the alert")
 
@@ -224,3 +229,19 @@ async def test_the_next_one_in_office_goes_on_with_it_and_a_medium_without_sets_
 
 async def _voters(mesh: Any, count: int) -> bool:
     return len((await mesh.call("alpha", "status", q.Nothing(), v.StatusView)).voters) == count
+
+
+async def test_an_older_set_stays_when_the_newer_one_is_not_on_its_device_any_more(memory_mesh, tmp_path):
+    tree = make_tree(tmp_path / "data", files=5)
+    mesh = await mesh_with(memory_mesh, append="1d", protection="1d", keep="2d")
+    oldest, old = await backup(mesh, tree), await backup(mesh, tree)
+    there = {path for path in (mesh.folder / "disk-beta").glob("sets/*/*") if path.is_file()}
+    new = await backup(mesh, tree)
+    (lost,) = {path for path in (mesh.folder / "disk-beta").glob("sets/*/*") if path.is_file()} - there
+    lost.unlink()
+    set_clocks(mesh, 5.0)
+    await expire(mesh)
+    assert await ids(mesh) == {old, new}, "the administrator still believes that the newest one is there"
+    listed = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), v.SetList)
+    assert [row.id for row in listed.sets] == [old]
+    assert oldest not in await ids(mesh)
