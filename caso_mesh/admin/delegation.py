@@ -147,6 +147,8 @@ class Delegation:
                 number=number,
                 delegated_at_ns=self._clock.now_ns(),
                 secret=self._randomness(32),
+                reader=each.reader,
+                from_device=each.from_device,
             )
             try:
                 await self._submit(Delegate(attempt))

@@ -104,7 +104,7 @@ class Files:
                 warnings=tuple(
                     f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: no server"
                     f" reaches its device {device_name(state, each.device)} now"
-                    for each in skipped[:3]
+                    for each in [each for each in skipped if not _same(each, backup)][:3]
                 ),
             )
         shown = ", ".join(f"{source.name}:{shown_path(path)}" for path in paths[:3])
@@ -172,3 +172,8 @@ class Files:
             except Unavailable as error:
                 last = error
         raise last
+
+
+def _same(one: BackupSet, other: BackupSet) -> bool:
+    """Whether two sets are copies of each other."""
+    return (one.copy_of or one.id) == (other.copy_of or other.id)

@@ -23,7 +23,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
 from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed, Unavailable
-from caso_mesh.model.jobs import Attempt, BackupSpec, Failure
+from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.views import Done
@@ -191,7 +191,7 @@ class Intake:
                 return None if attempt is None or server == attempt.server else f"the work of attempt {id_[:100]}"
             case facts.AttemptExceptions(attempt=id_) | facts.JobLog(attempt=id_) | facts.AttemptEnded(attempt=id_):
                 attempt = self._keeper.state.attempts.get(id_)
-                if attempt is None or server in {attempt.server, attempt.source}:
+                if attempt is None or server in {attempt.server, attempt.other}:
                     return None
                 return f"attempt {id_[:100]}, in which it has no part"
             case _:
@@ -219,7 +219,7 @@ class Intake:
         ordered = (attempt.server, origin, attempt.device, attempt.run, attempt.job)
         if ordered != (server, backup.source, backup.device, backup.run, backup.job):
             return f"the set {backup.id[:64]}, which does not fit attempt {attempt.id}"
-        if not isinstance(self._keeper.state.run(attempt.run).spec, BackupSpec):
+        if not makes_sets(self._keeper.state.run(attempt.run).spec):
             return f"the set {backup.id[:64]} of attempt {attempt.id}, which makes none"
         return None
 
@@ -234,7 +234,7 @@ class Intake:
         if fact.state not in (_REPORTED if server == attempt.server else _REPORTED_BY_OTHER_END):
             return f"that attempt {attempt.id} is {fact.state}"
         state, set_id, failure = fact.state, fact.set, fact.failure
-        if isinstance(self._keeper.state.run(attempt.run).spec, BackupSpec):
+        if makes_sets(self._keeper.state.run(attempt.run).spec):
             if state in ATTEMPT_GOOD and not await self._is_its_set(attempt, set_id, published):
                 detail = "it reported success without a set of its own"
                 state, set_id, failure = AttemptState.FAILED, None, _failed(attempt, detail)
@@ -242,7 +242,7 @@ class Intake:
             set_id = None
         if state is AttemptState.FAILED and failure is not None and failure.code == NoDataPath.code:
             # another server may reach the source: that is for the placement to find out
-            self._no_data_path(attempt.source, attempt.server)
+            self._no_data_path(attempt.other, attempt.server)
             state = AttemptState.INTERRUPTED
         # a wrong clock over there must neither keep the run for ever nor have it forgotten at once
         ended_ns = max(attempt.delegated_at_ns, min(at_ns, self._clock.now_ns()))

@@ -73,6 +73,7 @@ class Learning:
                 each.bytes_stored,
             )
             for each in await self._tables.sets(limit=_NEWEST)
+            if each.copy_of is None  # its times are those of the first
         )
         speeds = sorted(self._history.speeds.items())
         self.speeds = tuple((*place, speed) for place, speed in speeds if speed != 1.0)

@@ -79,7 +79,7 @@ class Ordering:
         return taken is not None and any(each.certificate == certificate for each in taken.roster.anchors)
 
     def _ticket(self, attempt: Attempt, run: Run) -> bytes:
-        if attempt.source == attempt.server:
+        if attempt.other == attempt.server:
             return b""
         ticket = self._tickets.get(attempt.id)
         if ticket is None:
@@ -88,7 +88,7 @@ class Ordering:
                 self._keys,
                 attempt=attempt.id,
                 part=attempt.source,
-                dialler=attempt.source,
+                dialler=attempt.other,
                 acceptor=attempt.server,
                 paths=digest_of_paths(ticket_paths(part_of_spec(run.spec, attempt.source), attempt.source)),
                 lineage=authority.lineage,

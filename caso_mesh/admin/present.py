@@ -18,6 +18,7 @@ from caso_mesh.model.jobs import (
     BackupSpec,
     Counts,
     DrillSpec,
+    DuplicateSpec,
     Failure,
     Job,
     Part,
@@ -338,6 +339,14 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             return {"set": set_id}
         case VerifySetsSpec(sources=sources):
             return {"newest_sets_of": [state.name_of(source) for source in sources]}
+        case DuplicateSpec() as spec:
+            return {
+                "sets": list(spec.sets),
+                "newest_sets_of": [] if spec.sets else [state.name_of(source) for source in spec.sources],
+                "target": str(spec.target),
+                "media_set": spec.media_set,
+                "verify": spec.verify,
+            }
         case DrillSpec() as spec:
             size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries
             server = state.name_of(spec.server)
@@ -392,6 +401,7 @@ def set_view(
         catalog=catalog,
         kept_by=tuple(reason.value for reason in verdict.kept_by if reason in BY_PLACE),
         expired=verdict.goes,
+        copy_of=backup.copy_of,
     )
 
 

@@ -73,7 +73,7 @@ class Retaining:
 
 def line_of(state: ControlState) -> Callable[[BackupSet], Line]:
     """The line that a set belongs to. A set whose job is gone counts as one of a job without a list: that may keep one
-    too many, never one too few."""
+    too many, never one too few. Copies on another device are a line of their own there."""
     zones: dict[str, str] = {}
     for job in state.job_list():
         if job.origin is not None and job.schedule is not None:
@@ -86,10 +86,11 @@ def line_of(state: ControlState) -> Callable[[BackupSet], Line]:
         if source is None:
             source = origins[backup.source] = state.origin_of(backup.source)
         job = state.jobs.get(backup.job)
+        copied = () if backup.copy_of is None else ("copy", backup.device)
         zone = job.schedule.zone if job is not None and job.schedule is not None else "UTC"
         if job is None or job.origin is None:
-            return Line(("roots", source, *(root.hex() for root in backup.roots)), zone)
+            return Line((*copied, "roots", source, *(root.hex() for root in backup.roots)), zone)
         listed = job.origin.list
-        return Line(("list", listed, source), zones.get(listed, zone) if job.schedule is None else zone)
+        return Line((*copied, "list", listed, source), zones.get(listed, zone) if job.schedule is None else zone)
 
     return line

@@ -57,6 +57,7 @@ class Runs:
             "backup": self._work.backup,
             "restore": self._work.restore,
             "verify": self._work.verify,
+            "duplicate": self._work.duplicate,
             "drill": self._work.drill,
             "run.follow": self._run_follow,
             "job.list": self._job_list,

@@ -28,13 +28,14 @@ from caso_mesh.model.commands import (
     SetRunPriority,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
+from caso_mesh.model.errors import Conflict, InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
     DrillSpec,
+    DuplicateSpec,
     Failure,
     Job,
     JobSpec,
@@ -45,7 +46,7 @@ from caso_mesh.model.jobs import (
     VerifySpec,
 )
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobState, Priority
-from caso_mesh.model.storage import BackupSet
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.model.units import escape_path, format_instant, format_number
 from caso_mesh.planning.presets import parse_schedule
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
@@ -314,6 +315,23 @@ class Work:
         backup = await self.find_set(request.set)
         spec = VerifySpec(backup.id, source=backup.source)
         return await self._create(caller, spec, request.priority, "", f"verify-{backup.source_name}", None)
+
+    async def duplicate(self, caller: Caller, request: q.DuplicateRequest) -> v.Submitted:
+        """Raises ``NotFound`` for a set, target or media set, ``Conflict`` where the target is the device of the set."""
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
+        state = self._keeper.state
+        backup = await self.find_set(request.set)
+        target = parse_target(request.target)
+        check_target(state, target)
+        if state.named_devices(target) is not None and set(state.named_devices(target) or ()) <= {backup.device}:
+            raise Conflict(detail=f"The set {backup.id} is on {backup.device_name} already: name another device")
+        known = {row.name for row in state.media_set_list()}
+        media_set = request.media_set or (backup.media_set if backup.media_set in known else DEFAULT_MEDIA_SET)
+        state.media_set_named(media_set)
+        spec = DuplicateSpec((backup.source,), target, (backup.id,), media_set, request.verify)
+        return await self._create(caller, spec, request.priority, "", f"duplicate-{backup.source_name}", None)
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""

@@ -9,6 +9,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "restore", "restore:restore", "Restore a backup set or parts of it."),
     ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),
     ("Daily", "verify", "verify:verify", "Read back and check every byte of a backup set."),
+    ("Daily", "duplicate", "duplicate:duplicate", "Copy a backup set to another device."),
     ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("What shall be backed up", "selection", "selection:app", "Selection lists: what to back up."),

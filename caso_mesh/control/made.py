@@ -16,6 +16,7 @@ from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
+    DuplicateSpec,
     Job,
     JobSpec,
     Origin,
@@ -210,8 +211,12 @@ def _schedule(state: ControlState, template: Template) -> CronSchedule | None:
 
 def _spec(row: SelectionList, template: Template) -> JobSpec:
     type_ = template.backup_type
-    if type_ is None or template.target is None:
+    if template.target is None:
         return VerifySetsSpec(row.servers())
+    if type_ is None:
+        return DuplicateSpec(
+            row.servers(), template.target, media_set=template.media_set, verify=template.verify, within=row.within
+        )
     return BackupSpec(
         sources=tuple(_source(row, server) for server in row.servers()),
         target=template.target,

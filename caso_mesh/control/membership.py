@@ -198,7 +198,7 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
     server = state.server(command.server)
     if server.id == command.admin:
         raise InUse(kind="server", name=server.name, by=["the administrator in office"])
-    active = [attempt.id for attempt in state.active_attempts() if server.id in {attempt.server, attempt.source}]
+    active = [attempt.id for attempt in state.active_attempts() if server.id in {attempt.server, attempt.other}]
     if active:
         raise InUse(kind="server", name=server.name, by=active)
     changes = [

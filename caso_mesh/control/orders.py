@@ -57,6 +57,8 @@ def orders_for(
                 secret=attempt.secret,
                 avoid=avoid(state.origin_of(attempt.source)),
                 origin="" if (origin := state.origin_of(attempt.source)) == attempt.source else origin,
+                reader=attempt.reader,
+                from_device=attempt.from_device,
             )
         )
         if attempt.device in state.devices:
@@ -76,9 +78,9 @@ def orders_for(
 
 def ends_of(attempt: Attempt, run: Run) -> tuple[str, ...]:
     """Node ids of the servers that take part in an attempt: the media server first, then the other end, if any."""
-    if kind_of(run.spec) is JobKind.VERIFY or attempt.source == attempt.server:
+    if kind_of(run.spec) is JobKind.VERIFY or attempt.other == attempt.server:
         return (attempt.server,)
-    return (attempt.server, attempt.source)
+    return (attempt.server, attempt.other)
 
 
 def same_slice(one: Orders, other: Orders) -> bool:

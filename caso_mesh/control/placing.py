@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, backup_of, kind_of, set_read
+from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, kind_of, placed_by, set_read
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AttemptState, JobKind, JobState, RunState
@@ -148,7 +148,7 @@ def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 
 class _Loads:
-    """Active attempts by media server, by the server whose files they touch, and by device; and what they will store."""
+    """Active attempts by media server, by the server whose files they touch or that reads a set, and by device; and what they will store."""
 
     def __init__(self, state: ControlState, active: Iterable[Attempt], seen: Seen) -> None:
         self.running: dict[str, int] = {}
@@ -160,7 +160,7 @@ class _Loads:
             _add(self.running, attempt.server, 1)
             _add(self.writing, attempt.device, 1)
             if kind_of(state.run(attempt.run).spec) is not JobKind.VERIFY:
-                _add(self.reading, attempt.source, 1)
+                _add(self.reading, attempt.other, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
             _add(self.reserved, attempt.device, to_come)
             _add(self.reserved_by, (attempt.server, attempt.device), to_come)
@@ -225,7 +225,7 @@ def _ready_part(
     predicted: Prediction,
     waits: tuple[str | None, str | None],
 ) -> ReadyPart:
-    backup = backup_of(run.spec)
+    placed = placed_by(run.spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
     return ReadyPart(
         run=run.id,
@@ -235,7 +235,7 @@ def _ready_part(
         kind=kind_of(run.spec),
         priority=run.priority,
         due_at_ns=run.due_at_ns,
-        target=backup.target if backup is not None else None,
+        target=placed.target if placed is not None else None,
         device=device,
         not_before_ns=part.not_before_ns,
         predicted_s=predicted.seconds,
@@ -245,7 +245,7 @@ def _ready_part(
         on_hold=(run.held and not run.stranded) or job.state is JobState.ON_HOLD,
         stranded=run.stranded,
         recovered_on=tuple(attempt.server for attempt in tried if attempt.state is AttemptState.RECOVERED),
-        within=backup.within if backup is not None else None,
+        within=placed.within if placed is not None else None,
         window="" if part.any_time else run.terms.window,
         behind=waits[0],
         first=waits[1],

@@ -25,8 +25,9 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidPolicy, InvalidValue, NotFound, UsageError
 from caso_mesh.model.hours import parse_window
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.jobs import JobSpec, Target, TargetKind, backup_of
+from caso_mesh.model.jobs import JobSpec, Target, TargetKind, placed_by
 from caso_mesh.model.policies import Association, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.states import SnapshotMode
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS
 from caso_mesh.planning import rules
 from caso_mesh.planning.schedule import check_days
@@ -110,11 +111,31 @@ def check_template(state: ControlState, policy: Policy, template: Template) -> N
         raise InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target")
     else:
         check_target(state, template.target)
+    if template.type is TemplateType.DUPLICATE:
+        _check_duplicate(policy, template)
     state.media_set_named(template.media_set)
     for name in template.calendars:
         state.calendar_named(name)
     if template.post_always and template.post is None:
         raise InvalidPolicy(name=policy.name, detail=f"post-always of the template {template.name} belongs to post")
+
+
+def _check_duplicate(policy: Policy, template: Template) -> None:
+    """That there is something to copy, and nothing asked for that only a backup does."""
+    if not any(each.backup_type is not None for each in policy.templates):
+        raise InvalidPolicy(name=policy.name, detail=f"no template makes the sets that {template.name} is to copy")
+    useless = {
+        "pre": template.pre,
+        "post": template.post,
+        "snapshot": template.snapshot is not SnapshotMode.NEVER,
+        "allow-shrink": template.allow_shrink,
+        "ignore-exit-codes": template.ignore_exit_codes,
+    }
+    given = next((key for key, value in useless.items() if value), None)
+    if given is not None:
+        raise InvalidPolicy(
+            name=policy.name, detail=f"{template.name} copies sets and reads no files: it has no {given}"
+        )
 
 
 def delete_policy(state: ControlState, command: DeletePolicy, context: Context) -> Effect:
@@ -179,7 +200,7 @@ def delete_media_set(state: ControlState, command: DeleteMediaSet, context: Cont
     if row.name in {each.name for each in FACTORY_MEDIA_SETS}:
         raise Conflict(detail=f"The media set {row.name} belongs to every mesh and cannot be deleted")
     users = _templates(state, lambda template: template.media_set == row.name)
-    users += _work(state, lambda spec: (backup := backup_of(spec)) is not None and backup.media_set == row.name)
+    users += _work(state, lambda spec: (placed := placed_by(spec)) is not None and placed.media_set == row.name)
     if users:
         raise InUse(kind="media set", name=row.name, by=users)
     return Effect(None, (Put("media_sets", row.name, None),))
@@ -244,7 +265,7 @@ def users_of_target(state: ControlState, target: Target) -> list[str]:
     """Who would have no target any more: templates, lists that are restricted to it, jobs by hand, open runs."""
     users = _templates(state, lambda template: template.target == target)
     users += [f"selection list {row.name}" for row in state.selection_lists() if row.within == target]
-    return users + _work(state, lambda spec: (backup := backup_of(spec)) is not None and backup.target == target)
+    return users + _work(state, lambda spec: (placed := placed_by(spec)) is not None and placed.target == target)
 
 
 def _templates(state: ControlState, uses: Callable[[Template], bool]) -> list[str]:

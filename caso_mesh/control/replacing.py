@@ -25,6 +25,7 @@ from caso_mesh.model.jobs import (
     Attempt,
     BackupSpec,
     DrillSpec,
+    DuplicateSpec,
     JobSpec,
     Part,
     RestoreSpec,
@@ -116,7 +117,7 @@ def _operators(state: ControlState, old: Server, new: Server, command: ReplaceSe
 
 def _runs(state: ControlState, old: str, new: str, at_ns: int) -> Iterable[Put]:
     """What ran on the old machine is given up, what waits for its files waits for those of the new one."""
-    lost = {attempt.id for attempt in state.active_attempts() if old in {attempt.server, attempt.source}}
+    lost = {attempt.id for attempt in state.active_attempts() if old in {attempt.server, attempt.other}}
     touched = {run.id for run in state.open_runs()} | {state.attempts[each].run for each in lost}
     for id in sorted(touched):
         run = before = state.runs[id]
@@ -124,8 +125,8 @@ def _runs(state: ControlState, old: str, new: str, at_ns: int) -> Iterable[Put]:
         for attempt in [attempts[each] for each in sorted(attempts.keys() & lost)]:
             closed = lifecycle.close_attempt(run, attempt, AttemptState.RECOVERED, at_ns=at_ns, taken_back=True)
             run, attempts[attempt.id] = closed.run, closed.attempt
-        # a verification names whose set it is, and needs nobody's files
-        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | VerifySetsSpec):
+        # a verification or a copy names whose set it is, and needs nobody's files
+        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | VerifySetsSpec | DuplicateSpec):
             run = msgspec.structs.replace(run, spec=_moved(run.spec, old, new), parts=_parts(run, old, new))
             attempts = {each: _of(attempt, old, new) for each, attempt in attempts.items()}
         if run != before:
@@ -155,7 +156,7 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return TestRunSpec(moved) if isinstance(moved, BackupSpec) else spec
         case RestoreSpec() | DrillSpec():
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
-        case VerifySetsSpec(sources=sources):
+        case VerifySetsSpec(sources=sources) | DuplicateSpec(sources=sources):
             return msgspec.structs.replace(spec, sources=tuple(new if each == old else each for each in sources))
         case VerifySpec():
             return spec

@@ -13,7 +13,7 @@ from caso_mesh.control import image
 from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, backup_of
+from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, placed_by
 from caso_mesh.model.mesh import (
     Anchor,
     CaRotation,
@@ -330,11 +330,11 @@ class ControlState:
 
     def servers_of_run(self, run: Run) -> frozenset[str]:
         """Node ids of the servers that may be the media server of a run's attempts, whatever their state."""
-        backup = backup_of(run.spec)
-        if backup is None:
+        placed = placed_by(run.spec)
+        if placed is None:
             return frozenset(self.servers)
-        servers = self.target_servers(backup.target)
-        return servers if backup.within is None else servers & self.target_servers(backup.within)
+        servers = self.target_servers(placed.target)
+        return servers if placed.within is None else servers & self.target_servers(placed.within)
 
     def _layers(self, server: Server) -> list[tuple[str, dict[str, Value]]]:
         pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]
@@ -383,12 +383,12 @@ class ControlState:
             for attempt in (self.attempts.get(change.key), record):
                 if attempt is not None:
                     self._change_orders_of(attempt.server)
-                    self._change_orders_of(attempt.source)
+                    self._change_orders_of(attempt.other)
         elif change.table == "runs":
             for attempt in self._attempts_of.get(change.key, {}).values():
                 if attempt.state in ATTEMPT_ACTIVE:
                     self._change_orders_of(attempt.server)
-                    self._change_orders_of(attempt.source)
+                    self._change_orders_of(attempt.other)
 
     def _change_orders_of(self, server: str) -> None:
         self._orders_of[server] = self._orders_of.get(server, 0) + 1

@@ -29,6 +29,7 @@ from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFou
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import (
     DrillSpec,
+    DuplicateSpec,
     Failure,
     Job,
     JobSpec,
@@ -152,6 +153,7 @@ def delegate(state: ControlState, command: Delegate, context: Context) -> Effect
     if part is None:
         raise NotFound(kind="source", name=state.name_of(attempt.source))
     state.server(attempt.server)
+    state.server(attempt.reader or attempt.server)
     device = state.device(attempt.device)
     if device.path_on(attempt.server) is None:
         raise Conflict(detail=f"{state.name_of(attempt.server)} does not reach the device {device.name}")
@@ -275,6 +277,9 @@ def check_spec(state: ControlState, spec: JobSpec) -> None:
     """That everything a job names is there. ``NotFound``, ``UsageError``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
         state.server(spec.server)
+    if isinstance(spec, DuplicateSpec):
+        check_target(state, spec.target)
+        state.media_set_named(spec.media_set)
     backup = backup_of(spec)
     if backup is None:
         return

@@ -35,7 +35,7 @@ from caso_mesh.vault.vault import Vault
 from caso_mesh.wire.codec import from_wire, to_wire
 
 #: Ids in one question.
-_MOST_IDS = 65536
+MOST_IDS = 65536
 #: New ids that are kept in a set before they move to a sorted table, which takes a fifth of the memory.
 _COMPACT = 1_000_000
 _U32, _I63 = 1 << 32, 1 << 63
@@ -98,7 +98,8 @@ def run_device_end(
     """Stores here what the source reads there. Returns what was published; it was said already."""
     spec = task.order.spec
     assert isinstance(spec, BackupSpec)
-    far = _DeviceEnd(task, desk, start_of)
+    roots = tuple(merged_roots(wanted_of(task).roots))
+    far = DeviceEnd(task, desk, far_of(task).name, start_of=start_of, roots=roots)
     started_at_ns = desk.clock.now_ns()
     with meet(task, desk, far) as channel:
         try:
@@ -135,20 +136,30 @@ def run_device_end(
     return published
 
 
-class _DeviceEnd:
+class DeviceEnd:
     """What the source may ask. See ``bulk.Answering``."""
 
     ordered = False
     #: Its threads wait for these while they have nothing to read.
     quick = frozenset({"have", "fetch"})
 
-    def __init__(self, task: Task, desk: Desk, start_of: Callable[[BackupSet], int]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        desk: Desk,
+        far: str,
+        *,
+        start_of: Callable[[BackupSet], int],
+        roots: tuple[bytes, ...],
+    ) -> None:
         self._start_of = start_of
         self._task = task
         self._desk = desk
-        self._name = far_of(task).name
+        self._name = far
         self._work: Writing | None = None
         self._base: Base | None = None
+        #: The set whose tree the new one is compared with: what both have is known to be good.
+        self._against: BackupSet | None = None
         self._chunks = Chunks()
         self._knows = False
         self._pieces: set[bytes] = set()
@@ -160,7 +171,7 @@ class _DeviceEnd:
         self._published: str | None = None
         self._failure: CasoError | None = None
         self.began_ns = desk.clock.now_ns()
-        self._roots = merged_roots(wanted_of(task).roots)
+        self._roots = roots
 
     # --- for the thread of the attempt ---
 
@@ -173,22 +184,25 @@ class _DeviceEnd:
             self._base_pieces.add(base.parent.root)
             self._desk.total_bytes, self._desk.total_files = base.parent.bytes, base.parent.files
         self._base = base
+        self._against = base.parent
         self._work = work
         self._desk.waiting.notify()
 
-    def _know(self, vault: Vault, known: BackupSet) -> None:
-        """Takes the chunks of a set; not those that are lost, so that they are sent again."""
+    def _know(self, vault: Vault, known: BackupSet, fetch: Callable[[bytes], bytes] | None = None) -> bool:
+        """Takes the chunks of a set; not those that are lost, so that they are sent again. Whether none is. ``fetch``
+        reads the pieces of its tree."""
         whole = vault.holds_all(known)
 
         def lost(path: bytes, error: CasoError) -> None:
             self._desk.log("warning", f"a part of the set {known.id} is lost, so more is sent again: {error.message}")
 
-        for entry in vault.tree(known.root).entries(on_damage=lost):
+        for entry in TreeReader(known.root, fetch or vault.read).entries(on_damage=lost):
             if not whole and not all(vault.has([chunk for chunk, _ in entry.chunks])):
                 continue
             for chunk, length in entry.chunks:
                 self._chunks.add(chunk, length)
         self._chunks.compact()
+        return whole
 
     def wait_finish(self, channel: BulkChannel) -> wire.Finish:
         """Until the source has sent its tree. Raises why it never will."""
@@ -216,11 +230,10 @@ class _DeviceEnd:
         """Walks what is new in the tree; counts what it holds. Raises ``PeerFault`` for whatever no honest source
         sends."""
         assert self._work is not None
-        assert self._base is not None
         self._work.session.flush()
         vault = self._work.vault
         tree = TreeReader(root, self._new_piece)
-        parent = self._base.parent
+        parent = self._against
         old = vault.tree(parent.root) if parent is not None else None
         tally = self._desk.tally
         tally.files, tally.bytes = (parent.files, parent.bytes) if parent is not None else (0, 0)
@@ -335,11 +348,15 @@ class _DeviceEnd:
         return data
 
     def _on_have(self, have: wire.Have) -> bytes:
+        self.check_ids(have)
         ids = have.ids
-        if len(ids) % ID_SIZE or len(ids) > _MOST_IDS * ID_SIZE:
-            raise self._fault("it asked for what are no ids, or too many")
         length = self._chunks.length
         return bytes(length(ids[at : at + ID_SIZE]) is not None for at in range(0, len(ids), ID_SIZE))
+
+    def check_ids(self, have: wire.Have) -> None:
+        """Raises ``PeerFault``."""
+        if len(have.ids) % ID_SIZE or len(have.ids) > MOST_IDS * ID_SIZE:
+            raise self._fault("it asked for what are no ids, or too many")
 
     def _on_put(self, put: wire.Put) -> None:
         raw = self._unpack(put.flags, put.payload, put.raw, MAX_RECORD)

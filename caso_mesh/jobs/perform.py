@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from caso_mesh.catalog.segment import from_entry
 from caso_mesh.jobs import (
+    copying,
     drilling,
     far_backup,
     far_predicting,
@@ -35,7 +36,16 @@ from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull, WorkerDied
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, Failure, Predicted, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    DrillSpec,
+    DuplicateSpec,
+    Failure,
+    Predicted,
+    RestoreSpec,
+    TestRunSpec,
+    VerifySpec,
+)
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.chunking import chunk_id
@@ -168,6 +178,12 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             far_predicting.run_device_end(task, desk, tools.meet, tools.backend_for, predicted)
         case TestRunSpec(), _:
             predicting.run_here(task, desk, tools.backend_for, predicted)
+        case DuplicateSpec(), "source":
+            copying.run_reading_end(task, desk, tools.meet, tools.backend_for)
+        case DuplicateSpec(), "device":
+            copying.run_writing_end(task, desk, tools.meet, tools.backend_for, on_published=published)
+        case DuplicateSpec(), _:
+            copying.run_here(task, desk, tools.backend_for, on_published=published)
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
+
 from caso_mesh.catalog.segment import SegmentWriter, chain_for, chain_of, from_entry
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Published, Verifying
@@ -14,7 +16,7 @@ from caso_mesh.jobs.shrinking import check_not_shrunk
 from caso_mesh.jobs.storing import Base, Writing, device_of, newest
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, SourceException
-from caso_mesh.model.errors import DataDamaged, DeviceError, DeviceVanished, Misuse, ObjectMissing
+from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, Misuse, ObjectMissing
 from caso_mesh.model.jobs import BackupSpec
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import BackupSet
@@ -89,6 +91,43 @@ def publish(
         bytes_stored=tally.bytes_stored,
         exceptions=tally.exceptions,
     )
+    return _publish(task, desk, work, backup, detail)
+
+
+def publish_copy(task: Task, desk: Desk, work: Writing, first: BackupSet) -> Published:
+    """As ``publish``, of a set whose tree is that of ``first`` on another device: it has its source, times and type, and
+    is counted on its own."""
+    device = device_of(task)
+    work.session.flush()
+    desk.flush()
+    tally = desk.tally
+    tally.bytes_stored = work.session.bytes_stored
+    backup = msgspec.structs.replace(
+        first,
+        id=task.set,
+        mesh=device.mesh,
+        vault=device.vault,
+        server=task.server,
+        server_name=task.server_name,
+        device=device.device,
+        device_name=device.name,
+        medium=task.medium,
+        media_set=task.media_set,
+        job=task.order.job,
+        run=task.order.run,
+        attempt=task.order.attempt,
+        parent=None,
+        files=tally.files,
+        entries=tally.entries,
+        bytes=tally.bytes,
+        bytes_read=tally.bytes_read,
+        bytes_stored=tally.bytes_stored,
+        copy_of=first.copy_of or first.id,
+    )
+    return _publish(task, desk, work, backup, None)
+
+
+def _publish(task: Task, desk: Desk, work: Writing, backup: BackupSet, detail: SegmentWriter | None) -> Published:
     digest, size = detail.finish() if detail is not None else write_segment(task, work.vault, backup)
     desk.ask_publish(backup.id)
     work.session.publish(backup)
@@ -184,10 +223,13 @@ def verify(desk: Desk, vault: Vault, backup: BackupSet, *, alone: bool = True) -
     desk.check()
     if not damage:
         return
-    named = []
     for path, error in damage:
         desk.exception(SourceException(path, "damaged", error.message))
-        if path:
-            named.append("/" + path.decode("utf-8", "backslashreplace"))
+    raise name_damage(backup, damage)
+
+
+def name_damage(backup: BackupSet, damage: Sequence[tuple[bytes, CasoError]]) -> DataDamaged:
+    """What is damaged in a set: the first few files by name."""
+    named = ["/" + path.decode("utf-8", "backslashreplace") for path, _ in damage if path]
     files = f": {', '.join(named[:_NAMED])}{' ...' if len(named) > _NAMED else ''}" if named else ""
-    raise DataDamaged(object=f"the set {backup.id}", detail=f"{len(damage)} places{files}")
+    return DataDamaged(object=f"the set {backup.id}", detail=f"{len(damage)} places{files}")

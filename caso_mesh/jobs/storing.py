@@ -46,10 +46,12 @@ def signer_of(task: Task) -> Signer:
 
 
 @contextmanager
-def open_vault(task: Task, desk: Desk, backend_for: BackendFor, *, writes: bool = True) -> Iterator[Vault]:
-    """The vault of the task's device. What is found damaged in the block is written down there at its end, also if the
+def open_vault(
+    task: Task, desk: Desk, backend_for: BackendFor, *, writes: bool = True, at: DeviceAccess | None = None
+) -> Iterator[Vault]:
+    """The vault of the task's device, or of another one (``at``). What is found damaged in the block is written down there at its end, also if the
     block fails for it, if anything is to be written (``writes``). Raises ``DeviceVanished`` if another one lies there, ``NoKey``."""
-    access = device_of(task)
+    access = at or device_of(task)
     backend = backend_for(access)
     try:
         header = read_header(backend)
@@ -72,24 +74,22 @@ def open_vault(task: Task, desk: Desk, backend_for: BackendFor, *, writes: bool 
             raise
         except CasoError:
             if writes:
-                _write_down_damage(vault, task, desk)
+                _write_down_damage(vault, task, desk, access.writer)
             raise
         else:
             if writes:
-                _write_down_damage(vault, task, desk)
+                _write_down_damage(vault, task, desk, access.writer)
     finally:
         close = getattr(backend, "close", None)
         if close is not None:
             close()
 
 
-def _write_down_damage(vault: Vault, task: Task, desk: Desk) -> None:
+def _write_down_damage(vault: Vault, task: Task, desk: Desk, writer: str) -> None:
     if not vault.has_new_damage:
         return
     try:
-        count = vault.write_down_damage(
-            device_of(task).writer, signer_of(task), attempt=task.order.attempt, at_ns=desk.clock.now_ns()
-        )
+        count = vault.write_down_damage(writer, signer_of(task), attempt=task.order.attempt, at_ns=desk.clock.now_ns())
     except CasoError as error:
         # the attempt has its result already; whoever reads this place next will find it again
         desk.log("warning", f"the damage could not be written down in the device: {error.message}")

@@ -57,7 +57,7 @@ class Task(Struct, frozen=True):
     ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
     server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
     file by which the workers of this server keep the last one together. ``scratch``: a folder for a drill, of this
-    attempt alone. ``may_read``: as ``may_write``.
+    attempt alone. ``may_read``: as ``may_write``. ``reads``: the vault of the set that is copied, where it is read here.
     """
 
     order: AttemptOrder
@@ -73,6 +73,7 @@ class Task(Struct, frozen=True):
     medium: str = ""
     media_set: str = ""
     device: DeviceAccess | None = None
+    reads: DeviceAccess | None = None
     far: FarEnd | None = None
     tls: TlsFiles | None = None
     issuer_key: bytes = b""

@@ -207,6 +207,8 @@ CALLS: tuple[Call, ...] = (
          scope=(("set", "set"), ("to", "server"), ("into_command", "server"))),
     Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True,
          scope=OF_SET),
+    Call("duplicate", "operator", "admin", q.DuplicateRequest, v.Submitted, "Copy a set to another device.", changes=True,
+         scope=OF_SET),
     Call("drill", "operator", "admin", q.DrillRequest, v.Submitted,
          "Restore a random sample of a set to scratch and compare it.", changes=True,
          scope=(("set", "source"), ("server", "server"))),

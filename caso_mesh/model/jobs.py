@@ -118,6 +118,22 @@ class VerifySetsSpec(Struct, frozen=True, tag="verify-sets", tag_field="kind"):
         return dict(zip(self.sources, self.sets, strict=False)).get(source, "")
 
 
+class DuplicateSpec(Struct, frozen=True, tag="duplicate", tag_field="kind"):
+    """Copy one set of each of ``sources`` (node ids) to another device. A run knows them, as ``sets`` beside the sources;
+    the job of a policy does not, since it is about the newest ones. ``within``: as of a backup."""
+
+    sources: tuple[str, ...]
+    target: Target
+    sets: tuple[str, ...] = ()
+    media_set: str = DEFAULT_MEDIA_SET
+    verify: bool = False
+    within: Target | None = None
+
+    def set_of(self, source: str) -> str:
+        """The set of a source; empty while it is not known."""
+        return dict(zip(self.sources, self.sets, strict=False)).get(source, "")
+
+
 class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
     """Restore a random sample of ``set`` to a scratch folder of ``server`` (node id) and compare it with what the set
     promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes."""
@@ -135,9 +151,9 @@ class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):
     backup: BackupSpec
 
 
-JobSpec = BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DrillSpec | TestRunSpec
+JobSpec = BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DuplicateSpec | DrillSpec | TestRunSpec
 #: What one attempt is about.
-PartSpec = BackupSpec | RestoreSpec | VerifySpec | DrillSpec | TestRunSpec
+PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | DrillSpec | TestRunSpec
 
 
 def kind_of(spec: JobSpec) -> JobKind:
@@ -148,6 +164,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.RESTORE
         case VerifySpec() | VerifySetsSpec():
             return JobKind.VERIFY
+        case DuplicateSpec():
+            return JobKind.DUPLICATE
         case DrillSpec():
             return JobKind.DRILL
         case TestRunSpec():
@@ -165,11 +183,23 @@ def backup_of(spec: JobSpec) -> BackupSpec | None:
             return None
 
 
+def placed_by(spec: JobSpec) -> BackupSpec | DuplicateSpec | None:
+    """What has a target of its own: a backup that is made, or only tried, or a copy of a set."""
+    return spec if isinstance(spec, DuplicateSpec) else backup_of(spec)
+
+
+def makes_sets(spec: JobSpec) -> bool:
+    """Whether an attempt that succeeds has made a set."""
+    return isinstance(spec, BackupSpec | DuplicateSpec)
+
+
 def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
     """What a run of ``spec`` has to do with one source: a backup's with the paths of that source alone."""
     match spec:
         case VerifySetsSpec():
             return VerifySpec(spec.set_of(source), source)
+        case DuplicateSpec():
+            return replace(spec, sources=(source,), sets=(spec.set_of(source),))
         case BackupSpec():
             return replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
         case TestRunSpec(backup=backup):
@@ -183,7 +213,7 @@ def set_read(spec: JobSpec, source: str) -> str | None:
     match spec:
         case RestoreSpec() | VerifySpec() | DrillSpec():
             return spec.set
-        case VerifySetsSpec():
+        case VerifySetsSpec() | DuplicateSpec():
             return spec.set_of(source) or None
         case _:
             return None
@@ -315,7 +345,7 @@ class Attempt(Struct, frozen=True):
     """One try at one part of a run, handed to a media server. ``server`` and ``source`` are node ids, ``device`` an id.
 
     It stays here while it is active; what it did is in the journals. ``cancel``: its end was asked for, ``by_force``: at
-    once.
+    once. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``.
     """
 
     id: str
@@ -332,6 +362,13 @@ class Attempt(Struct, frozen=True):
     secret: bytes = b""
     ended_at_ns: int | None = None
     failure: Failure | None = None
+    reader: str = ""
+    from_device: str = ""
+
+    @property
+    def other(self) -> str:
+        """The node id of the other end: whose files are touched, or who reads the set that is copied."""
+        return self.reader or self.source
 
 
 class Waiting(Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, PartSpec, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, DrillSpec, DuplicateSpec, PartSpec, RestoreSpec, TestRunSpec, VerifySpec
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -29,7 +29,7 @@ class AttemptOrder(Struct, frozen=True):
     ``source`` are node ids (for a restore ``source`` is the server that is written to). ``ticket`` admits the two
     workers to each other; ``secret`` names the attempt's bulk channel and admits reconnects. ``avoid``: sets that
     must not be a base. ``cancel``: it is to end, ``by_force``: at once. ``origin``: the id under which the sets of the source are kept, if it is in the place of another
-    machine.
+    machine. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``.
     """
 
     attempt: str
@@ -48,6 +48,13 @@ class AttemptOrder(Struct, frozen=True):
     secret: bytes = b""
     avoid: tuple[str, ...] = ()
     origin: str = ""
+    reader: str = ""
+    from_device: str = ""
+
+    @property
+    def other(self) -> str:
+        """The node id of the end that is not the media server's."""
+        return self.reader or self.source
 
     @property
     def kept_as(self) -> str:
@@ -92,3 +99,5 @@ def ticket_paths(spec: PartSpec, source: str) -> tuple[bytes, ...]:
             return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
         case VerifySpec(set=set_id) | DrillSpec(set=set_id):
             return (set_id.encode(),)
+        case DuplicateSpec():
+            return (spec.set_of(source).encode(),)

@@ -57,11 +57,11 @@ class TemplateType(StrEnum):
     DIFFERENTIAL = "differential"
     COPY = "copy"
     VERIFY = "verify"
+    DUPLICATE = "duplicate"
 
 
 #: Types that a policy could have and nothing carries out yet, each with what would be needed.
 NOT_YET = {
-    "duplicate": "jobs that copy sets from device to device",
     "synthetic": "jobs that make a full set out of others",
 }
 #: What beats what when two are due at once and no rule says otherwise: the smaller number. Others beat nothing.
@@ -70,7 +70,8 @@ PRECEDENCE = {TemplateType.FULL: 0, TemplateType.DIFFERENTIAL: 1, TemplateType.I
 
 class Template(Struct, frozen=True):
     """One kind of work of a policy. A verify reads back the newest set of each server of the list, or those of the run
-    that started it; it has no target, since the sets lie where they lie. ``calendars`` name days without a run, which are
+    that started it; it has no target, since the sets lie where they lie. A duplicate copies to its target the newest set
+    of each server that a backup of the policy made, or those of the run that started it. ``calendars`` name days without a run, which are
     added to the schedule's own. ``priority`` overrides the list's."""
 
     name: str
@@ -91,7 +92,8 @@ class Template(Struct, frozen=True):
     @property
     def backup_type(self) -> BackupType | None:
         """``None`` for what is no backup."""
-        return None if self.type is TemplateType.VERIFY else BackupType(self.type.value)
+        not_one = self.type in {TemplateType.VERIFY, TemplateType.DUPLICATE}
+        return None if not_one else BackupType(self.type.value)
 
 
 class RuleKind(StrEnum):

@@ -757,6 +757,16 @@ class VerifyRequest(Struct, frozen=True):
     priority: Priority = Priority.MEDIUM
 
 
+class DuplicateRequest(Struct, frozen=True):
+    """``set`` is copied to ``target``. ``media_set``: that of the set, without."""
+
+    set: str
+    target: str = "any"
+    media_set: str | None = None
+    verify: bool = False
+    priority: Priority = Priority.MEDIUM
+
+
 class DrillRequest(Struct, frozen=True):
     """``set``: a set, or the name of a server whose newest set is meant. ``server``: where it is restored to scratch (its
     own, without). ``entries`` or ``percent`` is the size of the sample, at most ``max_bytes`` bytes of it."""

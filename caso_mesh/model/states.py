@@ -88,6 +88,7 @@ class JobKind(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     VERIFY = "verify"
+    DUPLICATE = "duplicate"
     DRILL = "drill"
     TEST_RUN = "test-run"
 

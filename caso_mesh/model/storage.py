@@ -116,7 +116,8 @@ class BackupSet(Struct, frozen=True):
     everything that decides what is read (roots, excludes, limits): an incremental builds only on a set with the same
     one. ``root`` is the id of the tree. ``parent`` is the set that change was measured against. ``bytes`` is the size
     of all files, ``bytes_read`` what was read from the source, ``bytes_stored`` what was added to the device, packs and
-    metadata included.
+    metadata included. ``copy_of`` is the set of which this one is a copy on another device: times and type are those of
+    that set.
     """
 
     id: str
@@ -146,3 +147,4 @@ class BackupSet(Struct, frozen=True):
     bytes_read: int
     bytes_stored: int
     exceptions: int
+    copy_of: str | None = None

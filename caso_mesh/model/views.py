@@ -489,7 +489,7 @@ class JobLogView(Struct, frozen=True):
 
 class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
-    ``expires`` does not count then. ``expired``: nothing keeps it any more."""
+    ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy."""
 
     id: str
     source: str
@@ -515,6 +515,7 @@ class SetView(Struct, frozen=True):
     catalog: bool = True
     kept_by: tuple[str, ...] = ()
     expired: bool = False
+    copy_of: str | None = None
 
 
 class SetList(Struct, frozen=True):

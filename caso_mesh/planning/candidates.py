@@ -16,15 +16,20 @@ Key = tuple[str, str, str]
 
 _ANY = Target(TargetKind.ANY)
 _SET = "set"
-_BY_TARGET = frozenset({JobKind.BACKUP, JobKind.TEST_RUN})
+_BY_TARGET = frozenset({JobKind.BACKUP, JobKind.DUPLICATE, JobKind.TEST_RUN})
 
 
 def key_of(part: ReadyPart) -> Key:
     """Parts with the same one have the same candidates."""
     if part.kind not in _BY_TARGET:
-        return (_SET, part.device or "", "")
+        return key_of_set(part)
     target = part.target or _ANY
     return (target.kind.value, target.name or "", "" if part.within is None else str(part.within))
+
+
+def key_of_set(part: ReadyPart) -> Key:
+    """The key of those who can read the set that a part is about."""
+    return (_SET, part.device or "", "")
 
 
 class Candidates:

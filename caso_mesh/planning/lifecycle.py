@@ -17,6 +17,7 @@ from caso_mesh.model.jobs import (
     Attempt,
     BackupSpec,
     DrillSpec,
+    DuplicateSpec,
     Failure,
     Job,
     JobSpec,
@@ -54,7 +55,7 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
             return (spec.server,)
         case VerifySpec():
             return (spec.source,)
-        case VerifySetsSpec():
+        case VerifySetsSpec() | DuplicateSpec():
             return spec.sources
 
 

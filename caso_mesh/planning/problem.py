@@ -63,7 +63,7 @@ class DevicePoolRow(Struct, frozen=True):
 class ReadyPart(Struct, frozen=True):
     """A part of a run without an active attempt.
 
-    ``target`` is a backup's; ``device`` is the one that holds the set of a restore or verify (``None``: no device has
+    ``target`` is a backup's or copy's; ``device`` is the one that holds the set that is read (``None``: no device has
     it). ``predicted_s`` is how long it will take on a server of speed 1, ``None`` if nobody knows; ``elsewhere_s`` the
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
@@ -127,12 +127,15 @@ class Problem(Struct, frozen=True):
 
 
 class Assignment(Struct, frozen=True):
-    """The part of ``source`` of a run is handed to ``server``, which writes to (or reads from) ``device``."""
+    """The part of ``source`` of a run is handed to ``server``, which writes to (or reads from) ``device``. Of a copy of
+    a set ``reader`` is the server that reads it on ``from_device``."""
 
     run: str
     source: str
     server: str
     device: str
+    reader: str = ""
+    from_device: str = ""
 
 
 class Plan(Struct, frozen=True):

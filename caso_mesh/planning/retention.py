@@ -6,7 +6,8 @@ of so many days, weeks of ISO 8601, months and years that have one), or it is th
 
 A *line* is what one server contributes to one selection list, or, of jobs without a list, what was read of one server
 (source and roots). Numbers and the last good one are counted for each line, so that a busy list does not push a quiet
-one out. A redundant set counts for neither. No set needs another one: each is a complete tree, and what an incremental
+one out. A redundant set counts for neither, copies on
+another device are lines of their own there. No set needs another one: each is a complete tree, and what an incremental
 was measured against may go before it.
 """
 

@@ -11,7 +11,7 @@ from enum import Enum
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import JobKind, ServerState, WaitReason
 from caso_mesh.model.units import format_instant
-from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, waiting
+from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, key_of_set, waiting
 from caso_mesh.planning.demand import Demand, Levels
 from caso_mesh.planning.problem import Problem, ReadyPart
 from caso_mesh.planning.window import opens_ns
@@ -21,6 +21,11 @@ from caso_mesh.planning.window import opens_ns
 OVERDUE_NS = 3600 * 1_000_000_000
 #: Speeds that differ by less count as the same.
 _SAME_SPEED = 1.25
+
+#: What needs nobody's files.
+_NO_SOURCE = frozenset({JobKind.VERIFY, JobKind.DUPLICATE})
+#: What stores a set.
+_STORES = frozenset({JobKind.BACKUP, JobKind.DUPLICATE})
 
 _Rank = tuple[int, int, bool, bool, float, int, str, str]
 
@@ -63,6 +68,7 @@ class Round:
         self._cut: dict[str, set[str]] = {}
         for source, server in problem.no_data_path:
             self._cut.setdefault(source, set()).add(server)
+        self._readers: dict[tuple[str, str], str] = {}
         self._rankings: dict[Key, Ranking] = {}
         self._ends_ms: dict[Key, int] = {}
         self._latest: dict[Key, int | None] = {}
@@ -98,11 +104,13 @@ class Round:
     ) -> Pair | Turn:
         """The source's own server first, then a device that holds sets of the source, then the best of all."""
         held: frozenset[str] = candidates.devices.intersection(self._held_by.get(part.source, ()))
+        if part.kind is JobKind.DUPLICATE:
+            held -= {part.device}
         ranking = self._ranking(key, candidates)
         yields = False
 
         def fits(pair: Pair) -> bool:
-            return pair[0] not in refused and self._has_room(part, pair)
+            return pair[0] not in refused and self._has_room(part, pair) and self._can_be_read(part, pair)
 
         for pair in self._in_order_of_place(part, candidates, ranking, held, fits):
             if not self._worth(part, key, candidates, pair, held):
@@ -129,7 +137,8 @@ class Round:
                 return
             level = candidates.priorities.get(best[1], 0)
             held = frozenset(device for device in held if candidates.priorities.get(device, 0) == level)
-        own = [(part.source, device) for device in candidates.devices_of.get(part.source, ())]
+        near = self._reading_servers(part) if part.kind is JobKind.DUPLICATE else [part.source]
+        own = [(server, device) for server in near for device in candidates.devices_of.get(server, ())]
         own = [pair for pair in own if self.free(pair) and fits(pair)]
         own = [pair for pair in own if level is None or candidates.priorities.get(pair[1], 0) == level]
         if own:
@@ -178,14 +187,39 @@ class Round:
         self._running[server] += 1
         self._writing[device] += 1
         self._on_pair[pair] = self._on_pair.get(pair, 0) + 1
-        if part.kind is JobKind.BACKUP:
+        if part.kind in _STORES:
             size = self._size(part, device)
             self._reserved[device] += size
             if pair in self._left:
                 self._left[pair] -= size
-        if part.kind is not JobKind.VERIFY and part.source in self._reading:
-            self._reading[part.source] += 1
+        reader = part.source
+        if part.kind is JobKind.DUPLICATE:
+            reader = self._readers[part.run, part.source] = self._reader(part, server) or server
+        if part.kind is not JobKind.VERIFY and reader in self._reading:
+            self._reading[reader] += 1
         self._busy[part.job, part.source] = part.run
+
+    # --- who reads the set that is copied ---
+
+    def reads(self, part: ReadyPart) -> tuple[str, str]:
+        """Of a part that got a pair: the server that reads the set, and its device; empty unless a set is copied."""
+        reader = self._readers.get((part.run, part.source), "")
+        return (reader, part.device or "") if reader else ("", "")
+
+    def _reading_servers(self, part: ReadyPart) -> list[str]:
+        """Those that reach the device of the set and may read one more."""
+        servers = self.reach.of(key_of_set(part)).servers
+        return sorted(id for id in servers if self._reading[id] < self.servers[id].source_concurrency)
+
+    def _reader(self, part: ReadyPart, writer: str) -> str | None:
+        """The writer itself if it can, or else the one that reads least now, of those that reach the writer."""
+        readers = [id for id in self._reading_servers(part) if writer not in self._cut.get(id, ())]
+        return min(readers, key=lambda reader: (reader != writer, self._reading[reader], reader), default=None)
+
+    def _can_be_read(self, part: ReadyPart, pair: Pair) -> bool:
+        """A copy goes to another device than that of its set, and somebody reads the set for it."""
+        copies = part.kind is JobKind.DUPLICATE
+        return not copies or (pair[1] != part.device and self._reader(part, pair[0]) is not None)
 
     # --- who is free ---
 
@@ -224,11 +258,13 @@ class Round:
         return self._writing[device] < self.devices[device].concurrency
 
     def _source_free(self, part: ReadyPart) -> bool:
+        if part.kind is JobKind.DUPLICATE:
+            return bool(self._reading_servers(part))
         source = self.servers.get(part.source)
         return source is None or self._reading[source.id] < source.source_concurrency or part.kind is JobKind.VERIFY
 
     def _has_room(self, part: ReadyPart, pair: Pair) -> bool:
-        if part.kind is not JobKind.BACKUP:
+        if part.kind not in _STORES:
             return True
         device, size = self.devices[pair[1]], self._size(part, pair[1])
         left = self._left.get(pair)
@@ -245,7 +281,7 @@ class Round:
         return part.predicted_bytes if there else part.elsewhere_bytes
 
     def _cut_off(self, part: ReadyPart) -> set[str]:
-        return self._cut.get(part.source, set()) if part.kind is not JobKind.VERIFY else set()
+        return self._cut.get(part.source, set()) if part.kind not in _NO_SOURCE else set()
 
     def _ranking(self, key: Key, candidates: Candidates) -> Ranking:
         found = self._rankings.get(key)
@@ -285,6 +321,10 @@ class Round:
             if candidates.servers_down and part.recovered_on:
                 return waiting(WaitReason.NO_SERVER_LEFT)
             return candidates.blocked
+        if part.kind is JobKind.DUPLICATE:
+            reason = self._why_not_copied(part, candidates)
+            if reason is not None:
+                return reason
         cut = self._cut_off(part)
         if cut and candidates.servers <= cut:
             names = sorted(self._name(server) for server in candidates.servers)
@@ -305,6 +345,21 @@ class Round:
             return waiting(WaitReason.LIMIT_AT_SOURCE, source=source.name, limit=source.source_concurrency, **first)
         first = self._first_of("pair", candidates.pairs)
         return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._devices_named(free), **first)
+
+    def _why_not_copied(self, part: ReadyPart, candidates: Candidates) -> Waiting | None:
+        """What keeps a copy waiting that would keep nothing else: no other device, or nobody that can read the set."""
+        if candidates.devices <= {part.device}:
+            names = ", ".join(sorted(self.devices[id].name for id in candidates.devices))
+            return waiting(WaitReason.NO_DEVICE_IN_TARGET, target=f"other than {names}, where the set is")
+        readers = self.reach.of(key_of_set(part)).servers
+        if not self._reading_servers(part):
+            names = ", ".join(sorted(map(self._name, readers)))
+            limit = max(self.servers[id].source_concurrency for id in readers)
+            return waiting(WaitReason.LIMIT_AT_SOURCE, source=names, limit=limit)
+        if all(writer in self._cut.get(reader, ()) for reader in readers for writer in candidates.servers):
+            writers = sorted(map(self._name, candidates.servers))
+            return waiting(WaitReason.NO_DATA_PATH, source=", ".join(sorted(map(self._name, readers))), server=writers)
+        return None
 
     def _how_full(self, pairs: Sequence[Pair]) -> tuple[Waiting | None, list[Pair]]:
         """The pairs that are free, or why there is none: all devices are busy, or all servers that reach an idle one."""
@@ -358,6 +413,8 @@ class Round:
 
     def _no_source(self, part: ReadyPart) -> Waiting | None:
         """The server whose files are read or written must be linked; paused is no matter, disabled is."""
+        if part.kind is JobKind.DUPLICATE:
+            return self.reach.of(key_of_set(part)).blocked
         if part.kind is JobKind.VERIFY:
             return None
         source = self.servers.get(part.source)

@@ -376,7 +376,7 @@ class Attempts:
     def _other_end(self, order: AttemptOrder) -> str:
         """Where the other end of an attempt is reached, by the orders."""
         nodes = self._orders.nodes if self._orders is not None else ()
-        other = order.media if order.end == "source" else order.source
+        other = order.media if order.end == "source" else order.other
         return next((each.addresses[0] for each in nodes if each.node == other and each.addresses), "")
 
     async def _write(self, *new: facts.Fact) -> None:

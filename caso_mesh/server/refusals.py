@@ -120,7 +120,7 @@ class Door:
     def at_attempt(self, order: AttemptOrder | None, code: str, source: str, fields: dict[str, str]) -> None:
         """A worker refused somebody, or the other end of its attempt broke the protocol; without an attempt nobody knows
         what was asked for."""
-        who = "anonymous" if order is None else self._name(order.media if order.end == "source" else order.source)
+        who = "anonymous" if order is None else self._name(order.media if order.end == "source" else order.other)
         self.refusals.tell(who, "bulk", code, source, fields)
 
     def _shown_as(self, certificate: bytes | None) -> str:

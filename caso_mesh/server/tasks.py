@@ -13,7 +13,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import BackupSpec, RestoreSpec, TestRunSpec
+from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, RestoreSpec, TestRunSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import number, text
 from caso_mesh.model.storage import BackupSet, Device, Medium
@@ -102,8 +102,13 @@ class TaskMaker:
             device = self._device(orders, order.device)
             writer = await self._queue.writer(device.vault, self._new_id())
             access = await self._storage.access(device, writer, orders.roster.mesh.id)
-            if isinstance(order.spec, BackupSpec):
+            if isinstance(order.spec, BackupSpec | DuplicateSpec):
                 medium = await self._medium(orders, device, order.spec.media_set)
+        reads: DeviceAccess | None = None
+        if isinstance(order.spec, DuplicateSpec) and order.end in {"both", "source"}:
+            device = self._device(orders, order.from_device)
+            writer = await self._queue.writer(device.vault, self._new_id())
+            reads = await self._storage.access(device, writer, orders.roster.mesh.id)
         closed = self._closed(orders)
         # the worker looks at none of these: in one that hangs it could not even be killed
         own, may_write = await begin(
@@ -125,6 +130,7 @@ class TaskMaker:
             medium=medium.label if medium else "",
             media_set=medium.media_set if medium else "",
             device=access,
+            reads=reads,
             far=far,
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
             issuer_key=admin_row.public_key if admin_row else b"",
@@ -205,7 +211,7 @@ class TaskMaker:
     def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:
         if order.end == "both":
             return None
-        other = order.media if order.end == "source" else order.source
+        other = order.media if order.end == "source" else order.other
         addresses = next((each.addresses for each in orders.nodes if each.node == other), ())
         return FarEnd(node=other, name=self._trust.name_of(other), addresses=addresses)
 

@@ -382,6 +382,19 @@ def unpack_chunks(packed: bytes) -> tuple[ChunkRef, ...]:
     return tuple(_REF.iter_unpack(packed)) if packed else ()
 
 
+def chunks_of(data: bytes | memoryview, id: bytes) -> list[ChunkRef]:
+    """The chunks that a piece of a tree names itself: a leaf, or a list of them. Raises ``DataDamaged``."""
+    view = memoryview(data)
+    name = f"tree segment {id.hex()}"
+    try:
+        if view[:2] == _CHUNKS:
+            return list(unpack_chunks(bytes(view[2:])))
+        leaf = decode_rows(view, id, name)
+        return [ref for row in leaf.rows for ref in unpack_chunks(row.chunks)] if leaf is not None else []
+    except struct.error as error:
+        raise DataDamaged(object=name, detail=f"its chunks do not decode ({error})") from error
+
+
 def resolve_row(row: Row, fetch: Callable[[bytes], bytes]) -> Entry:
     """The entry of a row whose lists lie in segments of their own. Raises what ``fetch`` raises, ``DataDamaged``."""
     extra = row.extra

@@ -42,9 +42,18 @@ from caso_mesh.model.commands import (
     SetPool,
 )
 from caso_mesh.model.documents import EntryDoc, PolicyDoc, SelectionDoc, TemplateDoc
-from caso_mesh.model.errors import CasoError, Conflict, EmptyTarget, InUse, InvalidSchedule, MadeByPolicy, NotFound
+from caso_mesh.model.errors import (
+    CasoError,
+    Conflict,
+    EmptyTarget,
+    InUse,
+    InvalidPolicy,
+    InvalidSchedule,
+    MadeByPolicy,
+    NotFound,
+)
 from caso_mesh.model.ids import fired_run_id
-from caso_mesh.model.jobs import BackupSpec, Job, SourceRoots, VerifySetsSpec
+from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, SourceRoots, Target, TargetKind, VerifySetsSpec
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import DayCalendar, DevicePool, DevicePoolMember, Policy, SelectionList
 from caso_mesh.model.states import AttemptState, JobState, Priority, RunState, WaitReason
@@ -327,9 +336,43 @@ def test_templates_that_cannot_be_carried_out_are_refused(mesh, doc, code):
 
 def test_what_nothing_carries_out_yet_is_refused_by_name_with_the_reason(mesh):
     with pytest.raises(CasoError) as refused:
+        put_policy(mesh, monthly=TemplateDoc("synthetic", to="any"))
+    assert "synthetic" in refused.value.message
+    assert "make a full set out of others" in refused.value.message
+
+
+def test_a_duplicate_needs_a_backup_whose_sets_it_copies_and_takes_nothing_that_only_a_backup_does(mesh):
+    with pytest.raises(InvalidPolicy, match="no template makes the sets that offsite is to copy"):
         put_policy(mesh, offsite=TemplateDoc("duplicate", to="any"))
-    assert "duplicate" in refused.value.message
-    assert "copy sets from device to device" in refused.value.message
+    with pytest.raises(InvalidPolicy, match="it has no snapshot"):
+        put_policy(mesh, full=FULL, offsite=TemplateDoc("duplicate", to="any", snapshot="auto"))
+    assert mesh.state.policies == {}
+
+
+def test_a_run_of_a_backup_starts_a_duplicate_of_the_very_sets_that_it_made(mesh):
+    offsite = TemplateDoc("duplicate", to="any", media_set="keep-infinitely")
+    made(mesh, ("when full succeeds start offsite",), full=FULL, offsite=offsite)
+    run = open_run(mesh, "full")
+    end(mesh, run)
+    copying = mesh.state.run(fired_run_id(job(mesh, "offsite").id, "full", run))
+    assert copying.spec == DuplicateSpec(
+        ("node-beta", "node-gamma"),
+        Target(TargetKind.ANY),
+        ("set-beta", "set-gamma"),
+        media_set="keep-infinitely",
+        verify=True,
+    )
+    assert job(mesh, "offsite").spec.sets == ()
+    problem = problem_for(
+        mesh.state, connected={"node-beta", "node-gamma"}, device_of_set=lambda set_id: "device-disk-b"
+    )
+    plan = place(problem, mesh.at_ns)
+    found = {each.source: each for each in plan.assignments if each.run == copying.id}
+    assert sorted(found) == ["node-beta", "node-gamma"]
+    for each in found.values():
+        assert (each.server, each.reader) == ("node-gamma", "node-beta")
+        assert problem.devices != ()
+        assert each.device != each.from_device
 
 
 @pytest.mark.parametrize(
