@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec import structs
@@ -41,6 +42,7 @@ from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.seating import Seating
 from caso_mesh.server.trust import Trust
+from caso_mesh.server.vouching import ask_whom_to_trust
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.network import ServerTls, join_address, split_address
 
@@ -196,6 +198,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             claim=server.bearings.claim,
             learnt=server.learnt,
             before_hello=server.renew,
+            after_hello=partial(ask_whom_to_trust, server),
             jitter=ports.jitter,
             limits=limits,
         )

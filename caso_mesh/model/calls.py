@@ -71,6 +71,9 @@ CALLS: tuple[Call, ...] = (
     Call("server.seen", "node", "node", q.ServerSeen, v.Done,
          "A server that looks for the administrator came by, and where it is: the administrator may reach it. A "
          "notification."),
+    Call("roster.get", "node", "node", q.Nothing, q.RosterNow,
+         "Whom the other end trusts now: asked by a server that was away while the voters were replaced, of one that it "
+         "knows as a voter."),
     Call("identity.renew", "node", "admin", q.Nothing, q.RenewReply,
          "New certificates for the asking server; also with one that has expired."),
     Call("server.heartbeat", "node", "admin", q.Heartbeat, q.HeartbeatReply,

@@ -10,7 +10,7 @@ from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, P
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
-from caso_mesh.model.mesh import Anchor, Claim
+from caso_mesh.model.mesh import Anchor, Claim, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState, SnapshotMode
@@ -147,6 +147,15 @@ class HelloReply(Struct, frozen=True):
     admin_addresses: tuple[str, ...]
     now_ns: int
     claim: Claim | None = None
+
+
+class RosterNow(Struct, frozen=True):
+    """The roster as the answering server was ordered it, on what that stands, and who ordered it."""
+
+    authority: Authority
+    admin: str
+    admin_addresses: tuple[str, ...]
+    roster: Roster
 
 
 class OrdersTaken(Struct, frozen=True):

@@ -44,6 +44,8 @@ class Bearings:
         self._hearsay: str | None = None
         self._denied: set[str] = set()
         self._claim: Claim | None = None
+        #: What the roster stands on that a voter handed over; none of them since this server was started: no less.
+        self._vouched = Authority(0, 0, 0)
         #: Addresses by node, of the orders they were read from.
         self._ordered: tuple[tuple[NodeAddress, ...], dict[str, tuple[str, ...]]] = ((), {})
         #: Addresses that people added (``peer add``).
@@ -88,11 +90,35 @@ class Bearings:
         claim = self.claim()
         return claim.lineage if claim is not None else 0
 
-    def check_lineage(self, authority: Authority) -> None:
-        """Raises ``StaleOrders`` for what stands on a lineage that is over."""
+    def check_current(self, authority: Authority) -> None:
+        """Raises ``StaleOrders`` for what stands on a lineage that is over, or on less than the roster in force."""
         least = self.least_lineage()
         if authority.lineage < least:
             raise StaleOrders(given=authority, current=f"lineage {least}")
+        if authority < self._vouched:
+            raise StaleOrders(given=authority, current=self._vouched)
+
+    def knows_newer(self, peer: str, hello: HelloReply) -> bool:
+        """Whether a voter tells of an administrator that is none by the roster in force, on more than that stands on."""
+        given = hello.authority
+        if given is None or hello.admin is None or peer not in (voters := self.voters()) or hello.admin in voters:
+            return False
+        return given > self.standing()
+
+    def standing(self) -> Authority:
+        """What the roster in force stands on."""
+        return max(self._orders().authority, self._vouched)
+
+    def vouched(self, authority: Authority, admin: str, addresses: tuple[str, ...]) -> None:
+        """A voter has handed over a newer roster, which is in force now: ``admin`` is a voter by it."""
+        self._vouched = authority
+        if self._greeted is not None and self._greeted[0] < authority:
+            self._greeted = None
+        self._denied.add(self._orders().admin)
+        if admin != self._own:
+            self._hearsay = admin
+            self._denied.discard(admin)
+            self.hint(admin, addresses)
 
     def believe(self, claim: Claim) -> bool:
         """Somebody says that a server took the mesh over; whether that is news, and true: said by the key of a voter."""
@@ -120,7 +146,7 @@ class Bearings:
         if hello.admin == peer:
             known = self._greeted[0] if self._greeted is not None and self._greeted[1] != peer else None
             least = Authority(self.least_lineage(), 0, 0)
-            floor = max(a for a in (known, self._orders().authority, least) if a is not None)
+            floor = max(a for a in (known, self.standing(), least) if a is not None)
             if peer in self.voters() and hello.authority is not None and hello.authority >= floor:
                 self._greeted = (hello.authority, peer)
                 self._denied.discard(peer)

@@ -41,6 +41,7 @@ class Calls:
         return {
             "link.hello": self._hello,
             "server.seen": self._seen,
+            "roster.get": self._roster,
             "orders.put": self._orders_put,
             "orders.change": self._orders_change,
             "catalog.read": self._catalog_read,
@@ -73,6 +74,12 @@ class Calls:
     async def _seen(self, peer: Peer, request: q.ServerSeen, link: Any) -> v.Done:
         self._node.seen(request.server, request.addresses)
         return v.Done()
+
+    async def _roster(self, peer: Peer, request: q.Nothing, link: Any) -> q.RosterNow:
+        orders = self._node.orders
+        return q.RosterNow(
+            orders.authority, orders.admin, self._node.bearings.addresses_of(orders.admin), orders.roster
+        )
 
     async def _orders_put(self, peer: Peer, orders: Orders, link: Any) -> v.Done:
         await self._node.take_orders(peer, orders)

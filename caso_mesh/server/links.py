@@ -107,6 +107,10 @@ class _Pause:
         self.length_s = _FIRST_PAUSE_S
 
 
+async def _nothing(link: Link, reply: HelloReply) -> None:
+    return
+
+
 class LinkBook:
     """Every open link by the id of its peer. ``run`` keeps the wanted ones open."""
 
@@ -125,6 +129,7 @@ class LinkBook:
         claim: Callable[[], Claim | None] = lambda: None,
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
+        after_hello: Callable[[Link, HelloReply], Awaitable[None]] = _nothing,
         jitter: random.Random,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
@@ -141,6 +146,7 @@ class LinkBook:
         self._claim = claim
         self._learnt = learnt
         self._before_hello = before_hello
+        self._after_hello = after_hello
         self._jitter = jitter
         self._links: dict[str, Link] = {}
         self._since: dict[str, float] = {}
@@ -214,7 +220,7 @@ class LinkBook:
 
     async def _prove(self, link: Link) -> None:
         try:
-            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=_PROOF_S))
+            await self._greet(link, _PROOF_S)
         except TimedOut as error:
             log.info("the link with %s leads nowhere any more", link.peer.name)
             await link.close(error)
@@ -274,9 +280,14 @@ class LinkBook:
         if link is None or link.closed:
             return
         try:
-            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply))
+            await self._greet(link)
         except CasoError as error:
             log.debug("greeting %s again: %s", link.peer.name, error)
+
+    async def _greet(self, link: Link, timeout_s: float = 15.0) -> None:
+        reply = await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=timeout_s)
+        self._note(link, reply)
+        await self._after_hello(link, reply)
 
     def _note(self, link: Link, hello: HelloRequest | HelloReply) -> None:
         hello = _bounded_reply(hello) if isinstance(hello, HelloReply) else _bounded(hello)
@@ -405,7 +416,7 @@ class LinkBook:
             if target.node is not None and link.peer.id != target.node:
                 log.info("%s is %s now, not %s", address, link.peer.name, self._trust.name_of(target.node))
             await self._before_hello(link)
-            self._note(link, await ask(link, "link.hello", self._hello(), HelloReply))
+            await self._greet(link)
             # one that only told who the administrator is has done its service
             if self._greeting()[2] in {link.peer.id, self._own().id} or link.peer.id in self._partners():
                 kept = await self._register(link)

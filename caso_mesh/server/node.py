@@ -200,7 +200,7 @@ class ServerNode:
         self._compared = False
         self._note_waits = True
         self._orders_are_old = False
-        self._ordering = asyncio.Lock()
+        self.ordering = asyncio.Lock()
         self._heart = Heart(
             admin=self._admin_callee,
             wait_admin=self.wait_admin,
@@ -314,8 +314,8 @@ class ServerNode:
         if not roster.anchors or not own or own[0].public_key != self.keys.public_key:
             raise Refused(detail=f"by the orders of {peer.name} this server could not work with anybody")
         partners = self.bearings.partners()
-        self.bearings.check_lineage(orders.authority)
-        async with self._ordering:
+        async with self.ordering:
+            self.bearings.check_current(orders.authority)
             if orders.authority < self.orders.authority:
                 raise StaleOrders(given=orders.authority, current=self.orders.authority)
             await self._queue.save_orders(orders)

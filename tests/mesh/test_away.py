@@ -1,0 +1,77 @@
+"""A server that was down while all voters it knew were replaced works for the new ones, when it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from mesh.inside import MemoryMesh
+from waiting import wait_for_async
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+
+
+async def vote(mesh: MemoryMesh, at: str, *names: str) -> None:
+    """Makes these the voters."""
+
+    async def now() -> set[str]:
+        return set((await mesh.call(at, "status", q.Nothing(), v.StatusView)).voters)
+
+    async def done() -> bool:
+        return await now() == set(names)
+
+    for name in sorted(await now() - set(names)):
+        await mesh.call(at, "voter.remove", q.ServerName(name), v.ServerView, timeout_s=30.0)
+        await wait_for_async(lambda name=name: _lacks(now, name), 30.0, what=f"{name} does not vote", every_s=0.1)
+    for name in sorted(set(names) - await now()):
+        await mesh.call(at, "voter.add", q.ServerName(name), v.ServerView, timeout_s=30.0)
+    await wait_for_async(done, 60.0, what=f"{names} vote", every_s=0.1)
+
+
+async def _lacks(now: Callable[[], Awaitable[set[str]]], name: str) -> bool:
+    return name not in await now()
+
+
+async def in_office(mesh: MemoryMesh, name: str) -> None:
+    async def is_() -> bool:
+        return mesh.nodes[name].in_office
+
+    await wait_for_async(is_, 60.0, what=f"{name} is in office", every_s=0.1)
+
+
+@pytest.mark.jumping
+async def test_a_server_that_was_down_while_all_voters_it_knew_were_replaced_is_told_by_one_of_them(
+    memory_mesh: Callable[..., Any],
+) -> None:
+    mesh: MemoryMesh = await memory_mesh(7)
+    await vote(mesh, "alpha", "alpha", "beta", "gamma")
+    await mesh.stop("delta")
+    await vote(mesh, "alpha", "alpha", "epsilon", "zeta")
+    await mesh.call("alpha", "admin.transfer", q.AdminTransfer("epsilon"), v.Done, timeout_s=30.0)
+    await in_office(mesh, "epsilon")
+    await vote(mesh, "alpha", "epsilon", "zeta", "eta")
+    # one of them is enough: the two others are not there
+    await mesh.stop("gamma")
+    await mesh.stop("beta")
+    node = (await mesh.run("delta")).server
+    assert node.orders.admin == mesh_id(mesh, "alpha", node)
+    await mesh.wait_connected("delta", at="alpha", timeout_s=60.0)
+    tree = mesh.folder / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("it works")
+    disk = mesh.folder / "disk"
+    disk.mkdir()
+    await mesh.call("alpha", "device.add", q.DeviceAdd("disk", "disk", {"delta": str(disk)}), v.DeviceView)
+    asked = q.BackupRequest(sources=(("delta", bytes(tree)),), target="device:disk")
+    run = (await mesh.call("alpha", "backup", asked, v.Submitted)).run
+    assert run is not None
+    assert (await mesh.result(run, at="alpha")).state == "succeeded"
+    assert {node.trust.name_of(each) for each in node.bearings.voters()} == {"epsilon", "zeta", "eta"}
+    assert node.orders.admin == mesh.nodes["epsilon"].server.keys.id
+
+
+def mesh_id(mesh: MemoryMesh, name: str, node: Any) -> str:
+    """The id of a server by the roster of another one."""
+    return next(row.id for row in node.orders.roster.rows if row.name == name)
