@@ -73,7 +73,7 @@ class Files:
     # --- points in time ---
 
     async def _as_of(self, caller: Caller, request: q.SetAsOf) -> v.SetChoice:
-        """The newest set that ended in time, covers all paths, and lies where it can be read now.
+        """The newest set that ended in time, covers all paths, and lies where it can be read now; of its copies the nearest.
 
         Raises ``NotFound`` if there is none, ``Unavailable`` if none of them can be read, ``PathNotInSet`` if the set
         covers a path where nothing was at that time.
@@ -84,14 +84,21 @@ class Files:
         if not paths:
             raise UsageError(detail="Name at least one path")
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
+        near = source.id if request.near is None else state.server_named(request.near).id
         skipped: list[BackupSet] = []
+        found: tuple[BackupSet, list[str]] | None = None
         async for backup in self._tables.sets_until(source.origin, until_ns):
+            if found is not None and backup.ended_at_ns < found[0].ended_at_ns:
+                break
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
                 continue
             readers = readers_of(state, self._live, self._links, backup.device)
             if not readers:
                 skipped.append(backup)
-                continue
+            elif found is None or (_same(backup, found[0]) and near in readers and near not in found[1]):
+                found = backup, readers
+        if found is not None:
+            backup, readers = found
             await self._check_paths(backup, paths)
             return v.SetChoice(
                 id=backup.id,

@@ -67,7 +67,8 @@ def restore(
     if ":" in set:
         server, first = rooted_place(set, escaped=escaped)
         wanted = (first, *wanted)
-        set = chosen_set(common, server, wanted, as_of)
+        near = place(to, escaped=escaped)[0] if to is not None else None
+        set = chosen_set(common, server, wanted, as_of, near=near)
     elif as_of is not None:
         raise UsageError(detail="--as-of belongs to SERVER:PATH")
     request = q.RestoreRequest(
@@ -84,9 +85,12 @@ def restore(
     return submit(common, waiting, "restore", request)
 
 
-def chosen_set(common: Common, server: str, paths: tuple[bytes, ...], as_of: str | None) -> str:
-    """The set with ``paths`` of ``server`` as they were at a time; says which it is and where it lies."""
-    request = q.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None)
+def chosen_set(
+    common: Common, server: str, paths: tuple[bytes, ...], as_of: str | None, *, near: str | None = None
+) -> str:
+    """The set with ``paths`` of ``server`` as they were at a time, of copies the one that is nearest to the server ``near``;
+    says which it is and where it lies."""
+    request = q.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None, near)
     choice = ask(common, "set.as-of", request, v.SetChoice)
     for text in choice.warnings:
         output.warning(text)

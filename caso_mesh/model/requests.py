@@ -852,11 +852,13 @@ class SetLock(Struct, frozen=True):
 
 
 class SetAsOf(Struct, frozen=True):
-    """Which set has ``paths`` (absolute) of a server as they were at ``at_ns``; ``None`` = now."""
+    """Which set has ``paths`` (absolute) of a server as they were at ``at_ns``; ``None`` = now. Of copies that can be read one
+    on a device that the server ``near`` reaches is taken (itself, without)."""
 
     server: str
     paths: tuple[bytes, ...]
     at_ns: int | None = None
+    near: str | None = None
 
 
 class FileOpen(Struct, frozen=True):

@@ -33,6 +33,11 @@ def test_a_copy_on_another_server_is_restored_once_the_first_device_is_destroyed
     assert copy["copy_of"] == first["set"]
     assert (copy["source"], copy["ended"]) == ("alpha", rows[first["set"]]["ended"])
 
+    for near, chosen in (("beta", first["set"]), ("gamma", copied["set"])):
+        answer = mesh.cli("alpha", "restore", f"alpha:{tree}/0", "--to", f"{near}:{mesh.folder}/near-{near}")
+        assert answer.status == 0, answer
+        assert f"set {chosen} of alpha" in answer.stderr
+
     (tree / "new").write_bytes(os.urandom(200_000))
     later = mesh.ok("alpha", "backup", f"alpha:{tree}", "--type", "incremental", "--to", "device:disk-beta", "--wait")
     again = mesh.ok("alpha", "duplicate", later["set"], "--to", "server:gamma", "--wait")

@@ -114,6 +114,36 @@ def test_a_cut_in_the_middle_of_a_backup_and_of_a_restore_fails_nothing(cuttable
     assert cuttable.passed < 2 * 18 * MEGABYTE * 1.5
 
 
+def test_a_copy_goes_on_after_a_cut_and_only_what_is_new_crosses_the_wire_again(cuttable):
+    mesh = cuttable.mesh
+    far = mesh.folder / "far"
+    far.mkdir()
+    mesh.ok("alpha", "device", "add", "far", "--server", "beta", "--path", str(far))
+    own = ["backup", f"alpha:{cuttable.tree}", "--to", "device:disk", "--wait"]
+    first = mesh.ok("alpha", *own)["set"]
+    cuttable.slow()
+    begun = mesh.begin("alpha", "duplicate", first, "--to", "device:far", "--wait")
+    workers = cuttable.wait_middle()
+    cuttable.cut()
+    time.sleep(CUT_S)
+    cuttable.mend()
+    wait_for(lambda before=cuttable.passed: cuttable.passed > before + MEGABYTE, what="it goes on")
+    assert cuttable.workers() == workers
+    cuttable.fast()
+    answer = begun.end()
+    assert answer.status == 0, str(answer)
+    assert answer.document["attempt"].endswith("#1")
+
+    (cuttable.tree / "new").write_bytes(os.urandom(2 * MEGABYTE))
+    later = mesh.ok("alpha", *own)["set"]
+    before = cuttable.passed
+    copy = mesh.ok("alpha", "duplicate", later, "--to", "device:far", "--wait")["set"]
+    assert 2 * MEGABYTE <= cuttable.passed - before < 2.5 * MEGABYTE
+    back = mesh.folder / "back"
+    mesh.ok("alpha", "restore", copy, "--to", f"beta:{back}", "--strip", "--wait")
+    assert_equal(cuttable.tree, back)
+
+
 def test_a_cut_past_the_limit_fails_the_job_at_both_ends_and_the_next_one_runs(cuttable):
     mesh = cuttable.mesh
     mesh.ok("alpha", "settings", "set", "rejoin-s", "2s")
