@@ -55,6 +55,45 @@ def test_a_copy_on_another_server_is_restored_once_the_first_device_is_destroyed
     assert mesh.ok("alpha", "verify", again["set"], "--wait")["state"] == "succeeded"
 
 
+def test_a_policy_sends_each_full_off_site_and_the_newest_set_when_asked(process_mesh, tmp_path):
+    trees = [tmp_path / name for name in ("one", "two")]
+    for tree in trees:
+        tree.mkdir()
+        (tree / "file").write_bytes(os.urandom(300_000))
+    mesh = process_mesh(3)
+    with_pool(mesh, "beta", "gamma")
+    mesh.ok("alpha", "selection", "create", "home", f"alpha:{trees[0]}", f"beta:{trees[1]}")
+    mesh.ok("alpha", "policy", "create", "nightly")
+    template = ("alpha", "policy", "template", "add", "nightly")
+    mesh.ok(*template, "full", "--type", "full", "--to", "device:disk-beta")
+    mesh.ok(*template, "offsite", "--type", "duplicate", "--to", "server:gamma", "--media-set", "keep-infinitely")
+    mesh.ok("alpha", "policy", "rule", "add", "nightly", "when full succeeds start offsite")
+    mesh.ok("alpha", "associate", "home", "nightly")
+    mesh.ok("alpha", "job", "run", "home.nightly.full", "--wait")
+
+    def copies() -> dict[str, dict]:
+        """By the set that they are copies of."""
+        return {row["copy_of"]: row for row in mesh.sets() if row["copy_of"]}
+
+    wait_for(lambda: len(copies()) == 2, 60, what="both sets were copied")
+    fulls = {row["id"]: row for row in mesh.sets() if not row["copy_of"]}
+    assert copies().keys() == fulls.keys()
+    assert {(row["device"], row["media_set"]) for row in copies().values()} == {("disk-gamma", "keep-infinitely")}
+    wait_for(lambda: not mesh.jobs(), 30, what="all is done")
+    (trees[0] / "more").write_bytes(b"more")
+    mesh.ok("alpha", "policy", "rule", "remove", "nightly", "when full succeeds start offsite")
+    mesh.ok("alpha", "job", "run", "home.nightly.full", "--wait")
+    mesh.ok("alpha", "job", "run", "home.nightly.offsite", "--wait")
+    newest = {row["id"]: row["source"] for row in mesh.sets() if not row["copy_of"] and row["id"] not in fulls}
+    assert sorted(newest.values()) == ["alpha", "beta"]
+    assert copies().keys() == fulls.keys() | newest.keys()
+
+    shutil.rmtree(disk(mesh, "beta"))
+    for tree, server in zip(trees, ("alpha", "beta"), strict=True):
+        (copy,) = (copies()[id_]["id"] for id_, source in newest.items() if source == server)
+        assert_equal(tree, restored(mesh, copy, "gamma", tree))
+
+
 def test_a_copy_waits_for_the_server_that_reaches_the_device_of_its_set_and_says_so(process_mesh, tmp_path):
     tree = tmp_path / "data"
     tree.mkdir()
