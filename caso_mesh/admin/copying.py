@@ -9,8 +9,8 @@ from caso_mesh.journal.replica import Arrived
 
 #: Parents first. What a copy has of its own, its name, is not among them.
 _TABLES = (
-    "journal_incarnation", "journal_record", "journal_trace", "attempt", "exception", "log_line", "backup_set",
-    "catalog_detail", "medium", "alert", "alert_end", "audit", "set_gone", "set_lock",
+    "journal_incarnation", "journal_record", "journal_trace", "attempt", "exception", "log_line", "run_wait",
+    "backup_set", "catalog_detail", "medium", "alert", "alert_end", "audit", "set_gone", "set_lock",
 )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ _OF_NO_SET = frozenset(
         facts.AttemptExceptions,
         facts.Publishing,
         facts.JobLog,
+        facts.RunWaits,
         facts.Audit,
     )
 )
@@ -181,6 +182,8 @@ class Intake:
                 return None if self._votes(server) else f"the end of the alert {id_[:64]} of another server"
             case facts.SetFound(set=backup):
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
+            case facts.RunWaits(run=run):
+                return None if self._votes(server) else f"why the run {run[:100]} waits"
             case facts.SetDeleted(set=set_id, device=device_id) | facts.SetLocked(set=set_id, device=device_id):
                 device = self._keeper.state.devices.get(device_id)
                 # of a device that left the mesh nobody can tell; its sets are compared with what is known of them

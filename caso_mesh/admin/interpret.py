@@ -11,6 +11,7 @@ import sqlite3
 
 import msgspec
 
+from caso_mesh.admin import waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
@@ -49,6 +50,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 "INSERT INTO log_line VALUES (?, ?, ?, ?, ?)",
                 [(attempt, line.at_ns, line.level, line.text, server) for line in lines],
             )
+        case facts.RunWaits():
+            waits.write(c, server, fact)
         case facts.SetPublished():
             return _published(c, server, fact)
         case facts.SetFound(set=backup, server=reader):

@@ -37,6 +37,7 @@ from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.preview import Preview
+from caso_mesh.admin.reasons import Reasons
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
 from caso_mesh.admin.retaining import Retaining
@@ -45,6 +46,7 @@ from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.scoping import Scoping
 from caso_mesh.admin.servers import Servers
 from caso_mesh.admin.stores import Stores
+from caso_mesh.admin.story import Stories
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.telling import Pruning, Telling
 from caso_mesh.admin.voting import Voting
@@ -176,6 +178,7 @@ class Office:
             clock=clock,
             calendar=calendar,
         )
+        self._reasons = Reasons(keeper=keeper, tables=tables, live=live, facts=facts, clock=clock)
         self._watch = ServerWatch(
             keeper=keeper,
             tables=tables,
@@ -388,6 +391,7 @@ class Office:
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
+            **Stories(keeper=keeper, tables=tables, work=work, due=self._due, clock=clock).handlers(),
             **rebuilding.handlers(),
         })  # fmt: skip
 
@@ -434,6 +438,7 @@ class Office:
             "due runs": self._due.open,
             "late runs": self._due.close_late,
             "delegation": self._delegation.run,
+            "reasons of waiting": self._reasons.run,
             "watching servers": self._watch.run,
             "telling": self._telling.run,
             "pruning": self._pruning.run,

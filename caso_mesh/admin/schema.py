@@ -75,4 +75,11 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT;
     INSERT INTO alert_end SELECT server, id, cleared_at_ns FROM alert WHERE cleared_at_ns IS NOT NULL;
     """,
+    """
+    CREATE TABLE run_wait (
+        run TEXT NOT NULL, source TEXT NOT NULL, reporter TEXT NOT NULL, since_ns INTEGER NOT NULL,
+        reason TEXT NOT NULL, fields BLOB NOT NULL,
+        PRIMARY KEY (run, source, reporter, since_ns)
+    ) STRICT;
+    """,
 )

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.admin import waits
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
 from caso_mesh.admin.schema import MIGRATIONS
@@ -243,14 +244,15 @@ class Tables:
                 for table in ("exception", "log_line"):
                     c.execute(f"DELETE FROM {table} WHERE attempt IN (SELECT id FROM attempt WHERE run = ?)", (run,))
                 c.execute("DELETE FROM attempt WHERE run = ?", (run,))
+                c.execute("DELETE FROM run_wait WHERE run = ?", (run,))
             c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
 
         await self._database.write(forget)
 
     async def runs_told(self) -> list[str]:
-        """Every run that some attempt is told of."""
-        return [row[0] for row in await self._rows("SELECT DISTINCT run FROM attempt")]
+        """Every run that something is told of: an attempt, or why it waited."""
+        return [row[0] for row in await self._rows("SELECT run FROM attempt UNION SELECT run FROM run_wait")]
 
     async def set_detail_state(self, set_id: str, state: str) -> None:
         def put(c: sqlite3.Connection) -> None:
@@ -291,11 +293,8 @@ class Tables:
         ]
 
     async def is_deleted(self, set_id: str) -> bool:
-        return bool(
-            await self._rows(
-                "SELECT 1 FROM set_gone WHERE set_id = ? AND set_id NOT IN (SELECT id FROM backup_set)", (set_id,)
-            )
-        )
+        sql = "SELECT 1 FROM set_gone WHERE set_id = ? AND set_id NOT IN (SELECT id FROM backup_set)"
+        return bool(await self._rows(sql, (set_id,)))
 
     async def gone_from(self, device: str) -> set[str]:
         """Sets that are known to be deleted on a device (id)."""
@@ -326,6 +325,10 @@ class Tables:
             rows = await self._rows(f"SELECT {_ATTEMPT} FROM attempt WHERE run IN ({marks})", piece)
             found += [_attempt_row(row) for row in rows]
         return AttemptRows(found)
+
+    async def waits(self, runs: Sequence[str]) -> list[waits.WaitRow]:
+        """Why the parts of some runs waited, in the order of their beginnings."""
+        return await self._database.read(lambda c: waits.read(c, runs))
 
     async def exceptions(self, attempts: Sequence[Attempt], limit: int = 1000) -> list[SourceException]:
         """What the media servers of ``attempts`` told."""
@@ -456,7 +459,10 @@ class Tables:
             " WHERE ? IS NULL OR category = ? ORDER BY at_ns DESC, rowid DESC LIMIT ?",
             (category, category, limit),
         )
-        return [_audit_row(row) for row in rows]
+        return [
+            AuditRow(at_ns, server, who, what, category, outcome, source, msgspec.msgpack.decode(fields))
+            for at_ns, server, who, what, category, outcome, source, fields in rows
+        ]
 
 
 def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:
@@ -490,8 +496,3 @@ def _attempt_row(row: Any) -> AttemptRow:
         failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
         predicted=msgspec.msgpack.decode(predicted, type=Predicted) if predicted else None,
     )
-
-
-def _audit_row(row: Any) -> AuditRow:
-    at_ns, server, who, what, category, outcome, source, fields = row
-    return AuditRow(at_ns, server, who, what, category, outcome, source, msgspec.msgpack.decode(fields))

@@ -16,7 +16,7 @@ from msgspec import Struct
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Counts, Failure, Predicted
-from caso_mesh.model.states import AlertKind, AttemptState, BackupType
+from caso_mesh.model.states import AlertKind, AttemptState, BackupType, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
 #: Characters of one field of a request in the audit log.
@@ -132,6 +132,17 @@ class JobLog(Struct, frozen=True, tag="job-log", tag_field="fact"):
     lines: tuple[LogLine, ...]
 
 
+class RunWaits(Struct, frozen=True, tag="run-waits", tag_field="fact"):
+    """Why a part of a run waits since ``since_ns``, until the next such fact of it, its next attempt, or the end of the run.
+    Told by the server in office. ``fields`` are those of the reason's text, long lists of names cut short."""
+
+    run: str
+    source: str
+    reason: WaitReason
+    since_ns: int
+    fields: dict[str, Any] = {}
+
+
 class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
     """An alert. ``category`` is kebab-case (``job-failed``, ``device-full``); ``object`` what it is about."""
 
@@ -183,6 +194,7 @@ Fact = (
     | CatalogDetail
     | MediumChanged
     | JobLog
+    | RunWaits
     | AlertRaised
     | AlertCleared
     | Audit

@@ -1010,6 +1010,14 @@ class SchedulePreview(Struct, frozen=True):
     limit: int = 1000
 
 
+class Why(Struct, frozen=True):
+    """``name``: a run, a selection list, a server or a job; ``list:NAME``, ``server:NAME`` or ``job:NAME`` if it could be
+    several. ``night``: the date of its evening, as in ``2025-01-31``; the newest one without."""
+
+    name: str
+    night: str | None = None
+
+
 class ConfigApply(Struct, frozen=True):
     """The text of a file (TOML). With ``dry_run`` it is only told what would change."""
 

@@ -487,6 +487,52 @@ class JobLogView(Struct, frozen=True):
     attempts: tuple[AttemptLog, ...]
 
 
+class StoryLine(Struct, frozen=True):
+    """One thing that happened, in words. ``what``: ``due``, ``asked``, ``fired``, ``follows``, ``superseded``, ``waited``,
+    ``delegated``, ``started``, ``ended``, ``set``, ``no-set``, ``done``, ``alert``, ``alert-over``. Of a wait ``reason``,
+    ``seconds``, and ``until`` when it is over; of the end of an attempt ``state`` and ``error``; ``name``: the job's."""
+
+    at: str
+    what: str
+    text: str
+    run: str | None = None
+    name: str | None = None
+    source: str | None = None
+    attempt: str | None = None
+    server: str | None = None
+    device: str | None = None
+    state: str | None = None
+    set: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    until: str | None = None
+    error: dict[str, Any] | None = None
+
+
+class StoryRun(Struct, frozen=True):
+    """What came of a run."""
+
+    run: str
+    name: str
+    state: str
+    due: str
+    closed: str | None
+    sets: tuple[SetOutcome, ...]
+
+
+class Story(Struct, frozen=True):
+    """``kind`` of ``about``: ``run``, ``list``, ``server`` or ``job``. ``night``: from noon of that day to the next noon in
+    ``zone``; ``None`` for a run. ``notes``: why there is nothing, or not all."""
+
+    about: str
+    kind: str
+    night: str | None
+    zone: str
+    runs: tuple[StoryRun, ...]
+    lines: tuple[StoryLine, ...]
+    notes: tuple[str, ...] = ()
+
+
 class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
     ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy."""

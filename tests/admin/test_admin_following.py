@@ -42,6 +42,7 @@ TABLES = (
     "SELECT * FROM alert ORDER BY id, server",
     "SELECT * FROM audit ORDER BY at_ns, server, who",
     "SELECT * FROM log_line ORDER BY attempt, at_ns, text",
+    "SELECT * FROM run_wait ORDER BY run, source, since_ns",
 )
 
 

@@ -43,6 +43,21 @@ PREVIEW = v.PreviewList(
     more=True,
 )  # fmt: skip
 
+STORY = v.Story(
+    "office", "list", "2025-01-10", "Europe/Berlin",
+    (
+        v.StoryRun("j@1", "office.nightly.full", "running", "2025-01-10T21:00:00Z", None,
+                   (v.SetOutcome("files", None, "delegated"),)),
+        v.StoryRun("j@2", "office.nightly.daily", "superseded", "2025-01-10T21:00:00Z", "2025-01-10T21:00:00Z",
+                   (v.SetOutcome("files", None, "superseded"),)),
+    ),
+    (
+        v.StoryLine("2025-01-10T21:00:01Z", "waited", "waited 1m 00s: all devices of the target are busy: dev", run="j@1",
+                    name="office.nightly.full", source="files", reason="no-idle-device", seconds=60.0,
+                    until="2025-01-10T21:01:01Z"),
+    ),
+)  # fmt: skip
+
 CREATED = (
     "selection create office files:/srv --exclude *.o --include *.c --priority high --window 20:00-06:00 --within none "
     "--oldest-good 26h --one-file-system --no-default-excludes --exclude-larger-than 5GB --exclude-caches"
@@ -159,5 +174,16 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         q.SchedulePreview("office", 30.0, 9),
         PREVIEW,
         ["superseded", "office.nightly.full is due at 2025-01-10T21:00:00Z", "runs after office.nightly.x"],
+    ),
+    (
+        "why office --night 2025-01-10",
+        "why",
+        q.Why("office", "2025-01-10"),
+        STORY,
+        [
+            "list office, night of 2025-01-10 (Europe/Berlin)",
+            "2025-01-10T21:00:01Z  office.nightly.full: waited 1m 00s: all devices of the target are busy: dev",
+            "office.nightly.daily (j@2): superseded, no set",
+        ],
     ),
 ]

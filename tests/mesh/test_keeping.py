@@ -17,7 +17,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
 #: What is told of the mesh. Rows of the same content may have come in another order.
-MEANING = ("attempt", "exception", "log_line", "backup_set", "medium", "alert", "audit", "set_lock")
+MEANING = ("attempt", "exception", "log_line", "run_wait", "backup_set", "medium", "alert", "audit", "set_lock")
 
 
 def rows(path: pathlib.Path, sql: str) -> list[tuple[Any, ...]]:

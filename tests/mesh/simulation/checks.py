@@ -33,6 +33,7 @@ MEANING = {
     "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted",
     "exception": "attempt, path, reason, detail, reporter",
     "log_line": "attempt, at_ns, level, text, server",
+    "run_wait": "run, source, reporter, since_ns, reason, fields",
     "backup_set": "id, data",
     "catalog_detail": "set_id, server, digest, size",
     "medium": "server, label, data",
