@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from mesh.simulation.aimed import AIMS
 from mesh.simulation.mutants import MUTANTS
 from mesh.simulation.runs import run_seed
 from mesh.simulation.stage import Stage
@@ -50,7 +51,17 @@ def test_a_seed_replays_exactly_also_in_another_process(stage: Stage) -> None:
 
 
 def test_a_broken_rule_is_noticed(stage: Stage) -> None:
-    """The others take more seeds: ``python -m tests.mesh.simulation --mutants``."""
     outcomes = [run_seed(stage, seed, MUTANTS["numbers-reused"]) for seed in range(2)]
     assert any(outcome.violation for outcome in outcomes)
     assert run_seed(stage, 0).violation is None
+
+
+@pytest.mark.parametrize("rule", ["vault-not-asked", "founder-elects-itself"])
+def test_a_storm_that_is_aimed_at_a_rule_notices_that_it_is_broken(stage: Stage, rule: str) -> None:
+    """The others take more seeds: ``python -m tests.mesh.simulation --mutants``."""
+    assert run_seed(stage, 0, aim=AIMS[rule]).violation is None
+    assert run_seed(stage, 0, MUTANTS[rule], aim=AIMS[rule]).violation is not None
+
+
+def test_there_is_an_aim_for_each_rule() -> None:
+    assert AIMS.keys() == MUTANTS.keys()

@@ -49,12 +49,14 @@ class Storm:
             "voters": self._change_voters,
             "pause": self._pause,
         }
+        self.all_kinds = kinds
+        self.paces = [4.0, 8.0, 15.0]
         chosen = self._random.sample(sorted(kinds), self._random.randint(3, 8))
         self.kinds = {name: kinds[name] for name in chosen}
 
     async def run(self) -> None:
         """Until it is over; what it has broken may still be broken."""
-        pace = self._random.choice([4.0, 8.0, 15.0])
+        pace = self._random.choice(self.paces)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_copies())
             while True:
@@ -118,13 +120,13 @@ class Storm:
             await asyncio.sleep(self._random.uniform(5.0, 20.0))
 
     async def _put_back(self) -> None:
-        """The disk is an older copy. Of one voter at most: more than that is outside the promise."""
+        """The disk is an older copy. Of one voter at most, and of three: more than that is outside the promise."""
         mine = [
             (name, copy)
             for name, copy in self._copies
             if self._world.servers[name].node is not None
             and name not in self.put_back
-            and not (name in self._ever_voted and self._ever_voted & set(self.put_back))
+            and not (name in self._ever_voted and (self._ever_voted & set(self.put_back) or not self._enough_vote()))
         ]
         if not mine:
             return
@@ -134,6 +136,12 @@ class Storm:
         self.on_put_back(name)
         await self._for(5.0)
         self._world.start(name)
+
+    def _enough_vote(self) -> bool:
+        """Whether one may be lost, by the logs themselves: a removal that was answered by an error may have been decided."""
+        nodes = [server.node for server in self._world.servers.values() if server.node is not None]
+        seats = [node.seat.voter for node in nodes if node.seat.voter is not None]
+        return all(len(seat.consensus.leadership().voters) >= len(VOTERS) for seat in seats)
 
     async def _slow_disk(self) -> None:
         server = self._world.servers[self._some()]

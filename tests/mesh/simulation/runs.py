@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from mesh.simulation import checks
+from mesh.simulation.aimed import Aim, AimedStorm
 from mesh.simulation.faults import Storm
 from mesh.simulation.loop import SimulationLoop
 from mesh.simulation.people import People
@@ -44,9 +45,11 @@ def run_seed(
     seed: int,
     broken: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     *,
+    aim: Aim | None = None,
     trace: bool = False,
 ) -> Outcome:
-    """Whatever the seed says, with what ``broken`` breaks. The same seed gives the same run, to the last message."""
+    """Whatever the seed says, with what ``broken`` breaks, in a storm that is aimed if there is an ``aim``. The same seed
+    gives the same run, to the last message."""
     folder = stage.set()
     with asyncio.Runner(loop_factory=SimulationLoop) as runner:
         loop = runner.get_loop()
@@ -60,7 +63,7 @@ def run_seed(
         violation: Violation | None = None
         with broken(), simulated(world), watcher.watching():
             try:
-                runner.run(_bounded(world, watcher))
+                runner.run(_bounded(world, watcher, aim))
             except Violation as found:
                 violation = found
             except Misuse as found:
@@ -80,9 +83,9 @@ def run_seed(
     )
 
 
-async def _bounded(world: World, watcher: Watcher) -> None:
+async def _bounded(world: World, watcher: Watcher, aim: Aim | None) -> None:
     """What never ends is a violation too; then nothing can be taken down in good order."""
-    running = asyncio.create_task(_run(world, watcher))
+    running = asyncio.create_task(_run(world, watcher, aim))
     await asyncio.wait([running], timeout=_LONGEST_S)
     if not running.done():
         busy = sorted(world.busy())
@@ -90,13 +93,16 @@ async def _bounded(world: World, watcher: Watcher) -> None:
     await running
 
 
-async def _run(world: World, watcher: Watcher) -> None:
+async def _run(world: World, watcher: Watcher, aim: Aim | None) -> None:
     async with world.closing():
         for name in NAMES:
             world.start(name)
         await _until_up(world)
         watching = asyncio.create_task(watcher.look())
-        storm, people = Storm(world, _STORM_S), People(world, _STORM_S)
+        storm = Storm(world, _STORM_S) if aim is None else AimedStorm(world, _STORM_S, aim)
+        people = People(world, _STORM_S)
+        for name, value in aim.settings.items() if aim is not None else ():
+            await world.ask("settings.set", q.SettingSet(name, value), v.SettingList)
         storm.on_put_back = watcher.put_back
         try:
             async with asyncio.TaskGroup() as group:

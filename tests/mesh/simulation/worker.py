@@ -94,6 +94,10 @@ class Hub:
         self.over: set[str] = set()
         #: By node id: workers sign what they publish.
         self.keys: dict[str, NodeKeys] = {}
+        #: What becomes of each script.
+        self.scripts: Callable[[Script], Script] = lambda script: script
+        #: Told of the server of each set, as soon as it lies in the vault.
+        self.on_published: Callable[[str], None] = lambda server: None
 
     def begin(self, stage: Stage) -> None:
         self.note(f"worker {stage.attempt} {stage.end} at {stage.server}")
@@ -381,6 +385,7 @@ class SimWorker:
             session.publish(backup)
         self._hub.published[backup.id] = backup
         self._hub.note(f"set {self.attempt}")
+        self._hub.on_published(self._task.server)
 
     def _vault_keys(self) -> VaultKeys:
         device = self._task.device
@@ -443,4 +448,5 @@ class SimRunner:
         await asyncio.sleep(0.02)
         if self._life.over:
             raise WorkerDied(attempt=task.order.attempt, detail="its daemon is dead")
-        return SimWorker(task, script_of(self._seed, task.order.attempt), self._hub, self._clock, self._life)
+        script = self._hub.scripts(script_of(self._seed, task.order.attempt))
+        return SimWorker(task, script, self._hub, self._clock, self._life)
