@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from mesh.simulation.faults import Storm
-from mesh.simulation.stage import NAMES
+from mesh.simulation.stage import NAMES, VOTERS
 from mesh.simulation.worker import Script, Stage
 from mesh.simulation.world import World
 from msgspec import Struct, structs
@@ -54,7 +54,7 @@ AIMS: dict[str, Aim] = {
     "no-fence": Aim(("cut-source",), _deaf),
     "vault-not-asked": Aim(("kill-published",), _slow_to_tell),
     "begun-again": Aim(("kill", "power", "kill-at")),
-    "unknown-is-forgotten": Aim(("kill-voter", "voters")),
+    "unknown-is-forgotten": Aim(("seat-again",), _well),
     "founder-elects-itself": Aim(("founder",)),
     "pruned-too-early": Aim(("office-alone",), _well, {"journal-keep-s": "0s"}),
 }
@@ -69,7 +69,7 @@ class AimedStorm(Storm):
             "cut-device": self._cut_device,
             "cut-source": self._cut_source,
             "kill-published": self._kill_published,
-            "kill-voter": self._kill_voter,
+            "seat-again": self._seat_again,
             "office-alone": self._office_alone,
             "late-orders": self._late_orders,
             "founder": self._founder,
@@ -123,12 +123,16 @@ class AimedStorm(Storm):
 
         self._world.hub.on_published = published
 
-    async def _kill_voter(self) -> None:
-        name = self._random.choice(sorted(self._voters))
-        if self._world.servers[name].node is not None:
-            self._world.crash(name)
-            await self._for(6.0)
-            self._world.start(name)
+    async def _seat_again(self) -> None:
+        """A voter that is not in office votes no more for a while, and then again: it has tables, and an empty log."""
+        if len(self._voters) < len(VOTERS):
+            return
+        name = self._random.choice(sorted(self._voters - {self._office() or ""}))
+        self._voters.discard(name)
+        await self._world.ask("voter.remove", q.ServerName(name), v.ServerView, tries=4)
+        await asyncio.sleep(self._random.uniform(3.0, 20.0))
+        await self._add(name)
+        await asyncio.sleep(10.0)
 
     async def _office_alone(self) -> None:
         """The one in office is cut from the other voters, not from those who report; then its machine loses power."""

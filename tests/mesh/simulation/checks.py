@@ -13,6 +13,7 @@ from mesh.simulation.faults import Storm
 from mesh.simulation.people import People
 from mesh.simulation.stage import VOTERS
 from mesh.simulation.watching import Violation, Watcher
+from mesh.simulation.worker import name_of
 from mesh.simulation.world import World
 
 from caso_mesh.admin.schema import MIGRATIONS
@@ -22,7 +23,7 @@ from caso_mesh.database import Database
 from caso_mesh.journal import Record, replica
 from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import CronSchedule, Run
-from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD
+from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.seat import Voter
@@ -81,7 +82,9 @@ async def check_all(world: World, storm: Storm, people: People, watcher: Watcher
     _check_due(world, state, people, watcher)
     _check_starts(world, storm)
     await _check_tables(world, seated)
+    await _check_ends(state, seated)
     await _check_sets(world, storm, state, seated)
+    await _check_catalogs(world, seated)
 
 
 def _check_runs(state: ControlState, people: People) -> None:
@@ -176,14 +179,15 @@ def _held(c: sqlite3.Connection) -> dict[tuple[str, str, int], tuple[bytes, str 
 
 
 async def journals(world: World) -> dict[str, list[Record]]:
-    """What lies in every server's own journal."""
+    """What lies in every server's own journal, behind what was pruned."""
     found: dict[str, list[Record]] = {}
     for server in world.servers.values():
         assert server.node is not None
         journal = server.node.server.facts._journal
         records: list[Record] = []
+        pruned = await journal.floors()
         for head in await journal.incarnations():
-            after = 0
+            after = pruned.get(head.incarnation, 0)
             while piece := await journal.records(head.incarnation, after):
                 records += piece
                 after = piece[-1].seq
@@ -258,6 +262,18 @@ async def _rebuilt(
         yield await database.read(_meaning)
 
 
+async def _check_ends(state: ControlState, seated: dict[str, Voter]) -> None:
+    """A success that the tables took from who had the device was decided upon before: it counts, or there was another."""
+    tables = next(iter(seated.values())).tables
+    told = await tables._database.read(lambda c: c.execute("SELECT id, reporter, state FROM attempt").fetchall())
+    for id_, reporter, reported in told:
+        attempt = state.attempts.get(id_)
+        if attempt is None or reporter != attempt.server or reported not in ATTEMPT_GOOD:
+            continue
+        if attempt.state not in {*ATTEMPT_GOOD, AttemptState.REDUNDANT}:
+            raise Violation("what was reported counts", f"{id_} is {attempt.state}, and was reported as {reported}")
+
+
 async def _check_sets(world: World, storm: Storm, state: ControlState, seated: dict[str, Voter]) -> None:
     """What lies in a vault is known, and what is known lies there, with its catalog at every voter."""
     for name, voter in seated.items():
@@ -275,6 +291,22 @@ async def _check_sets(world: World, storm: Storm, state: ControlState, seated: d
                 backup = world.hub.published.get(part.set)
                 if backup is None or backup.attempt not in good:
                     raise Violation("every set is there", f"{run.id} counts {part.set}")
+
+
+async def _check_catalogs(world: World, seated: dict[str, Voter]) -> None:
+    """Every voter has the catalog of the same sets, each with the one file that its attempt made."""
+    here = {name: set(await voter.tables.details_here()) for name, voter in seated.items()}
+    first = next(iter(seated))
+    for name, voter in seated.items():
+        if here[name] != here[first]:
+            differ = sorted(here[name] ^ here[first])
+            raise Violation("catalogs are equal", f"{name} and {first} have other ones: {differ[:3]}")
+        for set_id in sorted(here[name]):
+            backup = world.hub.published[set_id]
+            found = {root: await voter.catalog.list_folder(set_id, root) for root in backup.roots}
+            names = {entry.path for entries in found.values() for entry in entries}
+            if names != {root + b"/" + name_of(backup.attempt) for root in backup.roots}:
+                raise Violation("catalogs are equal", f"{set_id} of {backup.attempt} at {name} lists {sorted(names)}")
 
 
 async def wait_for_rest(world: World, patience_s: float) -> None:

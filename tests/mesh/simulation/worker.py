@@ -66,6 +66,11 @@ def script_of(seed: int, attempt: str) -> Script:
     )
 
 
+def name_of(attempt: str) -> bytes:
+    """Of the one file in the set that an attempt makes."""
+    return attempt.replace("/", "_").encode()
+
+
 class Stage(Struct, frozen=True):
     """A worker that is at work. ``end`` as in its order."""
 
@@ -343,8 +348,9 @@ class SimWorker:
 
     def _entries(self) -> list[Entry]:
         """What the source has at the moment: one file with the name of the attempt."""
-        name = self.attempt.replace("/", "_").encode()
-        return [Entry(root + b"/" + name, EntryType.FILE, 0o644, modified=(1, 0)) for root in self._roots()]
+        return [
+            Entry(root + b"/" + name_of(self.attempt), EntryType.FILE, 0o644, modified=(1, 0)) for root in self._roots()
+        ]
 
     def _roots(self) -> tuple[bytes, ...]:
         spec = self._task.order.spec
