@@ -22,7 +22,8 @@ _GIVEN_UP_S = (34.0, 50.0)
 _PATIENCE_S = 30.0
 #: Ways on which orders are outdated when they arrive, and on which a log is sent for a while. Less than the silence at
 #: which links end.
-_LATE, _SLOW = Conditions(delay_s=4.0), Conditions(delay_s=0.4)
+_LATE_S = 4.0
+_LATE, _SLOW = Conditions(delay_s=_LATE_S), Conditions(delay_s=0.4)
 
 
 class Aim(Struct, frozen=True):
@@ -56,7 +57,7 @@ AIMS: dict[str, Aim] = {
     "begun-again": Aim(("kill", "power", "kill-at")),
     "unknown-is-forgotten": Aim(("seat-again",), _well),
     "founder-elects-itself": Aim(("founder",)),
-    "pruned-too-early": Aim(("office-alone",), _well, {"journal-keep-s": "0s"}),
+    "pruned-too-early": Aim(("put-back-after-look",), _well, {"journal-keep-s": "0s"}),
 }
 
 
@@ -70,6 +71,7 @@ class AimedStorm(Storm):
             "cut-source": self._cut_source,
             "kill-published": self._kill_published,
             "seat-again": self._seat_again,
+            "put-back-after-look": self._put_back_after_look,
             "office-alone": self._office_alone,
             "late-orders": self._late_orders,
             "founder": self._founder,
@@ -147,6 +149,42 @@ class AimedStorm(Storm):
             await asyncio.sleep(self._random.uniform(1.0, 10.0))
             self._world.start(name)
         self._world.network.heal_ways(ways)
+
+    async def _put_back_after_look(self) -> None:
+        """The other voters follow late. When the one in office has looked what servers need not keep, its disk is an older
+        copy."""
+        name = self._office()
+        if name is None or self.put_back or len(self._voters) < len(VOTERS):
+            return
+        self.put_back[name] = self._world.loop.time()
+        copy = self._world.keep_copy(name)
+        others = [self._world.servers[each] for each in sorted(self._voters - {name})]
+        for other in others:
+            other.disk_s = _LATE_S
+        found = await self._looked(name)
+        if found:
+            await asyncio.sleep(self._random.uniform(0.3, 1.5))
+        if found and self._office() == name:
+            self._world.crash(name, state=copy)
+            self.on_put_back(name)
+            await asyncio.sleep(5.0)
+            self._world.start(name)
+        else:
+            del self.put_back[name]
+        for other in others:
+            other.disk_s = 0.0
+
+    async def _looked(self, name: str) -> bool:
+        """Returns when that office has looked again; false if it ended before."""
+        node = self._world.servers[name].node
+        assert node is not None and node.router.office is not None
+        keeping = node.router.office._keeping
+        held = keeping._held
+        while keeping._held is held:
+            if self._office() != name:
+                return False
+            await asyncio.sleep(0.1)
+        return True
 
     async def _late_orders(self) -> None:
         """What the one in office says arrives late at a server, which has heard of its successor by then."""
