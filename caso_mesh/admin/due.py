@@ -108,8 +108,8 @@ class DueRuns:
         """
         while True:
             await self._look_at_clock()
-            soonest_s = _LONGEST_WAIT_S
-            if not self.doubtful:
+            soonest_s = self._doubt_until_s - self._clock.monotonic_s()
+            if soonest_s <= 0:
                 soonest_s = await self._open_all()
             seen = self._keeper.position.index
             try:
