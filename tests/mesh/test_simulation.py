@@ -56,7 +56,7 @@ def test_a_broken_rule_is_noticed(stage: Stage) -> None:
     assert run_seed(stage, 0).violation is None
 
 
-@pytest.mark.parametrize("rule", ["vault-not-asked", "founder-elects-itself"])
+@pytest.mark.parametrize("rule", ["vault-not-asked", "founder-elects-itself", "lower-orders", "unknown-is-forgotten"])
 def test_a_storm_that_is_aimed_at_a_rule_notices_that_it_is_broken(stage: Stage, rule: str) -> None:
     """The others take more seeds: ``python -m tests.mesh.simulation --mutants``."""
     assert run_seed(stage, 0, aim=AIMS[rule]).violation is None

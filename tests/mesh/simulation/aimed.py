@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from mesh.simulation.faults import Storm
-from mesh.simulation.stage import NAMES, VOTERS
+from mesh.simulation.stage import NAMES
 from mesh.simulation.worker import Script, Stage
 from mesh.simulation.world import World
 from msgspec import Struct, structs
@@ -22,8 +22,7 @@ _GIVEN_UP_S = (34.0, 50.0)
 _PATIENCE_S = 30.0
 #: Ways on which orders are outdated when they arrive, and on which a log is sent for a while. Less than the silence at
 #: which links end.
-_LATE_S = 4.0
-_LATE, _SLOW = Conditions(delay_s=_LATE_S), Conditions(delay_s=0.4)
+_LATE, _SLOW = Conditions(delay_s=4.0), Conditions(delay_s=0.4)
 
 
 class Aim(Struct, frozen=True):
@@ -55,7 +54,7 @@ AIMS: dict[str, Aim] = {
     "no-fence": Aim(("cut-source",), _deaf),
     "vault-not-asked": Aim(("kill-published",), _slow_to_tell),
     "begun-again": Aim(("kill", "power", "kill-at")),
-    "unknown-is-forgotten": Aim(("seat-again",), _well),
+    "unknown-is-forgotten": Aim(("log-behind",), _well),
     "founder-elects-itself": Aim(("founder",)),
     "pruned-too-early": Aim(("put-back-after-look",), _well, {"journal-keep-s": "0s"}),
 }
@@ -70,7 +69,7 @@ class AimedStorm(Storm):
             "cut-device": self._cut_device,
             "cut-source": self._cut_source,
             "kill-published": self._kill_published,
-            "seat-again": self._seat_again,
+            "log-behind": self._log_behind,
             "put-back-after-look": self._put_back_after_look,
             "office-alone": self._office_alone,
             "late-orders": self._late_orders,
@@ -125,16 +124,17 @@ class AimedStorm(Storm):
 
         self._world.hub.on_published = published
 
-    async def _seat_again(self) -> None:
-        """A voter that is not in office votes no more for a while, and then again: it has tables, and an empty log."""
-        if len(self._voters) < len(VOTERS):
-            return
+    async def _log_behind(self) -> None:
+        """A voter writes its log slowly, so that its tables tell of what is not in there yet, and starts again."""
         name = self._random.choice(sorted(self._voters - {self._office() or ""}))
-        self._voters.discard(name)
-        await self._world.ask("voter.remove", q.ServerName(name), v.ServerView, tries=4)
-        await asyncio.sleep(self._random.uniform(3.0, 20.0))
-        await self._add(name)
-        await asyncio.sleep(10.0)
+        server = self._world.servers[name]
+        server.log_s = 8.0
+        await asyncio.sleep(self._random.uniform(8.0, 20.0))
+        if server.node is not None:
+            self._world.crash(name)
+            self._world.start(name)
+            await asyncio.sleep(5.0)
+        server.log_s = 0.0
 
     async def _office_alone(self) -> None:
         """The one in office is cut from the other voters, not from those who report; then its machine loses power."""
@@ -151,28 +151,30 @@ class AimedStorm(Storm):
         self._world.network.heal_ways(ways)
 
     async def _put_back_after_look(self) -> None:
-        """The other voters follow late. When the one in office has looked what servers need not keep, its disk is an older
-        copy."""
+        """One voter is cut off. When the one in office has looked what servers need not keep, its disk is an older copy, and
+        the other voters lose power: what they had not synced is gone."""
         name = self._office()
-        if name is None or self.put_back or len(self._voters) < len(VOTERS):
+        if name is None or self.put_back or not self._enough_vote():
             return
         self.put_back[name] = self._world.loop.time()
         copy = self._world.keep_copy(name)
-        others = [self._world.servers[each] for each in sorted(self._voters - {name})]
-        for other in others:
-            other.disk_s = _LATE_S
-        found = await self._looked(name)
-        if found:
-            await asyncio.sleep(self._random.uniform(0.3, 1.5))
-        if found and self._office() == name:
-            self._world.crash(name, state=copy)
-            self.on_put_back(name)
-            await asyncio.sleep(5.0)
-            self._world.start(name)
-        else:
+        away = self._random.choice(sorted(self._voters - {name}))
+        ways = [way for other in sorted(self._voters - {away}) for way in ((away, other), (other, away))]
+        self._world.network.cut_ways(ways)
+        looked = await self._looked(name)
+        if looked:
+            await asyncio.sleep(self._random.uniform(0.5, 3.0))
+        self._world.network.heal_ways(ways)
+        if not looked:
             del self.put_back[name]
-        for other in others:
-            other.disk_s = 0.0
+            return
+        voters = [each for each in sorted(self._voters) if self._world.servers[each].node is not None]
+        for each in voters:
+            self._world.crash(each, power=True, state=copy if each == name else None)
+        self.on_put_back(name)
+        await asyncio.sleep(5.0)
+        for each in voters:
+            self._world.start(each)
 
     async def _looked(self, name: str) -> bool:
         """Returns when that office has looked again; false if it ended before."""
