@@ -302,6 +302,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["submitted job1@1"],
     ),
     ("verify set1", "verify", q.VerifyRequest("set1"), SUBMITTED, ["submitted job1@1"]),
+    (
+        "duplicate set1 --to server:beta --media-set off-site --verify --priority low",
+        "duplicate",
+        q.DuplicateRequest("set1", "server:beta", "off-site", True, Priority.LOW),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
     ("drill set1", "drill", q.DrillRequest("set1", None, 100), SUBMITTED, ["submitted job1@1"]),
     (
         "drill alpha --sample 2.5% --on beta --max-bytes 5MB",
