@@ -25,6 +25,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.machine import Ports, addresses_of, checked_listen, known_addresses
 from caso_mesh.model.commands import FoundMesh
 from caso_mesh.model.errors import InvalidValue, StateMissing, StateNotEmpty
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.mesh import MeshInfo, Operator
 from caso_mesh.model.states import Liveness, Role
@@ -95,6 +96,7 @@ async def _found(folder: StateFolder, config: Config, mesh: str, ca: Path | None
         )
     operator_key, id_key = SigningKey.create(ports.randomness), ports.randomness(32)
     info = MeshInfo(
+        feature_level=FEATURE_LEVEL,
         id=mesh_id,
         name=mesh,
         created_at_ns=now_ns,

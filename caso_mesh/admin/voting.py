@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.consensus.port import Consensus
@@ -19,7 +19,8 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import SetVoter
-from caso_mesh.model.errors import CasoError, Conflict, InvalidValue, ServerNotLinked, WrongState
+from caso_mesh.model.errors import CasoError, Conflict, FeatureLevelTooLow, InvalidValue, ServerNotLinked, WrongState
+from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import Liveness
 from caso_mesh.wire.typed import ask
@@ -151,7 +152,24 @@ class Voting:
                 await self._give_seat(newcomer)
                 await self._consensus.set_member(newcomer.id, "learner")
                 return True
-        return await self._promote(len(seats))
+        return await self._promote(len(seats)) or await self._raise_level(seats)
+
+    async def _raise_level(self, seats: Iterable[str]) -> bool:
+        """The mesh is at the feature level of its oldest voter, once each of them is linked and has said its own."""
+        levels = [self._level_of(node) for node in {*seats, *self._members()}]
+        level = min((each or 0 for each in levels), default=0)
+        if level <= self._keeper.state.info().feature_level:
+            return False
+        log.info("every voter understands feature level %d: the mesh is at it from now on", level)
+        await self._submit(SetFeatureLevel(level))
+        return True
+
+    def _level_of(self, node: str) -> int | None:
+        """What a server's software understands; ``None`` while it is not linked."""
+        if node == self._own:
+            return FEATURE_LEVEL
+        greeting = self._links.greeting_of(node)
+        return None if greeting is None else greeting.feature_level
 
     async def _promote(self, seats: int) -> bool:
         """Two voters are worse than one: without either, nothing is decided. So the second one waits for the third."""
@@ -189,6 +207,7 @@ class Voting:
             and server.preset != "wan"
             and server.liveness is Liveness.ALIVE
             and self._links.linked(server.id)
+            and (self._level_of(server.id) or 1) >= self._keeper.state.info().feature_level
         ]
         return sorted(found, key=lambda server: (server.joined_at_ns, server.id))
 
@@ -212,8 +231,14 @@ class Voting:
         return False
 
     async def _give_seat(self, server: Server, *, wanted: bool = False) -> None:
-        """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on."""
+        """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on.
+
+        ``FeatureLevelTooLow`` for a server whose software does not understand all that may be decided here.
+        """
         link = self._links.get(server.id)
+        level, needed = self._level_of(server.id) or 1, self._keeper.state.info().feature_level
+        if level < needed:
+            raise FeatureLevelTooLow(what=f"the software of {server.name}", needed=needed, level=level)
         prepared = await ask(link, "voter.prepare", q.VoterPrepare(), q.VoterPrepared)
         listed = next((a.certificate for a in self._keeper.state.anchors if a.voter == server.id), None)
         if listed is None or public_key_of(listed) != prepared.public_key or self._is_old(listed):

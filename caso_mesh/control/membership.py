@@ -26,6 +26,7 @@ from caso_mesh.model.errors import (
     JoinLinkUsed,
     NotOnRoster,
 )
+from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server
@@ -57,6 +58,14 @@ def found_mesh(state: ControlState, command: FoundMesh, context: Context) -> Eff
             *(Put("media_sets", media_set.name, media_set) for media_set in command.media_sets),
         ),
     )
+
+
+def set_feature_level(state: ControlState, command: SetFeatureLevel, context: Context) -> Effect:
+    """It never falls."""
+    mesh = state.info()
+    if command.level <= mesh.feature_level:
+        return Effect()
+    return Effect(None, (Put("mesh", "", msgspec.structs.replace(mesh, feature_level=command.level)),))
 
 
 def create_token(state: ControlState, command: CreateToken, context: Context) -> Effect:

@@ -26,7 +26,8 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Put, Request
 from caso_mesh.model import commands
 from caso_mesh.model.commands import Command, Envelope, FoundMesh
-from caso_mesh.model.errors import CasoError, Misuse, WrongState
+from caso_mesh.model.errors import CasoError, FeatureLevelTooLow, Misuse, WrongState
+from caso_mesh.model.features import SetFeatureLevel, level_of
 from caso_mesh.model.jobs import Origin
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import ATTEMPT_ACTIVE
@@ -34,6 +35,7 @@ from caso_mesh.planning import lifecycle
 
 _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.FoundMesh: membership.found_mesh,
+    SetFeatureLevel: membership.set_feature_level,
     commands.CreateToken: membership.create_token,
     commands.AdmitServer: membership.admit_server,
     commands.ReplaceServer: replacing.replace_server,
@@ -111,8 +113,11 @@ def validate(state: ControlState, command: Command, *, who: str = "", at_ns: int
     """Raises what ``apply`` would come to, and changes nothing.
 
     Schedules and windows are checked only here, before they are proposed: voters with different time zone data must
-    not come to different outcomes while they apply. ``InvalidSchedule``, ``UnknownZone``.
+    not come to different outcomes while they apply. ``InvalidSchedule``, ``UnknownZone``. So are feature levels: what
+    is committed was understood by all voters. ``FeatureLevelTooLow``.
     """
+    if state.mesh is not None and level_of(command) > state.mesh.feature_level:
+        raise FeatureLevelTooLow(what="the oldest voter", needed=level_of(command), level=state.mesh.feature_level)
     effect = _work_out(state, command, Context(who, at_ns))
     made.check_times(state, effect.changes, at_ns)
 

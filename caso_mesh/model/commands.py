@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
@@ -415,6 +416,7 @@ class Prune(Struct, frozen=True, tag="prune", tag_field="do"):
 
 Command = (
     FoundMesh
+    | SetFeatureLevel
     | CreateToken
     | AdmitServer
     | ReplaceServer

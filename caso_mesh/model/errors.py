@@ -799,6 +799,15 @@ class Superseded(Conflict):
     code = "superseded"
 
 
+class FeatureLevelTooLow(Conflict):
+    """That needs feature level {needed}; {what} is at level {level}.
+
+    Upgrade the program there (caso-mesh server list shows who votes, and every version), then repeat it.
+    """
+
+    code = "feature-level-too-low"
+
+
 class WrongState(Conflict):
     """The {kind} "{name}" is {state}.
 

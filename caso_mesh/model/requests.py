@@ -127,7 +127,7 @@ class AdoptAccept(Struct, frozen=True):
 
 class HelloRequest(Struct, frozen=True):
     """First on every link. ``admin`` is whom the caller takes for the administrator in office; ``claim``: who took the mesh
-    over by hand last, as far as the caller knows."""
+    over by hand last, as far as the caller knows; ``feature_level``: what its software understands."""
 
     name: str
     version: str
@@ -136,6 +136,7 @@ class HelloRequest(Struct, frozen=True):
     admin: str | None
     now_ns: int
     claim: Claim | None = None
+    feature_level: int = 1
 
 
 class HelloReply(Struct, frozen=True):
@@ -147,6 +148,7 @@ class HelloReply(Struct, frozen=True):
     admin_addresses: tuple[str, ...]
     now_ns: int
     claim: Claim | None = None
+    feature_level: int = 1
 
 
 class RosterNow(Struct, frozen=True):

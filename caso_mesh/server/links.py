@@ -27,6 +27,7 @@ from caso_mesh.model.errors import (
     StaleOrders,
     TimedOut,
 )
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.mesh import Claim
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
@@ -249,6 +250,7 @@ class LinkBook:
             admin=admin,
             now_ns=self._clock.now_ns(),
             claim=self._claim(),
+            feature_level=FEATURE_LEVEL,
         )
 
     def _reply(self) -> HelloReply:
@@ -262,6 +264,7 @@ class LinkBook:
             admin_addresses=admin_addresses,
             now_ns=self._clock.now_ns(),
             claim=self._claim(),
+            feature_level=FEATURE_LEVEL,
         )
 
     async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:

@@ -217,14 +217,15 @@ def test_liveness_and_addresses_are_kept_as_told(mesh):
 def test_a_voters_certificate_is_an_anchor_as_long_as_it_votes_and_what_it_issued_lives(mesh):
     mesh.do(SetVoter("node-beta", True, b"one"))
     mesh.do(SetVoter("node-beta", True, b"two"))
+    one = Anchor(b"one", None, mesh.at_ns + ISSUED_LIFE_NS)
     mesh.do(SetVoter("node-beta", True))
-    assert [anchor.certificate for anchor in mesh.state.anchors] == [b"root", b"two"]
+    assert mesh.state.anchors[1:] == (one, Anchor(b"two", "node-beta"))
     assert [row.name for row in mesh.state.voters()] == ["alpha", "beta"]
     mesh.do(SetVoter("node-beta", False, never_admin=True))
-    assert mesh.state.anchors[1:] == (Anchor(b"two", None, mesh.at_ns + ISSUED_LIFE_NS),)
+    assert mesh.state.anchors[1:] == (one, Anchor(b"two", None, mesh.at_ns + ISSUED_LIFE_NS))
     assert mesh.state.server("node-beta").never_admin
     mesh.do(Prune(0))
-    assert len(mesh.state.anchors) == 2
+    assert len(mesh.state.anchors) == 3
     mesh.at_ns += ISSUED_LIFE_NS
     mesh.do(Prune(0))
     assert [anchor.certificate for anchor in mesh.state.anchors] == [b"root"]

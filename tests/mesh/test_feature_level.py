@@ -1,0 +1,46 @@
+"""A mesh rises to the feature level of its oldest voter, and an older server gets no seat."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from waiting import wait_for_async
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import FeatureLevelTooLow
+
+
+@pytest.mark.jumping
+async def test_the_level_rises_when_the_last_voter_is_upgraded_and_older_servers_do_not_vote_any_more(
+    memory_mesh, monkeypatch
+):
+    mesh = await memory_mesh(4, voters=True)
+
+    async def three_vote() -> bool:
+        return len((await mesh.call("alpha", "status", q.Nothing(), v.StatusView)).voters) == 3
+
+    await wait_for_async(three_vote, 60.0, what="three servers vote")
+
+    def level() -> int:
+        return mesh.nodes["alpha"].seat.voter.keeper.state.info().feature_level
+
+    async def greets_as(name: str, understood: int) -> None:
+        monkeypatch.setattr("caso_mesh.server.links.FEATURE_LEVEL", understood)
+        await mesh.stop(name)
+        await mesh.run(name)
+        await mesh.wait_connected(name)
+        await asyncio.sleep(30.0)
+
+    # the one in office and one more run later software; the third does not yet
+    monkeypatch.setattr("caso_mesh.admin.voting.FEATURE_LEVEL", 2)
+    await greets_as("beta", 2)
+    assert level() == 1
+    await greets_as("gamma", 2)
+    assert level() == 2
+    await greets_as("delta", 1)
+    with pytest.raises(FeatureLevelTooLow):
+        await mesh.call("alpha", "voter.add", q.ServerName("delta"), v.ServerView)
+    await greets_as("delta", 2)
+    await mesh.call("alpha", "voter.add", q.ServerName("delta"), v.ServerView)
