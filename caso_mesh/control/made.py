@@ -194,7 +194,7 @@ def _jobs_of(state: ControlState, association: Association, seed: str, context: 
             priority=template.priority or row.priority,
             schedule=schedule,
             # due times that passed under another schedule are not made up for
-            last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if moved else job.last_due_at_ns,
+            last_due_at_ns=max(job.last_due_at_ns or job.created_at_ns, context.at_ns) if moved else job.last_due_at_ns,
             window=row.window,
             first=ids[first] if first is not None and first != template.name else None,
         )

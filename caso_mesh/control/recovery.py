@@ -81,7 +81,9 @@ def recover(
         moved = msgspec.structs.replace(
             job,
             serial=job.serial + SERIAL_GAP,
-            last_due_at_ns=max(job.last_due_at_ns or 0, now_ns) if job.schedule is not None else job.last_due_at_ns,
+            last_due_at_ns=max(job.last_due_at_ns or job.created_at_ns, now_ns)
+            if job.schedule is not None
+            else job.last_due_at_ns,
         )
         changes.append(Put("jobs", job.id, moved))
     state.write(changes)

@@ -75,7 +75,7 @@ def set_job(state: ControlState, command: SetJob, context: Context) -> Effect:
         job,
         state=job.state if command.state is None else command.state,
         priority=job.priority if command.priority is None else command.priority,
-        last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if released else job.last_due_at_ns,
+        last_due_at_ns=max(job.last_due_at_ns or job.created_at_ns, context.at_ns) if released else job.last_due_at_ns,
     )
     if changed == job:
         return Effect()
@@ -97,7 +97,7 @@ def edit_job(state: ControlState, command: EditJob, context: Context) -> Effect:
         spec=command.spec,
         schedule=command.schedule,
         priority=command.priority,
-        last_due_at_ns=max(job.last_due_at_ns or 0, context.at_ns) if moved else job.last_due_at_ns,
+        last_due_at_ns=max(job.last_due_at_ns or job.created_at_ns, context.at_ns) if moved else job.last_due_at_ns,
     )
     return Effect({"job": job.id}, () if changed == job else (Put("jobs", job.id, changed),))
 

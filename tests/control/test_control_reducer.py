@@ -370,6 +370,14 @@ def test_job_names_and_schedules_are_checked(mesh):
             validate(mesh.state, CreateJob(job("s", backup("beta"), schedule=schedule), run_now=False, at_ns=NOW))
 
 
+def test_a_job_released_by_a_clock_that_was_set_back_has_no_due_time_from_before_it_was_made(mesh):
+    mesh.do(CreateJob(job("j", backup("beta"), schedule=CronSchedule("0 2 * * *", "UTC")), run_now=False, at_ns=NOW))
+    mesh.do(SetJob("job-j", JobState.ON_HOLD))
+    mesh.at_ns = NOW - 86_400 * SECOND
+    mesh.do(SetJob("job-j", JobState.ACTIVE))
+    assert mesh.state.job("job-j").last_due_at_ns == NOW
+
+
 def test_a_due_time_opens_one_run_and_an_earlier_one_none(mesh):
     mesh.do(CreateJob(job("j", backup("beta"), schedule=CronSchedule("0 2 * * *", "UTC")), run_now=False, at_ns=NOW))
     id = run_id("job-j", NOW)
