@@ -90,6 +90,7 @@ class Node:
         """Never returns; ends with the first part that fails. What stands on the log ends before the log does."""
         async with asyncio.TaskGroup() as below:
             below.create_task(self.seat.run_log())
+            below.create_task(self.seat.miss())
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.seat.work(self.router))
                 group.create_task(self.links.run())

@@ -24,7 +24,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import LogContradicted, LogUnavailable, StateRolledBack, TakenOver, Unavailable
+from caso_mesh.model.errors import LogContradicted, LogUnavailable, SeatMissing, StateRolledBack, TakenOver, Unavailable
 from caso_mesh.model.mesh import Claim, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
@@ -32,6 +32,8 @@ from caso_mesh.server.folder import StateFolder
 log = logging.getLogger(__name__)
 
 
+#: A seat that is given comes with its list, or soon after it.
+_SEAT_COMES_S = 30.0
 #: Calls of voters that follow the tables of this one.
 _FOLLOWED = ("replica.begin", "replica.pull", "replica.floors", "replica.copy")
 
@@ -100,6 +102,8 @@ class Seat:
         self._working = 0
         #: There is a seat, but nobody sits on it: its disk turned out to be an old copy.
         self._lost = False
+        #: By its orders this server votes.
+        self._listed = False
         self.voter: Voter | None = None
 
     # --- what others ask ---
@@ -174,9 +178,11 @@ class Seat:
 
     async def ordered(self, orders: Orders) -> None:
         """New orders: a server that is not among the voters any more gives its seat up."""
-        if (self.voter is None and not self._lost) or orders.admin == self._node:
-            return
-        if any(anchor.voter == self._node for anchor in orders.roster.anchors):
+        listed = any(anchor.voter == self._node for anchor in orders.roster.anchors)
+        if listed is not self._listed:
+            self._listed = listed
+            self._wake()
+        if (self.voter is None and not self._lost) or orders.admin == self._node or listed:
             return
         if self._since is not None and orders.authority < self._since:
             return
@@ -250,6 +256,20 @@ class Seat:
     async def work(self, router: OfficeHolder) -> None:
         """In office or standing by, whatever this voter is. Never returns. It stands on the log, and ends before it."""
         await self._while_seated(lambda voter: self._until_the_log_ends(voter, router))
+
+    async def miss(self) -> None:
+        """Never returns. A state folder that was put back to before it had a seat knows nothing of it: this server is
+        listed among the voters and sits on nothing, and the others count on it."""
+        while True:
+            changed = self._changed
+            if self.voter is not None or self._lost or not self._listed:
+                await changed.wait()
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SEAT_COMES_S):
+                    await changed.wait()
+                continue
+            await self._lose(SeatMissing(path=self._folder.consensus))
 
     async def _while_seated(self, do: Callable[[Voter], Awaitable[None]]) -> None:
         while True:

@@ -299,6 +299,16 @@ class TakenOver(CasoError):
     category = "state"
 
 
+class SeatMissing(CasoError):
+    """By its orders this server votes, and {path} is not there: its state folder was put back to before it did.
+
+    Take its vote away and give it again: caso-mesh voter remove NAME, then caso-mesh voter add NAME.
+    """
+
+    code = "seat-missing"
+    category = "state"
+
+
 class StateRolledBack(CasoError):
     """{path} is an older copy of itself: {peer} has seen this server confirm more than it holds ({detail}).
 

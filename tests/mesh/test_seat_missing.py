@@ -1,0 +1,39 @@
+"""A voter whose state folder is from before it voted says so, and votes again when it was removed and added."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from waiting import wait_for_async
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+
+
+@pytest.mark.jumping
+async def test_a_state_folder_from_before_the_vote_is_told_of_and_the_server_votes_again_when_it_was_removed_and_added(
+    memory_mesh,
+):
+    """It was listed as a voter and sat on nothing, and nobody was told: the mesh went on with two votes of three."""
+    mesh = await memory_mesh(3, voters=True)
+
+    async def three_vote() -> bool:
+        seats = [node.seat.voter is not None for node in mesh.nodes.values()]
+        return all(seats) and len((await mesh.call("alpha", "status", q.Nothing(), v.StatusView)).voters) == 3
+
+    async def told() -> bool:
+        alerts = (await mesh.call("alpha", "alert.list", q.AlertListRequest(), v.AlertList)).alerts
+        return any(row.category == "voter-lost" and row.object == "gamma" for row in alerts)
+
+    await wait_for_async(three_vote, 60.0, what="three servers vote")
+    assert not await told()
+    await mesh.stop("gamma")
+    for path in mesh.state("gamma").glob("consensus.db*"):
+        path.unlink()
+    await mesh.run("gamma")
+    await wait_for_async(told, 120.0, what="gamma tells that it has no seat")
+    await mesh.call("alpha", "voter.remove", q.ServerName("gamma"), v.ServerView)
+    await asyncio.sleep(10.0)  # it gives up what it had
+    await mesh.call("alpha", "voter.add", q.ServerName("gamma"), v.ServerView)
+    await wait_for_async(three_vote, 120.0, what="three servers vote again")
