@@ -28,7 +28,7 @@ def alive(pid):
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rsplit(b") ", 1)[1][:1] != b"Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

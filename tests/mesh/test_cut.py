@@ -133,6 +133,7 @@ def test_the_side_without_a_majority_decides_nothing_and_works_on_the_other_elec
     wait_for(lambda: tables_equal(mesh, "alpha", "beta", "gamma"), 30.0, what="all voters hold the same")
 
 
+@pytest.mark.long
 def test_an_administrator_that_is_heard_and_hears_nobody_hands_the_office_on(site_mesh: SiteMesh) -> None:
     mesh = site_mesh
     boss = voting_mesh(mesh, 5)

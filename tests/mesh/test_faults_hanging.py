@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 import time
 
+import pytest
 from mesh.faulty import Faulty
 from mesh.process import ProcessMesh
 from mesh.trees import assert_equal, make_large_tree, make_tree
@@ -75,6 +76,7 @@ def test_a_device_that_hangs_holds_up_nobody_else_and_its_job_can_be_canceled(fa
     comes_back(mesh, back_up(mesh, large, "disk")["set"], large)
 
 
+@pytest.mark.long
 def test_a_source_that_hangs_can_be_killed_and_other_sources_go_on(faulty, process_mesh, tmp_path):
     tree = make_tree(tmp_path / "tree", files=30)
     source: Faulty = faulty(tmp_path / "source")

@@ -123,6 +123,7 @@ def test_of_three_voters_one_disk_and_a_kit_are_enough_and_the_voter_that_is_lef
     wait_for(lambda: mesh.ok("delta", "status")["admin"] in {"beta", "delta"}, 30.0, what="another one is in office")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(netns.unavailable() is not None, reason=str(netns.unavailable()))
 @pytest.mark.skipif(not netns.Site.can_drop(), reason="cuts need nftables")
 def test_an_administrator_that_runs_while_another_takes_over_is_told_by_whoever_follows_that_one(

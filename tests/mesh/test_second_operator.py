@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,12 @@ from waiting import wait_for
 
 def waits(answer: Answer) -> bool:
     return answer.status == 4 and answer.error_code == "awaiting-approval"
+
+
+def unprotected(mesh: ProcessMesh, set_id: str) -> bool:
+    (row,) = [row for row in mesh.ok("alpha", "set", "list")["sets"] if row["id"] == set_id]
+    until = datetime.datetime.fromisoformat(row["protected_until"])
+    return until < datetime.datetime.now(datetime.UTC)
 
 
 def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_same_and_once(
@@ -49,6 +56,7 @@ def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_sa
     assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {first, second}
     assert any(row["category"] == "awaiting-approval" for row in mesh.ok("alpha", "alert", "list")["alerts"])
     assert waits(as_(mesh, "ben", "set", "delete", second)), "anna asked for another one"
+    wait_for(lambda: unprotected(mesh, first), 20.0, what="the set is protected no more")
     assert as_(mesh, "ben", "set", "delete", first).status == 0
     assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {second}
     # nobody takes the rule off alone, nor deletes by a shorter retention

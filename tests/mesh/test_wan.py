@@ -147,6 +147,7 @@ def test_a_backup_over_a_slow_line_that_loses_packets_starves_no_heartbeats(tmp_
         assert [each["state"] for each in shown["attempts"]] == ["succeeded"]
 
 
+@pytest.mark.long
 def test_voters_over_slow_lines_stay_with_their_administrator_and_elect_another_one(tmp_path: pathlib.Path) -> None:
     with netns.Site(3) as site:
         wan = Wan(site, tmp_path)

@@ -229,10 +229,11 @@ def test_a_cut_pack_of_a_merged_index_is_stored_anew(world: World) -> None:
     name = sorted(name for name in world.backend.objects if name.startswith("packs/d"))[5]
     world.backend.objects[name] = world.backend.objects[name][:-50]
     assert find_damage(world)
-    (hit,) = {each.id for each in world.vault().sets() if not world.vault().holds_all(each)}
+    hit = [int(each.id.removeprefix("set")) for each in world.vault().sets() if not world.vault().holds_all(each)]
     vault = world.vault()
     with world.session(vault, "heals") as session:
-        world.backup(vault, session, "heals", sample_files(3, hit.removeprefix("set").encode()))
+        # a pack may hold what later sets share: the first of them wrote it
+        world.backup(vault, session, "heals", sample_files(3, b"%d" % min(hit)))
     assert find_damage(world) == []
     assert parse_pack(name) is not None
 
