@@ -59,6 +59,13 @@ def check_policy(policy: Policy) -> None:
                 template = policy.template(name or "")
                 if template is not None and template.schedule is None:
                     raise _invalid(policy, f'{name} has no schedule, so that the rule "{rule}" never holds')
+        if rule.kind is RuleKind.STARTS:
+            first, second = policy.template(rule.a), policy.template(rule.b or "")
+            if first is not None and second is not None and first.backup_type and not second.backup_type:
+                raise _invalid(
+                    policy,
+                    f'when {rule.a} starts there is no set yet that {rule.b} could be about: say "when {rule.a} succeeds"',
+                )
     _check_pairs(policy)
     _check_circle(policy, [rule for rule in policy.rules if rule.kind in ON_CONFLICT])
     _check_circle(policy, [rule for rule in policy.rules if rule.kind in STARTING])

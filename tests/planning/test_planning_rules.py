@@ -167,7 +167,8 @@ CHECK, MORE = template("check", "verify", None), template("more", "copy", None)
         ([rule("supersedes", "full", "other")], "no template other"),
         ([rule("first", "other")], "no template other"),
         ([rule("supersedes", "full", "check")], "check has no schedule"),
-        ([rule("starts", "full", "check"), rule("starts", "full", "check")], "twice"),
+        ([rule("starts", "full", "more"), rule("starts", "full", "more")], "twice"),
+        ([rule("starts", "full", "check")], "no set yet that check"),
         ([rule("first", "check"), rule("succeeds", "full", "check")], "check must complete first, but only"),
     ],
 )  # fmt: skip
