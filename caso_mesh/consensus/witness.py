@@ -136,11 +136,15 @@ class Probation:
         self._judge()
 
     def asks(self) -> list[Ask]:
-        """To whoever has not answered yet; at the start and again now and then. Empty when all have."""
+        """At the start and again now and then: to whoever has not answered yet, and until this node has passed to all, since
+        an answer tells who votes as well. One that was true once may name voters that are there no more, and wait for
+        them for ever."""
         if self.state == "behind":
             return []
-        whom = sorted({*self._membership.voters, *self._speakers} - self._answered.keys() - {self._node})
-        return [Ask(node, self._node) for node in whom]
+        whom = {*self._membership.voters, *self._speakers} - {self._node}
+        if self.state == "passed":
+            whom -= self._answered.keys()
+        return [Ask(node, self._node) for node in sorted(whom)]
 
     def spoken_by(self, sender: str) -> None:
         """A message of the core came from ``sender``, who may not be known here yet."""

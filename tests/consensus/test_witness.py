@@ -111,9 +111,21 @@ def test_a_blank_node_asks_whoever_speaks_to_it_and_then_the_voters():
     assert [ask.to for ask in probation.asks()] == ["b"]
     probation.handle(answer("b", applied=3), NOTHING)
     assert probation.state == "asking"
-    assert [ask.to for ask in probation.asks()] == ["a", "c"]
+    assert [ask.to for ask in probation.asks()] == ["a", "b", "c"]
     probation.handle(answer("a", applied=3), NOTHING)
     assert probation.state == "passed"
+
+
+def test_a_newcomer_does_not_wait_for_voters_that_left_after_the_leader_had_named_them():
+    """It asked nobody twice: the leader had answered while two more voted, they went, and it never heard of that."""
+    probation = Probation("n", Membership())
+    probation.spoken_by("b")
+    probation.handle(answer("b", applied=3, membership=THREE), NOTHING)
+    assert probation.state == "asking"
+    assert "b" in [ask.to for ask in probation.asks()]
+    probation.handle(answer("b", applied=9, membership=Membership(("b",), ("n",))), NOTHING)
+    assert probation.state == "passed"
+    assert probation.asks() == []
 
 
 def test_a_wiped_disk_under_an_old_id_is_behind():
