@@ -36,7 +36,7 @@ def test_every_promise_is_kept(first):
 def test_whoever_breaks_a_rule_is_noticed(name):
     """``python -m tests.consensus.simulation --mutants`` prints which seed notices, and by which promise."""
     broken = mutant(name)
-    assert any(run_seed(seed, broken).violation for seed in range(4 * len(PLANS)))
+    assert any(run_seed(seed, broken).violation for seed in range(8 * len(PLANS)))
 
 
 @pytest.mark.long
