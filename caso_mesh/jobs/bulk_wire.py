@@ -160,13 +160,21 @@ class WireChannel:
             raise
 
     def close(self, *, linger_s: float, reason: CasoError | None = None) -> None:
-        """Ends it, and tells the other end why; first waits for that one to go, at most so long."""
+        """Ends it, and tells the other end why; first waits for that one to go, at most so long. A failure is not told
+        before all that was sent has its answer: on a slow way the goodbye would lie behind it, and be given up with it."""
         self._leaving = reason
-        if self._met and linger_s and self._lost is None:
-            self._desk.waiting.wait_for(lambda: not self._links or self._ended, linger_s)
+        if self._met and self._lost is None:
+            if reason is not None:
+                self._desk.waiting.wait_for(self._settled, self._task.rejoin_s)
+            elif linger_s:
+                self._desk.waiting.wait_for(lambda: not self._links or self._ended, linger_s)
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
         self._shared.close()
+
+    def _settled(self) -> bool:
+        nothing_comes = self._failed is not None or self._lost is not None or self._ended
+        return not self._pending or nothing_comes or self._desk.interrupted
 
     # --- calls ---
 

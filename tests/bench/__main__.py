@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import runpy
 import shutil
@@ -149,6 +150,9 @@ def _vault(chosen: argparse.Namespace) -> int:
             print(report.tables(kind, series, phases), flush=True)
             documents.append(report.document(kind, series, made))
             failed = failed or any(each.problems for each in series.values())
+            # the next tree needs the room, and must not pay for the removal
+            shutil.rmtree(folder / kind)
+            os.sync()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{report.machine()}")

@@ -19,7 +19,7 @@ from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.pacing import Pacer, Shared
 from caso_mesh.jobs.worker import SystemClock
-from caso_mesh.model.errors import UnknownZone
+from caso_mesh.model.errors import DataDamaged, UnknownZone
 
 
 class Handed:
@@ -42,6 +42,10 @@ class Answers:
     def handle(self, method, params):
         return self.answer(params)
 
+    def stay(self, channel, over) -> None:
+        """Until nobody calls any more."""
+        over.wait()
+
 
 @contextlib.contextmanager
 def met(site, spec, answering, places, workers, desk, **changes):
@@ -52,8 +56,9 @@ def met(site, spec, answering, places, workers, desk, **changes):
     over = threading.Event()
 
     def answer() -> None:
-        with WireMeeting(theirs.theirs).meet(source, Desk("a", lambda message: None, SystemClock()), answering):
-            over.wait()
+        desk = Desk("a", lambda message: None, SystemClock())
+        with WireMeeting(theirs.theirs).meet(source, desk, answering) as channel:
+            answering.stay(channel, over)
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -178,6 +183,25 @@ async def test_three_megabytes_take_three_seconds_at_one_megabyte_a_second(meeti
         lambda channel, desk: send(channel, 3_000_000 // size, size), Answers(lambda params: None), bandwidth="1MB"
     )
     assert took_s >= 2.95
+
+
+async def test_why_an_end_failed_is_told_behind_all_that_is_still_on_a_slow_way(meeting):
+    """The goodbye was given up with what lay before it, and the other end waited for an end that would not return."""
+    told = []
+
+    class Listening(Answers):
+        def stay(self, channel, over) -> None:
+            wait_for(lambda: channel.lost is not None, 15.0)
+            told.append(channel.lost)
+
+    def fail(channel, desk):
+        for _ in range(3):
+            channel.start("x", {"data": os.urandom(1_000_000)})
+        raise DataDamaged(object="the pack", detail="it has a hole")
+
+    with pytest.raises(DataDamaged):
+        await meeting(fail, Listening(lambda params: None), bandwidth="1MB")
+    assert [str(each) for each in told] == [str(DataDamaged(object="the pack", detail="it has a hole"))]
 
 
 async def test_a_limit_that_ends_in_the_middle_of_a_job_ends_within_seconds(meeting):

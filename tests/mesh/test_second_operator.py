@@ -17,9 +17,10 @@ def waits(answer: Answer) -> bool:
 
 
 def unprotected(mesh: ProcessMesh, set_id: str) -> bool:
+    """Whether it has been for a second: what is shown is rounded down to one."""
     (row,) = [row for row in mesh.ok("alpha", "set", "list")["sets"] if row["id"] == set_id]
     until = datetime.datetime.fromisoformat(row["protected_until"])
-    return until < datetime.datetime.now(datetime.UTC)
+    return until + datetime.timedelta(seconds=1) < datetime.datetime.now(datetime.UTC)
 
 
 def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_same_and_once(
