@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
+from msgspec.structs import replace
+
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
+from caso_mesh.control import documents
+from caso_mesh.control.exporting import written
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.made import Problem
-from caso_mesh.control.plan import Plan, written
-from caso_mesh.control.reducer import rehearse
+from caso_mesh.control.lines import Path
+from caso_mesh.control.plan import Plan, Step
+from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import Batch, PutList, PutPolicy
+from caso_mesh.model.commands import Associate, Batch, CreateJob, EditJob, PutList, PutPolicy
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
+from caso_mesh.model.jobs import BackupSpec, Job
+from caso_mesh.model.policies import ListEntry, Policy, SelectionList, Template, TemplateType
 
 
 class Applying:
@@ -41,14 +49,8 @@ class Applying:
             return v.Applied(True, ())
         state, now_ns, seed = self._keeper.state, self._clock.now_ns(), self._new_id()
         plan = Plan(state, request.text, who=caller.who, at_ns=now_ns, seed=seed)
-        warnings = await self._look(plan)
-        _, errors, problems = rehearse(state, plan.commands(), seed=seed, who=caller.who, at_ns=now_ns)
-        for step, error in zip(plan.steps, errors, strict=True):
-            if error is not None:
-                plan.refuse(step, error)
-        if not any(errors):
-            for problem in problems:
-                self._refuse(plan, problem)
+        draft = plan.rehearse()
+        warnings = await self._look(plan, draft)
         changes = tuple(step.change for step in plan.steps)
         if plan.mistakes:
             mistakes = sorted(plan.mistakes, key=lambda mistake: mistake.line)
@@ -56,25 +58,77 @@ class Applying:
         if changes and not request.dry_run:
             command = Batch(plan.commands(), seed)
             await self._submit(command, who=caller.who, request_id=caller.request_id)
-        return v.Applied(not request.dry_run, changes, warnings=tuple(warnings))
+        return v.Applied(not request.dry_run, changes, warnings=tuple(dict.fromkeys(warnings)))
 
-    def _refuse(self, plan: Plan, problem: Problem) -> None:
-        path = ("policy", problem.policy, "templates", problem.template) if problem.policy else ()
-        plan.mistake(path, problem.error)
-
-    async def _look(self, plan: Plan) -> list[str]:
-        """What only the servers themselves know: whether they have the places that lists name, and allow them; and what
-        only the clock knows."""
-        warnings: list[str] = []
+    async def _look(self, plan: Plan, draft: ControlState) -> list[str]:
+        """What only the servers themselves know: whether they have the places that lists and jobs name, and the commands of
+        templates, and allow them; and what only the clock knows. ``draft`` is the mesh as it would be."""
+        state, warnings, touched = self._keeper.state, list[str](), set[str]()
         for step in plan.steps:
-            try:
-                match step.command:
-                    case PutList(list=row, before=old):
-                        warnings += await self._policies.check_places(row, old)
-                    case PutPolicy(policy=policy, before=old_policy):
-                        self._policies.check_once(policy, old_policy)
-                    case _:
-                        pass
-            except CasoError as error:
-                plan.mistake(step.path, error)
+            match step.command:
+                case PutList(list=row, before=old):
+                    touched.add(row.id)
+                    warnings += await self._places(plan, step, row, old)
+                case PutPolicy(policy=policy, before=old_policy):
+                    touched.add(policy.id)
+                    for template in policy.templates:
+                        path = (*step.path, "templates", template.name)
+                        await self._try(plan, path, self._check_once(_alone(policy, template), old_policy))
+                case Associate(policy=policy_id, list=list_id):
+                    touched |= {policy_id, list_id}
+                case CreateJob(job=Job(id=id, name=name, spec=BackupSpec() as spec)):
+                    warnings += await self._job(plan, step, name, spec, None)
+                case EditJob(job=id, spec=BackupSpec() as spec):
+                    known = state.jobs[id]
+                    before = known.spec if isinstance(known.spec, BackupSpec) else None
+                    warnings += await self._job(plan, step, known.name, spec, before)
+                case _:
+                    pass
+        for association in draft.association_list():
+            if {association.policy, association.list} & touched:
+                policy, row = draft.policy(association.policy), draft.selection(association.list)
+                for template in policy.templates:
+                    path = ("policy", policy.name, "templates", template.name)
+                    checked = self._policies.check_commands(_alone(policy, template), [row])
+                    warnings += await self._try(plan, path, checked)
         return warnings
+
+    async def _places(self, plan: Plan, step: Step, row: SelectionList, old: SelectionList | None) -> list[str]:
+        """Asked all at once; one by one if one of them is wrong, so that each of those is told."""
+        try:
+            return await self._policies.check_places(row, old)
+        except CasoError:
+            pass
+        warnings: list[str] = []
+        for entry in row.entries:
+            written = documents.place_text(self._keeper.state, entry.server, entry.root)
+            alone = self._policies.check_places(replace(row, entries=(entry,)), old)
+            warnings += await self._try(plan, step.path, alone, written)
+        return warnings
+
+    async def _job(self, plan: Plan, step: Step, name: str, spec: BackupSpec, before: BackupSpec | None) -> list[str]:
+        row = _entries(name, spec)
+        warnings = await self._places(plan, step, row, None if before is None else _entries(name, before))
+        once = Template(name, TemplateType.FULL, pre=spec.pre, post=spec.post)
+        commands = self._policies.check_commands(Policy("", name, (once,), (), "", 0), [row])
+        return warnings + await self._try(plan, step.path, commands)
+
+    async def _check_once(self, policy: Policy, old: Policy | None) -> list[str]:
+        self._policies.check_once(policy, old)
+        return []
+
+    async def _try(self, plan: Plan, path: Path, check: Awaitable[list[str]], *written: str) -> list[str]:
+        try:
+            return await check
+        except CasoError as error:
+            plan.mistake(path, error, *written)
+            return []
+
+
+def _alone(policy: Policy, template: Template) -> Policy:
+    return replace(policy, templates=(template,))
+
+
+def _entries(name: str, spec: BackupSpec) -> SelectionList:
+    entries = tuple(ListEntry(source.server, root) for source in spec.sources for root in source.roots)
+    return SelectionList("", name, entries, "", 0)

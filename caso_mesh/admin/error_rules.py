@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from caso_mesh.admin.ports import Answer, Caller, Submit
+from caso_mesh.control import documents
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.commands import CreateErrorRule, DeleteErrorRule
-from caso_mesh.model.errors import InvalidValue, all_errors
+from caso_mesh.model.commands import Batch, CreateErrorRule, DeleteErrorRule
+from caso_mesh.model.errors import all_errors
 
 
 def category_of(code: str) -> str:
@@ -25,17 +26,24 @@ class ErrorRules:
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
-        return {"error-rule.create": self._create, "error-rule.list": self._list, "error-rule.delete": self._delete}
+        return {
+            "error-rule.create": self._create,
+            "error-rule.set": self._set,
+            "error-rule.list": self._list,
+            "error-rule.delete": self._delete,
+        }
 
     async def _create(self, caller: Caller, request: q.ErrorRuleCreate) -> v.Done:
         """Raises ``InvalidValue`` for an error that there is not, ``AlreadyExists``, ``UsageError``."""
-        known = all_errors()
-        categories = {error.category for error in known.values()}
-        for error in request.rule.errors:
-            if error not in known and error not in categories:
-                expected = f"Use the code of an error (help errors), or {', '.join(sorted(categories))}"
-                raise InvalidValue(value=error, what="error", expected=expected)
+        documents.check_errors(request.rule.errors)
         await self._submit(CreateErrorRule(request.rule), who=caller.who, request_id=caller.request_id)
+        return v.Done()
+
+    async def _set(self, caller: Caller, request: q.ErrorRuleCreate) -> v.Done:
+        """Raises ``NotFound``, and what ``error-rule.create`` does."""
+        documents.check_errors(request.rule.errors)
+        change = Batch((DeleteErrorRule(request.rule.name), CreateErrorRule(request.rule)), "")
+        await self._submit(change, who=caller.who, request_id=caller.request_id)
         return v.Done()
 
     async def _list(self, caller: Caller, request: q.Nothing) -> v.ErrorRuleList:

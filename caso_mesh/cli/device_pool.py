@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import DevicePoolDoc
+from caso_mesh.model.errors import NotFound
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the device pool.")]
 Devices = Annotated[
@@ -29,6 +30,7 @@ def add_to(devices: Group) -> None:
     pools.command(list_, name="list")
     pools.command(create)
     pools.command(set_, name="set")
+    pools.command(copy)
     pools.command(delete)
 
 
@@ -55,6 +57,19 @@ def set_(name: Name, /, *, device: Devices = (), common: Common = DEFAULTS) -> N
     """Replace the devices of a pool."""
     edit = q.DevicePoolEdit(name, DevicePoolDoc(device))
     output.show(ask(common, "device-pool.set", edit, v.DevicePoolView), common.json, _one)
+
+
+def copy(
+    name: Name, new: Annotated[str, Parameter(name="NEW", help="The new name.")], /, *, common: Common = DEFAULTS
+) -> None:
+    """Copy a device pool."""
+    with connect(common) as client:
+        rows = client.call("device-pool.list", q.Nothing(), v.DevicePoolViews).device_pools
+        found = next((row.definition for row in rows if row.name == name), None)
+        if found is None:
+            raise NotFound(kind="device-pool", name=name)
+        view = client.call("device-pool.create", q.DevicePoolEdit(new, found), v.DevicePoolView)
+    output.show(view, common.json, _one)
 
 
 def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:

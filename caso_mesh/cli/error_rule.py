@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from msgspec.structs import replace
+
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.errors import NotFound, UsageError
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.units import parse_duration_s
 
@@ -42,13 +44,44 @@ def create(
     common: Common = DEFAULTS,
 ) -> None:
     """Make a rule: jobs that failed with such an error are tried again."""
-    try:
-        every_s = parse_duration_s(every)
-    except ValueError:
-        raise InvalidValue(value=every, what="pause", expected="Use a duration, as in 10m") from None
-    rule = ErrorRule(name, error, retries, every_s, Then(then), any_time)
+    rule = ErrorRule(name, error, retries, parse_duration_s(every), Then(then), any_time)
     view = ask(common, "error-rule.create", q.ErrorRuleCreate(rule), v.Done)
     output.show(view, common.json, lambda _: output.line(f"error rule {name} was made"))
+
+
+@app.command
+def edit(
+    name: Name,
+    /,
+    *,
+    error: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="The errors, or categories of errors, instead; may be given more than once."),
+    ] = (),
+    retries: Annotated[int | None, Parameter(help="How often it is tried again.")] = None,
+    every: Annotated[str | None, Parameter(help="How long after a failure, as in 10m.")] = None,
+    then: Annotated[Literal["hold", "wait"] | None, Parameter(help="When the retries are used up.")] = None,
+    any_time: Annotated[bool | None, Parameter(help="Try again outside the window of the selection list, too.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change a rule; what it has tried or holds by now stays as it is."""
+    given = {
+        "errors": error or None,
+        "retries": retries,
+        "every_s": None if every is None else parse_duration_s(every),
+        "then": None if then is None else Then(then),
+        "any_time": any_time,
+    }
+    values = {key: value for key, value in given.items() if value is not None}
+    if not values:
+        raise UsageError(detail="Say what to change, as in --retries 3")
+    with connect(common) as client:
+        rules = client.call("error-rule.list", q.Nothing(), v.ErrorRuleList).rules
+        old = next((rule for rule in rules if rule.name == name), None)
+        if old is None:
+            raise NotFound(kind="error-rule", name=name)
+        view = client.call("error-rule.set", q.ErrorRuleCreate(replace(old, **values)), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"error rule {name} was changed"))
 
 
 @app.command(name="list")

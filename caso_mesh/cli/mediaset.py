@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec.structs import replace
 
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask, connect
+from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
@@ -105,12 +105,27 @@ def edit(
     """Change a media set; its protection never becomes shorter."""
     values = {key: value for key, value in locals().items() if key not in {"name", "common"} and value is not None}
     with connect(common) as client:
-        rows = client.call("mediaset.list", q.Nothing(), v.MediaSetList).media_sets
-        old = next((row.definition for row in rows if row.name == name), None)
-        if old is None:
-            raise NotFound(kind="mediaset", name=name)
-        view = client.call("mediaset.set", q.MediaSetEdit(name, replace(old, **values)), v.Done)
+        edit = q.MediaSetEdit(name, replace(_definition(client, name), **values))
+        view = client.call("mediaset.set", edit, v.Done)
     output.show(view, common.json, lambda _: output.line(f"media set {name}"))
+
+
+@app.command
+def copy(
+    name: Name, new: Annotated[str, Parameter(name="NEW", help="The new name.")], /, *, common: Common = DEFAULTS
+) -> None:
+    """Copy a media set; the copy has no media."""
+    with connect(common) as client:
+        view = client.call("mediaset.create", q.MediaSetEdit(new, _definition(client, name)), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"media set {new}"))
+
+
+def _definition(client: Client, name: str) -> MediaSetDoc:
+    rows = client.call("mediaset.list", q.Nothing(), v.MediaSetList).media_sets
+    found = next((row.definition for row in rows if row.name == name), None)
+    if found is None:
+        raise NotFound(kind="mediaset", name=name)
+    return found
 
 
 @app.command

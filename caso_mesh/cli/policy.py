@@ -297,6 +297,27 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {**given, **taken_back, **emptied}
 
 
+@templates.command(name="copy")
+def copy_(
+    name: Name,
+    template: Template,
+    new: Annotated[str, Parameter(name="NEW", help="Name of the copy.")],
+    /,
+    *,
+    common: Common = DEFAULTS,
+) -> None:
+    """Copy a template, without the rules about it; each associated selection list gets a job of the copy."""
+
+    def change(policy: PolicyDoc) -> PolicyDoc:
+        if template not in policy.templates:
+            raise NotFound(kind="template", name=template)
+        if new in policy.templates:
+            raise AlreadyExists(kind="template", name=new)
+        return replace(policy, templates={**policy.templates, new: policy.templates[template]})
+
+    _change(common, name, change)
+
+
 @templates.command(name="remove")
 def remove(name: Name, template: Template, /, *, common: Common = DEFAULTS) -> None:
     """Remove a template with its jobs and the rules about it; history and sets stay."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.commands import SetDevice
 from caso_mesh.model.documents import (
     NO_END,
     CalendarDoc,
+    DeviceDoc,
     DevicePoolDoc,
     EntryDoc,
+    ErrorRuleDoc,
     JobDoc,
     MediaSetDoc,
     PolicyDoc,
@@ -20,7 +24,7 @@ from caso_mesh.model.documents import (
     TemplateDoc,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, all_errors
 from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
@@ -37,13 +41,15 @@ from caso_mesh.model.policies import (
     TemplateRule,
     TemplateType,
 )
-from caso_mesh.model.states import BackupType, Priority, SnapshotMode
-from caso_mesh.model.storage import MediaSet
+from caso_mesh.model.rules import ErrorRule, Then
+from caso_mesh.model.states import BackupType, DeviceState, Priority, SnapshotMode
+from caso_mesh.model.storage import Device, MediaSet
 from caso_mesh.model.units import escape_path, parse_duration_s, parse_size, unescape_path
 from caso_mesh.planning import presets
-from caso_mesh.planning.schedule import zone
+from caso_mesh.planning.schedule import check_days, check_schedule, zone
+from caso_mesh.planning.window import check_window
 
-E = TypeVar("E", BackupType, Priority, SnapshotMode)
+E = TypeVar("E", BackupType, Priority, SnapshotMode, Then, DeviceState)
 _PRIORITY = 100
 _NAME = r"([a-z0-9][a-z0-9._-]*)"
 _RULES = {
@@ -61,7 +67,10 @@ _RULES = {
 
 
 def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> SelectionList:
-    """``old`` (of which id, name and origin stay) as ``doc`` says. Raises ``InvalidValue``, ``NotFound``."""
+    """``old`` (of which id, name and origin stay) as ``doc`` says. Raises ``InvalidValue``, ``NotFound``,
+    ``UnknownZone``."""
+    window = " ".join(doc.window.split())
+    check_window(window)
     entries = [_entry(state, old, EntryDoc(path)) for path in doc.paths]
     entries += [_entry(state, old, entry) for entry in doc.entries]
     for pattern in (*doc.exclude, *doc.include):
@@ -76,7 +85,7 @@ def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> 
         larger_than=None if doc.exclude_larger_than is None else parse_size(doc.exclude_larger_than),
         default_excludes=doc.default_excludes,
         priority=_one_of(Priority, doc.priority, "priority"),
-        window=" ".join(doc.window.split()),
+        window=window,
         within=None if doc.within is None else parse_target(doc.within),
         oldest_good_s=_seconds(doc.oldest_good),
     )
@@ -218,13 +227,19 @@ def _schedule(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> CronS
         if useless is not None:
             raise InvalidPolicy(name=policy, detail=f"{useless} of the template {name} belongs to a schedule")
         return None
-    return msgspec.structs.replace(
-        presets.parse_schedule(doc.schedule, doc.zone or zone_name),
+    return _checked(doc, presets.parse_schedule(doc.schedule, doc.zone or zone_name))
+
+
+def _checked(doc: TemplateDoc | JobDoc, parsed: CronSchedule) -> CronSchedule:
+    schedule = msgspec.structs.replace(
+        parsed,
         excludes=tuple(sorted(set(doc.exclude_days))),
         start_window_s=_seconds(doc.start_window),
         cancel_after_s=_seconds(doc.cancel_after),
         catch_up=doc.catch_up,
     )
+    check_schedule(schedule)
+    return schedule
 
 
 def _template_doc(template: Template, zone_name: str) -> TemplateDoc:
@@ -282,6 +297,29 @@ def media_set_doc(row: MediaSet) -> MediaSetDoc:
     )
 
 
+def device_of(state: ControlState, name: str, doc: DeviceDoc) -> SetDevice:
+    """What a device that is there is to be. Raises ``NotFound``, ``InvalidValue``."""
+    device = state.device_named(name)
+    quotas = {state.server_named(server).id: text for server, text in doc.quotas.items()}
+    return SetDevice(
+        device.id,
+        None if doc.state is None else _one_of(DeviceState, doc.state, "state of a device"),
+        doc.concurrency,
+        None if doc.low_space is None else parse_size(doc.low_space),
+        tuple((server, None if text == NO_END else parse_size(text)) for server, text in sorted(quotas.items())),
+    )
+
+
+def device_doc(state: ControlState, device: Device) -> DeviceDoc:
+    limited = {state.name_of(path.server): path.quota_bytes for path in device.paths if path.quota_bytes is not None}
+    return DeviceDoc(
+        concurrency=device.concurrency,
+        low_space=size_text(device.low_space_bytes),
+        state=device.state.value,
+        quotas={name: size_text(size) for name, size in sorted(limited.items())},
+    )
+
+
 def device_pool_of(state: ControlState, name: str, doc: DevicePoolDoc) -> DevicePool:
     """Raises ``NotFound``, ``InvalidValue``."""
     members = []
@@ -305,11 +343,35 @@ def device_pool_doc(state: ControlState, row: DevicePool) -> DevicePoolDoc:
 
 
 def calendar_of(name: str, doc: CalendarDoc) -> DayCalendar:
+    """Raises ``InvalidValue``."""
+    check_days(doc.days)
     return DayCalendar(name, tuple(sorted(set(doc.days))))
 
 
 def calendar_doc(row: DayCalendar) -> CalendarDoc:
     return CalendarDoc(row.days)
+
+
+def error_rule_of(name: str, doc: ErrorRuleDoc) -> ErrorRule:
+    """Raises ``InvalidValue``, also for an error that there is not."""
+    check_errors(doc.errors)
+    return ErrorRule(
+        name, doc.errors, doc.retries, parse_duration_s(doc.every), _one_of(Then, doc.then, "end"), doc.any_time
+    )
+
+
+def error_rule_doc(rule: ErrorRule) -> ErrorRuleDoc:
+    return ErrorRuleDoc(rule.errors, rule.retries, duration_text(rule.every_s) or "0s", rule.then.value, rule.any_time)
+
+
+def check_errors(errors: Iterable[str]) -> None:
+    """Raises ``InvalidValue`` for what is neither the code of an error nor a category of them, as this version knows."""
+    known = all_errors()
+    categories = {error.category for error in known.values()}
+    for error in errors:
+        if error not in known and error not in categories:
+            expected = f"Use the code of an error (help errors), or {', '.join(sorted(categories))}"
+            raise InvalidValue(value=error, what="error", expected=expected)
 
 
 # --- jobs that no policy makes ---
@@ -343,13 +405,7 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
         snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
     )
-    schedule = msgspec.structs.replace(
-        presets.parse_schedule(doc.schedule, doc.zone),
-        excludes=tuple(sorted(set(doc.exclude_days))),
-        start_window_s=_seconds(doc.start_window),
-        cancel_after_s=_seconds(doc.cancel_after),
-        catch_up=doc.catch_up,
-    )
+    schedule = _checked(doc, presets.parse_schedule(doc.schedule, doc.zone))
     return spec, schedule, _one_of(Priority, doc.priority, "priority")
 
 

@@ -68,6 +68,22 @@ def remade(state: ControlState, seed: str, context: Context) -> list[Put]:
     return changes
 
 
+def still_running(state: ControlState) -> Iterator[Problem]:
+    """Jobs that have to go, since what they were made of has gone, and cannot while they have an open run."""
+    for job in state.jobs_made_of():
+        if job.origin is None:
+            continue
+        policy, row = state.policies.get(job.origin.policy), state.lists.get(job.origin.list)
+        if policy is None or row is None:
+            continue  # neither goes while they are associated
+        associated = Association(policy.id, row.id, "", 0).key in state.associations
+        if not associated or policy.template(job.origin.template) is None:
+            try:
+                check_no_open_run(state, job)
+            except InUse as error:
+                yield Problem(policy.name, row.name, job.origin.template, error)
+
+
 def empty_targets(state: ControlState, changes: Iterable[Put]) -> Iterator[Problem]:
     """Templates that no device could take, as things stand: their jobs would wait for ever. Only those of policies,
     lists and associations that were changed: what became of the others is nobody's mistake now."""

@@ -1,7 +1,7 @@
-"""From a file that says how the mesh shall be to the commands that make it so, and back to a file.
+"""From a file that says how the mesh shall be to the commands that make it so.
 
 What the file names is made as it says; what it does not name stays as it is. Every mistake is found, each with its
-line, before anything is done.
+line, before anything is done: what is wrong is left out of what is tried, so that the rest of it is looked at as well.
 """
 
 from __future__ import annotations
@@ -9,21 +9,29 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from caso_mesh.control import documents
+from caso_mesh.control.exporting import plain
+from caso_mesh.control.faults import Fault
 from caso_mesh.control.lines import Lines, Path
+from caso_mesh.control.made import Problem
+from caso_mesh.control.reducer import rehearse
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import documents as d
 from caso_mesh.model.commands import (
     Associate,
+    Batch,
     Command,
+    CreateErrorRule,
     CreateJob,
     CreatePool,
+    DeleteErrorRule,
     Dissociate,
     EditJob,
     PutCalendar,
@@ -31,19 +39,16 @@ from caso_mesh.model.commands import (
     PutList,
     PutMediaSet,
     PutPolicy,
-    SetDevice,
     SetPool,
     SetSetting,
 )
-from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, UsageError
+from caso_mesh.model.errors import CasoError, EmptyTarget, InUse, InvalidValue, NotFound, UsageError
 from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import BackupSpec, Job
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.settings import Value, parse_setting
-from caso_mesh.model.states import DeviceState
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS
-from caso_mesh.model.units import format_number, parse_size
+from caso_mesh.model.units import format_number
 from caso_mesh.model.views import Change, Mistake
 
 D = TypeVar("D", bound=Struct)
@@ -55,11 +60,19 @@ _SECTIONS: dict[str, type[Struct]] = {
     "device_pool": d.DevicePoolDoc,
     "media_set": d.MediaSetDoc,
     "calendar": d.CalendarDoc,
+    "error_rule": d.ErrorRuleDoc,
     "selection": d.SelectionDoc,
     "policy": d.PolicyDoc,
     "job": d.JobDoc,
 }
 _PLAIN = ("settings", "associations")
+#: Of documents that cannot be empty, ones that nothing is wrong with: other keys are tried with these.
+_SOUND: dict[type[Struct], Struct] = {
+    d.EntryDoc: d.EntryDoc(""),
+    d.ErrorRuleDoc: d.ErrorRuleDoc(()),
+    d.TemplateDoc: d.TemplateDoc("full", schedule="daily 22:00"),
+    d.JobDoc: d.JobDoc((), "any", "daily 22:00"),
+}
 
 
 class Step(Struct, frozen=True):
@@ -71,7 +84,8 @@ class Step(Struct, frozen=True):
 
 
 class Plan:
-    """What a file comes to, against the state as it is. ``seed`` makes the ids of what is new."""
+    """What a file comes to, against the state as it is. ``seed`` makes the ids of what is new. With ``mistakes`` the steps
+    are not all that the file says: they are there to be rehearsed."""
 
     def __init__(self, state: ControlState, text: str, *, who: str, at_ns: int, seed: str) -> None:
         self._state = state
@@ -79,6 +93,8 @@ class Plan:
         self.steps: list[Step] = []
         self.mistakes: list[Mistake] = []
         self._failed: set[str] = set()
+        self._told: set[Path] = set()
+        self._rules: dict[str, tuple[str, ...]] = {}
         self._lists: dict[str, SelectionList] = {row.name: row for row in state.selection_lists()}
         self._policies: dict[str, Policy] = {row.name: row for row in state.policy_list()}
         self.lines = Lines(text)
@@ -91,6 +107,7 @@ class Plan:
             "device_pool": self._device_pool,
             "media_set": self._media_set,
             "calendar": self._calendar,
+            "error_rule": self._error_rule,
             "selection": self._selection,
             "policy": self._policy,
         }
@@ -102,101 +119,165 @@ class Plan:
     def commands(self) -> tuple[Command, ...]:
         return tuple(step.command for step in self.steps)
 
-    def refuse(self, step: Step, error: CasoError) -> None:
+    def rehearse(self) -> ControlState:
+        """The mesh as the file would make it, after telling what its commands would be refused for."""
+        draft, faults, problems = rehearse(
+            self._state, self.commands(), seed=self._seed, who=self._who, at_ns=self._at_ns
+        )
+        for step, found in zip(self.steps, faults, strict=True):
+            self._refuse(step, found)
+        for problem in problems:
+            self._refuse_made(problem)
+        return draft
+
+    def _refuse(self, step: Step, faults: Sequence[Fault]) -> None:
         """The command of a step is refused. What follows only from another mistake is not told."""
-        if isinstance(error, NotFound) and str(error.fields["name"]) in self._failed:
+        for fault in [each for each in faults if not self._follows(step, each)]:
+            path: Path = (*step.path, *fault.place)
+            if fault.place[:1] == ("rules",):
+                self.mistake(path[:-1], fault.error, self._rules[step.change.name][int(fault.place[1])])
+            else:
+                self.mistake(path, fault.error)
+        if faults:
+            self._failed |= {step.change.name, *_ids(step.command)}
+
+    def _follows(self, step: Step, fault: Fault) -> bool:
+        gone = isinstance(fault.error, NotFound) and str(fault.error.fields["name"]) in self._failed
+        return gone or self._is_told((*step.path, *fault.place))
+
+    def _refuse_made(self, problem: Problem) -> None:
+        """A policy cannot be carried out for a list."""
+        template: Path = ("policy", problem.policy, "templates", problem.template)
+        if isinstance(problem.error, InUse):
+            policy = self._policies.get(problem.policy)
+            gone = policy is not None and policy.template(problem.template) is None
+            self.mistake(template[:2] if gone else ("associations", problem.list), problem.error)
             return
-        self._failed.add(step.change.name)
-        self.mistake(step.path, error)
+        if isinstance(problem.error, EmptyTarget):
+            target = str(problem.error.fields["target"])
+            causes = {(*template, "to"), ("selection", problem.list, "within")}
+            follows = any(each.rpartition(":")[2] in self._failed for each in target.split(" within "))
+        else:
+            causes = {(*template, key) for key in ("schedule", "zone", "calendars", "exclude_days")}
+            causes |= {("selection", problem.list, "window"), ("policy", problem.policy, "zone")}
+            follows = False
+        if not follows and not self._told & {*causes, template}:
+            self.mistake(template, problem.error)
 
     def mistake(self, path: Path, error: CasoError, *written: str) -> None:
         """At the line where one of ``written``, or of what the error names, stands below ``path``."""
         values = [*written, *(each for each in error.fields.values() if isinstance(each, str) and each not in path)]
-        line = self.lines.of_value(path, values)
-        self.mistakes.append(Mistake(line, ".".join(path), error.message, error.hint))
+        self._tell(path, error.message, error.hint, line=self.lines.of_value(path, values))
+
+    def _tell(self, path: Path, text: str, hint: str = "", *, line: int | None = None) -> None:
+        self.mistakes.append(Mistake(self.lines.of(path) if line is None else line, ".".join(path), text, hint))
+        self._told.add(path)
+
+    def _is_told(self, path: Path) -> bool:
+        """Whether something is said to be wrong there, or below."""
+        return any(each[: len(path)] == path for each in self._told)
 
     # --- reading ---
 
     def _read(self, text: str) -> dict[str, Any]:
         if len(text) > _LONGEST:
-            self.mistakes.append(Mistake(1, "", f"The file is longer than {_LONGEST} characters."))
+            self._tell((), f"The file is longer than {_LONGEST} characters.")
             return {}
         try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"at line (\d+)", str(error))
-            line = int(found[1]) if found else len(text.splitlines())
-            self.mistakes.append(Mistake(line, "", f"It is not TOML: {error}."))
+            self._tell((), f"It is not TOML: {error}.", line=int(found[1]) if found else len(text.splitlines()))
             return {}
         for name in [name for name in data if name not in _SECTIONS and name not in _PLAIN]:
             self._unknown((name,), name, [*_PLAIN, *_SECTIONS])
         for name, value in data.items():
             if not isinstance(value, dict):
-                self.mistakes.append(
-                    Mistake(self.lines.of((name,)), name, f'"{name}" is a table: write [{name}.NAME].')
-                )
+                self._tell((name,), f'"{name}" is a table: write [{name}.NAME].')
         return {name: value for name, value in data.items() if isinstance(value, dict)}
 
     def _each(self, section: str, table: Mapping[str, Any], build: Callable[[str, Any, Path], None]) -> None:
         for name, value in table.items():
             path: Path = (section, name)
-            before = len(self.mistakes)
             doc = self._convert(_SECTIONS[section], value, path)
             if doc is not None:
                 try:
                     build(name, doc, path)
                 except CasoError as error:
                     self.mistake(path, error)
-            if len(self.mistakes) > before:
+            if self._is_told(path):
                 self._failed.add(name)
 
     def _convert(self, kind: type[D], value: Any, path: Path) -> D | None:
-        """``value`` as a document; ``None`` after telling everything that is wrong with its keys."""
+        """``value`` as a document, without the keys that are wrong, after telling of these; ``None`` if it is no table."""
         if not isinstance(value, dict):
-            text = f'"{".".join(path)}" is a table, with the keys {", ".join(kind.__struct_fields__)}.'
-            self.mistakes.append(Mistake(self.lines.of(path), ".".join(path), text))
+            self._tell(path, f'"{".".join(path)}" is a table, with the keys {", ".join(kind.__struct_fields__)}.')
             return None
-        before, hints = len(self.mistakes), get_type_hints(kind)
+        hints = get_type_hints(kind)
         fields: dict[str, Any] = {}
         for key, item in value.items():
+            at = (*path, key)
             if key not in hints:
-                self._unknown((*path, key), key, kind.__struct_fields__)
+                self._unknown(at, key, kind.__struct_fields__)
             elif key == "templates" and isinstance(item, dict):
-                found = {name: self._convert(d.TemplateDoc, each, (*path, key, name)) for name, each in item.items()}
+                found = {name: self._convert(d.TemplateDoc, each, (*at, name)) for name, each in item.items()}
                 fields[key] = {name: each for name, each in found.items() if each is not None}
             elif key == "entries" and isinstance(item, list):
-                entries = [self._convert(d.EntryDoc, each, (*path, key)) for each in item]
-                fields[key] = tuple(each for each in entries if each is not None)
+                entries = [self._convert(d.EntryDoc, each, at) for each in item]
+                fields[key] = tuple(each for each in entries if each is not None and each.path)
             else:
-                fields[key] = self._value(hints[key], item, (*path, key))
+                converted = self._value(hints[key], item, at)
+                if not self._is_told(at):
+                    fields[key] = converted
         for field in msgspec.structs.fields(kind):
-            if field.required and field.name not in value:
-                text = f'"{field.name}" is missing.'
-                self.mistakes.append(Mistake(self.lines.of(path), ".".join(path), text))
-        if kind is d.PolicyDoc:
-            self._parts(path, fields)
-        return kind(**fields) if len(self.mistakes) == before else None
-
-    def _parts(self, path: Path, fields: Mapping[str, Any]) -> None:
-        """Tells what is wrong with single templates and rules of a policy."""
-        known = self._policies.get(path[1])
-        zone = fields.get("zone") or (known.zone if known is not None else "UTC")
-        for template, doc in (fields.get("templates") or {}).items():
-            self._try((*path, "templates", template), documents.template_of, path[1], template, doc, zone)
-        for rule in fields.get("rules") or ():
-            self._try((*path, "rules"), documents.rule_of, path[1], rule, written=(rule,))
+            if field.required and field.name not in fields:
+                if field.name not in value:
+                    self._tell((*path, field.name), f'"{field.name}" is missing.')
+                fields[field.name] = getattr(_SOUND[kind], field.name)
+        return kind(**fields)
 
     def _value(self, kind: Any, item: Any, path: Path) -> Any:
         try:
             return msgspec.convert(item, kind, strict=True)
         except msgspec.ValidationError as error:
-            text = f'"{path[-1]}": {str(error).replace("`", "").partition(" - at")[0]}.'
-            self.mistakes.append(Mistake(self.lines.of(path), ".".join(path), text))
+            self._tell(path, f'"{path[-1]}": {str(error).replace("`", "").partition(" - at")[0]}.')
             return None
 
     def _unknown(self, path: Path, name: str, known: Iterable[str]) -> None:
-        text = f'"{name}" is not known here.'
-        self.mistakes.append(Mistake(self.lines.of(path), ".".join(path), text, f"Known are {', '.join(known)}."))
+        self._tell(path, f'"{name}" is not known here.', f"Known are {', '.join(known)}.")
+
+    def _sound(self, doc: D, path: Path, make: Callable[[D], object]) -> D:
+        """``doc`` if something can be made of it, or else what is right in it, after telling of every key, and every part
+        of a list, that is wrong."""
+        try:
+            make(doc)
+        except CasoError as error:
+            whole = error
+        else:
+            return doc
+        base: Any = _SOUND.get(type(doc)) or type(doc)()
+        right, wrong = dict[str, Any](), False
+        for key in doc.__struct_fields__:
+            value = getattr(doc, key)
+            parts = value if isinstance(value, tuple) else (value,)
+            kept = []
+            for part in parts:
+                one = (part,) if isinstance(value, tuple) else part
+                try:
+                    make(replace(base, **{key: one}))
+                except CasoError as error:
+                    wrong = True
+                    self.mistake((*path, key), error, *([part] if isinstance(part, str) else ()))
+                else:
+                    kept.append(part)
+            if isinstance(value, tuple):
+                right[key] = tuple(kept)
+            elif kept:
+                right[key] = value
+        if not wrong:
+            self.mistake(path, whole)
+            return base
+        return replace(base, **right)
 
     # --- building ---
 
@@ -230,6 +311,7 @@ class Plan:
 
     def _pool(self, name: str, doc: d.PoolDoc, path: Path) -> None:
         state, old = self._state, self._state.pools.get(name)
+        doc = self._sound(doc, path, lambda doc: [state.server_named(server) for server in doc.servers])
         pool = Pool(name, tuple(state.server_named(server).id for server in doc.servers))
         if old is None or set(old.servers) != set(pool.servers):
             was = None if old is None else d.PoolDoc(tuple(sorted(map(state.name_of, old.servers))))
@@ -241,66 +323,77 @@ class Plan:
         self._settings(path, doc.settings, server=self._state.server_named(name).id, pool=None)
 
     def _device(self, name: str, doc: d.DeviceDoc, path: Path) -> None:
-        device = self._state.device_named(name)
-        state = None
-        if doc.state is not None:
-            if doc.state not in set(DeviceState):
-                known = ", ".join(each.value for each in DeviceState)
-                raise InvalidValue(value=doc.state, what="state of a device", expected=f"Use {known}")
-            state = DeviceState(doc.state)
-        low = None if doc.low_space is None else parse_size(doc.low_space)
-        wanted = {"state": state, "concurrency": doc.concurrency, "low_space_bytes": low}
-        now = {key: getattr(device, key) for key in wanted}
-        new = {key: value for key, value in wanted.items() if value is not None and value != now[key]}
-        if new:
-            was = {key: now[key] for key in new}
-            self._step(path, SetDevice(device.id, state, doc.concurrency, low), "device", name, was, new)
+        state, device = self._state, self._state.device_named(name)
+        doc = self._sound(doc, path, lambda doc: documents.device_of(state, name, doc))
+        was, new = plain(documents.device_doc(state, device)), plain(doc)
+        was["quotas"] = {server: was.get("quotas", {}).get(server, d.NO_END) for server in doc.quotas}
+        changed = {key: value for key, value in new.items() if value != was.get(key)}
+        if changed:
+            before = {key: was[key] for key in changed}
+            self._step(path, documents.device_of(state, name, doc), "device", name, before, changed)
 
     def _device_pool(self, name: str, doc: d.DevicePoolDoc, path: Path) -> None:
-        row, old = documents.device_pool_of(self._state, name, doc), self._state.device_pools.get(name)
+        state = self._state
+        doc = self._sound(doc, path, lambda doc: documents.device_pool_of(state, name, doc))
+        row, old = documents.device_pool_of(state, name, doc), state.device_pools.get(name)
         if row != old:
-            was = None if old is None else documents.device_pool_doc(self._state, old)
+            was = None if old is None else documents.device_pool_doc(state, old)
             self._step(path, PutDevicePool(row, old is None), "device pool", name, was, doc)
 
     def _media_set(self, name: str, doc: d.MediaSetDoc, path: Path) -> None:
+        doc = self._sound(doc, path, lambda doc: documents.media_set_of(name, doc))
         row, old = documents.media_set_of(name, doc), self._state.media_sets.get(name)
         if row != old:
             was = None if old is None else documents.media_set_doc(old)
             self._step(path, PutMediaSet(row, old is None), "media set", name, was, documents.media_set_doc(row))
 
     def _calendar(self, name: str, doc: d.CalendarDoc, path: Path) -> None:
+        doc = self._sound(doc, path, lambda doc: documents.calendar_of(name, doc))
         row, old = documents.calendar_of(name, doc), self._state.calendars.get(name)
         if row != old:
             was = None if old is None else documents.calendar_doc(old)
             self._step(path, PutCalendar(row, old is None), "calendar", name, was, documents.calendar_doc(row))
 
+    def _error_rule(self, name: str, doc: d.ErrorRuleDoc, path: Path) -> None:
+        doc = self._sound(doc, path, lambda doc: documents.error_rule_of(name, doc))
+        rule, old = documents.error_rule_of(name, doc), self._state.error_rules.get(name)
+        if rule != old:
+            made: Command = CreateErrorRule(rule)
+            command = made if old is None else Batch((DeleteErrorRule(name), made), self._seed)
+            was = None if old is None else documents.error_rule_doc(old)
+            self._step(path, command, "error rule", name, was, documents.error_rule_doc(rule))
+
     def _selection(self, name: str, doc: d.SelectionDoc, path: Path) -> None:
-        old = self._lists.get(name)
+        state, old = self._state, self._lists.get(name)
         empty = old or SelectionList(self._id("selection", name), name, (), self._who, self._at_ns)
-        row = documents.selection_of(self._state, empty, doc)
+        doc = self._sound(doc, path, lambda doc: documents.selection_of(state, empty, doc))
+        row = documents.selection_of(state, empty, doc)
         self._lists[name] = row
         if row != old:
-            was = None if old is None else documents.selection_doc(self._state, old)
+            was = None if old is None else documents.selection_doc(state, old)
             command = PutList(row, self._seed, before=old)
-            self._step(path, command, "selection list", name, was, documents.selection_doc(self._state, row))
+            self._step(path, command, "selection list", name, was, documents.selection_doc(state, row))
 
     def _policy(self, name: str, doc: d.PolicyDoc, path: Path) -> None:
         old = self._policies.get(name)
         empty = old or Policy(self._id("policy", name), name, (), (), self._who, self._at_ns)
-        policy = documents.policy_of(empty, doc)
+        outer = self._sound(replace(doc, templates={}), path, lambda doc: documents.policy_of(empty, doc))
+        common = outer.zone or empty.zone
+        templates = {
+            each: self._sound(
+                template,
+                (*path, "templates", each),
+                lambda doc, each=each: documents.template_of(name, each, doc, common),  # type: ignore[misc]
+            )
+            for each, template in doc.templates.items()
+        }
+        self._rules[name] = outer.rules
+        policy = documents.policy_of(empty, replace(outer, templates=templates))
         self._policies[name] = policy
         if policy != old:
             was = None if old is None else documents.policy_doc(old)
             command = PutPolicy(policy, self._seed, before=old)
             self._step(path, command, "policy", name, was, documents.policy_doc(policy))
-
-    def _try(
-        self, path: Path, function: Callable[..., object], *arguments: object, written: tuple[str, ...] = ()
-    ) -> None:
-        try:
-            function(*arguments)
-        except CasoError as error:
-            self.mistake(path, error, *written)
 
     def _associations(self, table: Mapping[str, Any]) -> None:
         """The policies of each list that is named, exactly."""
@@ -329,19 +422,29 @@ class Plan:
         return found
 
     def _job(self, name: str, doc: d.JobDoc, path: Path) -> None:
-        old = next((job for job in self._state.job_list() if job.name == name), None)
-        spec, schedule, priority = documents.job_of(self._state, doc)
+        state, old = self._state, next((job for job in self._state.job_list() if job.name == name), None)
+        doc = self._sound(doc, path, lambda doc: documents.job_of(state, doc))
+        spec, schedule, priority = documents.job_of(state, doc)
         if old is None:
             job = Job(self._id("job", name), name, spec, self._who, self._at_ns, priority, schedule)
             self._step(path, CreateJob(job, run_now=False, at_ns=self._at_ns), "job", name, None, doc)
         elif (old.spec, old.schedule, old.priority) != (spec, schedule, priority):
             if not isinstance(old.spec, BackupSpec) or old.schedule is None:
                 raise UsageError(detail=f"The job {name} is no recurring backup: choose another name")
-            was = documents.job_doc(self._state, old)
+            was = documents.job_doc(state, old)
             self._step(path, EditJob(old.id, spec, schedule, priority), "job", name, was, doc)
 
     def _id(self, kind: str, name: str) -> str:
         return derived_id(self._seed, kind, name)
+
+
+def _ids(command: Command) -> tuple[str, ...]:
+    """By which the commands after it name what it would have saved."""
+    match command:
+        case PutList(list=row) | PutPolicy(policy=row):
+            return (row.id,)
+        case _:
+            return ()
 
 
 def _differences(old: Any, new: Any) -> tuple[str, ...]:
@@ -358,7 +461,7 @@ def _differences(old: Any, new: Any) -> tuple[str, ...]:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, item in _plain(value).items():
+    for key, item in plain(value).items():
         if isinstance(item, dict):
             found.update(_flat(item, f"{prefix}{key}."))
         else:
@@ -366,105 +469,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """A document as a file has it: without what is as usual."""
-    if isinstance(value, Struct):
-        return {
-            field.name: _plain(getattr(value, field.name))
-            for field in msgspec.structs.fields(value)
-            if field.required or getattr(value, field.name) != _usual(field)
-        }
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _usual(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-
-
 def _shown(value: Any) -> str:
     return "as usual" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def written(state: ControlState) -> str:
-    """A file that would make the mesh as it is."""
-    out = [f"# The mesh {state.info().name}, as caso-mesh apply takes it.", ""]
-    _table(out, ("settings",), dict(sorted(state.mesh_settings.items())))
-    for pool in state.pool_list():
-        settings = dict(sorted(state.pool_settings.get(pool.name, {}).items()))
-        doc = d.PoolDoc(tuple(sorted(map(state.name_of, pool.servers))), settings)
-        _table(out, ("pool", pool.name), _plain(doc))
-    for server in state.server_list():
-        if server.settings:
-            _table(out, ("server", server.name), {"settings": dict(sorted(server.settings.items()))})
-    for device in state.device_list():
-        low = documents.size_text(device.low_space_bytes)
-        _table(
-            out, ("device", device.name), {"concurrency": device.concurrency, "low_space": low, "state": device.state}
-        )
-    for name, group in sorted(state.device_pools.items()):
-        _table(out, ("device_pool", name), _plain(documents.device_pool_doc(state, group)))
-    for media_set in state.media_set_list():
-        if media_set not in FACTORY_MEDIA_SETS:
-            _table(out, ("media_set", media_set.name), _plain(documents.media_set_doc(media_set)), force=True)
-    for name, calendar in sorted(state.calendars.items()):
-        _table(out, ("calendar", name), _plain(documents.calendar_doc(calendar)), force=True)
-    for row in state.selection_lists():
-        _table(out, ("selection", row.name), _plain(documents.selection_doc(state, row)), force=True)
-    for policy in state.policy_list():
-        _table(out, ("policy", policy.name), _plain(documents.policy_doc(policy)), force=True)
-    pairs: dict[str, list[str]] = {}
-    for each in state.association_list():
-        pairs.setdefault(state.selection(each.list).name, []).append(state.policy(each.policy).name)
-    _table(out, ("associations",), {name: sorted(names) for name, names in sorted(pairs.items())})
-    for job in state.job_list():
-        if job.origin is None and job.schedule is not None and isinstance(job.spec, BackupSpec):
-            _table(out, ("job", job.name), _plain(documents.job_doc(state, job)))
-    return "\n".join(out)
-
-
-def _table(out: list[str], path: Path, values: Mapping[str, Any], *, force: bool = False) -> None:
-    """A table with its plain values first, then what is below it."""
-    below = {key: value for key, value in values.items() if isinstance(value, dict) or _is_tables(value)}
-    plain = {key: value for key, value in values.items() if key not in below and value not in (None, ())}
-    if plain or (force and not below):
-        out.append(f"[{_dotted(path)}]")
-        out += [f"{_quoted(key)} = {_toml(value)}" for key, value in plain.items()]
-        out.append("")
-    elif force:
-        out += [f"[{_dotted(path)}]", ""]
-    for key, value in below.items():
-        if isinstance(value, dict):
-            _table(out, (*path, key), value, force=key not in {"settings", "templates"})
-            continue
-        for item in value:
-            out.append(f"[[{_dotted((*path, key))}]]")
-            out += [f"{_quoted(name)} = {_toml(each)}" for name, each in item.items()]
-            out.append("")
-
-
-def _is_tables(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, dict) for item in value)
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(map(_quoted, path))
-
-
-def _quoted(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, (int, float)):
-        return format_number(value)
-    # JSON's escapes are TOML's, but for the delete character
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,9 +3,10 @@ calendars. What is made of them is in ``made``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import (
@@ -22,13 +23,21 @@ from caso_mesh.model.commands import (
     PutMediaSet,
     PutPolicy,
 )
-from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidPolicy, InvalidValue, NotFound, UsageError
+from caso_mesh.model.errors import (
+    AlreadyExists,
+    Conflict,
+    InUse,
+    InvalidPolicy,
+    InvalidValue,
+    NotFound,
+    UsageError,
+)
 from caso_mesh.model.hours import parse_window
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import JobSpec, Target, TargetKind, placed_by
-from caso_mesh.model.policies import Association, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.policies import Association, DevicePool, Policy, SelectionList, Template, TemplateType
 from caso_mesh.model.states import SnapshotMode
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS, MediaSet
 from caso_mesh.planning import rules
 from caso_mesh.planning.schedule import check_days
 
@@ -42,32 +51,46 @@ _MOST_TEMPLATES, _MOST_RULES, _MOST_ENTRIES = 50, 200, 1000
 def put_list(state: ControlState, command: PutList, context: Context) -> Effect:
     """``AlreadyExists``, ``NotFound`` for a server, ``UsageError``, ``Conflict`` if it is not as it was ``before``."""
     row = command.list
-    check_name(row.name, "selection list")
-    _check_before(state.lists.get(row.id), command.before, "selection list", row.name)
-    _check_name_free((each for each in state.lists.values() if each.id != row.id), row.name, "selection-list")
+    old = state.lists.get(row.id)
+    _check_before(old, command.before, "selection list", row.name)
+    raise_first(list_faults(state, row))
+    return Effect({"list": row.id}, () if row == old else (Put("lists", row.id, row),))
+
+
+def list_faults(state: ControlState, row: SelectionList) -> Iterator[Fault]:
+    """All that is wrong with a list; places are the keys of ``SelectionDoc``."""
+    yield from refused((), check_name, row.name, "selection list")
+    others = (each for each in state.lists.values() if each.id != row.id)
+    yield from refused((), _check_name_free, others, row.name, "selection-list")
     if not row.entries:
-        raise UsageError(detail=f"The selection list {row.name} is empty: give SERVER:/PATH")
+        yield Fault(UsageError(detail=f"The selection list {row.name} is empty: give SERVER:/PATH"))
     if len(row.entries) > _MOST_ENTRIES:
-        raise UsageError(detail=f"The selection list {row.name} has more than {_MOST_ENTRIES} entries")
+        detail = f"The selection list {row.name} has more than {_MOST_ENTRIES} entries"
+        yield Fault(UsageError(detail=detail), ("paths",))
     places = [(entry.server, entry.root) for entry in row.entries]
     if len(set(places)) < len(places):
-        raise UsageError(detail=f"The selection list {row.name} names a place twice")
+        yield Fault(UsageError(detail=f"The selection list {row.name} names a place twice"), ("paths",))
     old = state.lists.get(row.id)
     known = {entry.server for entry in old.entries} if old is not None else set()
     for server in row.servers():
         if server not in known:
-            state.server(server)
+            yield from refused(("paths",), state.server, server)
     if row.window:
-        parse_window(row.window)
+        yield from refused(("window",), parse_window, row.window)
     if row.within is not None:
-        if row.within.kind not in {TargetKind.SERVER, TargetKind.POOL}:
-            raise InvalidValue(value=str(row.within), what="restriction", expected="Use server:NAME or pool:NAME")
-        check_target(state, row.within)
+        yield from refused(("within",), _check_within, state, row.within)
     if row.oldest_good_s is not None and not 60 <= row.oldest_good_s <= _LONGEST_S:
-        raise InvalidValue(value=f"{row.oldest_good_s:g}", what="age", expected="It is at least a minute")
+        error = InvalidValue(value=f"{row.oldest_good_s:g}", what="age", expected="It is at least a minute")
+        yield Fault(error, ("oldest_good",))
     if row.larger_than is not None and row.larger_than < 0:
-        raise InvalidValue(value=row.larger_than, what="size", expected="Use 0 or more bytes")
-    return Effect({"list": row.id}, () if row == old else (Put("lists", row.id, row),))
+        error = InvalidValue(value=row.larger_than, what="size", expected="Use 0 or more bytes")
+        yield Fault(error, ("exclude_larger_than",))
+
+
+def _check_within(state: ControlState, within: Target) -> None:
+    if within.kind not in {TargetKind.SERVER, TargetKind.POOL}:
+        raise InvalidValue(value=str(within), what="restriction", expected="Use server:NAME or pool:NAME")
+    check_target(state, within)
 
 
 def delete_list(state: ControlState, command: DeleteList, context: Context) -> Effect:
@@ -85,39 +108,51 @@ def delete_list(state: ControlState, command: DeleteList, context: Context) -> E
 def put_policy(state: ControlState, command: PutPolicy, context: Context) -> Effect:
     """``InvalidPolicy`` for its rules, ``NotFound`` for what its templates name, ``AlreadyExists``, ``Conflict``."""
     policy = command.policy
-    check_name(policy.name, "policy")
-    _check_before(state.policies.get(policy.id), command.before, "policy", policy.name)
-    _check_name_free((each for each in state.policies.values() if each.id != policy.id), policy.name, "policy")
-    if len(policy.templates) > _MOST_TEMPLATES or len(policy.rules) > _MOST_RULES:
-        detail = f"it has more than {_MOST_TEMPLATES} templates or {_MOST_RULES} rules"
-        raise InvalidPolicy(name=policy.name, detail=detail)
-    if not 0 <= policy.conflict_s <= 7 * 86400:
-        raise InvalidValue(value=f"{policy.conflict_s:g}", what="time between runs", expected="At most 7 days")
-    for template in policy.templates:
-        check_template(state, policy, template)
-    rules.check_policy(policy)
     old = state.policies.get(policy.id)
+    _check_before(old, command.before, "policy", policy.name)
+    raise_first(policy_faults(state, policy))
     return Effect({"policy": policy.id}, () if policy == old else (Put("policies", policy.id, policy),))
 
 
-def check_template(state: ControlState, policy: Policy, template: Template) -> None:
-    """That all it names is there, and that it can be carried out."""
-    check_name(template.name, "template")
+def policy_faults(state: ControlState, policy: Policy) -> Iterator[Fault]:
+    """All that is wrong with a policy; places are the keys of ``PolicyDoc``, below ``templates`` the names of these and
+    below ``rules`` their numbers."""
+    yield from refused((), check_name, policy.name, "policy")
+    others = (each for each in state.policies.values() if each.id != policy.id)
+    yield from refused((), _check_name_free, others, policy.name, "policy")
+    if len(policy.templates) > _MOST_TEMPLATES or len(policy.rules) > _MOST_RULES:
+        detail = f"it has more than {_MOST_TEMPLATES} templates or {_MOST_RULES} rules"
+        yield Fault(InvalidPolicy(name=policy.name, detail=detail))
+        return
+    if not 0 <= policy.conflict_s <= 7 * 86400:
+        error = InvalidValue(value=f"{policy.conflict_s:g}", what="time between runs", expected="At most 7 days")
+        yield Fault(error, ("conflict_within",))
+    for template in policy.templates:
+        for fault in _template_faults(state, policy, template):
+            yield Fault(fault.error, ("templates", template.name, *fault.place))
+    for found in rules.faults(policy):
+        yield Fault(found.error, () if found.rule is None else ("rules", str(found.rule)))
+
+
+def _template_faults(state: ControlState, policy: Policy, template: Template) -> Iterator[Fault]:
+    """Whether all it names is there, and it can be carried out."""
+    yield from refused((), check_name, template.name, "template")
     if template.type is TemplateType.VERIFY:
         if template.target is not None:
             detail = f"{template.name} verifies sets where they lie, it has no target"
-            raise InvalidPolicy(name=policy.name, detail=detail)
+            yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("to",))
     elif template.target is None:
-        raise InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target")
+        yield Fault(InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target"))
     else:
-        check_target(state, template.target)
+        yield from refused(("to",), check_target, state, template.target)
     if template.type is TemplateType.DUPLICATE:
-        _check_duplicate(policy, template)
-    state.media_set_named(template.media_set)
+        yield from refused((), _check_duplicate, policy, template)
+    yield from refused(("media_set",), state.media_set_named, template.media_set)
     for name in template.calendars:
-        state.calendar_named(name)
+        yield from refused(("calendars",), state.calendar_named, name)
     if template.post_always and template.post is None:
-        raise InvalidPolicy(name=policy.name, detail=f"post-always of the template {template.name} belongs to post")
+        detail = f"post-always of the template {template.name} belongs to post"
+        yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("post_always",))
 
 
 def _check_duplicate(policy: Policy, template: Template) -> None:
@@ -172,25 +207,39 @@ def dissociate(state: ControlState, command: Dissociate, context: Context) -> Ef
 def put_media_set(state: ControlState, command: PutMediaSet, context: Context) -> Effect:
     """``Conflict`` for a factory media set, and for a protection that would become shorter."""
     row = command.media_set
-    check_name(row.name, "media set")
     old = state.media_sets.get(row.name)
     _check_there(old, command.new, "mediaset", row.name)
+    raise_first(media_set_faults(state, row))
+    return Effect({"media_set": row.name}, () if row == old else (Put("media_sets", row.name, row),))
+
+
+def media_set_faults(state: ControlState, row: MediaSet) -> Iterator[Fault]:
+    """All that is wrong with a media set; places are the keys of ``MediaSetDoc``."""
+    old = state.media_sets.get(row.name)
+    yield from refused((), check_name, row.name, "media set")
     if row.name in {each.name for each in FACTORY_MEDIA_SETS} and row != old:
-        raise Conflict(detail=f"The media set {row.name} belongs to every mesh and stays as it is; create another one")
-    for seconds, what in ((row.append_s, "append period"), (row.protection_s, "protection"), (row.keep_s, "retention")):
+        detail = f"The media set {row.name} belongs to every mesh and stays as it is; create another one"
+        yield Fault(Conflict(detail=detail))
+        return
+    for key, seconds, what in (
+        ("append", row.append_s, "append period"),
+        ("protection", row.protection_s, "protection"),
+        ("keep", row.keep_s, "retention"),
+    ):
         if seconds is not None and not 0 <= seconds <= _LONGEST_S:
-            raise InvalidValue(value=f"{seconds:g}", what=what, expected="Use at most 100 years, or none for no end")
+            expected = "Use at most 100 years, or none for no end"
+            yield Fault(InvalidValue(value=f"{seconds:g}", what=what, expected=expected), (key,))
     if old is not None and _shorter(row.protection_s, old.protection_s):
-        raise Conflict(
-            detail=f"The overwrite protection of the media set {row.name} was promised to what was written under it and "
+        detail = (
+            f"The overwrite protection of the media set {row.name} was promised to what was written under it and "
             "cannot become shorter; create another media set"
         )
+        yield Fault(Conflict(detail=detail), ("protection",))
     for count, what in row.counts():
         if not 0 <= count <= 10_000:
-            raise InvalidValue(
-                value=count, what=f"number of {what} sets to keep", expected="It lies between 0 and 10000"
-            )
-    return Effect({"media_set": row.name}, () if row == old else (Put("media_sets", row.name, row),))
+            expected = "It lies between 0 and 10000"
+            error = InvalidValue(value=count, what=f"number of {what} sets to keep", expected=expected)
+            yield Fault(error, (f"keep_{what}",))
 
 
 def delete_media_set(state: ControlState, command: DeleteMediaSet, context: Context) -> Effect:
@@ -207,17 +256,24 @@ def delete_media_set(state: ControlState, command: DeleteMediaSet, context: Cont
 
 
 def put_device_pool(state: ControlState, command: PutDevicePool, context: Context) -> Effect:
+    """``AlreadyExists``, ``NotFound``, ``InvalidValue``, ``UsageError``."""
     pool = command.pool
-    check_name(pool.name, "device pool")
     old = state.device_pools.get(pool.name)
     _check_there(old, command.new, "device-pool", pool.name)
-    for member in pool.members:
-        state.device(member.device)
-        if not 0 <= member.priority <= 1000:
-            raise InvalidValue(value=member.priority, what="priority", expected="It lies between 0 and 1000")
-    if len({member.device for member in pool.members}) < len(pool.members):
-        raise UsageError(detail=f"The device pool {pool.name} names a device twice")
+    raise_first(device_pool_faults(state, pool))
     return Effect({"pool": pool.name}, () if pool == old else (Put("device_pools", pool.name, pool),))
+
+
+def device_pool_faults(state: ControlState, pool: DevicePool) -> Iterator[Fault]:
+    """All that is wrong with a device pool; places are the keys of ``DevicePoolDoc``."""
+    yield from refused((), check_name, pool.name, "device pool")
+    for member in pool.members:
+        yield from refused(("devices",), state.device, member.device)
+        if not 0 <= member.priority <= 1000:
+            error = InvalidValue(value=member.priority, what="priority", expected="It lies between 0 and 1000")
+            yield Fault(error, ("devices",))
+    if len({member.device for member in pool.members}) < len(pool.members):
+        yield Fault(UsageError(detail=f"The device pool {pool.name} names a device twice"), ("devices",))
 
 
 def delete_device_pool(state: ControlState, command: DeleteDevicePool, context: Context) -> Effect:

@@ -22,13 +22,14 @@ from caso_mesh.control import (
     rotation,
     work,
 )
+from caso_mesh.control.faults import Fault
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Outcome, Put, Request
 from caso_mesh.model import commands
 from caso_mesh.model.commands import Command, Envelope, FoundMesh
 from caso_mesh.model.errors import CasoError, FeatureLevelTooLow, Misuse, WrongState
 from caso_mesh.model.features import SetFeatureLevel, level_of
-from caso_mesh.model.jobs import Origin
+from caso_mesh.model.jobs import Job, Origin
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.planning import lifecycle
@@ -124,34 +125,57 @@ def validate(state: ControlState, command: Command, *, who: str = "", at_ns: int
 
 def rehearse(
     state: ControlState, commands: Sequence[Command], *, seed: str, who: str = "", at_ns: int = 0
-) -> tuple[ControlState, list[CasoError | None], list[made.Problem]]:
-    """What a batch would come to: the state after it, the error of each command, and what cannot be made of policies.
+) -> tuple[ControlState, list[list[Fault]], list[made.Problem]]:
+    """What a batch would come to: the state after it, all that is wrong with each command, and what cannot be made of
+    policies.
 
     A command that fails is left out, so that the mistakes of all others are found as well.
     """
     draft, context = state.draft(), Context(who, at_ns)
-    errors: list[CasoError | None] = []
+    faults: list[list[Fault]] = []
     saved: list[Put] = []
     for command in commands:
         try:
             effect = _handled(draft, command, context)
             made.check_times(draft, effect.changes, at_ns)
         except CasoError as error:
-            errors.append(error)
+            faults.append(_faults(draft, command, error))
         else:
             draft.write(effect.changes)
             saved += effect.changes
-            errors.append(None)
+            faults.append([])
     problems = list(made.empty_targets(draft, saved))
-    if not problems:
-        try:
-            jobs = made.remade(draft, seed, context)
-        except CasoError as error:
-            problems.append(made.Problem("", "", "", error))
-        else:
-            problems += made.outside_windows(draft, jobs, at_ns)
-            draft.write(jobs)
-    return draft, errors, problems
+    running = list(made.still_running(draft))
+    if running:
+        problems += running
+    else:
+        jobs = made.remade(draft, seed, context)
+        problems += made.outside_windows(draft, jobs, at_ns)
+        draft.write(jobs)
+    return draft, faults, problems
+
+
+def _faults(state: ControlState, command: Command, error: CasoError) -> list[Fault]:
+    """All that is wrong with a command that was refused with ``error``, which comes first unless it has a place."""
+    match command:
+        case commands.PutList(list=row):
+            found = [*policies.list_faults(state, row)]
+        case commands.PutPolicy(policy=policy):
+            found = [*policies.policy_faults(state, policy)]
+        case commands.PutMediaSet(media_set=media_set):
+            found = [*policies.media_set_faults(state, media_set)]
+        case commands.PutDevicePool(pool=pool):
+            found = [*policies.device_pool_faults(state, pool)]
+        case commands.CreateErrorRule(rule=rule):
+            found = [*error_rules.rule_faults(rule)]
+        case commands.CreateJob(job=Job(spec=spec)) | commands.EditJob(spec=spec):
+            found = [*work.spec_faults(state, spec)]
+        case commands.Batch(commands=several):
+            found = [fault for each in several for fault in _faults(state, each, error)]
+        case _:
+            found = []
+    told = any(each.error.to_wire() == error.to_wire() for each in found)
+    return found if told else [Fault(error), *found]
 
 
 def check_state(state: ControlState) -> None:

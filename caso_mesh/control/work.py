@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
+from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.made import check_by_hand, check_no_open_run
 from caso_mesh.control.opening import begin
 from caso_mesh.control.policies import check_target
@@ -28,14 +31,14 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import (
+    BackupSpec,
     DrillSpec,
-    DuplicateSpec,
     Failure,
     Job,
     JobSpec,
     RestoreSpec,
     Run,
-    backup_of,
+    placed_by,
 )
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, RunState
@@ -275,22 +278,26 @@ def prune(state: ControlState, command: Prune, context: Context) -> Effect:
 
 def check_spec(state: ControlState, spec: JobSpec) -> None:
     """That everything a job names is there. ``NotFound``, ``UsageError``."""
+    raise_first(spec_faults(state, spec))
+
+
+def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
+    """All that ``check_spec`` would refuse; places are the keys of ``JobDoc``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
-        state.server(spec.server)
-    if isinstance(spec, DuplicateSpec):
-        check_target(state, spec.target)
-        state.media_set_named(spec.media_set)
-    backup = backup_of(spec)
-    if backup is None:
+        yield from refused((), state.server, spec.server)
+    placed = placed_by(spec)
+    if placed is None:
         return
-    if not backup.sources or not all(source.roots for source in backup.sources):
-        raise UsageError(detail="A backup needs at least one SERVER:PATH")
-    if len({source.server for source in backup.sources}) < len(backup.sources):
-        raise UsageError(detail="A backup names each of its servers once, with all its paths")
-    for source in backup.sources:
-        state.server(source.server)
-    check_target(state, backup.target)
-    state.media_set_named(backup.media_set)
+    if isinstance(placed, BackupSpec):
+        if not placed.sources or not all(source.roots for source in placed.sources):
+            yield Fault(UsageError(detail="A backup needs at least one SERVER:PATH"), ("paths",))
+        if len({source.server for source in placed.sources}) < len(placed.sources):
+            detail = "A backup names each of its servers once, with all its paths"
+            yield Fault(UsageError(detail=detail), ("paths",))
+        for source in placed.sources:
+            yield from refused(("paths",), state.server, source.server)
+    yield from refused(("to",), check_target, state, placed.target)
+    yield from refused(("media_set",), state.media_set_named, placed.media_set)
 
 
 def _run_now(

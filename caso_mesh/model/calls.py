@@ -182,6 +182,8 @@ CALLS: tuple[Call, ...] = (
     Call("kit.list", "viewer", "admin", q.Nothing, v.KitList, "The recovery kits that were made."),
     Call("error-rule.create", "admin", "admin", q.ErrorRuleCreate, v.Done,
          "An error-handling rule: what becomes of jobs that failed with some error.", changes=True),
+    Call("error-rule.set", "admin", "admin", q.ErrorRuleCreate, v.Done,
+         "Change an error-handling rule; what it has tried or holds by now stays as it is.", changes=True),
     Call("error-rule.list", "viewer", "admin", q.Nothing, v.ErrorRuleList, "The error-handling rules.", scope=SHOWN),
     Call("error-rule.delete", "admin", "admin", q.Named, v.Done,
          "Delete an error-handling rule; what it holds stays on hold.", changes=True),

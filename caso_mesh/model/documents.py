@@ -104,6 +104,16 @@ class CalendarDoc(Struct, frozen=True):
     days: tuple[str, ...] = ()
 
 
+class ErrorRuleDoc(Struct, frozen=True):
+    """An error-handling rule. ``errors``: their codes, or categories of them. ``then``: ``hold`` or ``wait``."""
+
+    errors: tuple[str, ...]
+    retries: int = 2
+    every: str = "10m"
+    then: str = "wait"
+    any_time: bool = False
+
+
 class PoolDoc(Struct, frozen=True):
     """A media server pool, and settings for all of its members."""
 
@@ -118,11 +128,13 @@ class ServerDoc(Struct, frozen=True):
 
 
 class DeviceDoc(Struct, frozen=True):
-    """What can be changed of a device that is there."""
+    """What can be changed of a device that is there. ``quotas``: how much the sets of a server may take on it, or
+    ``none``."""
 
     concurrency: int | None = None
     low_space: str | None = None
     state: str | None = None
+    quotas: dict[str, str] = {}
 
 
 class JobDoc(Struct, frozen=True):

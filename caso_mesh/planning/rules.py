@@ -8,7 +8,7 @@ between their templates full beats differential beats incremental. What is itsel
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -43,33 +43,53 @@ class Verdict(Struct, frozen=True):
 
 def check_policy(policy: Policy) -> None:
     """Raises ``InvalidPolicy`` for rules that contradict each other, go in a circle, or can never hold."""
+    for fault in faults(policy):
+        raise fault.error
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong with a policy, and which of its rules (by place) says so; ``None``: none of them does."""
+
+    error: InvalidPolicy
+    rule: int | None = None
+
+
+def faults(policy: Policy) -> Iterator[Fault]:
+    """All that ``check_policy`` would refuse it for."""
     names = {template.name for template in policy.templates}
     if len(names) < len(policy.templates):
-        raise _invalid(policy, "two of its templates have one name")
+        yield Fault(_invalid(policy, "two of its templates have one name"))
+    sound = []
     for number, rule in enumerate(policy.rules):
-        for name in (rule.a, rule.b):
-            if name is not None and name not in names:
-                raise _invalid(policy, f'there is no template {name} for the rule "{rule}"')
-        if rule.a == rule.b:
-            raise _invalid(policy, f'the rule "{rule}" is about one template alone')
-        if rule in policy.rules[:number]:
-            raise _invalid(policy, f'the rule "{rule}" is there twice')
-        if rule.kind in ON_CONFLICT:
-            for name in (rule.a, rule.b):
-                template = policy.template(name or "")
-                if template is not None and template.schedule is None:
-                    raise _invalid(policy, f'{name} has no schedule, so that the rule "{rule}" never holds')
-        if rule.kind is RuleKind.STARTS:
-            first, second = policy.template(rule.a), policy.template(rule.b or "")
-            if first is not None and second is not None and first.backup_type and not second.backup_type:
-                raise _invalid(
-                    policy,
-                    f'when {rule.a} starts there is no set yet that {rule.b} could be about: say "when {rule.a} succeeds"',
-                )
-    _check_pairs(policy)
-    _check_circle(policy, [rule for rule in policy.rules if rule.kind in ON_CONFLICT])
-    _check_circle(policy, [rule for rule in policy.rules if rule.kind in STARTING])
-    _check_first(policy)
+        detail = _why_never(policy, names, rule) or (
+            f'the rule "{rule}" is there twice' if rule in policy.rules[:number] else None
+        )
+        if detail is None:
+            sound.append(number)
+        else:
+            yield Fault(_invalid(policy, detail), number)
+    for check in (_contradictions, _circles, _never_first):
+        yield from check(policy, sound)
+
+
+def _why_never(policy: Policy, names: Collection[str], rule: TemplateRule) -> str | None:
+    """Why a rule alone can never hold."""
+    for name in (rule.a, rule.b):
+        if name is not None and name not in names:
+            return f'there is no template {name} for the rule "{rule}"'
+    if rule.a == rule.b:
+        return f'the rule "{rule}" is about one template alone'
+    first, second = policy.template(rule.a), policy.template(rule.b or "")
+    if rule.kind in ON_CONFLICT:
+        for template in (first, second):
+            if template is not None and template.schedule is None:
+                return f'{template.name} has no schedule, so that the rule "{rule}" never holds'
+    if rule.kind is RuleKind.STARTS and first is not None and second is not None:
+        if first.backup_type and not second.backup_type:
+            return (
+                f'when {rule.a} starts there is no set yet that {rule.b} could be about: say "when {rule.a} succeeds"'
+            )
+    return None
 
 
 def first_of(policy: Policy) -> str | None:
@@ -144,10 +164,11 @@ def _nearest(due: Due, others: Iterable[Due]) -> Due | None:
     return min(others, key=lambda other: (abs(other.due_ns - due.due_ns), other), default=None)
 
 
-def _check_pairs(policy: Policy) -> None:
+def _contradictions(policy: Policy, sound: Sequence[int]) -> Iterator[Fault]:
     """At most one rule on conflict between two templates, and one way in which one starts the other."""
     told: dict[tuple[str, ...], TemplateRule] = {}
-    for rule in policy.rules:
+    for number in sound:
+        rule = policy.rules[number]
         if rule.kind is RuleKind.FIRST:
             key: tuple[str, ...] = ("first",)
         elif rule.kind in ON_CONFLICT:
@@ -157,38 +178,52 @@ def _check_pairs(policy: Policy) -> None:
         other = told.setdefault(key, rule)
         if other is rule or {other.kind, rule.kind} == {RuleKind.SUCCEEDS, RuleKind.FAILS}:
             continue
-        raise _invalid(policy, f'the rules "{other}" and "{rule}" contradict each other')
+        yield Fault(_invalid(policy, f'the rules "{other}" and "{rule}" contradict each other'), number)
 
 
-def _check_circle(policy: Policy, rules: list[TemplateRule]) -> None:
-    follows: dict[str, list[str]] = {}
-    for rule in rules:
-        if rule.b is not None:
-            follows.setdefault(rule.a, []).append(rule.b)
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " -> ".join([*path[path.index(name) :], name])
-            raise _invalid(policy, f"its rules go in a circle: {circle}")
-        if name not in done:
-            for other in follows.get(name, ()):
-                visit(other, (*path, name))
-            done.add(name)
-
-    for name in list(follows):
-        visit(name, ())
+def _circles(policy: Policy, sound: Sequence[int]) -> Iterator[Fault]:
+    """Each rule that closes a circle with those before it."""
+    for kinds in (ON_CONFLICT, STARTING):
+        follows: dict[str, list[str]] = {}
+        for number in sound:
+            rule = policy.rules[number]
+            if rule.kind not in kinds or rule.b is None or rule.b in follows.get(rule.a, ()):
+                continue
+            back = _way(follows, rule.b, rule.a)
+            if back is None:
+                follows.setdefault(rule.a, []).append(rule.b)
+            elif kinds is STARTING or len(back) > 2:  # the reverse of a rule on conflict is told as a contradiction
+                circle = " -> ".join([*back, rule.b])
+                yield Fault(_invalid(policy, f"its rules go in a circle: {circle}"), number)
 
 
-def _check_first(policy: Policy) -> None:
+def _way(follows: Mapping[str, Sequence[str]], start: str, end: str) -> list[str] | None:
+    """The names on a way from one to another, both with it."""
+    came_from: dict[str, str | None] = {start: None}
+    queue = [start]
+    for name in queue:
+        if name == end:
+            way = [name]
+            while (before := came_from[way[-1]]) is not None:
+                way.append(before)
+            return way[::-1]
+        for other in follows.get(name, ()):
+            if other not in came_from:
+                came_from[other] = name
+                queue.append(other)
+    return None
+
+
+def _never_first(policy: Policy, sound: Sequence[int]) -> Iterator[Fault]:
     first = first_of(policy)
-    if first is None:
+    template = None if first is None else policy.template(first)
+    if template is None or template.schedule is not None:
         return
-    template = policy.template(first)
-    if template is not None and template.schedule is None:
-        starters = [rule for rule in policy.rules if rule.kind in STARTING and rule.b == first]
-        if starters:
-            raise _invalid(policy, f'{first} must complete first, but only the rule "{starters[0]}" starts it')
+    for number in sound:
+        rule = policy.rules[number]
+        if rule.kind in STARTING and rule.b == first:
+            yield Fault(_invalid(policy, f'{first} must complete first, but only the rule "{rule}" starts it'), number)
+            return
 
 
 def _invalid(policy: Policy, detail: str) -> InvalidPolicy:

@@ -423,6 +423,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "selection.set",
         "policy.set",
         "mediaset.set",
+        "error-rule.set",
         # a file is read or printed
         "config.apply",
         "config.export",

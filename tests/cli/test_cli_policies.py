@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.documents import EntryDoc, MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
+from caso_mesh.model.documents import DevicePoolDoc, EntryDoc, MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
+from caso_mesh.model.rules import ErrorRule, Then
 
 
 async def saved(daemon: FakeDaemon, shell: Shell, *argv: str) -> Any:
@@ -83,6 +84,40 @@ async def test_a_media_set_keeps_what_is_not_changed(daemon: FakeDaemon, shell: 
     assert (await shell("mediaset", "edit", "archive", "--keep", "none", "--keep-last", "3")).status == 0
     assert daemon.received[-1].request == q.MediaSetEdit("archive", replace(definition, keep="none", keep_last=3))
     assert (await shell("mediaset", "edit", "other", "--keep", "1d")).status == 5
+
+
+async def test_a_media_set_a_device_pool_and_a_template_are_copied_as_they_are(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    definition = MediaSetDoc(append="1d", protection="7d", keep="9d", keep_last=3)
+    row = v.MediaSetView("archive", 86400.0, 7 * 86400.0, 9 * 86400.0, False, definition)
+    daemon.answers.update({"mediaset.list": v.MediaSetList((row,)), "mediaset.create": v.Done()})
+    assert (await shell("mediaset", "copy", "archive", "other")).status == 0
+    assert daemon.received[-1].request == q.MediaSetEdit("other", definition)
+    assert (await shell("mediaset", "copy", "none", "other")).status == 5
+    pool = v.DevicePoolView("disks", DevicePoolDoc(("disk1:10", "disk2")))
+    daemon.answers.update({"device-pool.list": v.DevicePoolViews((pool,)), "device-pool.create": pool})
+    assert (await shell("device", "pool", "copy", "disks", "others")).status == 0
+    assert daemon.received[-1].request == q.DevicePoolEdit("others", pool.definition)
+    assert (await shell("device", "pool", "copy", "none", "others")).status == 5
+    copied: PolicyDoc = await saved(daemon, shell, "policy", "template", "copy", "nightly", "full", "yearly")
+    assert copied == replace(POLICY_DOC, templates={**POLICY_DOC.templates, "yearly": POLICY_DOC.templates["full"]})
+    for words, status in (("full check", 6), ("none new", 5)):
+        assert (await shell("policy", "template", "copy", "nightly", *words.split())).status == status
+
+
+async def test_an_error_rule_keeps_what_is_not_changed(daemon: FakeDaemon, shell: Shell) -> None:
+    rule = ErrorRule("full", ("device-full",), 3, 300.0, Then.HOLD, True)
+    daemon.answers.update({"error-rule.list": v.ErrorRuleList((rule,)), "error-rule.set": v.Done()})
+    assert (await shell("error-rule", "edit", "full", "--every", "1h", "--no-any-time")).status == 0
+    assert daemon.received[-1].request == q.ErrorRuleCreate(replace(rule, every_s=3600.0, any_time=False))
+    assert (
+        await shell("error-rule", "edit", "full", "--error", "data", "--then", "wait", "--retries", "0")
+    ).status == 0
+    assert daemon.received[-1].request == q.ErrorRuleCreate(ErrorRule("full", ("data",), 0, 300.0, Then.WAIT, True))
+    assert (await shell("error-rule", "edit", "full")).status == 2
+    assert (await shell("error-rule", "edit", "full", "--every", "soon")).status == 2
+    assert (await shell("error-rule", "edit", "other", "--retries", "1")).status == 5
 
 
 async def test_groups_in_groups_have_help_and_errors_of_their_own(shell: Shell) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from control_world import NOW, SECOND, Script, backup
+from msgspec.structs import replace
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.commands import CancelRun, CloseAttempt, CreateErrorRule, DeleteErrorRule, SetJob
+from caso_mesh.model.commands import Batch, CancelRun, CloseAttempt, CreateErrorRule, DeleteErrorRule, SetJob
 from caso_mesh.model.errors import AlreadyExists, InvalidName, InvalidValue, NotFound, UsageError
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.rules import Again, ErrorRule, Then
@@ -40,6 +41,19 @@ def test_rules_are_made_once_kept_in_snapshots_and_deleted(mesh):
     assert mesh.state.error_rules == {}
     with pytest.raises(NotFound):
         mesh.do(DeleteErrorRule("full"))
+
+
+def test_a_rule_is_changed_in_one_step_and_what_it_holds_stays_on_hold(mesh):
+    mesh.do(CreateErrorRule(RULE))
+    run = mesh.start("j", backup("gamma"))
+    fail(mesh, run, Again("full", held=True))
+    changed = replace(RULE, retries=5)
+    mesh.do(Batch((DeleteErrorRule("full"), CreateErrorRule(changed)), "seed"))
+    assert mesh.state.error_rules == {"full": changed}
+    assert mesh.state.run(run).parts[0].held_by == "full"
+    with pytest.raises(InvalidValue):
+        mesh.do(Batch((DeleteErrorRule("full"), CreateErrorRule(replace(RULE, retries=-1))), "seed"))
+    assert mesh.state.error_rules == {"full": changed}
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import pathlib
 import pytest
 from control_world import Script
 
+from caso_mesh.control.exporting import written
 from caso_mesh.control.lines import Lines
-from caso_mesh.control.plan import Plan, written
-from caso_mesh.control.reducer import rehearse
+from caso_mesh.control.plan import Plan
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import Batch
+from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import Priority
 
 SEED = "01jh0000000000000000000000"
@@ -29,9 +30,13 @@ settings = { server-concurrency = 3 }
 [server.beta.settings]
 bandwidth-limit = "mon-fri 08:00-18:00 20MB"
 
+[pool.empty]
+
 [device.disk-b]
 concurrency = 4
 low_space = "10GB"
+state = "paused"
+quotas = { beta = "2TB" }
 
 [device_pool.disks]
 devices = ["disk-b:10", "disk-c"]
@@ -43,6 +48,15 @@ keep_monthly = 24
 
 [calendar.holidays]
 days = ["2025-12-24..2026-01-01"]
+
+[error_rule.full]
+errors = ["device-full", "data"]
+retries = 3
+every = "20m"
+then = "hold"
+any_time = true
+
+[device_pool.later]
 
 [selection.office]
 paths = ["beta:/etc", "gamma:/srv"]
@@ -108,12 +122,7 @@ def mesh() -> Script:
 def plan_of(mesh: Script, text: str) -> Plan:
     """The plan with the mistakes that a rehearsal finds."""
     plan = Plan(mesh.state, text, who="ann", at_ns=mesh.at_ns, seed=SEED)
-    _, errors, problems = rehearse(mesh.state, plan.commands(), seed=SEED, at_ns=mesh.at_ns)
-    for step, error in zip(plan.steps, errors, strict=True):
-        if error is not None:
-            plan.refuse(step, error)
-    for problem in problems if not any(errors) else ():
-        plan.mistake(("policy", problem.policy, "templates", problem.template), problem.error)
+    plan.rehearse()
     return plan
 
 
@@ -132,11 +141,14 @@ def test_a_file_makes_the_mesh_as_it_says_and_again_changes_nothing(mesh):
         "create setting mesh",
         "create pool vaults",
         "create setting pool vaults",
+        "create pool empty",
         "create setting server beta",
         "change device disk-b",
         "create device pool disks",
+        "create device pool later",
         "create media set two-years",
         "create calendar holidays",
+        "create error rule full",
         "create selection list office",
         "create policy nightly",
         "create association office nightly",
@@ -152,7 +164,9 @@ def test_a_file_makes_the_mesh_as_it_says_and_again_changes_nothing(mesh):
     assert mesh.state.job_named("by-hand").priority is Priority.HIGH
     assert mesh.state.job_named("office.nightly.daily").schedule.excludes == ("2025-12-24..2026-01-01",)
     assert mesh.state.settings_of("node-beta")["server-concurrency"] == 3
-    assert mesh.state.device_named("disk-b").low_space_bytes == 10**10
+    disk = mesh.state.device_named("disk-b")
+    assert (disk.low_space_bytes, disk.state, disk.paths[0].quota_bytes) == (10**10, "paused", 2 * 10**12)
+    assert mesh.state.error_rules["full"] == ErrorRule("full", ("device-full", "data"), 3, 1200.0, Then.HOLD, True)
     assert apply(mesh, FILE) == []
 
 
@@ -166,6 +180,23 @@ def test_what_is_exported_is_as_it_is_and_makes_another_mesh_alike(mesh):
     other.device("disk-c", "gamma")
     apply(other, text)
     assert written(other.state) == text
+
+
+def test_an_error_rule_of_a_file_is_changed_in_one_step_and_only_that(mesh):
+    apply(mesh, FILE)
+    plan = plan_of(mesh, FILE.replace('every = "20m"', 'every = "1h"').replace("any_time = true\n", ""))
+    assert [(step.change.action, step.change.name, step.change.details) for step in plan.steps] == [
+        ("change", "full", ('every: "20m" -> "1h"', "any_time: true -> as usual"))
+    ]
+    mesh.do(Batch(plan.commands(), SEED))
+    assert mesh.state.error_rules["full"] == ErrorRule("full", ("device-full", "data"), 3, 3600.0, Then.HOLD)
+
+
+def test_a_quota_is_taken_back_by_a_file_that_says_none(mesh):
+    apply(mesh, FILE)
+    assert apply(mesh, '[device.disk-b.quotas]\nbeta = "none"\n') == ["change device disk-b"]
+    assert mesh.state.device_named("disk-b").paths[0].quota_bytes is None
+    assert apply(mesh, '[device.disk-b.quotas]\nbeta = "none"\n') == []
 
 
 def test_a_dry_run_tells_each_value_that_changes(mesh):
@@ -247,14 +278,17 @@ def test_a_dozen_mistakes_in_one_file_are_all_told_with_their_lines_and_nothing_
     assert sorted((mistake.line, mistake.place) for mistake in plan.mistakes) == [
         (2, "settings.stalled-after-s"),
         (3, "settings.no-such-setting"),
-        (6, "pool.vaults"),
+        (6, "pool.vaults.servers"),
+        (9, "media_set.archive.keep"),
         (10, "media_set.archive.kep_last"),
-        (13, "selection.office"),
-        (17, "selection.home"),
+        (13, "selection.office.paths"),
+        (17, "selection.home.window"),
+        (21, "policy.nightly.rules"),
         (22, "policy.nightly.rules"),
-        (28, "policy.nightly.templates.full"),
+        (27, "policy.nightly.templates.full.schedule"),
+        (28, "policy.nightly.templates.full.zone"),
         (31, "policy.nightly.templates.inc.catch_up"),
-        (35, "policy.good"),
+        (35, "policy.good.templates.full.to"),
         (38, "associations.home"),
         (40, "colour"),
     ]
@@ -266,7 +300,7 @@ def test_what_only_follows_from_another_mistake_is_not_told(mesh):
         mesh,
         '[media_set.archive]\nkeep = "x"\n[policy.p.templates.t]\ntype = "full"\nto = "any"\nmedia_set = "archive"\n',
     )
-    assert [(mistake.line, mistake.place) for mistake in plan.mistakes] == [(2, "media_set.archive")]
+    assert [(mistake.line, mistake.place) for mistake in plan.mistakes] == [(2, "media_set.archive.keep")]
 
 
 @pytest.mark.parametrize(
@@ -317,5 +351,5 @@ def test_the_file_in_the_guide_is_one_that_can_be_applied():
     mesh.admit("beta", "gamma", "files", "web")
     mesh.device("disk1", "beta")
     mesh.device("attic", "gamma")
-    assert len(apply(mesh, "[settings]" + text)) == 12
+    assert len(apply(mesh, "[settings]" + text)) == 13
     assert apply(mesh, "[settings]" + text) == []

@@ -617,9 +617,9 @@ def test_a_rehearsal_finds_the_mistakes_of_every_command_and_changes_nothing(mes
     good = batch(mesh)
     bad = [DeleteList("nowhere"), good[0], good[0], *good[1:], DeletePool("nowhere")]
     before = mesh.state.snapshot()
-    _, errors, problems = rehearse(mesh.state, bad, seed=SEED, at_ns=mesh.at_ns)
-    assert [None if each is None else each.code for each in errors] == [
-        "not-found", None, "already-exists", None, None, None, "not-found",
+    _, faults, problems = rehearse(mesh.state, bad, seed=SEED, at_ns=mesh.at_ns)
+    assert [[fault.error.code for fault in each] for each in faults] == [
+        ["not-found"], [], ["already-exists"], [], [], [], ["not-found"],
     ]  # fmt: skip
     assert problems == []
     assert mesh.state.snapshot() == before

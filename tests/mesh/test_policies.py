@@ -186,9 +186,23 @@ schedule = "daily 22:00"
 [associations]
 home = ["nightly"]
 """
-    wrong = text.replace(f"alpha:{tree}", f"alpha:{tree}/not-there")
+    wrong = (
+        text.replace(f'"alpha:{tree}"', f'"alpha:{tree}", "alpha:{tree}/not-there",\n    "alpha:{tree}/nor-there"')
+        .replace('schedule = "daily 22:00"', 'schedule = "once 2025-01-01T00:00"\npre = "no-such"')
+        .replace("[associations]", f'[job.logs]\npaths = ["alpha:{tree}/no-log"]\nto = "any"\nschedule = "daily 22:00"\n[associations]')
+    )  # fmt: skip
     refused = await mesh.call("alpha", "config.apply", q.ConfigApply(wrong), v.Applied)
-    assert (refused.applied, [(each.line, each.place) for each in refused.mistakes]) == (False, [(3, "selection.home")])
+    assert (refused.applied, [(each.line, each.place) for each in refused.mistakes]) == (
+        False,
+        [
+            (3, "selection.home"),
+            (4, "selection.home"),
+            (8, "policy.nightly.templates.full"),
+            (9, "policy.nightly.templates.full"),
+            (11, "job.logs"),
+        ],
+    )
+    assert (await mesh.call("alpha", "selection.list", q.Nothing(), v.SelectionViews)).selections == ()
     tried = await mesh.call("alpha", "config.apply", q.ConfigApply(text, dry_run=True), v.Applied)
     assert (tried.applied, len(tried.changes)) == (False, 3)
     assert await mesh.jobs() == ()
