@@ -566,6 +566,9 @@ async def bulk(site: Site, order: AttemptOrder, who: str) -> AsyncIterator[Link]
     )  # fmt: skip
     try:
         yield link
+    except LinkLost as lost:
+        # the goodbye, which says why, was before the answer
+        raise await link.wait_closed() or lost from None
     finally:
         await link.close()
 
