@@ -207,11 +207,17 @@ class Delegation:
             ends_at_ns=ends_at_ns,
             to_come_bytes=to_come_bytes,
             stored_bytes=learning.stored_bytes,
+            levels=self._levels(),
             in_grace=self.in_grace(),
             now_ns=self._calendar.now_ns(),
         )
         problem = self._cut.problem(state, seen)
         return structs.replace(problem, devices=tuple(_seen(row, broken) for row in problem.devices))
+
+    def _levels(self) -> Mapping[str, int]:
+        """The feature level of what other servers run, as each said when it was linked."""
+        greetings = {node: self._links.greeting_of(node) for node in self._links.nodes() if node != self._own}
+        return {node: said.feature_level for node, said in greetings.items() if said is not None}
 
     def _silent_since_ns(self) -> Mapping[str, int]:
         """When servers that are not linked now were last heard."""

@@ -73,7 +73,7 @@ class Learning:
                 each.bytes_stored,
             )
             for each in await self._tables.sets(limit=_NEWEST)
-            if each.copy_of is None  # its times are those of the first
+            if each.copy_of is None and each.made_of is None  # the times of those are others'
         )
         speeds = sorted(self._history.speeds.items())
         self.speeds = tuple((*place, speed) for place, speed in speeds if speed != 1.0)

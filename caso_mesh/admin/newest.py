@@ -1,39 +1,75 @@
-"""The newest sets of a selection list: what a verify or a duplicate of a policy is about."""
+"""The newest sets of a selection list: what a verify, a duplicate or a synthetic full of a policy is about."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, VerifySetsSpec
+from caso_mesh.model.jobs import BackupSpec, Job, OfSetsSpec, SyntheticSpec, VerifySetsSpec
+from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 
 
 async def newest_sets(state: ControlState, tables: Tables, job: Job) -> dict[str, str]:
     """By source, what a run of ``job`` is about that begins now; empty for a job that is not about newest sets."""
-    if not isinstance(job.spec, VerifySetsSpec | DuplicateSpec) or job.origin is None:
+    if not isinstance(job.spec, OfSetsSpec) or job.origin is None:
         return {}
-    # each policy sends its own sets off-site
-    policy = job.origin.policy if isinstance(job.spec, DuplicateSpec) else None
+    # each policy sends its own sets off-site, and makes full ones of its own
+    policy = None if isinstance(job.spec, VerifySetsSpec) else job.origin.policy
+    makes = isinstance(job.spec, SyntheticSpec)
     jobs = backup_jobs(state, job.origin.list, policy)
+    if not makes:
+        jobs |= synthetic_jobs(state, job.origin.list, policy)
     found: dict[str, str] = {}
     for source in job.spec.sources:
-        backup = await newest_set(state, tables, jobs, source)
+        backup = await newest_set(state, tables, jobs, source, is_base if makes else None)
         if backup is not None:
             found[source] = backup.id
     return found
 
 
-async def newest_set(state: ControlState, tables: Tables, jobs: Collection[str], source: str) -> BackupSet | None:
-    """The newest set of a server (id), or of those whose place it took, that one of some jobs made."""
+async def newest_set(
+    state: ControlState,
+    tables: Tables,
+    jobs: Collection[str] | None,
+    source: str,
+    fits: Callable[[BackupSet], bool] | None = None,
+) -> BackupSet | None:
+    """The newest set of a server (id), or of those whose place it took, that one of some jobs made (``None``: of
+    whatever job) and for which ``fits`` holds."""
     row = state.servers.get(source)
     sources = (source, *row.succeeds) if row is not None else (source,)
-    found = [backup for each in sources if (backup := await tables.newest_of(jobs, each)) is not None]
+    found = [backup for each in sources if (backup := await _newest_of(tables, jobs, each, fits)) is not None]
     return max(found, key=lambda backup: backup.ended_at_ns, default=None)
+
+
+async def _newest_of(
+    tables: Tables, jobs: Collection[str] | None, source: str, fits: Callable[[BackupSet], bool] | None
+) -> BackupSet | None:
+    """Of a set and the full one that was made of it, which has its times, the full one."""
+    found: BackupSet | None = None
+    async for backup in tables.sets_until(source, 2**62):
+        if found is not None and (backup.ended_at_ns < found.ended_at_ns or found.made_of is not None):
+            break
+        good = (jobs is None or backup.job in jobs) and (fits is None or fits(backup))
+        if good and (found is None or backup.made_of is not None):
+            found = backup
+    return found
+
+
+def is_base(backup: BackupSet) -> bool:
+    """Whether a full set can be made of it: it was read from the source, by a backup that others build on."""
+    return backup.type is not BackupType.COPY and backup.copy_of is None and backup.made_of is None
 
 
 def backup_jobs(state: ControlState, selection: str, policy: str | None = None) -> frozenset[str]:
     """The ids of the jobs that back up a selection list (id), or only those of one policy (id)."""
     jobs = state.jobs_made_of(policy=policy, selection=selection)
     return frozenset(job.id for job in jobs if isinstance(job.spec, BackupSpec))
+
+
+def synthetic_jobs(state: ControlState, selection: str, policy: str | None = None) -> frozenset[str]:
+    """The ids of the jobs that make full sets out of those of a selection list (id), or only those of one policy (id)."""
+    jobs = state.jobs_made_of(policy=policy, selection=selection)
+    return frozenset(job.id for job in jobs if isinstance(job.spec, SyntheticSpec))

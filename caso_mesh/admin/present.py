@@ -24,6 +24,7 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
+    SyntheticSpec,
     TestRunSpec,
     VerifySetsSpec,
     VerifySpec,
@@ -347,6 +348,13 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "media_set": spec.media_set,
                 "verify": spec.verify,
             }
+        case SyntheticSpec() as spec:
+            return {
+                "sets": list(spec.sets),
+                "newest_sets_of": [] if spec.sets else [state.name_of(source) for source in spec.sources],
+                "media_set": spec.media_set,
+                "verify": spec.verify,
+            }
         case DrillSpec() as spec:
             size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries
             server = state.name_of(spec.server)
@@ -402,6 +410,7 @@ def set_view(
         kept_by=tuple(reason.value for reason in verdict.kept_by if reason in BY_PLACE),
         expired=verdict.goes,
         copy_of=backup.copy_of,
+        made_of=backup.made_of,
     )
 
 

@@ -10,6 +10,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.jobs import Job, SyntheticSpec
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.planning.retention import Line, Verdict, judge
 
@@ -71,6 +72,15 @@ class Retaining:
         return all_judged() if len(sets) <= _AT_ONCE else await asyncio.to_thread(all_judged)
 
 
+def listed_by(job: Job | None) -> str:
+    """The selection list (id) that a job's sets are of; empty for none."""
+    if job is None:
+        return ""
+    if job.origin is not None:
+        return job.origin.list
+    return job.spec.list if isinstance(job.spec, SyntheticSpec) else ""
+
+
 def line_of(state: ControlState) -> Callable[[BackupSet], Line]:
     """The line that a set belongs to. A set whose job is gone counts as one of a job without a list: that may keep one
     too many, never one too few. Copies on another device are a line of their own there."""
@@ -88,9 +98,9 @@ def line_of(state: ControlState) -> Callable[[BackupSet], Line]:
         job = state.jobs.get(backup.job)
         copied = () if backup.copy_of is None else ("copy", backup.device)
         zone = job.schedule.zone if job is not None and job.schedule is not None else "UTC"
-        if job is None or job.origin is None:
+        listed = listed_by(job)
+        if job is None or not listed:
             return Line((*copied, "roots", source, *(root.hex() for root in backup.roots)), zone)
-        listed = job.origin.list
         return Line((*copied, "list", listed, source), zones.get(listed, zone) if job.schedule is None else zone)
 
     return line

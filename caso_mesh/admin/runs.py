@@ -58,6 +58,7 @@ class Runs:
             "restore": self._work.restore,
             "verify": self._work.verify,
             "duplicate": self._work.duplicate,
+            "synthetic": self._work.synthetic,
             "drill": self._work.drill,
             "run.follow": self._run_follow,
             "job.list": self._job_list,

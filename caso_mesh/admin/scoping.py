@@ -52,6 +52,8 @@ class Scoping:
                 if not members:
                     raise NotFound(kind="server", name=f"any of the pool {value}")
                 return [server.id for server in members]
+            case "list":
+                return state.list_named(value).servers()
             case "set" | "source":
                 if names == "source" and any(server.name == value for server in state.servers.values()):
                     return [state.server_named(value).id]

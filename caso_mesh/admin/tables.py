@@ -387,13 +387,6 @@ class Tables:
             if not rows:
                 return
 
-    async def newest_of(self, jobs: Collection[str], source: str) -> BackupSet | None:
-        """The newest set of a source that one of some jobs made."""
-        async for backup in self.sets_until(source, 2**62):
-            if backup.job in jobs:
-                return backup
-        return None
-
     async def set_ids(self) -> list[str]:
         return [row[0] for row in await self._rows("SELECT id FROM backup_set ORDER BY id")]
 

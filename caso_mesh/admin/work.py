@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from msgspec import structs
 
-from caso_mesh.admin.newest import newest_sets
+from caso_mesh.admin.newest import backup_jobs, is_base, newest_set, newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
@@ -42,6 +42,7 @@ from caso_mesh.model.jobs import (
     RestoreSpec,
     Run,
     SourceRoots,
+    SyntheticSpec,
     TestRunSpec,
     VerifySpec,
 )
@@ -59,6 +60,14 @@ def _with_places(paths: tuple[bytes, ...], backup: BackupSet) -> tuple[bytes, ..
     if not chosen or any(is_reserved(path) for path in chosen):
         raise UsageError(detail="What a dump wrote came from no place: say where to, with --to or --into-command")
     return chosen
+
+
+def _root(path: bytes) -> bytes:
+    """A place as the root of a set. Raises ``InvalidValue``."""
+    cleaned = clean_path(path)
+    if is_reserved(cleaned) and dump_name(cleaned) is None:
+        raise InvalidValue(value=escape_path(path), what="path", expected="Use SERVER:@NAME for a dump")
+    return cleaned
 
 
 class Work:
@@ -111,10 +120,7 @@ class Work:
         state.media_set_named(request.media_set)
         roots: dict[str, set[bytes]] = {}
         for name, path in request.sources:
-            cleaned = clean_path(path)
-            if is_reserved(cleaned) and dump_name(cleaned) is None:
-                raise InvalidValue(value=escape_path(path), what="path", expected="Use SERVER:@NAME for a dump")
-            roots.setdefault(state.server_named(name).id, set()).add(cleaned)
+            roots.setdefault(state.server_named(name).id, set()).add(_root(path))
         if request.larger_than is not None and request.larger_than < 0:
             raise InvalidValue(value=request.larger_than, what="size", expected="Use 0 or more bytes")
         if request.post is None and request.post_always:
@@ -332,6 +338,52 @@ class Work:
         state.media_set_named(media_set)
         spec = DuplicateSpec((backup.source,), target, (backup.id,), media_set, request.verify)
         return await self._create(caller, spec, request.priority, "", f"duplicate-{backup.source_name}", None)
+
+    async def synthetic(self, caller: Caller, request: q.SyntheticRequest) -> v.Submitted:
+        """Raises ``NotFound`` for a server, list or media set, and where there is no set to make a full one of."""
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
+        state = self._keeper.state
+        if bool(request.sources) == (request.selection is not None):
+            raise UsageError(detail="Name what to make full sets of: SERVER:PATH ... or a selection list")
+        bases: list[BackupSet] = []
+        listed = ""
+        if request.selection is not None:
+            row = state.list_named(request.selection)
+            listed, name, jobs = row.id, row.name, backup_jobs(state, row.id)
+            bases = [
+                await self._base(server, jobs, is_base, f"any of {state.name_of(server)} in {row.name}")
+                for server in row.servers()
+            ]
+        else:
+            roots: dict[str, set[bytes]] = {}
+            for server, path in request.sources:
+                roots.setdefault(state.server_named(server).id, set()).add(_root(path))
+            name = "-".join(state.name_of(server) for server in sorted(roots))
+            for server, wanted in sorted(roots.items()):
+                shown = " ".join(f"{state.name_of(server)}:{escape_path(b'/' + root)}" for root in sorted(wanted))
+
+                def fits(backup: BackupSet, wanted: set[bytes] = wanted) -> bool:
+                    return is_base(backup) and set(backup.roots) == wanted
+
+                bases.append(await self._base(server, None, fits, f"any of {shown}"))
+        known = {row.name for row in state.media_set_list()}
+        own = bases[0].media_set if bases[0].media_set in known else DEFAULT_MEDIA_SET
+        media_set = request.media_set or own
+        state.media_set_named(media_set)
+        spec = SyntheticSpec(
+            tuple(each.source for each in bases), tuple(each.id for each in bases), media_set, request.verify, listed
+        )
+        return await self._create(caller, spec, request.priority, "", f"synthetic-{name}", None)
+
+    async def _base(
+        self, server: str, jobs: Collection[str] | None, fits: Callable[[BackupSet], bool], name: str
+    ) -> BackupSet:
+        found = await newest_set(self._keeper.state, self._tables, jobs, server, fits)
+        if found is None:
+            raise NotFound(kind="set", name=name)
+        return found
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""

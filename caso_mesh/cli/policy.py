@@ -166,7 +166,8 @@ def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
 Type = Annotated[
     Literal["full", "incremental", "differential", "copy", "verify", "duplicate", "synthetic"] | None,
     Parameter(
-        help="What it does. A verify reads back the newest set of each server, a duplicate copies it to another device."
+        help="What it does. A verify reads back the newest set of each server, a duplicate copies it to another device, "
+        "a synthetic makes a full one of it without reading the source."
     ),
 ]
 To = Annotated[str | None, Parameter(help="Where: any, device:NAME, devices:POOL, server:NAME or pool:NAME.")]

@@ -110,7 +110,7 @@ def _list(view: v.SetList) -> None:
         ("set", lambda row: row.id),
         ("source", lambda row: row.source),
         ("paths", lambda row: row.paths),
-        ("type", lambda row: row.type),
+        ("type", lambda row: f"{row.type} (synthetic)" if row.made_of else row.type),
         ("ended", lambda row: row.ended),
         ("files", lambda row: row.files),
         ("size", lambda row: output.size(row.bytes)),

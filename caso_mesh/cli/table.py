@@ -10,6 +10,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),
     ("Daily", "verify", "verify:verify", "Read back and check every byte of a backup set."),
     ("Daily", "duplicate", "duplicate:duplicate", "Copy a backup set to another device."),
+    ("Daily", "synthetic", "synthetic:synthetic", "Make full sets out of newest ones, without reading the source."),
     ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("Daily", "why", "why:why", "What became of a run, or of a night, and why."),

@@ -29,7 +29,6 @@ from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
 from caso_mesh.model.policies import (
-    NOT_YET,
     DayCalendar,
     DevicePool,
     DevicePoolMember,
@@ -188,9 +187,6 @@ def rule_of(policy: str, text: str) -> TemplateRule:
 
 def template_of(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> Template:
     """Raises as ``policy_of``."""
-    if doc.type in NOT_YET:
-        detail = f"nothing carries out the type {doc.type} of the template {name} yet: it needs {NOT_YET[doc.type]}"
-        raise InvalidPolicy(name=policy, detail=detail)
     if doc.type not in set(TemplateType):
         known = ", ".join(each.value for each in TemplateType)
         raise InvalidValue(value=doc.type, what="type of a template", expected=f"Use {known}")

@@ -47,7 +47,7 @@ def fired(state: ControlState, changes: Iterable[Put], at_ns: int) -> list[Put]:
 
 def sets_of(run: Run) -> dict[str, str]:
     """The sets that a run made or was about, by source."""
-    if isinstance(run.spec, VerifySetsSpec):  # a duplicate has made sets of its own
+    if isinstance(run.spec, VerifySetsSpec):  # others have made sets of their own
         return {source: run.spec.set_of(source) for source in run.spec.sources if run.spec.set_of(source)}
     return {part.source: part.set for part in run.parts if part.set is not None}
 

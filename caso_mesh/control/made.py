@@ -21,11 +21,12 @@ from caso_mesh.model.jobs import (
     JobSpec,
     Origin,
     SourceRoots,
+    SyntheticSpec,
     Target,
     TargetKind,
     VerifySetsSpec,
 )
-from caso_mesh.model.policies import Association, Policy, SelectionList, Template
+from caso_mesh.model.policies import Association, Policy, SelectionList, Template, TemplateType
 from caso_mesh.model.storage import Device
 from caso_mesh.planning import lifecycle, rules
 from caso_mesh.planning.patterns import anchored
@@ -227,6 +228,8 @@ def _schedule(state: ControlState, template: Template) -> CronSchedule | None:
 
 def _spec(row: SelectionList, template: Template) -> JobSpec:
     type_ = template.backup_type
+    if template.type is TemplateType.SYNTHETIC:
+        return SyntheticSpec(row.servers(), media_set=template.media_set, verify=template.verify)
     if template.target is None:
         return VerifySetsSpec(row.servers())
     if type_ is None:

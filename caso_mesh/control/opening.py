@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import DuplicateSpec, Failure, Job, JobSpec, Run, Terms, VerifySetsSpec, VerifySpec
+from caso_mesh.model.jobs import Failure, Job, JobSpec, OfSetsSpec, Run, Terms, VerifySpec
 from caso_mesh.planning import lifecycle
 
 
@@ -26,7 +26,7 @@ def begin(
     by_hand: bool = False,
 ) -> Run:
     """A run whose parts that cannot be done have failed from the start: with a source that left the mesh, or without a
-    set to verify or copy. ``by_hand``: a person started it, who need not mind windows."""
+    set to verify, to copy or to make another one of. ``by_hand``: a person started it, who need not mind windows."""
     spec = _with_sets(job.spec, sets or {})
     job = msgspec.structs.replace(job, spec=spec)
     run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
@@ -50,7 +50,7 @@ def begin(
 
 
 def _with_sets(spec: JobSpec, sets: Mapping[str, str]) -> JobSpec:
-    if not isinstance(spec, VerifySetsSpec | DuplicateSpec) or spec.sets:
+    if not isinstance(spec, OfSetsSpec) or spec.sets:
         return spec
     return msgspec.structs.replace(spec, sets=tuple(sets.get(source, "") for source in spec.sources))
 
@@ -58,7 +58,7 @@ def _with_sets(spec: JobSpec, sets: Mapping[str, str]) -> JobSpec:
 def _impossible(state: ControlState, spec: JobSpec, source: str) -> Failure | None:
     if isinstance(spec, VerifySpec):
         return None
-    if isinstance(spec, VerifySetsSpec | DuplicateSpec):
+    if isinstance(spec, OfSetsSpec):
         if spec.set_of(source):
             return None
         return Failure("not-found", {"kind": "set", "name": f"any of {state.name_of(source)}"})

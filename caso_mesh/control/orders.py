@@ -9,9 +9,10 @@ from typing import Literal
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, JobKind, Run, kind_of, part_of_spec
+from caso_mesh.model.jobs import Attempt, Run, kind_of, part_of_spec
 from caso_mesh.model.mesh import NodeAddress, RosterRow
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange
+from caso_mesh.model.states import IN_PLACE
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -78,7 +79,7 @@ def orders_for(
 
 def ends_of(attempt: Attempt, run: Run) -> tuple[str, ...]:
     """Node ids of the servers that take part in an attempt: the media server first, then the other end, if any."""
-    if kind_of(run.spec) is JobKind.VERIFY or attempt.other == attempt.server:
+    if kind_of(run.spec) in IN_PLACE or attempt.other == attempt.server:
         return (attempt.server,)
     return (attempt.server, attempt.other)
 

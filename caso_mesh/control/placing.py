@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
 from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, kind_of, placed_by, set_read
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import AttemptState, JobKind, JobState, RunState
+from caso_mesh.model.states import IN_PLACE, AttemptState, JobState, RunState
 from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.problem import Busy, DevicePoolRow, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
 
@@ -32,7 +33,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
-    its sets take there. ``now_ns``: by the calendar that schedules go by.
+    its sets take there. ``levels``: the feature level of the programs of linked servers, by node id. ``now_ns``: by the
+    calendar that schedules go by.
     """
 
     connected: Collection[str]
@@ -46,6 +48,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     ends_at_ns: Mapping[str, int] = {}
     to_come_bytes: Mapping[str, int] = {}
     stored_bytes: Mapping[tuple[str, str], int] = {}
+    levels: Mapping[str, int] = {}
     in_grace: bool = False
     now_ns: int = 0
 
@@ -113,6 +116,7 @@ class Cut:
                 source_concurrency=limits[2],
                 silent_since_ns=lately if server.silent_since_ns is None else server.silent_since_ns,
                 held=limits[3],
+                level=seen.levels.get(server.id, FEATURE_LEVEL),
             )
 
     def _ready(self, state: ControlState, seen: Seen) -> tuple[ReadyPart, ...]:
@@ -159,7 +163,7 @@ class _Loads:
         for attempt in active:
             _add(self.running, attempt.server, 1)
             _add(self.writing, attempt.device, 1)
-            if kind_of(state.run(attempt.run).spec) is not JobKind.VERIFY:
+            if kind_of(state.run(attempt.run).spec) not in IN_PLACE:
                 _add(self.reading, attempt.other, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
             _add(self.reserved, attempt.device, to_come)
@@ -249,6 +253,7 @@ def _ready_part(
         window="" if part.any_time else run.terms.window,
         behind=waits[0],
         first=waits[1],
+        level=level_of_work(run.spec),
     )
 
 

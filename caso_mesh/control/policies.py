@@ -34,8 +34,17 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.hours import parse_window
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.jobs import JobSpec, Target, TargetKind, placed_by
-from caso_mesh.model.policies import Association, DevicePool, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.jobs import JobSpec, Target, TargetKind, media_set_of, placed_by
+from caso_mesh.model.policies import (
+    READING,
+    TARGETLESS,
+    Association,
+    DevicePool,
+    Policy,
+    SelectionList,
+    Template,
+    TemplateType,
+)
 from caso_mesh.model.states import SnapshotMode
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS, MediaSet
 from caso_mesh.planning import rules
@@ -137,16 +146,17 @@ def policy_faults(state: ControlState, policy: Policy) -> Iterator[Fault]:
 def _template_faults(state: ControlState, policy: Policy, template: Template) -> Iterator[Fault]:
     """Whether all it names is there, and it can be carried out."""
     yield from refused((), check_name, template.name, "template")
-    if template.type is TemplateType.VERIFY:
+    if template.type in TARGETLESS:
         if template.target is not None:
-            detail = f"{template.name} verifies sets where they lie, it has no target"
+            does = "verifies sets" if template.type is TemplateType.VERIFY else "makes full sets"
+            detail = f"{template.name} {does} where they lie, it has no target"
             yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("to",))
     elif template.target is None:
         yield Fault(InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target"))
     else:
         yield from refused(("to",), check_target, state, template.target)
-    if template.type is TemplateType.DUPLICATE:
-        yield from refused((), _check_duplicate, policy, template)
+    if template.type in {TemplateType.DUPLICATE, TemplateType.SYNTHETIC}:
+        yield from refused((), _check_of_sets, policy, template)
     yield from refused(("media_set",), state.media_set_named, template.media_set)
     for name in template.calendars:
         yield from refused(("calendars",), state.calendar_named, name)
@@ -155,10 +165,13 @@ def _template_faults(state: ControlState, policy: Policy, template: Template) ->
         yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("post_always",))
 
 
-def _check_duplicate(policy: Policy, template: Template) -> None:
-    """That there is something to copy, and nothing asked for that only a backup does."""
-    if not any(each.backup_type is not None for each in policy.templates):
-        raise InvalidPolicy(name=policy.name, detail=f"no template makes the sets that {template.name} is to copy")
+def _check_of_sets(policy: Policy, template: Template) -> None:
+    """That there is something to copy or to make a full set of, and nothing asked for that only a backup does."""
+    copies = template.type is TemplateType.DUPLICATE
+    bases = READING if copies else READING - {TemplateType.COPY}
+    if not any(each.type in bases for each in policy.templates):
+        does = "is to copy" if copies else "is to make full ones of"
+        raise InvalidPolicy(name=policy.name, detail=f"no template makes the sets that {template.name} {does}")
     useless = {
         "pre": template.pre,
         "post": template.post,
@@ -169,7 +182,7 @@ def _check_duplicate(policy: Policy, template: Template) -> None:
     given = next((key for key, value in useless.items() if value), None)
     if given is not None:
         raise InvalidPolicy(
-            name=policy.name, detail=f"{template.name} copies sets and reads no files: it has no {given}"
+            name=policy.name, detail=f"{template.name} is about sets and reads no files: it has no {given}"
         )
 
 
@@ -249,7 +262,7 @@ def delete_media_set(state: ControlState, command: DeleteMediaSet, context: Cont
     if row.name in {each.name for each in FACTORY_MEDIA_SETS}:
         raise Conflict(detail=f"The media set {row.name} belongs to every mesh and cannot be deleted")
     users = _templates(state, lambda template: template.media_set == row.name)
-    users += _work(state, lambda spec: (placed := placed_by(spec)) is not None and placed.media_set == row.name)
+    users += _work(state, lambda spec: media_set_of(spec) == row.name)
     if users:
         raise InUse(kind="media set", name=row.name, by=users)
     return Effect(None, (Put("media_sets", row.name, None),))

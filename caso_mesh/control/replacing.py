@@ -27,9 +27,11 @@ from caso_mesh.model.jobs import (
     DrillSpec,
     DuplicateSpec,
     JobSpec,
+    OfSetsSpec,
     Part,
     RestoreSpec,
     Run,
+    SyntheticSpec,
     TestRunSpec,
     VerifySetsSpec,
     VerifySpec,
@@ -125,8 +127,8 @@ def _runs(state: ControlState, old: str, new: str, at_ns: int) -> Iterable[Put]:
         for attempt in [attempts[each] for each in sorted(attempts.keys() & lost)]:
             closed = lifecycle.close_attempt(run, attempt, AttemptState.RECOVERED, at_ns=at_ns, taken_back=True)
             run, attempts[attempt.id] = closed.run, closed.attempt
-        # a verification or a copy names whose set it is, and needs nobody's files
-        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | VerifySetsSpec | DuplicateSpec):
+        # a verification, a copy or a synthetic full names whose set it is, and needs nobody's files
+        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | OfSetsSpec):
             run = msgspec.structs.replace(run, spec=_moved(run.spec, old, new), parts=_parts(run, old, new))
             attempts = {each: _of(attempt, old, new) for each, attempt in attempts.items()}
         if run != before:
@@ -156,7 +158,7 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return TestRunSpec(moved) if isinstance(moved, BackupSpec) else spec
         case RestoreSpec() | DrillSpec():
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
-        case VerifySetsSpec(sources=sources) | DuplicateSpec(sources=sources):
+        case VerifySetsSpec(sources=sources) | DuplicateSpec(sources=sources) | SyntheticSpec(sources=sources):
             return msgspec.structs.replace(spec, sources=tuple(new if each == old else each for each in sources))
         case VerifySpec():
             return spec

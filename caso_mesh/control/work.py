@@ -38,6 +38,7 @@ from caso_mesh.model.jobs import (
     JobSpec,
     RestoreSpec,
     Run,
+    SyntheticSpec,
     placed_by,
 )
 from caso_mesh.model.settings import number
@@ -285,6 +286,8 @@ def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
     """All that ``check_spec`` would refuse; places are the keys of ``JobDoc``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
         yield from refused((), state.server, spec.server)
+    if isinstance(spec, SyntheticSpec):
+        yield from refused(("media_set",), state.media_set_named, spec.media_set)
     placed = placed_by(spec)
     if placed is None:
         return

@@ -19,6 +19,7 @@ from caso_mesh.jobs import (
     far_store,
     far_target,
     predicting,
+    synthesizing,
     telling,
 )
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
@@ -43,6 +44,7 @@ from caso_mesh.model.jobs import (
     Failure,
     Predicted,
     RestoreSpec,
+    SyntheticSpec,
     TestRunSpec,
     VerifySpec,
 )
@@ -184,6 +186,8 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             copying.run_writing_end(task, desk, tools.meet, tools.backend_for, on_published=published)
         case DuplicateSpec(), _:
             copying.run_here(task, desk, tools.backend_for, on_published=published)
+        case SyntheticSpec(), _:
+            synthesizing.run_synthetic(task, desk, tools.backend_for, on_published=published)
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

@@ -165,7 +165,11 @@ def conclude(
     """Says what is predicted out of what was found. Raises what the backup would end with: ``ContainsNoData``,
     ``DeviceFull``."""
     tally, device = desk.tally, device_of(task)
-    rate = bytes_per_second((each for each in vault.sets() if each.copy_of is None), task.server, task.order.kept_as)
+    rate = bytes_per_second(
+        (each for each in vault.sets() if each.copy_of is None and each.made_of is None),
+        task.server,
+        task.order.kept_as,
+    )
     found = predict(tally.files, tally.bytes, surveyed, rate, reads_all=measured.reads_all)
     on_predicted(found)
     time = "in unknown time" if found.seconds is None else f"in about {format_duration(found.seconds)}"

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, SourceException
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceError, DeviceVanished, Misuse, ObjectMissing
 from caso_mesh.model.jobs import BackupSpec
-from caso_mesh.model.states import AttemptState
+from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.vault.tree import changes
 from caso_mesh.vault.vault import Vault
@@ -97,6 +98,16 @@ def publish(
 def publish_copy(task: Task, desk: Desk, work: Writing, first: BackupSet) -> Published:
     """As ``publish``, of a set whose tree is that of ``first`` on another device: it has its source, times and type, and
     is counted on its own."""
+    return _publish_again(task, desk, work, first, copy_of=first.copy_of or first.id)
+
+
+def publish_synthetic(task: Task, desk: Desk, work: Writing, first: BackupSet) -> Published:
+    """As ``publish``, of a full set whose tree is that of ``first`` on the same device: it has its source and times, and
+    is counted on its own."""
+    return _publish_again(task, desk, work, first, made_of=first.id, type=BackupType.FULL)
+
+
+def _publish_again(task: Task, desk: Desk, work: Writing, first: BackupSet, **changes: Any) -> Published:
     device = device_of(task)
     work.session.flush()
     desk.flush()
@@ -122,7 +133,7 @@ def publish_copy(task: Task, desk: Desk, work: Writing, first: BackupSet) -> Pub
         bytes=tally.bytes,
         bytes_read=tally.bytes_read,
         bytes_stored=tally.bytes_stored,
-        copy_of=first.copy_of or first.id,
+        **changes,
     )
     return _publish(task, desk, work, backup, None)
 

@@ -153,8 +153,9 @@ def newest(vault: Vault, fits: Callable[[BackupSet], bool]) -> BackupSet | None:
     return max((each for each in vault.sets() if fits(each)), key=_age, default=None)
 
 
-def _age(backup_set: BackupSet) -> tuple[int, str]:
-    return backup_set.started_at_ns, backup_set.id
+def _age(backup_set: BackupSet) -> tuple[int, bool, str]:
+    # a full set that was made of another one has the times of that one, and is as good a base or a better one
+    return backup_set.started_at_ns, backup_set.made_of is not None, backup_set.id
 
 
 # --- sessions ---

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.jobs import BackupSpec, Counts, DrillSpec, DuplicateSpec, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    Counts,
+    DrillSpec,
+    DuplicateSpec,
+    RestoreSpec,
+    SyntheticSpec,
+    TestRunSpec,
+    VerifySpec,
+)
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.units import escape_path, format_duration, format_size
 
@@ -45,6 +54,9 @@ def begins(task: Task) -> str:
         case DuplicateSpec() as spec, _:
             what = f"the set {spec.set_of(order.source)} of {task.source_name}"
             return f"begins: copy of {what} to {_device(task)}, medium {task.medium}, at {here}, read by {far}"
+        case SyntheticSpec() as spec, _:
+            what = f"the set {spec.set_of(order.source)} of {task.source_name}"
+            return f"begins: synthetic full of {what} on {_device(task)}, medium {task.medium}, at {here}"
         case VerifySpec() as spec, _:
             return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
 
@@ -53,7 +65,7 @@ def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> st
     """One line for the end of an attempt."""
     figures = [f"{counts.files} files", f"{counts.entries} entries", format_size(counts.bytes)]
     match task.order.spec:
-        case BackupSpec() | DuplicateSpec():
+        case BackupSpec() | DuplicateSpec() | SyntheticSpec():
             figures += [f"{format_size(counts.bytes_read)} read", f"{format_size(counts.bytes_stored)} stored"]
         case RestoreSpec() | DrillSpec():
             figures[2] += " restored"

@@ -19,8 +19,8 @@ Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
 Place = Literal["local", "admin", "node"]
 #: What the fields of a request name, by which it is found which servers a call concerns: a set and a job (also a run or
 #: attempt) concern the servers whose files they are about, a device those that reach it, an alert who it is about.
-#: ``source``: a set, or the server whose newest one is meant.
-Names = Literal["server", "servers", "pool", "set", "source", "device", "job", "alert"]
+#: ``source``: a set, or the server whose newest one is meant. A list concerns the servers that it names.
+Names = Literal["server", "servers", "pool", "set", "source", "device", "job", "alert", "list"]
 Scope = tuple[tuple[str, Names], ...]
 #: A call that shows what there is: whoever has the role on some server is shown what concerns those.
 SHOWN: Scope = (("*", "servers"),)
@@ -214,6 +214,9 @@ CALLS: tuple[Call, ...] = (
          scope=OF_SET),
     Call("duplicate", "operator", "admin", q.DuplicateRequest, v.Submitted, "Copy a set to another device.", changes=True,
          scope=OF_SET),
+    Call("synthetic", "operator", "admin", q.SyntheticRequest, v.Submitted,
+         "Make full sets out of the newest ones, without reading the source.", changes=True,
+         scope=(("sources", "servers"), ("selection", "list"))),
     Call("drill", "operator", "admin", q.DrillRequest, v.Submitted,
          "Restore a random sample of a set to scratch and compare it.", changes=True,
          scope=(("set", "source"), ("server", "server"))),

@@ -1,7 +1,8 @@
 """The feature level: what all voters of a mesh understand of the replicated log.
 
 A voter that meets a command it does not know stops applying, since a state without it would be another one. So a
-command that came with a later level is not proposed before every voter runs software of that level.
+command that came with a later level is not proposed before every voter runs software of that level. The same of work:
+a server whose software cannot read an order is not given it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 #: What this software understands.
-FEATURE_LEVEL = 1
+FEATURE_LEVEL = 2
 #: Commands that came after level 1, by their tag.
 SINCE: Mapping[str, int] = {}
+#: Kinds of jobs and types of templates that came after level 1.
+KINDS: Mapping[str, int] = {"synthetic": 2}
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -25,4 +28,13 @@ class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="d
 def level_of(command: Struct) -> int:
     """The level that a command came with; of several in one step the highest."""
     inner = getattr(command, "commands", ())
-    return max([SINCE.get(str(command.__struct_config__.tag), 1), *map(level_of, inner)])
+    job, policy = getattr(command, "job", None), getattr(command, "policy", None)
+    kinds = [str(template.type) for template in getattr(policy, "templates", ())]
+    spec = getattr(job, "spec", None) or getattr(command, "spec", None)
+    levels = [SINCE.get(str(command.__struct_config__.tag), 1), *(KINDS.get(kind, 1) for kind in kinds)]
+    return max([*levels, 1 if spec is None else level_of_work(spec), *map(level_of, inner)])
+
+
+def level_of_work(spec: Struct) -> int:
+    """The level that a job with this spec needs, at the servers that do it, too."""
+    return KINDS.get(str(spec.__struct_config__.tag), 1)

@@ -134,6 +134,22 @@ class DuplicateSpec(Struct, frozen=True, tag="duplicate", tag_field="kind"):
         return dict(zip(self.sources, self.sets, strict=False)).get(source, "")
 
 
+class SyntheticSpec(Struct, frozen=True, tag="synthetic", tag_field="kind"):
+    """Make a full set out of one set of each of ``sources`` (node ids), where that lies, without reading the source. A run
+    knows them, as ``sets`` beside the sources; the job of a policy does not, since it is about the newest ones. ``list``:
+    the selection list (id) that they were made for, if a person named it."""
+
+    sources: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+    media_set: str = DEFAULT_MEDIA_SET
+    verify: bool = False
+    list: str = ""
+
+    def set_of(self, source: str) -> str:
+        """The set of a source; empty while it is not known."""
+        return dict(zip(self.sources, self.sets, strict=False)).get(source, "")
+
+
 class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
     """Restore a random sample of ``set`` to a scratch folder of ``server`` (node id) and compare it with what the set
     promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes."""
@@ -151,9 +167,13 @@ class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):
     backup: BackupSpec
 
 
-JobSpec = BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DuplicateSpec | DrillSpec | TestRunSpec
+JobSpec = (
+    BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec
+)
 #: What one attempt is about.
-PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | DrillSpec | TestRunSpec
+PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec
+#: What is about one set of each source: the newest ones, until a run knows them.
+OfSetsSpec = VerifySetsSpec | DuplicateSpec | SyntheticSpec
 
 
 def kind_of(spec: JobSpec) -> JobKind:
@@ -166,6 +186,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.VERIFY
         case DuplicateSpec():
             return JobKind.DUPLICATE
+        case SyntheticSpec():
+            return JobKind.SYNTHETIC
         case DrillSpec():
             return JobKind.DRILL
         case TestRunSpec():
@@ -190,7 +212,18 @@ def placed_by(spec: JobSpec) -> BackupSpec | DuplicateSpec | None:
 
 def makes_sets(spec: JobSpec) -> bool:
     """Whether an attempt that succeeds has made a set."""
-    return isinstance(spec, BackupSpec | DuplicateSpec)
+    return isinstance(spec, BackupSpec | DuplicateSpec | SyntheticSpec)
+
+
+def media_set_of(spec: JobSpec | PartSpec) -> str | None:
+    """The media set of the sets that it makes, or would make."""
+    match spec:
+        case (BackupSpec() as made) | TestRunSpec(backup=made):
+            return made.media_set
+        case DuplicateSpec() | SyntheticSpec():
+            return spec.media_set
+        case _:
+            return None
 
 
 def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
@@ -198,7 +231,7 @@ def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
     match spec:
         case VerifySetsSpec():
             return VerifySpec(spec.set_of(source), source)
-        case DuplicateSpec():
+        case DuplicateSpec() | SyntheticSpec():
             return replace(spec, sources=(source,), sets=(spec.set_of(source),))
         case BackupSpec():
             return replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
@@ -213,7 +246,7 @@ def set_read(spec: JobSpec, source: str) -> str | None:
     match spec:
         case RestoreSpec() | VerifySpec() | DrillSpec():
             return spec.set
-        case VerifySetsSpec() | DuplicateSpec():
+        case VerifySetsSpec() | DuplicateSpec() | SyntheticSpec():
             return spec.set_of(source) or None
         case _:
             return None

@@ -6,7 +6,16 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.jobs import BackupSpec, DrillSpec, DuplicateSpec, PartSpec, RestoreSpec, TestRunSpec, VerifySpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    DrillSpec,
+    DuplicateSpec,
+    PartSpec,
+    RestoreSpec,
+    SyntheticSpec,
+    TestRunSpec,
+    VerifySpec,
+)
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -99,5 +108,5 @@ def ticket_paths(spec: PartSpec, source: str) -> tuple[bytes, ...]:
             return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
         case VerifySpec(set=set_id) | DrillSpec(set=set_id):
             return (set_id.encode(),)
-        case DuplicateSpec():
+        case DuplicateSpec() | SyntheticSpec():
             return (spec.set_of(source).encode(),)

@@ -58,21 +58,26 @@ class TemplateType(StrEnum):
     COPY = "copy"
     VERIFY = "verify"
     DUPLICATE = "duplicate"
+    SYNTHETIC = "synthetic"
 
 
-#: Types that a policy could have and nothing carries out yet, each with what would be needed.
-NOT_YET = {
-    "synthetic": "jobs that make a full set out of others",
-}
 #: What beats what when two are due at once and no rule says otherwise: the smaller number. Others beat nothing.
 PRECEDENCE = {TemplateType.FULL: 0, TemplateType.DIFFERENTIAL: 1, TemplateType.INCREMENTAL: 2}
+#: What a synthetic full waits for when both are due at once and no rule says otherwise: it is made of what they store. A
+#: full takes its place.
+BEFORE_SYNTHETIC = frozenset({TemplateType.DIFFERENTIAL, TemplateType.INCREMENTAL})
+#: Types that make a set by reading a source.
+READING = frozenset({TemplateType.FULL, TemplateType.INCREMENTAL, TemplateType.DIFFERENTIAL, TemplateType.COPY})
+#: Types that work where sets lie: they have no target.
+TARGETLESS = frozenset({TemplateType.VERIFY, TemplateType.SYNTHETIC})
 
 
 class Template(Struct, frozen=True):
     """One kind of work of a policy. A verify reads back the newest set of each server of the list, or those of the run
     that started it; it has no target, since the sets lie where they lie. A duplicate copies to its target the newest set
-    of each server that a backup of the policy made, or those of the run that started it. ``calendars`` name days without a run, which are
-    added to the schedule's own. ``priority`` overrides the list's."""
+    of each server that a backup of the policy made, or those of the run that started it. A synthetic makes full sets of the
+    same ones, where they lie. ``calendars`` name days without a run, which are added to the schedule's own. ``priority``
+    overrides the list's."""
 
     name: str
     type: TemplateType
@@ -92,8 +97,7 @@ class Template(Struct, frozen=True):
     @property
     def backup_type(self) -> BackupType | None:
         """``None`` for what is no backup."""
-        not_one = self.type in {TemplateType.VERIFY, TemplateType.DUPLICATE}
-        return None if not_one else BackupType(self.type.value)
+        return BackupType(self.type.value) if self.type in READING else None
 
 
 class RuleKind(StrEnum):

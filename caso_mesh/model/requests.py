@@ -778,6 +778,17 @@ class DuplicateRequest(Struct, frozen=True):
     priority: Priority = Priority.MEDIUM
 
 
+class SyntheticRequest(Struct, frozen=True):
+    """A full set is made of the newest one of ``sources`` (server, path), of each server that one with exactly these
+    paths, or of each server of a ``selection`` list. ``media_set``: that of the set, without."""
+
+    sources: tuple[tuple[str, bytes], ...] = ()
+    selection: str | None = None
+    media_set: str | None = None
+    verify: bool = False
+    priority: Priority = Priority.MEDIUM
+
+
 class DrillRequest(Struct, frozen=True):
     """``set``: a set, or the name of a server whose newest set is meant. ``server``: where it is restored to scratch (its
     own, without). ``entries`` or ``percent`` is the size of the sample, at most ``max_bytes`` bytes of it."""

@@ -89,8 +89,13 @@ class JobKind(StrEnum):
     RESTORE = "restore"
     VERIFY = "verify"
     DUPLICATE = "duplicate"
+    SYNTHETIC = "synthetic"
     DRILL = "drill"
     TEST_RUN = "test-run"
+
+
+#: What the server of a set's device does alone: it needs nobody's files, and no other device.
+IN_PLACE: frozenset[JobKind] = frozenset({JobKind.VERIFY, JobKind.SYNTHETIC})
 
 
 class BackupType(StrEnum):
@@ -169,6 +174,7 @@ class WaitReason(StrEnum):
     BLOCKED_BY_RUN = "blocked-by-run"
     OUTSIDE_WINDOW = "outside-window"
     WAITING_FOR_FIRST = "waiting-for-first"
+    SERVER_TOO_OLD = "server-too-old"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -217,6 +223,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}",
     WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
+    WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -247,6 +254,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.BLOCKED_BY_RUN: "ends when {run} ends",
     WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
     WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
+    WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",
 }
 
 

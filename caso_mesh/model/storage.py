@@ -117,7 +117,8 @@ class BackupSet(Struct, frozen=True):
     one. ``root`` is the id of the tree. ``parent`` is the set that change was measured against. ``bytes`` is the size
     of all files, ``bytes_read`` what was read from the source, ``bytes_stored`` what was added to the device, packs and
     metadata included. ``copy_of`` is the set of which this one is a copy on another device: times and type are those of
-    that set.
+    that set. ``made_of`` is the set whose tree this full one has, which was made without reading the source: the times
+    are those of that set.
     """
 
     id: str
@@ -148,3 +149,4 @@ class BackupSet(Struct, frozen=True):
     bytes_stored: int
     exceptions: int
     copy_of: str | None = None
+    made_of: str | None = None

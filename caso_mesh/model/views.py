@@ -535,7 +535,8 @@ class Story(Struct, frozen=True):
 
 class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
-    ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy."""
+    ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy.
+    ``made_of``: the set of which this full one was made without reading the source."""
 
     id: str
     source: str
@@ -562,6 +563,7 @@ class SetView(Struct, frozen=True):
     kept_by: tuple[str, ...] = ()
     expired: bool = False
     copy_of: str | None = None
+    made_of: str | None = None
 
 
 class SetList(Struct, frozen=True):

@@ -15,12 +15,15 @@ Pair = tuple[str, str]
 Key = tuple[str, str, str]
 
 _ANY = Target(TargetKind.ANY)
-_SET = "set"
+#: Who reads a set where it lies, and who makes another one there.
+_SET, _SET_MADE = "set", "set-made"
 _BY_TARGET = frozenset({JobKind.BACKUP, JobKind.DUPLICATE, JobKind.TEST_RUN})
 
 
 def key_of(part: ReadyPart) -> Key:
     """Parts with the same one have the same candidates."""
+    if part.kind is JobKind.SYNTHETIC:
+        return (_SET_MADE, part.device or "", "")
     if part.kind not in _BY_TARGET:
         return key_of_set(part)
     target = part.target or _ANY
@@ -101,7 +104,10 @@ class Reach:
         found = self._candidates.get(key)
         if found is None:
             kind, name, within = key
-            found = for_set(self, name) if kind == _SET else for_target(self, _target(kind, name), within)
+            if kind in {_SET, _SET_MADE}:
+                found = for_set(self, name, writes=kind == _SET_MADE)
+            else:
+                found = for_target(self, _target(kind, name), within)
             self._candidates[key] = found
         return found
 
@@ -118,9 +124,11 @@ class Reach:
         devices: Sequence[DeviceRow],
         *,
         reads: bool = False,
+        writes: bool = True,
         priorities: Mapping[str, int] | None = None,
     ) -> Candidates:
-        """What of some servers and devices can be used, or the first thing that would have to change."""
+        """What of some servers and devices can be used, or the first thing that would have to change. ``reads``: a set
+        that is there."""
         wanted = {device.id for device in devices}
         once = {server.id: server for server in servers}.values()
         reach = [server for server in once if any(row.id in wanted for row in self._devices_of(server))]
@@ -133,11 +141,11 @@ class Reach:
         if not active:
             return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
         pairs = [(server, device) for server in active for device in self._devices_of(server) if device.id in wanted]
-        good = {DeviceState.ONLINE, DeviceState.READ_ONLY} if reads else {DeviceState.ONLINE}
+        good = {DeviceState.ONLINE} if writes else {DeviceState.ONLINE, DeviceState.READ_ONLY}
         online = [pair for pair in pairs if pair[1].state in good]
         if not online:
             return Candidates(_why_offline([device for _, device in pairs]))
-        roomy = online if reads else [pair for pair in online if not pair[1].low()]
+        roomy = [pair for pair in online if not pair[1].low()] if writes else online
         if not roomy:
             return Candidates(waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=_names(device for _, device in online)))
         return Candidates(None, [(server.id, device.id) for server, device in roomy], self, priorities=priorities)
@@ -194,13 +202,14 @@ def _target(kind: str, name: str) -> Target:
     return Target(TargetKind(kind), name or None)
 
 
-def for_set(reach: Reach, device: str) -> Candidates:
-    """The candidates for reading a set on ``device``, or why there are none at all."""
+def for_set(reach: Reach, device: str, *, writes: bool = False) -> Candidates:
+    """The candidates for reading a set on ``device``, or for making another one of it there (``writes``), or why there are
+    none at all."""
     row = reach.devices.get(device)
     if row is None:
         return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target="the device of the set"))
     servers = [reach.servers[id] for id in row.servers if id in reach.servers]
-    return reach.narrow(servers, [row], reads=True)
+    return reach.narrow(servers, [row], reads=True, writes=writes)
 
 
 def waiting(reason: WaitReason, **fields: object) -> Waiting:

@@ -24,6 +24,7 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
+    SyntheticSpec,
     TestRunSpec,
     VerifySetsSpec,
     VerifySpec,
@@ -55,7 +56,7 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
             return (spec.server,)
         case VerifySpec():
             return (spec.source,)
-        case VerifySetsSpec() | DuplicateSpec():
+        case VerifySetsSpec() | DuplicateSpec() | SyntheticSpec():
             return spec.sources
 
 

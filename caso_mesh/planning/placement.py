@@ -26,6 +26,7 @@ from caso_mesh.planning.problem import (
     ReadyPart,
     ServerRow,
 )
+from caso_mesh.planning.reasons import Reasons
 from caso_mesh.planning.round import OVERDUE_NS, Round, Turn, overdue
 
 __all__ = [
@@ -91,13 +92,13 @@ class Waits(Mapping[tuple[str, str], Waiting]):
     """Why each part of a problem waits that got nothing, by (run, source); found out when it is asked."""
 
     def __init__(self, round: Round, parts: Iterable[ReadyPart], assigned: Iterable[Assignment]) -> None:
-        self._round = round
+        self._reasons = Reasons(round)
         self._all = parts
         self._assigned = {(one.run, one.source) for one in assigned}
         self._parts: dict[tuple[str, str], ReadyPart] | None = None
 
     def __getitem__(self, key: tuple[str, str]) -> Waiting:
-        return self._round.why(self._waiting()[key])
+        return self._reasons.why(self._waiting()[key])
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._waiting())

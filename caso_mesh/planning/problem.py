@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.jobs import Target, Waiting
 from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
 
@@ -13,7 +14,7 @@ from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
 class ServerRow(Struct, frozen=True):
     """A server. ``running`` of ``concurrency`` jobs use it as media server, ``reading`` of ``source_concurrency`` read
     (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known. ``held``: its
-    queue is on hold."""
+    queue is on hold. ``level``: the feature level of its program."""
 
     id: str
     name: str
@@ -25,6 +26,7 @@ class ServerRow(Struct, frozen=True):
     source_concurrency: int = 2
     silent_since_ns: int | None = None
     held: bool = False
+    level: int = FEATURE_LEVEL
 
 
 class DeviceRow(Struct, frozen=True):
@@ -68,7 +70,7 @@ class ReadyPart(Struct, frozen=True):
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
     write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
-    complete once before.
+    complete once before. ``level``: the feature level that a server needs to do it.
     """
 
     run: str
@@ -92,6 +94,7 @@ class ReadyPart(Struct, frozen=True):
     window: str = ""
     behind: str | None = None
     first: str | None = None
+    level: int = 1
 
 
 class Busy(Struct, frozen=True):

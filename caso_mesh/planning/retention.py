@@ -130,7 +130,7 @@ def _by_place(
 ) -> dict[str, tuple[Keep, ...]]:
     """What is kept by where it stands among the others of its line."""
     kept: dict[str, list[Keep]] = {}
-    newest_first = sorted(good, key=lambda each: (each.ended_at_ns, each.id), reverse=True)
+    newest_first = sorted(good, key=lambda each: (each.ended_at_ns, each.made_of is not None, each.id), reverse=True)
     last: set[tuple[str, ...]] = set()
     groups: dict[tuple[tuple[str, ...], str], list[BackupSet]] = {}
     for each in newest_first:

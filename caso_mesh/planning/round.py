@@ -1,15 +1,15 @@
-"""One round of placement: who is how busy while a plan is made, which free pair is the best for a part, and at the end
-why a part still waits. Slots are only taken, never given back."""
+"""One round of placement: who is how busy while a plan is made, and which free pair is the best for a part (``reasons``
+tells why one still waits). Slots are only taken, never given back."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from caso_mesh.model.jobs import Waiting
-from caso_mesh.model.states import JobKind, ServerState, WaitReason
+from caso_mesh.model.states import IN_PLACE, JobKind, ServerState, WaitReason
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, key_of_set, waiting
 from caso_mesh.planning.demand import Demand, Levels
@@ -23,7 +23,7 @@ OVERDUE_NS = 3600 * 1_000_000_000
 _SAME_SPEED = 1.25
 
 #: What needs nobody's files.
-_NO_SOURCE = frozenset({JobKind.VERIFY, JobKind.DUPLICATE})
+_NO_SOURCE = IN_PLACE | {JobKind.DUPLICATE}
 #: What stores a set.
 _STORES = frozenset({JobKind.BACKUP, JobKind.DUPLICATE})
 
@@ -56,7 +56,7 @@ class Round:
         self._reading = {row.id: row.reading for row in problem.servers}
         self._writing = {row.id: row.running for row in problem.devices}
         self._reserved = {row.id: row.reserved_bytes for row in problem.devices}
-        self._left = {(server, row.id): left for row in problem.devices for server, left in row.left_bytes}
+        self.left = {(server, row.id): left for row in problem.devices for server, left in row.left_bytes}
         self._on_pair: dict[Pair, int] = {}
         self._busy: dict[tuple[str, str], str] = {}
         for busy in problem.busy:
@@ -65,15 +65,14 @@ class Round:
         self._held_by: dict[str, set[str]] = {}
         for source, device in problem.holdings:
             self._held_by.setdefault(source, set()).add(device)
-        self._cut: dict[str, set[str]] = {}
+        self.cut: dict[str, set[str]] = {}
         for source, server in problem.no_data_path:
-            self._cut.setdefault(source, set()).add(server)
+            self.cut.setdefault(source, set()).add(server)
         self._readers: dict[tuple[str, str], str] = {}
         self._rankings: dict[Key, Ranking] = {}
         self._ends_ms: dict[Key, int] = {}
         self._latest: dict[Key, int | None] = {}
         self._ends: dict[tuple[str, object], int] | None = None
-        self._full: dict[Key, tuple[Waiting | None, list[Pair]]] = {}
 
     # --- handing out ---
 
@@ -84,13 +83,13 @@ class Round:
 
     def consider(self, part: ReadyPart, *, last: bool) -> Pair | Turn:
         """The pair that a part gets, with its slots taken. ``last``: nobody is left to yield to."""
-        if not self._source_free(part) or self._not_now(part) is not None or self._no_source(part) is not None:
+        if not self.source_free(part) or self.not_now(part) is not None or self.no_source(part) is not None:
             return Turn.WAITS
         key = key_of(part)
         candidates = self.reach.of(key)
-        if candidates.blocked is not None:
+        if candidates.blocked is not None or self.source_too_old(part):
             return Turn.WAITS
-        cut = self._cut_off(part)
+        cut = self.cut_off(part) | self.too_old(part)
         pair = self._choose(part, key, candidates, cut.union(part.recovered_on), last=last)
         if pair is Turn.WAITS and part.recovered_on:
             # A server that was lost with this part and is back may have it, if nobody else can.
@@ -110,7 +109,7 @@ class Round:
         yields = False
 
         def fits(pair: Pair) -> bool:
-            return pair[0] not in refused and self._has_room(part, pair) and self._can_be_read(part, pair)
+            return pair[0] not in refused and self.has_room(part, pair) and self._can_be_read(part, pair)
 
         for pair in self._in_order_of_place(part, candidates, ranking, held, fits):
             if not self._worth(part, key, candidates, pair, held):
@@ -137,7 +136,7 @@ class Round:
                 return
             level = candidates.priorities.get(best[1], 0)
             held = frozenset(device for device in held if candidates.priorities.get(device, 0) == level)
-        near = self._reading_servers(part) if part.kind is JobKind.DUPLICATE else [part.source]
+        near = self.reading_servers(part) if part.kind is JobKind.DUPLICATE else [part.source]
         own = [(server, device) for server in near for device in candidates.devices_of.get(server, ())]
         own = [pair for pair in own if self.free(pair) and fits(pair)]
         own = [pair for pair in own if level is None or candidates.priorities.get(pair[1], 0) == level]
@@ -188,14 +187,14 @@ class Round:
         self._writing[device] += 1
         self._on_pair[pair] = self._on_pair.get(pair, 0) + 1
         if part.kind in _STORES:
-            size = self._size(part, device)
+            size = self.size(part, device)
             self._reserved[device] += size
-            if pair in self._left:
-                self._left[pair] -= size
+            if pair in self.left:
+                self.left[pair] -= size
         reader = part.source
         if part.kind is JobKind.DUPLICATE:
             reader = self._readers[part.run, part.source] = self._reader(part, server) or server
-        if part.kind is not JobKind.VERIFY and reader in self._reading:
+        if part.kind not in IN_PLACE and reader in self._reading:
             self._reading[reader] += 1
         self._busy[part.job, part.source] = part.run
 
@@ -206,14 +205,14 @@ class Round:
         reader = self._readers.get((part.run, part.source), "")
         return (reader, part.device or "") if reader else ("", "")
 
-    def _reading_servers(self, part: ReadyPart) -> list[str]:
+    def reading_servers(self, part: ReadyPart) -> list[str]:
         """Those that reach the device of the set and may read one more."""
         servers = self.reach.of(key_of_set(part)).servers
         return sorted(id for id in servers if self._reading[id] < self.servers[id].source_concurrency)
 
     def _reader(self, part: ReadyPart, writer: str) -> str | None:
         """The writer itself if it can, or else the one that reads least now, of those that reach the writer."""
-        readers = [id for id in self._reading_servers(part) if writer not in self._cut.get(id, ())]
+        readers = [id for id in self.reading_servers(part) if writer not in self.cut.get(id, ())]
         return min(readers, key=lambda reader: (reader != writer, self._reading[reader], reader), default=None)
 
     def _can_be_read(self, part: ReadyPart, pair: Pair) -> bool:
@@ -227,7 +226,7 @@ class Round:
         return self._running[server] / max(1, self.servers[server].concurrency)
 
     def free(self, pair: Pair) -> bool:
-        return self._server_free(pair[0]) and self._device_free(pair[1])
+        return self.server_free(pair[0]) and self.device_free(pair[1])
 
     def yields(self, pair: Pair, key: Key, candidates: Candidates) -> bool:
         """Whether others of the same priority come first there: those that can run nowhere else and would be last to end,
@@ -251,23 +250,23 @@ class Round:
     def free_bytes(self, device: str) -> int:
         return self.devices[device].free_bytes or 0
 
-    def _server_free(self, server: str) -> bool:
+    def server_free(self, server: str) -> bool:
         return self._running[server] < self.servers[server].concurrency
 
-    def _device_free(self, device: str) -> bool:
+    def device_free(self, device: str) -> bool:
         return self._writing[device] < self.devices[device].concurrency
 
-    def _source_free(self, part: ReadyPart) -> bool:
+    def source_free(self, part: ReadyPart) -> bool:
         if part.kind is JobKind.DUPLICATE:
-            return bool(self._reading_servers(part))
+            return bool(self.reading_servers(part))
         source = self.servers.get(part.source)
-        return source is None or self._reading[source.id] < source.source_concurrency or part.kind is JobKind.VERIFY
+        return source is None or self._reading[source.id] < source.source_concurrency or part.kind in IN_PLACE
 
-    def _has_room(self, part: ReadyPart, pair: Pair) -> bool:
+    def has_room(self, part: ReadyPart, pair: Pair) -> bool:
         if part.kind not in _STORES:
             return True
-        device, size = self.devices[pair[1]], self._size(part, pair[1])
-        left = self._left.get(pair)
+        device, size = self.devices[pair[1]], self.size(part, pair[1])
+        left = self.left.get(pair)
         if left is not None and left < max(1, size):
             return False
         reserved = self._reserved[device.id]
@@ -275,13 +274,23 @@ class Round:
             return True  # what a job alone will store is a guess: it is for the device to say that it is full
         return device.free_bytes - reserved - size >= device.low_space_bytes
 
-    def _size(self, part: ReadyPart, device: str) -> int:
+    def size(self, part: ReadyPart, device: str) -> int:
         """What a part is predicted to store on a device."""
         there = device in self._held_by.get(part.source, ())
         return part.predicted_bytes if there else part.elsewhere_bytes
 
-    def _cut_off(self, part: ReadyPart) -> set[str]:
-        return self._cut.get(part.source, set()) if part.kind not in _NO_SOURCE else set()
+    def cut_off(self, part: ReadyPart) -> set[str]:
+        return self.cut.get(part.source, set()) if part.kind not in _NO_SOURCE else set()
+
+    def too_old(self, part: ReadyPart) -> set[str]:
+        """The servers whose program cannot do it."""
+        if part.level == 1:
+            return set()
+        return {row.id for row in self._problem.servers if row.level < part.level}
+
+    def source_too_old(self, part: ReadyPart) -> bool:
+        source = self.servers.get(part.source)
+        return part.kind not in _NO_SOURCE and source is not None and source.level < part.level
 
     def _ranking(self, key: Key, candidates: Candidates) -> Ranking:
         found = self._rankings.get(key)
@@ -308,73 +317,9 @@ class Round:
             found = self._ends_ms[key] = self._level().end_ms(candidates)
         return found
 
-    # --- why a part waits ---
+    # --- what keeps a part from being considered ---
 
-    def why(self, part: ReadyPart) -> Waiting:
-        """The first reason that would have to change for a part that got nothing, when the round is over."""
-        reason = self._not_now(part) or self._no_source(part)
-        if reason is not None:
-            return reason
-        key = key_of(part)
-        candidates = self.reach.of(key)
-        if candidates.blocked is not None:
-            if candidates.servers_down and part.recovered_on:
-                return waiting(WaitReason.NO_SERVER_LEFT)
-            return candidates.blocked
-        if part.kind is JobKind.DUPLICATE:
-            reason = self._why_not_copied(part, candidates)
-            if reason is not None:
-                return reason
-        cut = self._cut_off(part)
-        if cut and candidates.servers <= cut:
-            names = sorted(self._name(server) for server in candidates.servers)
-            return waiting(WaitReason.NO_DATA_PATH, source=self._name(part.source), server=names)
-        if cut:
-            full, free = self._how_full([pair for pair in candidates.pairs if pair[0] not in cut])
-        else:
-            if key not in self._full:
-                self._full[key] = self._how_full(candidates.pairs)
-            full, free = self._full[key]
-        if full is not None:
-            return full
-        if not any(self._has_room(part, pair) for pair in free):
-            return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._without_room(part, free))
-        if not self._source_free(part):
-            source = self.servers[part.source]
-            first = self._first_of("source", [source.id])
-            return waiting(WaitReason.LIMIT_AT_SOURCE, source=source.name, limit=source.source_concurrency, **first)
-        first = self._first_of("pair", candidates.pairs)
-        return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._devices_named(free), **first)
-
-    def _why_not_copied(self, part: ReadyPart, candidates: Candidates) -> Waiting | None:
-        """What keeps a copy waiting that would keep nothing else: no other device, or nobody that can read the set."""
-        if candidates.devices <= {part.device}:
-            names = ", ".join(sorted(self.devices[id].name for id in candidates.devices))
-            return waiting(WaitReason.NO_DEVICE_IN_TARGET, target=f"other than {names}, where the set is")
-        readers = self.reach.of(key_of_set(part)).servers
-        if not self._reading_servers(part):
-            names = ", ".join(sorted(map(self._name, readers)))
-            limit = max(self.servers[id].source_concurrency for id in readers)
-            return waiting(WaitReason.LIMIT_AT_SOURCE, source=names, limit=limit)
-        if all(writer in self._cut.get(reader, ()) for reader in readers for writer in candidates.servers):
-            writers = sorted(map(self._name, candidates.servers))
-            return waiting(WaitReason.NO_DATA_PATH, source=", ".join(sorted(map(self._name, readers))), server=writers)
-        return None
-
-    def _how_full(self, pairs: Sequence[Pair]) -> tuple[Waiting | None, list[Pair]]:
-        """The pairs that are free, or why there is none: all devices are busy, or all servers that reach an idle one."""
-        idle = [pair for pair in pairs if self._device_free(pair[1])]
-        if not idle:
-            first = self._first_of("device", (device for _, device in pairs))
-            return waiting(WaitReason.NO_IDLE_DEVICE, devices=self._devices_named(pairs), **first), []
-        free = [pair for pair in idle if self._server_free(pair[0])]
-        if free:
-            return None, free
-        servers = {server for server, _ in pairs}
-        first = self._first_of("server", servers)
-        return waiting(WaitReason.NO_IDLE_SERVER, servers=sorted(map(self._name, servers)), **first), []
-
-    def _first_of(self, what: str, which: Iterable[object]) -> dict[str, str]:
+    def first_of(self, what: str, which: Iterable[object]) -> dict[str, str]:
         """When the first attempt that has one of these is predicted to end, as a field of a reason; empty if nobody
         knows. ``what`` is run, source, server, device or pair."""
         if self._ends is None:
@@ -388,7 +333,7 @@ class Round:
         ends = [self._ends[what, each] for each in which if (what, each) in self._ends]
         return {"expected": format_instant(max(self._now_ns, min(ends))) or ""} if ends else {}
 
-    def _not_now(self, part: ReadyPart) -> Waiting | None:
+    def not_now(self, part: ReadyPart) -> Waiting | None:
         if self._problem.in_grace:
             return waiting(WaitReason.ADMIN_IN_GRACE)
         if part.stranded:
@@ -408,36 +353,26 @@ class Round:
             return waiting(WaitReason.OUTSIDE_WINDOW, opens=format_instant(opens))
         blocking = self._busy.get((part.job, part.source))
         if blocking is not None:
-            return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking, **self._first_of("run", [blocking]))
+            return waiting(WaitReason.BLOCKED_BY_RUN, run=blocking, **self.first_of("run", [blocking]))
         return None
 
-    def _no_source(self, part: ReadyPart) -> Waiting | None:
+    def no_source(self, part: ReadyPart) -> Waiting | None:
         """The server whose files are read or written must be linked; paused is no matter, disabled is."""
         if part.kind is JobKind.DUPLICATE:
             return self.reach.of(key_of_set(part)).blocked
-        if part.kind is JobKind.VERIFY:
+        if part.kind in IN_PLACE:
             return None
         source = self.servers.get(part.source)
         if source is not None and source.connected and source.state is not ServerState.DISABLED:
             return None
         since = None if source is None else format_instant(source.silent_since_ns)
-        return waiting(WaitReason.SOURCE_UNREACHABLE, source=self._name(part.source), since=since or "it joined")
+        return waiting(WaitReason.SOURCE_UNREACHABLE, source=self.name(part.source), since=since or "it joined")
 
-    def _name(self, server: str) -> str:
+    def name(self, server: str) -> str:
         row = self.servers.get(server)
         return server if row is None else row.name
 
-    def _without_room(self, part: ReadyPart, pairs: Iterable[Pair]) -> list[str]:
-        """The names of devices; where it is for want of a server's quota, with that."""
-        lacking = {
-            pair
-            for pair in pairs
-            if (left := self._left.get(pair)) is not None and left < max(1, self._size(part, pair[1]))
-        }
-        named = {f"{self.devices[pair[1]].name} (quota of {self._name(pair[0])})" for pair in lacking}
-        return sorted(named.union(self._devices_named(pair for pair in pairs if pair not in lacking)))
-
-    def _devices_named(self, pairs: Iterable[Pair]) -> list[str]:
+    def devices_named(self, pairs: Iterable[Pair]) -> list[str]:
         return sorted({self.devices[device].name for _, device in pairs})
 
 

@@ -2,7 +2,8 @@
 waits for which, and what starts what. Pure: policies and schedules in, verdicts out.
 
 Two runs of one policy for one list *conflict* if they are due less than ``Policy.conflict_s`` apart. Without a rule
-between their templates full beats differential beats incremental. What is itself superseded supersedes nothing.
+between their templates full beats differential beats incremental; a full takes the place of a synthetic full as well,
+which else waits for what it is made of. What is itself superseded supersedes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import InvalidPolicy
 from caso_mesh.model.jobs import CronSchedule
-from caso_mesh.model.policies import ON_CONFLICT, PRECEDENCE, STARTING, Policy, RuleKind, Template, TemplateRule
+from caso_mesh.model.policies import (
+    BEFORE_SYNTHETIC,
+    ON_CONFLICT,
+    PRECEDENCE,
+    STARTING,
+    Policy,
+    RuleKind,
+    Template,
+    TemplateRule,
+    TemplateType,
+)
 from caso_mesh.model.states import RunState
 from caso_mesh.planning.schedule import preview
 
@@ -156,6 +167,10 @@ def _relation(explicit: Mapping[tuple[str, str | None], RuleKind], a: Template, 
     told = explicit.get((a.name, b.name))
     if told is not None or (b.name, a.name) in explicit:
         return told
+    if b.type is TemplateType.SYNTHETIC:
+        if a.type is TemplateType.FULL:
+            return RuleKind.SUPERSEDES
+        return RuleKind.THEN if a.type in BEFORE_SYNTHETIC else None
     mine, other = PRECEDENCE.get(a.type), PRECEDENCE.get(b.type)
     return RuleKind.SUPERSEDES if mine is not None and other is not None and mine < other else None
 

@@ -13,7 +13,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, RestoreSpec, TestRunSpec
+from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, RestoreSpec, SyntheticSpec, TestRunSpec
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import number, text
 from caso_mesh.model.storage import BackupSet, Device, Medium
@@ -102,7 +102,7 @@ class TaskMaker:
             device = self._device(orders, order.device)
             writer = await self._queue.writer(device.vault, self._new_id())
             access = await self._storage.access(device, writer, orders.roster.mesh.id)
-            if isinstance(order.spec, BackupSpec | DuplicateSpec):
+            if isinstance(order.spec, BackupSpec | DuplicateSpec | SyntheticSpec):
                 medium = await self._medium(orders, device, order.spec.media_set)
         reads: DeviceAccess | None = None
         if isinstance(order.spec, DuplicateSpec) and order.end in {"both", "source"}:

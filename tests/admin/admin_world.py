@@ -31,6 +31,7 @@ from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.commands import AddDevice, AdmitServer, CreatePool, FoundMesh
 from caso_mesh.model.errors import ServerNotLinked
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.ids import make_id_source
 from caso_mesh.model.jobs import Counts
 from caso_mesh.model.mesh import MeshInfo, Operator, Pool, Server
@@ -368,7 +369,7 @@ async def admin_world(folder: Path, *, start: bool = True) -> AsyncIterator[Worl
         world = World(folder, keeper, Tables(database), catalog, clock)
         alive = {"liveness": Liveness.ALIVE, "ever_linked": True}
         boss = Operator("boss", OPERATOR.id, OPERATOR.public_key, Role.ADMIN, clock.now_ns())
-        info = MeshInfo("mesh-1", "home", clock.now_ns())
+        info = MeshInfo("mesh-1", "home", clock.now_ns(), feature_level=FEATURE_LEVEL)
         anchors = tuple(world.authority.anchors(KEYS.id))
         alpha = server("alpha", clock, voter=True, **alive)
         try:

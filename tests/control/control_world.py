@@ -22,6 +22,7 @@ from caso_mesh.model.commands import (
     decode,
     encode,
 )
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import Attempt, BackupSpec, Job, JobSpec, SourceRoots, Target, TargetKind
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, Pool, Server
@@ -57,7 +58,7 @@ def job(name: str, spec: JobSpec, **fields: Any) -> Job:
 
 
 FOUND = FoundMesh(
-    MeshInfo("mesh-1", "home", NOW),
+    MeshInfo("mesh-1", "home", NOW, feature_level=FEATURE_LEVEL),
     (Anchor(b"root"),),
     server("alpha", voter=True),
     (operator("ann"),),

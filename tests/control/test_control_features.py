@@ -7,38 +7,53 @@ from control_world import NOW, Script
 
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import features
-from caso_mesh.model.commands import Batch, CreatePool
+from caso_mesh.model.commands import Batch, CreateJob, CreatePool, PutPolicy
 from caso_mesh.model.errors import FeatureLevelTooLow
-from caso_mesh.model.features import SetFeatureLevel, level_of
+from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of
+from caso_mesh.model.jobs import Job, SyntheticSpec, VerifySpec
 from caso_mesh.model.mesh import Pool
+from caso_mesh.model.policies import Policy, Template, TemplateType
 
 POOL = CreatePool(Pool("store", ()))
+LATER = FEATURE_LEVEL + 1
 
 
 def test_a_command_of_a_later_level_is_not_proposed_before_the_mesh_is_at_it(monkeypatch):
     script = Script()
-    monkeypatch.setattr(features, "SINCE", {"create-pool": 2})
+    monkeypatch.setattr(features, "SINCE", {"create-pool": LATER})
     for command in (POOL, Batch((POOL,), "seed")):
-        assert level_of(command) == 2
+        assert level_of(command) == LATER
         with pytest.raises(FeatureLevelTooLow) as refused:
             validate(script.state, command, at_ns=NOW)
-        assert (refused.value.fields["needed"], refused.value.fields["level"]) == (2, 1)
-    script.do(SetFeatureLevel(2))
+        assert (refused.value.fields["needed"], refused.value.fields["level"]) == (LATER, FEATURE_LEVEL)
+    script.do(SetFeatureLevel(LATER))
     validate(script.state, POOL, at_ns=NOW)
 
 
 def test_what_was_committed_is_applied_whatever_its_level_since_every_voter_understood_it(monkeypatch):
     script = Script()
-    monkeypatch.setattr(features, "SINCE", {"create-pool": 2})
+    monkeypatch.setattr(features, "SINCE", {"create-pool": LATER})
     script.do(POOL)
     assert script.state.pool_named("store")
 
 
 def test_the_level_never_falls_and_lies_in_the_snapshot():
     script = Script()
-    script.do(SetFeatureLevel(3))
-    script.do(SetFeatureLevel(2))
-    assert script.state.info().feature_level == 3
+    script.do(SetFeatureLevel(LATER + 1))
+    script.do(SetFeatureLevel(LATER))
+    assert script.state.info().feature_level == LATER + 1
     after = type(script.state)()
     after.restore(script.state.snapshot())
-    assert after.info().feature_level == 3
+    assert after.info().feature_level == LATER + 1
+
+
+def test_a_kind_of_work_that_older_voters_cannot_read_needs_its_level_wherever_it_is_named():
+    made = Job("j1", "make", SyntheticSpec(("n1",), ("s1",)), "ann", NOW)
+    plain = Job("j2", "check", VerifySpec("s1"), "ann", NOW)
+    assert level_of(CreateJob(made, run_now=True, at_ns=NOW)) == 2
+    assert level_of(CreateJob(plain, run_now=True, at_ns=NOW)) == 1
+    templates = (Template("inc", TemplateType.INCREMENTAL), Template("weekly", TemplateType.SYNTHETIC))
+    for number, level in ((1, 1), (2, 2)):
+        policy = Policy("p1", "nightly", templates[:number], (), "ann", NOW)
+        assert level_of(PutPolicy(policy, "seed")) == level
+        assert level_of(Batch((PutPolicy(policy, "seed"),), "seed")) == level

@@ -20,6 +20,7 @@ from caso_mesh.model.commands import (
     CloseAttempt,
     CloseRun,
     Command,
+    CreateJob,
     CreateToken,
     DeleteCalendar,
     DeleteDevicePool,
@@ -53,7 +54,16 @@ from caso_mesh.model.errors import (
     NotFound,
 )
 from caso_mesh.model.ids import fired_run_id
-from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, SourceRoots, Target, TargetKind, VerifySetsSpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    DuplicateSpec,
+    Job,
+    SourceRoots,
+    SyntheticSpec,
+    Target,
+    TargetKind,
+    VerifySetsSpec,
+)
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import DayCalendar, DevicePool, DevicePoolMember, Policy, SelectionList
 from caso_mesh.model.states import AttemptState, JobState, Priority, RunState, WaitReason
@@ -334,11 +344,53 @@ def test_templates_that_cannot_be_carried_out_are_refused(mesh, doc, code):
     assert mesh.state.policies == {}
 
 
-def test_what_nothing_carries_out_yet_is_refused_by_name_with_the_reason(mesh):
-    with pytest.raises(CasoError) as refused:
-        put_policy(mesh, monthly=TemplateDoc("synthetic", to="any"))
-    assert "synthetic" in refused.value.message
-    assert "make a full set out of others" in refused.value.message
+def test_a_synthetic_needs_a_backup_that_others_build_on_and_has_no_target(mesh):
+    with pytest.raises(InvalidPolicy, match="weekly makes full sets where they lie, it has no target"):
+        put_policy(mesh, inc=INC, weekly=TemplateDoc("synthetic", to="any"))
+    for alone in ({}, {"copy": TemplateDoc("copy", to="any")}, {"check": CHECK}):
+        with pytest.raises(InvalidPolicy, match="no template makes the sets that weekly is to make full ones of"):
+            put_policy(mesh, weekly=TemplateDoc("synthetic"), **alone)
+    with pytest.raises(InvalidPolicy, match="it has no pre"):
+        put_policy(mesh, inc=INC, weekly=TemplateDoc("synthetic", pre="stop"))
+    assert mesh.state.policies == {}
+
+
+def test_a_run_of_an_incremental_starts_a_synthetic_of_the_very_sets_that_it_made(mesh):
+    weekly = TemplateDoc("synthetic", media_set="keep-infinitely", verify=False)
+    made(mesh, ("when inc succeeds start weekly",), inc=INC, weekly=weekly)
+    assert job(mesh, "weekly").spec == SyntheticSpec(("node-beta", "node-gamma"), media_set="keep-infinitely")
+    assert policy_doc(mesh.state.policy_named("nightly")).templates["weekly"] == weekly
+    run = open_run(mesh, "inc")
+    end(mesh, run)
+    making = mesh.state.run(fired_run_id(job(mesh, "weekly").id, "inc", run))
+    assert making.spec.sets == ("set-beta", "set-gamma")
+    held = {"set-beta": "device-disk-b", "set-gamma": "device-disk-c"}
+    problem = problem_for(mesh.state, connected={"node-beta"}, device_of_set=held.get)
+    plan = place(problem, mesh.at_ns)
+    # only the server that reaches the device of a set makes the full one of it: the other one is waited for
+    (placed,) = [each for each in plan.assignments if each.run == making.id]
+    assert (placed.source, placed.server, placed.device) == ("node-beta", "node-beta", "device-disk-b")
+    waits_for = plan.waiting[making.id, "node-gamma"]
+    assert (waits_for.reason, waits_for.fields) == (WaitReason.WAITING_FOR_SERVER, {"server": ["gamma"]})
+
+
+def test_a_synthetic_of_which_there_is_no_set_fails_from_the_start(mesh):
+    made(mesh, inc=INC, weekly=TemplateDoc("synthetic"))
+    run = open_run(mesh, "weekly")
+    assert mesh.state.run(run).state is RunState.FAILED
+    assert {part.failure.code for part in mesh.state.run(run).parts} == {"not-found"}
+
+
+def test_the_media_set_of_a_synthetic_is_in_use(mesh):
+    mesh.do(PutMediaSet(MediaSet("years", 6 * DAY, 0.0, None), new=True))
+    spec = SyntheticSpec(("node-beta",), ("set-1",), media_set="years")
+    mesh.do(CreateJob(Job("job-1", "make", spec, "ann", NOW), run_now=True, at_ns=NOW))
+    with pytest.raises(InUse, match="job-1@1"):
+        mesh.do(DeleteMediaSet("years"))
+    with pytest.raises(NotFound):
+        mesh.do(
+            CreateJob(Job("job-2", "other", replace(spec, media_set="nowhere"), "ann", NOW), run_now=True, at_ns=NOW)
+        )
 
 
 def test_a_duplicate_needs_a_backup_whose_sets_it_copies_and_takes_nothing_that_only_a_backup_does(mesh):

@@ -10,6 +10,9 @@ from waiting import wait_for_async
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import FeatureLevelTooLow
+from caso_mesh.model.features import FEATURE_LEVEL
+
+LATER = FEATURE_LEVEL + 1
 
 
 @pytest.mark.jumping
@@ -34,13 +37,13 @@ async def test_the_level_rises_when_the_last_voter_is_upgraded_and_older_servers
         await asyncio.sleep(30.0)
 
     # the one in office and one more run later software; the third does not yet
-    monkeypatch.setattr("caso_mesh.admin.voting.FEATURE_LEVEL", 2)
-    await greets_as("beta", 2)
-    assert level() == 1
-    await greets_as("gamma", 2)
-    assert level() == 2
-    await greets_as("delta", 1)
+    monkeypatch.setattr("caso_mesh.admin.voting.FEATURE_LEVEL", LATER)
+    await greets_as("beta", LATER)
+    assert level() == FEATURE_LEVEL
+    await greets_as("gamma", LATER)
+    assert level() == LATER
+    await greets_as("delta", FEATURE_LEVEL)
     with pytest.raises(FeatureLevelTooLow):
         await mesh.call("alpha", "voter.add", q.ServerName("delta"), v.ServerView)
-    await greets_as("delta", 2)
+    await greets_as("delta", LATER)
     await mesh.call("alpha", "voter.add", q.ServerName("delta"), v.ServerView)

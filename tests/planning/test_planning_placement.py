@@ -305,6 +305,39 @@ def test_a_verify_needs_no_source_and_takes_no_slot_of_it():
     assert given_out == {"v": ("a", "disk-a")}
 
 
+def test_a_synthetic_full_goes_to_a_server_of_the_device_that_holds_the_set_and_waits_for_it():
+    away = (server("src", connected=False), *TWO.servers[1:])
+    made = reading("s", JobKind.SYNTHETIC, "disk-b")
+    given_out, _ = placed(TWO, made, servers=away)
+    assert given_out == {"s": ("b", "disk-b")}, "the source is not needed"
+    _, reasons = placed(TWO, made, servers=(SRC, server("a"), server("b", connected=False)))
+    assert reasons == {"s": WaitReason.WAITING_FOR_SERVER}
+    # unlike a verify it writes a set
+    read_only = (device("disk-a", "a"), device("disk-b", "b", state=DeviceState.READ_ONLY))
+    _, reasons = placed(TWO, made, devices=read_only)
+    assert reasons == {"s": WaitReason.DEVICE_PAUSED}
+    full = (device("disk-a", "a"), device("disk-b", "b", free_bytes=0, low_space_bytes=9))
+    _, reasons = placed(TWO, made, devices=full)
+    assert reasons == {"s": WaitReason.DEVICE_LOW_ON_SPACE}
+
+
+def test_what_a_program_is_too_old_for_is_not_given_to_it_and_that_is_said():
+    older = (SRC, server("a"), server("b", level=1))
+    made = reading("s", JobKind.SYNTHETIC, "disk-b", level=2)
+    _, reasons = placed(TWO, made, servers=older)
+    assert reasons == {"s": WaitReason.SERVER_TOO_OLD}
+    assert fields_of(msgspec.structs.replace(TWO, servers=older), made) == {"servers": ["b"]}
+    both = (device("disk-a", "a"), device("disk-b", "a", "b"))
+    given_out, _ = placed(TWO, made, servers=older, devices=both)
+    assert given_out == {"s": ("a", "disk-b")}
+    # the source has to do its part as well
+    of_source = part("r", level=2)
+    _, reasons = placed(TWO, of_source, servers=(server("src", level=1), server("a"), server("b")))
+    assert reasons == {"r": WaitReason.SERVER_TOO_OLD}
+    given_out, _ = placed(TWO, msgspec.structs.replace(of_source, level=1), servers=older)
+    assert given_out
+
+
 def test_one_offline_device_does_not_keep_others_from_work():
     disks = (device("disk-a", "a", state=DeviceState.OFFLINE), device("disk-b", "b"))
     given_out, _ = placed(TWO, part("r"), devices=disks)

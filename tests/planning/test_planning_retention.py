@@ -111,6 +111,18 @@ def test_what_an_incremental_was_measured_against_may_go_before_it_since_each_se
     assert not found["inc"].goes
 
 
+def test_the_sets_that_a_synthetic_full_was_made_of_expire_and_it_stays_as_the_last_good_one():
+    days = (40, 36, 35)
+    sets = [backup_set(f"z{number}", NOW - day * DAY, type=BackupType.INCREMENTAL) for number, day in enumerate(days)]
+    made = backup_set("a", NOW - 35 * DAY, made_of="z2")
+    found = verdicts([*sets, made], kept_for(28.0))
+    assert [found[each.id].goes for each in sets] == [True, True, True]
+    assert found["a"].kept_by == (Keep.LAST_GOOD,)
+    monthly = kept_for(28.0, keep_monthly=1)
+    assert verdicts([*sets, made], monthly)["a"].kept_by == (Keep.LAST_GOOD, Keep.MONTHLY)
+    assert verdicts([*sets, made], monthly)["z2"].goes
+
+
 def test_a_set_of_a_media_set_that_is_not_known_stays():
     sets = [backup_set("old", NOW - 900 * DAY, media_set="imported"), backup_set("new", NOW - HOUR)]
     assert verdicts(sets, kept_for(1.0))["old"].kept_by == (Keep.NO_MEDIA_SET,)

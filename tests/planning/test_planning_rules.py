@@ -25,7 +25,7 @@ def ns(text: str) -> int:
 
 def template(name: str, type: str, schedule: str | None = DAILY) -> Template:
     made = None if schedule is None else parse_schedule(schedule, "UTC")
-    return Template(name, TemplateType(type), None if type == "verify" else ANY, made)
+    return Template(name, TemplateType(type), None if type in {"verify", "synthetic"} else ANY, made)
 
 
 def rule(kind: str, a: str, b: str | None = None) -> TemplateRule:
@@ -77,6 +77,23 @@ def test_without_a_rule_full_beats_differential_beats_incremental():
 def test_copies_and_verifies_and_two_full_ones_conflict_with_nothing_by_themselves():
     of = policy(FULL, template("copy", "copy"), template("check", "verify"), template("monthly", "full"))
     assert set(night(of, "2025-01-10").values()) == {"runs"}
+
+
+def test_a_full_takes_the_place_of_a_synthetic_which_waits_for_the_incremental_that_it_is_made_of():
+    weekly = template("weekly", "synthetic", "fri 22:00")
+    assert night(policy(FULL, INC, weekly), "2025-01-10") == {
+        "full": "runs",
+        "inc": "gives way to full",
+        "weekly": "gives way to full",
+    }
+    assert night(policy(INC, weekly), "2025-01-10") == {"inc": "runs", "weekly": "after inc"}
+    assert night(policy(DIFF, INC, weekly), "2025-01-10") == {
+        "diff": "runs",
+        "inc": "gives way to diff",
+        "weekly": "after diff",
+    }
+    told = rule("supersedes", "weekly", "inc")
+    assert night(policy(INC, weekly, rules=(told,)), "2025-01-10") == {"weekly": "runs", "inc": "gives way to weekly"}
 
 
 def test_on_conflict_a_supersedes_b():
