@@ -39,7 +39,7 @@ NODE_MINIMUM = 32
 NODE_MAXIMUM = 1024
 _NODE_CUT = 4
 #: Decoded segments that a reader keeps, and folders of which it knows that nothing above them is a link.
-_CACHED = 64
+_CACHED = 8
 _FOLDERS = 4096
 _FOLDER = TYPE_NUMBERS[EntryType.DIRECTORY]
 
