@@ -20,6 +20,7 @@ from msgspec import Struct, field
 from caso_mesh.model.errors import ConfigInvalid, InvalidValue, StateDiskFailed, StateMissing
 from caso_mesh.model.host_commands import DEFAULT_LIMIT_S, CommandKind, HostCommand
 from caso_mesh.model.ids import NAME
+from caso_mesh.model.logons import LogonVariables
 from caso_mesh.model.units import parse_duration_s
 
 Preset = Literal["local", "lan", "wan"]
@@ -43,17 +44,19 @@ class DiscoveryConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class CommandConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """``[commands.NAME]``: a command that jobs may name. ``argv`` is what is run, no shell in between; ``user``: as whom
-    (empty: as the daemon); ``time_limit``: a duration, after which it is ended; ``environment``: added to a bare one."""
+    (empty: as the daemon); ``time_limit``: a duration, after which it is ended; ``environment``: added to a bare one;
+    ``logon``: in which variables it finds user and secret of the logon that a job gives it."""
 
     kind: CommandKind
     argv: tuple[str, ...]
     user: str = ""
     time_limit: str = ""
     environment: dict[str, str] = {}
+    logon: LogonVariables = LogonVariables()
 
     def host_command(self) -> HostCommand:
         limit_s = parse_duration_s(self.time_limit) if self.time_limit else DEFAULT_LIMIT_S[self.kind]
-        return HostCommand(self.kind, self.argv, self.user, limit_s, self.environment)
+        return HostCommand(self.kind, self.argv, self.user, limit_s, self.environment, self.logon)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +145,9 @@ def _command_mistakes(name: str, command: CommandConfig) -> Iterator[tuple[str, 
     for key in command.environment:
         if not key or "=" in key:
             yield "environment", key, "no name of a variable"
+    for variable in (command.logon.user, command.logon.secret):
+        if not variable or "=" in variable or "\0" in variable:
+            yield "logon", variable, "no name of a variable"
     if command.time_limit:
         try:
             limit_s = parse_duration_s(command.time_limit)
@@ -220,6 +226,8 @@ def _command_lines(name: str, command: CommandConfig) -> list[str]:
     if command.environment:
         pairs = (f"{_toml(key)} = {_toml(value)}" for key, value in command.environment.items())
         lines.append(f"environment = {{ {', '.join(pairs)} }}")
+    if command.logon != LogonVariables():
+        lines.append(f"logon = {{ user = {_toml(command.logon.user)}, secret = {_toml(command.logon.secret)} }}")
     return [*lines, ""]
 
 

@@ -31,6 +31,7 @@ from caso_mesh.admin.join_secrets import JoinSecrets
 from caso_mesh.admin.keeping import Followers, Keeping
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.logons import Logons
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
@@ -359,6 +360,7 @@ class Office:
             randomness=randomness,
         )
         self._granting = Granting(keeper=keeper, live=live, links=links)
+        self._logons = Logons(keeper=keeper, links=links, submit=self._submit, alarms=self._alarms)
         self._following = Following(tables, lambda: self._facts_came(True), copies)
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
@@ -387,6 +389,7 @@ class Office:
             **files.handlers(),
             **holding.handlers(),
             **ErrorRules(keeper, self._submit).handlers(),
+            **self._logons.handlers(),
             **self._expiry.handlers(),
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
@@ -446,6 +449,7 @@ class Office:
             "recovery kits": self._kits.run,
             "voters": self._voting.run,
             "keys of replaced servers": self._granting.run,
+            "secrets of logons": self._logons.run,
             "rotation of the CA": self._rotation.run,
             "what other voters hold": self._ask_voters,
             "keeping records": self._keeping.run,

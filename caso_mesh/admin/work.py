@@ -11,7 +11,7 @@ from caso_mesh.admin.newest import backup_jobs, is_base, newest_set, newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.documents import clean_path, parse_target
+from caso_mesh.control.documents import clean_path, parse_target, with_logon
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.policies import check_target
 from caso_mesh.model import requests as q
@@ -96,7 +96,7 @@ class Work:
 
     async def backup(self, caller: Caller, request: q.BackupRequest) -> v.Submitted:
         """Raises ``NotFound`` for a server, device, pool or media set, ``SourcePathMissing``, ``NotAllowedHere``,
-        ``CommandNotAllowed``, ``InvalidSchedule``."""
+        ``CommandNotAllowed``, ``LogonNotPermitted``, ``InvalidSchedule``."""
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
@@ -153,6 +153,7 @@ class Work:
             snapshot=request.snapshot,
             allow_shrink=request.allow_shrink,
         )
+        spec = with_logon(spec, request.logon)
         names = "-".join(state.name_of(server) for server in sorted(roots))
         if request.test_run:
             trial = TestRunSpec(spec)
@@ -259,6 +260,8 @@ class Work:
         else:
             device = state.device_named(request.from_device).id
             backup = await self._on_device.find(request.from_device, request.set)
+        if request.logon is not None and request.into_command is None:
+            raise UsageError(detail="--logon belongs to --into-command")
         if request.into_command is not None:
             return await self._restore_into(caller, request, backup, device)
         server, base = self._at(backup), None
@@ -311,7 +314,9 @@ class Work:
             await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
         except Unavailable:
             pass  # it waits for that server, which checks again when it starts
-        spec = RestoreSpec(set=backup.id, server=server, paths=paths, into_command=name, device=device)
+        spec = RestoreSpec(
+            set=backup.id, server=server, paths=paths, into_command=name, device=device, logon=request.logon
+        )
         return await self._create(caller, spec, request.priority, "", f"restore-{backup.source_name}-into-{name}", None)
 
     async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:

@@ -50,6 +50,10 @@ def backup(
     priority: PriorityOption = "medium",
     pre: Annotated[str | None, Parameter(help="Command of each source's own file to run before it is read.")] = None,
     post: Annotated[str | None, Parameter(help="Command of each source's own file to run once it was read.")] = None,
+    logon: Annotated[
+        str | None,
+        Parameter(help="Logon information that its commands are given: dumps, and those of --pre and --post."),
+    ] = None,
     post_always: Annotated[
         bool, Parameter(negative=(), help="Run the command of --post even if the backup fails or is canceled.")
     ] = False,
@@ -139,5 +143,6 @@ def backup(
         start_window_s=parse_duration_s(start_window) if start_window is not None else None,
         cancel_after_s=parse_duration_s(cancel_after) if cancel_after is not None else None,
         catch_up=catch_up,
+        logon=logon,
     )
     return submit(common, waiting, "backup", request)

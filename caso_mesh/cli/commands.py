@@ -20,32 +20,41 @@ _PROGRAMS = {
 }
 
 _POSTGRESQL = """\
-# PostgreSQL: all databases and roles of a server, as its own user (the daemon has to run as root for that).
+# PostgreSQL: all databases and roles of a server, as its own user (the daemon has to run as root for that); as another
+# role with --logon NAME, which comes as PGUSER and PGPASSWORD.
 #   caso-mesh backup SERVER:@postgresql --to any
 #   caso-mesh restore SET --into-command postgresql-restore
 [commands.postgresql]
 kind = "dump"
 argv = ["{pg_dumpall}", "--no-password", "--clean", "--if-exists"]
 user = "postgres"
+logon = { user = "PGUSER", secret = "PGPASSWORD" }
 
 [commands.postgresql-restore]
 kind = "restore"
 argv = ["{psql}", "--no-password", "--no-psqlrc", "--quiet", "--dbname", "postgres"]
 user = "postgres"
+logon = { user = "PGUSER", secret = "PGPASSWORD" }
 """
 _MYSQL = """\
-# MySQL and MariaDB: all databases, each InnoDB table as of one moment. The password, if there is one, is in the file that
-# is named: readable by its owner only, with the lines "[client]", "user=root", "password=...".
-#   caso-mesh backup SERVER:@mysql --to any
+# MySQL and MariaDB: all databases, each InnoDB table as of one moment. User and password are those of --logon NAME, or of
+# .my.cnf in the home of the user: readable by its owner only, with the lines "[client]", "user=root", "password=...".
+#   caso-mesh backup SERVER:@mysql --to any --logon NAME
 #   caso-mesh restore SET --into-command mysql-restore
 [commands.mysql]
 kind = "dump"
-argv = ["{mysqldump}", "--defaults-extra-file=/root/.my.cnf", "--all-databases", "--single-transaction", "--quick",
-        "--routines", "--events", "--triggers"]
+argv = ["/bin/sh", "-c", '''
+exec {mysqldump} ${CASO_MESH_LOGON_USER:+--user="$CASO_MESH_LOGON_USER"} --all-databases --single-transaction --quick \\
+    --routines --events --triggers
+''']
+logon = { secret = "MYSQL_PWD" }
 
 [commands.mysql-restore]
 kind = "restore"
-argv = ["{mysql}", "--defaults-extra-file=/root/.my.cnf"]
+argv = ["/bin/sh", "-c", '''
+exec {mysql} ${CASO_MESH_LOGON_USER:+--user="$CASO_MESH_LOGON_USER"}
+''']
+logon = { secret = "MYSQL_PWD" }
 """
 _SQLITE = """\
 # SQLite: one database, consistent while others write to it. Put its path in the place of /srv/app/data.db, twice; a

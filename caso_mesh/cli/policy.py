@@ -91,6 +91,7 @@ def _options(template: TemplateDoc) -> list[str]:
         "priority": template.priority,
         "pre": template.pre,
         "post": template.post,
+        "logon": template.logon,
         "snapshot": None if template.snapshot == "never" else template.snapshot,
     }
     flags = {
@@ -203,6 +204,9 @@ Priority = Annotated[str | None, Parameter(help="Who goes first (else as the sel
 Verify = Annotated[bool | None, Parameter(help="Read the set back and check it after writing (default).")]
 Pre = Annotated[str | None, Parameter(help="Command of each source's own file to run before it is read; or none.")]
 Post = Annotated[str | None, Parameter(help="Command of each source's own file to run once it was read; or none.")]
+Logon = Annotated[
+    str | None, Parameter(help="Logon information that the commands of --pre and --post are given; or none.")
+]
 PostAlways = Annotated[bool | None, Parameter(help="Run the command of --post even if the backup fails.")]
 IgnoreExitCodes = Annotated[bool | None, Parameter(help="Go on when the command of --pre or --post fails.")]
 Snapshot = Annotated[
@@ -231,6 +235,7 @@ def add(
     verify: Verify = None,
     pre: Pre = None,
     post: Post = None,
+    logon: Logon = None,
     post_always: PostAlways = None,
     ignore_exit_codes: IgnoreExitCodes = None,
     snapshot: Snapshot = None,
@@ -271,6 +276,7 @@ def edit_(
     verify: Verify = None,
     pre: Pre = None,
     post: Post = None,
+    logon: Logon = None,
     post_always: PostAlways = None,
     ignore_exit_codes: IgnoreExitCodes = None,
     snapshot: Snapshot = None,

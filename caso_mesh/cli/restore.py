@@ -45,6 +45,9 @@ def restore(
         str | None,
         Parameter(help="NAME or SERVER:NAME: give one file of the set to a command of that server's own file."),
     ] = None,
+    logon: Annotated[
+        str | None, Parameter(help="With --into-command: logon information that the command is given.")
+    ] = None,
     from_device: Annotated[
         str | None, Parameter(help="Look for the set on this device, whatever the administrator knows of it.")
     ] = None,
@@ -59,6 +62,8 @@ def restore(
     common: Common = DEFAULTS,
 ) -> int:
     """Restore a backup set or parts of it."""
+    if logon is not None and into_command is None:
+        raise UsageError(detail="--logon belongs to --into-command")
     if strip and to is None:
         raise UsageError(detail="--strip belongs to --to")
     wanted = tuple(rooted_path(path, escaped=escaped) for path in paths)
@@ -81,6 +86,7 @@ def restore(
         ownership=not no_ownership,
         priority=Priority(priority),
         from_device=from_device,
+        logon=logon,
     )
     return submit(common, waiting, "restore", request)
 

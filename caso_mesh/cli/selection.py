@@ -48,6 +48,9 @@ Within = Annotated[str | None, Parameter(help="Only this writes it: server:NAME 
 OldestGood = Annotated[
     str | None, Parameter(help="An alert stands while the newest good backup is older than this, as in 26h; or none.")
 ]
+Logon = Annotated[
+    str | None, Parameter(help="Logon information that the commands of its dumps (SERVER:@NAME) are given; or none.")
+]
 
 
 @app.command(name="list")
@@ -96,7 +99,7 @@ def _show(view: v.SelectionView) -> None:
 
 def _patterns(entry: EntryDoc) -> str:
     pieces = [f"exclude {pattern}" for pattern in entry.exclude] + [f"include {pattern}" for pattern in entry.include]
-    return ", ".join(pieces)
+    return ", ".join([*pieces, f"logon {entry.logon}"] if entry.logon else pieces)
 
 
 @app.command
@@ -114,24 +117,29 @@ def create(
     window: Window = None,
     within: Within = None,
     oldest_good: OldestGood = None,
+    logon: Logon = None,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Make a selection list."""
     if not sources:
         raise UsageError(detail="Say what to back up, as SERVER:/PATH")
-    listed = SelectionDoc(
-        paths=tuple(_place(source, escaped=escaped) for source in sources),
-        exclude=exclude,
-        include=include,
-        one_file_system=bool(one_file_system),
-        exclude_caches=bool(exclude_caches),
-        exclude_larger_than=_unset(exclude_larger_than),
-        default_excludes=default_excludes is not False,
-        priority=priority,
-        window=_unset(window) or "",
-        within=_unset(within),
-        oldest_good=_unset(oldest_good),
+    listed = _with_logon(
+        SelectionDoc(
+            paths=tuple(_place(source, escaped=escaped) for source in sources),
+            exclude=exclude,
+            include=include,
+            one_file_system=bool(one_file_system),
+            exclude_caches=bool(exclude_caches),
+            exclude_larger_than=_unset(exclude_larger_than),
+            default_excludes=default_excludes is not False,
+            priority=priority,
+            window=_unset(window) or "",
+            within=_unset(within),
+            oldest_good=_unset(oldest_good),
+        ),
+        None,
+        logon,
     )
     view = ask(common, "selection.create", q.SelectionCreate(name, listed), v.SelectionView)
     output.show(view, common.json, _show)
@@ -145,7 +153,8 @@ def edit(
     add: Annotated[tuple[str, ...], Parameter(name="--add", negative=(), help="One more SERVER:PATH.")] = (),
     remove: Annotated[tuple[str, ...], Parameter(name="--remove", negative=(), help="A SERVER:PATH less.")] = (),
     of: Annotated[
-        str | None, Parameter(help="The SERVER:PATH to which --exclude and --include apply; else to all of the list.")
+        str | None,
+        Parameter(help="The SERVER:PATH to which --exclude, --include and --logon apply; else to all of the list."),
     ] = None,
     exclude: Exclude = (),
     include: Include = (),
@@ -158,6 +167,7 @@ def edit(
     window: Window = None,
     within: Within = None,
     oldest_good: OldestGood = None,
+    logon: Logon = None,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:
@@ -167,6 +177,8 @@ def edit(
         listed = _entries(old, add, remove, escaped=escaped)
         if exclude or include or no_patterns:
             listed = _with_patterns(listed, of, exclude, include, escaped=escaped)
+        if logon is not None:
+            listed = _with_logon(listed, None if of is None else _place(of, escaped=escaped), logon)
         values: dict[str, Any] = {
             "one_file_system": one_file_system,
             "exclude_caches": exclude_caches,
@@ -201,11 +213,26 @@ def _with_patterns(
     if path not in {*old.paths, *(entry.path for entry in old.entries)}:
         raise NotFound(kind="entry", name=path)
     others = tuple(entry for entry in old.entries if entry.path != path)
+    logon = next((entry.logon for entry in old.entries if entry.path == path), None)
     return replace(
         old,
         paths=tuple(each for each in old.paths if each != path),
-        entries=(*others, EntryDoc(path, exclude, include)),
+        entries=(*others, EntryDoc(path, exclude, include, logon)),
     )
+
+
+def _with_logon(old: SelectionDoc, of: str | None, logon: str | None) -> SelectionDoc:
+    """A list of which one dump, or each (``of`` None), has a logon, or (``none``) has none any more."""
+    if logon is None:
+        return old
+    entries = {path: EntryDoc(path) for path in old.paths} | {entry.path: entry for entry in old.entries}
+    chosen = [path for path in entries if path == of or (of is None and path.partition(":")[2].startswith("@"))]
+    if not chosen:
+        if of is None:
+            raise UsageError(detail="--logon belongs to SERVER:@NAME")
+        raise NotFound(kind="entry", name=of)
+    entries.update({path: replace(entries[path], logon=_unset(logon)) for path in chosen})
+    return replace(old, paths=(), entries=tuple(entries.values()))
 
 
 @app.command

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from caso_mesh.control.logons import logons_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import SetDevice
 from caso_mesh.model.documents import (
@@ -24,7 +25,7 @@ from caso_mesh.model.documents import (
     TemplateDoc,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, all_errors
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, UsageError, all_errors
 from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
@@ -93,9 +94,9 @@ def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> 
 def selection_doc(state: ControlState, row: SelectionList) -> SelectionDoc:
     shown = [(place_text(state, entry.server, entry.root), entry) for entry in row.entries]
     return SelectionDoc(
-        paths=tuple(text for text, entry in shown if not entry.excludes and not entry.includes),
+        paths=tuple(text for text, entry in shown if _plain(entry)),
         entries=tuple(
-            EntryDoc(text, entry.excludes, entry.includes) for text, entry in shown if entry.excludes or entry.includes
+            EntryDoc(text, entry.excludes, entry.includes, entry.logon) for text, entry in shown if not _plain(entry)
         ),
         exclude=row.excludes,
         include=row.includes,
@@ -108,6 +109,10 @@ def selection_doc(state: ControlState, row: SelectionList) -> SelectionDoc:
         within=None if row.within is None else str(row.within),
         oldest_good=duration_text(row.oldest_good_s),
     )
+
+
+def _plain(entry: ListEntry) -> bool:
+    return not entry.excludes and not entry.includes and entry.logon is None
 
 
 def place_text(state: ControlState, server: str, root: bytes) -> str:
@@ -130,7 +135,7 @@ def _entry(state: ControlState, old: SelectionList, doc: EntryDoc) -> ListEntry:
         _check_pattern(pattern)
     former = {state.name_of(entry.server): entry.server for entry in old.entries if entry.server not in state.servers}
     server = former.get(name) or state.server_named(name).id
-    return ListEntry(server, root, doc.exclude, doc.include)
+    return ListEntry(server, root, doc.exclude, doc.include, doc.logon)
 
 
 def clean_path(path: bytes) -> bytes:
@@ -205,6 +210,7 @@ def template_of(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> Tem
         ignore_exit_codes=doc.ignore_exit_codes,
         snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
+        logon=doc.logon,
     )
 
 
@@ -259,6 +265,7 @@ def _template_doc(template: Template, zone_name: str) -> TemplateDoc:
         ignore_exit_codes=template.ignore_exit_codes,
         snapshot=template.snapshot.value,
         allow_shrink=template.allow_shrink,
+        logon=template.logon,
     )
 
 
@@ -401,8 +408,25 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
         snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
     )
+    spec = with_logon(spec, doc.logon)
     schedule = _checked(doc, presets.parse_schedule(doc.schedule, doc.zone))
     return spec, schedule, _one_of(Priority, doc.priority, "priority")
+
+
+def with_logon(spec: BackupSpec, logon: str | None) -> BackupSpec:
+    """A backup all of whose commands are given ``logon``. Raises ``UsageError`` if it has none."""
+    if logon is None:
+        return spec
+    sources = tuple(
+        msgspec.structs.replace(
+            source, logons=tuple(sorted((name, logon) for root in source.roots if (name := dump_name(root))))
+        )
+        for source in spec.sources
+    )
+    around = spec.pre is not None or spec.post is not None
+    if not around and not any(source.logons for source in sources):
+        raise UsageError(detail="A logon belongs to a command: to SERVER:@NAME, or to one before or after the backup")
+    return msgspec.structs.replace(spec, sources=sources, logon=logon if around else None)
 
 
 def job_doc(state: ControlState, job: Job) -> JobDoc:
@@ -434,6 +458,7 @@ def job_doc(state: ControlState, job: Job) -> JobDoc:
         ignore_exit_codes=spec.ignore_exit_codes,
         snapshot=spec.snapshot.value,
         allow_shrink=spec.allow_shrink,
+        logon=next((name for _, name in logons_of(spec)), None),
     )
 
 

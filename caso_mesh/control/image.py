@@ -31,6 +31,7 @@ _KEYS = {
     "policies": "id",
     "associations": "key",
     "error_rules": "name",
+    "logons": "name",
 }
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Image)

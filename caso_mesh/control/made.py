@@ -12,6 +12,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Put
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import CasoError, EmptyTarget, InUse, MadeByPolicy
+from caso_mesh.model.host_commands import dump_name
 from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -254,6 +255,7 @@ def _spec(row: SelectionList, template: Template) -> JobSpec:
         snapshot=template.snapshot,
         allow_shrink=template.allow_shrink,
         within=row.within,
+        logon=template.logon,
     )
 
 
@@ -268,7 +270,8 @@ def _source(row: SelectionList, server: str) -> SourceRoots:
     roots = tuple(sorted((entry.root for entry in entries), key=path_key))
     if row.includes:
         only += [(root, row.includes) for root in roots]
-    return SourceRoots(server, roots, tuple(sorted(set(excludes))), tuple(sorted(only)))
+    logons = [(name, entry.logon) for entry in entries if entry.logon and (name := dump_name(entry.root))]
+    return SourceRoots(server, roots, tuple(sorted(set(excludes))), tuple(sorted(only)), tuple(sorted(logons)))
 
 
 def _free_name(job: Job, taken: set[str]) -> str:

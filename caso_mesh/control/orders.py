@@ -10,6 +10,7 @@ import msgspec
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import Attempt, Run, kind_of, part_of_spec
+from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import NodeAddress, RosterRow
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange
 from caso_mesh.model.states import IN_PLACE
@@ -25,8 +26,8 @@ def orders_for(
     avoid: Callable[[str], tuple[str, ...]],
     ticket: Callable[[Attempt, Run], bytes],
 ) -> Orders:
-    """What ``server_id`` is to know: itself, whom to trust, its settings, the devices it has a path to, and each
-    active attempt in which it is the device's end, the source's end, or both.
+    """What ``server_id`` is to know: itself, whom to trust, its settings, the devices it has a path to, the logons that it
+    may use, and each active attempt in which it is the device's end, the source's end, or both.
 
     ``admin`` is the node id of the one in office; ``avoid`` gives the sets of a source that must not be a base,
     ``ticket`` what admits the two ends of an attempt to each other (the same for the same attempt, or the slice counts
@@ -74,6 +75,11 @@ def orders_for(
         devices=tuple(sorted(devices.values(), key=lambda device: device.name)),
         media_sets=tuple(state.media_set_list()),
         attempts=tuple(attempts),
+        logons=tuple(
+            LogonOrder(row.name, row.user, row.version, row.copies.get(server_id, b""))
+            for row in state.logon_list()
+            if server_id in state.permitted(row)
+        ),
     )
 
 

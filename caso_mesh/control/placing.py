@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from caso_mesh.control.logons import missing_logon
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
 from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, kind_of, placed_by, set_read
@@ -129,11 +130,11 @@ class Cut:
                 name = (run.id, part.source)
                 job, device = state.jobs[run.job], _device_of(run.spec, part.source, seen.device_of_set)
                 behind, first = _behind(state, run, seen.now_ns), _first(state, run)
-                predicted = seen.predicted(run, part.source)
+                predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
                 known = before.get(name)
-                made_of = (run, job, device, predicted, behind, first)
+                made_of = (run, job, device, predicted, behind, first, logon)
                 if known is None or not _the_same(known[0], made_of):
-                    known = (made_of, _ready_part(state, run, part, job, device, predicted, (behind, first)))
+                    known = (made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon)))
                 self._parts[name] = known
                 found.append(known[1])
         return tuple(found)
@@ -148,6 +149,7 @@ def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
         and one[3] is other[3]
         and one[4] == other[4]
         and one[5] == other[5]
+        and one[6] == other[6]
     )
 
 
@@ -227,7 +229,7 @@ def _ready_part(
     job: Job,
     device: str | None,
     predicted: Prediction,
-    waits: tuple[str | None, str | None],
+    waits: tuple[str | None, str | None, str | None],
 ) -> ReadyPart:
     placed = placed_by(run.spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
@@ -254,6 +256,7 @@ def _ready_part(
         behind=waits[0],
         first=waits[1],
         level=level_of_work(run.spec),
+        no_logon=waits[2],
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from caso_mesh.control.faults import Fault, raise_first, refused
+from caso_mesh.control.logons import check_logons, new_logons
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import (
@@ -32,6 +33,7 @@ from caso_mesh.model.errors import (
     NotFound,
     UsageError,
 )
+from caso_mesh.model.host_commands import dump_name
 from caso_mesh.model.hours import parse_window
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import JobSpec, Target, TargetKind, media_set_of, placed_by
@@ -84,6 +86,11 @@ def list_faults(state: ControlState, row: SelectionList) -> Iterator[Fault]:
     for server in row.servers():
         if server not in known:
             yield from refused(("paths",), state.server, server)
+    if any(entry.logon is not None and dump_name(entry.root) is None for entry in row.entries):
+        detail = f"A logon of the selection list {row.name} belongs to a dump, as in SERVER:@NAME"
+        yield Fault(UsageError(detail=detail), ("entries",))
+    for wanted in new_logons(row, old):
+        yield from refused(("entries",), check_logons, state, [wanted])
     if row.window:
         yield from refused(("window",), parse_window, row.window)
     if row.within is not None:
@@ -163,6 +170,11 @@ def _template_faults(state: ControlState, policy: Policy, template: Template) ->
     if template.post_always and template.post is None:
         detail = f"post-always of the template {template.name} belongs to post"
         yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("post_always",))
+    if template.logon is not None:
+        if template.pre is None and template.post is None:
+            detail = f"the logon of the template {template.name} belongs to pre or post"
+            yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("logon",))
+        yield from refused(("logon",), state.logon_named, template.logon)
 
 
 def _check_of_sets(policy: Policy, template: Template) -> None:

@@ -14,6 +14,7 @@ from caso_mesh.control import (
     firing,
     groups,
     kits,
+    logons,
     made,
     membership,
     operators,
@@ -64,6 +65,9 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.NoteKitDevice: kits.note_kit_device,
     commands.CreateErrorRule: error_rules.create_error_rule,
     commands.DeleteErrorRule: error_rules.delete_error_rule,
+    commands.PutLogon: logons.put_logon,
+    commands.GrantLogon: logons.grant_logon,
+    commands.DeleteLogon: logons.delete_logon,
     commands.CreateJob: work.create_job,
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,
@@ -212,6 +216,9 @@ def check_state(state: ControlState) -> None:
         _require({server for server, _ in operator.server_roles} <= state.servers.keys(), "scopes are in the mesh")
         _require({pool for pool, _ in operator.pool_roles} <= state.pools.keys(), "scopes are in the mesh")
     _require(state.pool_settings.keys() <= state.pools.keys(), "settings belong to a pool")
+    for logon in state.logons.values():
+        _require(state.permitted(logon) <= state.servers.keys(), f"who may use {logon.name} is in the mesh")
+        _require(logon.copies.keys() <= state.permitted(logon), f"who has a copy of {logon.name} may use it")
     for group in state.device_pools.values():
         known = all(member.device in state.devices for member in group.members)
         _require(known, f"members of the device pool {group.name} are in the mesh")
@@ -231,7 +238,7 @@ def check_state(state: ControlState) -> None:
 def _work_out(state: ControlState, command: Command, context: Context) -> Effect:
     """The effect of a command with all that follows from it."""
     effect = _handled(state, command, context)
-    more: list[Put] = []
+    more = logons.followed(state, effect.changes)
     if any(change.table in made.MADE_OF for change in effect.changes):
         draft = state.draft()
         draft.write(effect.changes)

@@ -14,6 +14,7 @@ from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, placed_by
+from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import (
     Anchor,
     CaRotation,
@@ -42,7 +43,7 @@ _ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "po
 #: Tables of which every server's orders may hold something.
 _IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
 _Record = TypeVar(
-    "_Record", Server, Pool, Device, Job, MediaSet, Operator, DevicePool, DayCalendar, SelectionList, Policy
+    "_Record", Server, Pool, Device, Job, MediaSet, Operator, DevicePool, DayCalendar, SelectionList, Policy, Logon
 )
 
 
@@ -76,6 +77,7 @@ class ControlState:
         self.policies: dict[str, Policy] = {}
         self.associations: dict[str, Association] = {}
         self.error_rules: dict[str, ErrorRule] = {}
+        self.logons: dict[str, Logon] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._active: dict[str, Attempt] = {}
@@ -117,6 +119,9 @@ class ControlState:
 
     def calendar_named(self, name: str) -> DayCalendar:
         return _named(self.calendars.values(), name, "calendar")
+
+    def logon_named(self, name: str) -> Logon:
+        return _named(self.logons.values(), name, "logon")
 
     def list_named(self, name: str) -> SelectionList:
         return _named(self.lists.values(), name, "selection-list")
@@ -212,6 +217,14 @@ class ControlState:
     def kit_list(self) -> list[RecoveryKit]:
         """Oldest first."""
         return sorted(self.kits.values(), key=lambda kit: (kit.created_at_ns, kit.id))
+
+    def logon_list(self) -> list[Logon]:
+        return [self.logons[name] for name in sorted(self.logons)]
+
+    def permitted(self, logon: Logon) -> frozenset[str]:
+        """The ids of the servers that may use a logon."""
+        pools = [self.pools[name] for name in logon.pools if name in self.pools]
+        return frozenset(logon.servers).union(*(pool.servers for pool in pools))
 
     def voters(self) -> list[Server]:
         return [server for server in self.server_list() if server.voter]
@@ -379,6 +392,10 @@ class ControlState:
             if self._roster is None or self._addresses is None:
                 self._all_orders += 1
             self._change_orders_of(change.key)
+        elif change.table == "logons":
+            for row in (self.logons.get(change.key), record):
+                for server in () if row is None else self.permitted(row):
+                    self._change_orders_of(server)
         elif change.table == "attempts":
             for attempt in (self.attempts.get(change.key), record):
                 if attempt is not None:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
+from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import Anchor, CaRotation, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
@@ -40,6 +41,7 @@ TableName = Literal[
     "policies",
     "associations",
     "error_rules",
+    "logons",
 ]
 
 
@@ -130,3 +132,4 @@ class Image(Struct, frozen=True):
     associations: tuple[Association, ...] = ()
     error_rules: tuple[ErrorRule, ...] = ()
     rotation: CaRotation | None = None
+    logons: tuple[Logon, ...] = ()

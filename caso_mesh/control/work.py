@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from caso_mesh.control.faults import Fault, raise_first, refused
+from caso_mesh.control.logons import check_logons, logons_of
 from caso_mesh.control.made import check_by_hand, check_no_open_run
 from caso_mesh.control.opening import begin
 from caso_mesh.control.policies import check_target
@@ -278,7 +279,7 @@ def prune(state: ControlState, command: Prune, context: Context) -> Effect:
 
 
 def check_spec(state: ControlState, spec: JobSpec) -> None:
-    """That everything a job names is there. ``NotFound``, ``UsageError``."""
+    """That everything a job names is there. ``NotFound``, ``UsageError``, ``LogonNotPermitted``."""
     raise_first(spec_faults(state, spec))
 
 
@@ -288,6 +289,8 @@ def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
         yield from refused((), state.server, spec.server)
     if isinstance(spec, SyntheticSpec):
         yield from refused(("media_set",), state.media_set_named, spec.media_set)
+    for wanted in logons_of(spec):
+        yield from refused(("logon",), check_logons, state, [wanted])
     placed = placed_by(spec)
     if placed is None:
         return

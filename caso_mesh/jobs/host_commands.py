@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,6 +28,7 @@ from caso_mesh.model.units import escape_path
 #: Lines of one command that go to the job log, and the length of one.
 MOST_LINES, LONGEST_LINE = 1000, 2000
 _POLL_S = 0.25
+_HIDDEN = b"***"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Direction = Literal["in", "out", "none"]
@@ -148,7 +149,9 @@ class Running:
             own = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
         except KeyError:
             own = {"HOME": "/"}
-        return {"PATH": _PATH, "LANG": "C.UTF-8", **own, **self._command.environment, **self._more}
+        given, names = self._command.logon, self._command.variables
+        logon = {} if given is None else {names.user: given.user, names.secret: given.secret}
+        return {"PATH": _PATH, "LANG": "C.UTF-8", **own, **self._command.environment, **logon, **self._more}
 
     # --- its stream ---
 
@@ -235,8 +238,9 @@ class Running:
     def _listen(self, reader: int) -> None:
         """What it says, line by line, to the job log."""
         told = left_out = 0
+        secret = b"" if self._command.logon is None else self._command.logon.secret.encode()
         with open(reader, "rb") as words:
-            for line in iter(lambda: words.readline(LONGEST_LINE), b""):
+            for line in without_secret(iter(lambda: words.readline(LONGEST_LINE), b""), secret):
                 text = escape_path(line.rstrip(b"\r\n").replace(b"\t", b"    "))
                 if told < MOST_LINES:
                     told += 1
@@ -245,6 +249,25 @@ class Running:
                     left_out += 1
         if left_out:
             self._desk.log("info", f"{self.name}: {left_out} more lines are left out")
+
+
+def without_secret(pieces: Iterable[bytes], secret: bytes) -> Iterator[bytes]:
+    """What a command says, piece by piece, without the secret that it was given, also where that lies in two pieces of
+    one long line."""
+    if not secret:
+        yield from pieces
+        return
+    held = b""
+    for piece in pieces:
+        text = (held + piece).replace(secret, _HIDDEN)
+        # of a line that goes on the end is held back, which may be the beginning of the secret
+        keep = len(secret) - 1 if len(piece) >= LONGEST_LINE and not piece.endswith(b"\n") else 0
+        cut = max(0, len(text) - keep)
+        text, held = text[:cut], text[cut:]
+        if text:
+            yield text
+    if held:
+        yield held
 
 
 def run_command(

@@ -13,6 +13,7 @@ from msgspec import Struct
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
+from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import Again, ErrorRule
@@ -339,6 +340,26 @@ class DeleteErrorRule(Struct, frozen=True, tag="delete-error-rule", tag_field="d
     name: str
 
 
+class PutLogon(Struct, frozen=True, tag="put-logon", tag_field="do"):
+    """Logon information as a person wants it from now on; ``revision`` is that of before, 0 for a new one. With another
+    version all copies of before are of no use; with the same one they stay."""
+
+    logon: Logon
+    revision: int
+
+
+class GrantLogon(Struct, frozen=True, tag="grant-logon", tag_field="do"):
+    """More copies of a secret, by server (id). Of another version, or for who may not use it, they are not kept."""
+
+    name: str
+    version: str
+    copies: dict[str, bytes]
+
+
+class DeleteLogon(Struct, frozen=True, tag="delete-logon", tag_field="do"):
+    name: str
+
+
 class DeleteMediaSet(Struct, frozen=True, tag="delete-media-set", tag_field="do"):
     name: str
 
@@ -459,6 +480,9 @@ Command = (
     | DeleteMediaSet
     | CreateErrorRule
     | DeleteErrorRule
+    | PutLogon
+    | GrantLogon
+    | DeleteLogon
     | PutDevicePool
     | DeleteDevicePool
     | PutCalendar

@@ -15,11 +15,13 @@ NO_END = "none"
 
 
 class EntryDoc(Struct, frozen=True):
-    """A place with patterns of its own. ``include``: of files below it only those that match one of these are read."""
+    """A place with patterns of its own. ``include``: of files below it only those that match one of these are read.
+    ``logon``: what the command of a dump is given."""
 
     path: str
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    logon: str | None = None
 
 
 class SelectionDoc(Struct, frozen=True):
@@ -45,7 +47,7 @@ class SelectionDoc(Struct, frozen=True):
 class TemplateDoc(Struct, frozen=True):
     """A template. ``schedule``: a cron line, or ``daily 22:00`` and its like; without one it runs when asked, or when a
     rule starts it. ``exclude_days``: ``2025-12-24``, ``2025-12-24..2026-01-01``; ``calendars`` name such days.
-    ``priority`` is the list's, without."""
+    ``priority`` is the list's, without. ``logon``: what ``pre`` and ``post`` are given."""
 
     type: str
     to: str | None = None
@@ -65,6 +67,7 @@ class TemplateDoc(Struct, frozen=True):
     ignore_exit_codes: bool = False
     snapshot: str = "never"
     allow_shrink: bool = False
+    logon: str | None = None
 
 
 class PolicyDoc(Struct, frozen=True):
@@ -75,6 +78,14 @@ class PolicyDoc(Struct, frozen=True):
     rules: tuple[str, ...] = ()
     zone: str | None = None
     conflict_within: str = "1h"
+
+
+class LogonDoc(Struct, frozen=True):
+    """Logon information as people see it: the user, and who may use it."""
+
+    user: str
+    servers: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
 
 
 class MediaSetDoc(Struct, frozen=True):
@@ -138,7 +149,7 @@ class DeviceDoc(Struct, frozen=True):
 
 
 class JobDoc(Struct, frozen=True):
-    """A recurring backup that no policy makes."""
+    """A recurring backup that no policy makes. ``logon``: what its commands are given, dumps as well."""
 
     paths: tuple[str, ...]
     to: str
@@ -163,3 +174,4 @@ class JobDoc(Struct, frozen=True):
     ignore_exit_codes: bool = False
     snapshot: str = "never"
     allow_shrink: bool = False
+    logon: str | None = None

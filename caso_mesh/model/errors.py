@@ -1044,6 +1044,30 @@ class NoKey(CasoError):
     exit_status = REFUSED
 
 
+class NoLogon(CasoError):
+    """{server} has no copy of the secret of the logon {logon}.
+
+    Let it use the logon with "caso-mesh logon set {logon} --add-server {server}". It is handed a copy by a server that has
+    one; if there is none, by "caso-mesh logon set {logon} --secret-file FILE".
+    """
+
+    code = "no-logon"
+    category = "security"
+    exit_status = REFUSED
+    retryable = True
+
+
+class LogonNotPermitted(CasoError):
+    """{server} may not use the logon {logon}.
+
+    Let it with "caso-mesh logon set {logon} --add-server {server}".
+    """
+
+    code = "logon-not-permitted"
+    category = "security"
+    exit_status = REFUSED
+
+
 class JournalGap(CasoError):
     """The journal of {server} goes on with record {found} of {incarnation}, but {expected} comes next.
 

@@ -14,7 +14,9 @@ from msgspec import Struct
 #: What this software understands.
 FEATURE_LEVEL = 2
 #: Commands that came after level 1, by their tag.
-SINCE: Mapping[str, int] = {}
+SINCE: Mapping[str, int] = {"put-logon": 2, "grant-logon": 2, "delete-logon": 2}
+#: Work that names logon information.
+_LOGONS = 2
 #: Kinds of jobs and types of templates that came after level 1.
 KINDS: Mapping[str, int] = {"synthetic": 2}
 
@@ -37,4 +39,7 @@ def level_of(command: Struct) -> int:
 
 def level_of_work(spec: Struct) -> int:
     """The level that a job with this spec needs, at the servers that do it, too."""
-    return KINDS.get(str(spec.__struct_config__.tag), 1)
+    backup = getattr(spec, "backup", spec)
+    sources = getattr(backup, "sources", ())
+    logons = getattr(backup, "logon", None) or any(getattr(source, "logons", ()) for source in sources)
+    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1)

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from caso_mesh.model.logons import Credentials, LogonVariables
+
 #: Folder of a set that holds what dumps wrote, without its leading slash. A real folder of that name is left out.
 DUMPS = b"@dumps"
 
@@ -33,13 +35,16 @@ DEFAULT_LIMIT_S = {
 
 
 class HostCommand(Struct, frozen=True):
-    """An entry of ``[commands]``. ``argv[0]`` is an absolute path; ``user`` is a name, empty for the daemon's own."""
+    """An entry of ``[commands]``. ``argv[0]`` is an absolute path; ``user`` is a name, empty for the daemon's own.
+    ``logon`` is what a job gives it, in the ``variables``."""
 
     kind: CommandKind
     argv: tuple[str, ...]
     user: str
     time_limit_s: float
     environment: dict[str, str] = {}
+    variables: LogonVariables = LogonVariables()
+    logon: Credentials | None = None
 
 
 def dump_path(name: str) -> bytes:

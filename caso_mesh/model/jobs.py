@@ -46,12 +46,14 @@ class Target(Struct, frozen=True):
 
 class SourceRoots(Struct, frozen=True):
     """What is read on one server (node id): absolute paths without the leading slash, in path order. ``excludes`` are
-    patterns of this server alone; ``only``, for a root, patterns of which a file below it must match one."""
+    patterns of this server alone; ``only``, for a root, patterns of which a file below it must match one. ``logons``: a dump
+    and the logon that it is given."""
 
     server: str
     roots: tuple[bytes, ...]
     excludes: tuple[str, ...] = ()
     only: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
+    logons: tuple[tuple[str, str], ...] = ()
 
 
 class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
@@ -59,7 +61,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
     are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
     a snapshot of their file system. ``allow_shrink``: it may find over 90 % less than last time. ``within``: a server or
-    pool that alone may write it, whatever the target says."""
+    pool that alone may write it, whatever the target says. ``logon``: what ``pre`` and ``post`` are given."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -78,13 +80,15 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     snapshot: SnapshotMode = SnapshotMode.NEVER
     allow_shrink: bool = False
     within: Target | None = None
+    logon: str | None = None
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     """Restore ``paths`` (all if empty) of ``set`` to ``server`` (node id).
 
     ``base`` ``None`` = where it came from; otherwise below that folder by its whole path, or with ``strip`` without
-    the path of its root. ``device`` (id): where the set lies if the administrator does not know. ``into_command``: the one file in ``paths`` becomes the input of that command of the server.
+    the path of its root. ``device`` (id): where the set lies if the administrator does not know. ``into_command``: the one file in ``paths`` becomes the input of that command of the server, which
+    is given ``logon``.
     """
 
     set: str
@@ -96,6 +100,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     overwrite: Overwrite = Overwrite.ALWAYS
     ownership: bool = True
     device: str | None = None
+    logon: str | None = None
 
 
 class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):

@@ -16,6 +16,7 @@ from caso_mesh.model.jobs import (
     TestRunSpec,
     VerifySpec,
 )
+from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import NodeAddress, Roster, Server
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -72,7 +73,8 @@ class AttemptOrder(Struct, frozen=True):
 
 
 class Orders(Struct, frozen=True):
-    """All that a server must know to do its part, also while the administrator is away."""
+    """All that a server must know to do its part, also while the administrator is away. ``logons`` are those that it may
+    use."""
 
     authority: Authority
     admin: str
@@ -83,6 +85,7 @@ class Orders(Struct, frozen=True):
     devices: tuple[Device, ...]
     media_sets: tuple[MediaSet, ...]
     attempts: tuple[AttemptOrder, ...] = ()
+    logons: tuple[LogonOrder, ...] = ()
 
 
 class OrdersChange(Struct, frozen=True):

@@ -17,12 +17,14 @@ from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 
 class ListEntry(Struct, frozen=True):
     """One place: a server (node id) and an absolute path on it without its leading slash. Patterns hold below it alone:
-    of files only those that match one of ``includes`` (all, without any) and none of ``excludes`` are read."""
+    of files only those that match one of ``includes`` (all, without any) and none of ``excludes`` are read. ``logon``: what
+    its command is given, if it is a dump."""
 
     server: str
     root: bytes
     excludes: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
+    logon: str | None = None
 
 
 class SelectionList(Struct, frozen=True):
@@ -77,7 +79,7 @@ class Template(Struct, frozen=True):
     that started it; it has no target, since the sets lie where they lie. A duplicate copies to its target the newest set
     of each server that a backup of the policy made, or those of the run that started it. A synthetic makes full sets of the
     same ones, where they lie. ``calendars`` name days without a run, which are added to the schedule's own. ``priority``
-    overrides the list's."""
+    overrides the list's. ``logon``: what ``pre`` and ``post`` are given."""
 
     name: str
     type: TemplateType
@@ -93,6 +95,7 @@ class Template(Struct, frozen=True):
     ignore_exit_codes: bool = False
     snapshot: SnapshotMode = SnapshotMode.NEVER
     allow_shrink: bool = False
+    logon: str | None = None
 
     @property
     def backup_type(self) -> BackupType | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, PolicyDoc, SelectionDoc
+from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
@@ -719,7 +719,8 @@ class MeshKeep(Struct, frozen=True):
 
 class BackupRequest(Struct, frozen=True):
     """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``. ``schedule`` is a cron line,
-    or as in ``daily 22:00``; ``exclude_days`` to ``catch_up`` belong to it, as in ``TemplateDoc``."""
+    or as in ``daily 22:00``; ``exclude_days`` to ``catch_up`` belong to it, as in ``TemplateDoc``.
+    ``logon``: what all of its commands are given."""
 
     sources: tuple[tuple[str, bytes], ...]
     target: str
@@ -746,11 +747,13 @@ class BackupRequest(Struct, frozen=True):
     start_window_s: float | None = None
     cancel_after_s: float | None = None
     catch_up: bool = False
+    logon: str | None = None
 
 
 class RestoreRequest(Struct, frozen=True):
     """``to`` is (server name, folder); ``None`` = where it came from. ``into_command`` is (server name, its command).
-    ``from_device``: the set is looked for on that device, whatever the administrator knows of it."""
+    ``from_device``: the set is looked for on that device, whatever the administrator knows of it. ``logon``: what the command is
+    given."""
 
     set: str
     paths: tuple[bytes, ...] = ()
@@ -761,6 +764,7 @@ class RestoreRequest(Struct, frozen=True):
     ownership: bool = True
     priority: Priority = Priority.MEDIUM
     from_device: str | None = None
+    logon: str | None = None
 
 
 class VerifyRequest(Struct, frozen=True):
@@ -947,6 +951,50 @@ class AlertAnswer(Struct, frozen=True):
 class AuditListRequest(Struct, frozen=True):
     limit: int = 500
     category: str | None = None
+
+
+class LogonUsers(Struct, frozen=True):
+    """Who may use a logon: servers, and the members of pools, by their names."""
+
+    servers: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+
+
+class SealedLogon(Struct, frozen=True):
+    """A secret as it was sealed where it was typed: a copy for each server (node id), each bound to the mesh, to the name of
+    the logon, to this ``version`` and to the server."""
+
+    version: str
+    copies: dict[str, bytes]
+
+
+class LogonCreate(Struct, frozen=True):
+    name: str
+    user: str
+    users: LogonUsers
+    sealed: SealedLogon
+
+
+class LogonSet(Struct, frozen=True):
+    """The logon as it shall be. Without ``sealed`` the secret stays; ``before``: how it is, as far as the caller knows."""
+
+    name: str
+    user: str
+    users: LogonUsers
+    sealed: SealedLogon | None = None
+    before: LogonDoc | None = None
+
+
+class LogonGrant(Struct, frozen=True):
+    """The secret of a logon, of that version, is to be sealed to these servers (node ids) as well."""
+
+    name: str
+    version: str
+    servers: tuple[str, ...]
+
+
+class LogonGranted(Struct, frozen=True):
+    copies: dict[str, bytes]
 
 
 class ErrorRuleCreate(Struct, frozen=True):

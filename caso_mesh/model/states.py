@@ -175,6 +175,7 @@ class WaitReason(StrEnum):
     OUTSIDE_WINDOW = "outside-window"
     WAITING_FOR_FIRST = "waiting-for-first"
     SERVER_TOO_OLD = "server-too-old"
+    NO_LOGON = "no-logon"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -224,6 +225,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
     WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
+    WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -255,6 +257,8 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
     WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
     WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",
+    WaitReason.NO_LOGON: "ends when {source} may use it and is handed a copy, by a linked server that has one or by: "
+    "caso-mesh logon set {logon}",
 }
 
 

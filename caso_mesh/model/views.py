@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, MediaSetDoc, PolicyDoc, SelectionDoc
+from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
 from caso_mesh.model.rules import ErrorRule
 
 
@@ -160,6 +160,29 @@ class DeviceView(Struct, frozen=True):
 
 class DeviceList(Struct, frozen=True):
     devices: tuple[DeviceView, ...]
+
+
+class LogonRecipients(Struct, frozen=True):
+    """The mesh's id, and the keys (raw X25519, by node id) of the servers to which a secret is to be sealed."""
+
+    mesh: str
+    keys: dict[str, bytes]
+
+
+class LogonView(Struct, frozen=True):
+    """Logon information without its secret. ``there`` are the servers that have a copy of the secret, ``lacking`` those that
+    may use it and have none yet."""
+
+    name: str
+    definition: LogonDoc
+    there: tuple[str, ...]
+    lacking: tuple[str, ...]
+    changed: str
+    changed_by: str
+
+
+class LogonList(Struct, frozen=True):
+    logons: tuple[LogonView, ...]
 
 
 class ErrorRuleList(Struct, frozen=True):

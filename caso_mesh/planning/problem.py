@@ -70,7 +70,8 @@ class ReadyPart(Struct, frozen=True):
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
     write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
-    complete once before. ``level``: the feature level that a server needs to do it.
+    complete once before. ``level``: the feature level that a server needs to do it. ``no_logon``: a logon whose secret its
+    source needs and has no copy of.
     """
 
     run: str
@@ -95,6 +96,7 @@ class ReadyPart(Struct, frozen=True):
     behind: str | None = None
     first: str | None = None
     level: int = 1
+    no_logon: str | None = None
 
 
 class Busy(Struct, frozen=True):

@@ -49,6 +49,7 @@ class Calls:
             "device.proof": self._device_proof,
             "device.grant": kits.grant,
             "mesh.keep": kits.keep,
+            "logon.grant": self._node.logons.grant,
             "path.check": self._path_check,
             "catalog.make": self._catalog_make,
             "vault.sets": self._vault_sets,

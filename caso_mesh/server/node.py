@@ -37,6 +37,7 @@ from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import AdminLink, LinkBook, Target, bounded_addresses
+from caso_mesh.server.logons import Logons
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.rebuilding import Rebuilding
@@ -136,6 +137,13 @@ class ServerNode:
             id_key=self.storage.id_key,
             randomness=randomness,
         )
+        self.logons = Logons(
+            keys=keys,
+            name=config.server,
+            orders=lambda: self.orders,
+            is_admin=self.bearings.is_admin,
+            randomness=randomness,
+        )
         self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
         self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
         self.files = SetFiles(vaults=self.vaults, clock=clock)
@@ -171,6 +179,7 @@ class ServerNode:
             places=self.places,
             snapshots=self._snapshots.place,
             segments=self.segments,
+            credentials=self.logons.credentials,
             clock=clock,
             new_id=new_id,
         )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
@@ -14,6 +16,7 @@ from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, RestoreSpec, SyntheticSpec, TestRunSpec
+from caso_mesh.model.logons import Credentials
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import number, text
 from caso_mesh.model.storage import BackupSet, Device, Medium
@@ -58,6 +61,7 @@ class TaskMaker:
         places: Places,
         snapshots: Callable[[], SnapshotPlace | None],
         segments: Segments,
+        credentials: Callable[[str], Credentials],
         clock: Clock,
         new_id: IdSource,
     ) -> None:
@@ -75,6 +79,7 @@ class TaskMaker:
         self._places = places
         self._snapshots = snapshots
         self._segments = segments
+        self._credentials = credentials
         self._clock = clock
         self._new_id = new_id
 
@@ -85,7 +90,7 @@ class TaskMaker:
     async def make(self, local: LocalAttempt) -> tuple[Task, list[str]]:
         """The task and warnings for the job log.
 
-        Raises ``NotAllowedHere``, ``CommandNotAllowed``, ``SourcePathMissing``, ``DeviceVanished``, ``NoKey``, ``NotFound``, ``TimedOut``
+        Raises ``NotAllowedHere``, ``CommandNotAllowed``, ``NoLogon``, ``SourcePathMissing``, ``DeviceVanished``, ``NoKey``, ``NotFound``, ``TimedOut``
         (a file system that hangs).
         """
         orders, order = self._orders(), local.order
@@ -152,16 +157,25 @@ class TaskMaker:
         return task, warnings
 
     def _commands(self, order: AttemptOrder) -> dict[str, HostCommand]:
-        """What the order names of this server's own file. Raises ``CommandNotAllowed``."""
-        allow, wanted = self._allow(), list[tuple[str | None, CommandKind]]()
+        """What the order names of this server's own file, each with its logon. Raises ``CommandNotAllowed``, ``NoLogon``,
+        ``SealBroken``."""
+        allow, wanted = self._allow(), list[tuple[str | None, CommandKind, str | None]]()
         match order.spec:
             case (BackupSpec() as spec) | TestRunSpec(backup=spec):
-                roots = [root for each in spec.sources if each.server == self._node for root in each.roots]
-                wanted = [(dump_name(root), CommandKind.DUMP) for root in roots]
-                wanted += [(spec.pre, CommandKind.PRE), (spec.post, CommandKind.POST)]
+                own = [each for each in spec.sources if each.server == self._node]
+                logons = {name: logon for each in own for name, logon in each.logons}
+                dumps = [dump_name(root) for each in own for root in each.roots]
+                wanted = [(name, CommandKind.DUMP, logons.get(name or "")) for name in dumps]
+                wanted += [(spec.pre, CommandKind.PRE, spec.logon), (spec.post, CommandKind.POST, spec.logon)]
             case RestoreSpec(into_command=name):
-                wanted = [(name, CommandKind.RESTORE)]
-        return {name: allow.check_command(name, kind) for name, kind in wanted if name is not None}
+                wanted = [(name, CommandKind.RESTORE, order.spec.logon)]
+        commands: dict[str, HostCommand] = {}
+        for name, kind, logon in wanted:
+            if name is not None:
+                command = allow.check_command(name, kind)
+                given = None if logon is None else self._credentials(logon)
+                commands[name] = structs.replace(command, logon=given)
+        return commands
 
     def _check_paths(self, order: AttemptOrder) -> list[str]:
         allow = self._allow()

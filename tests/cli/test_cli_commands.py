@@ -13,6 +13,7 @@ from cli_world import FakeDaemon, Shell
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS
+from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState
 
@@ -350,6 +351,14 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.ErrorRuleList((ErrorRule("full", ("device-full",), 3, 300.0, Then.HOLD),)),
         ["full", "device-full", "5m 00s", "hold"],
     ),
+    (
+        "logon list",
+        "logon.list",
+        q.Nothing(),
+        v.LogonList((v.LogonView("db", LogonDoc("backup", (), ("dbs",)), ("beta",), ("gamma",), "-", "ann"),)),
+        ["db", "backup", "dbs", "gamma", "by ann"],
+    ),
+    ("logon delete db", "logon.delete", q.Named("db"), v.Done(), ["logon db was deleted"]),
     ("error-rule delete full", "error-rule.delete", q.Named("full"), v.Done(), ["error rule full was deleted"]),
     ("job cancel job1@1", "job.cancel", q.JobCancel("job1@1"), v.Done(), ["job1@1"]),
     ("job hold nightly", "job.hold", q.JobName("nightly"), v.Done(), ["on hold"]),

@@ -155,3 +155,36 @@ async def test_a_file_is_applied_shown_and_its_mistakes_are_told_line_by_line(
 async def test_the_mesh_is_exported_as_a_file(daemon: FakeDaemon, shell: Shell) -> None:
     daemon.answers["config.export"] = v.Exported("[settings]\n")
     assert (await shell("export")).out == "[settings]\n"
+
+
+async def test_a_dump_of_a_list_is_given_a_logon_and_loses_it_again(daemon: FakeDaemon, shell: Shell) -> None:
+    dumps = replace(SELECTION, definition=SelectionDoc(("a:@pg", "a:/srv"), (EntryDoc("b:@my", logon="old"),)))
+
+    async def edited(*words: str) -> SelectionDoc:
+        daemon.answers.update({"selection.show": dumps, "selection.set": dumps})
+        result = await shell("selection", "edit", "office", *words)
+        assert result.status == 0, result.err
+        definition: SelectionDoc = daemon.received[-1].request.definition
+        return definition
+
+    every = await edited("--logon", "db")
+    assert {entry.path: entry.logon for entry in every.entries} == {"a:@pg": "db", "a:/srv": None, "b:@my": "db"}
+    one = await edited("--of", "b:@my", "--logon", "none")
+    assert {entry.path: entry.logon for entry in one.entries} == {"a:@pg": None, "a:/srv": None, "b:@my": None}
+    kept = await edited("--of", "b:@my", "--exclude", "*.x")
+    assert kept.entries[-1] == EntryDoc("b:@my", ("*.x",), (), "old")
+    assert (await shell("selection", "edit", "office", "--of", "c:@x", "--logon", "db")).status == 5
+    daemon.answers["selection.show"] = SELECTION
+    assert (await shell("selection", "edit", "office", "--logon", "db")).status == 2
+    daemon.answers["selection.create"] = dumps
+    assert (await shell("selection", "create", "new", "a:@pg", "--logon", "db")).status == 0
+    assert daemon.received[-1].request.definition.entries == (EntryDoc("a:@pg", logon="db"),)
+
+
+async def test_a_template_is_given_a_logon_for_its_commands(daemon: FakeDaemon, shell: Shell) -> None:
+    given = await saved(
+        daemon, shell, "policy", "template", "edit", "nightly", "full", "--pre", "stop", "--logon", "db"
+    )
+    assert (given.templates["full"].pre, given.templates["full"].logon) == ("stop", "db")
+    taken = await saved(daemon, shell, "policy", "template", "edit", "nightly", "full", "--logon", "none")
+    assert taken.templates["full"].logon is None

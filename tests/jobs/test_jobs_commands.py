@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -15,8 +16,10 @@ from msgspec import structs
 from waiting import wait_for
 
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.host_commands import LONGEST_LINE, without_secret
 from caso_mesh.model.errors import CommandFailed, CommandNotAllowed, ContainsNoData
 from caso_mesh.model.host_commands import CommandKind, HostCommand
+from caso_mesh.model.logons import Credentials, LogonVariables
 from caso_mesh.model.states import AttemptState, BackupType
 
 #: 24 MB that do not compress, the same each time; says what it does.
@@ -300,3 +303,31 @@ async def test_workers_and_their_commands_give_way_on_disks_as_the_setting_says(
     assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
     assert found.read_text().startswith(said)
     assert any("worker-ionice odd could not be set" in line for line in heard.lines) == (wanted == "odd")
+
+
+async def test_a_command_finds_its_logon_in_the_variables_that_its_own_entry_names(site, runner, tmp_path):
+    told = tmp_path / "told"
+    words = f'echo "$PGUSER $PGPASSWORD $CASO_MESH_LOGON_USER" >> {told}; echo dumped; echo "I am $PGPASSWORD." >&2'
+    given = Credentials("backup", "s3cret phrase")
+    postgresql = structs.replace(dump(words), variables=LogonVariables("PGUSER", "PGPASSWORD"), logon=given)
+    general = f'echo "$CASO_MESH_LOGON_USER $CASO_MESH_LOGON_SECRET" >> {told}'
+    commands = {
+        "pg": postgresql,
+        "before": structs.replace(shell(CommandKind.PRE, general), logon=given),
+        "after": shell(CommandKind.POST, general),
+    }
+    heard = await backup(site, runner, "/@dumps/pg", commands=commands, pre="before", post="after")
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert told.read_text() == "backup s3cret phrase\nbackup s3cret phrase \n \n"
+    assert "pg: I am ***." in heard.lines
+    assert not any("s3cret" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize("before", [LONGEST_LINE - 3, LONGEST_LINE - 1, LONGEST_LINE, 2 * LONGEST_LINE + 1, 0])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_secret_of_a_command_is_in_no_piece_of_a_line_that_is_cut(before, end):
+    line = b"x" * before + b"s3cret" + b"y" * 9 + end
+    pieces = io.BytesIO(line + b"next")
+    heard = list(without_secret(iter(lambda: pieces.readline(LONGEST_LINE), b""), b"s3cret"))
+    whole = b"".join(heard)
+    assert b"s3cret" not in whole and whole == line.replace(b"s3cret", b"***") + b"next"
