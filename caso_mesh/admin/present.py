@@ -91,6 +91,7 @@ def server_view(
         silent_s=silent_s,
         running=running,
         queue_on_hold=queue_on_hold,
+        data_location=server.data_location.value,
     )
 
 

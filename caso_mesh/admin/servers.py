@@ -13,7 +13,15 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.bandwidth import parse_bandwidth
-from caso_mesh.model.commands import CreatePool, DeletePool, RemoveServer, SetPool, SetServerState, SetSetting
+from caso_mesh.model.commands import (
+    CreatePool,
+    DeletePool,
+    RemoveServer,
+    SetDataLocation,
+    SetPool,
+    SetServerState,
+    SetSetting,
+)
 from caso_mesh.model.errors import Conflict, InvalidValue, UsageError
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, number, parse_setting
@@ -51,6 +59,7 @@ class Servers:
         return {
             "server.list": self._server_list,
             "server.set-state": self._server_set_state,
+            "server.set": self._server_set,
             "queue.hold": self._queue_hold,
             "server.remove": self._server_remove,
             "pool.create": self._pool_create,
@@ -101,6 +110,12 @@ class Servers:
             raise InvalidValue(value=request.state, what="state", expected="Use enabled, paused or disabled")
         server = self._keeper.state.server_named(request.name)
         await self._submit(SetServerState(server.id, request.state), who=caller.who, request_id=caller.request_id)
+        return self.view(server.id)
+
+    async def _server_set(self, caller: Caller, request: q.ServerSet) -> v.ServerView:
+        server = self._keeper.state.server_named(request.name)
+        command = SetDataLocation(server.id, request.data_location)
+        await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self.view(server.id)
 
     async def _queue_hold(self, caller: Caller, request: q.QueueHold) -> v.ServerList:

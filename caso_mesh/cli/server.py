@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
@@ -12,7 +12,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, Refused, UsageError
 from caso_mesh.model.ids import SHORT_NODE_ID
-from caso_mesh.model.states import ServerState
+from caso_mesh.model.states import DataLocation, ServerState
 
 app = Group(name="server", help="Servers: list, approve, pause, resume, remove ...")
 
@@ -33,6 +33,53 @@ def list_(
     output.show(view, common.json, _discovered if discovered else _list)
 
 
+@app.command
+def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Show one server."""
+    view = ask(common, "server.list", q.ServerListRequest(), v.ServerList)
+    row = next((each for each in view.servers if each.name == name), None)
+    if row is None:
+        raise NotFound(kind="server", name=name)
+    output.show(row, common.json, _show)
+
+
+def _show(row: v.ServerView) -> None:
+    output.details(
+        ("name", row.name),
+        ("id", row.id),
+        ("state", _state(row)),
+        ("connected", row.connected),
+        ("role", _role(row)),
+        ("pools", row.pools or None),
+        ("running", row.running),
+        ("address", row.address or None),
+        ("version", row.version or None),
+        ("silent since", row.silent_since),
+        ("device and media data location", row.data_location),
+    )
+
+
+@app.command(name="set")
+def set_(
+    name: Name,
+    /,
+    *,
+    data_location: Annotated[
+        Literal["admin", "server"],
+        Parameter(help="Where its device and media data lie: on the administrator, or on the server itself."),
+    ],
+    common: Common = DEFAULTS,
+) -> None:
+    """Say where the device and media data of a server lie."""
+    view = ask(common, "server.set", q.ServerSet(name, DataLocation(data_location)), v.ServerView)
+    done = f"the device and media data of {name} are on the {data_location}"
+    output.show(view, common.json, lambda _: output.line(done))
+
+
+def _role(row: v.ServerView) -> str | None:
+    return "admin" if row.admin else ("voter" if row.voter else None)
+
+
 def _state(row: v.ServerView) -> str:
     """Before the silence of a server has consequences it is shown."""
     state = f"{row.state}, queue on hold" if row.queue_on_hold else row.state
@@ -45,12 +92,13 @@ def _list(view: v.ServerList) -> None:
         ("name", lambda row: row.name),
         ("state", _state),
         ("connected", lambda row: row.connected),
-        ("role", lambda row: "admin" if row.admin else ("voter" if row.voter else None)),
+        ("role", _role),
         ("pools", lambda row: row.pools),
         ("running", lambda row: row.running),
         ("address", lambda row: row.address),
         ("version", lambda row: row.version),
         ("silent since", lambda row: row.silent_since),
+        ("data", lambda row: row.data_location),
         ("id", lambda row: row.id[:SHORT_NODE_ID]),
     )
 

@@ -11,6 +11,7 @@ from caso_mesh.model.commands import (
     CreateToken,
     FoundMesh,
     RemoveServer,
+    SetDataLocation,
     SetLiveness,
     SetServerAddresses,
     SetServerState,
@@ -19,6 +20,7 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import (
     AlreadyExists,
     Conflict,
+    DataLocationRefused,
     InUse,
     InvalidValue,
     JoinLinkExpired,
@@ -30,7 +32,7 @@ from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server
-from caso_mesh.model.states import Liveness, RunState, ServerState
+from caso_mesh.model.states import DataLocation, Liveness, RunState, ServerState
 from caso_mesh.planning import lifecycle
 
 #: What is issued lives for seven days; one more for clocks and for those who were away.
@@ -141,6 +143,14 @@ def set_server_state(state: ControlState, command: SetServerState, context: Cont
     if command.state not in _SETTABLE:
         raise InvalidValue(value=command.state, what="state", expected="Use enabled, paused or disabled")
     return _change(server, msgspec.structs.replace(server, set_state=command.state))
+
+
+def set_data_location(state: ControlState, command: SetDataLocation, context: Context) -> Effect:
+    """``DataLocationRefused`` for what would take a distributed catalog."""
+    server = state.server(command.server)
+    if command.location is DataLocation.SERVER:
+        raise DataLocationRefused(server=server.name)
+    return _change(server, msgspec.structs.replace(server, data_location=command.location))
 
 
 def set_server_addresses(state: ControlState, command: SetServerAddresses, context: Context) -> Effect:

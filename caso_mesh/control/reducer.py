@@ -49,6 +49,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.AdmitOperator: operators.admit_operator,
     commands.RevokeOperator: operators.revoke_operator,
     commands.SetServerState: membership.set_server_state,
+    commands.SetDataLocation: membership.set_data_location,
     commands.SetServerAddresses: membership.set_server_addresses,
     commands.SetLiveness: membership.set_liveness,
     commands.RemoveServer: membership.remove_server,

@@ -63,7 +63,11 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
         )
     check_operator(state, command.operator, without=old.id)
     server = msgspec.structs.replace(
-        new, settings=old.settings, set_state=old.set_state, succeeds=(*old.succeeds, old.id)
+        new,
+        settings=old.settings,
+        set_state=old.set_state,
+        succeeds=(*old.succeeds, old.id),
+        data_location=old.data_location,
     )
     changes += [
         Put("servers", old.id, None),

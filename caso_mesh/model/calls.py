@@ -147,6 +147,8 @@ CALLS: tuple[Call, ...] = (
          "Make a discovered server a member, after its code was compared.", changes=True),
     Call("server.set-state", "operator", "admin", q.ServerSetState, v.ServerView,
          "Enable, pause or disable a server.", changes=True, scope=(("name", "server"),)),
+    Call("server.set", "admin", "admin", q.ServerSet, v.ServerView,
+         "Say where the device and media data of a server lie.", changes=True, scope=(("name", "server"),)),
     Call("queue.hold", "operator", "admin", q.QueueHold, v.ServerList,
          "Hold or release the queue of a server, of a pool's servers, or of all.", changes=True,
          scope=OF_SERVER_OR_POOL),

@@ -17,7 +17,16 @@ from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import Again, ErrorRule
-from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
+from caso_mesh.model.states import (
+    AttemptState,
+    DataLocation,
+    DeviceState,
+    JobState,
+    Liveness,
+    Priority,
+    RunState,
+    ServerState,
+)
 from caso_mesh.model.storage import Device, MediaSet
 
 
@@ -110,6 +119,13 @@ class RevokeOperator(Struct, frozen=True, tag="revoke-operator", tag_field="do")
 class SetServerState(Struct, frozen=True, tag="set-server-state", tag_field="do"):
     server: str
     state: ServerState
+
+
+class SetDataLocation(Struct, frozen=True, tag="set-data-location", tag_field="do"):
+    """Where the device and media data of a server lie from now on."""
+
+    server: str
+    location: DataLocation
 
 
 class SetServerAddresses(Struct, frozen=True, tag="set-server-addresses", tag_field="do"):
@@ -449,6 +465,7 @@ Command = (
     | AdmitOperator
     | RevokeOperator
     | SetServerState
+    | SetDataLocation
     | SetServerAddresses
     | SetLiveness
     | RemoveServer

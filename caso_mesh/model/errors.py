@@ -1044,6 +1044,17 @@ class NoKey(CasoError):
     exit_status = REFUSED
 
 
+class DataLocationRefused(CasoError):
+    """The device and media data of {server} cannot lie on that server: nothing could be delegated to it then, and what its copied jobs back up would need a distributed catalog, which this version does not have.
+
+    They stay on the administrator, where every server's are.
+    """
+
+    code = "data-location-refused"
+    category = "conflict"
+    exit_status = REFUSED
+
+
 class NoLogon(CasoError):
     """{server} has no copy of the secret of the logon {logon}.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model.states import Liveness, Role, ServerState
+from caso_mesh.model.states import DataLocation, Liveness, Role, ServerState
 
 
 class Claim(Struct, frozen=True):
@@ -101,7 +101,7 @@ class Server(Struct, frozen=True):
 
     ``set_state`` is what a person set; ``liveness`` what the administrator in office found, ``silent_since_ns`` since
     when. ``addresses`` are hints, best first. ``wrapped_id_key`` is the mesh's id key sealed to ``encryption_key``.
-    ``voted``: it was a voter before, and may have been in office.
+    ``voted``: it was a voter before, and may have been in office. ``data_location``: where its device and media data lie.
     ``succeeds``: the machines (node ids) in whose place it is, the first of them first.
     """
 
@@ -123,6 +123,7 @@ class Server(Struct, frozen=True):
     settings: dict[str, float | str] = {}
     succeeds: tuple[str, ...] = ()
     voted: bool = False
+    data_location: DataLocation = DataLocation.ADMIN
 
     @property
     def origin(self) -> str:

@@ -13,7 +13,16 @@ from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor, Claim, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.rules import ErrorRule
-from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState, SnapshotMode
+from caso_mesh.model.states import (
+    BackupType,
+    DataLocation,
+    DeviceState,
+    Overwrite,
+    Priority,
+    Role,
+    ServerState,
+    SnapshotMode,
+)
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 
 
@@ -601,6 +610,13 @@ class ServerApprove(Struct, frozen=True):
 class ServerSetState(Struct, frozen=True):
     name: str
     state: ServerState
+
+
+class ServerSet(Struct, frozen=True):
+    """``data_location``: where the device and media data of the server shall lie."""
+
+    name: str
+    data_location: DataLocation
 
 
 class ServerName(Struct, frozen=True):

@@ -262,6 +262,13 @@ REASON_ENDS: dict[WaitReason, str] = {
 }
 
 
+class DataLocation(StrEnum):
+    """Where the device and media data of a server lie, and by it who decides what its devices do."""
+
+    ADMIN = "admin"
+    SERVER = "server"
+
+
 class AlertKind(StrEnum):
     ATTENTION = "attention-required"
     ERROR = "error"

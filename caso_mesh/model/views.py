@@ -47,6 +47,7 @@ class ServerView(Struct, frozen=True):
     running: int = 0
     code: str | None = None
     queue_on_hold: bool = False
+    data_location: str = "admin"
 
 
 class ServerList(Struct, frozen=True):

@@ -15,7 +15,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.rules import ErrorRule, Then
-from caso_mesh.model.states import BackupType, DeviceState, Overwrite, Priority, Role, ServerState
+from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
 SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
@@ -96,6 +96,20 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("server list --pool west", "server.list", q.ServerListRequest(pool="west"), v.ServerList(()), ["NAME"]),
     ("server approve new --code abcdefgh", "server.approve", q.ServerApprove("new", "abcdefgh"), SERVER, ["member"]),
+    (
+        "server set beta --data-location server",
+        "server.set",
+        q.ServerSet("beta", DataLocation.SERVER),
+        SERVER,
+        ["the device and media data of beta are on the server"],
+    ),
+    (
+        "server show beta",
+        "server.list",
+        q.ServerListRequest(),
+        v.ServerList((SERVER,)),
+        ["device and media data location", "admin"],
+    ),
     ("server pause beta", "server.set-state", q.ServerSetState("beta", ServerState.PAUSED), SERVER, ["beta is"]),
     ("server resume beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
     ("server enable beta", "server.set-state", q.ServerSetState("beta", ServerState.ENABLED), SERVER, ["beta is"]),
