@@ -26,6 +26,7 @@ LONG_FILES = {
     f"{PACKAGE}.admin.office": "the composition of the office: makes each part, names its calls and its duties",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
     f"{PACKAGE}.model.requests": "one short record for each call",
+    f"{PACKAGE}.model.commands": "one short record for each command of the log, and the union of all",
     f"{PACKAGE}.model.views": "one short record for each answer",
     f"{PACKAGE}.consensus.driver": "one member's share: what goes between core, disk and peers, in its order",
     f"{PACKAGE}.catalog.ingest": "one transaction: how the changes of a set become intervals",

@@ -111,7 +111,8 @@ _GLOBAL_WITH_VALUE = ("--state", "--context", "--timeout")
 
 
 def hoist(argv: list[str]) -> list[str]:
-    """Lets ``--state``, ``--context``, ``--timeout`` and ``--json`` stand before the command too."""
+    """Lets ``--state``, ``--context``, ``--timeout`` and ``--json`` stand before the command too, and an option take a lone
+    ``-``, which is standard input, after a space."""
     moved: list[str] = []
     position = 0
     while position < len(argv):
@@ -126,4 +127,10 @@ def hoist(argv: list[str]) -> list[str]:
             break
     rest = argv[position:]
     end = rest.index("--") if "--" in rest else len(rest)
-    return rest[:end] + moved + rest[end:]
+    words: list[str] = []
+    for word in rest[:end]:
+        if word == "-" and words and words[-1].startswith("--") and "=" not in words[-1]:
+            words[-1] += "=-"
+        else:
+            words.append(word)
+    return words + moved + rest[end:]

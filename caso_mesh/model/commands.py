@@ -13,13 +13,12 @@ from msgspec import Struct
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
-from caso_mesh.model.logons import Logon
-from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server
+from caso_mesh.model.logons import DeleteLogon, GrantLogon, PutLogon
+from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server, SetDataLocation
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import (
     AttemptState,
-    DataLocation,
     DeviceState,
     JobState,
     Liveness,
@@ -119,13 +118,6 @@ class RevokeOperator(Struct, frozen=True, tag="revoke-operator", tag_field="do")
 class SetServerState(Struct, frozen=True, tag="set-server-state", tag_field="do"):
     server: str
     state: ServerState
-
-
-class SetDataLocation(Struct, frozen=True, tag="set-data-location", tag_field="do"):
-    """Where the device and media data of a server lie from now on."""
-
-    server: str
-    location: DataLocation
 
 
 class SetServerAddresses(Struct, frozen=True, tag="set-server-addresses", tag_field="do"):
@@ -353,26 +345,6 @@ class CreateErrorRule(Struct, frozen=True, tag="create-error-rule", tag_field="d
 
 
 class DeleteErrorRule(Struct, frozen=True, tag="delete-error-rule", tag_field="do"):
-    name: str
-
-
-class PutLogon(Struct, frozen=True, tag="put-logon", tag_field="do"):
-    """Logon information as a person wants it from now on; ``revision`` is that of before, 0 for a new one. With another
-    version all copies of before are of no use; with the same one they stay."""
-
-    logon: Logon
-    revision: int
-
-
-class GrantLogon(Struct, frozen=True, tag="grant-logon", tag_field="do"):
-    """More copies of a secret, by server (id). Of another version, or for who may not use it, they are not kept."""
-
-    name: str
-    version: str
-    copies: dict[str, bytes]
-
-
-class DeleteLogon(Struct, frozen=True, tag="delete-logon", tag_field="do"):
     name: str
 
 

@@ -33,6 +33,26 @@ class Logon(Struct, frozen=True):
     changed_at_ns: int
 
 
+class PutLogon(Struct, frozen=True, tag="put-logon", tag_field="do"):
+    """Logon information as a person wants it from now on; ``revision`` is that of before, 0 for a new one. With another
+    version all copies of before are of no use; with the same one they stay."""
+
+    logon: Logon
+    revision: int
+
+
+class GrantLogon(Struct, frozen=True, tag="grant-logon", tag_field="do"):
+    """More copies of a secret, by server (id). Of another version, or for who may not use it, they are not kept."""
+
+    name: str
+    version: str
+    copies: dict[str, bytes]
+
+
+class DeleteLogon(Struct, frozen=True, tag="delete-logon", tag_field="do"):
+    name: str
+
+
 class LogonOrder(Struct, frozen=True):
     """A logon as a server that may use it is told of it. ``sealed`` is its copy of the secret, empty until it has one."""
 

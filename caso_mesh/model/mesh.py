@@ -138,6 +138,13 @@ class Server(Struct, frozen=True):
         return ServerState(self.liveness.value)
 
 
+class SetDataLocation(Struct, frozen=True, tag="set-data-location", tag_field="do"):
+    """Where the device and media data of a server lie from now on."""
+
+    server: str
+    location: DataLocation
+
+
 class Operator(Struct, frozen=True):
     """A person, or the local operator of a state folder. ``role`` holds in the whole mesh; ``server_roles`` on single
     servers (node ids: a later server of the same name inherits nothing), ``pool_roles`` on whoever is in a pool (its name).

@@ -364,9 +364,8 @@ class Round:
             return None
         source = self.servers.get(part.source)
         if source is not None and source.connected and source.state is not ServerState.DISABLED:
-            if part.no_logon is not None:
-                return waiting(WaitReason.NO_LOGON, source=source.name, logon=part.no_logon)
-            return None
+            lacks = part.no_logon
+            return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
         since = None if source is None else format_instant(source.silent_since_ns)
         return waiting(WaitReason.SOURCE_UNREACHABLE, source=self.name(part.source), since=since or "it joined")
 

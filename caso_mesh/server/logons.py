@@ -19,7 +19,6 @@ class Logons:
 
     def __init__(
         self,
-        *,
         keys: NodeKeys,
         name: str,
         orders: Callable[[], Orders],

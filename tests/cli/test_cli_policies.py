@@ -188,3 +188,12 @@ async def test_a_template_is_given_a_logon_for_its_commands(daemon: FakeDaemon, 
     assert (given.templates["full"].pre, given.templates["full"].logon) == ("stop", "db")
     taken = await saved(daemon, shell, "policy", "template", "edit", "nightly", "full", "--logon", "none")
     assert taken.templates["full"].logon is None
+
+
+async def test_one_server_is_shown_with_its_device_and_media_data_location(daemon: FakeDaemon, shell: Shell) -> None:
+    row = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
+    daemon.answers["server.list"] = v.ServerList((row,))
+    shown = await shell("server", "show", "beta")
+    assert shown.status == 0 and "device and media data location" in shown.out and "admin" in shown.out
+    assert (await shell("server", "show", "beta", "--json")).document["data_location"] == "admin"
+    assert (await shell("server", "show", "gamma")).status == 5

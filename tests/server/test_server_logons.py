@@ -30,9 +30,7 @@ def logons(*, sealed: bool = True) -> Logons:
         logons=(LogonOrder("db", "backup", "v1", copy if sealed else b""),),
         roster=SimpleNamespace(rows=rows, mesh=SimpleNamespace(id="m1")),
     )
-    return Logons(
-        keys=BETA, name="beta", orders=lambda: orders, is_admin=lambda node: node == "admin", randomness=os.urandom
-    )
+    return Logons(BETA, "beta", lambda: orders, lambda node: node == "admin", os.urandom)
 
 
 def test_a_command_is_given_user_and_secret_and_neither_is_ever_printed():
