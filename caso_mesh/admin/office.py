@@ -24,6 +24,7 @@ from caso_mesh.admin.expiry import Expiry
 from caso_mesh.admin.files import Files
 from caso_mesh.admin.following import Following
 from caso_mesh.admin.granting import Granting
+from caso_mesh.admin.held import Held
 from caso_mesh.admin.history import History
 from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
@@ -278,6 +279,7 @@ class Office:
             tables=tables,
             live=live,
             links=links,
+            held=Held(keeper=keeper, links=links),
             work=work,
             due=self._due,
             catalogs=self._catalogs,

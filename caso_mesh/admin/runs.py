@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from caso_mesh.admin import present
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.due import DueRuns
+from caso_mesh.admin.held import Held
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import AttemptRows, Tables
@@ -39,6 +40,7 @@ class Runs:
         tables: Tables,
         live: Live,
         links: Links,
+        held: Held,
         work: Work,
         due: DueRuns,
         catalogs: CatalogIntake,
@@ -47,6 +49,7 @@ class Runs:
         self._tables = tables
         self._live = live
         self._links = links
+        self._held = held
         self._work = work
         self._due = due
         self._catalogs = catalogs
@@ -172,15 +175,19 @@ class Runs:
             attempts = [each for each in attempts if str(each.number) == number]
             if not attempts:
                 raise NotFound(kind="attempt", name=request.name)
-        logs = []
+        logs, away = list[v.AttemptLog](), dict[str, None]()
         for attempt in attempts:
+            kept, missing = await self._held.lines(attempt)
+            away.update(dict.fromkeys(missing))
+            rows = [(row.at_ns, row.level, row.text) for row in await self._tables.log(attempt)]
+            rows += [(line.at_ns, line.level, line.text) for line in kept]
             lines = [
-                v.LogLineView(format_instant(line.at_ns) or "", line.level, line.text)
-                for line in await self._tables.log(attempt)
+                v.LogLineView(format_instant(at_ns) or "", level, text)
+                for at_ns, level, text in sorted(rows, key=lambda row: row[0])
             ]
             if lines:
                 logs.append(v.AttemptLog(attempt.id, tuple(lines)))
-        return v.JobLogView(tuple(logs))
+        return v.JobLogView(tuple(logs), tuple(away))
 
     async def _job_hold(self, caller: Caller, request: q.JobName) -> v.Done:
         return await self._work.hold(caller, request, held=True)
@@ -302,6 +309,11 @@ class Runs:
         counts = [each.counts for each in told] or [Counts()]
         failures = [part.failure for part in run.parts if part.failure is not None]
         sets = present.set_outcomes(state, run)
+        exceptions = await self._tables.exceptions(attempts)
+        for attempt in attempts:
+            kept, away = await self._held.exceptions(attempt)
+            exceptions += kept
+            warnings += tuple(f"Its exceptions are on {server}, which cannot be asked now." for server in away)
         return v.RunResult(
             job=run.job,
             run=run.id,
@@ -319,7 +331,7 @@ class Runs:
             bytes_read=sum(each.bytes_read for each in counts),
             bytes_stored=sum(each.bytes_stored for each in counts),
             seconds=max((each.seconds or 0.0 for each in told), default=0.0),
-            exceptions=tuple(present.exception_view(each) for each in await self._tables.exceptions(attempts)),
+            exceptions=tuple(map(present.exception_view, exceptions)),
             error=present.failure_view(failures[0]) if failures else None,
             warnings=warnings,
             predicted=present.predicted_of(told),

@@ -12,7 +12,6 @@ from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.bandwidth import parse_bandwidth
 from caso_mesh.model.commands import (
     CreatePool,
     DeletePool,
@@ -24,9 +23,9 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.errors import Conflict, InvalidValue, UsageError
 from caso_mesh.model.mesh import Pool
-from caso_mesh.model.settings import BANDWIDTH, BY_NAME, SETTINGS, TextSetting, Value, number, parse_setting
+from caso_mesh.model.settings import BY_NAME, SETTINGS, Value, number, parse_setting
 from caso_mesh.model.states import Role, ServerState
-from caso_mesh.planning.schedule import zone
+from caso_mesh.planning.forwarding import check_zone
 
 _ON_HOLD = "queue-on-hold"
 _SETTABLE = {ServerState.ENABLED, ServerState.PAUSED, ServerState.DISABLED}
@@ -215,11 +214,7 @@ class Servers:
     async def _settings_set(self, caller: Caller, request: q.SettingSet) -> v.SettingList:
         state = self._keeper.state
         value = parse_setting(request.name, request.value) if request.value is not None else None
-        setting = BY_NAME.get(request.name)
-        if isinstance(setting, TextSetting) and setting.form == BANDWIDTH and isinstance(value, str):
-            named = parse_bandwidth(value).zone
-            if named:
-                zone(named)  # raises what it has to say of one that does not exist
+        check_zone(request.name, value)
         server = state.server_named(request.server).id if request.server else None
         if request.pool is not None:
             state.pool_named(request.pool)

@@ -346,7 +346,7 @@ class Tables:
         rows = await self._rows(
             "SELECT attempt, at_ns, level, text, server FROM log_line WHERE attempt = ? AND server IN (?, ?)"
             " ORDER BY at_ns, rowid LIMIT ?",
-            (attempt.id, attempt.server, attempt.source, limit),
+            (attempt.id, attempt.server, attempt.other, limit),
         )
         return [LogRow(*row) for row in rows]
 

@@ -151,7 +151,9 @@ def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
 
 
 def _log(view: v.JobLogView) -> None:
-    if not any(attempt.lines for attempt in view.attempts):
+    for server in view.away:
+        output.warning(f"{server} keeps its part of the log, and cannot be asked now")
+    if not view.away and not any(attempt.lines for attempt in view.attempts):
         output.note("The log is empty.")
     for attempt in view.attempts:
         if len(view.attempts) > 1:

@@ -50,6 +50,7 @@ from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.settings import Value, parse_setting
 from caso_mesh.model.units import format_number
 from caso_mesh.model.views import Change, Mistake
+from caso_mesh.planning.forwarding import check_zone
 
 D = TypeVar("D", bound=Struct)
 _LONGEST = 4 << 20
@@ -294,6 +295,7 @@ class Plan:
                     raise InvalidValue(value=written, what=name, expected="Use a text or a number")
                 text = written if isinstance(written, str) else format_number(written)
                 value = parse_setting(name, text)
+                check_zone(name, value)
             except CasoError as error:
                 self.mistake(at, error)
                 continue

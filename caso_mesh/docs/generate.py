@@ -238,6 +238,10 @@ a rate (`20MB`, `512kB`, `1GiB`: a size per second; `none` or `0` = no limit). W
 `caso-mesh settings set bandwidth-limit "zone Europe/Berlin; mon-fri 08:00-18:00 20MB; 50MB"` allows 20 MB/s on weekdays
 in working hours of Berlin and 50 MB/s else.
 
+`joblog-forwarding` is one of three words, or hours as in the window of a selection list:
+`caso-mesh settings set joblog-forwarding "zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun" --pool branches`. Without a zone
+hours are UTC.
+
 What belongs to one server alone (where it listens, what it allows to read and write) is not here but in `config.toml` of its
 state folder; see the guide.
 """,

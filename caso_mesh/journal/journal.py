@@ -15,7 +15,16 @@ from caso_mesh.model.errors import Misuse, StateDamaged, StateNotEmpty
 from caso_mesh.model.ids import IdSource
 
 #: The tables are those of the replica, with one server in them.
-MIGRATIONS = [replica.MIGRATION, replica.FLOORS]
+MIGRATIONS = [
+    replica.MIGRATION,
+    replica.FLOORS,
+    """
+    CREATE TABLE journal_held (
+        number INTEGER PRIMARY KEY, key TEXT NOT NULL, at_ns INTEGER NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX journal_held_by_key ON journal_held (key, number);
+    """,
+]
 #: Records that are read at once, and about how many bytes of them.
 _RECORDS, _RECORD_BYTES = 512, 1 << 20
 
@@ -43,17 +52,55 @@ class Journal:
             await database.write(journal._begin_or_check)
             yield journal
 
-    async def append(self, facts: Sequence[tuple[str, bytes]]) -> Head:
+    async def append(self, facts: Sequence[tuple[str, bytes]], *, release: Sequence[str] = ()) -> Head:
         """Append (kind, data) pairs, all or none; the new head once they are durable. Concurrent calls share one
-        commit and keep the order of the calls. Raises ``StateFull``."""
+        commit and keep the order of the calls. What was held back under the keys in ``release`` is appended before, with
+        its own times. Raises ``StateFull``."""
         at_ns = self._clock.now_ns()
         facts = list(facts)
 
         def fn(conn: sqlite3.Connection) -> Head:
             number, head = self._newest(conn)
-            return _append(conn, number, head, ((at_ns, kind, data) for kind, data in facts)) if facts else head
+            rows = [row for key in release for row in _held(conn, key)]
+            conn.executemany("DELETE FROM journal_held WHERE key = ?", [(key,) for key in release])
+            rows += [(at_ns, kind, data) for kind, data in facts]
+            return _append(conn, number, head, rows) if rows else head
 
         return await self._database.write(fn)
+
+    # --- what is held back: not in the journal, and told to nobody, until it is released ---
+
+    async def hold(self, facts: Sequence[tuple[str, str, bytes]]) -> None:
+        """Keeps (key, kind, data), durably, beside the journal. Raises ``StateFull``."""
+        at_ns = self._clock.now_ns()
+        rows = [(key, at_ns, kind, data) for key, kind, data in facts]
+
+        def fn(conn: sqlite3.Connection) -> None:
+            conn.executemany("INSERT INTO journal_held (key, at_ns, kind, data) VALUES (?, ?, ?, ?)", rows)
+
+        await self._database.write(fn)
+
+    async def held(self, key: str) -> list[tuple[int, str, bytes]]:
+        """Time, kind and data of what is held back under a key, in the order in which it came."""
+        return await self._database.read(lambda conn: _held(conn, key))
+
+    async def held_keys(self) -> list[str]:
+        """The keys under which something is held back."""
+        query = "SELECT DISTINCT key FROM journal_held ORDER BY key"
+        return await self._database.read(lambda conn: [key for (key,) in conn.execute(query)])
+
+    async def forget_held(self, before_ns: int) -> int:
+        """Forgets what is held back under keys of which nothing came since ``before_ns``; how many keys."""
+
+        def fn(conn: sqlite3.Connection) -> int:
+            query = "SELECT key FROM journal_held GROUP BY key HAVING max(at_ns) < ?"
+            keys = conn.execute(query, (before_ns,)).fetchall()
+            conn.executemany("DELETE FROM journal_held WHERE key = ?", keys)
+            return len(keys)
+
+        return await self._database.write(fn)
+
+    # --- looking at it ---
 
     async def head(self) -> Head:
         """The newest incarnation's."""
@@ -213,6 +260,10 @@ class Journal:
 
     def _damaged(self, incarnation: str, seq: int) -> StateDamaged:
         return StateDamaged(path=self._database.path, detail=f"record {seq} of {incarnation} is not what was written")
+
+
+def _held(conn: sqlite3.Connection, key: str) -> list[tuple[int, str, bytes]]:
+    return conn.execute("SELECT at_ns, kind, data FROM journal_held WHERE key = ? ORDER BY number", (key,)).fetchall()
 
 
 def _begin(conn: sqlite3.Connection, server: str, incarnation: str) -> int:

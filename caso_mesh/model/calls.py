@@ -127,6 +127,8 @@ CALLS: tuple[Call, ...] = (
          "Delete or lock a set on a device of this server, which looks at the protection itself."),
     Call("attempt.watch", "node", "node", q.WatchAttempts, v.Done,
          "Somebody watches these attempts: report twice a second for a while."),
+    Call("attempt.held", "node", "node", q.AttemptHeld, q.HeldPiece,
+         "What a server holds back of the job log and the exceptions of an attempt: somebody looks."),
     Call("attempt.progress", "node", "admin", q.ProgressReport, v.Done, "Progress of running attempts."),
     Call("mesh.summary", "node", "admin", q.Nothing, q.MeshSummary, "The numbers of the status line."),
     Call("call.signed", "node", "admin", q.SignedCall, q.Nothing,

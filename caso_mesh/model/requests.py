@@ -7,7 +7,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
-from caso_mesh.model.entries import EntryType
+from caso_mesh.model.entries import EntryType, SourceException
+from caso_mesh.model.facts import LogLine
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Anchor, Claim, Roster
@@ -543,6 +544,21 @@ class WatchAttempts(Struct, frozen=True):
 
     attempts: tuple[str, ...]
     for_s: float = 15.0
+
+
+class AttemptHeld(Struct, frozen=True):
+    """What a server has held back of an attempt, its job log from the line ``after`` on."""
+
+    attempt: str
+    after: int = 0
+
+
+class HeldPiece(Struct, frozen=True):
+    """Some lines, and with the first of them the exceptions. ``more``: there are lines beyond these."""
+
+    lines: tuple[LogLine, ...]
+    exceptions: tuple[SourceException, ...]
+    more: bool
 
 
 class ProgressReport(Struct, frozen=True):

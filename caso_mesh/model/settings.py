@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from caso_mesh.model.bandwidth import NONE, parse_bandwidth
 from caso_mesh.model.errors import InvalidValue, Misuse, UnknownSetting
+from caso_mesh.model.hours import parse_window
 from caso_mesh.model.units import format_number, parse_duration_s
 
 #: Most settings are numbers, some are texts with a form of their own.
@@ -21,6 +22,10 @@ Value = float | str
 #: How a text looks, for people.
 BANDWIDTH = "[`zone NAME;`] then pieces [days] [hours] rate, as in `mon-fri 08:00-18:00 20MB; 50MB`"
 IONICE = "`none`, `best-effort-0` to `best-effort-7`, `idle`"
+FORWARDING = "`at-once`, `at-end`, `never`, or hours, as in `zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun`"
+HISTORY = "`at-end`, `never`"
+#: When something leaves the server that has it: at once, at the end of its job, never.
+AT_ONCE, AT_END, NEVER = "at-once", "at-end", "never"
 _IONICE = re.compile(r"none|idle|best-effort-[0-7]")
 
 
@@ -62,6 +67,12 @@ class TextSetting(Struct, frozen=True):
         if self.form == BANDWIDTH and isinstance(value, str) and len(value) <= 500:
             parse_bandwidth(value)
             return value
+        if self.form == FORWARDING and isinstance(value, str):
+            if value not in {AT_ONCE, AT_END, NEVER}:
+                parse_window(value)
+            return value
+        if self.form == HISTORY and value in {AT_END, NEVER}:
+            return str(value)
         if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
             return value
         raise InvalidValue(value=value, what=self.name, expected=f"Use {self.form}".replace("`", ""))
@@ -103,6 +114,22 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         3600.0,
         "How often a running job reports its progress while nobody watches it. Watched jobs report twice a second.",
         {"local": 1.0, "wan": 30.0},
+    ),
+    TextSetting(
+        "joblog-forwarding",
+        AT_ONCE,
+        FORWARDING,
+        "When a server sends the job logs of what it runs to the administrator: at-once = line by line, at-end = at the end "
+        "of each job, never = they stay on it, hours = in these only, then all that has gathered. What was not sent is asked "
+        "of the server when somebody looks at the log. It is kept there for joblog-keep-s.",
+    ),
+    TextSetting(
+        "history-forwarding",
+        AT_END,
+        HISTORY,
+        "When a server sends the history of a job, which is its list of exceptions, to the administrator: at-end = at the "
+        "end of the job, never = it stays on the server, and is asked of it when somebody looks. How a job ended, what it "
+        "counted and what sets it made is always told: the administrator decides by it.",
     ),
     Setting(
         "recovery-retry-s",

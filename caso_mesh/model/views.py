@@ -508,7 +508,10 @@ class AttemptLog(Struct, frozen=True):
 
 
 class JobLogView(Struct, frozen=True):
+    """``away``: servers that keep more of it, by the setting joblog-forwarding, and cannot be asked now."""
+
     attempts: tuple[AttemptLog, ...]
+    away: tuple[str, ...] = ()
 
 
 class StoryLine(Struct, frozen=True):

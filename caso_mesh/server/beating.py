@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 #: Around the interval, so that servers that were started together do not beat together for ever.
 _EARLIEST, _LATEST = 0.9, 1.1
+#: What part of a device must have been filled or freed to be told before the next heartbeat.
+_MUCH_SPACE = 0.01
 
 
 class Heart:
@@ -75,3 +77,13 @@ class Heart:
                 await self._soon.wait()
         except TimeoutError:
             return
+
+
+def is_news(before: tuple[q.DeviceReport, ...], now: tuple[q.DeviceReport, ...]) -> bool:
+    """Whether devices changed so much that a rare heartbeat would tell it too late."""
+    old = {report.device: report for report in before}
+    return old.keys() != {report.device for report in now} or any(
+        report.problem != old[report.device].problem
+        or abs(report.free_bytes - old[report.device].free_bytes) > report.total_bytes * _MUCH_SPACE
+        for report in now
+    )

@@ -12,6 +12,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
+from caso_mesh.model.facts import LogLine
 from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.server.allow import AllowList, within
 from caso_mesh.server.patience import bounded
@@ -26,6 +27,8 @@ Handler = Callable[[Peer, Any, Any], Awaitable[Any]]
 #: How long file systems may take to answer ``path.check``.
 _CHECK_S = 12.0
 _MOST_STATIC = 100
+#: Of what is held back: how much of a job log goes at once, and how many exceptions at all.
+_PIECE_CHARACTERS, _MOST_EXCEPTIONS = 200_000, 1000
 
 
 class Calls:
@@ -57,6 +60,7 @@ class Calls:
             "set.folder": self._set_folder,
             "set.hold": self._set_hold,
             "attempt.watch": self._attempt_watch,
+            "attempt.held": self._attempt_held,
             "enrol.anchors": self._anchors,
             "status": self._status,
             "peer.add": self._peer_add,
@@ -171,6 +175,19 @@ class Calls:
         self._only_admin(peer)
         await self._node.attempts.watch(request.attempts, min(max(request.for_s, 0.0), 3600.0))
         return v.Done()
+
+    async def _attempt_held(self, peer: Peer, request: q.AttemptHeld, link: Any) -> q.HeldPiece:
+        self._only_admin(peer)
+        lines, exceptions = await self._node.facts.held(request.attempt)
+        after = max(0, request.after)
+        piece, size = list[LogLine](), 0
+        for line in lines[after:]:
+            piece.append(line)
+            size += len(line.text)
+            if size >= _PIECE_CHARACTERS:
+                break
+        more = after + len(piece) < len(lines)
+        return q.HeldPiece(tuple(piece), tuple(exceptions[:_MOST_EXCEPTIONS]) if after == 0 else (), more)
 
     # --- the mesh ---
 

@@ -147,6 +147,7 @@ class Endings:
         return await self._close(local)
 
     async def _close(self, local: LocalAttempt) -> LocalAttempt:
+        await self._facts.over(local.order.attempt)
         local = structs.replace(local, ended=True)
         await self._queue.save_attempt(local)
         return local

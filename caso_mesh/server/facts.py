@@ -1,28 +1,140 @@
-"""This server's journal, in the words of ``model.facts``."""
+"""This server's journal, in the words of ``model.facts``; and what of job logs and history is held back beside it, as the
+settings of forwarding say."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from typing import Any, Self
+
+from msgspec import Struct
 
 from caso_mesh.journal import Journal
 from caso_mesh.model import facts
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
+from caso_mesh.model.settings import AT_END, AT_ONCE, Value, text
 from caso_mesh.model.states import AlertKind
+from caso_mesh.planning.forwarding import may_leave
 
+log = logging.getLogger(__name__)
+
+#: How often it is looked whether what is held back may leave.
+_LOOK_S = 5.0
 #: A place in the journal: an incarnation, and the number of a record in it.
 Mark = tuple[str, int]
 
 
-class FactWriter:
-    """Appends facts; they are durable when a method returns."""
+class Forwarding(Struct, frozen=True):
+    """When job logs and history are told (``planning.forwarding``)."""
 
-    def __init__(self, journal: Journal, new_id: IdSource) -> None:
+    joblogs: str = AT_ONCE
+    history: str = AT_END
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Value]) -> Self:
+        return cls(text(settings, "joblog-forwarding"), text(settings, "history-forwarding"))
+
+    def rules(self, attempt: str) -> Iterator[tuple[str, str]]:
+        """Under which key what an attempt left is held back, and by which rule."""
+        yield f"log/{attempt}", self.joblogs
+        yield f"history/{attempt}", self.history
+
+
+class FactWriter:
+    """Appends facts; they are durable when a method returns. Those that are not to be told yet, or never, are held back."""
+
+    def __init__(
+        self, journal: Journal, new_id: IdSource, clock: Clock, forwarding: Callable[[], Forwarding] = Forwarding
+    ) -> None:
         self._journal = journal
         self._new_id = new_id
+        self._clock = clock
+        self._forwarding = forwarding
+        self._held: set[str] = set()
 
     async def append(self, *new: facts.Fact) -> None:
-        await self._journal.append([facts.encode(fact) for fact in new])
+        ended = {fact.attempt for fact in new if isinstance(fact, facts.AttemptEnded)}
+        told, held = [], list[tuple[str, str, bytes]]()
+        for fact in new:
+            key, leaves = self._leaves(fact, ended)
+            if leaves:
+                told.append(facts.encode(fact))
+            else:
+                held.append((key, *facts.encode(fact)))
+        if held:
+            self._held.update(key for key, _, _ in held)
+            await self._journal.hold(held)
+        await self._tell(told, [key for attempt in sorted(ended) for key in self._free(attempt, ended=True)])
+
+    def _leaves(self, fact: facts.Fact, ended: Collection[str]) -> tuple[str, bool]:
+        """Under which key a fact is held back, and whether it may leave now."""
+        if not isinstance(fact, facts.JobLog | facts.AttemptExceptions):
+            return "", True
+        joblog, history = self._forwarding().rules(fact.attempt)
+        key, rule = joblog if isinstance(fact, facts.JobLog) else history
+        return key, may_leave(rule, ended=fact.attempt in ended, now_ns=self._clock.now_ns())
+
+    def _free(self, attempt: str, *, ended: bool) -> list[str]:
+        """The keys under which something of an attempt is held back that may leave now."""
+        now_ns = self._clock.now_ns()
+        return [
+            key
+            for key, rule in self._forwarding().rules(attempt)
+            if key in self._held and may_leave(rule, ended=ended, now_ns=now_ns)
+        ]
+
+    async def _tell(self, told: list[tuple[str, bytes]], release: list[str]) -> None:
+        if told or release:
+            await self._journal.append(told, release=release)
+            self._held.difference_update(release)
+
+    # --- what is held back ---
+
+    async def load(self) -> None:
+        """Finds out what is held back; once, before anything is written."""
+        self._held = set(await self._journal.held_keys())
+
+    async def over(self, attempt: str) -> None:
+        """An attempt has ended here, told or not."""
+        await self._tell([], self._free(attempt, ended=True))
+
+    async def run(self, active: Callable[[], Collection[str]]) -> None:
+        """Looks again and again; never returns."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self.look(active())
+            except CasoError as error:
+                log.warning("what is held back stays here for now: %s", error)
+
+    async def look(self, active: Collection[str]) -> None:
+        """Tells what may leave by now: settings have changed, or it is another hour. ``active``: attempts that have not
+        ended."""
+        for attempt in sorted({key.partition("/")[2] for key in self._held}):
+            await self._tell([], self._free(attempt, ended=attempt not in active))
+
+    async def held(self, attempt: str) -> tuple[list[facts.LogLine], list[SourceException]]:
+        """What of the job log and the exceptions of an attempt is held back."""
+        lines, exceptions = list[facts.LogLine](), list[SourceException]()
+        for key, _ in self._forwarding().rules(attempt):
+            for _, kind, data in await self._journal.held(key) if key in self._held else ():
+                match facts.decode(kind, data):
+                    case facts.JobLog(lines=more):
+                        lines += more
+                    case facts.AttemptExceptions(exceptions=more):
+                        exceptions += more
+        return lines, exceptions
+
+    async def forget_held(self, before_ns: int) -> None:
+        """Forgets what is held back of attempts of which nothing came since."""
+        if self._held and await self._journal.forget_held(before_ns):
+            await self.load()
+
+    # --- all of it ---
 
     async def mark(self) -> Mark:
         """Where the journal is now."""

@@ -28,10 +28,10 @@ from caso_mesh.model.states import AlertKind
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.attempts import Attempts
 from caso_mesh.server.bearings import Bearings
-from caso_mesh.server.beating import Heart
+from caso_mesh.server.beating import Heart, is_news
 from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.courier import Courier, prune_journal
-from caso_mesh.server.facts import FactWriter
+from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
@@ -62,8 +62,6 @@ log = logging.getLogger(__name__)
 _DEVICES_EACH_S = 10.0
 #: How often the life of the own certificate, and what lies about in the state folder, is looked at.
 _SWEEP_EACH_S = 3600.0
-#: What part of a device must have been filled or freed to be told before the next heartbeat.
-_MUCH_SPACE = 0.01
 
 
 async def _nothing(orders: Orders) -> None:
@@ -101,7 +99,7 @@ class ServerNode:
         self.trust = trust
         self.clock = clock
         self.version = version
-        self.facts = FactWriter(journal, new_id)
+        self.facts = FactWriter(journal, new_id, clock, lambda: Forwarding.of(self.orders.settings))
         self.door = Door(Refusals(self.facts, clock), lambda: self.orders.roster)
         self._queue = queue
         self._discovery = discovery
@@ -137,13 +135,7 @@ class ServerNode:
             id_key=self.storage.id_key,
             randomness=randomness,
         )
-        self.logons = Logons(
-            keys=keys,
-            name=config.server,
-            orders=lambda: self.orders,
-            is_admin=self.bearings.is_admin,
-            randomness=randomness,
-        )
+        self.logons = Logons(keys, config.server, lambda: self.orders, self.bearings.is_admin, randomness)
         self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
         self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
         self.files = SetFiles(vaults=self.vaults, clock=clock)
@@ -387,6 +379,7 @@ class ServerNode:
         await self._save_anchors(self.orders.roster)
         await self._room.look()
         await self._scratch.prepare()
+        await self.facts.load()
         await self.attempts.recover()
         self.attempts.use(self.orders)
         await self.facts.append(facts.ServerStarted(self.version))
@@ -402,6 +395,7 @@ class ServerNode:
             group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
+            group.create_task(self.facts.run(self.attempts.holding))
             group.create_task(self._room.run())
             group.create_task(self._snapshots.run())
             group.create_task(self._scratch.run())
@@ -423,6 +417,7 @@ class ServerNode:
     async def _sweep(self) -> None:
         while True:
             await asyncio.to_thread(self.segments.sweep, self.clock.now_ns(), self.attempts.sets())
+            await self.facts.forget_held(self.clock.now_ns() - round(self._setting("joblog-keep-s") * 1e9))
             await asyncio.sleep(_SWEEP_EACH_S)
 
     async def _survey(self) -> None:
@@ -430,7 +425,7 @@ class ServerNode:
             self._look_at_devices.clear()
             mine = [device for device in self.orders.devices if device.path_on(self.keys.id)]
             before, self._devices = self._devices, await self.storage.reports(mine)
-            if _news(before, self._devices):
+            if is_news(before, self._devices):
                 self._heart.soon()
             try:
                 async with asyncio.timeout(_DEVICES_EACH_S):
@@ -492,16 +487,6 @@ class ServerNode:
         if not self._compared:
             self._compared = True
             self.attempts.look_again()
-
-
-def _news(before: tuple[q.DeviceReport, ...], now: tuple[q.DeviceReport, ...]) -> bool:
-    """Whether devices changed so much that a rare heartbeat would tell it too late."""
-    old = {report.device: report for report in before}
-    return old.keys() != {report.device for report in now} or any(
-        report.problem != old[report.device].problem
-        or abs(report.free_bytes - old[report.device].free_bytes) > report.total_bytes * _MUCH_SPACE
-        for report in now
-    )
 
 
 def _ended(before: Orders, now: Orders) -> bool:

@@ -274,3 +274,37 @@ async def test_acknowledged_facts_survive_kill_9(opened, tmp_path):
         for line in lines:
             seq, digest = line.split()
             assert await journal.hash_at("inc", int(seq)) == bytes.fromhex(digest.decode())
+
+
+# --- what is held back ---
+
+
+async def test_what_is_held_back_is_in_no_journal_until_it_is_released_with_its_own_time(opened):
+    async with opened() as journal:
+        head = await journal.append([("fact", b"1")])
+        await journal.hold([("log/a", "job-log", b"2"), ("log/b", "job-log", b"3"), ("log/a", "job-log", b"4")])
+        assert await journal.head() == head
+        assert await journal.held_keys() == ["log/a", "log/b"]
+        held = await journal.held("log/a")
+        assert [(kind, data) for _, kind, data in held] == [("job-log", b"2"), ("job-log", b"4")]
+        after = await journal.append([("fact", b"5")], release=["log/a", "log/absent"])
+        records = await journal.records(after.incarnation, head.seq)
+        assert [(r.kind, r.data) for r in records] == [("job-log", b"2"), ("job-log", b"4"), ("fact", b"5")]
+        assert [r.at_ns for r in records[:2]] == [at_ns for at_ns, _, _ in held]
+        assert await journal.held_keys() == ["log/b"]
+    async with opened() as journal:
+        assert [data for _, _, data in await journal.held("log/b")] == [b"3"]
+        last = await journal.append([], release=["log/b"])
+        assert last.seq == after.seq + 1 and await journal.held_keys() == []
+        assert await journal.append([], release=["log/b"]) == last
+
+
+async def test_what_is_held_back_is_forgotten_when_nothing_came_for_long_and_not_by_halves(opened):
+    async with opened() as journal:
+        await journal.hold([("log/a", "job-log", b"1")])
+        await journal.hold([("log/b", "job-log", b"2")])
+        (at_ns, _, _), = await journal.held("log/b")  # fmt: skip
+        await journal.hold([("log/a", "job-log", b"3")])
+        assert await journal.forget_held(at_ns) == 0
+        assert await journal.forget_held(at_ns + 1) == 1
+        assert await journal.held_keys() == ["log/a"] and len(await journal.held("log/a")) == 2

@@ -239,7 +239,8 @@ async def daemon(
     ):
         queue = Queue(wrap(database))
         journal._database = wrap(journal._database)
-        writer = FactWriter(journal, new_id)
+        writer = FactWriter(journal, new_id, clock)
+        await writer.load()
         reported: list[Progress] = []
 
         async def report(progress: tuple[Progress, ...]) -> None:

@@ -1,0 +1,69 @@
+"""What servers hold back of job logs and history, as the settings of forwarding say: asked of them when somebody looks."""
+
+from __future__ import annotations
+
+import logging
+
+from caso_mesh.admin.ports import Links
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model.entries import SourceException
+from caso_mesh.model.errors import CasoError
+from caso_mesh.model.facts import LogLine
+from caso_mesh.model.jobs import Attempt
+from caso_mesh.model.settings import AT_END, AT_ONCE, text
+from caso_mesh.model.states import ATTEMPT_ACTIVE
+from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
+
+_ASK_S = 5.0
+#: How many lines of one attempt are shown at most.
+_MOST_LINES = 20_000
+
+
+class Held:
+    """Asks the servers of an attempt that are linked."""
+
+    def __init__(self, *, keeper: ControlKeeper, links: Links) -> None:
+        self._keeper = keeper
+        self._links = links
+
+    async def lines(self, attempt: Attempt) -> tuple[list[LogLine], list[str]]:
+        """Lines that no journal has told of, and the names of servers that may have more and cannot be asked."""
+        found, away = list[LogLine](), list[str]()
+        for server in dict.fromkeys((attempt.server, attempt.other)):
+            if not self._may_hold(attempt, server, "joblog-forwarding"):
+                continue
+            more = True
+            begin = len(found)
+            while more and len(found) < _MOST_LINES:
+                piece = await self._ask(server, q.AttemptHeld(attempt.id, len(found) - begin))
+                if piece is None:
+                    away.append(self._keeper.state.name_of(server))
+                    break
+                found += piece.lines
+                more = piece.more and bool(piece.lines)
+        return found, away
+
+    async def exceptions(self, attempt: Attempt) -> tuple[list[SourceException], list[str]]:
+        """As ``lines``. The end of the device tells of exceptions."""
+        if not self._may_hold(attempt, attempt.server, "history-forwarding"):
+            return [], []
+        piece = await self._ask(attempt.server, q.AttemptHeld(attempt.id))
+        return ([], [self._keeper.state.name_of(attempt.server)]) if piece is None else (list(piece.exceptions), [])
+
+    def _may_hold(self, attempt: Attempt, server: str, setting: str) -> bool:
+        state = self._keeper.state
+        if server not in state.servers:
+            return False
+        forwarding = text(state.settings_of(server), setting)
+        return forwarding != AT_ONCE and not (forwarding == AT_END and attempt.state not in ATTEMPT_ACTIVE)
+
+    async def _ask(self, server: str, request: q.AttemptHeld) -> q.HeldPiece | None:
+        """``None``: it cannot be asked now."""
+        try:
+            return await ask(self._links.get(server), "attempt.held", request, q.HeldPiece, timeout_s=_ASK_S)
+        except CasoError as error:
+            log.info("what %s holds back of %s: %s", self._keeper.state.name_of(server), request.attempt, error)
+            return None
