@@ -11,8 +11,9 @@ from caso_mesh.admin.newest import backup_jobs, is_base, newest_set, newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.documents import clean_path, parse_target, with_logon
+from caso_mesh.control.documents import clean_path, parse_target
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.logons import with_logon
 from caso_mesh.control.policies import check_target
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v

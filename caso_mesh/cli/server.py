@@ -66,7 +66,10 @@ def set_(
     *,
     data_location: Annotated[
         Literal["admin", "server"],
-        Parameter(help="Where its device and media data lie: on the administrator, or on the server itself."),
+        Parameter(
+            name="--data-location",
+            help="Where its device and media data lie: on the administrator, or on the server itself.",
+        ),
     ],
     common: Common = DEFAULTS,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from caso_mesh.control.logons import logons_of
+from caso_mesh.control.logons import logons_of, with_logon
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import SetDevice
 from caso_mesh.model.documents import (
@@ -25,7 +25,7 @@ from caso_mesh.model.documents import (
     TemplateDoc,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, UsageError, all_errors
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, all_errors
 from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
@@ -411,22 +411,6 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
     spec = with_logon(spec, doc.logon)
     schedule = _checked(doc, presets.parse_schedule(doc.schedule, doc.zone))
     return spec, schedule, _one_of(Priority, doc.priority, "priority")
-
-
-def with_logon(spec: BackupSpec, logon: str | None) -> BackupSpec:
-    """A backup all of whose commands are given ``logon``. Raises ``UsageError`` if it has none."""
-    if logon is None:
-        return spec
-    sources = tuple(
-        msgspec.structs.replace(
-            source, logons=tuple(sorted((name, logon) for root in source.roots if (name := dump_name(root))))
-        )
-        for source in spec.sources
-    )
-    around = spec.pre is not None or spec.post is not None
-    if not around and not any(source.logons for source in sources):
-        raise UsageError(detail="A logon belongs to a command: to SERVER:@NAME, or to one before or after the backup")
-    return msgspec.structs.replace(spec, sources=sources, logon=logon if around else None)
 
 
 def job_doc(state: ControlState, job: Job) -> JobDoc:

@@ -10,8 +10,9 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import DeleteLogon, GrantLogon, PutLogon
 from caso_mesh.model.errors import AlreadyExists, Conflict, InUse, InvalidValue, LogonNotPermitted, NotFound, UsageError
+from caso_mesh.model.host_commands import dump_name
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.jobs import JobSpec, RestoreSpec, backup_of
+from caso_mesh.model.jobs import BackupSpec, JobSpec, RestoreSpec, backup_of
 from caso_mesh.model.logons import LONGEST_USER, Logon
 from caso_mesh.model.policies import SelectionList
 
@@ -134,6 +135,22 @@ def missing_logon(state: ControlState, spec: JobSpec, source: str) -> str | None
         if server == source and ((row := state.logons.get(name)) is None or server not in row.copies):
             return name
     return None
+
+
+def with_logon(spec: BackupSpec, logon: str | None) -> BackupSpec:
+    """A backup all of whose commands are given ``logon``. Raises ``UsageError`` if it has none."""
+    if logon is None:
+        return spec
+    sources = tuple(
+        msgspec.structs.replace(
+            source, logons=tuple(sorted((name, logon) for root in source.roots if (name := dump_name(root))))
+        )
+        for source in spec.sources
+    )
+    around = spec.pre is not None or spec.post is not None
+    if not around and not any(source.logons for source in sources):
+        raise UsageError(detail="A logon belongs to a command: to SERVER:@NAME, or to one before or after the backup")
+    return msgspec.structs.replace(spec, sources=sources, logon=logon if around else None)
 
 
 def check_logons(state: ControlState, wanted: Iterable[tuple[str, str]]) -> None:

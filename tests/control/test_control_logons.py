@@ -11,8 +11,8 @@ from control_world import NOW, Script, backup, job, operator, server
 from caso_mesh.control.documents import JobDoc, job_doc, job_of, selection_doc, selection_of
 from caso_mesh.control.orders import orders_for
 from caso_mesh.control.placing import problem_for
-from caso_mesh.control.reducer import validate
 from caso_mesh.control.state import ControlState
+from caso_mesh.model import jobs
 from caso_mesh.model.commands import (
     Associate,
     Batch,
@@ -32,7 +32,6 @@ from caso_mesh.model.documents import EntryDoc, SelectionDoc
 from caso_mesh.model.errors import (
     AlreadyExists,
     Conflict,
-    FeatureLevelTooLow,
     InUse,
     InvalidName,
     InvalidPolicy,
@@ -41,9 +40,16 @@ from caso_mesh.model.errors import (
     NotFound,
     UsageError,
 )
-from caso_mesh.model.features import SetFeatureLevel
+from caso_mesh.model.features import level_of, level_of_work
 from caso_mesh.model.host_commands import dump_path
-from caso_mesh.model.jobs import CronSchedule, RestoreSpec, SourceRoots, Target, TargetKind
+from caso_mesh.model.jobs import (
+    CronSchedule,
+    DuplicateSpec,
+    RestoreSpec,
+    SourceRoots,
+    Target,
+    TargetKind,
+)
 from caso_mesh.model.logons import Logon, LogonOrder
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.orders import Authority
@@ -146,12 +152,20 @@ def test_logons_lie_in_snapshots_and_an_older_state_has_none(mesh):
     assert other.logons == mesh.state.logons
 
 
-def test_logons_wait_until_every_voter_understands_them(mesh):
-    command = PutLogon(logon(servers=("delta",)), 0)
-    with pytest.raises(FeatureLevelTooLow):
-        validate(mesh.state, command, at_ns=NOW)
-    mesh.do(SetFeatureLevel(2))
-    validate(mesh.state, command, at_ns=NOW)
+def test_logons_and_work_that_names_one_wait_until_every_voter_understands_them():
+    restore = RestoreSpec("set", "node-beta", (dump_path("pg"),), into_command="take")
+    for spec, level in (
+        (backup("beta"), 1),
+        (with_dump("db"), 2),
+        (jobs.TestRunSpec(with_dump("db")), 2),
+        (msgspec.structs.replace(backup("beta"), pre="stop", logon="db"), 2),
+        (restore, 1),
+        (msgspec.structs.replace(restore, logon="db"), 2),
+        (DuplicateSpec(("node-beta",), ANY), 1),
+    ):
+        assert level_of_work(spec) == level_of(CreateJob(job("j", spec), run_now=True, at_ns=NOW)) == level
+    for command in (PutLogon(logon(), 0), GrantLogon("db", "v1", {}), DeleteLogon("db")):
+        assert level_of(Batch((command,), "seed")) == 2
 
 
 @pytest.mark.parametrize(
