@@ -135,7 +135,7 @@ class ServerWatch:
                 if server.liveness is not Liveness.ALIVE:
                     await self._transition(Transition(server.id, Liveness.ALIVE, None))
                 await self._note_addresses(server, self._addresses(), self._version)
-            elif server.set_state is not ServerState.DISABLED:
+            else:
                 rows.append(
                     Watched(server.id, server.liveness, server.silent_since_ns, limits.stalled_s, limits.lost_s)
                 )
@@ -173,6 +173,8 @@ class ServerWatch:
             for category in ("server-stalled", "server-no-communication"):
                 await self._alarms.ends(category, server.name)
             return
+        if server.set_state is ServerState.DISABLED:
+            return  # nobody misses it; what still ran there is recovered all the same
         kind = AlertKind.WARNING if found.liveness is Liveness.STALLED else AlertKind.ERROR
         text = "is silent" if found.liveness is Liveness.STALLED else "does not communicate any more"
         await self._alarms.begins(

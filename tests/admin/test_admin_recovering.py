@@ -13,7 +13,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.rules import ErrorRule, Then
-from caso_mesh.model.states import AttemptState, JobState, RunState
+from caso_mesh.model.states import AttemptState, JobState, RunState, ServerState
 
 pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
@@ -104,6 +104,26 @@ async def test_a_late_result_of_a_lost_server_is_kept_and_is_no_base(tmp_path: p
             late.id: True,
         }
         assert w.office._live.redundant[KEYS.id] == (late.id,)
+
+
+async def test_what_still_runs_on_a_disabled_server_goes_on_and_is_recovered_elsewhere_when_that_falls_silent(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Whoever was disabled was watched no more: what still ran there when it died was never given up."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        first = await w.delegated(run)
+        await w.report(name_of(first), facts.AttemptStarted(first.id, first.server, first.device))
+        disable = q.ServerSetState(name_of(first), ServerState.DISABLED)
+        assert (await w.ask("server.set-state", disable)).state == "disabled"
+        began = w.clock.monotonic_s()
+        await w.until(lambda: w.clock.monotonic_s() > began + 60, 100)
+        assert w.state.attempt(first.id).state is AttemptState.QUEUED
+        await lost(w, first)
+        second = await w.delegated(run, 2, seconds=5)
+        assert second.server != first.server
+        assert w.facts.alerts("server-no-communication") == w.facts.alerts("server-stalled") == []
+        assert w.state.server(first.server).state is ServerState.DISABLED
 
 
 # --- error-handling rules ---
