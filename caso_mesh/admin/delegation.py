@@ -17,7 +17,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import Cut, Seen
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
-from caso_mesh.model.errors import Conflict, NotFound, NotReady
+from caso_mesh.model.errors import Conflict, NoKey, NotFound, NotReady
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import Attempt, Failure, TestRunSpec, set_read
 from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
@@ -185,10 +185,10 @@ class Delegation:
     def _problem(self) -> Problem:
         state, now_s = self._keeper.state, self._clock.monotonic_s()
         free: dict[str, int] = {}
-        broken: set[tuple[str, str]] = set()
+        broken: dict[tuple[str, str], str] = {}
         for device in state.device_list():
             reports = {place.server: self._live.report_of(device.id, place.server) for place in device.paths}
-            broken |= {(device.id, s) for s, report in reports.items() if report is not None and report.problem}
+            broken |= {(device.id, s): report.problem for s, report in reports.items() if report and report.problem}
             good = [report.free_bytes for report in reports.values() if report is not None and not report.problem]
             if good:
                 free[device.id] = max(good)
@@ -229,9 +229,10 @@ class Delegation:
         }
 
 
-def _seen(row: DeviceRow, broken: set[tuple[str, str]]) -> DeviceRow:
+def _seen(row: DeviceRow, broken: Mapping[tuple[str, str], str]) -> DeviceRow:
     """A device without the servers that say they cannot use it now; offline if none is left."""
     servers = tuple(server for server in row.servers if (row.id, server) not in broken)
     if servers or not row.servers:
         return structs.replace(row, servers=servers)
-    return structs.replace(row, state=DeviceState.OFFLINE)
+    no_key = all(broken[row.id, server] == NoKey.code for server in row.servers)
+    return structs.replace(row, state=DeviceState.OFFLINE, no_key=no_key)

@@ -236,6 +236,8 @@ def _why_down(reach: Sequence[ServerRow], *, reads: bool) -> Waiting:
 
 def _why_offline(devices: Sequence[DeviceRow]) -> Waiting:
     offline = [device for device in devices if device.state is DeviceState.OFFLINE]
+    if offline and all(device.no_key for device in offline):
+        return waiting(WaitReason.NO_KEY_FOR_DEVICE, devices=_names(offline))
     if offline:
         return waiting(WaitReason.DEVICE_OFFLINE, devices=_names(offline))
     named = {f"{row.name} (read-only)" if row.state is DeviceState.READ_ONLY else row.name for row in devices}
@@ -248,5 +250,7 @@ def _names(rows: Iterable[ServerRow] | Iterable[DeviceRow]) -> list[str]:
 
 def _signature(problem: Problem) -> tuple[object, ...]:
     servers = [(row.id, row.name, row.state, row.connected, row.held, row.concurrency) for row in problem.servers]
-    devices = [(row.id, row.name, row.state, row.servers, row.concurrency, row.low()) for row in problem.devices]
+    devices = [
+        (row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key) for row in problem.devices
+    ]
     return servers, devices, problem.pools, problem.device_pools, problem.speeds

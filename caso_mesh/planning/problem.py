@@ -32,7 +32,7 @@ class ServerRow(Struct, frozen=True):
 class DeviceRow(Struct, frozen=True):
     """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known. ``reserved_bytes``
     of them are what running jobs are predicted to store yet. ``left_bytes``: what is left of the quota of a server that
-    has one, reservations taken off."""
+    has one, reservations taken off. ``no_key``: no server that sees it opens it."""
 
     id: str
     name: str
@@ -44,6 +44,7 @@ class DeviceRow(Struct, frozen=True):
     low_space_bytes: int = 0
     reserved_bytes: int = 0
     left_bytes: tuple[tuple[str, int], ...] = ()
+    no_key: bool = False
 
     def low(self) -> bool:
         """Whether nothing more may be written, however little."""

@@ -61,6 +61,7 @@ class Storage:
         self._randomness = randomness
         self._cache = cache
         self._asked: dict[str, asyncio.Future[DeviceReport]] = {}
+        self._opens: set[str] = set()
 
     def id_key(self) -> bytes:
         """The mesh's chunk-id key; read from its file once."""
@@ -218,6 +219,12 @@ class Storage:
             del self._asked[id_]
         return tuple(found)
 
+    def _look_for_key(self, backend: FolderBackend, device: Device) -> None:
+        """Once it opens it is not looked at again. Raises ``NoKey``."""
+        if device.vault not in self._opens:
+            self._keys(backend, device.name)
+            self._opens.add(device.vault)
+
     def _report(self, device: Device) -> DeviceReport:
         place = device.path_on(self._node)
         try:
@@ -228,6 +235,7 @@ class Storage:
                 header = read_header(backend)
                 if header is None or header.vault != device.vault:
                     raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
+                self._look_for_key(backend, device)
                 free, total = backend.space()
             finally:
                 backend.close()

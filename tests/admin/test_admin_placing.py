@@ -186,3 +186,14 @@ async def test_a_device_that_holds_sets_of_the_source_is_preferred_also_after_a_
         assert (await w.delegated(await w.backup())).device == "dev-gamma"
         await w.another_office()
         assert (await w.delegated(await w.backup(source="alpha", name="later"))).device == "dev-gamma"
+
+
+async def test_a_device_that_its_servers_have_no_key_for_is_waited_for_and_that_is_said(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        w.problem["dev-beta"] = "no-key"
+        await w.until(lambda: w.facts.alerts("device-error"))
+        run = await w.backup(to="device:dbeta")
+        shown = await waits(w, run, "no-key-for-device")
+        assert shown.reason_ends == "ends when the server has been handed the key of dbeta"
+        del w.problem["dev-beta"]
+        await w.delegated(run)

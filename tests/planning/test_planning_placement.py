@@ -157,76 +157,109 @@ STALLED, SILENT = ServerState.STALLED, ServerState.NO_COMMUNICATION
 B = to("server", "b")
 
 
-@pytest.mark.parametrize(
-    ("one", "change", "reason"),
-    [
-        (part("r", on_hold=True), {}, WaitReason.ON_HOLD),
-        (part("r", stranded=True), {}, WaitReason.NO_SERVER_LEFT),
-        (part("r", due_at_ns=NOW + SECOND), {}, WaitReason.NOT_YET_DUE),
-        (part("r", not_before_ns=NOW + SECOND), {}, WaitReason.RETRY_LATER),
-        (part("r"), {"in_grace": True}, WaitReason.ADMIN_IN_GRACE),
-        (part("r"), {"busy": (Busy("job-r", "src", "earlier"),)}, WaitReason.BLOCKED_BY_RUN),
-        (part("r", source="nobody"), {}, WaitReason.SOURCE_UNREACHABLE),
-        (
-            part("r"),
-            {"servers": (server("src", connected=False, silent_since_ns=NOW), *TWO.servers[1:])},
-            WaitReason.SOURCE_UNREACHABLE,
-        ),
-        (
-            part("r"),
-            {"servers": (server("src", state=ServerState.DISABLED), *TWO.servers[1:])},
-            WaitReason.SOURCE_UNREACHABLE,
-        ),
-        (part("r", target=to("pool", "empty")), {"pools": (PoolRow("empty", ()),)}, WaitReason.NO_SERVER_IN_POOL),
-        (part("r", target=to("pool", "gone")), {}, WaitReason.NO_SERVER_IN_POOL),
-        (part("r", target=to("device", "gone")), {}, WaitReason.NO_DEVICE_IN_TARGET),
-        (part("r"), {"devices": ()}, WaitReason.NO_DEVICE_IN_TARGET),
-        (part("r", target=to("server", "src")), {}, WaitReason.NO_DEVICE_IN_TARGET),
-        (part("r", target=to("device", "lone")), {"devices": (device("lone"),)}, WaitReason.DEVICE_NOT_REACHABLE),
-        (part("r", target=B), {"servers": (SRC, server("b", connected=False))}, WaitReason.NO_SERVER_REACHABLE),
-        (
-            part("r", target=B),
-            {"servers": (SRC, server("b", state=STALLED, connected=False))},
-            WaitReason.SERVER_STALLED,
-        ),
-        (
-            part("r", target=B),
-            {"servers": (SRC, server("b", state=SILENT, connected=False))},
-            WaitReason.SERVER_STALLED,
-        ),
-        (
-            part("r", target=B, recovered_on=("b",)),
-            {"servers": (SRC, server("b", state=SILENT, connected=False))},
-            WaitReason.NO_SERVER_LEFT,
-        ),
-        (part("r"), {"devices": (device("d", "a", state=DeviceState.OFFLINE),)}, WaitReason.DEVICE_OFFLINE),
-        (part("r"), {"devices": (device("d", "a", state=DeviceState.PAUSED),)}, WaitReason.DEVICE_PAUSED),
-        (part("r"), {"devices": (device("d", "a", state=DeviceState.READ_ONLY),)}, WaitReason.DEVICE_PAUSED),
-        (part("r"), {"devices": (device("d", "a", free_bytes=1, low_space_bytes=2),)}, WaitReason.DEVICE_LOW_ON_SPACE),
-        (part("r"), {"devices": (device("d", "a", running=1),)}, WaitReason.NO_IDLE_DEVICE),
-        (part("r"), {"no_data_path": (("src", "a"), ("src", "b"))}, WaitReason.NO_DATA_PATH),
-        (reading("r", JobKind.VERIFY, None), {}, WaitReason.NO_DEVICE_IN_TARGET),
-        (reading("r", JobKind.RESTORE, "disk-a", "gone"), {}, WaitReason.SOURCE_UNREACHABLE),
-        (
-            reading("r", JobKind.VERIFY, "disk-b"),
-            {"servers": (SRC, server("b", connected=False))},
-            WaitReason.WAITING_FOR_SERVER,
-        ),
-        (
-            reading("r", JobKind.VERIFY, "disk-b"),
-            {"servers": (SRC, server("b", state=ServerState.DISABLED, connected=False))},
-            WaitReason.SERVER_PAUSED,
-        ),
-    ],
-)
+#: A part that waits, what makes it wait, and the reason.
+WAITS = [
+    (part("r", on_hold=True), {}, WaitReason.ON_HOLD),
+    (part("r", stranded=True), {}, WaitReason.NO_SERVER_LEFT),
+    (part("r", due_at_ns=NOW + SECOND), {}, WaitReason.NOT_YET_DUE),
+    (part("r", not_before_ns=NOW + SECOND), {}, WaitReason.RETRY_LATER),
+    (part("r"), {"in_grace": True}, WaitReason.ADMIN_IN_GRACE),
+    (part("r"), {"busy": (Busy("job-r", "src", "earlier"),)}, WaitReason.BLOCKED_BY_RUN),
+    (part("r", source="nobody"), {}, WaitReason.SOURCE_UNREACHABLE),
+    (
+        part("r"),
+        {"servers": (server("src", connected=False, silent_since_ns=NOW), *TWO.servers[1:])},
+        WaitReason.SOURCE_UNREACHABLE,
+    ),
+    (
+        part("r"),
+        {"servers": (server("src", state=ServerState.DISABLED), *TWO.servers[1:])},
+        WaitReason.SOURCE_UNREACHABLE,
+    ),
+    (part("r", target=to("pool", "empty")), {"pools": (PoolRow("empty", ()),)}, WaitReason.NO_SERVER_IN_POOL),
+    (part("r", target=to("pool", "gone")), {}, WaitReason.NO_SERVER_IN_POOL),
+    (part("r", target=to("device", "gone")), {}, WaitReason.NO_DEVICE_IN_TARGET),
+    (part("r"), {"devices": ()}, WaitReason.NO_DEVICE_IN_TARGET),
+    (part("r", target=to("server", "src")), {}, WaitReason.NO_DEVICE_IN_TARGET),
+    (part("r", target=to("device", "lone")), {"devices": (device("lone"),)}, WaitReason.DEVICE_NOT_REACHABLE),
+    (part("r", target=B), {"servers": (SRC, server("b", connected=False))}, WaitReason.NO_SERVER_REACHABLE),
+    (
+        part("r", target=B),
+        {"servers": (SRC, server("b", state=STALLED, connected=False))},
+        WaitReason.SERVER_STALLED,
+    ),
+    (
+        part("r", target=B),
+        {"servers": (SRC, server("b", state=SILENT, connected=False))},
+        WaitReason.SERVER_STALLED,
+    ),
+    (
+        part("r", target=B, recovered_on=("b",)),
+        {"servers": (SRC, server("b", state=SILENT, connected=False))},
+        WaitReason.NO_SERVER_LEFT,
+    ),
+    (part("r"), {"devices": (device("d", "a", state=DeviceState.OFFLINE),)}, WaitReason.DEVICE_OFFLINE),
+    (part("r"), {"devices": (device("d", "a", state=DeviceState.PAUSED),)}, WaitReason.DEVICE_PAUSED),
+    (part("r"), {"devices": (device("d", "a", state=DeviceState.READ_ONLY),)}, WaitReason.DEVICE_PAUSED),
+    (part("r"), {"devices": (device("d", "a", free_bytes=1, low_space_bytes=2),)}, WaitReason.DEVICE_LOW_ON_SPACE),
+    (part("r"), {"devices": (device("d", "a", running=1),)}, WaitReason.NO_IDLE_DEVICE),
+    (part("r"), {"no_data_path": (("src", "a"), ("src", "b"))}, WaitReason.NO_DATA_PATH),
+    (reading("r", JobKind.VERIFY, None), {}, WaitReason.NO_DEVICE_IN_TARGET),
+    (reading("r", JobKind.RESTORE, "disk-a", "gone"), {}, WaitReason.SOURCE_UNREACHABLE),
+    (
+        reading("r", JobKind.VERIFY, "disk-b"),
+        {"servers": (SRC, server("b", connected=False))},
+        WaitReason.WAITING_FOR_SERVER,
+    ),
+    (
+        reading("r", JobKind.VERIFY, "disk-b"),
+        {"servers": (SRC, server("b", state=ServerState.DISABLED, connected=False))},
+        WaitReason.SERVER_PAUSED,
+    ),
+    (part("r", window="sat 20:00-21:00"), {}, WaitReason.OUTSIDE_WINDOW),
+    (part("r", first="home.nightly.full"), {}, WaitReason.WAITING_FOR_FIRST),
+    (part("r", behind="job@20250615T150000Z"), {}, WaitReason.BLOCKED_BY_RUN),
+    (
+        part("r"),
+        {"servers": (SRC, server("a", held=True), server("b", held=True))},
+        WaitReason.QUEUE_ON_HOLD,
+    ),
+    (
+        part("r"),
+        {"servers": (server("src", source_concurrency=1, reading=1), *TWO.servers[1:])},
+        WaitReason.LIMIT_AT_SOURCE,
+    ),
+    (
+        part("r"),
+        {"servers": (SRC, server("a", running=1, concurrency=1)), "devices": (device("d", "a", concurrency=2),)},
+        WaitReason.NO_IDLE_SERVER,
+    ),
+    (
+        part("r", predicted_s=1000.0),
+        {
+            "speeds": (("a", "disk-a", 0.25),),
+            "devices": (device("disk-a", "a"), device("disk-b", "b", running=1)),
+            "busy": (Busy("job-other", "other", "other", "b", "disk-b", NOW + 100 * SECOND),),
+        },
+        WaitReason.BETTER_PLACE_SOON,
+    ),
+    (
+        part("r"),
+        {"devices": (device("d", "a", state=DeviceState.OFFLINE, no_key=True),)},
+        WaitReason.NO_KEY_FOR_DEVICE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "change", "reason"), WAITS)
 def test_a_part_waits_with_the_first_reason_that_would_have_to_change(one, change, reason):
     given_out, reasons = placed(TWO, one, **change)
     assert given_out == {}
     assert reasons == {"r": reason}
 
 
-def test_every_reason_says_what_would_end_it():
-    assert REASON_ENDS.keys() == REASON_TEXT.keys() == set(WaitReason)
+def test_every_reason_of_the_enumeration_is_reached_and_says_what_would_end_it():
+    assert {reason for _, _, reason in WAITS} == REASON_ENDS.keys() == REASON_TEXT.keys() == set(WaitReason)
 
 
 @pytest.mark.parametrize(

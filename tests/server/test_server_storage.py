@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from server_world import ids
 
+from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.model.errors import CasoError, DeviceForeign, DevicePathInvalid, DeviceVanished, NoKey, NotAllowedHere
 from caso_mesh.model.requests import DevicePrepare, DeviceProof
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.server.storage import Storage
+from caso_mesh.vault.keys import add_missing_recipients, load_keys
 
 MESH = "mesh1"
 
@@ -73,6 +75,22 @@ async def test_a_vault_of_this_mesh_whose_key_is_not_ours_says_so_by_name(folder
     await storage(keys, tmp_path).prepare(request(folder, keys), tmp_path / "state", MESH, anything)
     with pytest.raises(NoKey, match="disk"):
         await storage(stranger, tmp_path).prepare(request(folder, stranger), tmp_path / "state", MESH, anything)
+
+
+async def test_a_device_whose_key_a_server_lacks_is_reported_until_it_is_handed_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    keys, stranger = NodeKeys.create(), NodeKeys.create()
+    await storage(keys, tmp_path).prepare(request(folder, keys), tmp_path / "state", MESH, anything)
+    own = storage(stranger, tmp_path)
+    assert [each.problem for each in await own.reports([device(folder, stranger)])] == ["no-key"]
+    backend = FolderBackend(str(folder), "disk", marker="format")
+    try:
+        mine = load_keys(backend, keys.id, keys.unwrap, b"k" * 32)
+        add_missing_recipients(backend, mine, {stranger.id: stranger.encryption_key})
+    finally:
+        backend.close()
+    assert [each.problem for each in await own.reports([device(folder, stranger)])] == [None]
 
 
 async def test_folders_that_cannot_be_devices_are_refused(folder: Path, tmp_path: Path) -> None:
