@@ -13,10 +13,11 @@ from msgspec import structs
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
+from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.commands import AddDevice, RemoveDevice, SetDevice
-from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceNotShared, InUse, InvalidValue
+from caso_mesh.model.commands import AddDevice, Batch, Command, RemoveDevice, SetDevice, SetDevicePaths
+from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceNotShared, InUse, InvalidValue, NotFound
 from caso_mesh.model.ids import IdSource, check_name
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
@@ -25,6 +26,8 @@ from caso_mesh.wire.typed import ask
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 60.0
+#: Servers with the folder in which each sees a device.
+Places = list[tuple[Server, str]]
 
 
 class Devices:
@@ -59,10 +62,10 @@ class Devices:
 
     async def _add(self, caller: Caller, request: q.DeviceAdd, kind: DeviceKind) -> tuple[Device, tuple[str, ...]]:
         state = self._keeper.state
-        places = [(state.server_named(name), _clean_folder(path)) for name, path in sorted(request.on.items())]
+        places = [(state.server_named(name), clean_folder(path)) for name, path in sorted(request.on.items())]
         if any(device.name == request.name for device in state.device_list()):
             raise AlreadyExists(kind="device", name=request.name)
-        self._refuse_taken(places)
+        self.refuse_taken(places)
         device = Device(
             name=request.name,
             id=self._new_id(),
@@ -76,7 +79,7 @@ class Devices:
         validate(state, AddDevice(device), who=caller.who, at_ns=0)
         links = {server.id: self._links.get(server.id) for server, _ in places}
         if kind is DeviceKind.SHARED:
-            await self._prove(places)
+            await self.prove(places)
         recipients = {server.id: server.encryption_key for server, _ in places}
         recipients |= {kit.id: kit.public_key for kit in state.kit_list()}
         warnings: list[str] = []
@@ -102,28 +105,30 @@ class Devices:
         await self._submit(AddDevice(device), who=caller.who, request_id=caller.request_id)
         return self._keeper.state.device(device.id), tuple(warnings)
 
-    def _refuse_taken(self, places: list[tuple[Server, str]]) -> None:
+    def refuse_taken(self, places: Places, *, but: str = "") -> None:
+        """Raises ``InUse`` for a folder that is in one of another device (than ``but``, an id), or has one in it."""
         for device in self._keeper.state.device_list():
             for server, path in places:
-                place = device.path_on(server.id)
+                place = device.path_on(server.id) if device.id != but else None
                 if place is not None and (_within(path, place.path) or _within(place.path, path)):
                     raise InUse(kind="folder", name=path, by=f"the device {device.name}")
 
-    async def _prove(self, places: list[tuple[Server, str]]) -> None:
-        """Each server leaves a nonce; each must find those of all others."""
+    async def prove(self, places: Places, device: str = "") -> None:
+        """Each server leaves a nonce; each must find those of all others. ``device`` (id): what may be there already. Raises
+        ``DeviceNotShared``."""
         nonces = {server.id: self._randomness(16) for server, _ in places}
         try:
             for server, path in places:
-                await self._proof(server, q.DeviceProof(path, "write", nonces[server.id]))
+                await self._proof(server, q.DeviceProof(path, "write", nonces[server.id], device))
             for server, path in places:
-                found = (await self._proof(server, q.DeviceProof(path, "read"))).nonces
+                found = (await self._proof(server, q.DeviceProof(path, "read", device=device))).nonces
                 for other, other_path in places:
                     if found.get(other.id) != nonces[other.id]:
                         raise DeviceNotShared(first=f"{other.name}:{other_path}", second=f"{server.name}:{path}")
         finally:
             for server, path in places:
                 try:
-                    await self._proof(server, q.DeviceProof(path, "remove"))
+                    await self._proof(server, q.DeviceProof(path, "remove", device=device))
                 except CasoError as error:
                     # a nonce that stays behind harms nobody: the next proof replaces it
                     log.info("the nonce of %s stays in %s: %s", server.name, path, error)
@@ -135,7 +140,11 @@ class Devices:
         device = self._keeper.state.device_named(request.name)
         named = {self._keeper.state.server_named(name).id: quota for name, quota in request.quotas.items()}
         quotas = tuple(sorted(named.items()))
-        command = SetDevice(device.id, request.state, request.concurrency, request.low_space_bytes, quotas)
+        command: Command = SetDevice(device.id, request.state, request.concurrency, request.low_space_bytes, quotas)
+        enabled = {self._keeper.state.server_named(name).id: on for name, on in request.enabled.items()}
+        if enabled:
+            changed = _with_quotas(device, named)
+            command = Batch((command, _enabling(self._keeper.state, changed, enabled)), "")
         await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self._keeper.state.device(device.id)
 
@@ -149,7 +158,26 @@ class Devices:
         await self._submit(RemoveDevice(device.id), who=caller.who, request_id=caller.request_id)
 
 
-def _clean_folder(path: str) -> str:
+def _with_quotas(device: Device, quotas: Mapping[str, int | None]) -> Device:
+    return structs.replace(
+        device,
+        paths=tuple(
+            structs.replace(place, quota_bytes=quotas[place.server]) if place.server in quotas else place
+            for place in device.paths
+        ),
+    )
+
+
+def _enabling(state: ControlState, device: Device, enabled: Mapping[str, bool]) -> SetDevicePaths:
+    """What lets servers (ids) use a device, or not. Raises ``NotFound`` for one that does not see it."""
+    for server in enabled:
+        if device.path_on(server) is None:
+            raise NotFound(kind="server", name=f"{state.name_of(server)} of the device {device.name}")
+    paths = tuple(structs.replace(place, enabled=enabled.get(place.server, place.enabled)) for place in device.paths)
+    return SetDevicePaths(device.id, device.kind, paths)
+
+
+def clean_folder(path: str) -> str:
     """An absolute folder in one spelling. Raises ``InvalidValue``."""
     if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise InvalidValue(value=path, what="folder", expected='Use an absolute path without ".."')

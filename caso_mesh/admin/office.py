@@ -33,6 +33,7 @@ from caso_mesh.admin.keeping import Followers, Keeping
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.logons import Logons
+from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
@@ -365,7 +366,8 @@ class Office:
         self._logons = Logons(keeper=keeper, links=links, submit=self._submit, alarms=self._alarms)
         self._following = Following(tables, lambda: self._facts_came(True), copies)
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
-        stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, clock=clock)
+        moving = Moving(keeper=keeper, submit=self._submit, links=links, devices=devices)
+        stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, moving=moving, clock=clock)
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
         self.node_handlers: Mapping[str, NodeHandler] = {

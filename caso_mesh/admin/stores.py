@@ -7,6 +7,7 @@ from msgspec import structs
 from caso_mesh.admin import present
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control import documents
@@ -27,12 +28,14 @@ class Stores:
         tables: Tables,
         live: Live,
         devices: Devices,
+        moving: Moving,
         clock: Clock,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
         self._live = live
         self._devices = devices
+        self._moving = moving
         self._clock = clock
 
     def handlers(self) -> dict[str, Answer]:
@@ -40,6 +43,8 @@ class Stores:
         return {
             "device.add": self._device_add,
             "device.set": self._device_set,
+            "device.move": self._device_move,
+            "device.share": self._device_share,
             "device.remove": self._device_remove,
             "device.list": self._device_list,
             "mediaset.list": self._mediaset_list,
@@ -79,6 +84,7 @@ class Stores:
                 for place in device.paths
                 if place.quota_bytes is not None
             },
+            disabled=tuple(state.name_of(place.server) for place in device.paths if not place.enabled),
             warnings=(*warnings, *(report.detail for report in seen if report.problem is not None)),
         )
 
@@ -88,6 +94,12 @@ class Stores:
 
     async def _device_set(self, caller: Caller, request: q.DeviceSet) -> v.DeviceView:
         return await self._device_view(await self._devices.change(caller, request))
+
+    async def _device_move(self, caller: Caller, request: q.DeviceMove) -> v.DeviceView:
+        return await self._device_view(await self._moving.move(caller, request))
+
+    async def _device_share(self, caller: Caller, request: q.DeviceShare) -> v.DeviceView:
+        return await self._device_view(await self._moving.share(caller, request))
 
     async def _device_remove(self, caller: Caller, request: q.DeviceName) -> v.Done:
         counts = await self._tables.set_counts()

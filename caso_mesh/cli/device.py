@@ -48,6 +48,8 @@ def _list(view: v.DeviceList) -> None:
     for row in view.devices:
         for server, size in sorted(row.quotas.items()):
             output.line(f"{row.name}: {server} may take {output.size(size)}")
+        for server in row.disabled:
+            output.line(f"{row.name}: {server} does not use it")
         for text in row.warnings:
             output.warning(f"{row.name}: {text}")
 
@@ -116,13 +118,21 @@ def set_(
         tuple[str, ...],
         Parameter(negative=(), help="SERVER=SIZE: how much the sets of a server may take on it; SERVER=none: all."),
     ] = (),
+    enable: Annotated[tuple[str, ...], Parameter(negative=(), help="A server that may use it again.")] = (),
+    disable: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="A server that sees it and shall not use it; what runs there goes on."),
+    ] = (),
     common: Common = DEFAULTS,
 ) -> None:
-    """Change how many jobs use a device at once, the free space it must keep, or what each server may take of it."""
-    if concurrency is None and low_space is None and not quota:
-        raise UsageError(detail="Say what to change: --concurrency, --low-space or --quota")
+    """Change how a device is used: how many jobs at once, the free space it must keep, by which servers."""
+    if concurrency is None and low_space is None and not quota and not enable and not disable:
+        raise UsageError(detail="Say what to change: --concurrency, --low-space, --quota, --enable or --disable")
+    if set(enable) & set(disable):
+        raise UsageError(detail=f"{', '.join(sorted(set(enable) & set(disable)))}: either --enable or --disable")
     low = parse_size(low_space) if low_space is not None else None
-    request = q.DeviceSet(name, None, concurrency, low, _quotas(quota))
+    enabled = {**dict.fromkeys(enable, True), **dict.fromkeys(disable, False)}
+    request = q.DeviceSet(name, None, concurrency, low, _quotas(quota), enabled)
     view = ask(common, "device.set", request, v.DeviceView)
     output.show(view, common.json, _one)
 
@@ -149,6 +159,57 @@ def resume(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Use a paused device again."""
     view = ask(common, "device.set", q.DeviceSet(name, DeviceState.ONLINE), v.DeviceView)
     output.show(view, common.json, _one)
+
+
+@app.command(name="read-only")
+def read_only(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Write nothing more to a device; what is on it can be restored. Resume ends that."""
+    view = ask(common, "device.set", q.DeviceSet(name, DeviceState.READ_ONLY), v.DeviceView)
+    output.show(view, common.json, _one)
+
+
+@app.command
+def offline(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Use a device for nothing at all, as while its disk is in a safe. Resume ends that."""
+    view = ask(common, "device.set", q.DeviceSet(name, DeviceState.OFFLINE), v.DeviceView)
+    output.show(view, common.json, _one)
+
+
+@app.command
+def move(
+    name: Name,
+    /,
+    *,
+    to: Annotated[
+        tuple[str, ...],
+        Parameter(name="--to", negative=(), help="SERVER=FOLDER where it lies now; once for each server that sees it."),
+    ],
+    common: Common = DEFAULTS,
+) -> None:
+    """Tell that a device was carried elsewhere, with all that is on it: to another server, or into another folder."""
+    request = q.DeviceMove(name, _places("shared", None, None, to))
+    output.show(ask(common, "device.move", request, v.DeviceView), common.json, _one)
+
+
+@app.command
+def share(
+    name: Name,
+    /,
+    *,
+    on: Annotated[str, Parameter(name="--on", help="SERVER=FOLDER: one more server that sees it.")],
+    common: Common = DEFAULTS,
+) -> None:
+    """Let one more server use a device, which is a shared one from then on."""
+    ((server, path),) = _places("shared", None, None, (on,)).items()
+    output.show(ask(common, "device.share", q.DeviceShare(name, server, path), v.DeviceView), common.json, _one)
+
+
+@app.command
+def unshare(
+    name: Name, server: Annotated[str, Parameter(name="SERVER", help="The server.")], /, *, common: Common = DEFAULTS
+) -> None:
+    """Take a device away from one of the servers that see it."""
+    output.show(ask(common, "device.share", q.DeviceShare(name, server), v.DeviceView), common.json, _one)
 
 
 @app.command

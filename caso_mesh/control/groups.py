@@ -7,7 +7,16 @@ import msgspec
 from caso_mesh.control.policies import users_of_target
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
-from caso_mesh.model.commands import AddDevice, CreatePool, DeletePool, RemoveDevice, SetDevice, SetPool, SetSetting
+from caso_mesh.model.commands import (
+    AddDevice,
+    CreatePool,
+    DeletePool,
+    RemoveDevice,
+    SetDevice,
+    SetDevicePaths,
+    SetPool,
+    SetSetting,
+)
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound, UnknownSetting, UsageError
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Target, TargetKind
@@ -49,18 +58,12 @@ def add_device(state: ControlState, command: AddDevice, context: Context) -> Eff
     device = command.device
     check_name(device.name, "device")
     _check_device(device)
-    if not device.paths or (device.kind is DeviceKind.DISK and len(device.paths) > 1):
-        raise UsageError(detail="A disk is on one server, a shared device on one or more")
-    if len({path.server for path in device.paths}) < len(device.paths):
-        raise UsageError(detail="A shared device has one path on each server")
-    for path in device.paths:
-        state.server(path.server)
     for other in state.device_list():
         if other.name == device.name or other.id == device.id:
             raise AlreadyExists(kind="device", name=device.name)
-        places = {(path.server, path.path) for path in other.paths}
-        if other.vault == device.vault or any((path.server, path.path) in places for path in device.paths):
+        if other.vault == device.vault:
             raise AlreadyExists(kind="device", name=other.name)
+    _check_places(state, device)
     return Effect({"device": device.id}, (Put("devices", device.id, device),))
 
 
@@ -81,6 +84,25 @@ def set_device(state: ControlState, command: SetDevice, context: Context) -> Eff
         low_space_bytes=device.low_space_bytes if command.low_space_bytes is None else command.low_space_bytes,
     )
     _check_device(changed)
+    return Effect(None, () if changed == device else (Put("devices", device.id, changed),))
+
+
+def set_device_paths(state: ControlState, command: SetDevicePaths, context: Context) -> Effect:
+    """``InUse`` while attempts use a place that it would have no more; else as ``add_device``."""
+    device = state.device(command.device)
+    changed = msgspec.structs.replace(device, kind=command.kind, paths=command.paths)
+    _check_device(changed)
+    _check_places(state, changed)
+    stay = {(path.server, path.path) for path in changed.paths}
+    lost = {path.server for path in device.paths if (path.server, path.path) not in stay}
+    users = [
+        attempt.id
+        for attempt in state.active_attempts()
+        if (attempt.device == device.id and attempt.server in lost)
+        or (attempt.from_device == device.id and attempt.reader in lost)
+    ]
+    if users:
+        raise InUse(kind="device", name=device.name, by=users)
     return Effect(None, () if changed == device else (Put("devices", device.id, changed),))
 
 
@@ -130,6 +152,20 @@ def _checked_pool(state: ControlState, pool: Pool) -> Pool:
     for server in pool.servers:
         state.server(server)
     return msgspec.structs.replace(pool, servers=tuple(dict.fromkeys(pool.servers)))
+
+
+def _check_places(state: ControlState, device: Device) -> None:
+    """``AlreadyExists`` for a place that another device has, ``NotFound``, ``UsageError``."""
+    if not device.paths or (device.kind is DeviceKind.DISK and len(device.paths) > 1):
+        raise UsageError(detail="A disk is on one server, a shared device on one or more")
+    if len({path.server for path in device.paths}) < len(device.paths):
+        raise UsageError(detail="A shared device has one path on each server")
+    for path in device.paths:
+        state.server(path.server)
+    for other in state.device_list():
+        places = {(path.server, path.path) for path in other.paths} if other.id != device.id else set()
+        if any((path.server, path.path) in places for path in device.paths):
+            raise AlreadyExists(kind="device", name=other.name)
 
 
 def _check_device(device: Device) -> None:

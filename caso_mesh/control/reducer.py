@@ -59,6 +59,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.DeletePool: groups.delete_pool,
     commands.AddDevice: groups.add_device,
     commands.SetDevice: groups.set_device,
+    commands.SetDevicePaths: groups.set_device_paths,
     commands.RemoveDevice: groups.remove_device,
     commands.SetSetting: groups.set_setting,
     commands.AddKit: kits.add_kit,

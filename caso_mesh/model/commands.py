@@ -17,16 +17,8 @@ from caso_mesh.model.logons import DeleteLogon, GrantLogon, PutLogon
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server, SetDataLocation
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import Again, ErrorRule
-from caso_mesh.model.states import (
-    AttemptState,
-    DeviceState,
-    JobState,
-    Liveness,
-    Priority,
-    RunState,
-    ServerState,
-)
-from caso_mesh.model.storage import Device, MediaSet
+from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
+from caso_mesh.model.storage import Device, DeviceKind, DevicePath, MediaSet
 
 
 class FoundMesh(Struct, frozen=True, tag="found-mesh", tag_field="do"):
@@ -179,6 +171,14 @@ class SetDevice(Struct, frozen=True, tag="set-device", tag_field="do"):
     concurrency: int | None = None
     low_space_bytes: int | None = None
     quotas: tuple[tuple[str, int | None], ...] = ()
+
+
+class SetDevicePaths(Struct, frozen=True, tag="set-device-paths", tag_field="do"):
+    """A device lies elsewhere, other servers see it, or may use it: all of its places."""
+
+    device: str
+    kind: DeviceKind
+    paths: tuple[DevicePath, ...]
 
 
 class RemoveDevice(Struct, frozen=True, tag="remove-device", tag_field="do"):
@@ -447,6 +447,7 @@ Command = (
     | DeletePool
     | AddDevice
     | SetDevice
+    | SetDevicePaths
     | RemoveDevice
     | SetSetting
     | AddKit

@@ -14,7 +14,13 @@ from msgspec import Struct
 #: What this software understands.
 FEATURE_LEVEL = 2
 #: Commands that came after level 1, by their tag.
-SINCE: Mapping[str, int] = {"put-logon": 2, "grant-logon": 2, "delete-logon": 2, "set-data-location": 2}
+SINCE: Mapping[str, int] = {
+    "put-logon": 2,
+    "grant-logon": 2,
+    "delete-logon": 2,
+    "set-data-location": 2,
+    "set-device-paths": 2,
+}
 #: Work that names logon information.
 _LOGONS = 2
 #: Kinds of jobs and types of templates that came after level 1.

@@ -514,11 +514,13 @@ class DevicePrepareReply(Struct, frozen=True):
 
 
 class DeviceProof(Struct, frozen=True):
-    """Step one writes this server's nonce, step two reads all, step three removes its own."""
+    """Step one writes this server's nonce, step two reads all, step three removes its own. ``device`` (id): which one may
+    be there already."""
 
     path: str
     step: Literal["write", "read", "remove"]
     nonce: bytes = b""
+    device: str = ""
 
 
 class DeviceProofReply(Struct, frozen=True):
@@ -686,13 +688,30 @@ class DeviceListRequest(Struct, frozen=True):
 
 
 class DeviceSet(Struct, frozen=True):
-    """``quotas``: server -> how many bytes its sets may take on the device, ``None`` = as many as there are."""
+    """``quotas``: server -> how many bytes its sets may take on the device, ``None`` = as many as there are. ``enabled``:
+    server -> whether it may use the device."""
 
     name: str
     state: DeviceState | None = None
     concurrency: int | None = None
     low_space_bytes: int | None = None
     quotas: dict[str, int | None] = {}
+    enabled: dict[str, bool] = {}
+
+
+class DeviceMove(Struct, frozen=True):
+    """``to``: server -> folder, all places that the device has from now on."""
+
+    name: str
+    to: dict[str, str]
+
+
+class DeviceShare(Struct, frozen=True):
+    """One more server sees the device, in ``path``; without it, one sees it no more."""
+
+    name: str
+    server: str
+    path: str | None = None
 
 
 class DeviceName(Struct, frozen=True):
@@ -740,6 +759,41 @@ class DeviceGrantReply(Struct, frozen=True):
     """``added``: how many keys were wrapped that were not before."""
 
     added: int
+
+
+class DeviceKeys(Struct, frozen=True):
+    """Of the device ``name`` that was carried to the folder ``path``: it must hold ``vault``."""
+
+    name: str
+    path: str
+    vault: str
+
+
+class DeviceKeysReply(Struct, frozen=True):
+    """Content keys by their id, as wrapped to each recipient (node ids, or recovery kits)."""
+
+    keys: dict[str, dict[str, bytes]]
+
+
+class DeviceRewrap(Struct, frozen=True):
+    """Content keys of ``vault`` that are wrapped to the server that is asked, to be wrapped to the raw X25519
+    ``public_key`` of ``recipient`` (node id)."""
+
+    vault: str
+    keys: dict[str, bytes]
+    recipient: str
+    public_key: bytes
+
+
+class DeviceTakeKeys(Struct, frozen=True):
+    """Content keys that were wrapped to the server that is asked, to be laid down for ``recipients``: raw X25519 public
+    keys by node id."""
+
+    name: str
+    path: str
+    vault: str
+    keys: dict[str, bytes]
+    recipients: dict[str, bytes]
 
 
 class MeshKeep(Struct, frozen=True):

@@ -141,7 +141,8 @@ class KitList(Struct, frozen=True):
 
 class DeviceView(Struct, frozen=True):
     """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size.
-    ``quotas``: server -> how many bytes its sets may take, for those that may not take all."""
+    ``quotas``: server -> how many bytes its sets may take, for those that may not take all. ``disabled``: servers that
+    see it and may not use it."""
 
     name: str
     id: str
@@ -157,6 +158,7 @@ class DeviceView(Struct, frozen=True):
     low_space_bytes: int
     warnings: tuple[str, ...] = ()
     quotas: dict[str, int] = {}
+    disabled: tuple[str, ...] = ()
 
 
 class DeviceList(Struct, frozen=True):

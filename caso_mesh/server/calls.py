@@ -41,6 +41,7 @@ class Calls:
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
         kits = self._node.kit_calls
+        handing = kits.handing(self._check_device)
         return {
             "link.hello": self._hello,
             "server.seen": self._seen,
@@ -51,6 +52,9 @@ class Calls:
             "device.prepare": self._device_prepare,
             "device.proof": self._device_proof,
             "device.grant": kits.grant,
+            "device.keys": handing.sealed,
+            "device.rewrap": handing.rewrap,
+            "device.take-keys": handing.take,
             "mesh.keep": kits.keep,
             "logon.grant": self._node.logons.grant,
             "path.check": self._path_check,
@@ -132,10 +136,11 @@ class Calls:
 
     async def _device_proof(self, peer: Peer, request: q.DeviceProof, link: Any) -> q.DeviceProofReply:
         self._only_admin(peer)
-        return await self._node.storage.proof(request, self._check_device)
+        return await self._node.storage.proof(request, lambda path: self._check_device(path, request.device))
 
-    def _check_device(self, path: str) -> None:
-        """A device lies where this server's own file lets things be written, and not inside of another one."""
+    def _check_device(self, path: str, there: str = "") -> None:
+        """A device lies where this server's own file lets things be written, and not inside of another one; the device
+        ``there`` (id) may be in that folder already."""
         node = self._node
         try:
             raw = path.encode()
@@ -149,6 +154,8 @@ class Calls:
         AllowList(node.config.server, (), node.config.allow.write, [str(node.folder.path)], real=real).check_write(raw)
         for device in node.orders.devices:
             place = device.path_on(node.keys.id)
+            if place is not None and device.id == there and path == place.path:
+                continue
             # by the last known path of that one: it may hang
             if place is not None and within(os.path.realpath(path), real(place.path)):
                 raise DevicePathInvalid(

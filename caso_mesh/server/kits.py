@@ -13,6 +13,7 @@ from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import DeviceVanished, InvalidValue, NoKey, NotFound, Refused
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.storage import Device
+from caso_mesh.server.handing import HandingCalls
 from caso_mesh.server.patience import bounded
 from caso_mesh.vault.header import read_header
 from caso_mesh.vault.keys import add_missing_recipients, load_keys
@@ -45,6 +46,18 @@ class KitCalls:
         self._unwrap = unwrap
         self._id_key = id_key
         self._randomness = randomness
+
+    def handing(self, check: Callable[[str], None]) -> HandingCalls:
+        """What hands keys of devices from server to server; ``check`` raises for a folder where no device may be."""
+        return HandingCalls(
+            node=self._node,
+            name=self._name,
+            is_admin=self._is_admin,
+            check=check,
+            unwrap=self._unwrap,
+            id_key=self._id_key,
+            randomness=self._randomness,
+        )
 
     async def grant(self, peer: Peer, request: q.DeviceGrant, link: object) -> q.DeviceGrantReply:
         """Wraps each content key of a device to the recipients that lack it; repeated, nothing happens.

@@ -84,6 +84,37 @@ def add_missing_recipients(
     return added
 
 
+def wrapped_keys(backend: Backend, id_key: bytes) -> dict[str, dict[str, bytes]]:
+    """What sound key objects hold: of each content key, by its id, how it was wrapped to whom."""
+    header = _header(backend)
+    found: dict[str, dict[str, bytes]] = {}
+    for name, _ in backend.list("keys/"):
+        key_id = parse_key(name)
+        if key_id is None:
+            continue
+        try:
+            recipients = _read(backend, header, name, key_id, id_key).recipients
+        except (DataDamaged, ObjectMissing):
+            continue  # whoever can use another one does
+        found[key_id] = {**recipients, **found.get(key_id, {})}
+    return found
+
+
+def wrapping_context(vault: str, key_id: str) -> bytes:
+    """The additional data with which the content key ``key_id`` of a vault is wrapped."""
+    return framed(vault.encode(), key_id.encode())
+
+
+def open_content_key(
+    vault: str, key_id: str, wrapped: bytes, private_key_unwrap: Callable[[bytes, bytes], bytes]
+) -> bytes:
+    """A content key as ``wrapped_keys`` has it. Raises ``SealBroken``."""
+    content_key = private_key_unwrap(wrapped, wrapping_context(vault, key_id))
+    if len(content_key) != _KEY_SIZE:
+        raise SealBroken(object=f"the content key {key_id}")
+    return content_key
+
+
 def load_keys(
     backend: Backend, recipient: str, private_key_unwrap: Callable[[bytes, bytes], bytes], id_key: bytes
 ) -> VaultKeys:
@@ -144,7 +175,7 @@ def _header(backend: Backend) -> VaultHeader:
 
 
 def _aad(header: VaultHeader, key_id: str) -> bytes:
-    return framed(header.vault.encode(), key_id.encode())
+    return wrapping_context(header.vault, key_id)
 
 
 def _mac(header: VaultHeader, name: str, id_key: bytes, content: bytes) -> bytes:

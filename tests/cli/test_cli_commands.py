@@ -198,6 +198,18 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("device pause disk1", "device.set", q.DeviceSet("disk1", DeviceState.PAUSED), DEVICE, ["disk1"]),
     ("device resume disk1", "device.set", q.DeviceSet("disk1", DeviceState.ONLINE), DEVICE, ["disk1"]),
+    ("device read-only disk1", "device.set", q.DeviceSet("disk1", DeviceState.READ_ONLY), DEVICE, ["disk1"]),
+    ("device offline disk1", "device.set", q.DeviceSet("disk1", DeviceState.OFFLINE), DEVICE, ["disk1"]),
+    (
+        "device set nas --disable beta --enable gamma",
+        "device.set",
+        q.DeviceSet("nas", enabled={"beta": False, "gamma": True}),
+        DEVICE,
+        ["disk1"],
+    ),
+    ("device move disk1 --to beta=/mnt", "device.move", q.DeviceMove("disk1", {"beta": "/mnt"}), DEVICE, ["disk1"]),
+    ("device share disk1 --on beta=/mnt", "device.share", q.DeviceShare("disk1", "beta", "/mnt"), DEVICE, ["disk1"]),
+    ("device unshare disk1 beta", "device.share", q.DeviceShare("disk1", "beta"), DEVICE, ["disk1"]),
     ("device remove disk1", "device.remove", q.DeviceName("disk1"), v.Done(), ["untouched"]),
     (
         "device list --server beta",

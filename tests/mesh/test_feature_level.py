@@ -12,6 +12,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.errors import FeatureLevelTooLow
 from caso_mesh.model.features import FEATURE_LEVEL
 
+#: What servers of the next version understand.
 LATER = FEATURE_LEVEL + 1
 
 
