@@ -25,7 +25,6 @@ LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
     f"{PACKAGE}.admin.office": "the composition of the office: makes each part, names its calls and its duties",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
-    f"{PACKAGE}.model.commands": "one short record for each command",
     f"{PACKAGE}.model.requests": "one short record for each call",
     f"{PACKAGE}.model.commands": "one short record for each command of the log, and the union of all",
     f"{PACKAGE}.model.views": "one short record for each answer",

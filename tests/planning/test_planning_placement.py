@@ -248,6 +248,11 @@ WAITS = [
         {"devices": (device("d", "a", state=DeviceState.OFFLINE, no_key=True),)},
         WaitReason.NO_KEY_FOR_DEVICE,
     ),
+    (
+        reading("r", JobKind.SYNTHETIC, "disk-b", level=2),
+        {"servers": (SRC, server("b", level=1))},
+        WaitReason.SERVER_TOO_OLD,
+    ),
 ]
 
 
