@@ -45,6 +45,9 @@ _LONGEST_PARAMS = 4 << 20
 _LONGEST_REQUEST_ID = 128
 _LONGEST_NAME = 100
 #: Bounds of what a caller may wait.
+#: What voters may say to each other by certificates that have expired, beside renewing them: where all of them were
+#: switched off for longer than a certificate lives, nobody is in office who could renew one until they have elected.
+_ELECTING = frozenset({"link.hello", "consensus.message"})
 _SHORTEST_S, _LONGEST_S = 0.1, 3600.0
 #: How often it is looked whether the one that was asked is still in office, and how often it may not be.
 _LOOK_S, _DEPOSED_LOOKS = 0.1, 4
@@ -182,13 +185,17 @@ class Router:
     async def _check_kind(self, peer: Peer, call: Call, link: Any) -> None:
         if call.needs == "anonymous":
             return
-        if call.needs == "node" and peer.kind == "node" and (not peer.expired or call.name == "identity.renew"):
-            return
+        if call.needs == "node" and peer.kind == "node":
+            if not peer.expired or call.name == "identity.renew" or (call.name in _ELECTING and self._vote_both(peer)):
+                return
         refusal = RoleTooLow(who=peer.name or "anybody", call=call.name, role=call.needs)
         await self._note(peer.name, call.name, refusal, link)
         raise refusal
 
     # --- people ---
+    def _vote_both(self, peer: Peer) -> bool:
+        return {peer.id, self._own} <= {anchor.voter for anchor in self._roster().anchors}
+
 
     async def _signed(self, peer: Peer, signed: SignedCall, link: Any) -> Any:
         name = signed.call[:_LONGEST_NAME]

@@ -182,10 +182,13 @@ def set_liveness(state: ControlState, command: SetLiveness, context: Context) ->
 def without_voter(state: ControlState, server: str, now_ns: int) -> tuple[Anchor, ...]:
     """The anchors when a server votes no more: what its certificate has issued is believed until that has been renewed
     everywhere. A certificate gives no rights of its own: those are on the roster."""
-    until_ns = now_ns + ISSUED_LIFE_NS
-    return tuple(
-        Anchor(anchor.certificate, None, until_ns) if anchor.voter == server else anchor for anchor in state.anchors
-    )
+    return tuple(_over(state, anchor, now_ns) if anchor.voter == server else anchor for anchor in state.anchors)
+
+
+def _over(state: ControlState, anchor: Anchor, now_ns: int) -> Anchor:
+    """The anchor of a voter that is none any more, or has another one."""
+    rotating = state.rotation is not None and state.rotation.stage == "switched"
+    return Anchor(anchor.certificate, None, now_ns + ISSUED_LIFE_NS, rotated=rotating)
 
 
 def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effect:
@@ -196,7 +199,7 @@ def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effec
         anchors = tuple(anchor for anchor in state.anchors if anchor.voter != server.id)
         if command.certificate is not None and mine and mine[0].certificate != command.certificate:
             # what the one before has issued is believed until it has been renewed
-            anchors += (Anchor(mine[0].certificate, None, context.at_ns + ISSUED_LIFE_NS),)
+            anchors += (_over(state, mine[0], context.at_ns),)
         anchors += mine if command.certificate is None else (Anchor(command.certificate, server.id),)
     else:
         anchors = without_voter(state, server.id, context.at_ns)

@@ -41,7 +41,7 @@ def switch_ca(state: ControlState, command: SwitchCa, context: Context) -> Effec
             continue
         if anchor.voter in {None, rotation.by}:
             ends_ns = until_ns if anchor.until_ns is None else min(anchor.until_ns, until_ns)
-            anchor = Anchor(anchor.certificate, None, ends_ns)
+            anchor = Anchor(anchor.certificate, None, ends_ns, rotated=True)
         old.append(anchor)
     anchors = (Anchor(rotation.root), Anchor(rotation.issuing, rotation.by), *old)
     switched = msgspec.structs.replace(rotation, switched_at_ns=context.at_ns, until_ns=until_ns, noted=())

@@ -33,12 +33,14 @@ class Anchor(Struct, frozen=True):
     """A trust anchor: the root, or the issuing certificate of a voter. ``certificate`` is DER.
 
     One of a server that votes no more has no ``voter``, and is believed until ``until_ns`` (``None``: without end), so
-    that servers whose certificates it has issued can get others.
+    that servers whose certificates it has issued can get others: in the course of their lives, since who was away meanwhile
+    may know none of the new ones, but at once of one that was ``rotated`` away.
     """
 
     certificate: bytes
     voter: str | None = None
     until_ns: int | None = None
+    rotated: bool = False
 
 
 class CaRotation(Struct, frozen=True):

@@ -222,6 +222,17 @@ class LinkBook:
     async def _prove(self, link: Link) -> None:
         try:
             await self._greet(link, _PROOF_S)
+    def doubt(self, *nodes: str) -> None:
+        """Links with these may lead nowhere any more, as when another one is in office: it is looked at now, since whoever
+        waits for an answer over one that does not would wait for the whole of its silence."""
+        self._doubted.update(node for node in nodes if node in self._links)
+        self._wake.set()
+
+    async def begin_anew(self) -> None:
+        """Every link ends, and is dialled anew: the certificate that was shown on it says other things now."""
+        await asyncio.gather(*(link.close() for link in list(self._links.values())))
+        self.wake()
+
         except TimedOut as error:
             log.info("the link with %s leads nowhere any more", link.peer.name)
             await link.close(error)

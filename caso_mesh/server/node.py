@@ -188,7 +188,7 @@ class ServerNode:
             refused=self.door.at_attempt,
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
-        self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock)
+        self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock, revived=self._revived)
         self._journal = journal
         self._courier = Courier(
             journal,
@@ -422,6 +422,9 @@ class ServerNode:
 
     async def _survey(self) -> None:
         while True:
+    async def _revived(self) -> None:
+        await self.links.begin_anew()
+
             self._look_at_devices.clear()
             mine = [device for device in self.orders.devices if device.path_on(self.keys.id)]
             before, self._devices = self._devices, await self.storage.reports(mine)

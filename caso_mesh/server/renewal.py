@@ -23,13 +23,23 @@ RENEW_EACH_S, _SOON_S = 3600.0, 5.0
 
 
 class Renewal:
-    """Asks when two thirds of the certificate's life are over, or when whoever issued it is no voter any more."""
+    """Asks when two thirds of the certificate's life are over, or when what issued it was rotated away. ``revived`` is
+    called when one was renewed that had expired: to the peers of all links this server is one that may only renew it."""
 
-    def __init__(self, *, keys: NodeKeys, identity: IdentityStore, trust: Trust, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        keys: NodeKeys,
+        identity: IdentityStore,
+        trust: Trust,
+        clock: Clock,
+        revived: Callable[[], Awaitable[None]],
+    ) -> None:
         self._keys = keys
         self._identity = identity
         self._trust = trust
         self._clock = clock
+        self._revived = revived
         self._life: certificates.Life | None = None
         self._issuer = b""
         self._lock = asyncio.Lock()
@@ -39,7 +49,7 @@ class Renewal:
             chain = await asyncio.to_thread(self._identity.load_chain)
             self._life, self._issuer = certificates.life(chain[0]), chain[1] if len(chain) > 1 else b""
         roster = self._trust.roster
-        if roster is not None and any(a.certificate == self._issuer and a.until_ns is not None for a in roster.anchors):
+        if roster is not None and any(a.certificate == self._issuer and a.rotated for a in roster.anchors):
             return True
         third = (self._life.not_after_ns - self._life.not_before_ns) // 3
         return self._clock.now_ns() >= self._life.not_after_ns - third
@@ -85,9 +95,12 @@ class Renewal:
         if peer.id != self._keys.id or peer.expired:
             raise PeerFault(peer="the administrator", detail="it sent the certificate of another, or an old one")
         await asyncio.to_thread(self._store, reply)
+        expired = self._life is not None and self._clock.now_ns() > self._life.not_after_ns
         self._life = None  # it is read again
         self._trust.renewed()
         log.info("the certificate of this server was renewed")
+        if expired:
+            await self._revived()
 
     def _store(self, reply: q.RenewReply) -> None:
         self._identity.save_chain(reply.certificate)

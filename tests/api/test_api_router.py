@@ -37,7 +37,7 @@ from caso_mesh.model.errors import (
     TimedOut,
     UnknownCall,
 )
-from caso_mesh.model.mesh import MeshInfo, Roster, RosterRow
+from caso_mesh.model.mesh import Anchor, MeshInfo, Roster, RosterRow
 from caso_mesh.model.states import Role
 from caso_mesh.server.refusals import Refusals
 from caso_mesh.wire.codec import pack, to_wire
@@ -152,7 +152,12 @@ class Desk:
         self.router = Router(
             server_name="alpha",
             own=ALPHA.id,
-            local={"status": self._status, "peer.add": self._status, "link.hello": self._status},
+            local={
+                "status": self._status,
+                "peer.add": self._status,
+                "link.hello": self._status,
+                "consensus.message": self._status,
+            },
             roster=lambda: self.roster,
             admin=self.way,
             facts=self.recorder,
@@ -287,6 +292,20 @@ async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None
     rows = tuple(row for row in desk.roster.rows if row.id != BETA.id)
     desk.roster = Roster(desk.roster.mesh, (), rows, (BETA.id,))
     with pytest.raises(RemovedFromMesh):
+async def test_voters_whose_certificates_have_all_expired_may_elect_and_nothing_else(desk: Desk) -> None:
+    anchors = (Anchor(b"root"), Anchor(b"of alpha", ALPHA.id), Anchor(b"of beta", BETA.id))
+    old = End(machine(expired=True))
+    for some in (anchors[:2], (anchors[0], anchors[2])):
+        desk.roster = Roster(desk.roster.mesh, some, desk.roster.rows)
+        with pytest.raises(RoleTooLow):
+            await desk.router.call(old, "consensus.message", {"lineage": 1, "data": b""})
+    desk.roster = Roster(desk.roster.mesh, anchors, desk.roster.rows)
+    for call, params in (("consensus.message", {"lineage": 1, "data": b""}), ("link.hello", HELLO)):
+        assert await desk.router.call(old, call, params) == {}
+    with pytest.raises(RoleTooLow):
+        await desk.router.call(old, "server.heartbeat", {})
+
+
         await desk.router.call(End(machine()), "identity.renew", {})
 
 

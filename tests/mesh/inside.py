@@ -245,7 +245,7 @@ class MemoryMesh(InsideMesh):
         else:
             known = self._endpoints.get(name)
             endpoint = known if known is not None else self.network.endpoint(certificate, name=name)
-            endpoint.certificate = certificate  # renewed certificates count from the next start on
+            endpoint.certificate = certificate
             self._endpoints[name] = endpoint
         clock = self.clock(name)
 
@@ -262,6 +262,18 @@ class MemoryMesh(InsideMesh):
             jitter=random.Random(self._random.random()),
             same_thread=True,
         )
+
+    async def run(self, name: str) -> Node:
+        node = await super().run(name)
+        # as a context of TLS does, its end of the network shows what lies in the folder
+        trust, endpoint, renewed = node.server.trust, self._endpoints[name], node.server.trust.renewed
+
+        def show() -> None:
+            renewed()
+            endpoint.certificate = IdentityStore(StateFolder(self.state(name)).identity).load_chain()[0]
+
+        trust.renewed = show  # type: ignore[method-assign]
+        return node
 
     def _operator_network(self, name: str) -> tuple[Network, ClientTls | None]:
         operator = IdentityStore(StateFolder(self.state(name)).identity).load_operator()

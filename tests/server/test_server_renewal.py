@@ -36,13 +36,18 @@ class Peer:
     async def notify(self, method: str, params: Any = None) -> None: ...
 
 
-def _site(tmp_path: Path, mesh: Mesh) -> tuple[IdentityStore, Renewal]:
+def _site(tmp_path: Path, mesh: Mesh, revivals: list[bool] | None = None) -> tuple[IdentityStore, Renewal]:
     keys, identity = mesh.keys["b"], IdentityStore(tmp_path)
     identity.save_keys(keys)
     identity.save_chain(_chain(mesh, "b"))
     trust = Trust(mesh.clock, identity.chain_path, identity.key_path)
     trust.use(mesh.roster)
-    return identity, Renewal(keys=keys, identity=identity, trust=trust, clock=mesh.clock)
+
+    async def revived() -> None:
+        if revivals is not None:
+            revivals.append(True)
+
+    return identity, Renewal(keys=keys, identity=identity, trust=trust, clock=mesh.clock, revived=revived)
 
 
 def _chain(mesh: Mesh, name: str) -> tuple[bytes, ...]:
@@ -54,8 +59,8 @@ def _chain(mesh: Mesh, name: str) -> tuple[bytes, ...]:
 async def test_it_is_renewed_after_two_thirds_of_its_life_also_when_it_has_expired(
     tmp_path: Path, lived: float, renewed: bool
 ) -> None:
-    mesh = Mesh("a", "b")
-    identity, renewal = _site(tmp_path, mesh)
+    mesh, revivals = Mesh("a", "b"), list[bool]()
+    identity, renewal = _site(tmp_path, mesh, revivals)
     old = identity.load_chain()
     mesh.clock.ns += int(lived * NODE_LIFE_S * 1e9)
     peer = Peer(_chain(mesh, "b"))
@@ -63,6 +68,7 @@ async def test_it_is_renewed_after_two_thirds_of_its_life_also_when_it_has_expir
     await renewal.renew(peer)
     assert peer.asked == int(renewed)
     assert (identity.load_chain() != old) is renewed
+    assert bool(revivals) is (lived > 1), "its peers had let it in as one that may only renew"
 
 
 async def test_an_answer_that_nobody_would_believe_replaces_nothing_and_ends_nothing(tmp_path: Path) -> None:
