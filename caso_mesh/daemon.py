@@ -212,6 +212,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             identity=identity,
             is_admin=server.bearings.is_admin,
             root=lambda: server.orders.roster.anchors[0].certificate,
+            prepare=seat.prepare,
             take=seat.take,
             hear=seat.hear,
             randomness=ports.randomness,

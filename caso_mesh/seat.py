@@ -164,12 +164,22 @@ class Seat:
         self.voter = None
         await self._stack.aclose()
 
-    async def take(self, given: q.VoterBecome) -> None:
-        """The administrator has given this server a seat. Repeated, nothing happens."""
+    async def prepare(self, make: Callable[[], bytes]) -> bytes:
+        """What ``make`` gives: the public key of the issuing key for a seat. Not while an earlier seat is given up, with which
+        its key goes."""
         async with self._changing:
-            self._since = given.authority
             if self._lost:
                 await self._give_up()
+            return await asyncio.to_thread(make)
+
+    async def take(self, given: q.VoterBecome, accept: Callable[[], None]) -> None:
+        """The administrator has given this server a seat; ``accept`` keeps its issuing certificate. Repeated, nothing
+        happens. Raises what ``accept`` raises."""
+        async with self._changing:
+            if self._lost:
+                await self._give_up()
+            await asyncio.to_thread(accept)
+            self._since = given.authority
             if self.voter is None:
                 log.info("this server takes a seat among the voters")
                 await self._open(given)
@@ -184,9 +194,9 @@ class Seat:
             self._wake()
         if (self.voter is None and not self._lost) or orders.admin == self._node or listed:
             return
-        if self._since is not None and orders.authority < self._since:
-            return
         async with self._changing:
+            if self._since is not None and orders.authority < self._since:
+                return  # a seat was given since
             log.warning("this server is no voter any more; its copy of the log and of the tables goes")
             await self._give_up()
 
@@ -203,13 +213,14 @@ class Seat:
         self._lost = False
 
     def _remove(self) -> None:
-        self._identity.drop_authority()
         folder = self._folder
         left = [*folder.path.glob(f"{folder.consensus.name}*"), *folder.tables.glob("*.db*")]
         left += folder.catalog.glob("catalog.db*")
         for path in left:
             with suppress(FileNotFoundError):
                 path.unlink()
+        # last: a daemon that is killed in between has a seat without a log, which is none, and not a log without a key
+        self._identity.drop_authority()
 
     async def _open(self, joining: q.VoterBecome | None) -> None:
         try:

@@ -19,7 +19,15 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import SetVoter
-from caso_mesh.model.errors import CasoError, Conflict, FeatureLevelTooLow, InvalidValue, ServerNotLinked, WrongState
+from caso_mesh.model.errors import (
+    CasoError,
+    Conflict,
+    FeatureLevelTooLow,
+    InvalidValue,
+    ServerNotLinked,
+    Unavailable,
+    WrongState,
+)
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import Liveness
@@ -231,10 +239,16 @@ class Voting:
         return False
 
     async def _give_seat(self, server: Server, *, wanted: bool = False) -> None:
-        """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on.
+        """``FeatureLevelTooLow`` for a server whose software does not understand all that may be decided here."""
+        try:
+            await self._offer_seat(server, wanted=wanted)
+        except Unavailable as error:
+            # it may have heard only then that an earlier seat is over, and the key that it had named went with that one
+            log.info("%s is offered its seat once more: %s", server.name, error)
+            await self._offer_seat(server, wanted=wanted)
 
-        ``FeatureLevelTooLow`` for a server whose software does not understand all that may be decided here.
-        """
+    async def _offer_seat(self, server: Server, *, wanted: bool) -> None:
+        """Its issuing certificate is listed first: whatever it issues one day is believed from its first day on."""
         link = self._links.get(server.id)
         level, needed = self._level_of(server.id) or 1, self._keeper.state.info().feature_level
         if level < needed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,8 +15,9 @@ from caso_mesh.model.views import Done
 
 
 class Seating:
-    """``take(request)`` opens the seat, once the issuing certificate is in place; repeated, nothing happens.
-    ``hear`` is given each message of the replicated log: the node id of its sender, its lineage, its bytes."""
+    """``prepare(make)`` calls ``make``, which gives the public key of a seat's issuing key, while the seat is not being
+    changed. ``take(request, accept)`` opens the seat, once ``accept`` has put the issuing certificate in place; repeated,
+    nothing happens. ``hear`` is given each message of the replicated log: the node id of its sender, its lineage, its bytes."""
 
     def __init__(
         self,
@@ -25,13 +25,15 @@ class Seating:
         identity: IdentityStore,
         is_admin: Callable[[str], bool],
         root: Callable[[], bytes],
-        take: Callable[[q.VoterBecome], Awaitable[None]],
+        prepare: Callable[[Callable[[], bytes]], Awaitable[bytes]],
+        take: Callable[[q.VoterBecome, Callable[[], None]], Awaitable[None]],
         hear: Callable[[str, int, bytes], None],
         randomness: Randomness,
     ) -> None:
         self._identity = identity
         self._is_admin = is_admin
         self._root = root
+        self._prepare_alone = prepare
         self._take = take
         self._hear = hear
         self._randomness = randomness
@@ -49,7 +51,7 @@ class Seating:
 
     async def _prepare(self, peer: Peer, request: q.VoterPrepare, link: Any) -> q.VoterPrepared:
         self._only_admin(peer)
-        return q.VoterPrepared(await asyncio.to_thread(self._key))
+        return q.VoterPrepared(await self._prepare_alone(self._key))
 
     def _key(self) -> bytes:
         held = self._held()
@@ -75,8 +77,7 @@ class Seating:
         self._only_admin(peer)
         if request.root != self._root():
             raise Refused(detail=f"{peer.name} named another root than that of the mesh")
-        await asyncio.to_thread(self._accept, request)
-        await self._take(request)
+        await self._take(request, lambda: self._accept(request))
         return Done()
 
     async def _message(self, peer: Peer, request: q.ConsensusMessage, link: Any) -> Done:
