@@ -9,6 +9,7 @@ import msgspec
 
 from caso_mesh.control.tables import Image
 from caso_mesh.model.errors import StateDamaged, StateTooNew
+from caso_mesh.model.wholeness import not_understood
 
 #: Format of a snapshot.
 VERSION = 1
@@ -68,9 +69,15 @@ def decoded(data: bytes) -> Image:
         version = msgspec.msgpack.decode(data, type=_Version).version
         if version > VERSION:
             raise StateTooNew(state="the control state", found=version, known=VERSION)
-        return _decoder.decode(data)
+        image = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise StateDamaged(path="the snapshot of the control state", detail=str(error)) from None
+    again = _encoder.encode(image)
+    if again != data:
+        where = not_understood(msgspec.msgpack.decode(data), msgspec.msgpack.decode(again))
+        if where is not None:
+            raise StateTooNew(state="the control state", found=f"{version} with {where}", known=VERSION)
+    return image
 
 
 def tables(image: Image) -> dict[str, Any]:

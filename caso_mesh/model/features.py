@@ -2,7 +2,9 @@
 
 A voter that meets a command it does not know stops applying, since a state without it would be another one. So a
 command that came with a later level is not proposed before every voter runs software of that level. The same of work:
-a server whose software cannot read an order is not given it.
+a server whose software cannot read an order is not given it. A new field of a command, or of what it is made of, counts as a
+new command, unless to leave it away means the same as its empty value: a voter that does not know the field then misses
+nothing while it is empty, and stops where it is not.
 """
 
 from __future__ import annotations

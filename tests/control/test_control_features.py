@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from control_world import NOW, Script
 
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import features
-from caso_mesh.model.commands import Batch, CreateJob, CreatePool, PutPolicy
-from caso_mesh.model.errors import FeatureLevelTooLow
+from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutPolicy, decode
+from caso_mesh.model.errors import FeatureLevelTooLow, PeerMalformed, StateTooNew
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of
 from caso_mesh.model.jobs import Job, SyntheticSpec, VerifySpec
 from caso_mesh.model.mesh import Pool
@@ -57,3 +58,27 @@ def test_a_kind_of_work_that_older_voters_cannot_read_needs_its_level_wherever_i
         policy = Policy("p1", "nightly", templates[:number], (), "ann", NOW)
         assert level_of(PutPolicy(policy, "seed")) == level
         assert level_of(Batch((PutPolicy(policy, "seed"),), "seed")) == level
+
+
+def as_a_later_version_writes_it(envelope: Envelope, **more: object) -> bytes:
+    """With fields of the pool that this one does not know."""
+    plain = msgspec.to_builtins(envelope, builtin_types=(bytes,))
+    plain["command"]["pool"].update(more)
+    return msgspec.msgpack.encode(plain)
+
+
+def test_what_a_later_version_has_added_inside_of_a_command_or_a_snapshot_is_not_dropped_silently():
+    """The same log made another state at an older voter: only what it did not know of the command itself was refused."""
+    envelope = Envelope("id", "somebody", NOW, POOL)
+    assert decode(as_a_later_version_writes_it(envelope, colour="", marks=[], size=0, of=None)) == envelope
+    for more in ({"colour": "red"}, {"marks": [1]}, {"colour": "", "size": 7}):
+        with pytest.raises(PeerMalformed, match=r"does not understand command\.pool\.(colour|marks|size)"):
+            decode(as_a_later_version_writes_it(envelope, **more))
+    script = Script()
+    script.do(POOL)
+    image = msgspec.msgpack.decode(script.state.snapshot())
+    image["pools"][0]["colour"] = "red"
+    with pytest.raises(StateTooNew, match=r"pools\[0\]\.colour"):
+        type(script.state)().restore(msgspec.msgpack.encode(image))
+    del image["pools"][0]["colour"], image["error_rules"]  # as an earlier version wrote it
+    type(script.state)().restore(msgspec.msgpack.encode(image))
