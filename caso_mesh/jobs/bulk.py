@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from caso_mesh.identity import certificates, tickets
+from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import FarEnd, Task
 from caso_mesh.model.errors import (
@@ -34,6 +35,9 @@ WINDOW, WINDOW_BYTES = 32, 8 * 1024 * 1024
 #: How far the newest call may be ahead of the oldest that is unanswered: where order does not matter a slow one is
 #: overtaken, and the other end keeps the answers of all that overtook it.
 SPAN = 4 * WINDOW
+#: An end that is refused by its ticket tries again for so long: while the administrator changes, one server may have heard
+#: of it and the other not yet.
+TERMS_DIFFER_S = 10.0
 
 
 def bulk_token(secret: bytes) -> str:
@@ -103,6 +107,11 @@ def as_error(error: BaseException) -> CasoError:
     return error if isinstance(error, CasoError) else Unavailable(what="the other end")
 
 
+def ticket_of(task: Task, desk: Desk) -> bytes:
+    """What this end shows the other one: by the term that its server knows."""
+    return task.order.ticket if desk.term is None else desk.term.ticket
+
+
 def far_of(task: Task) -> FarEnd:
     if task.far is None:
         raise Misuse("this attempt has only one end")
@@ -134,10 +143,15 @@ def check_certificate(task: Task, certificate: bytes | None, now_ns: int) -> str
 
 
 class Admission:
-    """Whether the far end may take part: by ticket the first time, afterwards by the attempt's secret."""
+    """Whether the far end may take part: by ticket the first time, afterwards by the attempt's secret.
 
-    def __init__(self, task: Task) -> None:
+    ``told`` is what the daemon said of another term since the task was made: a change of administrator before both ends
+    have met gives both a new ticket, and the one of before admits nobody any more. Who was admitted stays so.
+    """
+
+    def __init__(self, task: Task, told: Callable[[], say.Term | None] = lambda: None) -> None:
         self._task = task
+        self._told = told
         self._seen: set[bytes] = set()
         self._admitted = False
 
@@ -150,9 +164,11 @@ class Admission:
             raise TicketInvalid(attempt=order.attempt, detail="whoever shows it does not know the attempt's secret")
         if self._admitted:
             return
+        term = self._told()
         tickets.check(
             ticket,
-            issuer_public_key=self._task.issuer_key,
+            issuer_public_key=self._task.issuer_key if term is None else term.issuer_key,
+            known_term=self._task.known_term if term is None else term.term,
             attempt=order.attempt,
             this_node=self._task.server,
             other_node=far_of(self._task).node,

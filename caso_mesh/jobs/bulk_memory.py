@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from caso_mesh.jobs.bulk import Admission, Answering, BulkChannel, bulk_token, far_of
+from caso_mesh.jobs.bulk import TERMS_DIFFER_S, Admission, Answering, BulkChannel, bulk_token, far_of, ticket_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.errors import CasoError, LinkLost, NoDataPath, WrongPeer
+from caso_mesh.model.errors import CasoError, LinkLost, NoDataPath, TicketInvalid, WrongPeer
 
 
 class _Party:
@@ -103,5 +103,17 @@ class MemoryHub:
         far = far_of(party.task)
         if other.task.server != far.node:
             raise WrongPeer(address="the other end", found=other.task.server[:13], expected=far.name)
-        order = other.task.order
-        Admission(party.task).check(order.attempt, order.ticket, order.secret, party.desk.clock.now_ns())
+        admission, order = Admission(party.task, lambda: party.desk.term), other.task.order
+        refusals: list[TicketInvalid] = []
+
+        def admitted() -> bool:
+            ticket, now_ns = ticket_of(other.task, other.desk), party.desk.clock.now_ns()
+            try:
+                admission.check(order.attempt, ticket, order.secret, now_ns)
+            except TicketInvalid as error:
+                refusals.append(error)
+                return False
+            return True
+
+        if not party.desk.wait_for(admitted, TERMS_DIFFER_S):
+            raise refusals[-1]

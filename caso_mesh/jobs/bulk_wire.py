@@ -20,6 +20,7 @@ from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import (
     SPAN,
+    TERMS_DIFFER_S,
     WINDOW,
     WINDOW_BYTES,
     Admission,
@@ -30,6 +31,7 @@ from caso_mesh.jobs.bulk import (
     bulk_token,
     check_certificate,
     far_of,
+    ticket_of,
 )
 from caso_mesh.jobs.bulk_answers import Answers, Call
 from caso_mesh.jobs.desk import Desk
@@ -117,7 +119,7 @@ class WireChannel:
         self._far = far_of(task)
         self._desk = desk
         self._handoff = handoff
-        self._admission = Admission(task)
+        self._admission = Admission(task, lambda: desk.term)
         self._shared = Shared(task.pace_path)
         try:
             self._pacer = Pacer(lambda: desk.bandwidth or task.bandwidth, self._shared, desk.clock)
@@ -318,6 +320,7 @@ class WireChannel:
         if self._task.order.end == "device":
             await asyncio.sleep(DEVICE_DIALS_AFTER_S)
         pause = _PAUSE_S
+        refused_s: float | None = None
         while True:
             if any(not link.closed for link in self._links):
                 pause = _PAUSE_S
@@ -329,8 +332,11 @@ class WireChannel:
                     await self._try(address)
                     break
                 except TicketInvalid as error:
-                    self._lose(error)
-                    return
+                    refused_s = refused_s if refused_s is not None else self._loop.time()
+                    if self._loop.time() - refused_s >= TERMS_DIFFER_S:
+                        self._lose(error)
+                        return
+                    log.debug("bulk channel to %s: %s", address, error)
                 except CasoError as error:
                     log.debug("bulk channel to %s: %s", address, error)
             else:
@@ -365,7 +371,7 @@ class WireChannel:
 
     def _join(self) -> Join:
         order = self._task.order
-        return Join(order.attempt, order.ticket, order.secret)
+        return Join(order.attempt, ticket_of(self._task, self._desk), order.secret)
 
     def _admitted(self, link: Link) -> None:
         self._links.append(link)

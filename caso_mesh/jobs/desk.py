@@ -83,6 +83,8 @@ class Desk:
         self.state = AttemptState.RUNNING
         #: The setting in force, once it has changed since the task was made.
         self.bandwidth: str | None = None
+        #: What admits both ends, once that has changed since the task was made.
+        self.term: say.Term | None = None
         #: Where exceptions go instead of the daemon: a source's end tells the device's end.
         self.on_exceptions: Callable[[tuple[SourceException, ...]], None] | None = None
         self._send = send
@@ -106,6 +108,8 @@ class Desk:
             case say.Pace(bandwidth=bandwidth):
                 self.bandwidth = bandwidth
                 return
+            case say.Term():
+                self.term = message
             case say.Watch():
                 return
         self.waiting.notify()

@@ -99,4 +99,13 @@ class Pace(Struct, frozen=True, tag="pace", tag_field="say"):
     bandwidth: str
 
 
-ToWorker = Publish | Cancel | Watch | Pace
+class Term(Struct, frozen=True, tag="term", tag_field="say"):
+    """Another administrator is in office, or the same one again: by ``ticket`` it admits the two ends of the attempt to each
+    other. ``issuer_key`` checks that of the other end, and ``term`` is its (lineage, term): earlier ones count no more."""
+
+    ticket: bytes
+    issuer_key: bytes
+    term: tuple[int, int]
+
+
+ToWorker = Publish | Cancel | Watch | Pace | Term

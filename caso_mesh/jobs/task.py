@@ -52,7 +52,7 @@ class Task(Struct, frozen=True):
     ``identity_folder`` holds this server's keys, to sign. ``own_paths`` are never backed up nor
     written to: real paths, with ``own_identities`` (device and inode; None: they are looked at). ``session`` and ``set``
     are fresh ids. ``segment_path`` is where the catalog detail of the set is written. ``issuer_key`` checks the
-    ticket. ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
+    ticket, ``known_term`` is the (lineage, term) below which none counts (both: unless the desk was told of a later one). ``join_s`` is how long both ends try to meet at first, ``rejoin_s`` after a loss. ``may_write``: folders
     that a restore may write to here at all, whatever the set or the other end says (real paths; None: anywhere).
     ``commands``: those of this server's own file that the order names. ``snapshots``: where they are recorded (None: this
     server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
@@ -77,6 +77,7 @@ class Task(Struct, frozen=True):
     far: FarEnd | None = None
     tls: TlsFiles | None = None
     issuer_key: bytes = b""
+    known_term: tuple[int, int] = (0, 0)
     own_paths: tuple[bytes, ...] = ()
     own_identities: tuple[tuple[int, int], ...] | None = None
     may_write: tuple[bytes, ...] | None = None

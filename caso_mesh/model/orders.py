@@ -28,6 +28,11 @@ class Authority(Struct, frozen=True, order=True):
     term: int
     index: int
 
+    @property
+    def of_term(self) -> tuple[int, int]:
+        """Whose word it is: that of one administrator in one term of office."""
+        return self.lineage, self.term
+
     def __str__(self) -> str:
         return f"{self.lineage}.{self.term}.{self.index}"
 

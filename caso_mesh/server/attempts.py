@@ -61,8 +61,9 @@ class _Running:
         self.published = False
         #: Codes of what the other end was refused for.
         self.turned_away: set[str] = set()
-        #: The limit of bandwidth that its worker knows of.
+        #: The limit of bandwidth that its worker knows of, and the ticket.
         self.bandwidth = ""
+        self.ticket = b""
         self.end: facts.AttemptEnded | None = None
 
 
@@ -218,6 +219,7 @@ class Attempts:
             each = self._running.get(id_)
             if each is not None:
                 await self._tell_pace(each, text(orders.settings, "bandwidth-limit"))
+                await self._tell_term(each, orders, order)
                 if order.cancel:
                     self._ask_to_end(each, group, by_force=order.by_force)
             elif known.ended or known.began_at_ns is not None:
@@ -232,6 +234,13 @@ class Attempts:
         if each.worker is not None and each.bandwidth != bandwidth:
             each.bandwidth = bandwidth
             await each.worker.send(say.Pace(bandwidth))
+
+    async def _tell_term(self, each: _Running, orders: Orders, order: AttemptOrder) -> None:
+        """Both ends are given the ticket of the term that their server knows: they may have begun in different ones."""
+        if each.worker is not None and order.ticket and each.ticket != order.ticket:
+            each.ticket = order.ticket
+            issuer = next((row.public_key for row in orders.roster.rows if row.id == orders.admin), b"")
+            await each.worker.send(say.Term(order.ticket, issuer, orders.authority.of_term))
 
     def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
         if by_force and not each.by_force and each.worker is not None:
@@ -305,7 +314,7 @@ class Attempts:
             log.exception("attempt %s could not start", order.attempt)
             await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
-        running.worker, running.bandwidth = worker, task.bandwidth
+        running.worker, running.bandwidth, running.ticket = worker, task.bandwidth, order.ticket
         self._changed.set()  # what it is told of may have changed while it started
         try:
             if running.fenced:

@@ -139,6 +139,7 @@ class TaskMaker:
             far=far,
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
             issuer_key=admin_row.public_key if admin_row else b"",
+            known_term=orders.authority.of_term,
             own_paths=tuple(dict.fromkeys(os.fsencode(path) for path in (*closed, *(place.real for place in own)))),
             own_identities=tuple(place.identity for place in own if place.identity is not None),
             may_write=tuple(os.fsencode(place) for place in may_write),

@@ -178,13 +178,13 @@ class Site:
         )
         return structs.replace(device, **changes), structs.replace(source, **changes)
 
-    def ticket(self, order: AttemptOrder, **changes) -> bytes:
+    def ticket(self, order: AttemptOrder, issuer: NodeKeys | None = None, **changes) -> bytes:
         fields = {
             "attempt": order.attempt, "part": order.source, "dialler": order.source, "acceptor": order.media,
             "paths": digest_of_paths(ticket_paths(order.spec, order.source)), "lineage": 1, "term": 1, "index": 1,
             "now_ns": time.time_ns(), "randomness": os.urandom,
         }  # fmt: skip
-        return issue(self.admin, **(fields | changes))
+        return issue(issuer or self.admin, **(fields | changes))
 
     def tls(self, node: Node) -> TlsFiles:
         anchors = tuple(anchor.certificate for anchor in self.authority.anchors(self.admin.id))

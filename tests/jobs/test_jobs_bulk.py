@@ -11,10 +11,13 @@ import time
 
 import pytest
 from job_site import doors
-from waiting import wait_for
+from msgspec import structs
+from waiting import wait_for, wait_for_async
 
+from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import SPAN, WINDOW_BYTES, NothingToAsk
+from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.pacing import Pacer, Shared
@@ -117,6 +120,47 @@ async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(m
 
     assert await meeting(script, Answers(answer)) == list(range(2 * SPAN))
     assert sorted(answered) == list(range(2 * SPAN))
+
+
+@pytest.mark.parametrize("wired", [True, False], ids=["wire", "memory"])
+async def test_two_ends_that_hear_of_another_administrator_at_different_times_meet(site, tmp_path, wired):
+    """One had its orders of the old one, the other of the next: each refused the other for good, and the backup failed."""
+    workers, told, hub = {}, [], MemoryHub()
+    over, successor = threading.Event(), NodeKeys.create()
+    async with doors(site, workers) as places:
+        spec = site.backup_spec(tmp_path, source=site.beta)
+        device, source = site.pair(spec, addresses=((places["alpha"],), (places["beta"],)))
+        ticket = site.ticket(device.order, issuer=successor, term=2)
+        device = structs.replace(
+            device, order=structs.replace(device.order, ticket=ticket), issuer_key=successor.public_key,
+            known_term=(1, 2),
+        )  # fmt: skip
+        ends = {"alpha": (Handed(), device), "beta": (Handed(), source)}
+        workers.update({name: (handed, task.order.secret) for name, (handed, task) in ends.items()})
+        desks = {name: Desk("a", told.append, SystemClock()) for name in ends}
+
+        def take_part(name):
+            handed, task = ends[name]
+            meet = WireMeeting(handed.theirs).meet if wired else hub.meet
+            with meet(task, desks[name], Answers(lambda params: params)) as channel:
+                if name == "alpha":
+                    over.wait(10)
+                    return None
+                answer = channel.call("x", {"n": 1})
+                over.set()
+                return answer
+
+        working = [asyncio.create_task(asyncio.to_thread(take_part, name)) for name in ends]
+        if wired:
+            await wait_for_async(lambda: any(isinstance(each, say.TurnedAway) for each in told), 10.0)
+        else:
+            await asyncio.sleep(0.1)
+        assert not any(each.done() for each in working)
+        desks["beta"].hear(say.Term(ticket, successor.public_key, (1, 2)))
+        assert await asyncio.gather(*working) == [None, {"n": 1}]
+        for handed, _ in ends.values():
+            handed.bulk_channel.close()
+            handed.theirs.close()
 
 
 async def test_what_is_quick_is_answered_beside_what_is_slow(meeting):

@@ -11,9 +11,11 @@ from job_site import ID_KEY, doors, listen, new_id, run, run_pair
 from job_trees import make_tree
 from msgspec import msgpack, structs
 
+from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tls import client_context
 from caso_mesh.jobs import far_restore
-from caso_mesh.jobs.bulk import Admission, NothingToAsk, bulk_token
+from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.bulk import Admission, NothingToAsk, bulk_token, ticket_of
 from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.bulk_wire import Join
 from caso_mesh.jobs.desk import Desk
@@ -417,9 +419,33 @@ def test_a_ticket_admits_once_and_the_secret_admits_again(site, spec):
     )
     borrowed = site.ticket(order, dialler=site.admin.id)
     refused("other servers", Admission(device), order.attempt, borrowed, order.secret, now)
+    later = structs.replace(device, known_term=(2, 7))
+    for lineage, term in ((2, 6), (1, 99)):
+        older = site.ticket(order, lineage=lineage, term=term)
+        refused("earlier term", Admission(later), order.attempt, older, order.secret, now)
+    Admission(later).check(order.attempt, site.ticket(order, lineage=2, term=7), order.secret, now)
     admission.check(order.attempt, order.ticket, order.secret, now)
     admission.check(order.attempt, b"", order.secret, expired)
     refused("secret", admission, order.attempt, order.ticket, bytes(32), now)
+
+
+def test_a_change_of_administrator_ends_what_the_ticket_of_before_admits_and_not_who_was_admitted(site, spec):
+    device, source = site.pair(spec)
+    order, now = source.order, time.time_ns()
+    desk = Desk(order.attempt, lambda message: None, SystemClock())
+    admitted, waiting = Admission(device, lambda: desk.term), Admission(device, lambda: desk.term)
+    admitted.check(order.attempt, order.ticket, order.secret, now)
+    successor = NodeKeys.create()
+    ticket = site.ticket(order, issuer=successor, term=2)
+    desk.hear(say.Term(ticket, successor.public_key, (1, 2)))
+    assert ticket_of(source, desk) == ticket
+    with pytest.raises(TicketInvalid, match="administrator in office"):
+        waiting.check(order.attempt, order.ticket, order.secret, now)
+    again = site.ticket(order, issuer=successor, term=1)
+    with pytest.raises(TicketInvalid, match="earlier term"):
+        waiting.check(order.attempt, again, order.secret, now)
+    waiting.check(order.attempt, ticket, order.secret, now)
+    admitted.check(order.attempt, b"", order.secret, now)
 
 
 async def test_strangers_are_refused_and_the_attempt_goes_on(site, runners, tmp_path):

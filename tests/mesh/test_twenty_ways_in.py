@@ -598,6 +598,7 @@ def test_tickets_that_were_used_before_borrowed_or_are_for_other_paths(site: Sit
         "it is for another attempt": made(attempt="an-earlier-one@1#1"),  # played again
         "it is for other servers": made(dialler=alpha),  # borrowed
         "it is for other paths": made(paths=tickets.digest_of_paths([b"etc"])),  # outside of what it is for
+        "an administrator of an earlier term issued it": made(term=true.term - 1),
         "it has expired": made(issued_at_ns=time.time_ns() - 3600 * 10**9),
         "it is malformed": b"ticket",
     }

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from server_world import (
+    ADMIN,
     FakeRunner,
     ScriptedWorker,
     World,
@@ -26,6 +28,8 @@ from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.model import facts
 from caso_mesh.model.errors import DeviceFull, StateFull, TimedOut
 from caso_mesh.model.jobs import Counts, Failure
+from caso_mesh.model.mesh import RosterRow
+from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import Medium
 
@@ -103,6 +107,28 @@ async def test_what_a_worker_logged_is_written_in_one_step_with_what_it_says_nex
             assert kinds[-len(expected) :] == expected
             written = [line.text for log in await d.of(facts.JobLog) for line in log.lines]
             assert written[-3:] == ["begins", "full", "ended"]
+
+
+async def test_what_runs_is_given_the_ticket_of_the_term_that_its_server_knows(tmp_path: Path) -> None:
+    """The two ends of an attempt may have begun under different administrators, and then refused each other."""
+
+    async def script(worker: ScriptedWorker) -> AsyncIterator[say.FromWorker]:
+        await worker.wait_for(say.Term)
+        yield say.Ended(AttemptState.CANCELED, Counts(), 0.1)
+
+    one, other = (order(end="device", ticket=ticket) for ticket in (b"one", b"two"))
+    row = RosterRow(ADMIN, "admin", "node", b"its key", b"")
+    later = orders(other, index=2)
+    later = structs.replace(later, authority=Authority(1, 2, 2), roster=structs.replace(later.roster, rows=(row,)))
+    runner = FakeRunner(script)
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(one))
+        await wait_for_async(d.attempts.running)
+        d.attempts.use(orders(one, index=2))
+        d.attempts.use(later)
+        await wait_for_async(lambda: not d.attempts.holding() and d.attempts._held)
+        told = [each for each in runner.workers[one.attempt].heard if isinstance(each, say.Term)]
+        assert told == [say.Term(b"two", b"its key", (1, 2))]
 
 
 @pytest.mark.parametrize("commits", [False, True])
