@@ -56,7 +56,7 @@ AIMS: dict[str, Aim] = {
     "begun-again": Aim(("kill", "power", "kill-at")),
     "unknown-is-forgotten": Aim(("log-behind",), _well),
     "founder-elects-itself": Aim(("founder",)),
-    "pruned-too-early": Aim(("put-back-after-look",), _well, {"journal-keep-s": "0s"}),
+    "pruned-too-early": Aim(("lost-after-pruning",), _well, {"journal-keep-s": "0s"}),
 }
 
 
@@ -70,7 +70,7 @@ class AimedStorm(Storm):
             "cut-source": self._cut_source,
             "kill-published": self._kill_published,
             "log-behind": self._log_behind,
-            "put-back-after-look": self._put_back_after_look,
+            "lost-after-pruning": self._lost_after_pruning,
             "office-alone": self._office_alone,
             "late-orders": self._late_orders,
             "founder": self._founder,
@@ -150,22 +150,21 @@ class AimedStorm(Storm):
             self._world.start(name)
         self._world.network.heal_ways(ways)
 
-    async def _put_back_after_look(self) -> None:
-        """One voter is cut off. When the one in office has looked what servers need not keep, its disk is an older copy, and
-        the other voters lose power: what they had not synced is gone."""
+    async def _lost_after_pruning(self) -> None:
+        """The other voters write what servers tell very slowly. When servers have pruned their journals meanwhile, the disk of
+        the one in office is an older copy, and the others lose power: what they had not taken in durably is gone."""
         name = self._office()
         if name is None or self.put_back or not self._enough_vote():
             return
         self.put_back[name] = self._world.loop.time()
         copy = self._world.keep_copy(name)
-        away = self._random.choice(sorted(self._voters - {name}))
-        ways = [way for other in sorted(self._voters - {away}) for way in ((away, other), (other, away))]
-        self._world.network.cut_ways(ways)
-        looked = await self._looked(name)
-        if looked:
-            await asyncio.sleep(self._random.uniform(0.5, 3.0))
-        self._world.network.heal_ways(ways)
-        if not looked:
+        others = [self._world.servers[each] for each in sorted(self._voters - {name})]
+        for server in others:
+            server.tables_s = 300.0
+        pruned = await self._pruned(name)
+        for server in others:
+            server.tables_s = 0.0
+        if not pruned:
             del self.put_back[name]
             return
         voters = [each for each in sorted(self._voters) if self._world.servers[each].node is not None]
@@ -176,17 +175,28 @@ class AimedStorm(Storm):
         for each in voters:
             self._world.start(each)
 
-    async def _looked(self, name: str) -> bool:
-        """Returns when that office has looked again; false if it ended before."""
-        node = self._world.servers[name].node
-        assert node is not None and node.router.office is not None
-        keeping = node.router.office._keeping
-        held = keeping._held
-        while keeping._held is held:
+    async def _pruned(self, name: str) -> bool:
+        """Returns when some server has pruned facts that it wrote since, or will not soon; false if the office of ``name`` ended
+        before."""
+        before = await self._journals()
+        for _ in range(90):
+            await asyncio.sleep(1.0)
             if self._office() != name:
                 return False
-            await asyncio.sleep(0.1)
+            now = await self._journals()
+            if any(now[each][0] > head for each, (_, head) in before.items() if each in now and each != name):
+                break
         return True
+
+    async def _journals(self) -> dict[str, tuple[int, int]]:
+        """Of the newest incarnation at each server: the last number that was pruned, and the last one."""
+        found = {}
+        for name, server in self._world.servers.items():
+            if server.node is not None:
+                journal = server.node.server._journal
+                head = await journal.head()
+                found[name] = ((await journal.floors()).get(head.incarnation, 0), head.seq)
+        return found
 
     async def _late_orders(self) -> None:
         """What the one in office says arrives late at a server, which has heard of its successor by then."""

@@ -133,6 +133,7 @@ async def _settle(world: World, people: People) -> None:
     world.network.all_well()
     for name, server in world.servers.items():
         server.crash_after, server.disk_s, server.clock.wall_offset_s = None, 0.0, 0.0
+        server.log_s = server.tables_s = 0.0
         world.start(name)
     await asyncio.sleep(10.0)
     for name in NAMES:

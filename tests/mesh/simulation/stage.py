@@ -104,7 +104,9 @@ def simulated(world: World) -> Iterator[None]:
     async def slow_write(self: Database, fn: Any) -> Any:
         server = world.server_of(self.path)
         if server is not None:
-            slow_s = max(server.disk_s, server.log_s if "consensus" in Path(self.path).name else 0.0)
+            name = Path(self.path).name
+            slow_s = max(server.disk_s, server.log_s if "consensus" in name else 0.0)
+            slow_s = max(slow_s, server.tables_s if "tables" in name else 0.0)
             if slow_s > 0:
                 await asyncio.sleep(slow_s * world.random.random())
         return await write(self, fn)

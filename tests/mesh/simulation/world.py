@@ -52,6 +52,8 @@ class SimServer:
         self.disk_s = 0.0
         #: Seconds that each write of the replicated log takes, if that is longer.
         self.log_s = 0.0
+        #: As much for each write of its replica of the journals.
+        self.tables_s = 0.0
         #: Writes, or messages, after which it crashes.
         self.crash_after: tuple[str, int, bool] | None = None
         #: Paused: nothing of it gets on.
