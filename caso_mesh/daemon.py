@@ -40,7 +40,7 @@ from caso_mesh.server.links import LinkBook, OwnLink
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
-from caso_mesh.server.seating import Seating
+from caso_mesh.server.seating import Seating, tell_member
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vouching import ask_whom_to_trust
 from caso_mesh.wire.limits import Limits
@@ -302,7 +302,7 @@ def _seat(
             lineage=joining.lineage if joining else 1,
             preset=joining.preset if joining else server.config.preset,
             joins=joining.founders if joining else (),
-            transport=server.tell_voter,
+            transport=partial(tell_member, links),
             jitter=ports.jitter,
             same_thread=same,
         )
@@ -368,6 +368,7 @@ def _seat(
         make_office=make_office,
         make_standby=make_standby,
         on_lost=lost,
+        on_office=server.office_changed,
     )
 
 

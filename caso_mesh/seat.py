@@ -70,7 +70,8 @@ class OfficeHolder(Protocol):
 
 class Seat:
     """``open_log`` opens the replicated log (of a seat that was just given: empty); ``make_office`` and ``make_standby`` make
-    the two things that a voter does; ``on_lost`` is told when its disk turns out to be an old copy."""
+    the two things that a voter does; ``on_lost`` is told when its disk turns out to be an old copy, ``on_office`` when
+    this node is in office, or not any more."""
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Seat:
         make_office: Callable[[Voter], Office],
         make_standby: Callable[[Voter], Standby],
         on_lost: Callable[[BaseException], Awaitable[None]],
+        on_office: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._identity = identity
@@ -94,6 +96,7 @@ class Seat:
         self._make_office = make_office
         self._make_standby = make_standby
         self._on_lost = on_lost
+        self._on_office = on_office
         self._stack = AsyncExitStack()
         self._changed = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -351,6 +354,7 @@ class Seat:
             router.office = None
 
     async def _stand_by(self, voter: Voter) -> None:
+        self._on_office()
         await self._make_standby(voter).run()
 
     async def _term(self, voter: Voter, router: OfficeHolder) -> None:
@@ -366,6 +370,7 @@ class Seat:
                 pause_s = min(5.0, 2 * pause_s)
         office = self._make_office(voter)
         router.office = office
+        self._on_office()
         try:
             await office.run()
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from caso_mesh.identity.requests import SignedRequest, check_request
 from caso_mesh.identity.roster import Peer, servers_of
@@ -44,10 +45,10 @@ log = logging.getLogger(__name__)
 _LONGEST_PARAMS = 4 << 20
 _LONGEST_REQUEST_ID = 128
 _LONGEST_NAME = 100
-#: Bounds of what a caller may wait.
 #: What voters may say to each other by certificates that have expired, beside renewing them: where all of them were
 #: switched off for longer than a certificate lives, nobody is in office who could renew one until they have elected.
 _ELECTING = frozenset({"link.hello", "consensus.message"})
+#: Bounds of what a caller may wait.
 _SHORTEST_S, _LONGEST_S = 0.1, 3600.0
 #: How often it is looked whether the one that was asked is still in office, and how often it may not be.
 _LOOK_S, _DEPOSED_LOOKS = 0.1, 4
@@ -192,10 +193,10 @@ class Router:
         await self._note(peer.name, call.name, refusal, link)
         raise refusal
 
-    # --- people ---
     def _vote_both(self, peer: Peer) -> bool:
         return {peer.id, self._own} <= {anchor.voter for anchor in self._roster().anchors}
 
+    # --- people ---
 
     async def _signed(self, peer: Peer, signed: SignedCall, link: Any) -> Any:
         name = signed.call[:_LONGEST_NAME]
@@ -314,21 +315,29 @@ class Router:
         if peer.kind != "operator":
             raise NoAdmin(server=self._server_name)
         seconds = min(max(_SHORTEST_S, signed.timeout_s), _LONGEST_S) if signed.timeout_s > 0 else _SHORTEST_S
-        link = self._other_admin()
-        asked = link.call("call.signed", to_wire(signed), timeout_s=seconds + _FORWARD_SLACK_S)
-        answer = asyncio.ensure_future(asked)
-        deposed = 0
-        try:
-            # one that is in office no longer may still have answered; else whoever asks does so again, at the next one
-            while deposed < _DEPOSED_LOOKS:
-                done, _ = await asyncio.wait([answer], timeout=_LOOK_S)
-                if done:
+        until_s = self._clock.monotonic_s() + seconds
+        while True:
+            link = self._other_admin()
+            left_s = max(_SHORTEST_S, until_s - self._clock.monotonic_s())
+            asked = to_wire(replace(signed, timeout_s=left_s))
+            answer = asyncio.ensure_future(link.call("call.signed", asked, timeout_s=left_s + _FORWARD_SLACK_S))
+            try:
+                if await self._comes(answer, link):
                     return answer.result()
-                deposed += not self._serves(link)
-            raise NoAdmin(server=self._server_name)
-        finally:
-            answer.cancel()
-            await asyncio.gather(answer, return_exceptions=True)
+            finally:
+                answer.cancel()
+                await asyncio.gather(answer, return_exceptions=True)
+
+    async def _comes(self, answer: asyncio.Future[Any], link: Any) -> bool:
+        """Waits for an answer. One that is in office no longer may still have answered; if it does not come soon the next
+        one is asked: it carries its request id, and has no second effect."""
+        deposed = 0
+        while deposed < _DEPOSED_LOOKS:
+            done, _ = await asyncio.wait([answer], timeout=_LOOK_S)
+            if done:
+                return True
+            deposed += not self._serves(link)
+        return False
 
     def _serves(self, link: Any) -> bool:
         try:

@@ -46,6 +46,9 @@ T = TypeVar("T", bound=Struct)
 _PAUSE_S = 0.25
 #: What the answer to a call may take beyond the time that the callee was given.
 _SLACK_S = 0.5
+#: Where there are several servers to ask, the next one is asked when one has had nothing to say for so long: it may be
+#: on the side of a cut on which nobody is in office.
+_ELSEWHERE_S = 1.0
 #: A person is told after this long that nothing answers.
 _PATIENCE_S = 2.0
 _DIAL_TIMEOUT_S = 5.0
@@ -175,6 +178,8 @@ class Client:
         self._access = access
         self.timeout_s = timeout_s
         self._link: BlockingLink | None = None
+        self._first = 0
+        self._elsewhere_s = 0.0
         self._told = False
         self._abandoned = False
 
@@ -209,8 +214,16 @@ class Client:
                     raise
                 if time.monotonic() - asked.started > _PATIENCE_S:
                     self._tell(error)
+                self._turn(asked)
                 time.sleep(max(0.0, min(_PAUSE_S, asked.left_s)))
                 asked.link = None
+
+    def _turn(self, asked: Asked) -> None:
+        """Goes on to the next of several servers, if this one was asked for long enough."""
+        since_s = max(asked.started, self._elsewhere_s)
+        if len(self._access.addresses) > 1 and time.monotonic() - since_s >= _ELSEWHERE_S:
+            self._first, self._elsewhere_s = self._first + 1, time.monotonic()
+            self.close()
 
     def _tell(self, error: CasoError) -> None:
         if not self._told and output.is_terminal(sys.stderr):
@@ -256,6 +269,8 @@ class Client:
     def _dialled(self, asked: Asked) -> BlockingLink:
         access = self._access
         addresses = list(access.where())
+        turn = self._first % len(addresses)
+        addresses = addresses[turn:] + addresses[:turn]
         while True:
             address = addresses.pop(0)
             try:

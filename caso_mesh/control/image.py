@@ -9,7 +9,7 @@ import msgspec
 
 from caso_mesh.control.tables import Image
 from caso_mesh.model.errors import StateDamaged, StateTooNew
-from caso_mesh.model.wholeness import not_understood
+from caso_mesh.model.wholeness import NotUnderstood, decode_whole
 
 #: Format of a snapshot.
 VERSION = 1
@@ -69,15 +69,11 @@ def decoded(data: bytes) -> Image:
         version = msgspec.msgpack.decode(data, type=_Version).version
         if version > VERSION:
             raise StateTooNew(state="the control state", found=version, known=VERSION)
-        image = _decoder.decode(data)
+        return decode_whole(_decoder, _encoder.encode, data)
+    except NotUnderstood as error:
+        raise StateTooNew(state="the control state", found=f"one beyond {VERSION}: {error}", known=VERSION) from None
     except msgspec.MsgspecError as error:
         raise StateDamaged(path="the snapshot of the control state", detail=str(error)) from None
-    again = _encoder.encode(image)
-    if again != data:
-        where = not_understood(msgspec.msgpack.decode(data), msgspec.msgpack.decode(again))
-        if where is not None:
-            raise StateTooNew(state="the control state", found=f"{version} with {where}", known=VERSION)
-    return image
 
 
 def tables(image: Image) -> dict[str, Any]:

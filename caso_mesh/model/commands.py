@@ -19,7 +19,7 @@ from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionL
 from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath, MediaSet
-from caso_mesh.model.wholeness import not_understood
+from caso_mesh.model.wholeness import decode_whole
 
 
 class FoundMesh(Struct, frozen=True, tag="found-mesh", tag_field="do"):
@@ -508,13 +508,6 @@ _decoder = msgspec.msgpack.Decoder(Envelope)
 def decode(data: bytes) -> Envelope:
     """Raises ``PeerMalformed``: a command that is not understood, or not whole, stops applying, it is never skipped."""
     try:
-        envelope = _decoder.decode(data)
+        return decode_whole(_decoder, encode, data)
     except msgspec.MsgspecError as error:
         raise PeerMalformed(peer="the replicated log", detail=str(error)) from None
-    again = encode(envelope)
-    if again != data:
-        # another version wrote it: an earlier one knew less, of a later one all that counts must have been understood
-        where = not_understood(msgspec.msgpack.decode(data), msgspec.msgpack.decode(again))
-        if where is not None:
-            raise PeerMalformed(peer="the replicated log", detail=f"this version does not understand {where}")
-    return envelope

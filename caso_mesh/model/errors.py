@@ -439,6 +439,16 @@ class NoAdmin(Unavailable):
     code = "no-admin"
 
 
+class StrangeCertificates(NoAdmin):
+    """No administrator is reachable from {server}: where it reaches a server, one does not believe the other ({detail}).
+
+    Compare the clocks. If it was away while the CA of the mesh was rotated, it has to join again: "caso-mesh token create"
+    at another server, then "caso-mesh join LINK --replaces {server}" here, with a new state folder.
+    """
+
+    code = "strange-certificates"
+
+
 class NotLeader(Unavailable):
     """This server is not the administrator in office.
 

@@ -7,7 +7,28 @@ adds one whose absence means the same as its empty value needs no level of its o
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class NotUnderstood(msgspec.ValidationError):
+    """There is something in a record that this version does not know."""
+
+
+def decode_whole(decoder: msgspec.msgpack.Decoder[T], encode: Callable[[T], bytes], data: bytes) -> T:
+    """The record in ``data``. Raises ``NotUnderstood``, and what ``decoder`` raises."""
+    record = decoder.decode(data)
+    again = encode(record)
+    if again != data:
+        # another version wrote it: an earlier one knew less, of a later one all that counts must have been understood
+        where = not_understood(msgspec.msgpack.decode(data), msgspec.msgpack.decode(again))
+        if where is not None:
+            raise NotUnderstood(f"this version does not understand {where}")
+    return record
 
 
 def not_understood(given: Any, understood: Any, at: str = "") -> str | None:

@@ -19,9 +19,8 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
     CasoError,
+    CertificateRefused,
     InternalError,
-    LinkLost,
-    NoAdmin,
     RemovedFromMesh,
     ServerNotLinked,
     StaleOrders,
@@ -32,7 +31,6 @@ from caso_mesh.model.mesh import Claim
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.trust import Trust
-from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Network, split_address
@@ -47,8 +45,6 @@ _DIALS_PER_S = 10.0
 _LOOK_EACH_S = 0.05
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
-#: A link over which nobody answers within this time, after an address of this server changed, is lost.
-_PROOF_S = 5.0
 #: Addresses of one server in a greeting.
 _MOST_ADDRESSES = 16
 
@@ -156,7 +152,10 @@ class LinkBook:
         self._watchers: set[asyncio.Task[None]] = set()
         self._pauses: dict[str, _Pause] = {}
         self._dialling: set[str] = set()
+        self._doubted: set[str] = set()
         self._worked: dict[str, str] = {}
+        #: Who was reached last, by target: why one side did not believe the certificate of the other, if so.
+        self._strange: dict[str, CertificateRefused | None] = {}
         self._longest_pause_s = _LONGEST_PAUSE_S
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -183,6 +182,12 @@ class LinkBook:
     def nodes(self) -> list[str]:
         """The peers linked now, this server not among them."""
         return sorted(node for node, link in self._links.items() if not link.closed)
+
+    def strange(self) -> CertificateRefused | None:
+        """Why nobody is linked, if it is the certificates: with every server that was reached lately one side did not believe
+        that of the other."""
+        why = None if self.nodes() else list(self._strange.values())
+        return why[-1] if why and None not in why else None
 
     def greeting_of(self, node: str) -> HelloRequest | HelloReply | None:
         """What a linked peer said of itself."""
@@ -213,16 +218,7 @@ class LinkBook:
                 pause.next_s = 0.0
         self._wake.set()
 
-    async def prove(self) -> None:
-        """This server's addresses have changed: every peer is told, and a link that leads nowhere any more ends now
-        instead of after its silence."""
-        await asyncio.gather(*(self._prove(link) for link in list(self._links.values())))
-        self.wake()
-
-    async def _prove(self, link: Link) -> None:
-        try:
-            await self._greet(link, _PROOF_S)
-    def doubt(self, *nodes: str) -> None:
+    def doubt(self, *nodes: str | None) -> None:
         """Links with these may lead nowhere any more, as when another one is in office: it is looked at now, since whoever
         waits for an answer over one that does not would wait for the whole of its silence."""
         self._doubted.update(node for node in nodes if node in self._links)
@@ -233,6 +229,16 @@ class LinkBook:
         await asyncio.gather(*(link.close() for link in list(self._links.values())))
         self.wake()
 
+    async def prove(self) -> None:
+        """This server's addresses have changed: every peer is told, and a link that leads nowhere any more ends now
+        instead of after its silence."""
+        await asyncio.gather(*(self._prove(link) for link in list(self._links.values())))
+        self.wake()
+
+    async def _prove(self, link: Link) -> None:
+        try:
+            # as long as a ping may take: nothing is lost sooner because it is doubted
+            await self._greet(link, self._limits.heartbeat_s / 2)
         except TimedOut as error:
             log.info("the link with %s leads nowhere any more", link.peer.name)
             await link.close(error)
@@ -372,11 +378,15 @@ class LinkBook:
                 self._wake.clear()
                 now = self._clock.monotonic_s()
                 soonest = now + 5.0
+                for doubted in [self._links[node] for node in sorted(self._doubted) if node in self._links]:
+                    group.create_task(self._prove(doubted))
+                self._doubted.clear()
                 targets = list(self._wanted())
                 self._longest_pause_s = max(_LONGEST_PAUSE_S, len(targets) / _DIALS_PER_S)
                 for key in self._pauses.keys() - {target.key for target in targets} - self._links.keys():
                     if key not in self._dialling:
                         del self._pauses[key]
+                        self._strange.pop(key, None)
                 for target in targets:
                     if target.node is not None and (self.linked(target.node) or target.node == self._own().id):
                         continue
@@ -427,6 +437,7 @@ class LinkBook:
             )
             if link.peer.id == self._own().id or link.peer.kind != "node":
                 return False
+            self._strange[target.key] = None
             if target.node is not None and link.peer.id != target.node:
                 log.info("%s is %s now, not %s", address, link.peer.name, self._trust.name_of(target.node))
             await self._before_hello(link)
@@ -439,6 +450,10 @@ class LinkBook:
                 "%s is of a higher lineage: the administrator of this mesh was rebuilt on another machine (%s)",
                 address, error,
             )  # fmt: skip
+        except CertificateRefused as error:
+            if self._strange.get(target.key) is None:
+                log.warning("%s: %s", self._trust.name_of(target.node) if target.node else address, error)
+            self._strange[target.key] = error
         except CasoError as error:
             log.debug("dialling %s: %s", address, error)
         except Exception:
@@ -483,26 +498,3 @@ def _is_address(address: str) -> bool:
     except ValueError:
         return False
     return len(address) <= 262
-
-
-class AdminLink:
-    """The way to the administrator in office, wherever it is."""
-
-    def __init__(self, book: LinkBook, admin: Callable[[], str | None], own_name: str) -> None:
-        self._book = book
-        self._admin = admin
-        self._own_name = own_name
-
-    def get(self) -> Callee:
-        """Raises ``NoAdmin``."""
-        admin = self._admin()
-        if admin is None or not self._book.linked(admin):
-            raise NoAdmin(server=self._own_name)
-        return self._book.get(admin)
-
-    async def notify(self, method: str, params: Struct) -> None:
-        """Tells the administrator, if there is one; what cannot be told now is not repeated."""
-        try:
-            await self.get().notify(method, to_wire(params))
-        except (NoAdmin, LinkLost, ServerNotLinked):
-            return

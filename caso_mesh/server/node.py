@@ -18,15 +18,16 @@ from caso_mesh.journal import Journal, RolledBack
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import CasoError, Refused, StaleOrders
+from caso_mesh.model.errors import Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
 from caso_mesh.model.states import AlertKind
+from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.allow import AllowList
-from caso_mesh.server.attempts import Attempts
+from caso_mesh.server.attempts import Attempts, any_ended
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.beating import Heart, is_news
 from caso_mesh.server.calls import Calls, Handler
@@ -36,7 +37,7 @@ from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
-from caso_mesh.server.links import AdminLink, LinkBook, Target, bounded_addresses
+from caso_mesh.server.links import LinkBook, Target, bounded_addresses
 from caso_mesh.server.logons import Logons
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
@@ -53,7 +54,6 @@ from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vaults import Vaults
 from caso_mesh.vault.objects import Signer
-from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import Callee
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class ServerNode:
             refused=self.door.at_attempt,
         )
         self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
-        self._renewal = Renewal(keys=keys, identity=identity, trust=trust, clock=clock, revived=self._revived)
+        self._renewal: Renewal
         self._journal = journal
         self._courier = Courier(
             journal,
@@ -243,6 +243,9 @@ class ServerNode:
     def use_links(self, links: LinkBook) -> None:
         self.links = links
         self.admin_link = AdminLink(links, self.admin, self.config.server)
+        self._renewal = Renewal(
+            keys=self.keys, identity=self._identity, trust=self.trust, clock=self.clock, revived=links.begin_anew
+        )
         links.observe(self._link_changed)
 
     def _admin_callee(self) -> Callee:
@@ -255,9 +258,19 @@ class ServerNode:
     def learnt(self, peer: str, hello: q.HelloRequest | q.HelloReply) -> None:
         """A peer has greeted."""
         self.takeovers.heard(hello.claim)
+        admin = self.admin()
         if self.bearings.heard(peer, hello):
             self.links.wake()
-            self._heart.soon()
+            self._another_admin(admin)
+
+    def _another_admin(self, before: str | None) -> None:
+        self.links.doubt(before)
+        self._heart.soon()
+
+    def office_changed(self) -> None:
+        """This server is in office from now on, or not any more. Where only packets get lost no link has ended that tells."""
+        self.links.wake()
+        self.links.doubt(*self.bearings.partners())
 
     async def pass_on(self, peer: Peer, hello: q.HelloRequest) -> None:
         """A peer that works with this server in nothing has greeted: it looks for the administrator. Where that one is
@@ -320,31 +333,24 @@ class ServerNode:
             if orders.authority < self.orders.authority:
                 raise StaleOrders(given=orders.authority, current=self.orders.authority)
             await self._queue.save_orders(orders)
+            admin = self.admin()
             before, self.orders = self.orders, orders
             self._orders_are_old = False
-            if self.bearings.ordered(orders.admin):
-                self._heart.soon()
+            self.bearings.ordered(orders.admin)
+            if self.admin() != admin:
+                self._another_admin(admin)
             if roster.anchors != before.roster.anchors:
                 await self._save_anchors(roster)
             self.trust.use(roster)
             self.takeovers.look()
             self.attempts.use(orders)
-            if orders.devices != before.devices or _ended(before, orders):
+            if orders.devices != before.devices or any_ended(before, orders):
                 # a job that is over has changed how much is free
                 self._look_at_devices.set()
         await self.links.roster_changed()
         if self.bearings.partners() != partners:
             self.links.wake()
         await self.on_orders(orders)
-
-    async def tell_voter(self, node: str, lineage: int, data: bytes) -> bool:
-        """Sends a message of the replicated log to another member of it; whether there was a link to send it by."""
-        try:
-            await self.links.get(node).notify("consensus.message", to_wire(q.ConsensusMessage(lineage, data)))
-        except CasoError as error:
-            log.debug("to the voter %s: %s", self.trust.name_of(node), error)
-            return False
-        return True
 
     async def _save_anchors(self, roster: Roster) -> None:
         """What commands of this machine trust: the next certificate of this server may hang on a new one."""
@@ -422,9 +428,6 @@ class ServerNode:
 
     async def _survey(self) -> None:
         while True:
-    async def _revived(self) -> None:
-        await self.links.begin_anew()
-
             self._look_at_devices.clear()
             mine = [device for device in self.orders.devices if device.path_on(self.keys.id)]
             before, self._devices = self._devices, await self.storage.reports(mine)
@@ -490,8 +493,3 @@ class ServerNode:
         if not self._compared:
             self._compared = True
             self.attempts.look_again()
-
-
-def _ended(before: Orders, now: Orders) -> bool:
-    """Whether attempts of the orders before are not in those of now any more."""
-    return bool({each.attempt for each in before.attempts} - {each.attempt for each in now.attempts})

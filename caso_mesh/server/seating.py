@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,8 +11,13 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import Misuse, Refused, StateMissing, Unavailable
+from caso_mesh.model.errors import CasoError, Misuse, Refused, StateMissing, Unavailable
+from caso_mesh.model.ids import SHORT_NODE_ID
 from caso_mesh.model.views import Done
+from caso_mesh.server.links import LinkBook
+from caso_mesh.wire.codec import to_wire
+
+log = logging.getLogger(__name__)
 
 
 class Seating:
@@ -83,3 +89,13 @@ class Seating:
     async def _message(self, peer: Peer, request: q.ConsensusMessage, link: Any) -> Done:
         self._hear(peer.id, request.lineage, request.data)
         return Done()
+
+
+async def tell_member(links: LinkBook, node: str, lineage: int, data: bytes) -> bool:
+    """Sends a message of the replicated log to another member of it; whether there was a link to send it by."""
+    try:
+        await links.get(node).notify("consensus.message", to_wire(q.ConsensusMessage(lineage, data)))
+    except CasoError as error:
+        log.debug("to the voter %s: %s", node[:SHORT_NODE_ID], error)
+        return False
+    return True

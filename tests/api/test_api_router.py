@@ -73,14 +73,19 @@ class Way:
     def __init__(self, peer: Peer | None = None) -> None:
         self.peer = peer
         self.asked: list[tuple[str, Any]] = []
+        self.hangs = False
+        #: Who is in office after that one.
+        self.next: Way | None = None
 
     def get(self) -> Any:
         if self.peer is None:
             raise NoAdmin(server="alpha")
-        return self
+        return self if self.next is None else self.next.get()
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
         self.asked.append((method, params))
+        if self.hangs:
+            await asyncio.Event().wait()
         return {"forwarded": True}
 
 
@@ -287,11 +292,6 @@ async def test_an_expired_certificate_may_only_be_renewed(desk: Desk) -> None:
         await desk.ask(VIEWER, "operator.renew", q.Nothing(), via=machine(expired=True))
 
 
-async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None:
-    assert await desk.router.call(End(machine()), "identity.renew", {}) == {}
-    rows = tuple(row for row in desk.roster.rows if row.id != BETA.id)
-    desk.roster = Roster(desk.roster.mesh, (), rows, (BETA.id,))
-    with pytest.raises(RemovedFromMesh):
 async def test_voters_whose_certificates_have_all_expired_may_elect_and_nothing_else(desk: Desk) -> None:
     anchors = (Anchor(b"root"), Anchor(b"of alpha", ALPHA.id), Anchor(b"of beta", BETA.id))
     old = End(machine(expired=True))
@@ -306,6 +306,11 @@ async def test_voters_whose_certificates_have_all_expired_may_elect_and_nothing_
         await desk.router.call(old, "server.heartbeat", {})
 
 
+async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None:
+    assert await desk.router.call(End(machine()), "identity.renew", {}) == {}
+    rows = tuple(row for row in desk.roster.rows if row.id != BETA.id)
+    desk.roster = Roster(desk.roster.mesh, (), rows, (BETA.id,))
+    with pytest.raises(RemovedFromMesh):
         await desk.router.call(End(machine()), "identity.renew", {})
 
 
@@ -327,6 +332,24 @@ async def test_without_an_office_a_persons_call_is_handed_on_once(desk: Desk) ->
             await call
 
 
+async def test_a_call_that_waits_at_an_administrator_that_is_none_any_more_is_handed_to_the_next_one(
+    desk: Desk,
+) -> None:
+    """Where it was cut off it does not say so: whoever had asked waited for the end of the link."""
+    desk.router.office, desk.way.peer, desk.way.hangs = None, machine(), True
+    loop, later = asyncio.get_running_loop(), Way(Peer("gamma", "gamma", "node"))
+    asking = asyncio.ensure_future(desk.ask(BOSS, "set.list", q.SetListRequest(), timeout_s=15.0, id="same"))
+    await asyncio.sleep(3.0)
+    assert not asking.done()
+    desk.way.next, began = later, loop.time()
+    assert await asking == {"forwarded": True}
+    assert loop.time() - began < 1.0
+    (first,), (again,) = ([params for _, params in way.asked] for way in (desk.way, later))
+    assert again["request_id"] == first["request_id"] == "same"
+    assert 11.0 < again["timeout_s"] < 12.5
+
+
+HELLO = to_wire(q.HelloRequest("beta", "1", (), None, None, 0))
 _JOIN = to_wire(q.JoinRequest(b"s", "d", b"k", b"e", b"o", (), "1", b"s"))
 
 

@@ -267,6 +267,23 @@ async def test_a_context_reaches_any_server_of_the_mesh(
     assert (await shell("status", "--context", "../office", state=False)).status == 2
 
 
+async def test_a_context_goes_on_to_the_next_server_when_the_first_one_reaches_nobody_in_office(
+    daemon: FakeDaemon, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the wrong side of a cut a server answers, and asked again it has nothing else to say."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", os.fspath(tmp_path))
+    other = FakeDaemon(tmp_path / "other", material())
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    daemon.answers["status"], other.answers["status"] = NoAdmin(server="alpha"), STATUS
+    async with other.listening():
+        folder = tmp_path / "caso-mesh" / "contexts" / "office"
+        material().write_context(folder, daemon.address)
+        (folder / "endpoint").write_text(f"{daemon.address}\n{other.address}\n")
+        assert (await shell("status", "--context", "office", state=False)).status == 0
+    assert len(daemon.received) > 1, "a change of administrator is not run away from at once"
+    assert {each.request_id for each in daemon.received} == {each.request_id for each in other.received}
+
+
 async def test_the_state_folder_is_found_by_option_then_environment_then_user(
     daemon: FakeDaemon, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ from waiting import wait_for_async
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import NoAdmin
+from caso_mesh.model.errors import NoAdmin, Unavailable
+from caso_mesh.model.states import ServerState
 from caso_mesh.wire.memory import MemoryEndpoint
 
 
@@ -128,6 +129,45 @@ async def test_heartbeats_come_at_their_interval_more_or_less_and_at_once_to_a_n
     mesh.network.drop_links(mesh.endpoint("beta"))
     count = len(seen)
     await wait_for_async(lambda: len(seen) > count, 3.0, what="beta beats over its new link", every_s=0.05)
+
+
+@pytest.mark.jumping
+async def test_after_a_cut_that_no_link_notices_a_members_call_is_accepted_by_the_next_administrator_within_seconds(
+    memory_mesh,
+):
+    """Whoever was elected looked for its servers after up to five seconds only: no link had ended that would have woken it."""
+    mesh = await memory_mesh(5, voters=True)
+
+    async def three_vote() -> bool:
+        return sum(each.voter for each in await mesh.servers()) == 3
+
+    await wait_for_async(three_vote, 30.0, what="three servers vote")
+    loop, took = asyncio.get_running_loop(), []
+    for number in range(3):
+        admin = next(name for name, node in mesh.nodes.items() if node.in_office)
+        via = "delta" if admin != "delta" else "epsilon"
+        for other in mesh.names:
+            if other != admin:
+                mesh.network.cut(mesh.endpoint(admin), mesh.endpoint(other))
+        began = loop.time()
+
+        async def accepted(number: int = number, via: str = via) -> bool:
+            try:
+                state = ServerState.ENABLED if number % 2 else ServerState.PAUSED
+                await mesh.call(via, "server.set-state", q.ServerSetState(via, state), v.ServerView)
+            except Unavailable:
+                return False
+            return True
+
+        await wait_for_async(accepted, 30.0, what="another administrator accepts it", every_s=0.25)
+        took.append(loop.time() - began)
+        mesh.network.heal()
+
+        async def connected(via: str = via) -> bool:
+            return all(each.connected for each in await mesh.servers(via))
+
+        await wait_for_async(connected, 60.0, what="all are connected", every_s=0.1)
+    assert max(took) < 3.0, took
 
 
 @pytest.mark.jumping

@@ -18,10 +18,19 @@ from caso_mesh.identity.authority import Authority as Issuer
 from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model.errors import CasoError, InternalError, LinkLost, ServerNotLinked, TimedOut
+from caso_mesh.model.errors import (
+    CasoError,
+    InternalError,
+    LinkLost,
+    NoAdmin,
+    ServerNotLinked,
+    StrangeCertificates,
+    TimedOut,
+)
 from caso_mesh.model.mesh import Anchor, MeshInfo, NodeAddress, Roster, RosterRow, Server
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.links import LinkBook, OwnLink
 from caso_mesh.server.trust import Trust
@@ -177,6 +186,56 @@ async def test_a_lost_link_is_made_anew_and_whoever_waits_for_it_gets_it() -> No
             a.book.get("stranger")
         await wait_for_async(lambda: b.book.linked(mesh.id("a")))
         assert await b.book.get(mesh.id("a")).call("anything") == "anything"
+
+
+async def test_a_doubted_link_that_leads_nowhere_ends_long_before_its_silence_and_one_that_leads_there_stays() -> None:
+    mesh = Mesh("a", "b", "c")
+    mesh.network = MemoryNetwork(silence_s=1000.0)
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)),)
+    async with (
+        site(mesh, "a", admin="a", in_office=True) as a,
+        site(mesh, "b", admin="a", nodes=nodes) as b,
+        site(mesh, "c", admin="a", nodes=nodes) as c,
+    ):
+        one, other = await a.book.wait_for(mesh.id("b"), 5.0), await a.book.wait_for(mesh.id("c"), 5.0)
+        mesh.network.cut(a.endpoint, b.endpoint)
+        waits = asyncio.create_task(one.call("anything", timeout_s=None))
+        await asyncio.sleep(10)
+        assert not waits.done()
+        a.book.doubt(mesh.id("b"), mesh.id("c"), "nobody")
+        with pytest.raises(LinkLost):
+            await asyncio.wait_for(waits, 8.0)
+        assert not other.closed  # type: ignore[attr-defined]
+        mesh.network.heal()
+        assert await (await b.book.wait_for(mesh.id("a"), 60.0)).call("anything") == "anything"
+        assert c.book.linked(mesh.id("a"))
+
+
+async def test_a_server_that_nobody_believes_any_more_says_so_and_one_that_only_finds_nobody_in_office_does_not() -> (
+    None
+):
+    """It said that no administrator was in office, for ever, when the CA of the mesh had been rotated while it was away."""
+    mesh, stranger = Mesh("a", "b", "c"), Mesh("x")
+    nodes = tuple(NodeAddress(mesh.id(name), name, (f"{name}:7000",)) for name in "ac")
+    async with (
+        site(mesh, "a", admin="a", nodes=nodes),
+        site(mesh, "b", admin="a", nodes=nodes, dials=False) as b,
+        site(mesh, "c", admin="a", nodes=nodes),
+    ):
+        way = AdminLink(b.book, b.bearings.admin, "b")
+        b.trust.use(replace(mesh.roster, anchors=stranger.roster.anchors, rows=mesh.roster.rows))
+        with pytest.raises(NoAdmin) as caught:
+            way.get()
+        assert caught.value.code == NoAdmin.code, "it has reached nobody yet"
+        dialling = asyncio.create_task(b.book.run())
+        await wait_for_async(b.book.strange)
+        with pytest.raises(StrangeCertificates):
+            way.get()
+        b.trust.use(mesh.roster)
+        b.book.wake()
+        await wait_for_async(lambda: b.book.strange() is None)
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
 
 
 async def test_a_peer_that_greets_a_thousand_times_costs_one_watcher() -> None:

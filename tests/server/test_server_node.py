@@ -27,9 +27,9 @@ from caso_mesh.model.errors import CasoError, DevicePathInvalid, NotAllowedHere,
 from caso_mesh.model.mesh import NodeAddress, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
+from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.courier import Courier
 from caso_mesh.server.folder import StateFolder
-from caso_mesh.server.links import AdminLink
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS, Queue
 from caso_mesh.server.trust import Trust
@@ -45,6 +45,12 @@ class NoLinks:
         raise ServerNotLinked(server=node)
 
     def wake(self) -> None: ...
+
+    def doubt(self, *nodes: str | None) -> None: ...
+
+    async def begin_anew(self) -> None: ...
+
+    def strange(self) -> None: ...
 
     def observe(self, observer: object) -> None: ...
 

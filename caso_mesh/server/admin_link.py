@@ -1,0 +1,38 @@
+"""The way of this server to the administrator in office."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from caso_mesh.model.errors import LinkLost, NoAdmin, ServerNotLinked, StrangeCertificates
+from caso_mesh.server.links import LinkBook
+from caso_mesh.wire.codec import to_wire
+from caso_mesh.wire.typed import Callee
+
+
+class AdminLink:
+    """The way to the administrator in office, wherever it is."""
+
+    def __init__(self, book: LinkBook, admin: Callable[[], str | None], own_name: str) -> None:
+        self._book = book
+        self._admin = admin
+        self._own_name = own_name
+
+    def get(self) -> Callee:
+        """Raises ``NoAdmin``."""
+        admin = self._admin()
+        if admin is None or not self._book.linked(admin):
+            why = self._book.strange()
+            if why is not None:
+                raise StrangeCertificates(server=self._own_name, detail=why.fields["detail"])
+            raise NoAdmin(server=self._own_name)
+        return self._book.get(admin)
+
+    async def notify(self, method: str, params: Struct) -> None:
+        """Tells the administrator, if there is one; what cannot be told now is not repeated."""
+        try:
+            await self.get().notify(method, to_wire(params))
+        except (NoAdmin, LinkLost, ServerNotLinked):
+            return
