@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from caso_mesh.admin.alarms import Alarms
-from caso_mesh.admin.newest import backup_jobs, newest_set
+from caso_mesh.admin.newest import newest_set
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.dues import backup_jobs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.policies import SelectionList

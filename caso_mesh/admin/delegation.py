@@ -6,32 +6,29 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from msgspec import structs
+from msgspec.structs import replace
 
-from caso_mesh.admin.learning import Learning
+from caso_mesh.admin.learning import Learning, Successors, stored_set
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.forecast import Known
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.placing import Cut, Seen
+from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, in_vain
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
-from caso_mesh.model.errors import Conflict, NoKey, NotFound, NotReady
-from caso_mesh.model.ids import attempt_id
-from caso_mesh.model.jobs import Attempt, Failure, TestRunSpec, set_read
-from caso_mesh.model.states import PASSING, DeviceState, RunState, ServerState
-from caso_mesh.planning import lifecycle
+from caso_mesh.model.errors import Conflict, NotFound, NotReady
+from caso_mesh.model.jobs import Failure, set_read
+from caso_mesh.model.states import RunState, ServerState
 from caso_mesh.planning.planner import Planner
-from caso_mesh.planning.problem import Assignment, DeviceRow, Plan, Problem
+from caso_mesh.planning.problem import Assignment, Plan
 
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 #: After taking office nothing is delegated until every enabled server has reported, or this has passed.
 _GRACE_S = 5.0
-#: So many assignments of a plan are committed, together; then it is planned anew, by what has changed meanwhile.
-_AT_ONCE = 64
 #: Two servers that could not reach each other are not paired for so long.
 _NO_PATH_S = 600.0
 
@@ -62,12 +59,12 @@ class Delegation:
         self._calendar = calendar
         self._randomness = randomness
         self._office_s = clock.monotonic_s()
-        self._devices: dict[str, str] = {}
         self._learning = Learning(tables, live, clock)
         self._cut = Cut()
         self._planner = Planner()
         self._no_data_path: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
+        self._learns = asyncio.Lock()
 
     def wake(self) -> None:
         """Something changed that may let a run start."""
@@ -119,12 +116,15 @@ class Delegation:
         if not any(part.state is RunState.READY for run in state.open_runs() for part in run.parts):
             self._live.waiting = {}
             return
+        if self._live.opening:
+            return  # it is woken when all are there that are due
         await self._learn_sets()
-        plan = self._planner.plan(self._problem(), self._calendar.now_ns())
+        problem = self._cut.problem(self._keeper.state, self._seen())
+        plan = self._planner.plan(problem, self._calendar.now_ns())
         self._live.waiting = plan.waiting
         await self._end_test_runs(plan)
         by_run: dict[str, list[Assignment]] = {}
-        for each in plan.assignments[:_AT_ONCE]:
+        for each in plan.assignments[:AT_ONCE]:
             by_run.setdefault(each.run, []).append(each)
         async with asyncio.TaskGroup() as group:
             for same in by_run.values():
@@ -136,20 +136,7 @@ class Delegation:
             run = self._keeper.state.runs.get(each.run)
             if run is None:
                 return
-            number = lifecycle.next_number(run)
-            attempt = Attempt(
-                id=attempt_id(run.id, number),
-                run=run.id,
-                job=run.job,
-                source=each.source,
-                server=each.server,
-                device=each.device,
-                number=number,
-                delegated_at_ns=self._clock.now_ns(),
-                secret=self._randomness(32),
-                reader=each.reader,
-                from_device=each.from_device,
-            )
+            attempt = attempt_of(run, each, self._clock.now_ns(), self._randomness(32))
             try:
                 await self._submit(Delegate(attempt))
             except (Conflict, NotFound) as error:
@@ -157,11 +144,7 @@ class Delegation:
 
     async def _end_test_runs(self, plan: Plan) -> None:
         """What keeps a test run waiting, and does not pass by itself, is what it was to find out."""
-        trials = [run for run in self._keeper.state.open_runs() if isinstance(run.spec, TestRunSpec)]
-        found = [(run.id, plan.waiting.get((run.id, part.source))) for run in trials for part in run.parts]
-        for run_id, waits in found:
-            if waits is None or waits.reason in PASSING:
-                continue
+        for run_id, waits in in_vain(self._keeper.state, plan):
             failure = Failure(NotReady.code, {"reason": reason_text(waits)})
             command = CloseRun(run_id, RunState.FAILED, self._clock.now_ns(), failure)
             try:
@@ -174,15 +157,22 @@ class Delegation:
         teach."""
         runs = self._keeper.state.open_runs()
         read = (set_read(run.spec, part.source) for run in runs for part in run.parts)
-        sets = {set_id for set_id in read if set_id is not None}
-        self._devices = {set_id: device for set_id, device in self._devices.items() if set_id in sets}
-        for set_id in sets - self._devices.keys():
-            backup = await self._tables.set(set_id)
-            if backup is not None:
-                self._devices[set_id] = backup.device
-        await self._learning.learn(self._keeper.state)
+        async with self._learns:
+            await self._learning.learn_sets(set_id for set_id in read if set_id is not None)
+            await self._learning.learn(self._keeper.state)
 
-    def _problem(self) -> Problem:
+    async def known(self) -> Known:
+        """What placement knows now, for a forecast."""
+        await self._learn_sets()
+        newest, successors = await self._tables.newest_sets(), Successors(self._keeper.state)
+        return Known(
+            seen=replace(self._seen(), in_grace=False),
+            history=self._learning.history,
+            sets=dict(self._learning.sets),
+            newest={(job, successors.of(source)): stored_set(each) for (job, source), each in newest.items()},
+        )
+
+    def _seen(self) -> Seen:
         state, now_s = self._keeper.state, self._clock.monotonic_s()
         free: dict[str, int] = {}
         broken: dict[tuple[str, str], str] = {}
@@ -195,9 +185,9 @@ class Delegation:
         self._no_data_path = {pair: until for pair, until in self._no_data_path.items() if until > now_s}
         learning = self._learning
         ends_at_ns, to_come_bytes = learning.running(state)
-        seen = Seen(
+        return Seen(
             connected={s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard},
-            device_of_set=self._devices.get,
+            device_of_set=learning.device_of,
             predicted=learning.predicted,
             free_bytes=free,
             silent_since_ns=self._silent_since_ns(),
@@ -208,11 +198,10 @@ class Delegation:
             to_come_bytes=to_come_bytes,
             stored_bytes=learning.stored_bytes,
             levels=self._levels(),
+            broken=broken,
             in_grace=self.in_grace(),
             now_ns=self._calendar.now_ns(),
         )
-        problem = self._cut.problem(state, seen)
-        return structs.replace(problem, devices=tuple(_seen(row, broken) for row in problem.devices))
 
     def _levels(self) -> Mapping[str, int]:
         """The feature level of what other servers run, as each said when it was linked."""
@@ -227,12 +216,3 @@ class Delegation:
             for server, heard in self._live.heard.items()
             if not self._links.linked(server)
         }
-
-
-def _seen(row: DeviceRow, broken: Mapping[tuple[str, str], str]) -> DeviceRow:
-    """A device without the servers that say they cannot use it now; offline if none is left."""
-    servers = tuple(server for server in row.servers if (row.id, server) not in broken)
-    if servers or not row.servers:
-        return structs.replace(row, servers=servers)
-    no_key = all(broken[row.id, server] == NoKey.code for server in row.servers)
-    return structs.replace(row, state=DeviceState.OFFLINE, no_key=no_key)

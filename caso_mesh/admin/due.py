@@ -5,51 +5,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.ports import Submit
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.dues import Late, due_after_ns, lateness, latest_due_ns, opening
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Calendar, Clock
-from caso_mesh.model.commands import CloseRun, OpenRun
+from caso_mesh.model.commands import CloseRun
 from caso_mesh.model.errors import CasoError, NotFound
-from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import CronSchedule, Job, Run
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, JobState, RunState
-from caso_mesh.planning import lifecycle, rules
+from caso_mesh.planning import lifecycle
 from caso_mesh.planning.schedule import next_due_ns
-from caso_mesh.planning.window import missed_sources
 
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
-_HOUR = 3600 * _SECOND
-#: How far back the latest of many missed due times is looked for, nearest first.
-_BACK = (_HOUR, 24 * _HOUR, 32 * 24 * _HOUR, 400 * 24 * _HOUR)
 #: A wall clock that moves by more than this against the monotonic one has been set.
 _JUMP_S = 30.0
 #: For so long after that nothing is opened: a clock that was set wrong is often set right at once.
 _DOUBT_S = 60.0
 _LONGEST_WAIT_S = 30.0
+#: So many runs are opened together: the log takes them at once.
+_TOGETHER = 64
 #: So long after the office began the clock is steady, if it was not set meanwhile: one that boots wrong is often set soon.
 _SETTLED_S = 600.0
-
-
-def latest_due_ns(schedule: CronSchedule, after_ns: int, now_ns: int) -> int | None:
-    """The last due time beyond ``after_ns`` that is not in the future, however many passed."""
-    for back in (*_BACK, now_ns):
-        start = max(after_ns, now_ns - back)
-        found = None
-        due = next_due_ns(schedule, start)
-        while due is not None and due <= now_ns:
-            found, due = due, next_due_ns(schedule, due)
-        if found is not None or start == after_ns:
-            return found
-    return None
 
 
 class DueRuns:
@@ -65,8 +50,10 @@ class DueRuns:
         alarms: Alarms,
         clock: Clock,
         calendar: Calendar,
+        opened: Callable[[], None],
     ) -> None:
         self._keeper = keeper
+        self._opened = opened
         self._tables = tables
         self._live = live
         self._submit = submit
@@ -84,7 +71,7 @@ class DueRuns:
         """When a recurring, active job is due next."""
         if job.schedule is None or job.state is not JobState.ACTIVE:
             return None
-        after = job.last_due_at_ns or job.created_at_ns
+        after = due_after_ns(job)
         known = self._next.get(job.id)
         if known is None or known[:2] != (job.schedule, after):
             known = self._next[job.id] = (job.schedule, after, next_due_ns(job.schedule, after))
@@ -119,42 +106,41 @@ class DueRuns:
                 continue
 
     async def _open_all(self) -> float:
-        """Seconds until the next due time."""
-        soonest_s = _LONGEST_WAIT_S
+        """Seconds until the next due time. What is due at once is opened before any of it is handed out: else what came
+        first would be, whatever its priority."""
+        soonest_s, due = _LONGEST_WAIT_S, list[tuple[Job, int]]()
         jobs = self._keeper.state.job_list()
         for gone in self._next.keys() - {job.id for job in jobs}:
             del self._next[gone]
         for job in jobs:
             now_ns = self._calendar.now_ns()
-            due = self.next_due_ns(job)
-            if due is None or job.schedule is None:
+            due_ns = self.next_due_ns(job)
+            if due_ns is None or job.schedule is None:
                 continue
-            if due > now_ns:
-                soonest_s = min(soonest_s, self._calendar.wait_s(due))
+            if due_ns > now_ns:
+                soonest_s = min(soonest_s, self._calendar.wait_s(due_ns))
                 continue
-            latest = latest_due_ns(job.schedule, job.last_due_at_ns or job.created_at_ns, now_ns)
-            try:
-                opened = await self._opening(job, latest or due)
-                await self._submit(opened, request_id=f"due-{job.id}-{latest or due}")
-            except NotFound:
-                continue  # deleted meanwhile
-            soonest_s = 0.0
-        return soonest_s
+            due.append((job, latest_due_ns(job.schedule, due_after_ns(job), now_ns) or due_ns))
+        if not due:
+            return soonest_s
+        self._live.opening = True
+        try:
+            for start in range(0, len(due), _TOGETHER):
+                async with asyncio.TaskGroup() as group:
+                    for job, due_ns in due[start : start + _TOGETHER]:
+                        group.create_task(self._open(job, due_ns))
+        finally:
+            self._live.opening = False
+            self._opened()
+        return 0.0
 
-    async def _opening(self, job: Job, due_ns: int) -> OpenRun:
-        """The command that opens a run, with what the rules of its policy say of it."""
-        state = self._keeper.state
-        verdict = verdict_of(state, job, due_ns)
-        by, after = verdict.superseded_by, verdict.after
-        return OpenRun(
-            job.id,
-            due_ns,
-            self._clock.now_ns(),
-            superseded_by=None if by is None else _run_of(state, job, by),
-            after=None if after is None else _run_of(state, job, after),
-            after_due_at_ns=0 if after is None else after.due_ns,
-            sets=await newest_sets(state, self._tables, job),
-        )
+    async def _open(self, job: Job, due_ns: int) -> None:
+        try:
+            sets = await newest_sets(self._keeper.state, self._tables, job)
+            opened = opening(self._keeper.state, job, due_ns, self._clock.now_ns(), sets)
+            await self._submit(opened, request_id=f"due-{job.id}-{due_ns}")
+        except NotFound:
+            log.info("the job %s was deleted when it was due", job.name)
 
     def _now_offset_s(self) -> float:
         return self._clock.now_ns() / _SECOND - self._clock.monotonic_s()
@@ -183,13 +169,13 @@ class DueRuns:
             window_s = number(state.settings_of_mesh(), "start-window-s")
             self._late &= {run.id for run in state.open_runs()}
             for run in state.open_runs():
-                follows = state.runs.get(run.terms.after or "")
-                if missed_sources(run, window_s, now_ns, follows):
-                    await self._miss(run)
+                late = lateness(state, run, window_s, now_ns)
+                if late is not None:
+                    await self._miss(run, late)
             await self._time_out()
 
-    async def _miss(self, run: Run) -> None:
-        if run.terms.catch_up and not self._is_overtaken(run):
+    async def _miss(self, run: Run, late: Late) -> None:
+        if late is Late.CAUGHT_UP_WITH:
             if run.id in self._late:
                 return
             self._late.add(run.id)
@@ -205,11 +191,6 @@ class DueRuns:
         except CasoError as error:
             self._live.missed_for.pop(run.id, None)
             log.warning("run %s cannot be closed as missed: %s", run.id, error)
-
-    def _is_overtaken(self, run: Run) -> bool:
-        """Whether a later due time of the job has come: it makes up for both."""
-        job = self._keeper.state.jobs.get(run.job)
-        return job is None or (job.last_due_at_ns or 0) > run.due_at_ns
 
     async def _time_out(self) -> None:
         """By the beginning of the first attempt of a run."""
@@ -231,29 +212,3 @@ class DueRuns:
                 await self._submit(command, request_id=f"too-long-{run.id}")
             except CasoError as error:
                 log.warning("run %s cannot be closed, which takes too long: %s", run.id, error)
-
-
-def verdict_of(state: ControlState, job: Job, due_ns: int) -> rules.Verdict:
-    """What the rules of a job's policy say of one due time of it."""
-    origin = job.origin
-    policy = state.policies.get(origin.policy) if origin is not None else None
-    if origin is None or policy is None:
-        return rules.Verdict()
-    siblings = {
-        other.origin.template: other
-        for other in state.jobs_made_of(policy=origin.policy, selection=origin.list)
-        if other.origin is not None and other.schedule is not None and other.state is JobState.ACTIVE
-    }
-    schedules = {name: other.schedule for name, other in siblings.items() if other.schedule is not None}
-
-    def happens(due: rules.Due) -> bool:
-        other = siblings[due.template]
-        return due.due_ns > (other.last_due_at_ns or other.created_at_ns) or run_id(other.id, due.due_ns) in state.runs
-
-    return rules.judge(policy, schedules, rules.Due(due_ns, origin.template), happens)
-
-
-def _run_of(state: ControlState, job: Job, due: rules.Due) -> str:
-    assert job.origin is not None
-    others = state.jobs_made_of(policy=job.origin.policy, selection=job.origin.list, template=due.template)
-    return run_id(others[0].id, due.due_ns)

@@ -29,6 +29,8 @@ class Live:
         self.progress: dict[str, Progress] = {}
         self.waiting: Mapping[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
+        #: Whether runs that are due at once are being opened.
+        self.opening = False
         #: Why runs waited that are being closed as missed.
         self.missed_for: dict[str, Waiting] = {}
         #: Set by a heartbeat of a server that is not known to be alive.

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.dues import is_about_newest, makers_of
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import BackupSpec, Job, OfSetsSpec, SyntheticSpec, VerifySetsSpec
+from caso_mesh.model.jobs import Job, SyntheticSpec
 from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.lifecycle import sources_of
 
 
 async def newest_sets(state: ControlState, tables: Tables, job: Job) -> dict[str, str]:
     """By source, what a run of ``job`` is about that begins now; empty for a job that is not about newest sets."""
-    if not isinstance(job.spec, OfSetsSpec) or job.origin is None:
+    if not is_about_newest(job):
         return {}
-    # each policy sends its own sets off-site, and makes full ones of its own
-    policy = None if isinstance(job.spec, VerifySetsSpec) else job.origin.policy
-    makes = isinstance(job.spec, SyntheticSpec)
-    jobs = backup_jobs(state, job.origin.list, policy)
-    if not makes:
-        jobs |= synthetic_jobs(state, job.origin.list, policy)
+    jobs, makes = makers_of(state, job), isinstance(job.spec, SyntheticSpec)
     found: dict[str, str] = {}
-    for source in job.spec.sources:
+    for source in sources_of(job.spec):
         backup = await newest_set(state, tables, jobs, source, is_base if makes else None)
         if backup is not None:
             found[source] = backup.id
@@ -61,15 +58,3 @@ async def _newest_of(
 def is_base(backup: BackupSet) -> bool:
     """Whether a full set can be made of it: it was read from the source, by a backup that others build on."""
     return backup.type is not BackupType.COPY and backup.copy_of is None and backup.made_of is None
-
-
-def backup_jobs(state: ControlState, selection: str, policy: str | None = None) -> frozenset[str]:
-    """The ids of the jobs that back up a selection list (id), or only those of one policy (id)."""
-    jobs = state.jobs_made_of(policy=policy, selection=selection)
-    return frozenset(job.id for job in jobs if isinstance(job.spec, BackupSpec))
-
-
-def synthetic_jobs(state: ControlState, selection: str, policy: str | None = None) -> frozenset[str]:
-    """The ids of the jobs that make full sets out of those of a selection list (id), or only those of one policy (id)."""
-    jobs = state.jobs_made_of(policy=policy, selection=selection)
-    return frozenset(job.id for job in jobs if isinstance(job.spec, SyntheticSpec))

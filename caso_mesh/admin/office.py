@@ -54,6 +54,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.telling import Pruning, Telling
 from caso_mesh.admin.voting import Voting
 from caso_mesh.admin.watching import ServerWatch
+from caso_mesh.admin.what_if import WhatIf
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.consensus.port import Replicated
@@ -180,6 +181,7 @@ class Office:
             alarms=self._alarms,
             clock=clock,
             calendar=calendar,
+            opened=self._delegation.wake,
         )
         self._reasons = Reasons(keeper=keeper, tables=tables, live=live, facts=facts, clock=clock)
         self._watch = ServerWatch(
@@ -399,6 +401,7 @@ class Office:
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
             **Stories(keeper=keeper, tables=tables, work=work, due=self._due, clock=clock).handlers(),
+            **WhatIf(keeper=keeper, known=self._delegation.known, calendar=calendar).handlers(),
             **rebuilding.handlers(),
         })  # fmt: skip
 

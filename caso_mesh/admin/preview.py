@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from caso_mesh.admin.due import verdict_of
 from caso_mesh.admin.ports import Answer, Caller
+from caso_mesh.control.dues import verdict_of
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q

@@ -326,6 +326,33 @@ class Tables:
             found += [_attempt_row(row) for row in rows]
         return AttemptRows(found)
 
+    async def lengths(self, attempts: Sequence[str]) -> dict[tuple[str, str], float]:
+        """How many seconds ended attempts took, as (attempt, who told it)."""
+        found: dict[tuple[str, str], float] = {}
+        for start in range(0, len(attempts), 500):
+            piece = attempts[start : start + 500]
+            marks = ", ".join("?" * len(piece))
+            rows = await self._rows(
+                "SELECT id, reporter, ended_at_ns - started_at_ns FROM attempt"
+                f" WHERE ended_at_ns IS NOT NULL AND started_at_ns IS NOT NULL AND id IN ({marks})",
+                piece,
+            )
+            found.update({(id, reporter): length / 1e9 for id, reporter, length in rows})
+        return found
+
+    async def newest_sets(self) -> dict[tuple[str, str], BackupSet]:
+        """The newest set of each job and source."""
+        decode = msgspec.msgpack.Decoder(BackupSet).decode
+
+        def read(c: sqlite3.Connection) -> dict[tuple[str, str], BackupSet]:
+            found: dict[tuple[str, str], BackupSet] = {}
+            for (data,) in c.execute("SELECT data FROM backup_set ORDER BY ended_at_ns, id"):
+                backup = decode(data)
+                found[backup.job, backup.source] = backup
+            return found
+
+        return await self._database.read(read)
+
     async def waits(self, runs: Sequence[str]) -> list[waits.WaitRow]:
         """Why the parts of some runs waited, in the order of their beginnings."""
         return await self._database.read(lambda c: waits.read(c, runs))

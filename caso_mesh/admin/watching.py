@@ -13,17 +13,17 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.losses import give_up, take_back
 from caso_mesh.control.orders import ends_of
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import CloseAttempt, SetLiveness, SetServerAddresses
+from caso_mesh.model.commands import SetLiveness, SetServerAddresses
 from caso_mesh.model.errors import NotFound, StateFull
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.requests import DeviceReport
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import AlertKind, AttemptState, Liveness, ServerState
+from caso_mesh.model.states import AlertKind, Liveness, ServerState
 from caso_mesh.model.storage import Device
-from caso_mesh.planning import lifecycle
 from caso_mesh.planning.liveness import (
     Heard,
     Tick,
@@ -203,24 +203,14 @@ class ServerWatch:
     async def _take_back(self, attempt: Attempt) -> None:
         name = self._keeper.state.name_of(attempt.source)
         log.warning("attempt %s is taken back: %s, whose files it needs, does not answer", attempt.id, name)
-        command = CloseAttempt(attempt.id, AttemptState.RECOVERED, self._clock.now_ns(), taken_back=True)
+        command = take_back(attempt, self._clock.now_ns())
         await self._submit(command, request_id=f"taken-back-{attempt.id}")
         self._live.progress.pop(attempt.id, None)
 
     async def _give_up(self, attempt: Attempt, run: Run, *, started: bool) -> None:
         state, now_ns = self._keeper.state, self._clock.now_ns()
-        part = lifecycle.part_of(state.runs.get(run.id, run), attempt.source)
-        wait_s = number(state.settings_of_mesh(), "recovery-retry-s") if part is not None and part.recovered else 0.0
-        await self._submit(
-            CloseAttempt(
-                attempt.id,
-                AttemptState.RECOVERED,
-                now_ns,
-                retry_not_before_ns=now_ns + round(wait_s * _SECOND) if wait_s else 0,
-                taken_back=not started,
-            ),
-            request_id=f"recovered-{attempt.id}",
-        )
+        command = give_up(state, attempt, now_ns, started=started)
+        await self._submit(command, request_id=f"recovered-{attempt.id}")
         self._live.progress.pop(attempt.id, None)
         what = "recovered from" if started else "taken back from"
         text = f"{run.name} was {what} {state.name_of(attempt.server)}, which does not answer"

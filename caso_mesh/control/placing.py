@@ -9,20 +9,45 @@ from msgspec import Struct
 
 from caso_mesh.control.logons import missing_logon
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
-from caso_mesh.model.jobs import Attempt, Job, JobSpec, Part, RestoreSpec, Run, kind_of, placed_by, set_read
+from caso_mesh.model.ids import attempt_id
+from caso_mesh.model.jobs import (
+    Attempt,
+    Job,
+    JobSpec,
+    Part,
+    RestoreSpec,
+    Run,
+    TestRunSpec,
+    Waiting,
+    kind_of,
+    placed_by,
+    set_read,
+)
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import IN_PLACE, AttemptState, JobState, RunState
+from caso_mesh.model.states import IN_PLACE, PASSING, AttemptState, DeviceState, JobState, RunState
+from caso_mesh.planning import lifecycle
 from caso_mesh.planning.history import Prediction
-from caso_mesh.planning.problem import Busy, DevicePoolRow, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow
+from caso_mesh.planning.predicting import UNKNOWN
+from caso_mesh.planning.problem import (
+    Assignment,
+    Busy,
+    DevicePoolRow,
+    DeviceRow,
+    Plan,
+    PoolRow,
+    Problem,
+    ReadyPart,
+    ServerRow,
+)
 
 _Key = TypeVar("_Key")
 #: How long after its due time a run that others wait for may be opened.
-_GRACE_NS = 120 * 1_000_000_000
-
-#: Nothing is known.
-UNKNOWN = Prediction()
+OPENED_WITHIN_NS = 120 * 1_000_000_000
+#: So many assignments of a plan are committed, together; then it is planned anew, by what has changed meanwhile.
+AT_ONCE = 64
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -34,8 +59,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
-    its sets take there. ``levels``: the feature level of the programs of linked servers, by node id. ``now_ns``: by the
-    calendar that schedules go by.
+    its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``levels``:
+    the feature level of the programs of linked servers, by node id. ``now_ns``: by the calendar that schedules go by.
     """
 
     connected: Collection[str]
@@ -49,6 +74,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     ends_at_ns: Mapping[str, int] = {}
     to_come_bytes: Mapping[str, int] = {}
     stored_bytes: Mapping[tuple[str, str], int] = {}
+    broken: Mapping[tuple[str, str], str] = {}
     levels: Mapping[str, int] = {}
     in_grace: bool = False
     now_ns: int = 0
@@ -178,11 +204,14 @@ def _add(sums: dict[_Key, int], key: _Key, number: int) -> None:
 
 def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceRow]:
     for device in state.device_list():
+        enabled = tuple(path.server for path in device.paths if path.enabled)
+        servers = tuple(server for server in enabled if (device.id, server) not in seen.broken)
+        usable = bool(servers) or not enabled
         yield DeviceRow(
             device.id,
             device.name,
-            device.state,
-            tuple(path.server for path in device.paths if path.enabled),
+            device.state if usable else DeviceState.OFFLINE,
+            servers or enabled,
             running=loads.writing.get(device.id, 0),
             concurrency=device.concurrency,
             free_bytes=seen.free_bytes.get(device.id),
@@ -193,6 +222,7 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
                 for path in device.paths
                 if path.quota_bytes is not None and (place := (path.server, device.id))
             ),
+            no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
         )
 
 
@@ -210,7 +240,7 @@ def _behind(state: ControlState, run: Run, now_ns: int) -> str | None:
     after = run.agreed.after
     other = state.runs.get(after)
     if other is None:
-        return after if now_ns < run.agreed.after_due_at_ns + _GRACE_NS else None
+        return after if now_ns < run.agreed.after_due_at_ns + OPENED_WITHIN_NS else None
     return after if other.closed_at_ns is None else None
 
 
@@ -258,6 +288,31 @@ def _ready_part(
         level=level_of_work(run.spec),
         no_logon=waits[2],
     )
+
+
+def attempt_of(run: Run, one: Assignment, at_ns: int, secret: bytes = b"") -> Attempt:
+    """The next attempt of a run, at the part that was assigned."""
+    number = lifecycle.next_number(run)
+    return Attempt(
+        id=attempt_id(run.id, number),
+        run=run.id,
+        job=run.job,
+        source=one.source,
+        server=one.server,
+        device=one.device,
+        number=number,
+        delegated_at_ns=at_ns,
+        secret=secret,
+        reader=one.reader,
+        from_device=one.from_device,
+    )
+
+
+def in_vain(state: ControlState, plan: Plan) -> list[tuple[str, Waiting]]:
+    """Test runs (ids) that would wait for what does not pass by itself: that is what they were to find out."""
+    trials = [run for run in state.open_runs() if isinstance(run.spec, TestRunSpec)]
+    found = [(run.id, plan.waiting.get((run.id, part.source))) for run in trials for part in run.parts]
+    return [(run, waits) for run, waits in found if waits is not None and waits.reason not in PASSING]
 
 
 def problem_for(state: ControlState, **seen: Any) -> Problem:

@@ -106,14 +106,18 @@ def apply(state: ControlState, envelope: Envelope, *, lineage: int, term: int, i
     if seen is not None:
         return seen.outcome
     try:
-        effect = _work_out(state, envelope.command, Context(envelope.who, envelope.at_ns))
+        outcome = Outcome(enact(state, envelope.command, Context(envelope.who, envelope.at_ns)).result)
     except CasoError as error:
         outcome = Outcome(failure=error.to_wire())
-    else:
-        state.write(effect.changes)
-        outcome = Outcome(effect.result)
     state.remember(Request(envelope.request_id, envelope.at_ns, outcome))
     return outcome
+
+
+def enact(state: ControlState, command: Command, context: Context) -> Effect:
+    """Works a command out and writes what it changes. Raises what it comes to instead; then nothing has changed."""
+    effect = _work_out(state, command, context)
+    state.write(effect.changes)
+    return effect
 
 
 def validate(state: ControlState, command: Command, *, who: str = "", at_ns: int = 0) -> None:
@@ -232,6 +236,9 @@ def check_state(state: ControlState) -> None:
         wanted |= {Origin(association.policy, association.list, template.name) for template in templates}
     origins = [job.origin for job in state.jobs.values() if job.origin is not None]
     _require(len(origins) == len(wanted) and set(origins) == wanted, "each template of an association has its job")
+    by_index = {(key, id) for key, ids in state._made_of.items() for id in ids}
+    made_of = {((job.origin.policy, job.origin.list), job.id) for job in state.jobs.values() if job.origin is not None}
+    _require(by_index == made_of, "jobs are found by their association")
     _require(
         all(anchor.voter is None or anchor.voter in state.servers for anchor in state.anchors), "anchors of voters"
     )

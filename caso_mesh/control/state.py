@@ -6,6 +6,7 @@ state restored from a snapshot answers as the one that lived through the log.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -80,9 +81,12 @@ class ControlState:
         self.logons: dict[str, Logon] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
+        self._open_ids: list[str] = []
         self._active: dict[str, Attempt] = {}
         self._attempts_of: dict[str, dict[str, Attempt]] = {}
         self._runs_of: dict[str, dict[str, Run]] = {}
+        # The jobs (ids) of each association, as (policy, list).
+        self._made_of: dict[tuple[str, str], tuple[str, ...]] = {}
         # What every server's orders share, until one of its tables changes.
         self._roster: Roster | None = None
         self._addresses: tuple[NodeAddress, ...] | None = None
@@ -205,9 +209,14 @@ class ControlState:
         self, *, policy: str | None = None, selection: str | None = None, template: str | None = None
     ) -> list[Job]:
         """Jobs that were made of a policy, for a list (ids), of a template; ``None`` = of any."""
+        if policy is not None and selection is not None:
+            made = (self.jobs[id] for id in self._made_of.get((policy, selection), ()))
+            jobs = sorted(made, key=lambda job: job.name)
+        else:
+            jobs = self.job_list()
         return [
             job
-            for job in self.job_list()
+            for job in jobs
             if job.origin is not None
             and policy in {None, job.origin.policy}
             and selection in {None, job.origin.list}
@@ -242,7 +251,8 @@ class ControlState:
         return [device for device in self.device_list() if device.path_on(server) is not None]
 
     def open_runs(self) -> list[Run]:
-        return [self._open[id] for id in sorted(self._open)]
+        """By id."""
+        return [self._open[id] for id in self._open_ids]
 
     def runs_of(self, job: str) -> list[Run]:
         """Every run of a job that is still remembered, by the time it was made."""
@@ -367,6 +377,8 @@ class ControlState:
                 self.rotation = change.record
             else:
                 table: dict[Any, Any] = getattr(self, change.table)
+                if change.table == "jobs":
+                    self._index_job(table.get(change.key), change.record)
                 if change.record is None:
                     table.pop(change.key, None)
                 else:
@@ -416,6 +428,7 @@ class ControlState:
         vars(fresh).update(
             {key: dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
         )
+        fresh._open_ids = [*self._open_ids]
         fresh._runs_of = {job: dict(runs) for job, runs in self._runs_of.items()}
         fresh._attempts_of = {run: dict(attempts) for run, attempts in self._attempts_of.items()}
         return fresh
@@ -426,10 +439,30 @@ class ControlState:
         while len(self.requests) > REQUESTS_KEPT:
             del self.requests[next(iter(self.requests))]
 
+    def _index_job(self, old: Job | None, new: Job | None) -> None:
+        """Before a job is written."""
+        before = None if old is None else old.origin
+        after = None if new is None else new.origin
+        if old is not None and before is not None and before != after:
+            key = (before.policy, before.list)
+            left = tuple(id for id in self._made_of.get(key, ()) if id != old.id)
+            if left:
+                self._made_of[key] = left
+            else:
+                self._made_of.pop(key, None)
+        if new is not None and after is not None and before != after:
+            key = (after.policy, after.list)
+            self._made_of[key] = (*self._made_of.get(key, ()), new.id)
+
     def _index_run(self, id: str) -> None:
         run = self.runs.get(id)
         job = id.rpartition("@")[0] if run is None else run.job
-        _keep(self._open, id, run if run is not None and run.closed_at_ns is None else None)
+        is_open, was_open = run is not None and run.closed_at_ns is None, id in self._open
+        if is_open and not was_open:
+            insort(self._open_ids, id)
+        elif was_open and not is_open:
+            del self._open_ids[bisect_left(self._open_ids, id)]
+        _keep(self._open, id, run if is_open else None)
         _keep_in(self._runs_of, job, id, run)
 
     def _index_attempt(self, id: str) -> None:
@@ -450,6 +483,8 @@ class ControlState:
         found = image.decoded(data)
         fresh = ControlState()
         vars(fresh).update(image.tables(found))
+        for job in fresh.jobs.values():
+            fresh._index_job(None, job)
         fresh.write(Put("runs", row.id, row) for row in found.runs)
         fresh.write(Put("attempts", row.id, row) for row in found.attempts)
         fresh._all_orders = self._all_orders + 1

@@ -299,6 +299,8 @@ CALLS: tuple[Call, ...] = (
     Call("calendar.list", "viewer", "admin", q.Nothing, v.CalendarViews, "The calendars.", scope=SHOWN),
     Call("schedule.preview", "viewer", "admin", q.SchedulePreview, v.PreviewList,
          "What is due in the next days, with the rules of policies applied.", scope=SHOWN),
+    Call("what-if", "viewer", "admin", q.WhatIf, v.WhatIfView,
+         "What the coming night will be like, or would be without some servers or devices."),
     Call("config.apply", "admin", "admin", q.ConfigApply, v.Applied,
          "Make the mesh as a file says, all of it or nothing.", changes=True),
     Call("config.export", "viewer", "admin", q.Nothing, v.Exported, "The file that would make the mesh as it is."),

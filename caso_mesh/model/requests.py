@@ -1165,6 +1165,21 @@ class Why(Struct, frozen=True):
     night: str | None = None
 
 
+class WhatIf(Struct, frozen=True):
+    """What a night to come would be like ``without`` some servers, and ``without_devices``. It begins at ``from_ns``
+    (without it: now) and ends at ``until_ns``, or without it when it is ``morning`` (``HH:MM`` in ``zone``, or without it
+    in that of most schedules) for the ``days``-th time. ``limit``: at most so many runs are told one by one."""
+
+    without: tuple[str, ...] = ()
+    without_devices: tuple[str, ...] = ()
+    from_ns: int | None = None
+    until_ns: int | None = None
+    morning: str = "08:00"
+    zone: str | None = None
+    days: int = 1
+    limit: int = 1000
+
+
 class ConfigApply(Struct, frozen=True):
     """The text of a file (TOML). With ``dry_run`` it is only told what would change."""
 

@@ -138,7 +138,7 @@ def judge(
     def around(name: str, due_ns: int) -> tuple[int, ...]:
         if apart_ns <= 0:
             return ()
-        return tuple(preview(schedules[name], due_ns - apart_ns + 1, due_ns + apart_ns, _AROUND))
+        return _previewed(schedules[name], due_ns - apart_ns + 1, due_ns + apart_ns)
 
     def others(mine: Due, kind: RuleKind) -> list[Due]:
         return [
@@ -160,6 +160,12 @@ def judge(
         return Verdict(superseded_by=beaten_by)
     waits_for = _nearest(due, (other for other in others(due, RuleKind.THEN) if superseder(other) is None))
     return Verdict(after=waits_for)
+
+
+@functools.lru_cache(maxsize=4096)
+def _previewed(schedule: CronSchedule, from_ns: int, until_ns: int) -> tuple[int, ...]:
+    """Asked for each list of a policy alike."""
+    return tuple(preview(schedule, from_ns, until_ns, _AROUND))
 
 
 def _relation(explicit: Mapping[tuple[str, str | None], RuleKind], a: Template, b: Template) -> RuleKind | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from admin.admin_world import KEYS, admin_world, name_of, node
 
-from caso_mesh.admin.due import latest_due_ns
+from caso_mesh.control.dues import latest_due_ns
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import CloseRun, SetJob

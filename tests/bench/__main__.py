@@ -37,6 +37,10 @@ def main(words: list[str]) -> int:
         from bench import placement
 
         return placement.main(words[1:])
+    if words and words[0] == "what-if":
+        from bench import whatif
+
+        return whatif.main(words[1:])
     chosen = _parser().parse_args(words)
     if chosen.what == "job":
         from bench import latency
@@ -74,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/bench",
         description="Measures this clone beside its peers, interleaved; quote the ratios, never the seconds.",
         epilog="scripts/bench catalog ... and scripts/bench consensus ... measure those rooms alone, scripts/bench attempt "
-        "... the worker of a backup, scripts/bench placement ... how loads are balanced.",
+        "... the worker of a backup, scripts/bench placement ... how loads are balanced, scripts/bench what-if ... a night in "
+        "virtual time.",
     )
     kinds = parser.add_subparsers(dest="what", required=True)
     vault = kinds.add_parser("vault", help="backup, restore, verify beside restic, borg, tar and cp")

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from caso_mesh.control.reducer import apply, check_state
+from caso_mesh.control.documents import policy_of, selection_of
+from caso_mesh.control.reducer import apply, check_state, validate
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import (
     AddDevice,
@@ -18,20 +19,25 @@ from caso_mesh.model.commands import (
     Delegate,
     Envelope,
     FoundMesh,
+    PutList,
+    PutPolicy,
     SetLiveness,
     decode,
     encode,
 )
+from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import Attempt, BackupSpec, Job, JobSpec, SourceRoots, Target, TargetKind
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, Pool, Server
+from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.states import Liveness, Role
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, DeviceKind, DevicePath
 from caso_mesh.planning.lifecycle import next_number
 
 SECOND = 1_000_000_000
 NOW = 1_750_000_000 * SECOND
+SEED = "01jh0000000000000000000000"
 
 
 def server(name: str, **fields: Any) -> Server:
@@ -120,3 +126,21 @@ class Script:
         )
         self.do(Delegate(attempt), who="admin")
         return attempt.id
+
+
+def put_list(mesh: Script, name: str = "home", **doc: Any) -> SelectionList:
+    old = next((row for row in mesh.state.lists.values() if row.name == name), None)
+    empty = old or SelectionList(f"list-{name}", name, (), "ann", NOW)
+    listed = SelectionDoc(**{"paths": ("beta:/srv", "gamma:/home"), **doc})
+    row = selection_of(mesh.state, empty, listed)
+    mesh.do(PutList(row, SEED))
+    return row
+
+
+def put_policy(mesh: Script, rules: tuple[str, ...] = (), name: str = "nightly", **templates: TemplateDoc) -> Policy:
+    old = next((row for row in mesh.state.policies.values() if row.name == name), None)
+    empty = old or Policy(f"policy-{name}", name, (), (), "ann", NOW)
+    policy = policy_of(empty, PolicyDoc(templates, rules))
+    validate(mesh.state, PutPolicy(policy, SEED), at_ns=mesh.at_ns)
+    mesh.do(PutPolicy(policy, SEED))
+    return policy

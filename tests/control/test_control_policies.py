@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from control_world import NOW, SECOND, Script, backup, operator, server
+from control_world import NOW, SECOND, SEED, Script, backup, operator, put_list, put_policy, server
 from msgspec.structs import replace
 
 from caso_mesh.control.documents import policy_doc, policy_of, selection_doc, selection_of
@@ -71,7 +71,6 @@ from caso_mesh.model.storage import MediaSet
 from caso_mesh.planning.placement import place
 
 DAY = 86400.0
-SEED = "01jh0000000000000000000000"
 
 
 @pytest.fixture
@@ -82,24 +81,6 @@ def mesh() -> Script:
     script.device("disk-c", "gamma")
     script.pool("vaults", "beta", "gamma")
     return script
-
-
-def put_list(mesh: Script, name: str = "home", **doc: Any) -> SelectionList:
-    old = next((row for row in mesh.state.lists.values() if row.name == name), None)
-    empty = old or SelectionList(f"list-{name}", name, (), "ann", NOW)
-    listed = SelectionDoc(**{"paths": ("beta:/srv", "gamma:/home"), **doc})
-    row = selection_of(mesh.state, empty, listed)
-    mesh.do(PutList(row, SEED))
-    return row
-
-
-def put_policy(mesh: Script, rules: tuple[str, ...] = (), name: str = "nightly", **templates: TemplateDoc) -> Policy:
-    old = next((row for row in mesh.state.policies.values() if row.name == name), None)
-    empty = old or Policy(f"policy-{name}", name, (), (), "ann", NOW)
-    policy = policy_of(empty, PolicyDoc(templates, rules))
-    validate(mesh.state, PutPolicy(policy, SEED), at_ns=mesh.at_ns)
-    mesh.do(PutPolicy(policy, SEED))
-    return policy
 
 
 FULL = TemplateDoc("full", to="pool:vaults", schedule="fri 22:00")
