@@ -13,7 +13,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.forecast import Known
+from caso_mesh.control.foretold import Known
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, in_vain
 from caso_mesh.model.clock import Calendar, Clock, Randomness

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from caso_mesh.admin.present import reason_text
-from caso_mesh.control.forecast import Away, DeviceForecast, Forecast, Known, PartForecast, Use, typical_s
+from caso_mesh.control.foretold import Away, DeviceForecast, Forecast, Known, PartForecast, Use, typical_s
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
 from caso_mesh.model.settings import number

@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from caso_mesh.admin.attempts import AttemptRow, AttemptRows
 from caso_mesh.admin.live import Live
-from caso_mesh.admin.tables import AttemptRow, AttemptRows
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterable
 
 from caso_mesh.admin import present
+from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller, Links
-from caso_mesh.admin.tables import AttemptRows, Tables
+from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import waits
+from caso_mesh.admin import attempts, waits
+from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
 from caso_mesh.admin.schema import MIGRATIONS
@@ -21,28 +22,10 @@ from caso_mesh.journal.replica import Arrived, Place
 from caso_mesh.model import facts
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import JournalChainBroken, JournalGap, PeerMalformed
-from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted
-from caso_mesh.model.states import AttemptState, BackupType
+from caso_mesh.model.jobs import Attempt
 from caso_mesh.model.storage import BackupSet, Medium
 
 log = logging.getLogger(__name__)
-
-
-class AttemptRow(Struct, frozen=True):
-    """What the journal of one server (``reporter``) says of an attempt."""
-
-    id: str
-    reporter: str
-    run: str
-    state: AttemptState
-    type: BackupType | None
-    started_at_ns: int | None
-    ended_at_ns: int | None
-    seconds: float | None
-    counts: Counts
-    set: str | None
-    failure: Failure | None
-    predicted: Predicted | None = None
 
 
 class AlertRow(Struct, frozen=True):
@@ -87,25 +70,6 @@ class Taken(Struct, frozen=True):
 
     heads: list[Head]
     refused: list[str]
-
-
-class AttemptRows:
-    """What all reporters say of some attempts."""
-
-    def __init__(self, rows: Iterable[AttemptRow] = ()) -> None:
-        self._rows = {(row.id, row.reporter): row for row in rows}
-
-    def of(self, attempt: Attempt) -> AttemptRow | None:
-        """What counts of an attempt: the word of its media server; of its other end only that it ended, if the media
-        server has not said so. Nobody else is heard."""
-        media = self._rows.get((attempt.id, attempt.server))
-        other = self._rows.get((attempt.id, attempt.source))
-        if media is not None and (media.ended_at_ns is not None or other is None or other.ended_at_ns is None):
-            return media
-        return other if other is not None and other.ended_at_ns is not None else media
-
-
-_ATTEMPT = "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted"
 
 
 class Tables:
@@ -318,40 +282,18 @@ class Tables:
 
     async def attempts(self, runs: Sequence[str]) -> AttemptRows:
         """What is told of all attempts of some runs."""
-        found: list[AttemptRow] = []
-        for start in range(0, len(runs), 500):
-            piece = runs[start : start + 500]
-            marks = ", ".join("?" * len(piece))
-            rows = await self._rows(f"SELECT {_ATTEMPT} FROM attempt WHERE run IN ({marks})", piece)
-            found += [_attempt_row(row) for row in rows]
-        return AttemptRows(found)
+        return await self._database.read(lambda c: attempts.of_runs(c, runs))
 
-    async def lengths(self, attempts: Sequence[str]) -> dict[tuple[str, str], float]:
+    async def lengths(self, ids: Sequence[str]) -> dict[tuple[str, str], float]:
         """How many seconds ended attempts took, as (attempt, who told it)."""
-        found: dict[tuple[str, str], float] = {}
-        for start in range(0, len(attempts), 500):
-            piece = attempts[start : start + 500]
-            marks = ", ".join("?" * len(piece))
-            rows = await self._rows(
-                "SELECT id, reporter, ended_at_ns - started_at_ns FROM attempt"
-                f" WHERE ended_at_ns IS NOT NULL AND started_at_ns IS NOT NULL AND id IN ({marks})",
-                piece,
-            )
-            found.update({(id, reporter): length / 1e9 for id, reporter, length in rows})
-        return found
+        return await self._database.read(lambda c: attempts.lengths(c, ids))
 
     async def newest_sets(self) -> dict[tuple[str, str], BackupSet]:
         """The newest set of each job and source."""
         decode = msgspec.msgpack.Decoder(BackupSet).decode
-
-        def read(c: sqlite3.Connection) -> dict[tuple[str, str], BackupSet]:
-            found: dict[tuple[str, str], BackupSet] = {}
-            for (data,) in c.execute("SELECT data FROM backup_set ORDER BY ended_at_ns, id"):
-                backup = decode(data)
-                found[backup.job, backup.source] = backup
-            return found
-
-        return await self._database.read(read)
+        sql = "SELECT data FROM backup_set ORDER BY ended_at_ns, id"
+        found = await self._database.read(lambda c: [decode(row[0]) for row in c.execute(sql)])
+        return {(backup.job, backup.source): backup for backup in found}
 
     async def waits(self, runs: Sequence[str]) -> list[waits.WaitRow]:
         """Why the parts of some runs waited, in the order of their beginnings."""
@@ -498,21 +440,3 @@ def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:
         c.execute("ROLLBACK TO fact")
     c.execute("RELEASE fact")
     return reason
-
-
-def _attempt_row(row: Any) -> AttemptRow:
-    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted = row
-    return AttemptRow(
-        id=id_,
-        reporter=reporter,
-        run=run,
-        state=AttemptState(state),
-        type=BackupType(type_) if type_ else None,
-        started_at_ns=started,
-        ended_at_ns=ended,
-        seconds=seconds,
-        counts=msgspec.msgpack.decode(counts, type=Counts) if counts else Counts(),
-        set=set_id,
-        failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
-        predicted=msgspec.msgpack.decode(predicted, type=Predicted) if predicted else None,
-    )

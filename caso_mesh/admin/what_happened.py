@@ -8,7 +8,8 @@ from typing import Any
 from msgspec import Struct
 
 from caso_mesh.admin import present
-from caso_mesh.admin.tables import AlertRow, AttemptRow, AttemptRows
+from caso_mesh.admin.attempts import AttemptRow, AttemptRows
+from caso_mesh.admin.tables import AlertRow
 from caso_mesh.admin.waits import WaitRow
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v

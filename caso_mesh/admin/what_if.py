@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 from caso_mesh.admin.outlook import Question, view_of
 from caso_mesh.admin.ports import Answer, Caller
-from caso_mesh.control.forecast import Away, Forecast, Known, forecast
+from caso_mesh.control.forecast import forecast
+from caso_mesh.control.foretold import Away, Forecast, Known
 from caso_mesh.control.growth import daily_bytes
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState

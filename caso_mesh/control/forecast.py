@@ -9,12 +9,12 @@ but what finds its device full. Whoever is away stays away. Pure: the state that
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from caso_mesh.control.dues import Late, lateness, latest_due_ns, makers_of, next_due_of, opening
+from caso_mesh.control.foretold import Away, DeviceForecast, Forecast, Known, PartForecast, Use, typical_s
 from caso_mesh.control.losses import give_up, take_back
 from caso_mesh.control.orders import ends_of
 from caso_mesh.control.placing import AT_ONCE, OPENED_WITHIN_NS, Cut, Seen, attempt_of, in_vain
@@ -25,9 +25,9 @@ from caso_mesh.model.commands import CloseAttempt, CloseRun, Command, Delegate, 
 from caso_mesh.model.errors import CasoError, DeviceFull, DeviceVanished, NotReady, all_errors
 from caso_mesh.model.jobs import Attempt, Failure, Job, Part, Run, Waiting, kind_of, makes_sets
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import ATTEMPT_ACTIVE, PASSING, AttemptState, JobKind, Liveness, RunState
+from caso_mesh.model.states import ATTEMPT_ACTIVE, PASSING, AttemptState, Liveness, RunState
 from caso_mesh.planning import lifecycle
-from caso_mesh.planning.history import History, Prediction
+from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.placement import OVERDUE_NS
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.predicting import StoredSet, predicted
@@ -37,90 +37,12 @@ from caso_mesh.planning.window import is_scheduled, opens_ns, window_ends_ns
 
 _SECOND = 1_000_000_000
 _MINUTE = 60 * _SECOND
-#: A run of which nothing is known takes so long while nothing at all is.
-_TYPICAL_S = 600.0
 #: So long after its last due time a night is looked at, if it takes so long.
 _LONGEST_NS = 12 * 3600 * _SECOND
 #: What happens at the same instant, in this order.
 _END, _DUE, _LATE, _TOO_LONG, _LOOK = range(5)
 
 _Part = tuple[str, str]
-
-
-class Known(Struct, frozen=True, kw_only=True):
-    """What the office knows beside the control state. ``seen``: as placement is told it, the ends of active attempts
-    included. ``sets``: by id, those that open runs are about. ``newest``: the newest set of each job and source."""
-
-    seen: Seen
-    history: History = History()
-    sets: Mapping[str, StoredSet] = {}
-    newest: Mapping[tuple[str, str], StoredSet] = {}
-
-
-class Away(Struct, frozen=True):
-    """Servers and devices (ids) that are taken to be gone from the beginning on."""
-
-    servers: frozenset[str] = frozenset()
-    devices: frozenset[str] = frozenset()
-
-
-class PartForecast(Struct, frozen=True):
-    """What becomes of the part of ``source`` of a run. ``state`` ``ready``: it still waits when all else is over,
-    ``delegated``: it still runs then. ``begins_at_ns`` is its first attempt's, ``ends_at_ns``, ``server`` and ``device``
-    the last one's. ``guessed``: nothing is known of how long it takes. ``waits``: why it did not start when it was
-    ready, or why it never did."""
-
-    run: str
-    job: str
-    name: str
-    source: str
-    kind: JobKind
-    due_at_ns: int
-    state: RunState
-    begins_at_ns: int | None = None
-    ends_at_ns: int | None = None
-    server: str = ""
-    device: str = ""
-    stored_bytes: int = 0
-    guessed: bool = False
-    waits: Waiting | None = None
-
-
-class Use(Struct, frozen=True):
-    """One attempt, as far as it lies in the time that is looked at."""
-
-    server: str
-    device: str
-    other: str
-    from_ns: int
-    until_ns: int
-
-
-class DeviceForecast(Struct, frozen=True):
-    """``free_bytes`` before and after, ``None`` = not known. ``full_at_ns``: when it first takes nothing more, being low
-    on space."""
-
-    device: str
-    stored_bytes: int
-    free_before: int | None
-    free_after: int | None
-    full_at_ns: int | None
-
-
-class Forecast(Struct, frozen=True):
-    """``parts`` of runs that were open at the beginning or due before ``until_ns``, by due time. ``looked_until_ns``: no
-    further than this was looked. ``rounds``: how often it was placed."""
-
-    parts: tuple[PartForecast, ...]
-    devices: tuple[DeviceForecast, ...]
-    uses: tuple[Use, ...]
-    away: frozenset[str]
-    looked_until_ns: int
-    rounds: int
-
-    def ends_at_ns(self) -> int | None:
-        """When the last run ends that ends at all."""
-        return max((part.ends_at_ns for part in self.parts if part.ends_at_ns is not None), default=None)
 
 
 def forecast(
@@ -138,11 +60,6 @@ def forecast(
     night = _Night(state.draft(), known, away, now_ns=now_ns, from_ns=from_ns, until_ns=until_ns)
     night.live(go_on)
     return night.told()
-
-
-def typical_s(history: History) -> float:
-    """How long a run is taken to last of which nothing is known."""
-    return history.typical_s() or _TYPICAL_S
 
 
 class _Night:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from caso_mesh.control.forecast import Known
+from caso_mesh.control.foretold import Known
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, TargetKind, kind_of, makes_sets, placed_by
 from caso_mesh.model.policies import Policy

@@ -6,11 +6,10 @@ state restored from a snapshot answers as the one that lived through the log.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from caso_mesh.control import image
+from caso_mesh.control import image, indexing
 from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
@@ -378,7 +377,7 @@ class ControlState:
             else:
                 table: dict[Any, Any] = getattr(self, change.table)
                 if change.table == "jobs":
-                    self._index_job(table.get(change.key), change.record)
+                    indexing.note_job(self._made_of, table.get(change.key), change.record)
                 if change.record is None:
                     table.pop(change.key, None)
                 else:
@@ -439,38 +438,20 @@ class ControlState:
         while len(self.requests) > REQUESTS_KEPT:
             del self.requests[next(iter(self.requests))]
 
-    def _index_job(self, old: Job | None, new: Job | None) -> None:
-        """Before a job is written."""
-        before = None if old is None else old.origin
-        after = None if new is None else new.origin
-        if old is not None and before is not None and before != after:
-            key = (before.policy, before.list)
-            left = tuple(id for id in self._made_of.get(key, ()) if id != old.id)
-            if left:
-                self._made_of[key] = left
-            else:
-                self._made_of.pop(key, None)
-        if new is not None and after is not None and before != after:
-            key = (after.policy, after.list)
-            self._made_of[key] = (*self._made_of.get(key, ()), new.id)
-
     def _index_run(self, id: str) -> None:
         run = self.runs.get(id)
         job = id.rpartition("@")[0] if run is None else run.job
-        is_open, was_open = run is not None and run.closed_at_ns is None, id in self._open
-        if is_open and not was_open:
-            insort(self._open_ids, id)
-        elif was_open and not is_open:
-            del self._open_ids[bisect_left(self._open_ids, id)]
-        _keep(self._open, id, run if is_open else None)
-        _keep_in(self._runs_of, job, id, run)
+        is_open = run is not None and run.closed_at_ns is None
+        indexing.keep_in_order(self._open_ids, id, id in self._open, is_open)
+        indexing.keep(self._open, id, run if is_open else None)
+        indexing.keep_in(self._runs_of, job, id, run)
 
     def _index_attempt(self, id: str) -> None:
         attempt = self.attempts.get(id)
         run = id.rpartition("#")[0] if attempt is None else attempt.run
         active = attempt is not None and attempt.state in ATTEMPT_ACTIVE
-        _keep(self._active, id, attempt if active else None)
-        _keep_in(self._attempts_of, run, id, attempt)
+        indexing.keep(self._active, id, attempt if active else None)
+        indexing.keep_in(self._attempts_of, run, id, attempt)
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
@@ -484,7 +465,7 @@ class ControlState:
         fresh = ControlState()
         vars(fresh).update(image.tables(found))
         for job in fresh.jobs.values():
-            fresh._index_job(None, job)
+            indexing.note_job(fresh._made_of, None, job)
         fresh.write(Put("runs", row.id, row) for row in found.runs)
         fresh.write(Put("attempts", row.id, row) for row in found.attempts)
         fresh._all_orders = self._all_orders + 1
@@ -508,19 +489,3 @@ def _named(rows: Iterable[_Record], name: str, kind: str) -> _Record:
     if found is None:
         raise NotFound(kind=kind, name=name)
     return found
-
-
-def _keep(index: dict[str, Any], key: str, record: Any) -> None:
-    if record is None:
-        index.pop(key, None)
-    else:
-        index[key] = record
-
-
-def _keep_in(index: dict[str, dict[str, Any]], group: str, key: str, record: Any) -> None:
-    if record is not None:
-        index.setdefault(group, {})[key] = record
-    elif group in index:
-        index[group].pop(key, None)
-        if not index[group]:
-            del index[group]

@@ -6,7 +6,8 @@ import argparse
 import random
 import time
 
-from caso_mesh.control.forecast import Away, Known, forecast
+from caso_mesh.control.forecast import forecast
+from caso_mesh.control.foretold import Away, Known
 from caso_mesh.control.growth import daily_bytes
 from caso_mesh.control.placing import Seen
 from caso_mesh.control.state import ControlState

@@ -9,7 +9,8 @@ import pytest
 from control_world import NOW, SECOND, SEED, Script, backup, job, put_list, put_policy
 from msgspec.structs import replace
 
-from caso_mesh.control.forecast import Away, Forecast, Known, PartForecast, forecast
+from caso_mesh.control.forecast import forecast
+from caso_mesh.control.foretold import Away, Forecast, Known, PartForecast
 from caso_mesh.control.growth import daily_bytes
 from caso_mesh.control.placing import Seen
 from caso_mesh.model.commands import Associate, CreateErrorRule, CreateJob, HoldRun, SetDevice, SetLiveness, SetSetting

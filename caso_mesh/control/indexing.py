@@ -1,0 +1,47 @@
+"""Indices over the tables of the control state, kept as rows are written."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import Any
+
+from caso_mesh.model.jobs import Job
+
+
+def keep(index: dict[Any, Any], key: Any, record: Any) -> None:
+    """Puts a record into an index, or takes it out of it (``None``)."""
+    if record is None:
+        index.pop(key, None)
+    else:
+        index[key] = record
+
+
+def keep_in(index: dict[str, dict[str, Any]], group: str, key: str, record: Any) -> None:
+    """As ``keep``, in an index of groups."""
+    if record is not None:
+        index.setdefault(group, {})[key] = record
+    elif group in index:
+        index[group].pop(key, None)
+        if not index[group]:
+            del index[group]
+
+
+def keep_in_order(ids: list[str], id: str, was: bool, shall: bool) -> None:
+    """Puts an id into a sorted list, or takes it out of it. ``was``: whether it is there."""
+    if shall and not was:
+        insort(ids, id)
+    elif was and not shall:
+        del ids[bisect_left(ids, id)]
+
+
+def note_job(made_of: dict[tuple[str, str], tuple[str, ...]], old: Job | None, new: Job | None) -> None:
+    """Before a job is written: to which association, as (policy, list), it belongs."""
+    before = None if old is None else old.origin
+    after = None if new is None else new.origin
+    if old is not None and before is not None and before != after:
+        key = (before.policy, before.list)
+        left = tuple(id for id in made_of.get(key, ()) if id != old.id)
+        keep(made_of, key, left or None)
+    if new is not None and after is not None and before != after:
+        key = (after.policy, after.list)
+        made_of[key] = (*made_of.get(key, ()), new.id)
