@@ -11,8 +11,8 @@ from caso_mesh.admin.newest import is_base, newest_set, newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.dues import backup_jobs
 from caso_mesh.control.documents import clean_path, parse_target
+from caso_mesh.control.dues import backup_jobs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.logons import with_logon
 from caso_mesh.control.policies import check_target
