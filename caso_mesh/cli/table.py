@@ -14,7 +14,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("Daily", "why", "why:why", "What became of a run, or of a night, and why."),
-    ("Daily", "what-if", "what_if:what_if", "The coming night, also without some servers: when all ends, what misses."),
+    ("Daily", "what-if", "what_if:what_if", "The night to come, also without some servers."),
     ("What shall be backed up", "selection", "selection:app", "Selection lists: what to back up."),
     ("What shall be backed up", "policy", "policy:app", "Policies: templates, and rules between them."),
     ("What shall be backed up", "associate", "associate:associate", "Make jobs of a selection list and a policy."),

@@ -57,7 +57,7 @@ def what_if(
         until_ns=None if until is None or is_morning else parse_instant_ns(until),
         morning=until if until is not None and is_morning else "08:00",
         days=1 if days is None else days,
-        limit=limit if runs or common.json else 0,
+        limit=limit,
     )
     if common.timeout == DEFAULTS.timeout:
         common = dataclasses.replace(common, timeout=_PATIENCE)

@@ -33,6 +33,40 @@ POLICY_DOC = PolicyDoc(
 POLICY = v.PolicyView("nightly", "p1", POLICY_DOC, ("office",), ("office.nightly.full",), "2025-01-01T00:00:00Z", "ann")
 CALENDAR = v.CalendarView("holidays", CalendarDoc(("2025-12-24",)))
 POOL = v.DevicePoolView("disks", DevicePoolDoc(("disk1:10", "disk2")))
+WHAT_IF = v.WhatIfView(
+    verdict="1 of 2 runs are done by 05:12, 12m 00s later than with beta, nas; 1 list misses: home (beta is unreachable).",
+    good=False,
+    ends="2025-01-11T04:12:00Z",
+    usual_ends="2025-01-11T04:00:00Z",
+    later_s=720.0,
+    begins="2025-01-10T15:00:00Z",
+    until="2025-01-11T05:30:00Z",
+    zone="Europe/Berlin",
+    without=("beta",),
+    without_devices=("nas",),
+    runs_total=2,
+    lists=(
+        v.WhatIfList("home", "list", 2, 1, 1, 0, 0, None, "beta is unreachable", ("beta",), usual=False),
+        v.WhatIfList("office", "list", 1, 1, 0, 0, 0, None, None, (), usual=True),
+    ),
+    servers=(v.WhatIfServer("alpha", False, 1, 720.0, 25.0), v.WhatIfServer("beta", True, 0, 0.0, 0.0)),
+    devices=(
+        v.WhatIfDevice("disk1", False, 1, 720.0, 25.0, 8000, 90_000, 82_000, None, 9000, 9.1),
+        v.WhatIfDevice("disk2", False, 1, 720.0, 25.0, 8000, 9000, 1000, "2025-01-11T02:00:00Z", 9000, 0.0),
+        v.WhatIfDevice("nas", True, 0, 0.0, 0.0, 0, None, None, None, 0, None),
+    ),
+    runs=(
+        v.WhatIfRun("j@1", "office.nightly.full", "backup", "office", "alpha", "2025-01-10T21:00:00Z", "succeeded",
+                    "2025-01-11T04:00:00Z", "2025-01-11T04:12:00Z", "alpha", "disk1", 8000, False, "no-idle-device",
+                    "all devices are busy", "succeeded", "2025-01-11T03:48:00Z", "2025-01-11T04:00:00Z"),
+        v.WhatIfRun("j@2", "home.nightly.full", "backup", "home", "beta", "2025-01-10T21:00:00Z", "missed", None, None,
+                    None, None, 0, False, "source-unreachable", "beta is unreachable", "succeeded"),
+    ),
+    more=False,
+    guessed=0,
+    typical_s=600.0,
+    notes=("Times of day are those of Europe/Berlin.",),
+)  # fmt: skip
 PREVIEW = v.PreviewList(
     (
         v.PreviewRow("2025-01-10T21:00:00Z", "office.nightly.full", "full", "office", "nightly", "full", "scheduled",
@@ -174,6 +208,31 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         q.SchedulePreview("office", 30.0, 9),
         PREVIEW,
         ["superseded", "office.nightly.full is due at 2025-01-10T21:00:00Z", "runs after office.nightly.x"],
+    ),
+    (
+        "what-if --without beta --without-device nas --night --until 06:30 --runs --limit 7",
+        "what-if",
+        q.WhatIf(("beta",), ("nas",), morning="06:30", limit=7),
+        WHAT_IF,
+        [
+            "1 of 2 runs are done by 05:12, 12m 00s later than with beta, nas; 1 list misses: home (beta is unreachable).",
+            "1 of 2",
+            "not done",
+            "in 9 days",
+            "at 2025-01-11T02:00:00Z",
+            "8.0 kB",
+            "office.nightly.full",
+            "missed",
+            "all devices are busy",
+            "25 %",
+        ],
+    ),
+    (
+        "what-if --days 3 --from 2025-01-10T20:00:00+01:00",
+        "what-if",
+        q.WhatIf(from_ns=1_736_535_600_000_000_000, days=3),
+        WHAT_IF,
+        ["1 of 2 runs are done", "disk1"],
     ),
     (
         "why office --night 2025-01-10",
