@@ -75,9 +75,10 @@ class _Night:
         self._window_s = number(state.settings_of_mesh(), "start-window-s")
         seen = known.seen
         self._connected = set(seen.connected) - away.servers
-        self._broken = {*seen.broken}
-        self._broken |= {
-            (id, path.server) for id in away.devices if id in state.devices for path in state.device(id).paths
+        gone = [state.devices[id] for id in away.devices if id in state.devices]
+        self._broken = {
+            **seen.broken,
+            **{(device.id, path.server): DeviceVanished.code for device in gone for path in device.paths},
         }
         self._holdings = dict.fromkeys(seen.holdings)
         self._held = seen.holdings
