@@ -84,13 +84,15 @@ class Applying:
                     warnings += await self._job(plan, step, known.name, spec, before)
                 case _:
                     pass
-        for association in draft.association_list():
-            if {association.policy, association.list} & touched:
-                policy, row = draft.policy(association.policy), draft.selection(association.list)
-                for template in policy.templates:
-                    path = ("policy", policy.name, "templates", template.name)
-                    checked = self._policies.check_commands(_alone(policy, template), [row])
-                    warnings += await self._try(plan, path, checked)
+        pairs = {(policy.id, row.id): (policy, row) for policy, row in plan.pairs}
+        for each in draft.association_list():
+            if {each.policy, each.list} & touched:
+                pairs.setdefault((each.policy, each.list), (draft.policy(each.policy), draft.selection(each.list)))
+        for policy, row in pairs.values():
+            for template in policy.templates:
+                path = ("policy", policy.name, "templates", template.name)
+                checked = self._policies.check_commands(_alone(policy, template), [row])
+                warnings += await self._try(plan, path, checked)
         return warnings
 
     async def _places(self, plan: Plan, step: Step, row: SelectionList, old: SelectionList | None) -> list[str]:

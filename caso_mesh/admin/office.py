@@ -369,7 +369,9 @@ class Office:
         self._following = Following(tables, lambda: self._facts_came(True), copies)
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         moving = Moving(keeper=keeper, submit=self._submit, links=links, devices=devices)
-        stores = Stores(keeper=keeper, tables=tables, live=live, devices=devices, moving=moving, clock=clock)
+        stores = Stores(
+            keeper=keeper, tables=tables, live=live, devices=devices, moving=moving, submit=self._submit, clock=clock
+        )
         enrolment = self._enrolment.handlers()
         #: Calls of nodes and newcomers, by name.
         self.node_handlers: Mapping[str, NodeHandler] = {

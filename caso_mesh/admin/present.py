@@ -38,7 +38,7 @@ from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, Att
 from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
-from caso_mesh.planning.media import medium_state
+from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 
 _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
@@ -422,7 +422,7 @@ def medium_view(state: ControlState, medium: Medium, now_ns: int) -> v.MediumVie
         device=device_name(state, medium.device),
         media_set=medium.media_set,
         server=state.name_of(medium.server),
-        state=medium_state(medium, media_set, now_ns).value if media_set else "imported",
+        state=shown_state(medium, media_set, state.devices.get(medium.device), now_ns).value,
         opened=format_instant(medium.opened_at_ns) or "",
         last_write=format_instant(medium.last_write_at_ns) or "",
         bytes=medium.bytes,

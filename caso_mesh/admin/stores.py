@@ -8,13 +8,15 @@ from caso_mesh.admin import present
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.moving import Moving
-from caso_mesh.admin.ports import Answer, Caller
+from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control import documents
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import RetireMedium
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, Medium
 
 
@@ -29,6 +31,7 @@ class Stores:
         live: Live,
         devices: Devices,
         moving: Moving,
+        submit: Submit,
         clock: Clock,
     ) -> None:
         self._keeper = keeper
@@ -36,6 +39,7 @@ class Stores:
         self._live = live
         self._devices = devices
         self._moving = moving
+        self._submit = submit
         self._clock = clock
 
     def handlers(self) -> dict[str, Answer]:
@@ -49,6 +53,7 @@ class Stores:
             "device.list": self._device_list,
             "mediaset.list": self._mediaset_list,
             "medium.list": self._medium_list,
+            "medium.retire": self._medium_retire,
         }
 
     async def _device_view(self, device: Device, warnings: tuple[str, ...] = ()) -> v.DeviceView:
@@ -133,6 +138,17 @@ class Stores:
                 for each in self._keeper.state.media_set_list()
             )
         )
+
+    async def _medium_retire(self, caller: Caller, request: q.MediumLabel) -> v.Done:
+        """Raises ``NotFound``."""
+        if done_before(self._keeper, caller) is None:
+            media = [each for each in await self._tables.media() if each.label == request.label]
+            device = next((each.device for each in media if each.device in self._keeper.state.devices), None)
+            if device is None:
+                raise NotFound(kind="medium", name=request.label)
+            command = RetireMedium(device, request.label)
+            await self._submit(command, who=caller.who, request_id=caller.request_id)
+        return v.Done()
 
     async def _medium_list(self, caller: Caller, request: q.DeviceListRequest) -> v.MediumList:
         only = present.restricted_to(self._keeper.state, request.server, request.pool, caller.limits())

@@ -38,3 +38,12 @@ def _list(view: v.MediumList) -> None:
         ("size", lambda row: output.size(row.bytes)),
         ("sets", lambda row: row.sets),
     )
+
+
+@app.command
+def retire(
+    label: Annotated[str, Parameter(name="LABEL", help="Label of the medium.")], /, *, common: Common = DEFAULTS
+) -> None:
+    """Let a medium take no further sets; those on it stay, and the next backup opens another one."""
+    view = ask(common, "medium.retire", q.MediumLabel(label), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"medium {label} takes no further sets"))

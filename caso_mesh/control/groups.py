@@ -12,6 +12,7 @@ from caso_mesh.model.commands import (
     CreatePool,
     DeletePool,
     RemoveDevice,
+    RetireMedium,
     SetDevice,
     SetDevicePaths,
     SetPool,
@@ -104,6 +105,15 @@ def set_device_paths(state: ControlState, command: SetDevicePaths, context: Cont
     if users:
         raise InUse(kind="device", name=device.name, by=users)
     return Effect(None, () if changed == device else (Put("devices", device.id, changed),))
+
+
+def retire_medium(state: ControlState, command: RetireMedium, context: Context) -> Effect:
+    """That there is such a medium is for the administrator to check."""
+    device = state.device(command.device)
+    if command.label in device.retired:
+        return Effect()
+    retired = tuple(sorted((*device.retired, command.label)))
+    return Effect(None, (Put("devices", device.id, msgspec.structs.replace(device, retired=retired)),))
 
 
 def remove_device(state: ControlState, command: RemoveDevice, context: Context) -> Effect:

@@ -93,6 +93,8 @@ class Plan:
         self._who, self._at_ns, self._seed = who, at_ns, seed
         self.steps: list[Step] = []
         self.mistakes: list[Mistake] = []
+        #: Policies with the lists that the file associates them with, whatever else is wrong with these.
+        self.pairs: list[tuple[Policy, SelectionList]] = []
         self._failed: set[str] = set()
         self._told: set[Path] = set()
         self._rules: dict[str, tuple[str, ...]] = {}
@@ -409,6 +411,7 @@ class Plan:
             if row is None or None in policies:
                 continue
             ids = {policy.id: policy.name for policy in policies if policy is not None}
+            self.pairs += [(policy, row) for policy in policies if policy is not None]
             there = {each.policy for each in self._state.association_list() if each.list == row.id}
             for id in ids.keys() - there:
                 change = Change("create", "association", f"{name} {ids[id]}")

@@ -60,6 +60,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.AddDevice: groups.add_device,
     commands.SetDevice: groups.set_device,
     commands.SetDevicePaths: groups.set_device_paths,
+    commands.RetireMedium: groups.retire_medium,
     commands.RemoveDevice: groups.remove_device,
     commands.SetSetting: groups.set_setting,
     commands.AddKit: kits.add_kit,

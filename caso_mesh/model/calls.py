@@ -225,6 +225,8 @@ CALLS: tuple[Call, ...] = (
     Call("device-pool.delete", "admin", "admin", q.Named, v.Done,
          "Delete a device pool; its devices stay.", changes=True),
     Call("device-pool.list", "viewer", "admin", q.Nothing, v.DevicePoolViews, "The device pools.", scope=SHOWN),
+    Call("medium.retire", "admin", "admin", q.MediumLabel, v.Done,
+         "A medium takes no further sets; those on it stay.", changes=True),
     Call("medium.list", "viewer", "admin", q.DeviceListRequest, v.MediumList, "The media.", scope=SHOWN),
     Call("settings.list", "viewer", "admin", q.SettingsListRequest, v.SettingList,
          "Effective settings and where each comes from.", scope=OF_SERVER_OR_POOL),

@@ -182,6 +182,13 @@ class SetDevicePaths(Struct, frozen=True, tag="set-device-paths", tag_field="do"
     paths: tuple[DevicePath, ...]
 
 
+class RetireMedium(Struct, frozen=True, tag="retire-medium", tag_field="do"):
+    """A medium of a device (id) takes no further sets; those on it stay."""
+
+    device: str
+    label: str
+
+
 class RemoveDevice(Struct, frozen=True, tag="remove-device", tag_field="do"):
     device: str
 
@@ -449,6 +456,7 @@ Command = (
     | AddDevice
     | SetDevice
     | SetDevicePaths
+    | RetireMedium
     | RemoveDevice
     | SetSetting
     | AddKit

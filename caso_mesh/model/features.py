@@ -22,6 +22,7 @@ SINCE: Mapping[str, int] = {
     "delete-logon": 2,
     "set-data-location": 2,
     "set-device-paths": 2,
+    "retire-medium": 2,
 }
 #: Work that names logon information.
 _LOGONS = 2

@@ -718,6 +718,10 @@ class DeviceName(Struct, frozen=True):
     name: str
 
 
+class MediumLabel(Struct, frozen=True):
+    label: str
+
+
 class KitCreate(Struct, frozen=True):
     """A recovery kit is being made where the caller is. ``id`` and ``public_key`` (raw X25519) are the kit's own.
     ``with_root_key`` false: the root key is there already, out of an earlier kit."""

@@ -25,7 +25,8 @@ class DevicePath(Struct, frozen=True):
 
 
 class Device(Struct, frozen=True):
-    """A storage device. ``concurrency`` is jobs at once; below ``low_space_bytes`` free no new job starts."""
+    """A storage device. ``concurrency`` is jobs at once; below ``low_space_bytes`` free no new job starts. ``retired``: labels
+    of its media that take nothing more."""
 
     name: str
     id: str
@@ -35,6 +36,7 @@ class Device(Struct, frozen=True):
     concurrency: int = 2
     low_space_bytes: int = 0
     state: DeviceState = DeviceState.ONLINE
+    retired: tuple[str, ...] = ()
 
     def path_on(self, server: str) -> DevicePath | None:
         return next((place for place in self.paths if place.server == server), None)

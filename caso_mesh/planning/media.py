@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
-from caso_mesh.model.storage import BackupSet, MediaSet, Medium, MediumState
+from caso_mesh.model.storage import BackupSet, Device, MediaSet, Medium, MediumState
 
 _SECOND = 1_000_000_000
 _PREFIX = 24
 
 
 def medium_for(
-    media: Sequence[Medium], media_set: MediaSet, device: str, server: str, server_name: str, now_ns: int
+    media: Sequence[Medium],
+    media_set: MediaSet,
+    device: str,
+    server: str,
+    server_name: str,
+    now_ns: int,
+    retired: Collection[str] = (),
 ) -> Medium:
     """The medium that ``server`` (id) appends its next set of ``media_set`` on ``device`` (id) to.
 
-    The open one among ``media`` if there is one, else a new one: its label is the next after all labels of the same
+    The open one among ``media`` if there is one that is not ``retired`` (labels), else a new one: its label is the next after all labels of the same
     prefix among ``media``, which should be all that the server ever wrote, on whatever device.
     """
     mine = [row for row in media if (row.device, row.media_set, row.server) == (device, media_set.name, server)]
-    usable = [row for row in mine if medium_state(row, media_set, now_ns) is MediumState.APPENDABLE]
+    opened = [row for row in mine if medium_state(row, media_set, now_ns) is MediumState.APPENDABLE]
+    usable = [row for row in opened if row.label not in retired]
     if usable:
         return max(usable, key=lambda row: row.label)
     prefix = label_prefix(server_name, server)
@@ -62,6 +69,18 @@ def medium_state(medium: Medium, media_set: MediaSet, now_ns: int) -> MediumStat
     if until is None or now_ns <= until:
         return MediumState.PROTECTED
     return MediumState.FULL if medium.sets > 0 else MediumState.RECYCLABLE
+
+
+def shown_state(medium: Medium, media_set: MediaSet | None, device: Device | None, now_ns: int) -> MediumState:
+    """What a person is shown: also that it was retired, or came with a device that its server does not see any more, so
+    that nothing is appended to it."""
+    if device is not None and medium.label in device.retired:
+        return MediumState.RETIRED
+    if media_set is None:
+        return MediumState.IMPORTED
+    state = medium_state(medium, media_set, now_ns)
+    carried = device is not None and device.path_on(medium.server) is None
+    return MediumState.IMPORTED if state is MediumState.APPENDABLE and carried else state
 
 
 def protected_until_ns(medium: Medium, media_set: MediaSet) -> int | None:

@@ -220,7 +220,7 @@ class TaskMaker:
             raise NotFound(kind="mediaset", name=media_set_name)
         now_ns = self._clock.now_ns()
         return await self._queue.take_medium(
-            lambda known: medium_for(known, media_set, device.id, self._node, self._name, now_ns)
+            lambda known: medium_for(known, media_set, device.id, self._node, self._name, now_ns, device.retired)
         )
 
     def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:

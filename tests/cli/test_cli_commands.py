@@ -218,6 +218,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.DeviceList((DEVICE,)),
         ["disk1", "5.0 GB", "1/2"],
     ),
+    ("medium retire B-000001", "medium.retire", q.MediumLabel("B-000001"), v.Done(), ["no further sets"]),
     ("mediaset list", "mediaset.list", q.Nothing(), MEDIA_SETS, ["keep-4-weeks", "28 d", "without end"]),
     ("medium list", "medium.list", q.DeviceListRequest(), v.MediumList((MEDIUM,)), ["BETA-000001"]),
     (

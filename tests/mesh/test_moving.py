@@ -24,6 +24,11 @@ async def share(mesh, name, server, path=None):
     return await mesh.call("alpha", "device.share", request, v.DeviceView)
 
 
+async def media(mesh):
+    rows = (await mesh.call("alpha", "medium.list", q.DeviceListRequest(), v.MediumList)).media
+    return {each.label: each.state for each in rows}
+
+
 async def restored(mesh, set_id, server, tree):
     base = mesh.folder / f"back-{server}-{set_id[:8]}"
     submitted = await mesh.call("alpha", "restore", q.RestoreRequest(set=set_id, to=(server, bytes(base))), v.Submitted)
@@ -63,8 +68,14 @@ async def test_seeding_a_first_backup_at_the_branch_is_carried_home_and_the_next
     assert (next_.state, next_.type, next_.server) == ("succeeded", "incremental", "gamma"), next_
     assert next_.bytes_read == 4000
     assert 0 < next_.bytes_stored < 20_000 < first.bytes_stored
-    media = (await mesh.call("alpha", "medium.list", q.DeviceListRequest(), v.MediumList)).media
-    assert sorted(each.label for each in media) == ["BETA-000001", "GAMMA-000001"]
+    assert await media(mesh) == {"BETA-000001": "imported", "GAMMA-000001": "appendable"}
+    await mesh.call("alpha", "medium.retire", q.MediumLabel("GAMMA-000001"), v.Done)
+    await refused(mesh.call("alpha", "medium.retire", q.MediumLabel("GAMMA-000009"), v.Done), "not-found")
+    last = await mesh.result((await mesh.backup("beta", tree, "device:seed", type="incremental")).run)
+    assert last.state == "succeeded", last
+    assert await media(mesh) == {
+        "BETA-000001": "imported", "GAMMA-000001": "retired", "GAMMA-000002": "appendable",
+    }  # fmt: skip
     assert_equal(tree, await restored(mesh, next_.set, "alpha", tree))
 
 

@@ -188,7 +188,7 @@ home = ["nightly"]
 """
     wrong = (
         text.replace(f'"alpha:{tree}"', f'"alpha:{tree}", "alpha:{tree}/not-there",\n    "alpha:{tree}/nor-there"')
-        .replace('schedule = "daily 22:00"', 'schedule = "once 2025-01-01T00:00"\npre = "no-such"')
+        .replace('schedule = "daily 22:00"', 'schedule = "once 2025-01-01T00:00"\npre = "no-such"\nmedia_set = "none"')
         .replace("[associations]", f'[job.logs]\npaths = ["alpha:{tree}/no-log"]\nto = "any"\nschedule = "daily 22:00"\n[associations]')
     )  # fmt: skip
     refused = await mesh.call("alpha", "config.apply", q.ConfigApply(wrong), v.Applied)
@@ -199,7 +199,8 @@ home = ["nightly"]
             (4, "selection.home"),
             (8, "policy.nightly.templates.full"),
             (9, "policy.nightly.templates.full"),
-            (11, "job.logs"),
+            (10, "policy.nightly.templates.full.media_set"),
+            (12, "job.logs"),
         ],
     )
     assert (await mesh.call("alpha", "selection.list", q.Nothing(), v.SelectionViews)).selections == ()

@@ -6,8 +6,17 @@ import msgspec
 import pytest
 
 from caso_mesh.model.states import BackupType
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS, BackupSet, MediaSet, Medium, MediumState
-from caso_mesh.planning.media import after_write, label_prefix, medium_for, medium_state, set_expiry
+from caso_mesh.model.storage import (
+    FACTORY_MEDIA_SETS,
+    BackupSet,
+    Device,
+    DeviceKind,
+    DevicePath,
+    MediaSet,
+    Medium,
+    MediumState,
+)
+from caso_mesh.planning.media import after_write, label_prefix, medium_for, medium_state, set_expiry, shown_state
 
 SECOND = 1_000_000_000
 DAY = 86400 * SECOND
@@ -125,3 +134,20 @@ def test_without_end_means_never():
 def test_a_mediums_record_older_than_the_set_does_not_shorten_its_protection():
     stale = msgspec.structs.replace(next_medium(), last_write_at_ns=NOW - 100 * DAY)
     assert set_expiry(backup_set(NOW), stale, WEEKS) == (NOW + 28 * DAY, NOW + 28 * DAY)
+
+
+def test_a_retired_medium_takes_nothing_more_and_the_next_one_has_the_next_label():
+    first = next_medium()
+    second = medium_for([first], WEEKS, "d", "id-a", "alpha", NOW, retired=(first.label,))
+    assert (first.label, second.label) == ("ALPHA-000001", "ALPHA-000002")
+    device = Device("disk", "d", DeviceKind.DISK, "v", (DevicePath("id-a", "/d"),), retired=(first.label,))
+    assert shown_state(first, WEEKS, device, NOW) is MediumState.RETIRED
+    assert shown_state(second, WEEKS, device, NOW) is MediumState.APPENDABLE
+
+
+def test_a_medium_that_came_with_a_device_from_another_server_is_imported_until_it_is_protected():
+    medium = next_medium()
+    carried = Device("disk", "d", DeviceKind.DISK, "v", (DevicePath("id-c", "/d"),))
+    assert shown_state(medium, WEEKS, carried, NOW) is MediumState.IMPORTED
+    assert shown_state(medium, WEEKS, carried, NOW + 6 * DAY) is MediumState.PROTECTED
+    assert shown_state(medium, None, carried, NOW) is MediumState.IMPORTED, "nobody knows its media set"
