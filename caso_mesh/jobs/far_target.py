@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.drilling import Drill, DrillTarget, Promise
 from caso_mesh.jobs.far_restore import Begin, Begun, Record, Taken, Write, Written
 from caso_mesh.jobs.feeding import CommandTarget
+from caso_mesh.jobs.hands import LONG, Handful, Hands
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.restore import outermost
 from caso_mesh.jobs.target import FolderTarget
@@ -34,21 +35,23 @@ _STRIPES = 64
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
-def run_target_end(task: Task, desk: Desk, meet: Meet, drill: Drill | None = None) -> None:
-    """Writes here what is pushed from there; of a drill, to its scratch folder."""
-    far = _TargetEnd(task if drill is None else drill.task, desk, drill)
-    try:
-        with meet(task, desk, far) as channel:
-            desk.say(Began())
-            desk.wait_for(lambda: far.closed or far.failure is not None or channel.lost is not None)
-            if far.failure is not None:
-                raise far.failure
-            if not far.closed:
-                assert channel.lost is not None
-                raise channel.lost
-    except BaseException as error:
-        far.stop(error)
-        raise
+def run_target_end(task: Task, desk: Desk, meet: Meet, drill: Drill | None = None, hands: Hands | None = None) -> None:
+    """Writes here what is pushed from there; of a drill, to its scratch folder. ``hands`` make small files; they end
+    with it."""
+    with hands or nullcontext():
+        far = _TargetEnd(task if drill is None else drill.task, desk, drill, hands)
+        try:
+            with meet(task, desk, far) as channel:
+                desk.say(Began())
+                desk.wait_for(lambda: far.closed or far.failure is not None or channel.lost is not None)
+                if far.failure is not None:
+                    raise far.failure
+                if not far.closed:
+                    assert channel.lost is not None
+                    raise channel.lost
+        except BaseException as error:
+            far.stop(error)
+            raise
 
 
 class _TargetEnd:
@@ -56,7 +59,7 @@ class _TargetEnd:
 
     quick: frozenset[str] = frozenset()
 
-    def __init__(self, task: Task, desk: Desk, drill: Drill | None) -> None:
+    def __init__(self, task: Task, desk: Desk, drill: Drill | None, hands: Hands | None) -> None:
         spec = task.order.spec
         assert isinstance(spec, RestoreSpec)
         #: A command takes its input in order; files take theirs as it comes.
@@ -69,6 +72,10 @@ class _TargetEnd:
         self._target: FolderTarget | CommandTarget | DrillTarget | None = None
         self._into_command = spec.into_command is not None
         self._begun: dict[bytes, Entry] = {}
+        self._hands = hands
+        #: Paths of files that hands make, and of those that are written here piece by piece.
+        self._handed: set[bytes] = set()
+        self._pieced: set[bytes] = set()
         self._exceptions: list[SourceException] = []
         # The thread of the attempt may stop while those that answer are at work: one begins and finishes entries, others
         # write records meanwhile.
@@ -89,6 +96,8 @@ class _TargetEnd:
         with self._steps:
             with self._quiet:
                 self._quiet.wait_for(lambda: not self._writers)
+            if self._hands is not None:
+                self._hands.close()
             if self._target is not None:
                 self._target.close()
 
@@ -144,6 +153,8 @@ class _TargetEnd:
                 self._target = DrillTarget(self._drill)
             else:
                 self._target = FolderTarget(self._task, self._desk)
+                if self._hands is not None:
+                    self._hands.begin(on_made=self._made, on_undone=self._undone, on_exception=self._desk.exception)
         wanted = self._target.begin(entries)
         for (_, entry), each in zip(entries, wanted, strict=True):
             self._count(entry)
@@ -175,6 +186,7 @@ class _TargetEnd:
             # as it lies in the device: the other end looks for another copy
             return Taken(tuple(chunk for chunk, _, _, _ in record.parts))
         wrong: list[bytes] = []
+        handful = Handful(self._hands) if self._hands is not None and isinstance(target, FolderTarget) else None
         for chunk, offset, length, where in record.parts:
             data = raw[offset : offset + length]
             if chunk_id(self._task.id_key, data) != chunk:
@@ -182,9 +194,42 @@ class _TargetEnd:
                 continue
             for path, at in where:
                 with self._stripes[hash(path) % _STRIPES]:
-                    target.write(path, at, data)
-                self._desk.tally.read(length)
+                    if handful is None or length >= LONG or not self._hand(handful, path, length, data):
+                        self._write(target, path, at, data)
+        if handful is not None:
+            handful.send()
         return Taken(tuple(wrong))
+
+    def _hand(self, handful: Handful, path: bytes, length: int, data: memoryview) -> bool:
+        """Has a small file made by a hand, if ``data`` is all of it and nothing of it is here yet."""
+        entry = self._entry(path)
+        if entry.size != length or entry.holes or path in self._handed or path in self._pieced:
+            return False
+        assert isinstance(self._target, FolderTarget)
+        place = self._target.lend(entry)
+        if place is None or not handful.take(entry, place, data):
+            return False
+        self._handed.add(path)
+        return True
+
+    def _made(self, entries: list[Entry]) -> None:
+        assert isinstance(self._target, FolderTarget)
+        self._target.made(entries)
+        self._desk.tally.read(sum(entry.size for entry in entries))
+
+    def _undone(self, entry: Entry, content: memoryview) -> None:
+        assert isinstance(self._target, FolderTarget)
+        self._target.put(entry, content)
+        self._desk.tally.read(len(content))
+
+    def _write(
+        self, target: FolderTarget | CommandTarget | DrillTarget, path: bytes, at: int, data: memoryview
+    ) -> None:
+        if path in self._handed:
+            raise self._fault(f"it writes {path!r}, all of which it sent before")
+        self._pieced.add(path)
+        target.write(path, at, data)
+        self._desk.tally.read(len(data))
 
     def _check_place(self, path: bytes, at: int, length: int) -> None:
         entry = self._entry(path)
@@ -202,12 +247,23 @@ class _TargetEnd:
             target.write(path, offset, data)
             self._desk.tally.read(len(data))
         for path in write.finish:
-            target.finish(self._entry(path))
-            del self._begun[path]
+            entry = self._entry(path)
+            if path in self._handed:
+                self._handed.discard(path)
+            else:
+                target.finish(entry)
+            self._forget(path)
         for path in write.abort:
-            if self._begun.pop(path, None) is not None:
+            if path in self._handed:
+                raise self._fault(f"it gives up {path!r}, all of which it sent before")
+            if path in self._begun:
                 target.abort(path)
+                self._forget(path)
         return Written(self._give())
+
+    def _forget(self, path: bytes) -> None:
+        del self._begun[path]
+        self._pieced.discard(path)
 
     def _on_promise(self, drill: Drill, promise: Promise) -> None:
         try:
@@ -218,6 +274,8 @@ class _TargetEnd:
     def _on_close(self) -> Written:
         if isinstance(self._target, DrillTarget):
             self._target.finished = True
+        if self._hands is not None:
+            self._hands.settle()
         if self._target is not None:
             self._target.close()
         exceptions = self._give()

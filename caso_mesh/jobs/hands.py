@@ -30,6 +30,8 @@ from caso_mesh.sources.apply import Applier
 from caso_mesh.sources.filing import LEFT, Filer
 from caso_mesh.sources.handles import Handles
 
+#: From so many bytes on a file is better made by the thread that has its content.
+LONG = 128 * 1024
 #: Bytes of files that one hand is given at once, and files.
 BATCH_BYTES, BATCH_FILES = 2 * 1024 * 1024, 256
 #: What describes those files, in bytes.
@@ -136,6 +138,28 @@ class Batch:
         words = _encode(self._files)
         self._memory[BATCH_BYTES : BATCH_BYTES + len(words)] = words
         return len(words)
+
+
+class Handful:
+    """Files for hands, gathered by one thread into one batch after the other. ``send`` at last."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self._batch: Batch | None = None
+
+    def take(self, entry: Entry, place: Place, data: bytes | memoryview) -> bool:
+        """False: no batch has room for it. Raises as ``Hands.batch``."""
+        if self._batch is not None and self._batch.take(entry, place, data):
+            return True
+        self.send()
+        self._batch = self._hands.batch(place[0])
+        return self._batch.take(entry, place, data)
+
+    def send(self) -> None:
+        """Has what was gathered made. Raises as ``Hands.batch``."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._hands.send(batch)
 
 
 class _Hand:

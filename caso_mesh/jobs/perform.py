@@ -71,9 +71,8 @@ class Tools(Struct, frozen=True):
 
 def needs_hands(task: Task) -> bool:
     """Whether hands would have anything to do."""
-    return (
-        isinstance(task.order.spec, RestoreSpec) and task.order.end == "both" and task.order.spec.into_command is None
-    )
+    spec = task.order.spec
+    return isinstance(spec, RestoreSpec) and task.order.end != "device" and spec.into_command is None
 
 
 class Outcome:
@@ -162,7 +161,7 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
         case RestoreSpec(), "both":
             _restore(task, desk, tools)
         case RestoreSpec(), "source":
-            far_target.run_target_end(task, desk, tools.meet)
+            far_target.run_target_end(task, desk, tools.meet, hands=tools.hands)
         case RestoreSpec(), _:
             far_restore.run_device_end(task, desk, tools.meet, tools.backend_for)
         case DrillSpec(), "source":

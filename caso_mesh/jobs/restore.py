@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from msgspec import Struct, structs
 
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.hands import Batch, Hands, Place
+from caso_mesh.jobs.hands import LONG, Handful, Hands, Place
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException, path_key
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, PathNotInSet
 from caso_mesh.model.storage import BackupSet
@@ -29,8 +29,6 @@ WINDOW_BYTES = 256 * 1024 * 1024
 #: Threads that read, and pieces that are read or lie ready.
 _THREADS = 3
 _AHEAD = 5
-#: Bytes of a chunk, in the middle of its piece, from which on those threads write it, too.
-_LONG = 128 * 1024
 
 DAMAGED = "damaged"
 
@@ -342,7 +340,7 @@ class _Restore:
         if self._hands is not None:
             contents = self._handed(self._hands, contents)
         members = sum(len(members) for _, members in piece)
-        if sum(length for _, members in piece for _, _, length in members) < _LONG * members:
+        if sum(length for _, members in piece for _, _, length in members) < LONG * members:
             return list(contents)
         for content in contents:
             self._written_of([content])
@@ -350,29 +348,22 @@ class _Restore:
 
     def _handed(self, hands: Hands, contents: Iterator[_Content]) -> Iterator[_Content]:
         """Gives hands what they can make; what they cannot."""
-        batch: Batch | None = None
+        handful = Handful(hands)
         lend = self._target.lend
         for where, content in contents:
-            if isinstance(content, CasoError) or len(content) >= _LONG:
+            self._desk.check()
+            if isinstance(content, CasoError) or len(content) >= LONG:
                 yield where, content
                 continue
             left: list[_Where] = []
             for each in where:
                 file, _, length = each
                 place = lend(file.entry) if file.whole and length == len(content) else None
-                if place is None:
+                if place is None or not handful.take(file.entry, place, content):
                     left.append(each)
-                elif batch is None or not batch.take(file.entry, place, content):
-                    self._desk.check()
-                    if batch is not None:
-                        hands.send(batch)
-                    batch = hands.batch(place[0])
-                    if not batch.take(file.entry, place, content):
-                        left.append(each)
             if left:
                 yield left, content
-        if batch is not None:
-            hands.send(batch)
+        handful.send()
 
     def _made(self, entries: list[Entry]) -> None:
         self._target.made(entries)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
-from job_site import listen, run
+from job_site import listen, new_id, run
 from waiting import wait_for
 
+from caso_mesh.jobs import far_restore
 from caso_mesh.jobs import hands as module
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.far_target import run_target_end
 from caso_mesh.jobs.hands import Base, Hands, Place
+from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model.entries import Entry, EntryType
-from caso_mesh.model.errors import WorkerDied
+from caso_mesh.model.errors import PeerFault, WorkerDied
 from caso_mesh.model.states import AttemptState, Overwrite
 from caso_mesh.sources.compare import differences
 from caso_mesh.sources.leftovers import UNFINISHED
+from caso_mesh.vault.chunking import chunk_id
+from caso_mesh.wire.codec import to_wire
 
 pytestmark = [
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has use for no hands"),
@@ -211,3 +220,103 @@ async def test_a_restore_that_is_canceled_leaves_whole_files_only(site, runner, 
     assert not halves(tmp_path / "out")
     for path in (tmp_path / "out").rglob("f*"):
         assert path.read_bytes() == (tree / path.relative_to(tmp_path / "out")).read_bytes()
+
+
+# --- at the target's end of a restore to another server ---
+
+
+@pytest.fixture
+def target(site, tmp_path):
+    """Has a script play the device's end towards a target's end with one hand; the exceptions it told."""
+
+    def play(script, **options):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        _, task = site.pair(site.restore_spec(new_id(), tmp_path / "out", "/data", server=site.beta, **options))
+        desk = Desk(task.order.attempt, lambda message: None, SystemClock())
+        told: list[str] = []
+
+        @contextmanager
+        def meet(task, desk, answering):
+            def call(method, params):
+                answer = answering.handle(method, to_wire(params))
+                told.extend(each["reason"] for each in answer.get("exceptions", ()))
+
+            def content(data, *places, offset=0):
+                part = (chunk_id(task.id_key, data), 0, len(data), tuple((path, offset) for path in places))
+                call("record", far_restore.Record(0, len(data), data, (part,)))
+
+            script(call, content)
+            yield SimpleNamespace(lost=None)
+
+        run_target_end(task, desk, meet, hands=Hands(task.order.attempt, 1))
+        return told
+
+    return play
+
+
+def begin(call, *entries):
+    call("begin", far_restore.Begin(tuple((b"", msgspec.msgpack.encode(entry)) for entry in entries)))
+
+
+A, B = file_entry(b"data/a", b"four", modified=(7, 8)), file_entry(b"data/b", b"fourfour")
+
+
+def test_small_files_that_come_from_elsewhere_are_made_by_hands_and_all_others_by_the_worker(target, tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "there").write_text("older")
+    there = file_entry(b"data/there", b"four")
+    taken = file_entry(b"data/taken", b"four")
+
+    def script(call, content):
+        begin(call, A, B, taken, there)
+        # between the two somebody takes the name
+        (tmp_path / "out" / "data" / "taken").write_text("mine")
+        content(b"four", A.path, taken.path, there.path)
+        content(b"four", B.path, offset=4)
+        content(b"four", B.path)
+        call("write", far_restore.Write(finish=(A.path, B.path, taken.path, there.path)))
+        call("close", far_restore.Written())
+
+    assert target(script, overwrite=Overwrite.ALWAYS) == []
+    data = tmp_path / "out" / "data"
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == {
+        "a": b"four",
+        "b": b"fourfour",
+        "taken": b"four",
+        "there": b"four",
+    }
+    assert (data / "a").stat().st_mtime_ns == 7_000_000_008
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda call, content: content(b"four", A.path),
+        lambda call, content: content(b"x", A.path, offset=1),
+        lambda call, content: call("write", far_restore.Write(abort=(A.path,))),
+    ],
+    ids=["all of it", "a piece of it", "that it gives it up"],
+)
+def test_whoever_sent_all_of_a_file_can_send_no_more_of_it(target, tmp_path, script):
+    def all_and_more(call, content):
+        begin(call, A)
+        content(b"four", A.path)
+        script(call, content)
+
+    with pytest.raises(PeerFault):
+        target(all_and_more)
+    # nothing of it, or all of it
+    assert [path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()] in ([], [b"four"])
+
+
+def test_a_target_whose_hand_is_killed_says_so(target, tmp_path):
+    def script(call, content):
+        begin(call, A, B)
+        (pid,) = hands_of(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        content(b"four", A.path)
+        call("close", far_restore.Written())
+
+    with pytest.raises(WorkerDied):
+        target(script)
+    assert not halves(tmp_path / "out")
