@@ -10,6 +10,7 @@ from admin.admin_world import KEYS, World, admin_world, name_of, node
 
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.rules import ErrorRule, Then
@@ -126,6 +127,21 @@ async def test_what_still_runs_on_a_disabled_server_goes_on_and_is_recovered_els
         assert w.state.server(first.server).state is ServerState.DISABLED
 
 
+async def test_a_paused_server_finishes_what_runs_and_gets_nothing_new_until_it_is_resumed(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        first = await w.delegated(await w.backup(to="server:beta"))
+        await w.ask("server.set-state", q.ServerSetState("beta", ServerState.PAUSED))
+        waits = await w.backup(to="server:beta", name="second")
+        await w.report("beta", *w.success(first))
+        await w.until(lambda: w.state.run(first.run).state is RunState.SUCCEEDED)
+        reason = await w.until(lambda: w.office._live.waiting.get((waits, KEYS.id)))
+        assert (reason.reason, reason.fields) == ("server-paused", {"servers": ["beta"]})
+        await w.ask("server.set-state", q.ServerSetState("beta", ServerState.ENABLED))
+        await w.delegated(waits)
+
+
 # --- error-handling rules ---
 
 
@@ -149,6 +165,34 @@ async def test_a_failure_that_a_rule_is_for_is_tried_again_after_its_pause_and_t
         assert w.state.run(run).state is RunState.FAILED
         assert w.state.job(w.state.run(run).job).state is JobState.ACTIVE
         assert len(await w.until(lambda: w.facts.alerts("job-failed"))) == 1
+
+
+async def test_of_a_list_of_two_servers_the_one_that_failed_is_tried_again_alone_and_the_run_failed_for_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await rule(w, retries=1, every_s=60.0)
+        listed = SelectionDoc(("beta:/srv", "gamma:/srv"))
+        await w.ask("selection.create", q.SelectionCreate("both", listed))
+        policy = PolicyDoc({"full": TemplateDoc("full", to="pool:p")})
+        await w.ask("policy.create", q.PolicyCreate("nightly", policy))
+        await w.ask("associate", q.AssociationEdit("both", "nightly"))
+        run = str((await w.ask("job.run", q.JobName("both.nightly.full"))).run)
+        tried = [await w.delegated(run, number) for number in (1, 2)]
+        good, bad = sorted(tried, key=lambda each: str(each.source))
+        await w.report(name_of(good), *w.success(good))
+        await w.report(name_of(bad), w.end(bad, AttemptState.FAILED, failure=FULL))
+        again = await w.delegated(run, 3, seconds=90)
+        assert again.source == bad.source == node("gamma")
+        await w.report(name_of(again), w.end(again, AttemptState.FAILED, failure=FULL))
+        await w.until(lambda: w.state.run(run).closed_at_ns is not None)
+        assert f"{run}#4" not in w.state.attempts
+        assert {part.source: part.state for part in w.state.run(run).parts} == {
+            node("beta"): RunState.SUCCEEDED, node("gamma"): RunState.FAILED,
+        }  # fmt: skip
+        assert w.state.run(run).state is RunState.FAILED
+        (alert,) = await w.until(lambda: w.facts.alerts("job-failed"))
+        assert "gamma" in alert.text and "beta" not in alert.text
 
 
 async def test_a_rule_for_a_category_is_for_all_errors_of_it_and_for_no_others(tmp_path: pathlib.Path) -> None:
