@@ -5,10 +5,9 @@ It knows neither vaults nor networks: chunks and pieces of the tree go to a ``Si
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -38,6 +37,7 @@ from caso_mesh.model.host_commands import DUMPS, CommandKind, HostCommand, dump_
 from caso_mesh.model.jobs import backup_of
 from caso_mesh.sources.filters import Filters, Note
 from caso_mesh.sources.metadata import sees_trusted
+from caso_mesh.sources.mounts import why_empty
 from caso_mesh.sources.places import Places
 from caso_mesh.sources.reasons import Unreadable
 from caso_mesh.sources.unchanged import Same
@@ -139,9 +139,7 @@ def run_backup(
         desk.log(
             "info", "this server runs without CAP_SYS_ADMIN: extended attributes trusted.* do not show and are left out"
         )
-    empty = [root for root in wanted.folders if is_empty_mount(root)]
-    if empty:
-        raise ContainsNoData(paths=empty)
+    check_mounted(desk, wanted.folders)
     backup = _Backup(desk, wanted, sink, name_of, chunker, threads, known, on_pause, places, on_entry)
     for name in wanted.dumps:
         command = command_of(wanted.commands, wanted.server, name, CommandKind.DUMP)
@@ -150,17 +148,13 @@ def run_backup(
     return backup.run()
 
 
-def is_empty_mount(root: bytes) -> bool:
-    """Whether a file system without anything in it is mounted at a root: what shall be there is not."""
-    try:
-        with os.scandir(root) as names:
-            return (
-                os.path.ismount(root)
-                and not os.path.islink(root)
-                and not any(name.name != b"lost+found" for name in names)
-            )
-    except OSError:
-        return False  # no folder, or one that the walk will say more of
+def check_mounted(desk: Desk, roots: Sequence[bytes]) -> None:
+    """Raises ``ContainsNoData`` if what shall be at one of ``roots`` is not mounted, or an empty file system is."""
+    empty = {root: why for root in roots if (why := why_empty(root)) is not None}
+    for why in empty.values():
+        desk.log("error", why)
+    if empty:
+        raise ContainsNoData(paths=list(empty))
 
 
 class _Large:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from caso_mesh.devices.port import RESERVE
-from caso_mesh.jobs.backup import SETTLE_NS, Earlier, Known, Wanted, is_empty_mount, wanted_of
+from caso_mesh.jobs.backup import SETTLE_NS, Earlier, Known, Wanted, check_mounted, wanted_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.reading import needs_reading
@@ -64,9 +64,7 @@ def survey(desk: Desk, wanted: Wanted, known: Known | None, on_pause: Callable[[
     """Walks what a backup would read, and counts it in the desk's tally; ``known`` as for ``backup.run_backup``. Raises
     ``ContainsNoData``, ``Canceled``."""
     began_s = desk.clock.monotonic_s()
-    empty = [root for root in wanted.folders if is_empty_mount(root)]
-    if empty:
-        raise ContainsNoData(paths=empty)
+    check_mounted(desk, wanted.folders)
     if wanted.dumps:
         desk.log("info", f"not predicted, since only the commands could tell: {', '.join(wanted.dumps)}")
     walker = Walker(

@@ -8,8 +8,11 @@ import subprocess
 import pytest
 from job_site import run, run_pair
 
+from caso_mesh.jobs.thread_runner import ThreadRunner
+from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model.errors import ContainsNoData
 from caso_mesh.model.states import AttemptState, BackupType
+from caso_mesh.sources import mounts
 
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 
@@ -81,3 +84,23 @@ async def test_an_empty_file_system_at_a_root_contains_no_data_whatever_else_the
         assert (await run(runner, site.task(spec))).ended.state is AttemptState.SUCCEEDED
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+async def test_a_listed_mount_that_is_absent_contains_no_data_whatever_else_there_is(site, tmp_path, monkeypatch):
+    """Its folder is there and empty, or has what somebody wrote into it while nothing was mounted."""
+    threads = ThreadRunner(clock=SystemClock())
+    tree, place = tree_of(tmp_path), tmp_path / "a disk"
+    (place / "below").mkdir(parents=True)
+    (place / "below" / "stray").write_bytes(b"x")
+    spec = site.backup_spec(tree, place / "below")
+    assert (await run(threads, site.task(spec))).ended.state is AttemptState.SUCCEEDED
+    escaped = str(place).replace(" ", "\\040")
+    table = tmp_path / "fstab"
+    table.write_text(f"# a comment\nUUID=1 none swap sw 0 0\nUUID=2 {escaped}/ ext4 noauto 0 2\n")
+    monkeypatch.setattr(mounts, "FSTAB", str(table))
+    heard = await run(threads, site.task(spec))
+    assert heard.ended.failure.code == ContainsNoData.code
+    assert str(place / "below") in str(heard.ended.failure.fields)
+    assert any(f"{place} is to be mounted" in line for line in heard.lines)
+    assert (await run(threads, site.task(site.backup_spec(tree)))).ended.state is AttemptState.SUCCEEDED
+    assert mounts.points(table.read_bytes()) == {bytes(place)}
