@@ -24,13 +24,14 @@ from caso_mesh.founding import make_folder, newcomer_config, wait_for_approval
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Journal
+from caso_mesh.local.room import LocalRoom
 from caso_mesh.machine import Ports, addresses_of, checked_listen
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.errors import StateMissing, TakenOver
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.orders import Authority
+from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.presets import LINK_SILENCE_S
 from caso_mesh.model.states import AlertKind
 from caso_mesh.seat import Seat, Voter
@@ -69,6 +70,7 @@ class Node:
         router: Router,
         address: str,
         seat: Seat,
+        local: LocalRoom,
         discovery: Discovery | None,
         instance: str,
         addresses_now: Callable[[], tuple[str, ...]],
@@ -79,6 +81,7 @@ class Node:
         self.router = router
         self.address = address
         self.seat = seat
+        self.local = local
         self._discovery = discovery
         self._instance = instance
 
@@ -95,6 +98,7 @@ class Node:
                 group.create_task(self.seat.work(self.router))
                 group.create_task(self.links.run())
                 group.create_task(self.server.run())
+                group.create_task(self.local.run())
                 group.create_task(self._keep_addresses())
                 if self._discovery is not None:
                     await self._announce(self._discovery)
@@ -205,7 +209,23 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
         )
         server.use_links(links)
         seat = _seat(folder, identity, keys, server, links, discovery, ports, new_id)
-        server.on_orders, server.takeovers.on_claim = seat.ordered, seat.fence
+        local = LocalRoom(
+            node=server,
+            folder=folder,
+            journal=journal,
+            identity=identity,
+            clock=ports.clock,
+            calendar=ports.calendar or WallCalendar(ports.clock),
+            new_id=new_id,
+            randomness=ports.randomness,
+            same_thread=same,
+        )
+
+        async def ordered(orders: Orders) -> None:
+            await seat.ordered(orders)
+            local.ordered(orders)
+
+        server.on_orders, server.takeovers.on_claim = ordered, seat.fence
         stack.push_async_callback(seat.close)
         await seat.open()
         seating = Seating(
@@ -227,6 +247,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             refusals=server.door.refusals,
             clock=ports.clock,
             caller=Caller,
+            own_work=local.handlers(),
         )
         links.own_link = OwnLink(server.own(), handler)
         await stack.enter_async_context(links.closing())
@@ -251,6 +272,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             router=router,
             address=listener.address,
             seat=seat,
+            local=local,
             discovery=discovery,
             instance=new_id(),
             addresses_now=lambda: addresses_of(config, listener.address),

@@ -36,6 +36,7 @@ FLOORS: dict[str, int] = {
     "server": 5,
     "admin": 5,
     "api": 6,
+    "local": 6,
     "machine": 6,
     "console": 7,
     "seat": 7,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, in_vain
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
-from caso_mesh.model.jobs import Failure, set_read
+from caso_mesh.model.jobs import Failure, Waiting, set_read
 from caso_mesh.model.states import RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
@@ -34,7 +34,8 @@ _NO_PATH_S = 600.0
 
 
 class Delegation:
-    """Reads the control state and what is live; decides by ``planning``; acts by commands only."""
+    """Reads the control state and what is live; decides by ``planning``; acts by commands only. ``barred``: why nothing
+    may be handed out at all now, if so."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Delegation:
         clock: Clock,
         calendar: Calendar,
         randomness: Randomness,
+        barred: Callable[[], Waiting | None] = lambda: None,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -58,6 +60,7 @@ class Delegation:
         self._clock = clock
         self._calendar = calendar
         self._randomness = randomness
+        self._barred = barred
         self._office_s = clock.monotonic_s()
         self._learning = Learning(tables, live, clock)
         self._cut = Cut()
@@ -113,8 +116,12 @@ class Delegation:
 
     async def _place(self) -> None:
         state = self._keeper.state
-        if not any(part.state is RunState.READY for run in state.open_runs() for part in run.parts):
-            self._live.waiting = {}
+        ready = [
+            (run.id, part.source) for run in state.open_runs() for part in run.parts if part.state is RunState.READY
+        ]
+        bar = self._barred() if ready else None
+        if not ready or bar is not None:
+            self._live.waiting = dict.fromkeys(ready, bar) if bar is not None else {}
             return
         if self._live.opening:
             return  # it is woken when all are there that are due
@@ -199,6 +206,11 @@ class Delegation:
             stored_bytes=learning.stored_bytes,
             levels=self._levels(),
             broken=broken,
+            own_work=tuple(
+                (server, load.device, load.jobs)
+                for server, heard in self._live.heard.items()
+                for load in heard.beat.own_work
+            ),
             in_grace=self.in_grace(),
             now_ns=self._calendar.now_ns(),
         )

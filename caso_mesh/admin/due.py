@@ -51,6 +51,7 @@ class DueRuns:
         clock: Clock,
         calendar: Calendar,
         opened: Callable[[], None],
+        whose: str = "the administrator",
     ) -> None:
         self._keeper = keeper
         self._opened = opened
@@ -60,6 +61,7 @@ class DueRuns:
         self._alarms = alarms
         self._clock = clock
         self._calendar = calendar
+        self._whose = whose
         self._next: dict[str, tuple[CronSchedule, int, int | None]] = {}
         self._offset_s = self._now_offset_s()
         self._doubt_until_s = 0.0
@@ -154,7 +156,7 @@ class DueRuns:
         self._offset_s += moved_s
         self._set_s, self._was_set = self._clock.monotonic_s(), True
         self._doubt_until_s = self._set_s + _DOUBT_S
-        text = f"The clock of the administrator was set by {moved_s:+.0f} s; due runs wait for {_DOUBT_S:.0f} s"
+        text = f"The clock of {self._whose} was set by {moved_s:+.0f} s; due runs wait for {_DOUBT_S:.0f} s"
         log.warning("%s", text)
         occasion = str(self._clock.now_ns() // _SECOND)
         await self._alarms.attempt(occasion, AlertKind.WARNING, "clock-jumped", text, object="clock")

@@ -22,7 +22,9 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
+from caso_mesh.model.copies import NoteCopy
 from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed, Unavailable
+from caso_mesh.model.ids import is_local, is_of_place
 from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
@@ -55,6 +57,8 @@ _OF_NO_SET = frozenset(
         facts.Publishing,
         facts.JobLog,
         facts.RunWaits,
+        facts.CopyTaken,
+        facts.LocalRun,
         facts.Audit,
     )
 )
@@ -143,6 +147,8 @@ class Intake:
                 known = published.setdefault(fact.set.id, await self._tables.set(fact.set.id) or fact.set)
                 if known != fact.set:
                     reason = f"the set {fact.set.id}, which is known with another content"
+            if reason is None and isinstance(fact, facts.CopyTaken):
+                await self._submit(NoteCopy(fact.copy, fact.outcomes, record.at_ns), request_id=f"copied-{fact.copy}")
             if reason is None and isinstance(fact, facts.AttemptEnded):
                 reason = await self._close(peer.id, record.at_ns, fact, published)
             if reason is not None:
@@ -183,18 +189,23 @@ class Intake:
             case facts.SetFound(set=backup):
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
             case facts.RunWaits(run=run):
-                return None if self._votes(server) else f"why the run {run[:100]} waits"
+                own = is_local(run) and is_of_place(run, server)
+                return None if own or self._votes(server) else f"why the run {run[:100]} waits"
             case facts.SetDeleted(set=set_id, device=device_id) | facts.SetLocked(set=set_id, device=device_id):
                 device = self._keeper.state.devices.get(device_id)
                 # of a device that left the mesh nobody can tell; its sets are compared with what is known of them
                 reaches = device is None or device.path_on(server) is not None or self._votes(server)
                 return None if reaches else f"the set {set_id[:64]} on a device that it does not reach"
+            case facts.CopyTaken(copy=id_):
+                copy = self._keeper.state.copies.get(id_)
+                return None if copy is None or copy.server == server else f"the copy {id_[:64]} to another server"
             case facts.AttemptStarted(attempt=id_) | facts.AttemptVerifying(attempt=id_):
                 attempt = self._keeper.state.attempts.get(id_)
-                return None if attempt is None or server == attempt.server else f"the work of attempt {id_[:100]}"
+                known = is_of_place(id_, server) if attempt is None else server == attempt.server
+                return None if known else f"the work of attempt {id_[:100]}"
             case facts.AttemptExceptions(attempt=id_) | facts.JobLog(attempt=id_) | facts.AttemptEnded(attempt=id_):
                 attempt = self._keeper.state.attempts.get(id_)
-                if attempt is None or server in {attempt.server, attempt.other}:
+                if is_of_place(id_, server) if attempt is None else server in {attempt.server, attempt.other}:
                     return None
                 return f"attempt {id_[:100]}, in which it has no part"
             case _:
@@ -215,7 +226,7 @@ class Intake:
             # of a run that is forgotten: it may speak of its own files, nobody can tell about those of others
             return (
                 None
-                if backup.source == self._keeper.state.origin_of(server)
+                if is_of_place(backup.attempt, server) and backup.source == self._keeper.state.origin_of(server)
                 else f"the set {backup.id[:64]} of an unknown attempt"
             )
         origin = self._keeper.state.origin_of(attempt.source)

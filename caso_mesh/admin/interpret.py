@@ -11,7 +11,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import waits
+from caso_mesh.admin import local_runs, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
@@ -52,6 +52,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             )
         case facts.RunWaits():
             waits.write(c, server, fact)
+        case facts.LocalRun():
+            return local_runs.write(c, server, fact)
         case facts.SetPublished():
             return _published(c, server, fact)
         case facts.SetFound(set=backup, server=reader):
@@ -98,7 +100,9 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                     msgspec.msgpack.encode(fact.fields),
                 ),
             )
-        case facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.UnknownFact():
+        case (
+            facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.CopyTaken() | facts.UnknownFact()
+        ):
             pass
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.catalogs import CatalogIntake
+from caso_mesh.admin.copies import Copies
 from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.due import DueRuns
+from caso_mesh.admin.duties import keep_all
 from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.error_rules import ErrorRules
 from caso_mesh.admin.expiry import Expiry
@@ -69,16 +71,14 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.network import Network
 
 log = logging.getLogger(__name__)
 
-#: A duty that fails is begun again after a pause, which grows while it fails within ``_WELL_S`` of its start.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _WELL_S = 0.5, 30.0, 60.0
+#: What the office begins with is tried again after a pause, which grows.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 #: How often it is looked whether there is a voter to ask.
 _ASK_EACH_S = 1.0
-_DAY_NS = 86400 * 1_000_000_000
 
 NodeHandler = Callable[[Peer, Any, Any], Awaitable[Any]]
 PeopleHandler = Callable[[Any, Any], Awaitable[Any]]
@@ -398,6 +398,7 @@ class Office:
             **holding.handlers(),
             **ErrorRules(keeper, self._submit).handlers(),
             **self._logons.handlers(),
+            **Copies(keeper=keeper, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **self._expiry.handlers(),
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
@@ -466,9 +467,7 @@ class Office:
             "expiry of sets": self._expiry.run,
         }
         await self._begin()
-        async with asyncio.TaskGroup() as group:
-            for name, duty in duties.items():
-                group.create_task(self._keep(name, duty))
+        await keep_all(duties, whose="The administrator", alarms=self._alarms, clock=self._clock)
 
     async def _ask_voters(self) -> None:
         """What the last one in office told another voter, and not this one, and cannot tell any more: each voter is asked
@@ -496,39 +495,3 @@ class Office:
                 log.error("the office cannot begin yet: %s", error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
-
-    async def _keep(self, name: str, duty: Callable[[], Awaitable[None]]) -> None:
-        """Keeps one duty going. A failing one is logged and told of, and begun again: a full disk must not stop the
-        others, and a mistake of ours in one must not end the backups that run."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            began_s = self._clock.monotonic_s()
-            reason = "it ended by itself"
-            try:
-                await duty()
-                log.warning("the duty %s ended by itself", name)
-            except* CasoError as failed:
-                reason = "; ".join(str(error) for error in _leaves(failed))
-                log.error("the duty %s failed: %s", name, reason)
-            except* Exception as failed:
-                reason = "; ".join(f"{type(error).__name__}: {error}" for error in _leaves(failed))
-                log.exception("the duty %s failed", name)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # a task group whose child fails then forgets that it was to end
-            if self._clock.monotonic_s() - began_s > _WELL_S:
-                pause_s = _FIRST_PAUSE_S
-            day = self._clock.now_ns() // _DAY_NS
-            text = f"The administrator's duty {name} failed and is begun again: {reason}"
-            occasion = f"{name}/{day}/{reason[:200]}"
-            await self._alarms.attempt(occasion, AlertKind.ERROR, "office-duty-failed", text, object=name)
-            await asyncio.sleep(pause_s)
-            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

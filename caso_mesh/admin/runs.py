@@ -11,6 +11,7 @@ from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
@@ -32,7 +33,7 @@ _STATES = {"all", "ended", *(state.value for state in RunState)}
 
 
 class Runs:
-    """Answers of the administrator."""
+    """Answers of the administrator. Without ``catalogs`` none is waited for."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Runs:
         held: Held,
         work: Work,
         due: DueRuns,
-        catalogs: CatalogIntake,
+        catalogs: CatalogIntake | None,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -54,6 +55,7 @@ class Runs:
         self._work = work
         self._due = due
         self._catalogs = catalogs
+        self._local = LocalHistory(keeper=keeper, tables=tables)
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -116,6 +118,8 @@ class Runs:
                     continue
                 if wanted in {None, "all", "ended"} or view.state == wanted:
                     shown.append(view)
+        if len(shown) < limit:
+            shown += await self._local.views(wanted, only, limit - len(shown))
         return v.JobList(tuple(shown[:limit]))
 
     def _scheduled(self, wanted: str | None, limits: frozenset[str] | None) -> list[v.JobView]:
@@ -137,6 +141,9 @@ class Runs:
     # --- one job ---
 
     async def _job_show(self, caller: Caller, request: q.JobName) -> v.JobDetail:
+        elsewhere = await self._local.find(request.name)
+        if elsewhere is not None:
+            return await self._local.detail(elsewhere)
         job, state = self._work.find_job(request.name), self._keeper.state
         runs = state.runs_of(job.id)[::-1]
         rows = await self._tables.attempts([run.id for run in runs])
@@ -170,7 +177,12 @@ class Runs:
         )
 
     async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:
-        attempts = self._keeper.state.attempts_of(self._work.find_run(request.name).id)
+        elsewhere = await self._local.find(request.name)
+        attempts = (
+            list(elsewhere.attempts)
+            if elsewhere is not None
+            else self._keeper.state.attempts_of(self._work.find_run(request.name).id)
+        )
         if "#" in request.name:
             number = request.name.rpartition("#")[2]
             attempts = [each for each in attempts if str(each.number) == number]
@@ -282,7 +294,7 @@ class Runs:
                 if await self._tables.is_deleted(set_id):
                     continue
                 return None
-            if details.get(set_id) != "pending":
+            if self._catalogs is None or details.get(set_id) != "pending":
                 continue
             if set_id in self._catalogs.without_room:
                 missing.append(

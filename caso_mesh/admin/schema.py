@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caso_mesh.admin import local_runs
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -82,4 +83,5 @@ MIGRATIONS: Sequence[str] = (
         PRIMARY KEY (run, source, reporter, since_ns)
     ) STRICT;
     """,
+    local_runs.TABLE,
 )

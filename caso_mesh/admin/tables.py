@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import attempts, waits
+from caso_mesh.admin import attempts, local_runs, waits
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
@@ -200,8 +200,9 @@ class Tables:
         """Returns when something was written after ``generation``."""
         await self._database.wait_for_commit(generation)
 
-    async def prune(self, runs: Sequence[str], before_ns: int) -> None:
-        """Forgets what is told of attempts of ``runs``, and alerts that were cleared before an instant."""
+    async def prune(self, runs: Sequence[str], before_ns: int, local_kept: int) -> None:
+        """Forgets what is told of attempts of ``runs``, what servers ran by themselves and alerts that are of before an
+        instant, and of each server's own runs all but ``local_kept``."""
 
         def forget(c: sqlite3.Connection) -> None:
             for run in runs:
@@ -209,6 +210,7 @@ class Tables:
                     c.execute(f"DELETE FROM {table} WHERE attempt IN (SELECT id FROM attempt WHERE run = ?)", (run,))
                 c.execute("DELETE FROM attempt WHERE run = ?", (run,))
                 c.execute("DELETE FROM run_wait WHERE run = ?", (run,))
+            local_runs.forget(c, before_ns, local_kept)
             c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
 
@@ -298,6 +300,15 @@ class Tables:
     async def waits(self, runs: Sequence[str]) -> list[waits.WaitRow]:
         """Why the parts of some runs waited, in the order of their beginnings."""
         return await self._database.read(lambda c: waits.read(c, runs))
+
+    async def local_runs(
+        self, server: str | None = None, run: str | None = None, limit: int = -1
+    ) -> list[tuple[str, facts.LocalRun]]:
+        """(server, fact) of what servers ran by themselves, newest first; of one server, or run."""
+        return await self._database.read(lambda c: local_runs.read(c, server, run, limit))
+
+    async def local_run_ids(self) -> set[str]:
+        return await self._database.read(local_runs.ids)
 
     async def exceptions(self, attempts: Sequence[Attempt], limit: int = 1000) -> list[SourceException]:
         """What the media servers of ``attempts`` told."""

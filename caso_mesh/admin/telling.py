@@ -125,8 +125,10 @@ def kept_since(state: ControlState, now_ns: int) -> int:
 async def prune_tables(state: ControlState, tables: Tables, told: list[str], now_ns: int) -> None:
     """Forgets in a voter's tables what is told of runs that the control state has forgotten, and old alerts. ``told``: the
     runs that are told of, each of which was made by where ``state`` is now."""
-    gone = [run for run in told if run not in state.runs]
-    await tables.prune(gone, kept_since(state, now_ns))
+    local = await tables.local_run_ids()
+    gone = [run for run in told if run not in state.runs and run not in local]
+    kept = int(number(state.settings_of_mesh(), "runs-kept"))
+    await tables.prune(gone, kept_since(state, now_ns), kept)
 
 
 class Pruning:

@@ -81,7 +81,8 @@ class Facts(Protocol):
 
 
 class Router:
-    """The handler of all links of one server. ``office`` is there while this server is in office."""
+    """The handler of all links of one server. ``office`` is there while this server is in office; ``own_work`` are the answers
+    of what it does by itself."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Router:
         refusals: Refusals,
         clock: Clock,
         caller: Callable[[str, str, str, Peer], Any],
+        own_work: Mapping[str, PeopleHandler] | None = None,
     ) -> None:
         self._server_name = server_name
         self._own = own
@@ -104,6 +106,7 @@ class Router:
         self._facts = facts
         self._clock = clock
         self._caller = caller
+        self._own_work = own_work or {}
         self._refusals = refusals
         self._members: tuple[Roster | None, frozenset[str]] = (None, frozenset())
         self.office: Office | None = None
@@ -212,6 +215,11 @@ class Router:
             call = BY_NAME.get(signed.call)
             if call is None or call.role is None:
                 raise UnknownCall(peer=peer.name, call=name, detail="unknown call")
+            if call.place == "own" and peer.kind != "operator":
+                # it names no server: handed on, it would be done where nobody meant it
+                raise Refused(
+                    detail=f"What {self._server_name} does by itself is asked of it, and not by way of another"
+                )
             if call.place == "admin" and self.office is None:
                 return await self._forward(peer, signed)
             person, request = self._understood(call, signed)
@@ -244,7 +252,7 @@ class Router:
             return
         if not held:
             raise RoleTooLow(who=person.name, call=call.name, role=call.needs)
-        if call.place == "local":
+        if call.place in {"local", "own"}:
             concerned = frozenset({self._own})
         elif not call.scope or self.office is None:
             concerned = frozenset()
@@ -282,12 +290,14 @@ class Router:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
+                request_id = f"{signed.operator[:13]}/{call.name}/{signed.request_id}"
+                caller = self._caller(person.name, source, request_id, person)
+                if call.place == "own":
+                    return await self._handler(self._own_work, call)(caller, request)
                 if call.place != "admin":
                     return await self._handler(self._local, call)(person, request, link)
                 if self.office is None:
                     raise NoAdmin(server=self._server_name)
-                request_id = f"{signed.operator[:13]}/{call.name}/{signed.request_id}"
-                caller = self._caller(person.name, source, request_id, person)
                 return await self._handler(self.office.people_handlers, call)(caller, request)
         except TimeoutError:
             if not limit.expired():

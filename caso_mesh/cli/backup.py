@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from caso_mesh.cli.grammar import Parameter
-from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, EscapedOption, Waiting, source_place
+from caso_mesh.cli.options import (
+    DEFAULTS,
+    NOT_LOCAL,
+    NOT_WAITING,
+    Common,
+    EscapedOption,
+    Local,
+    Waiting,
+    source_place,
+)
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
@@ -105,6 +114,7 @@ def backup(
     ] = False,
     name: Annotated[str | None, Parameter(help="Name of the job.")] = None,
     escaped: EscapedOption = False,
+    local: Local = NOT_LOCAL,
     waiting: Waiting = NOT_WAITING,
     common: Common = DEFAULTS,
 ) -> int:
@@ -145,4 +155,4 @@ def backup(
         catch_up=catch_up,
         logon=logon,
     )
-    return submit(common, waiting, "backup", request)
+    return submit(common, waiting, "backup", request, local)

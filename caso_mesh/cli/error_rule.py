@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, UsageError
@@ -85,9 +85,9 @@ def edit(
 
 
 @app.command(name="list")
-def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """List the rules. Of two that fit an error the one that names it counts, then the first by name."""
-    view = ask(common, "error-rule.list", q.Nothing(), v.ErrorRuleList)
+    view = ask(common, local.call("error-rule.list"), q.Nothing(), v.ErrorRuleList)
     output.show(view, common.json, _list)
 
 
@@ -104,7 +104,7 @@ def _list(view: v.ErrorRuleList) -> None:
 
 
 @app.command
-def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Delete a rule; what it holds stays on hold."""
-    view = ask(common, "error-rule.delete", q.Named(name), v.Done)
+    view = ask(common, local.call("error-rule.delete"), q.Named(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"error rule {name} was deleted"))

@@ -12,10 +12,12 @@ from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import (
     DEFAULTS,
+    NOT_LOCAL,
     NOT_WAITING,
     Common,
     ContextOption,
     JsonOption,
+    Local,
     TimeoutOption,
     Waiting,
 )
@@ -74,10 +76,11 @@ def list_(
     server: Annotated[str | None, Parameter(help="Only what this server reads or writes.")] = None,
     pool: Annotated[str | None, Parameter(help="Only what the servers of this pool read or write.")] = None,
     limit: Annotated[int, Parameter(help="At most this many.")] = 500,
+    local: Local = NOT_LOCAL,
 ) -> None:
     """List the runs that are not ended, with the reason of each that waits; or those in a state."""
     state, common = listing.split()
-    view = ask(common, "job.list", q.JobListRequest(state, server, pool, limit), v.JobList)
+    view = ask(common, local.call("job.list"), q.JobListRequest(state, server, pool, limit), v.JobList)
     output.show(view, common.json, _list)
 
 
@@ -87,7 +90,7 @@ def _list(view: v.JobList) -> None:
         ("run", lambda row: row.run or row.job),
         ("name", lambda row: row.name),
         ("kind", lambda row: row.kind if row.type is None else f"{row.kind} {row.type}"),
-        ("state", lambda row: row.state),
+        ("state", lambda row: f"{row.state} (local)" if row.local else row.state),
         ("source", lambda row: row.source),
         ("server", lambda row: row.server),
         ("device", lambda row: row.device),
@@ -100,9 +103,9 @@ def _list(view: v.JobList) -> None:
 
 
 @app.command
-def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def show(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Show a job with its runs and attempts."""
-    output.show(ask(common, "job.show", q.JobName(name), v.JobDetail), common.json, _show)
+    output.show(ask(common, local.call("job.show"), q.JobName(name), v.JobDetail), common.json, _show)
 
 
 def _show(view: v.JobDetail) -> None:
@@ -145,9 +148,9 @@ def _origin(view: v.JobDetail) -> str | None:
 
 
 @app.command
-def log(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def log(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Print the job log of a run (of a job: its newest), or of one attempt."""
-    output.show(ask(common, "job.log", q.JobName(name), v.JobLogView), common.json, _log)
+    output.show(ask(common, local.call("job.log"), q.JobName(name), v.JobLogView), common.json, _log)
 
 
 def _log(view: v.JobLogView) -> None:
@@ -163,9 +166,9 @@ def _log(view: v.JobLogView) -> None:
 
 
 @app.command
-def run(name: Name, /, *, waiting: Waiting = NOT_WAITING, common: Common = DEFAULTS) -> int:
+def run(name: Name, /, *, local: Local = NOT_LOCAL, waiting: Waiting = NOT_WAITING, common: Common = DEFAULTS) -> int:
     """Run a job now."""
-    return submit(common, waiting, "job.run", q.JobName(name))
+    return submit(common, waiting, "job.run", q.JobName(name), local)
 
 
 @app.command(name="watch")
@@ -176,18 +179,19 @@ def watch_(
     json_lines: Annotated[
         bool, Parameter(name="--json-lines", negative=(), help="Print progress as JSON, one record a line.")
     ] = False,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> int:
     """Watch a run (of a job: its newest) to its end, as --wait does."""
     if json_lines and common.json:
         raise UsageError(detail="Give --json or --json-lines, not both")
     with connect(common) as client:
-        run = name.partition("#")[0] if "@" in name else _newest(client, name)
-        return watch(client, run, as_json=common.json, json_lines=json_lines)
+        run = name.partition("#")[0] if "@" in name else _newest(client, name, local)
+        return watch(client, run, as_json=common.json, json_lines=json_lines, local=local)
 
 
-def _newest(client: Client, name: str) -> str:
-    detail = client.call("job.show", q.JobName(name), v.JobDetail)
+def _newest(client: Client, name: str, local: Local) -> str:
+    detail = client.call(local.call("job.show"), q.JobName(name), v.JobDetail)
     if not detail.runs:
         raise NotFound(kind="run", name=name)
     return detail.runs[0].run
@@ -206,10 +210,11 @@ def cancel(
     force: Annotated[
         bool, Parameter(negative=(), help="At once: kill its workers, and do not wait for a server that is away.")
     ] = False,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """End a run; nothing half-done becomes visible. What does not end within 30 s is killed."""
-    view = ask(common, "job.cancel", q.JobCancel(name, force), v.Done)
+    view = ask(common, local.call("job.cancel"), q.JobCancel(name, force), v.Done)
     output.show(view, common.json, lambda _: output.line(f"{name} is being canceled"))
 
 
@@ -219,26 +224,27 @@ def set_(
     /,
     *,
     priority: Annotated[Literal["highest", "high", "medium", "low", "lowest"], Parameter(help="Who goes first.")],
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Change the priority of a job and of what waits of it, or of one run."""
-    view = ask(common, "job.set", q.JobSet(name, Priority(priority)), v.Done)
+    view = ask(common, local.call("job.set"), q.JobSet(name, Priority(priority)), v.Done)
     output.show(view, common.json, lambda _: output.line(f"{name} has the priority {priority}"))
 
 
 @app.command
-def hold(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def hold(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Hold a job (no further runs), or one run (nothing of it is started)."""
-    _do(common, "job.hold", name, "is on hold")
+    _do(common, local.call("job.hold"), name, "is on hold")
 
 
 @app.command
-def release(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def release(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Release what was held."""
-    _do(common, "job.release", name, "was released")
+    _do(common, local.call("job.release"), name, "was released")
 
 
 @app.command
-def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Delete a job without open runs; its sets stay."""
-    _do(common, "job.delete", name, "was deleted")
+    _do(common, local.call("job.delete"), name, "was deleted")

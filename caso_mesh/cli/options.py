@@ -82,6 +82,28 @@ class Waiting:
 NOT_WAITING = Waiting()
 
 
+@shared
+@dataclass(frozen=True)
+class Local:
+    """What commands take that a server also answers by itself."""
+
+    local: Annotated[
+        bool,
+        Parameter(
+            name="--local",
+            negative=(),
+            help="Of what the server that is asked does by itself: answered by it alone, also without an administrator.",
+        ),
+    ] = False
+
+    def call(self, name: str) -> str:
+        """The call that is meant."""
+        return f"local.{name}" if self.local else name
+
+
+NOT_LOCAL = Local()
+
+
 def check_waiting(common: Common, waiting: Waiting) -> None:
     """Raises ``UsageError`` for options that contradict each other."""
     if waiting.json_lines and not waiting.wait:

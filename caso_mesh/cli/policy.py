@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, TemplateDoc
@@ -35,9 +35,9 @@ UNSET = "none"
 
 
 @app.command(name="list")
-def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """List the policies."""
-    output.show(ask(common, "policy.list", q.Nothing(), v.PolicyViews), common.json, _list)
+    output.show(ask(common, local.call("policy.list"), q.Nothing(), v.PolicyViews), common.json, _list)
 
 
 def _list(view: v.PolicyViews) -> None:
@@ -51,9 +51,9 @@ def _list(view: v.PolicyViews) -> None:
 
 
 @app.command
-def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def show(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Show a policy, its selection lists and the jobs that were made."""
-    output.show(ask(common, "policy.show", q.Named(name), v.PolicyView), common.json, _show)
+    output.show(ask(common, local.call("policy.show"), q.Named(name), v.PolicyView), common.json, _show)
 
 
 def _show(view: v.PolicyView) -> None:
@@ -156,9 +156,9 @@ def copy(name: Name, new: NewName, /, *, common: Common = DEFAULTS) -> None:
 
 
 @app.command
-def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Delete a policy that is associated with no selection list."""
-    view = ask(common, "policy.delete", q.Named(name), v.Done)
+    view = ask(common, local.call("policy.delete"), q.Named(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"policy {name} was deleted"))
 
 

@@ -10,9 +10,11 @@ from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import (
     DEFAULTS,
+    NOT_LOCAL,
     NOT_WAITING,
     Common,
     EscapedOption,
+    Local,
     Waiting,
     command_place,
     place,
@@ -58,6 +60,7 @@ def restore(
     no_ownership: Annotated[bool, Parameter(negative=(), help="Do not restore owners and groups.")] = False,
     priority: PriorityOption = "medium",
     escaped: EscapedOption = False,
+    local: Local = NOT_LOCAL,
     waiting: Waiting = NOT_WAITING,
     common: Common = DEFAULTS,
 ) -> int:
@@ -69,6 +72,8 @@ def restore(
     wanted = tuple(rooted_path(path, escaped=escaped) for path in paths)
     if ":" in set and from_device is not None:
         raise UsageError(detail="--from-device belongs to a set")
+    if ":" in set and local.local:
+        raise UsageError(detail="With --local name the set: which one has a path as of some time is in the catalog")
     if ":" in set:
         server, first = rooted_place(set, escaped=escaped)
         wanted = (first, *wanted)
@@ -88,7 +93,7 @@ def restore(
         from_device=from_device,
         logon=logon,
     )
-    return submit(common, waiting, "restore", request)
+    return submit(common, waiting, "restore", request, local)
 
 
 def chosen_set(

@@ -7,7 +7,7 @@ from typing import Annotated
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -23,11 +23,12 @@ def preview(
     *,
     days: Annotated[int, Parameter(help="How many days from now, at most 400.")] = 7,
     limit: Annotated[int, Parameter(help="At most this many runs.")] = 1000,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Show what is due in the next days, with the rules of policies applied."""
     request = q.SchedulePreview(name, float(days), limit)
-    output.show(ask(common, "schedule.preview", request, v.PreviewList), common.json, _preview)
+    output.show(ask(common, local.call("schedule.preview"), request, v.PreviewList), common.json, _preview)
 
 
 def _preview(view: v.PreviewList) -> None:

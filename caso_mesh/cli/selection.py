@@ -11,7 +11,7 @@ from caso_mesh.cli import output
 from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, EscapedOption, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import EntryDoc, SelectionDoc
@@ -54,9 +54,9 @@ Logon = Annotated[
 
 
 @app.command(name="list")
-def list_(*, common: Common = DEFAULTS) -> None:
+def list_(*, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """List the selection lists."""
-    output.show(ask(common, "selection.list", q.Nothing(), v.SelectionViews), common.json, _list)
+    output.show(ask(common, local.call("selection.list"), q.Nothing(), v.SelectionViews), common.json, _list)
 
 
 def _list(view: v.SelectionViews) -> None:
@@ -70,9 +70,9 @@ def _list(view: v.SelectionViews) -> None:
 
 
 @app.command
-def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def show(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Show a selection list, its policies and the jobs that were made."""
-    output.show(ask(common, "selection.show", q.Named(name), v.SelectionView), common.json, _show)
+    output.show(ask(common, local.call("selection.show"), q.Named(name), v.SelectionView), common.json, _show)
 
 
 def _show(view: v.SelectionView) -> None:
@@ -250,9 +250,9 @@ def copy(name: Name, new: NewName, /, *, common: Common = DEFAULTS) -> None:
 
 
 @app.command
-def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
+def delete(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Delete a selection list that no policy is associated with; its sets stay."""
-    view = ask(common, "selection.delete", q.Named(name), v.Done)
+    view = ask(common, local.call("selection.delete"), q.Named(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"selection list {name} was deleted"))
 
 

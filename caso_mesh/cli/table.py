@@ -24,6 +24,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("What shall be backed up", "export", "apply:export", "Print the file that would make the mesh as it is."),
     ("What shall be backed up", "error-rule", "error_rule:app", "What becomes of jobs that failed."),
     ("What shall be backed up", "logon", "logon:app", "Users and secrets for the commands of servers."),
+    ("What shall be backed up", "copy", "copy:app", "Copy jobs and policies to servers, which run them by themselves."),
     ("What was backed up", "set", "set:app", "Backup sets."),
     ("What was backed up", "catalog", "catalog:app", "Files in backup sets: browse, find, versions."),
     ("The mesh", "server", "server:app", "Servers: list, approve, pause, resume, remove ..."),

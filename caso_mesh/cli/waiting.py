@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, connect
-from caso_mesh.cli.options import Common, Waiting, check_waiting
+from caso_mesh.cli.options import NOT_LOCAL, Common, Local, Waiting, check_waiting
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Unavailable
@@ -66,7 +66,7 @@ def choose_watcher(*, json_lines: bool) -> Watcher:
     return Silent()
 
 
-def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
+def follow(client: Client, run: str, watcher: Watcher, local: Local = NOT_LOCAL) -> v.RunResult:
     """The result of a run, once its facts, set and catalog have arrived.
 
     Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
@@ -80,7 +80,7 @@ def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
     try:
         while True:
             asked_s, before = time.monotonic(), progress
-            progress = client.call("run.follow", q.RunFollow(run, wait_s, silent), v.RunProgress)
+            progress = client.call(local.call("run.follow"), q.RunFollow(run, wait_s, silent), v.RunProgress)
             watcher.update(progress)
             if progress.result is not None:
                 return progress.result
@@ -95,11 +95,11 @@ def follow(client: Client, run: str, watcher: Watcher) -> v.RunResult:
         watcher.close()
 
 
-def submit(common: Common, waiting: Waiting, call: str, request: Struct) -> int:
+def submit(common: Common, waiting: Waiting, call: str, request: Struct, local: Local = NOT_LOCAL) -> int:
     """Submits work, waits for its end if that was asked for, prints what there is to know. The exit status."""
     check_waiting(common, waiting)
     with connect(common) as client:
-        submitted = client.call(call, request, v.Submitted)
+        submitted = client.call(local.call(call), request, v.Submitted)
         if not waiting.wait or submitted.run is None:
             if waiting.json_lines:
                 output.document(submitted)
@@ -108,12 +108,12 @@ def submit(common: Common, waiting: Waiting, call: str, request: Struct) -> int:
             return 0
         for text in submitted.warnings:
             output.warning(text)
-        return watch(client, submitted.run, as_json=common.json, json_lines=waiting.json_lines)
+        return watch(client, submitted.run, as_json=common.json, json_lines=waiting.json_lines, local=local)
 
 
-def watch(client: Client, run: str, *, as_json: bool, json_lines: bool) -> int:
+def watch(client: Client, run: str, *, as_json: bool, json_lines: bool, local: Local = NOT_LOCAL) -> int:
     """Waits for the end of a run and prints its result. The exit status."""
-    result = follow(client, run, choose_watcher(json_lines=json_lines))
+    result = follow(client, run, choose_watcher(json_lines=json_lines), local)
     if as_json:
         output.document(result)
     elif not json_lines:

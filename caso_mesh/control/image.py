@@ -33,6 +33,7 @@ _KEYS = {
     "associations": "key",
     "error_rules": "name",
     "logons": "name",
+    "copies": "id",
 }
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Image)

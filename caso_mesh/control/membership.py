@@ -241,6 +241,7 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
     for device in state.devices_of(server.id):
         paths = tuple(path for path in device.paths if path.server != server.id)
         changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
+    changes += [Put("copies", copy.id, None) for copy in state.copy_list(server.id)]
     anchors = without_voter(state, server.id, context.at_ns)
     if anchors != state.anchors:
         changes.append(Put("anchors", "", anchors))

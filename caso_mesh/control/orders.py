@@ -80,6 +80,7 @@ def orders_for(
             for row in state.logon_list()
             if server_id in state.permitted(row)
         ),
+        copies=tuple(copy for copy in state.copy_list(server_id) if copy.taken_at_ns is None),
     )
 
 

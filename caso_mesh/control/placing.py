@@ -59,7 +59,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
-    its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``levels``:
+    its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``own_work``:
+    (server, device, jobs) that servers run by themselves. ``levels``:
     the feature level of the programs of linked servers, by node id. ``now_ns``: by the calendar that schedules go by.
     """
 
@@ -75,6 +76,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     to_come_bytes: Mapping[str, int] = {}
     stored_bytes: Mapping[tuple[str, str], int] = {}
     broken: Mapping[tuple[str, str], str] = {}
+    own_work: tuple[tuple[str, str, int], ...] = ()
     levels: Mapping[str, int] = {}
     in_grace: bool = False
     now_ns: int = 0
@@ -196,6 +198,10 @@ class _Loads:
             to_come = seen.to_come_bytes.get(attempt.id, 0)
             _add(self.reserved, attempt.device, to_come)
             _add(self.reserved_by, (attempt.server, attempt.device), to_come)
+        for server, device, jobs in seen.own_work:
+            _add(self.running, server, jobs)
+            _add(self.reading, server, jobs)
+            _add(self.writing, device, jobs)
 
 
 def _add(sums: dict[_Key, int], key: _Key, number: int) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caso_mesh.control import (
+    copying,
     error_rules,
     firing,
+    following,
     groups,
     kits,
     logons,
@@ -21,6 +23,7 @@ from caso_mesh.control import (
     policies,
     replacing,
     rotation,
+    taking,
     work,
 )
 from caso_mesh.control.faults import Fault
@@ -96,6 +99,10 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.DeletePolicy: policies.delete_policy,
     commands.Associate: policies.associate,
     commands.Dissociate: policies.dissociate,
+    commands.CopyTo: copying.copy_to,
+    commands.NoteCopy: copying.note_copy,
+    commands.FollowOrders: following.follow_orders,
+    commands.TakeCopy: taking.take_copy,
     commands.Prune: work.prune,
 }
 

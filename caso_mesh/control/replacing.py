@@ -103,6 +103,8 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
         spec = _moved(job.spec, old.id, server.id)
         if spec != job.spec:
             changes.append(Put("jobs", job.id, msgspec.structs.replace(job, spec=spec)))
+    # what the old machine did by itself went with its disk
+    changes += [Put("copies", copy.id, None) for copy in state.copy_list(old.id)]
     changes += _runs(state, old.id, server.id, context.at_ns)
     anchors = without_voter(state, old.id, context.at_ns)
     if anchors != state.anchors:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from caso_mesh.control import image, indexing
 from caso_mesh.control.tables import AlertAnswer, Put, Request
+from caso_mesh.model.copies import Copy
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, placed_by
@@ -78,6 +79,7 @@ class ControlState:
         self.associations: dict[str, Association] = {}
         self.error_rules: dict[str, ErrorRule] = {}
         self.logons: dict[str, Logon] = {}
+        self.copies: dict[str, Copy] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._open_ids: list[str] = []
@@ -233,6 +235,11 @@ class ControlState:
         """The ids of the servers that may use a logon."""
         pools = [self.pools[name] for name in logon.pools if name in self.pools]
         return frozenset(logon.servers).union(*(pool.servers for pool in pools))
+
+    def copy_list(self, server: str | None = None) -> list[Copy]:
+        """Copies to a server (id), or to all, in the order in which they were asked for."""
+        found = (copy for copy in self.copies.values() if server in {None, copy.server})
+        return sorted(found, key=lambda copy: (copy.number, copy.id))
 
     def voters(self) -> list[Server]:
         return [server for server in self.server_list() if server.voter]
@@ -407,6 +414,8 @@ class ControlState:
             for row in (self.logons.get(change.key), record):
                 for server in () if row is None else self.permitted(row):
                     self._change_orders_of(server)
+        elif change.table == "copies":
+            self._change_orders_of((record or self.copies[change.key]).server)
         elif change.table == "attempts":
             for attempt in (self.attempts.get(change.key), record):
                 if attempt is not None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from caso_mesh.model.copies import Copy
 from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
 from caso_mesh.model.logons import Logon
@@ -42,6 +43,7 @@ TableName = Literal[
     "associations",
     "error_rules",
     "logons",
+    "copies",
 ]
 
 
@@ -133,3 +135,4 @@ class Image(Struct, frozen=True):
     error_rules: tuple[ErrorRule, ...] = ()
     rotation: CaRotation | None = None
     logons: tuple[Logon, ...] = ()
+    copies: tuple[Copy, ...] = ()

@@ -273,6 +273,7 @@ def prune(state: ControlState, command: Prune, context: Context) -> Effect:
     changes += [Put("tokens", key, None) for key in sorted(state.tokens) if state.tokens[key].expires_at_ns < before]
     changes += [Put("answers", key, None) for key in sorted(state.answers) if state.answers[key].at_ns < before]
     changes += [Put("requests", key, None) for key in sorted(state.requests) if state.requests[key].at_ns < before]
+    changes += [Put("copies", copy.id, None) for copy in state.copy_list() if (copy.taken_at_ns or before) < before]
     anchors = tuple(a for a in state.anchors if a.until_ns is None or a.until_ns > context.at_ns)
     changes += [Put("anchors", "", anchors)] if anchors != state.anchors else []
     return Effect({"pruned": len(changes)}, tuple(changes))

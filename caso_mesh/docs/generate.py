@@ -48,6 +48,7 @@ _PLACES = {
     "local": "the server that is asked",
     "admin": "the administrator in office",
     "node": "the server at the other end",
+    "own": "the server that is asked, by itself",
 }
 
 

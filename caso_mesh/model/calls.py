@@ -1,7 +1,7 @@
 """The table of calls: every operation of the product, once. CLI, console and nodes are thin callers of it.
 
 ``place`` says who answers: ``local`` any server for itself, ``admin`` the administrator in office (any server
-forwards), ``node`` a server to another server. ``role`` is the least role; ``anonymous`` calls need no certificate.
+forwards), ``node`` a server to another server, ``own`` the server that is asked, of the work that it does by itself. ``role`` is the least role; ``anonymous`` calls need no certificate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from caso_mesh.model.orders import OrdersChange
 from caso_mesh.model.states import Role
 
 Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
-Place = Literal["local", "admin", "node"]
+Place = Literal["local", "admin", "node", "own"]
 #: What the fields of a request name, by which it is found which servers a call concerns: a set and a job (also a run or
 #: attempt) concern the servers whose files they are about, a device those that reach it, an alert who it is about.
 #: ``source``: a set, or the server whose newest one is meant. A list concerns the servers that it names.
@@ -51,7 +51,7 @@ class Call(Struct, frozen=True):
         return None if self.needs in {"anonymous", "node"} else Role(self.needs)
 
 
-CALLS: tuple[Call, ...] = (
+_OF_MESH: tuple[Call, ...] = (
     # joining
     Call("enrol.anchors", "anonymous", "local", q.Nothing, q.AnchorsReply,
          "The certificates this mesh trusts, to be compared with a join link."),
@@ -292,6 +292,11 @@ CALLS: tuple[Call, ...] = (
          "Associate a policy with a selection list: one job for each template.", changes=True),
     Call("dissociate", "operator", "admin", q.AssociationEdit, v.PolicyView,
          "Take a policy from a selection list: its jobs go, history and sets stay.", changes=True),
+    Call("copy.to", "admin", "admin", q.CopyTo, v.Copied,
+         "Copy policies, selection lists, jobs, error-handling rules or settings to a server, or to those of a pool, which "
+         "run them by themselves.", changes=True),
+    Call("copy.list", "viewer", "admin", q.CopyListRequest, v.CopyList, "What was copied to servers, and what came of it.",
+         scope=SHOWN),
     Call("calendar.create", "operator", "admin", q.CalendarEdit, v.CalendarView,
          "Named days without runs.", changes=True),
     Call("calendar.set", "operator", "admin", q.CalendarEdit, v.CalendarView,
@@ -335,4 +340,19 @@ CALLS: tuple[Call, ...] = (
     Call("audit.list", "viewer", "admin", q.AuditListRequest, v.AuditList, "Who did what."),
 )  # fmt: skip
 
+#: Calls that a server also answers by itself, of its own work: as ``local.NAME``.
+LOCAL: tuple[str, ...] = (
+    "backup", "restore", "verify", "run.follow",
+    "job.list", "job.show", "job.log", "job.run", "job.cancel", "job.set", "job.hold", "job.release", "job.delete",
+    "selection.list", "selection.show", "selection.delete", "policy.list", "policy.show", "policy.delete", "dissociate",
+    "error-rule.list", "error-rule.delete", "schedule.preview",
+)  # fmt: skip
+
+
+def _local(call: Call) -> Call:
+    text = f"{call.text.rstrip('.')}: of what the server that is asked does by itself."
+    return Call(f"local.{call.name}", call.needs, "own", call.request, call.reply, text, call.changes)
+
+
+CALLS: tuple[Call, ...] = (*_OF_MESH, *(_local(call) for call in _OF_MESH if call.name in LOCAL))
 BY_NAME: dict[str, Call] = {call.name: call for call in CALLS}

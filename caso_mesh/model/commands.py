@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.model.copies import CopyTo, FollowOrders, NoteCopy, TakeCopy
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
@@ -492,6 +493,10 @@ Command = (
     | DeletePolicy
     | Associate
     | Dissociate
+    | CopyTo
+    | NoteCopy
+    | FollowOrders
+    | TakeCopy
     | Batch
     | Prune
 )

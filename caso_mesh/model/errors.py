@@ -801,6 +801,15 @@ class MadeByPolicy(Conflict):
     code = "made-by-policy"
 
 
+class NotOfThisServer(Conflict):
+    """{what} are not of {server}: by itself a server works on its own files and devices only.
+
+    Without --local the administrator delegates it.
+    """
+
+    code = "not-of-this-server"
+
+
 class EmptyTarget(Conflict):
     """No device belongs to the target {target} of the template {template}, for the selection list {list}.
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.model.copies import Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
-from caso_mesh.model.jobs import Counts, Failure, Predicted
+from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted, Run
 from caso_mesh.model.states import AlertKind, AttemptState, BackupType, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
@@ -143,6 +144,20 @@ class RunWaits(Struct, frozen=True, tag="run-waits", tag_field="fact"):
     fields: dict[str, Any] = {}
 
 
+class CopyTaken(Struct, frozen=True, tag="copy-taken", tag_field="fact"):
+    """What came of a copy (id) that was sent to this server."""
+
+    copy: str
+    outcomes: tuple[Outcome, ...]
+
+
+class LocalRun(Struct, frozen=True, tag="local-run", tag_field="fact"):
+    """A run of a job that this server runs by itself, as it is now, with its attempts (without their secrets)."""
+
+    run: Run
+    attempts: tuple[Attempt, ...]
+
+
 class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
     """An alert. ``category`` is kebab-case (``job-failed``, ``device-full``); ``object`` what it is about."""
 
@@ -195,6 +210,8 @@ Fact = (
     | MediumChanged
     | JobLog
     | RunWaits
+    | CopyTaken
+    | LocalRun
     | AlertRaised
     | AlertCleared
     | Audit

@@ -23,6 +23,8 @@ SINCE: Mapping[str, int] = {
     "set-data-location": 2,
     "set-device-paths": 2,
     "retire-medium": 2,
+    "copy-to": 2,
+    "note-copy": 2,
 }
 #: Work that names logon information.
 _LOGONS = 2

@@ -64,9 +64,28 @@ def make_id_source(now_ns: Callable[[], int], random_bytes: Callable[[int], byte
 
 
 def derived_id(seed: str, *parts: str) -> str:
-    """An id made of another one: of the same time (its first 10 characters), else of a digest of it and of ``parts``."""
+    """An id made of another one: of the same time (its first 10 characters) and place, else of a digest of it and of
+    ``parts``."""
     digest = hashlib.sha256("\0".join((seed, *parts)).encode()).digest()
-    return seed[:10] + base32(digest)[:16]
+    _, slash, place = seed.partition("/")
+    return seed[:10] + base32(digest)[:16] + slash + place
+
+
+def local_id(id: str, node: str) -> str:
+    """``id`` as one of the work that a server (node id) does by itself: ``ID/SERVER``, with the beginning of its id."""
+    return f"{id}/{node[:SHORT_NODE_ID]}"
+
+
+def is_of_place(id: str, node: str) -> bool:
+    """Whether the id of a job, run or attempt may come from a server (node id): one that names a place is of that server's
+    own work."""
+    _, slash, place = id.partition("@")[0].partition("/")
+    return not slash or place == node[:SHORT_NODE_ID]
+
+
+def is_local(id: str) -> bool:
+    """Whether a job, run or attempt is of the work that some server does by itself."""
+    return "/" in id.partition("@")[0]
 
 
 def run_id(job: str, due_at_ns: int) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from caso_mesh.model.copies import Copy
 from caso_mesh.model.jobs import (
     BackupSpec,
     DrillSpec,
@@ -79,7 +80,7 @@ class AttemptOrder(Struct, frozen=True):
 
 class Orders(Struct, frozen=True):
     """All that a server must know to do its part, also while the administrator is away. ``logons`` are those that it may
-    use."""
+    use, ``copies`` those that it has not reported taken, in their order."""
 
     authority: Authority
     admin: str
@@ -91,6 +92,7 @@ class Orders(Struct, frozen=True):
     media_sets: tuple[MediaSet, ...]
     attempts: tuple[AttemptOrder, ...] = ()
     logons: tuple[LogonOrder, ...] = ()
+    copies: tuple[Copy, ...] = ()
 
 
 class OrdersChange(Struct, frozen=True):

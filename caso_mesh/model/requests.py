@@ -207,14 +207,23 @@ class DeviceReport(Struct, frozen=True):
     detail: str = ""
 
 
+class DeviceLoad(Struct, frozen=True):
+    """So many jobs use a device of a server that whoever places jobs there has not placed."""
+
+    device: str
+    jobs: int
+
+
 class Heartbeat(Struct, frozen=True):
-    """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet."""
+    """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet. ``own_work``:
+    what it runs by itself."""
 
     now_ns: int
     authority: Authority | None
     running: tuple[str, ...]
     holding: tuple[str, ...]
     devices: tuple[DeviceReport, ...] = ()
+    own_work: tuple[DeviceLoad, ...] = ()
 
 
 class HeartbeatReply(Struct, frozen=True):
@@ -1192,3 +1201,23 @@ class ConfigApply(Struct, frozen=True):
 
 
 Params = dict[str, Any]
+
+
+class CopyTo(Struct, frozen=True):
+    """``target`` is ``server:NAME`` or ``pool:NAME``; the others are names. A policy brings its selection lists, and is
+    associated there with those that are named beside it. What has a
+    name that is taken at the server is skipped, or takes its place with ``overwrite``. ``settings``: those of the mesh become
+    the server's own."""
+
+    target: str
+    policies: tuple[str, ...] = ()
+    selections: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    error_rules: bool = False
+    settings: bool = False
+    overwrite: bool = False
+
+
+class CopyListRequest(Struct, frozen=True):
+    server: str | None = None
+    limit: int = 200

@@ -168,6 +168,14 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "also where that of all servers or of its pool is. caso-mesh server hold-queue and release-queue set it.",
     ),
     Setting(
+        "local-job-monitoring",
+        1.0,
+        0.0,
+        1.0,
+        "1 = jobs that a server runs by itself, copied to it or made there, are shown among those of the mesh. 0 = they are "
+        "not: only their backup sets, media and alerts are.",
+    ),
+    Setting(
         "rejoin-s",
         900.0,
         1.0,

@@ -176,6 +176,7 @@ class WaitReason(StrEnum):
     WAITING_FOR_FIRST = "waiting-for-first"
     SERVER_TOO_OLD = "server-too-old"
     NO_LOGON = "no-logon"
+    MEMBERSHIP_UNCONFIRMED = "membership-unconfirmed"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -226,6 +227,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
     WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
     WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
+    WaitReason.MEMBERSHIP_UNCONFIRMED: "nobody has confirmed that {server} belongs to the mesh: its certificate ended at {since}",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -259,6 +261,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",
     WaitReason.NO_LOGON: "ends when {source} may use it and is handed a copy, by a linked server that has one or by: "
     "caso-mesh logon set {logon}",
+    WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",
 }
 
 

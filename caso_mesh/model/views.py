@@ -494,7 +494,7 @@ class RunResult(Struct, frozen=True):
 
 class JobView(Struct, frozen=True):
     """A run (or a job that waits for its next due time) as lists show it; ``reason`` tells why it waits, ``reason_ends``
-    what would end that."""
+    what would end that. ``local``: its server runs it by itself."""
 
     job: str
     name: str
@@ -525,6 +525,7 @@ class JobView(Struct, frozen=True):
     policy: str | None = None
     selection: str | None = None
     reason_ends: str | None = None
+    local: bool = False
 
 
 class JobList(Struct, frozen=True):
@@ -862,3 +863,45 @@ class AuditView(Struct, frozen=True):
 
 class AuditList(Struct, frozen=True):
     entries: tuple[AuditView, ...]
+
+
+class CopyOutcome(Struct, frozen=True):
+    """What came of one thing that was copied: ``made``, ``overwritten``, ``skipped`` or ``refused``, with the reason."""
+
+    kind: str
+    name: str
+    came: str
+    reason: str = ""
+
+
+class CopyView(Struct, frozen=True):
+    """What was copied to a server at once. ``state`` is ``waiting`` until the server has told what came of it."""
+
+    id: str
+    number: int
+    server: str
+    state: str
+    clash: str
+    copied: str
+    copied_by: str
+    taken: str | None
+    outcomes: tuple[CopyOutcome, ...]
+
+
+class CopyRefused(Struct, frozen=True):
+    """A server of the pool to which nothing is copied, and the error that says why."""
+
+    server: str
+    error: dict[str, Any]
+
+
+class Copied(Struct, frozen=True):
+    """``settings``: how many servers have the settings of the mesh as their own now."""
+
+    copies: tuple[CopyView, ...]
+    refused: tuple[CopyRefused, ...] = ()
+    settings: int = 0
+
+
+class CopyList(Struct, frozen=True):
+    copies: tuple[CopyView, ...]

@@ -70,7 +70,7 @@ class _Running:
 class Attempts:
     """Keeps the workers in step with the orders.
 
-    ``may_begin``: whether new work is taken now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
+    ``may_begin``: whether an attempt may be begun now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
     told of each worker's end, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
     where from, and more.
     """
@@ -85,7 +85,7 @@ class Attempts:
         clock: Clock,
         new_id: IdSource,
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
-        may_begin: Callable[[], bool] = lambda: True,
+        may_begin: Callable[[AttemptOrder], bool] = lambda order: True,
         over: Callable[[LocalAttempt], None] = lambda local: None,
         refused: Callable[[AttemptOrder | None, str, str, dict[str, str]], None] = lambda order, code, source, more: (
             None
@@ -226,7 +226,7 @@ class Attempts:
                 continue
             elif order.cancel:
                 await self._cancel_unbegun(known)
-            elif self._may_begin() and self._clock.monotonic_s() >= self._begin_after_s:
+            elif self._may_begin(order) and self._clock.monotonic_s() >= self._begin_after_s:
                 running = self._running[id_] = _Running(structs.replace(known, order=order))
                 running.task = group.create_task(self._execute(running))
 

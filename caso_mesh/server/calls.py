@@ -12,10 +12,10 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
-from caso_mesh.model.facts import LogLine
 from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.server.allow import AllowList, within
-from caso_mesh.server.patience import bounded
+from caso_mesh.server.facts import held_piece
+from caso_mesh.server.paths import check_paths
 from caso_mesh.wire.network import split_address
 from caso_mesh.wire.typed import ask
 
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Peer, Any, Any], Awaitable[Any]]
 
-#: How long file systems may take to answer ``path.check``.
-_CHECK_S = 12.0
 _MOST_STATIC = 100
-#: Of what is held back: how much of a job log goes at once, and how many exceptions at all.
-_PIECE_CHARACTERS, _MOST_EXCEPTIONS = 200_000, 1000
 
 
 class Calls:
@@ -164,19 +160,7 @@ class Calls:
 
     async def _path_check(self, peer: Peer, request: q.PathCheck, link: Any) -> q.PathCheckReply:
         self._only_admin(peer)
-
-        def work() -> q.PathCheckReply:
-            allow, warnings = self._node.allow(), []
-            for name, kind in request.commands:
-                allow.check_command(name, kind)
-            for path in request.paths:
-                if request.action == "read":
-                    warnings += allow.check_read(path)
-                else:
-                    allow.check_write(path)
-            return q.PathCheckReply(tuple(dict.fromkeys(warnings)))
-
-        return await bounded(work, what=f"a file system of {self._node.config.server}", seconds=_CHECK_S)
+        return await check_paths(self._node, request)
 
     async def _attempt_watch(self, peer: Peer, request: q.WatchAttempts, link: Any) -> v.Done:
         self._only_admin(peer)
@@ -185,16 +169,7 @@ class Calls:
 
     async def _attempt_held(self, peer: Peer, request: q.AttemptHeld, link: Any) -> q.HeldPiece:
         self._only_admin(peer)
-        lines, exceptions = await self._node.facts.held(request.attempt)
-        after = max(0, request.after)
-        piece, size = list[LogLine](), 0
-        for line in lines[after:]:
-            piece.append(line)
-            size += len(line.text)
-            if size >= _PIECE_CHARACTERS:
-                break
-        more = after + len(piece) < len(lines)
-        return q.HeldPiece(tuple(piece), tuple(exceptions[:_MOST_EXCEPTIONS]) if after == 0 else (), more)
+        return await held_piece(self._node.facts, request)
 
     # --- the mesh ---
 

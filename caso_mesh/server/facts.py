@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.journal import Journal
 from caso_mesh.model import facts
+from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: How often it is looked whether what is held back may leave.
 _LOOK_S = 5.0
+#: Of what is held back: how much of a job log goes at once, and how many exceptions at all.
+_PIECE_CHARACTERS, _MOST_EXCEPTIONS = 200_000, 1000
 #: A place in the journal: an incarnation, and the number of a record in it.
 Mark = tuple[str, int]
 
@@ -164,3 +167,17 @@ class FactWriter:
         id_ = self._new_id()
         await self.append(facts.AlertRaised(id_, alert, category, text, object=object, fields=fields or {}))
         return id_
+
+
+async def held_piece(writer: FactWriter, request: q.AttemptHeld) -> q.HeldPiece:
+    """A piece of what is held back of an attempt; exceptions come with the first one."""
+    lines, exceptions = await writer.held(request.attempt)
+    after = max(0, request.after)
+    piece, size = list[facts.LogLine](), 0
+    for line in lines[after:]:
+        piece.append(line)
+        size += len(line.text)
+        if size >= _PIECE_CHARACTERS:
+            break
+    more = after + len(piece) < len(lines)
+    return q.HeldPiece(tuple(piece), tuple(exceptions[:_MOST_EXCEPTIONS]) if after == 0 else (), more)

@@ -38,6 +38,8 @@ class StateFolder:
         self.cache = path / "cache"
         self.run = path / "run"
         self.endpoint = path / "run" / "endpoint"
+        self.local = path / "local"
+        self.local_log = path / "local" / "log.db"
         self.scratch = path / "scratch"
         self.snapshots = path / "snapshots"
         self.reserve = path / "run" / "reserve"

@@ -22,7 +22,7 @@ from caso_mesh.model.errors import Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Roster
-from caso_mesh.model.orders import Authority, Orders
+from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.admin_link import AdminLink
@@ -39,6 +39,7 @@ from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.links import LinkBook, Target, bounded_addresses
 from caso_mesh.server.logons import Logons
+from caso_mesh.server.own_work import OwnWork
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.rebuilding import Rebuilding
@@ -205,12 +206,13 @@ class ServerNode:
         self._heart = Heart(
             admin=self._admin_callee,
             wait_admin=self.wait_admin,
-            beat=self._beat,
+            beat=self.beat,
             interval_s=lambda: self._setting("heartbeat-interval-s"),
             servers=self._other_servers,
             refused=self._ask_who_is_in_office,
             jitter=random.Random(randomness(8)),
         )
+        self.own_work = OwnWork(orders, self.attempts.use, self._heart.soon)
         self._devices: tuple[q.DeviceReport, ...] = ()
         self._look_at_devices = asyncio.Event()
         self.takeovers = Takeovers(self.bearings, trust)
@@ -343,7 +345,7 @@ class ServerNode:
                 await self._save_anchors(roster)
             self.trust.use(roster)
             self.takeovers.look()
-            self.attempts.use(orders)
+            self.own_work.ordered(orders)
             if orders.devices != before.devices or any_ended(before, orders):
                 # a job that is over has changed how much is free
                 self._look_at_devices.set()
@@ -361,10 +363,11 @@ class ServerNode:
         self._snapshots.over(local)
         self._scratch.over(local)
 
-    def _may_begin(self) -> bool:
+    def _may_begin(self, order: AttemptOrder) -> bool:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the
-        # journals were compared, and if it was put back, until there are new orders.
-        return self._compared and not self._orders_are_old and self._room.enough
+        # journals were compared, and if it was put back, until there are new orders. The own work waits for nobody.
+        waits = not self._compared or self._orders_are_old
+        return self._room.enough and (self.own_work.has(order.attempt) or not waits)
 
     async def _prune_journal(self, upto: Mapping[str, int]) -> None:
         kept_s, traced_s = self._setting("journal-keep-s"), self._setting("joblog-keep-s")
@@ -387,7 +390,7 @@ class ServerNode:
         await self._scratch.prepare()
         await self.facts.load()
         await self.attempts.recover()
-        self.attempts.use(self.orders)
+        self.own_work.ordered(self.orders)
         await self.facts.append(facts.ServerStarted(self.version))
 
     async def run(self) -> None:
@@ -439,13 +442,15 @@ class ServerNode:
             except TimeoutError:
                 continue
 
-    def _beat(self) -> q.Heartbeat:
+    def beat(self) -> q.Heartbeat:
+        """What the administrator is told of this server."""
         return q.Heartbeat(
             now_ns=self.clock.now_ns(),
             authority=self.orders.authority,
             running=self.attempts.running(),
             holding=self.attempts.holding(),
             devices=self._room.told(self._devices),
+            own_work=self.own_work.loads(),
         )
 
     def _other_servers(self) -> int:

@@ -97,6 +97,34 @@ CREATED = (
     "--oldest-good 26h --one-file-system --no-default-excludes --exclude-larger-than 5GB --exclude-caches"
 )
 
+COPY = v.CopyView(
+    "c1", 7, "beta", "taken", "skip", "2025-01-10T21:00:00Z", "ann", "2025-01-10T21:00:01Z",
+    (v.CopyOutcome("policy", "nightly", "made"), v.CopyOutcome("job", "logs", "refused", "There is no device disk.")),
+)  # fmt: skip
+COPY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
+    (
+        "copy to pool:west --policy nightly --policy weekly --selection office --overwrite",
+        "copy.to",
+        q.CopyTo("pool:west", ("nightly", "weekly"), ("office",), overwrite=True),
+        v.Copied((COPY,)),
+        ["copied to beta", "caso-mesh copy list --server beta"],
+    ),
+    (
+        "copy to server:beta --job logs --error-rules --settings --skip",
+        "copy.to",
+        q.CopyTo("server:beta", jobs=("logs",), error_rules=True, settings=True),
+        v.Copied((), settings=2),
+        ["settings of the mesh are those of 2 servers now"],
+    ),
+    (
+        "copy list --server beta",
+        "copy.list",
+        q.CopyListRequest("beta"),
+        v.CopyList((COPY,)),
+        ["policy", "nightly", "made", "There is no device disk."],
+    ),
+]
+
 POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         "selection list",

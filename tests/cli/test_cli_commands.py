@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli_policy_cases import POLICY_CASES
+from cli_policy_cases import COPY_CASES, POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.calls import BY_NAME, CALLS
+from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
@@ -408,8 +408,15 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
     *POLICY_CASES,
+    *COPY_CASES,
     ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
 ]  # fmt: skip
+#: What a server also answers by itself is asked of it with one more word.
+CASES += [
+    (f"{line} --local", f"local.{call}", *rest)
+    for name in LOCAL
+    for line, call, *rest in [case for case in CASES if case[1] == name][:1]
+]
 
 
 def words(line: str) -> list[str]:
@@ -439,6 +446,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
     # _catalog_rebuild, _recovery, _contexts
     dialogues = {
         "run.follow",
+        "local.run.follow",
         "kit.create",
         "kit.confirm",
         "set.as-of",
@@ -463,6 +471,30 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
     }
     assert people - {case[1] for case in CASES} == dialogues
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)
+
+
+async def test_servers_of_a_pool_that_get_no_copy_are_warned_of(daemon: FakeDaemon, shell: Shell) -> None:
+    error = {"code": "usage", "message": "The selection list home names no place of gamma", "hint": ""}
+    daemon.answers["copy.to"] = v.Copied((), (v.CopyRefused("gamma", error),))
+    result = await shell("copy", "to", "pool:west", "--selection", "home")
+    assert "warning: gamma: The selection list home names no place of gamma" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("copy to server:beta --settings --overwrite --skip", "--overwrite or --skip"),
+        ("associate office nightly --local", "copy them to it"),
+        ("restore alpha:/srv --local", "name the set"),
+    ],
+)
+async def test_what_makes_no_sense_of_copies_and_local_work_is_refused_before_anybody_is_asked(
+    daemon: FakeDaemon, shell: Shell, line: str, why: str
+) -> None:
+    result = await shell(*words(line))
+    assert result.status == 2
+    assert why in result.err
+    assert daemon.received == []
 
 
 async def test_warnings_of_an_answer_go_to_stderr(daemon: FakeDaemon, shell: Shell) -> None:

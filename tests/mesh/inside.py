@@ -146,15 +146,27 @@ class InsideMesh:
 
     # --- calls, as the local operator of a server ---
 
-    async def call(self, name: str, call: str, request: Struct, reply: type[T], *, timeout_s: float = 15.0) -> T:
-        """The answer to a call of the table, asked at ``name`` by the operator of its state folder."""
-        identity = IdentityStore(StateFolder(self.state(name)).identity)
-        link = self._links.get(name)
+    async def call(
+        self, name: str, call: str, request: Struct, reply: type[T], *, timeout_s: float = 15.0, by: str | None = None
+    ) -> T:
+        """The answer to a call of the table, asked at ``name`` by the operator of its state folder, or of that of ``by``."""
+        link = self._links.get(f"{name} {by}")
         if link is None or link.closed:
-            network, tls = self._operator_network(name)
-            link = self._links[name] = await network.dial(
+            network, tls = self._operator_network(by or name)
+            link = self._links[f"{name} {by}"] = await network.dial(
                 self.nodes[name].address, tls=tls, authorise=lambda certificate: name, handler=RefusesAll()
             )
+        params = self.signed(by or name, call, request, timeout_s=timeout_s)
+        return from_wire(await link.call("call.signed", params, timeout_s=timeout_s + 1.0), reply)
+
+    async def hang_up(self) -> None:
+        """The next call of each operator comes over a new link, with the certificate that he has then."""
+        for link in self._links.values():
+            await link.close()
+
+    def signed(self, name: str, call: str, request: Struct, *, timeout_s: float = 15.0) -> Any:
+        """A call as the operator of the state folder of ``name`` signs it."""
+        identity = IdentityStore(StateFolder(self.state(name)).identity)
         signed = sign_request(
             identity.load_operator().key,
             mesh=identity.load_mesh_id(),
@@ -166,7 +178,7 @@ class InsideMesh:
         params = q.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, timeout_s
         )
-        return from_wire(await link.call("call.signed", to_wire(params), timeout_s=timeout_s + 1.0), reply)
+        return to_wire(params)
 
     async def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 30.0) -> None:
         """Until ``at`` sees all of ``names`` connected and at work."""

@@ -224,7 +224,7 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, world: World, runner: FakeRunner, *, run: bool = True, may_begin: Callable[[], bool] = lambda: True,
+    folder: Path, world: World, runner: FakeRunner, *, run: bool = True, may_begin: Callable[[Any], bool] = lambda order: True,
     wrap: Callable[[Database], Database] = lambda database: database, clock: Clock | None = None,
 ) -> AsyncIterator[Daemon]:  # fmt: skip
     new_id, clock = ids(), clock or Clock()

@@ -418,7 +418,7 @@ async def test_a_full_state_folder_ends_neither_the_daemon_nor_the_truth(
 async def test_nothing_is_begun_before_it_may_be(tmp_path: Path) -> None:
     world, may = World(tmp_path), {"begin": False}
     runner = FakeRunner(backs_up(world))
-    async with daemon(tmp_path, world, runner, may_begin=lambda: may["begin"]) as d:
+    async with daemon(tmp_path, world, runner, may_begin=lambda order: may["begin"]) as d:
         d.attempts.use(orders(order()))
         await wait_for_async(lambda: d.attempts.holding() == ("j@1#1",))
         assert runner.started == []
@@ -430,7 +430,7 @@ async def test_nothing_is_begun_before_it_may_be(tmp_path: Path) -> None:
 async def test_an_attempt_that_waited_starts_with_the_newest_order(tmp_path: Path) -> None:
     world, may = World(tmp_path), {"begin": False}
     runner = FakeRunner(backs_up(world))
-    async with daemon(tmp_path, world, runner, may_begin=lambda: may["begin"]) as d:
+    async with daemon(tmp_path, world, runner, may_begin=lambda order: may["begin"]) as d:
         d.attempts.use(orders(order()))
         await wait_for_async(d.attempts.holding)
         may["begin"] = True

@@ -1,0 +1,102 @@
+"""What servers ran by themselves, shown among the runs of the mesh."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from caso_mesh.admin import present
+from caso_mesh.admin.attempts import AttemptRows
+from caso_mesh.admin.live import Live
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import facts
+from caso_mesh.model import views as v
+from caso_mesh.model.ids import is_local
+from caso_mesh.model.jobs import Attempt, Job, Part
+from caso_mesh.model.settings import number
+from caso_mesh.model.states import ATTEMPT_GOOD
+from caso_mesh.model.units import format_instant
+
+#: So many of the newest are looked through for those that a list is about.
+_MOST = 5000
+
+
+class LocalHistory:
+    """Of servers whose own jobs are monitored. On a server itself, its own jobs are in its own control state."""
+
+    def __init__(self, *, keeper: ControlKeeper, tables: Tables) -> None:
+        self._keeper = keeper
+        self._tables = tables
+
+    async def views(self, wanted: str | None, only: frozenset[str] | None, limit: int) -> list[v.JobView]:
+        """``wanted`` as in ``JobListRequest.state``; ``only``: of these servers (node ids)."""
+        shown: list[v.JobView] = []
+        for server, told in await self._tables.local_runs(limit=_MOST):
+            if len(shown) >= limit:
+                break
+            if (only is not None and server not in only) or not self._is_shown(server, told):
+                continue
+            is_open = told.run.closed_at_ns is None
+            if (wanted is None and not is_open) or (wanted == "ended" and is_open):
+                continue
+            rows = await self._tables.attempts([told.run.id])
+            views = [self._view(told, part, rows) for part in told.run.parts]
+            shown += [view for view in views if wanted in {None, "all", "ended", view.state}]
+        return shown[:limit]
+
+    def _is_shown(self, server: str, told: facts.LocalRun) -> bool:
+        state = self._keeper.state
+        if told.run.id in state.runs or server not in state.servers:
+            return False
+        return number(state.settings_of(server), "local-job-monitoring") >= 1.0
+
+    def _view(self, told: facts.LocalRun, part: Part, rows: AttemptRows) -> v.JobView:
+        attempt = _deciding(told, part)
+        row = rows.of(attempt) if attempt is not None else None
+        view = present.job_view(self._keeper.state, told.run, part, attempt, row, Live())
+        return structs.replace(view, local=True)
+
+    async def find(self, name: str) -> facts.LocalRun | None:
+        """The run of that id (of a run, an attempt, or a job: its newest one), if it is one of these."""
+        if not is_local(name):
+            return None
+        found = await self._tables.local_runs(run=name.partition("#")[0], limit=1)
+        return next((told for server, told in found if self._is_shown(server, told)), None)
+
+    async def detail(self, told: facts.LocalRun) -> v.JobDetail:
+        """As ``job.show`` tells of a job."""
+        state, run = self._keeper.state, told.run
+        runs = [each for _, each in await self._tables.local_runs(run=f"{run.job}@")]
+        rows = await self._tables.attempts([each.run.id for each in runs])
+        job = Job(run.job, run.name, run.spec, run.created_by, runs[-1].run.created_at_ns)
+        return v.JobDetail(
+            job=run.job,
+            name=run.name,
+            kind=present.kind_of(run.spec).value,
+            state=job.state.value,
+            priority=run.priority.value,
+            created=format_instant(job.created_at_ns) or "",
+            created_by=run.created_by,
+            schedule=None,
+            zone=None,
+            next_due=None,
+            spec=present.spec_view(state, job),
+            runs=tuple(
+                v.RunView(
+                    run=each.run.id,
+                    state=present.run_state(each.run, rows, each.attempts).value,
+                    due=format_instant(each.run.due_at_ns) or "",
+                    closed=format_instant(each.run.closed_at_ns),
+                    sets=present.set_outcomes(state, each.run),
+                    attempts=tuple(present.attempt_view(state, a, rows.of(a), each.run) for a in each.attempts),
+                    note=present.run_note(each.run),
+                )
+                for each in runs
+            ),
+        )
+
+
+def _deciding(told: facts.LocalRun, part: Part) -> Attempt | None:
+    tried = [each for each in told.attempts if each.source == part.source]
+    good = [each for each in tried if each.state in ATTEMPT_GOOD]
+    return (good or tried)[-1] if tried else None
