@@ -407,11 +407,14 @@ class Plan:
             if wanted is None:
                 continue
             row = self._named(self._lists, name, "selection list", path)
-            policies = [self._named(self._policies, each, "policy", path) for each in wanted]
-            if row is None or None in policies:
+            named = [self._named(self._policies, each, "policy", path) for each in wanted]
+            policies = [policy for policy in named if policy is not None]
+            if row is None:
                 continue
-            ids = {policy.id: policy.name for policy in policies if policy is not None}
-            self.pairs += [(policy, row) for policy in policies if policy is not None]
+            self.pairs += [(policy, row) for policy in policies]
+            if len(policies) < len(named):
+                continue
+            ids = {policy.id: policy.name for policy in policies}
             there = {each.policy for each in self._state.association_list() if each.list == row.id}
             for id in ids.keys() - there:
                 change = Change("create", "association", f"{name} {ids[id]}")

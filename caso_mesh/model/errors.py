@@ -871,7 +871,7 @@ class DevicePathInvalid(CasoError):
 class DeviceForeign(CasoError):
     """{path} holds a vault of another mesh ({mesh}).
 
-    Choose another folder. "device import" will be the way to take it over.
+    Choose another folder. What is on it is restored with the recovery kit of that mesh: "vault restore".
     """
 
     code = "device-foreign"

@@ -73,7 +73,7 @@ async def test_a_job_lost_with_all_servers_of_its_target_is_held_with_an_alert_a
     tmp_path: pathlib.Path,
 ) -> None:
     async with admin_world(tmp_path) as w:
-        job = await w.backup(to="server:beta", schedule="0 3 * * *", name="nightly")
+        job = await w.backup(to="server:beta", schedule="20 1 * * *", name="nightly")
         submitted = await w.ask("job.run", q.JobName("nightly"))
         for number in (1, 2, 3):
             await lost(w, await w.delegated(submitted.run, number, seconds=400))
@@ -82,8 +82,12 @@ async def test_a_job_lost_with_all_servers_of_its_target_is_held_with_an_alert_a
         await w.until(lambda: w.state.run(submitted.run).stranded)
         assert w.state.job(job).state is JobState.ACTIVE  # the run is held, never the job
         (alert,) = await w.until(lambda: w.facts.alerts("job-held"))
+        # the next due run comes as if nothing were held, and is held by nobody
+        next_due = await w.until(lambda: [run for run in w.state.runs_of(job) if run.id != submitted.run], 7200)
+        assert (next_due[0].state, next_due[0].held) == (RunState.READY, False)
         back(w, node("beta"))
-        await w.delegated(submitted.run, 4)
+        await w.report("beta", *w.success(await w.delegated(submitted.run, 4)))
+        await w.delegated(next_due[0].id)
         await w.until(lambda: any(isinstance(f, facts.AlertCleared) and f.id == alert.id for f in w.facts.all))
 
 

@@ -141,3 +141,29 @@ async def test_a_device_is_shared_with_one_more_server_taken_away_from_one_and_u
         mesh.call("alpha", "device.set", set_.__class__("nas", enabled={"gamma": True}), v.DeviceView), "not-found"
     )
     assert_equal(tree, await restored(mesh, done.set, "alpha", tree))
+
+
+async def test_two_servers_write_one_device_at_once_share_what_is_stored_and_one_goes_on_without_the_other(
+    memory_mesh, tmp_path
+):
+    mesh = await memory_mesh(3)
+    folder = mesh.folder / "nas"
+    folder.mkdir()
+    on = {"beta": str(folder), "gamma": str(folder)}
+    await mesh.call("alpha", "device.add", q.DeviceAdd("nas", "shared", on, concurrency=4), v.DeviceView)
+    trees = {name: make_tree(tmp_path / name, files=15) for name in ("beta", "gamma")}
+    runs = {name: (await mesh.backup(name, tree, "device:nas")).run for name, tree in trees.items()}
+    first = {name: await mesh.result(run) for name, run in runs.items()}
+    assert {name: (each.state, each.server) for name, each in first.items()} == {
+        name: ("succeeded", name) for name in trees
+    }
+    # what one of them stored the other one need not
+    same = await mesh.result((await mesh.backup("gamma", trees["beta"], "device:nas")).run)
+    assert same.bytes_read == first["beta"].bytes_read
+    assert same.bytes_stored < first["beta"].bytes_stored / 10
+    # a server that is gone leaves no lock, and others read what it wrote
+    await mesh.stop("beta")
+    (trees["gamma"] / "new").write_bytes(b"new" * 1000)
+    later = await mesh.result((await mesh.backup("gamma", trees["gamma"], "device:nas", type="incremental")).run)
+    assert (later.state, later.bytes_read) == ("succeeded", 3000)
+    assert_equal(trees["beta"], await restored(mesh, first["beta"].set, "alpha", trees["beta"]))

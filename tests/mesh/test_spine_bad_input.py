@@ -81,6 +81,13 @@ REFUSED_COMMANDS: list[tuple[str, int, str, tuple[str, ...]]] = [
         ("backup", "alpha:TREE", "--to", "any", "--schedule", "at dawn"),
     ),
     (
+        *("a cron line that never fires", USAGE, "invalid-schedule"),
+        ("backup", "alpha:TREE", "--to", "any", "--schedule", "0 0 31 2 *"),
+    ),
+    ("a device moved to where it is not", 1, "device-vanished", ("device", "move", "disk", "--to", "beta=TMP/other")),
+    ("an error rule for no error", USAGE, "invalid-value", ("error-rule", "create", "r", "--error", "no-such")),
+    ("an unknown medium", NOT_FOUND, "not-found", ("medium", "retire", "BETA-999999")),
+    (
         *("a zone that is none", USAGE, "unknown-zone"),
         ("backup", "alpha:TREE", "--to", "any", "--schedule", "0 2 * * *", "--zone", "Europe/Atlantis"),
     ),
@@ -141,6 +148,62 @@ REFUSED_COMMANDS: list[tuple[str, int, str, tuple[str, ...]]] = [
 )
 def test_a_command_that_cannot_be_done_is_refused_with(place, status, code, argv):
     check(place.mesh.cli("alpha", *place.fill(argv)), status, code)
+
+
+MISTAKES = """\
+[pool.vaults]
+servers = ["omega"]
+[error_rule.full]
+errors = ["device-ful"]
+[device.disk]
+concurrency = 4
+state = "broken"
+[selection.home]
+paths = ["alpha:TREE", "alpha:TMP/nothing", "beta:relative"]
+window = "25:00-26:00"
+[policy.nightly]
+zone = "Europe/Atlantis"
+rules = ["full supersedes inc", "inc supersedes full", "when full fails start full"]
+[policy.nightly.templates.full]
+type = "full"
+to = "pool:nobody"
+schedule = "0 0 31 2 *"
+[policy.nightly.templates.inc]
+type = "incremental"
+to = "device:disk9"
+schedule = "daily 22:00"
+media_set = "none"
+pre = "no-such-command"
+[associations]
+home = ["nightly", "weekly"]
+"""
+
+
+def test_a_file_with_a_dozen_mistakes_is_refused_with_each_line_and_key_and_nothing_of_it_is_done(place):
+    mesh, file = place.mesh, place.mesh.folder / "mesh.toml"
+    file.write_text(place.fill((MISTAKES,))[0])
+    before = mesh.cli("alpha", "export", json_output=False).stdout
+    answer = mesh.cli("alpha", "apply", "-f", str(file))
+    assert (answer.status, answer.document["applied"], answer.document["changes"]) == (USAGE, False, [])
+    assert [(each["line"], each["place"]) for each in answer.document["mistakes"]] == [
+        (2, "pool.vaults.servers"),
+        (4, "error_rule.full.errors"),
+        (7, "device.disk.state"),
+        (9, "selection.home.paths"),
+        (9, "selection.home"),
+        (10, "selection.home.window"),
+        (12, "policy.nightly.zone"),
+        (13, "policy.nightly.rules"),
+        (13, "policy.nightly.rules"),
+        (17, "policy.nightly.templates.full.schedule"),
+        (20, "policy.nightly.templates.inc.to"),
+        (22, "policy.nightly.templates.inc.media_set"),
+        (23, "policy.nightly.templates.inc"),
+        (25, "associations.home"),
+    ]
+    assert mesh.cli("alpha", "export", json_output=False).stdout == before
+    shown = mesh.cli("alpha", "apply", "-f", str(file), json_output=False)
+    assert (shown.stdout, shown.stderr.splitlines()[-1]) == ("", "14 mistakes; nothing was changed.")
 
 
 def test_all_of_them_together_changed_nothing(place):
