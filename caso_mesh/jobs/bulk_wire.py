@@ -104,7 +104,7 @@ class _Started:
         self._future = future
 
     def result(self) -> Any:
-        self._channel.wait_for(self._future.done)
+        self._channel.wait_for_answers(self._future.done)
         return self._future.result()
 
 
@@ -131,6 +131,8 @@ class WireChannel:
         self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)
         self._lock = threading.Lock()
         self._number = self._bytes = 0
+        #: Threads that wait for an answer, not only for room.
+        self._awaiting = 0
         self._pending: dict[int, concurrent.futures.Future[Any]] = {}
         self._failed: BaseException | None = None
         # of the loop's thread:
@@ -185,7 +187,7 @@ class WireChannel:
 
     def start(self, method: str, params: Any = None, *, size: int = 0) -> _Started:
         while True:
-            self.wait_for(lambda: self._has_room(size))
+            self._wait_for(lambda: self._has_room(size))
             with self._lock:
                 if not self._room(size):
                     continue
@@ -208,10 +210,19 @@ class WireChannel:
         return fits and len(self._pending) < WINDOW and self._number + 1 - oldest < SPAN
 
     def drain(self) -> None:
-        self.wait_for(lambda: not self._pending)
+        self.wait_for_answers(lambda: not self._pending)
 
-    def wait_for(self, predicate: Callable[[], bool]) -> None:
+    def wait_for_answers(self, predicate: Callable[[], bool]) -> None:
         """Raises what went wrong before."""
+        with self._lock:
+            self._awaiting += 1
+        try:
+            self._wait_for(predicate)
+        finally:
+            with self._lock:
+                self._awaiting -= 1
+
+    def _wait_for(self, predicate: Callable[[], bool]) -> None:
         self._desk.wait_for(lambda: predicate() or self._failed is not None or self._lost is not None)
         if self._failed is not None:
             raise self._failed
@@ -225,7 +236,11 @@ class WireChannel:
         with self._lock:
             self._pending.pop(number, None)
             self._bytes -= size
-        self._desk.waiting.notify()
+            # Whoever waits for room sleeps until there is plenty: to be woken by each answer costs more than to send.
+            plenty = self._bytes <= WINDOW_BYTES // 2 and len(self._pending) <= WINDOW // 2
+            tells = plenty or self._awaiting or error is not None
+        if tells:
+            self._desk.waiting.notify()
 
     async def _deliver(self, number: int, method: str, params: Any) -> Any:
         while True:
