@@ -15,11 +15,11 @@ from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.foretold import Known
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, in_vain
+from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, beside, in_vain
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
-from caso_mesh.model.jobs import Failure, Waiting, set_read
+from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
 from caso_mesh.model.states import RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
@@ -144,8 +144,11 @@ class Delegation:
             if run is None:
                 return
             attempt = attempt_of(run, each, self._clock.now_ns(), self._randomness(32))
+            second: Attempt | None = None
+            if each.second_device:
+                attempt, second = beside(attempt, each.second_server, each.second_device, self._randomness(32))
             try:
-                await self._submit(Delegate(attempt))
+                await self._submit(Delegate(attempt, second))
             except (Conflict, NotFound) as error:
                 log.info("attempt %s is not delegated: %s", attempt.id, error)
 

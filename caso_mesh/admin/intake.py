@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from caso_mesh.admin.error_rules import category_of
-from caso_mesh.admin.interpret import SET_ID
 from caso_mesh.admin.live import Heard, Live
 from caso_mesh.admin.ports import Facts, Submit
 from caso_mesh.admin.tables import Tables
@@ -24,7 +23,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
 from caso_mesh.model.copies import NoteCopy
 from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed, Unavailable
-from caso_mesh.model.ids import is_local, is_of_place
+from caso_mesh.model.ids import SET_ID, is_local, is_of_place
 from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet

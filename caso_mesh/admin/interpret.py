@@ -6,20 +6,17 @@ of its journal, and means nothing.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 
 import msgspec
 
 from caso_mesh.admin import local_runs, waits
 from caso_mesh.model import facts
-from caso_mesh.model.ids import run_of_attempt
+from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
 from caso_mesh.model.storage import BackupSet
 
 _ACTIVE = tuple(state.value for state in ATTEMPT_ACTIVE)
-#: Set ids become file names.
-SET_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _LONGEST_ATTEMPT = 400
 
 

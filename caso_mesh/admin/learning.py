@@ -9,6 +9,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.ids import run_of_attempt
 from caso_mesh.model.jobs import Run, kind_of, makes_sets, set_read
 from caso_mesh.model.states import ATTEMPT_GOOD
 from caso_mesh.model.storage import BackupSet
@@ -99,7 +100,9 @@ class Learning:
         ended = [
             attempt
             for attempt in state.attempts.values()
-            if attempt.state in ATTEMPT_GOOD and set_read(state.run(attempt.run).spec, attempt.source) is not None
+            if attempt.state in ATTEMPT_GOOD
+            and not attempt.beside
+            and set_read(state.run(attempt.run).spec, attempt.source) is not None
         ]
         ended.sort(key=lambda attempt: (attempt.ended_at_ns or 0, attempt.id), reverse=True)
         del ended[_NEWEST_RUNS:]
@@ -159,7 +162,9 @@ class Learning:
         ends_at_ns: dict[str, int] = {}
         to_come_bytes: dict[str, int] = {}
         for attempt in state.active_attempts():
-            predicted = self.predicted(state.run(attempt.run), attempt.source)
+            # what goes to a second device is as much as what goes to the first one
+            run = state.runs.get(run_of_attempt(attempt.beside)) if attempt.beside else state.run(attempt.run)
+            predicted = predicting.UNKNOWN if run is None else self.predicted(run, attempt.source)
             holds = (attempt.source, attempt.device) in self._held
             progress = self._live.progress.get(attempt.id)
             stored = 0 if progress is None else progress.counts.bytes_stored

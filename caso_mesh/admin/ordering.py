@@ -8,12 +8,12 @@ import logging
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.orders import Difference, as_change, difference, orders_for, same_slice, shared_digest
+from caso_mesh.control.orders import Difference, as_change, difference, orders_for, same_slice, shared_digest, spec_of
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tickets import digest_of_paths, issue
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders, UnknownCall
-from caso_mesh.model.jobs import Attempt, Run, part_of_spec
+from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.orders import Orders, ticket_paths
 from caso_mesh.model.requests import OrdersTaken
 from caso_mesh.model.views import Done
@@ -79,7 +79,8 @@ class Ordering:
         return taken is not None and any(each.certificate == certificate for each in taken.roster.anchors)
 
     def _ticket(self, attempt: Attempt, run: Run) -> bytes:
-        if attempt.other == attempt.server:
+        spec = spec_of(self._keeper.state, attempt)
+        if spec is None or (attempt.other == attempt.server and not attempt.beside):
             return b""
         ticket = self._tickets.get(attempt.id)
         if ticket is None:
@@ -90,7 +91,7 @@ class Ordering:
                 part=attempt.source,
                 dialler=attempt.other,
                 acceptor=attempt.server,
-                paths=digest_of_paths(ticket_paths(part_of_spec(run.spec, attempt.source), attempt.source)),
+                paths=digest_of_paths(ticket_paths(spec, attempt.source)),
                 lineage=authority.lineage,
                 term=authority.term,
                 index=authority.index,

@@ -9,6 +9,7 @@ from typing import Any
 from caso_mesh.admin.attempts import AttemptRow, AttemptRows
 from caso_mesh.admin.live import Live
 from caso_mesh.catalog.segment import CatalogEntry
+from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
 from caso_mesh.model.entries import SourceException
@@ -230,6 +231,8 @@ def run_note(run: Run) -> str | None:
     if run.state is RunState.SUPERSEDED:
         by = next((part.failure.fields.get("by") for part in run.parts if part.failure is not None), None)
         return f"superseded by {by}"
+    if run.terms.second_of is not None:
+        return f"the second device of {run.terms.second_of}"
     if run.terms.fired_by is not None:
         return f"started by {run.terms.fired_by}"
     return f"follows {run.terms.after}" if run.terms.after is not None else None
@@ -298,6 +301,26 @@ def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
     )
 
 
+def second_outcomes(state: ControlState, run: Run) -> tuple[v.SecondOutcome, ...]:
+    """What became of the second devices of what a run read."""
+    found = []
+    for second in seconds_of(state, run):
+        (part,) = second.parts
+        attempts = state.attempts_of(second.id)
+        found.append(
+            v.SecondOutcome(
+                run=second.id,
+                source=state.name_of(part.source),
+                state=part.state.value,
+                set=part.set,
+                server=state.name_of(attempts[-1].server) if attempts else None,
+                device=device_name(state, attempts[-1].device) if attempts else None,
+                error=failure_view(part.failure),
+            )
+        )
+    return tuple(found)
+
+
 def predicted_of(rows: Sequence[AttemptRow]) -> v.PredictedView | None:
     """What test runs of several sources say together, as if one went after the other."""
     told = [row.predicted for row in rows if row.predicted is not None]
@@ -329,6 +352,7 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "post": spec.post,
                 "snapshot": spec.snapshot.value,
                 "allow_shrink": spec.allow_shrink,
+                "second_to": None if spec.second is None else str(spec.second),
             }
         case RestoreSpec() as spec:
             return {

@@ -16,6 +16,7 @@ from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.seconds import seconds_of
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
@@ -174,6 +175,7 @@ class Runs:
             sets=present.set_outcomes(state, run),
             attempts=tuple(present.attempt_view(state, each, rows.of(each), run) for each in attempts),
             note=present.run_note(run),
+            second=present.second_outcomes(state, run),
         )
 
     async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:
@@ -218,7 +220,7 @@ class Runs:
             # before the state is read: nothing that comes after may be missed
             news, index = self._live.next_news(), self._keeper.position.index
             left_s = deadline - loop.time()
-            if request.until_end and left_s > 0 and self._keeper.state.run_named(request.run).closed_at_ns is None:
+            if request.until_end and left_s > 0 and not self._over(self._keeper.state.run_named(request.run)):
                 await self._come_further(news, index, left_s)
                 continue
             found = await self._progress_of(request)
@@ -247,12 +249,20 @@ class Runs:
         for attempt in active if not request.until_end else ():
             await self._watch(attempt)
         result = None
-        if run.closed_at_ns is not None:
+        if self._over(run):
             missing = await self._missing(run, rows)
             if missing is not None:
                 result = await self._result(run, rows, missing)
         shown = present.run_state(run, rows, active)
         return v.RunProgress(run.id, shown.value, tuple(self._parts(run, rows)), result)
+
+    def _over(self, run: Run) -> bool:
+        """Whether it is closed, and nothing is on its way to second devices."""
+        state = self._keeper.state
+        under_way = (
+            each.state in ATTEMPT_ACTIVE for second in seconds_of(state, run) for each in state.attempts_of(second.id)
+        )
+        return run.closed_at_ns is not None and not any(under_way)
 
     async def _watch(self, attempt: Attempt) -> None:
         try:
@@ -348,6 +358,7 @@ class Runs:
             error=present.failure_view(failures[0]) if failures else None,
             warnings=warnings,
             predicted=present.predicted_of(told),
+            second=present.second_outcomes(state, run),
         )
 
 

@@ -11,13 +11,15 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import DeleteJob, Prune
 from caso_mesh.model.errors import Conflict, NotFound
-from caso_mesh.model.jobs import Run
+from caso_mesh.model.jobs import Run, placed_by
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import REASON_TEXT, AlertKind, RunState
+from caso_mesh.planning import lifecycle
 from caso_mesh.planning.window import is_scheduled
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,31 @@ class Telling:
         for id_ in set(self._alarms.standing("job-held")) - held.keys():
             await self._alarms.ends("job-held", id_)
 
+    async def _tell_second(self, second: Run, first: Run | None) -> None:
+        """That a second set is not there, where the first one is; else that one is what is missing."""
+        (part,) = second.parts
+        made = lifecycle.part_of(first, part.source) if first is not None else None
+        if second.state is not RunState.FAILED or (first is not None and (made is None or made.set is None)):
+            return
+        code = part.failure.code if part.failure is not None else "error"
+        name, source = first.name if first is not None else second.name, self._keeper.state.name_of(part.source)
+        which = made.set if made is not None and made.set is not None else "SET"
+        text = (
+            f"{name} stored no second set of {source}: {code}. The first one is good; copy it with: "
+            f"caso-mesh duplicate {which} --to {second_target(second)}"
+        )
+        await self._alarms.once(second.id, AlertKind.ERROR, "second-set-missing", text, object=second.id)
+
     async def _tell_end(self, run: Run) -> None:
+        state = self._keeper.state
+        if run.terms.second_of is not None:
+            first = state.runs.get(run.terms.second_of)
+            if first is None or first.closed_at_ns is not None:
+                await self._tell_second(run, first)
+            return
+        for second in seconds_of(state, run):
+            if second.closed_at_ns is not None:
+                await self._tell_second(second, run)
         name = f"{run.name} (scheduled)" if is_scheduled(run) else run.name
         match run.state:
             case RunState.FAILED:
@@ -110,6 +136,11 @@ class Telling:
             case _:
                 return
         await self._alarms.once(run.id, kind, category, text, object=run.id)
+
+
+def second_target(run: Run) -> str:
+    placed = placed_by(run.spec)
+    return "any" if placed is None else str(placed.target)
 
 
 class _Lenient(dict[str, object]):

@@ -86,6 +86,9 @@ def _name(state: ControlState, run: str) -> str:
 
 def _beginning(state: ControlState, run: Run) -> list[Told]:
     job, terms, told = state.jobs.get(run.job), run.terms, []
+    if terms.second_of is not None:
+        text = f"takes what {_name(state, terms.second_of)} reads to a second device"
+        return [_told(run.created_at_ns, _CAME, "fired", text, run)]
     if terms.fired_by is not None:
         rule = _rule(state, run, terms.fired_by)
         text = f"started by {_name(state, terms.fired_by)}" + (f', as its policy says: "{rule}"' if rule else "")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import structs
 
-from caso_mesh.admin.newest import is_base, newest_set, newest_sets
+from caso_mesh.admin.bases import bases_of, root_of
+from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.documents import clean_path, parse_target
-from caso_mesh.control.dues import backup_jobs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.logons import with_logon
-from caso_mesh.control.policies import check_target
+from caso_mesh.control.policies import check_second, check_target
+from caso_mesh.control.seconds import is_second
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
@@ -31,7 +32,7 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Conflict, InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
-from caso_mesh.model.host_commands import CommandKind, dump_name, is_reserved
+from caso_mesh.model.host_commands import CommandKind, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -50,7 +51,7 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobState, Priority
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
-from caso_mesh.model.units import escape_path, format_instant, format_number
+from caso_mesh.model.units import format_instant, format_number
 from caso_mesh.planning.presets import parse_schedule
 from caso_mesh.planning.schedule import check_schedule, next_due_ns
 from caso_mesh.wire.typed import ask
@@ -62,14 +63,6 @@ def _with_places(paths: tuple[bytes, ...], backup: BackupSet) -> tuple[bytes, ..
     if not chosen or any(is_reserved(path) for path in chosen):
         raise UsageError(detail="What a dump wrote came from no place: say where to, with --to or --into-command")
     return chosen
-
-
-def _root(path: bytes) -> bytes:
-    """A place as the root of a set. Raises ``InvalidValue``."""
-    cleaned = clean_path(path)
-    if is_reserved(cleaned) and dump_name(cleaned) is None:
-        raise InvalidValue(value=escape_path(path), what="path", expected="Use SERVER:@NAME for a dump")
-    return cleaned
 
 
 class Work:
@@ -122,7 +115,7 @@ class Work:
         state.media_set_named(request.media_set)
         roots: dict[str, set[bytes]] = {}
         for name, path in request.sources:
-            roots.setdefault(state.server_named(name).id, set()).add(_root(path))
+            roots.setdefault(state.server_named(name).id, set()).add(root_of(path))
         if request.larger_than is not None and request.larger_than < 0:
             raise InvalidValue(value=request.larger_than, what="size", expected="Use 0 or more bytes")
         if request.post is None and request.post_always:
@@ -135,6 +128,13 @@ class Work:
         warnings: list[str] = []
         for server, paths in sorted(roots.items()):
             warnings += await self.check_paths(server, sorted(paths), tuple(commands), must=request.test_run)
+        if request.test_run and request.second is not None:
+            raise UsageError(
+                detail="A test run tries one device: leave --second-to away, or try the other one with --to"
+            )
+        second = None if request.second is None else parse_target(request.second)
+        if second is not None:
+            check_second(state, target, second)
         spec = BackupSpec(
             sources=tuple(
                 SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
@@ -154,6 +154,7 @@ class Work:
             ignore_exit_codes=request.ignore_exit_codes,
             snapshot=request.snapshot,
             allow_shrink=request.allow_shrink,
+            second=second,
         )
         spec = with_logon(spec, request.logon)
         names = "-".join(state.name_of(server) for server in sorted(roots))
@@ -351,46 +352,15 @@ class Work:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
-        state = self._keeper.state
-        if bool(request.sources) == (request.selection is not None):
-            raise UsageError(detail="Name what to make full sets of: SERVER:PATH ... or a selection list")
-        bases: list[BackupSet] = []
-        listed = ""
-        if request.selection is not None:
-            row = state.list_named(request.selection)
-            listed, name, jobs = row.id, row.name, backup_jobs(state, row.id)
-            bases = [
-                await self._base(server, jobs, is_base, f"any of {state.name_of(server)} in {row.name}")
-                for server in row.servers()
-            ]
-        else:
-            roots: dict[str, set[bytes]] = {}
-            for server, path in request.sources:
-                roots.setdefault(state.server_named(server).id, set()).add(_root(path))
-            name = "-".join(state.name_of(server) for server in sorted(roots))
-            for server, wanted in sorted(roots.items()):
-                shown = " ".join(f"{state.name_of(server)}:{escape_path(b'/' + root)}" for root in sorted(wanted))
-
-                def fits(backup: BackupSet, wanted: set[bytes] = wanted) -> bool:
-                    return is_base(backup) and set(backup.roots) == wanted
-
-                bases.append(await self._base(server, None, fits, f"any of {shown}"))
-        known = {row.name for row in state.media_set_list()}
-        own = bases[0].media_set if bases[0].media_set in known else DEFAULT_MEDIA_SET
-        media_set = request.media_set or own
-        state.media_set_named(media_set)
+        found = await bases_of(self._keeper.state, self._tables, request)
         spec = SyntheticSpec(
-            tuple(each.source for each in bases), tuple(each.id for each in bases), media_set, request.verify, listed
+            tuple(each.source for each in found.sets),
+            tuple(each.id for each in found.sets),
+            found.media_set,
+            request.verify,
+            found.list,
         )
-        return await self._create(caller, spec, request.priority, "", f"synthetic-{name}", None)
-
-    async def _base(
-        self, server: str, jobs: Collection[str] | None, fits: Callable[[BackupSet], bool], name: str
-    ) -> BackupSet:
-        found = await newest_set(self._keeper.state, self._tables, jobs, server, fits)
-        if found is None:
-            raise NotFound(kind="set", name=name)
-        return found
+        return await self._create(caller, spec, request.priority, "", f"synthetic-{found.name}", None)
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""
@@ -436,7 +406,7 @@ class Work:
         state = self._keeper.state
         if "@" in text:
             return state.run_named(run_of_attempt(text) if "#" in text else text)
-        runs = state.runs_of(self.find_job(text).id)
+        runs = [run for run in state.runs_of(self.find_job(text).id) if not is_second(run)]
         if not runs:
             raise NotFound(kind="run", name=text)
         return runs[-1]

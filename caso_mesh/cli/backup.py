@@ -36,6 +36,10 @@ def backup(
         ),
     ],
     to: Annotated[str, Parameter(help="Where: any, device:NAME, devices:POOL, server:NAME or pool:NAME.")],
+    second_to: Annotated[
+        str | None,
+        Parameter(help="Where a second device is, for the same: what is backed up is read once. As --to."),
+    ] = None,
     type: Annotated[
         Literal["full", "incremental", "differential", "copy"] | None,
         Parameter(
@@ -154,5 +158,6 @@ def backup(
         cancel_after_s=parse_duration_s(cancel_after) if cancel_after is not None else None,
         catch_up=catch_up,
         logon=logon,
+        second=second_to,
     )
     return submit(common, waiting, "backup", request, local)

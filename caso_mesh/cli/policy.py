@@ -83,6 +83,7 @@ def _show(view: v.PolicyView) -> None:
 def _options(template: TemplateDoc) -> list[str]:
     """What is not as usual, as options are written."""
     shown = {
+        "second-to": template.second_to,
         "zone": template.zone,
         "exclude-day": ", ".join(template.exclude_days),
         "calendar": ", ".join(template.calendars),
@@ -212,6 +213,9 @@ IgnoreExitCodes = Annotated[bool | None, Parameter(help="Go on when the command 
 Snapshot = Annotated[
     Literal["never", "auto", "required"] | None, Parameter(help="Read from a snapshot of the file system.")
 ]
+SecondTo = Annotated[
+    str | None, Parameter(help="Where a second device is, for the same: the source is read once. As --to; or none.")
+]
 AllowShrink = Annotated[bool | None, Parameter(help="Accept over 90 % less than the last set of the same paths.")]
 
 
@@ -223,6 +227,7 @@ def add(
     *,
     type: Type = None,
     to: To = None,
+    second_to: SecondTo = None,
     schedule: Schedule = None,
     zone: Zone = None,
     exclude_day: ExcludeDays = (),
@@ -264,6 +269,7 @@ def edit_(
     *,
     type: Type = None,
     to: To = None,
+    second_to: SecondTo = None,
     schedule: Schedule = None,
     zone: Zone = None,
     exclude_day: ExcludeDays = (),

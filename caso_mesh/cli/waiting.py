@@ -118,7 +118,9 @@ def watch(client: Client, run: str, *, as_json: bool, json_lines: bool, local: L
         output.document(result)
     elif not json_lines:
         show_result(result)
-    return {"succeeded": 0, "succeeded-with-exceptions": WITH_EXCEPTIONS}.get(result.state, FAILED)
+    alone = any(each.set is None for each in result.second)
+    status = WITH_EXCEPTIONS if alone else 0
+    return {"succeeded": status, "succeeded-with-exceptions": WITH_EXCEPTIONS}.get(result.state, FAILED)
 
 
 def show_submitted(view: v.Submitted) -> None:
@@ -128,6 +130,12 @@ def show_submitted(view: v.Submitted) -> None:
         return
     output.line(f"submitted {view.run}")
     output.note(f"Watch it with: caso-mesh job watch {view.run}")
+
+
+def _second(each: v.SecondOutcome) -> str:
+    where = f"on {each.device} at {each.server}" if each.device else ""
+    why = f": {each.error.get('message', '')}" if each.error is not None else ""
+    return f"{each.set or '-'} {where} ({each.state}){why}"
 
 
 def _predicted(found: v.PredictedView | None) -> tuple[tuple[str, object], ...]:
@@ -156,6 +164,7 @@ def show_result(result: v.RunResult) -> None:
         ("device", result.device),
         ("set", result.set),
         *((f"set of {each.source}", f"{each.set or '-'} ({each.state})") for each in result.sets if several),
+        *((f"second set of {each.source}", _second(each)) for each in result.second),
         ("files", result.files),
         ("size", output.size(result.bytes)),
         ("read", output.size(result.bytes_read)),

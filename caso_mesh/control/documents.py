@@ -44,7 +44,7 @@ from caso_mesh.model.policies import (
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DeviceState, Priority, SnapshotMode
 from caso_mesh.model.storage import Device, MediaSet
-from caso_mesh.model.units import escape_path, parse_duration_s, parse_size, unescape_path
+from caso_mesh.model.units import duration_text, escape_path, parse_duration_s, parse_size, size_text, unescape_path
 from caso_mesh.planning import presets
 from caso_mesh.planning.schedule import check_days, check_schedule, zone
 from caso_mesh.planning.window import check_window
@@ -211,6 +211,7 @@ def template_of(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> Tem
         snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
         logon=doc.logon,
+        second=None if doc.second_to is None else parse_target(doc.second_to),
     )
 
 
@@ -266,6 +267,7 @@ def _template_doc(template: Template, zone_name: str) -> TemplateDoc:
         snapshot=template.snapshot.value,
         allow_shrink=template.allow_shrink,
         logon=template.logon,
+        second_to=None if template.second is None else str(template.second),
     )
 
 
@@ -407,6 +409,7 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
         ignore_exit_codes=doc.ignore_exit_codes,
         snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
+        second=None if doc.second_to is None else parse_target(doc.second_to),
     )
     spec = with_logon(spec, doc.logon)
     schedule = _checked(doc, presets.parse_schedule(doc.schedule, doc.zone))
@@ -443,6 +446,7 @@ def job_doc(state: ControlState, job: Job) -> JobDoc:
         snapshot=spec.snapshot.value,
         allow_shrink=spec.allow_shrink,
         logon=next((name for _, name in logons_of(spec)), None),
+        second_to=None if spec.second is None else str(spec.second),
     )
 
 
@@ -460,28 +464,6 @@ def parse_target(text: str) -> Target:
         expected = "Use any, device:NAME, devices:POOL, server:NAME or pool:NAME"
         raise InvalidValue(value=text, what="target", expected=expected)
     return target
-
-
-def duration_text(seconds: float | None) -> str | None:
-    """A duration as ``parse_duration_s`` reads it, exactly: ``28d``, ``1h30m``; ``None`` stays ``None``."""
-    if seconds is None:
-        return None
-    whole = int(seconds)
-    if whole != seconds or whole == 0:
-        return f"{seconds:g}s"
-    out = ""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        out += f"{count}{unit}" if count else ""
-    return out
-
-
-def size_text(size: int) -> str:
-    """A size as ``parse_size`` reads it, exactly."""
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 1024)):
-        if size and size % factor == 0:
-            return f"{size // factor}{unit}"
-    return str(size)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from caso_mesh.control.opening import begin
+from caso_mesh.control.seconds import is_second
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.ids import fired_run_id
@@ -26,8 +27,8 @@ def fired(state: ControlState, changes: Iterable[Put], at_ns: int) -> list[Put]:
     while pending:
         old, run = pending.pop(0)
         job = state.jobs.get(run.job) if run is not None else None
-        if run is None or job is None or job.origin is None:
-            continue
+        if run is None or job is None or job.origin is None or is_second(run):
+            continue  # rules are about what a template does, not about where else its sets are taken
         ended = run.closed_at_ns is not None and (old is None or old.closed_at_ns is None)
         if ended and run.state in _COMPLETED and job.completed_at_ns is None:
             changed = next((put.record for put in changes if put.table == "jobs" and put.key == job.id), job)

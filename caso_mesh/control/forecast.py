@@ -14,16 +14,26 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from caso_mesh.control.dues import Late, lateness, latest_due_ns, makers_of, next_due_of, opening
-from caso_mesh.control.foretold import Away, DeviceForecast, Forecast, Known, PartForecast, Use, typical_s
+from caso_mesh.control.foretold import (
+    Away,
+    Forecast,
+    Known,
+    PartForecast,
+    Use,
+    category_of,
+    device_forecast,
+    failure_of,
+    typical_s,
+)
 from caso_mesh.control.losses import give_up, take_back
 from caso_mesh.control.orders import ends_of
-from caso_mesh.control.placing import AT_ONCE, OPENED_WITHIN_NS, Cut, Seen, attempt_of, in_vain
+from caso_mesh.control.placing import AT_ONCE, OPENED_WITHIN_NS, Cut, Seen, attempt_of, beside, in_vain
 from caso_mesh.control.reducer import enact
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Put
 from caso_mesh.model.commands import CloseAttempt, CloseRun, Command, Delegate, SetLiveness
-from caso_mesh.model.errors import CasoError, DeviceFull, DeviceVanished, NotReady, all_errors
-from caso_mesh.model.jobs import Attempt, Failure, Job, Part, Run, Waiting, kind_of, makes_sets
+from caso_mesh.model.errors import CasoError, DeviceFull, DeviceVanished, NotReady
+from caso_mesh.model.jobs import Attempt, Job, Part, Run, Waiting, kind_of, makes_sets
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_ACTIVE, PASSING, AttemptState, Liveness, RunState
 from caso_mesh.planning import lifecycle
@@ -254,15 +264,19 @@ class _Night:
             plan = self._plan = self._planner.plan(self._cut.problem(self._state, self._seen()), self._now_ns)
             self._rounds += 1
             for id, waits in in_vain(self._state, plan):
-                self._do(CloseRun(id, RunState.FAILED, self._now_ns, _failure(NotReady(reason=waits.reason))))
+                self._do(CloseRun(id, RunState.FAILED, self._now_ns, failure_of(NotReady(reason=waits.reason))))
             for one in plan.assignments[:AT_ONCE]:
                 run = self._state.runs[one.run]
                 part = lifecycle.part_of(run, one.source)
                 if run.held or part is None or part.state is not RunState.READY:
                     continue  # it is a test run that was just ended
-                attempt = attempt_of(run, one, self._now_ns)
-                self._do(Delegate(attempt))
+                attempt, second = attempt_of(run, one, self._now_ns), None
+                if one.second_device:
+                    attempt, second = beside(attempt, one.second_server, one.second_device)
+                self._do(Delegate(attempt, second))
                 self._start(run, attempt)
+                if second is not None:
+                    self._start_beside(run, attempt, second)
             if len(plan.assignments) <= AT_ONCE:
                 break
         for name in sorted(self._fresh & self._ready):
@@ -333,6 +347,16 @@ class _Night:
         if limit_s is not None and not any(part.attempts for part in run.parts):
             self._at(self._now_ns + round(limit_s * _SECOND), _TOO_LONG, run.id)
 
+    def _start_beside(self, run: Run, first: Attempt, second: Attempt) -> None:
+        """What goes to a second device goes in step with the first one, and is as much."""
+        holds = (second.source, second.device) in self._holdings
+        self._to_come[second.id] = self._predicted(run, first.source).stores(holds=holds)
+        if first.id in self._expected_ns:
+            self._expected_ns[second.id] = self._expected_ns[first.id]
+        else:
+            self._guessed.add(second.id)
+        self._run_until(second, self._ends_ns[first.id])
+
     def _run_until(self, attempt: Attempt, ends_ns: int) -> None:
         self._ends_ns[attempt.id] = ends_ns
         self._at(max(self._now_ns, ends_ns), _END, attempt.id)
@@ -376,9 +400,9 @@ class _Night:
         self._do(CloseAttempt(attempt.id, AttemptState.SUCCEEDED, self._now_ns, set=made))
 
     def _fail(self, run: Run, attempt: Attempt, error: CasoError) -> None:
-        failure = _failure(error)
+        failure = failure_of(error)
         rules = self._state.error_rules.values()
-        again = again_after(rules, run, attempt, failure, _category_of, self._now_ns)
+        again = again_after(rules, run, attempt, failure, category_of, self._now_ns)
         self._do(CloseAttempt(attempt.id, AttemptState.FAILED, self._now_ns, failure=failure, again=again))
 
     def _end_what_takes_too_long(self, id: str) -> None:
@@ -445,16 +469,9 @@ class _Night:
             if ends_ns > self._from_ns:
                 begins_ns = max(self._from_ns, attempt.delegated_at_ns)
                 uses.append(Use(attempt.server, attempt.device, attempt.other, begins_ns, ends_ns))
-        seen = self._known.seen
+        free = (self._known.seen.free_bytes, self._free)
         devices = tuple(
-            DeviceForecast(
-                device.id,
-                self._stored_on.get(device.id, 0),
-                seen.free_bytes.get(device.id),
-                self._free.get(device.id),
-                self._full_at_ns.get(device.id),
-            )
-            for device in state.device_list()
+            device_forecast(each.id, self._stored_on, free, self._full_at_ns) for each in state.device_list()
         )
         away = frozenset(state.servers) - self._connected
         parts.sort(key=lambda part: (part.due_at_ns, part.name, part.run, part.source))
@@ -481,12 +498,3 @@ class _Night:
             guessed=any(each.id in self._guessed for each in mine),
             waits=self._waits.get(key),
         )
-
-
-def _failure(error: CasoError) -> Failure:
-    return Failure(error.code, error.fields)
-
-
-def _category_of(code: str) -> str:
-    known = all_errors().get(code)
-    return "general" if known is None else known.category

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from caso_mesh.control.placing import Seen
-from caso_mesh.model.jobs import Waiting
+from caso_mesh.model.errors import CasoError, all_errors
+from caso_mesh.model.jobs import Failure, Waiting
 from caso_mesh.model.states import JobKind, RunState
 from caso_mesh.planning.history import History
 from caso_mesh.planning.predicting import StoredSet
@@ -95,3 +96,24 @@ class Forecast(Struct, frozen=True):
 def typical_s(history: History) -> float:
     """How long a run is taken to last of which nothing is known."""
     return history.typical_s() or _TYPICAL_S
+
+
+def device_forecast(
+    id: str,
+    stored: Mapping[str, int],
+    free: tuple[Mapping[str, int], Mapping[str, int]],
+    full_at_ns: Mapping[str, int],
+) -> DeviceForecast:
+    """Out of tables by device (id); ``free`` are those of before and after."""
+    return DeviceForecast(id, stored.get(id, 0), free[0].get(id), free[1].get(id), full_at_ns.get(id))
+
+
+def failure_of(error: CasoError) -> Failure:
+    """An error as a record."""
+    return Failure(error.code, error.fields)
+
+
+def category_of(code: str) -> str:
+    """The category that error-handling rules may name."""
+    known = all_errors().get(code)
+    return "general" if known is None else known.category

@@ -96,11 +96,11 @@ def empty_targets(state: ControlState, changes: Iterable[Put]) -> Iterator[Probl
             continue
         policy, row = state.policy(association.policy), state.selection(association.list)
         for template in policy.templates:
-            target = template.target
-            if target is not None and not _devices_of(state, target, row.within):
-                shown = str(target) if row.within is None else f"{target} within {row.within}"
-                error = EmptyTarget(target=shown, template=template.name, list=row.name)
-                yield Problem(policy.name, row.name, template.name, error)
+            for target in (template.target, template.second):
+                if target is not None and not _devices_of(state, target, row.within):
+                    shown = str(target) if row.within is None else f"{target} within {row.within}"
+                    error = EmptyTarget(target=shown, template=template.name, list=row.name)
+                    yield Problem(policy.name, row.name, template.name, error)
 
 
 def _devices_of(state: ControlState, target: Target, within: Target | None) -> list[Device]:
@@ -256,6 +256,7 @@ def _spec(row: SelectionList, template: Template) -> JobSpec:
         allow_shrink=template.allow_shrink,
         within=row.within,
         logon=template.logon,
+        second=template.second,
     )
 
 

@@ -9,11 +9,12 @@ from typing import Literal
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import Attempt, Run, kind_of, part_of_spec
+from caso_mesh.model.ids import run_of_attempt
+from caso_mesh.model.jobs import Attempt, PartSpec, Run, kind_of, part_of_spec
 from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import NodeAddress, RosterRow
-from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange
-from caso_mesh.model.states import IN_PLACE
+from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange, SecondEnd
+from caso_mesh.model.states import ATTEMPT_ACTIVE, IN_PLACE
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -39,7 +40,8 @@ def orders_for(
     for attempt in state.active_attempts():
         run = state.run(attempt.run)
         end = _end_of(server_id, attempt, run)
-        if end is None:
+        spec = spec_of(state, attempt)
+        if end is None or spec is None:
             continue
         attempts.append(
             AttemptOrder(
@@ -51,7 +53,7 @@ def orders_for(
                 media=attempt.server,
                 end=end,
                 device=attempt.device,
-                spec=part_of_spec(run.spec, attempt.source),
+                spec=spec,
                 number=attempt.number,
                 cancel=attempt.cancel,
                 by_force=attempt.by_force,
@@ -61,6 +63,8 @@ def orders_for(
                 origin="" if (origin := state.origin_of(attempt.source)) == attempt.source else origin,
                 reader=attempt.reader,
                 from_device=attempt.from_device,
+                second=None if end == "device" else _second_end(state, attempt, ticket),
+                beside=attempt.beside,
             )
         )
         if attempt.device in state.devices:
@@ -84,8 +88,26 @@ def orders_for(
     )
 
 
+def spec_of(state: ControlState, attempt: Attempt) -> PartSpec | None:
+    """What an attempt is about; ``None`` for one beside another that is not known any more. One beside another stores what
+    that one reads."""
+    run = state.runs.get(run_of_attempt(attempt.beside) if attempt.beside else attempt.run)
+    return None if run is None else part_of_spec(run.spec, attempt.source)
+
+
+def _second_end(state: ControlState, attempt: Attempt, ticket: Callable[[Attempt, Run], bytes]) -> SecondEnd | None:
+    second = state.attempts.get(attempt.second) if attempt.second else None
+    if second is None or second.state not in ATTEMPT_ACTIVE:
+        return None
+    admits = ticket(second, state.run(second.run))
+    return SecondEnd(second.id, second.server, second.device, admits, second.secret)
+
+
 def ends_of(attempt: Attempt, run: Run) -> tuple[str, ...]:
-    """Node ids of the servers that take part in an attempt: the media server first, then the other end, if any."""
+    """Node ids of the servers that take part in an attempt: the media server first, then the other end, if any. The end
+    that reads for one beside another is told with that one."""
+    if attempt.beside:
+        return (attempt.server,)
     if kind_of(run.spec) in IN_PLACE or attempt.other == attempt.server:
         return (attempt.server,)
     return (attempt.server, attempt.other)
@@ -154,6 +176,8 @@ def _end_of(server: str, attempt: Attempt, run: Run) -> Literal["device", "sourc
     ends = ends_of(attempt, run)
     if server not in ends:
         return None
+    if attempt.beside:
+        return "device"
     if len(ends) == 1:
         return "both"
     return "device" if server == attempt.server else "source"

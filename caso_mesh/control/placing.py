@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from caso_mesh.control.logons import missing_logon
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
-from caso_mesh.model.ids import attempt_id
+from caso_mesh.model.ids import attempt_id, second_run_id
 from caso_mesh.model.jobs import (
     Attempt,
+    BackupSpec,
     Job,
     JobSpec,
     Part,
@@ -27,7 +28,7 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import IN_PLACE, PASSING, AttemptState, DeviceState, JobState, RunState
+from caso_mesh.model.states import ATTEMPT_ACTIVE, IN_PLACE, PASSING, AttemptState, DeviceState, JobState, RunState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.predicting import UNKNOWN
@@ -191,9 +192,12 @@ class _Loads:
         self.reserved: dict[str, int] = {}
         self.reserved_by: dict[tuple[str, str], int] = {}
         for attempt in active:
-            _add(self.running, attempt.server, 1)
+            first = state.attempts.get(attempt.beside) if attempt.beside else None
+            if first is None or first.state not in ATTEMPT_ACTIVE or first.server != attempt.server:
+                # what one server writes to two devices is one job to it
+                _add(self.running, attempt.server, 1)
             _add(self.writing, attempt.device, 1)
-            if kind_of(state.run(attempt.run).spec) not in IN_PLACE:
+            if not attempt.beside and kind_of(state.run(attempt.run).spec) not in IN_PLACE:
                 _add(self.reading, attempt.other, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
             _add(self.reserved, attempt.device, to_come)
@@ -293,6 +297,7 @@ def _ready_part(
         first=waits[1],
         level=level_of_work(run.spec),
         no_logon=waits[2],
+        second=run.spec.second if isinstance(run.spec, BackupSpec) else None,
     )
 
 
@@ -312,6 +317,22 @@ def attempt_of(run: Run, one: Assignment, at_ns: int, secret: bytes = b"") -> At
         reader=one.reader,
         from_device=one.from_device,
     )
+
+
+def beside(first: Attempt, server: str, device: str, secret: bytes = b"") -> tuple[Attempt, Attempt]:
+    """An attempt, with the one that takes what it reads to a second device."""
+    run = second_run_id(first.id)
+    second = structs.replace(
+        first,
+        id=attempt_id(run, 1),
+        run=run,
+        server=server,
+        device=device,
+        number=1,
+        secret=secret,
+        beside=first.id,
+    )
+    return structs.replace(first, second=second.id), second
 
 
 def in_vain(state: ControlState, plan: Plan) -> list[tuple[str, Waiting]]:

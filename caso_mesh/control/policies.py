@@ -162,6 +162,12 @@ def _template_faults(state: ControlState, policy: Policy, template: Template) ->
         yield Fault(InvalidPolicy(name=policy.name, detail=f"the template {template.name} has no target"))
     else:
         yield from refused(("to",), check_target, state, template.target)
+    if template.second is not None:
+        if template.type not in READING:
+            detail = f"{template.name} reads no source: it has no second device"
+            yield Fault(InvalidPolicy(name=policy.name, detail=detail), ("second_to",))
+        else:
+            yield from refused(("second_to",), check_second, state, template.target, template.second)
     if template.type in {TemplateType.DUPLICATE, TemplateType.SYNTHETIC}:
         yield from refused((), _check_of_sets, policy, template)
     yield from refused(("media_set",), state.media_set_named, template.media_set)
@@ -342,11 +348,24 @@ def check_target(state: ControlState, target: Target) -> None:
             pass
 
 
+def check_second(state: ControlState, target: Target | None, second: Target) -> None:
+    """That a second device is there beside the first one. Raises ``NotFound``, ``Conflict``."""
+    check_target(state, second)
+    first, named = None if target is None else state.named_devices(target), state.named_devices(second)
+    if first is not None and named is not None and len(first | named) == 1:
+        raise Conflict(detail=f"{second} is the first device already: name another one as the second")
+
+
 def users_of_target(state: ControlState, target: Target) -> list[str]:
     """Who would have no target any more: templates, lists that are restricted to it, jobs by hand, open runs."""
-    users = _templates(state, lambda template: template.target == target)
+    users = _templates(state, lambda template: target in {template.target, template.second})
     users += [f"selection list {row.name}" for row in state.selection_lists() if row.within == target]
-    return users + _work(state, lambda spec: (placed := placed_by(spec)) is not None and placed.target == target)
+
+    def names(spec: JobSpec) -> bool:
+        placed = placed_by(spec)
+        return placed is not None and target in {placed.target, getattr(placed, "second", None)}
+
+    return users + _work(state, names)
 
 
 def _templates(state: ControlState, uses: Callable[[Template], bool]) -> list[str]:

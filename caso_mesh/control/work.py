@@ -10,7 +10,8 @@ from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.logons import check_logons, logons_of
 from caso_mesh.control.made import check_by_hand, check_no_open_run
 from caso_mesh.control.opening import begin
-from caso_mesh.control.policies import check_target
+from caso_mesh.control.policies import check_second, check_target
+from caso_mesh.control.seconds import begin_second, is_second, settle_seconds
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import AlertAnswer, Context, Effect, Put
 from caso_mesh.model.commands import (
@@ -170,7 +171,8 @@ def delegate(state: ControlState, command: Delegate, context: Context) -> Effect
     if attempt.state is not AttemptState.QUEUED or attempt.cancel or attempt.ended_at_ns is not None:
         raise WrongState(kind="attempt", name=attempt.id, state=attempt.state)
     after = lifecycle.delegate(run, part.source)
-    return Effect({"attempt": attempt.id}, (Put("runs", run.id, after), Put("attempts", attempt.id, attempt)))
+    second = begin_second(state, run, attempt, command.second)
+    return Effect({"attempt": attempt.id}, (Put("runs", run.id, after), Put("attempts", attempt.id, attempt), *second))
 
 
 def close_attempt(state: ControlState, command: CloseAttempt, context: Context) -> Effect:
@@ -178,8 +180,11 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
     attempt = state.attempt(command.attempt)
     if command.state in ATTEMPT_ACTIVE or command.state is AttemptState.REDUNDANT:
         raise InvalidValue(value=command.state, what="end of an attempt", expected="It has not ended")
+    run, again = state.run(attempt.run), command.again
+    if again is not None and again.held and is_second(run):
+        again = None  # the backup is not held because the second set is not there
     closed = lifecycle.close_attempt(
-        state.run(attempt.run),
+        run,
         attempt,
         command.state,
         at_ns=command.at_ns,
@@ -187,7 +192,7 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
         failure=command.failure,
         retry_not_before_ns=command.retry_not_before_ns,
         taken_back=command.taken_back,
-        again=command.again,
+        again=again,
         interrupted_retries=_interrupted_retries(state, attempt.server),
     )
     result = {"attempt": closed.attempt.state.value, "run": closed.run.state.value, "changed": closed.changed}
@@ -200,6 +205,7 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
         changes.append(Put("jobs", job.id, job))
     if part is not None and not lifecycle.part_is_open(part):
         changes += _cancel_active(state, closed.run, except_for=attempt.id, source=attempt.source)
+    changes += settle_seconds(state, closed, command.at_ns)
     return Effect(result, tuple(changes))
 
 
@@ -303,6 +309,8 @@ def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
             yield Fault(UsageError(detail=detail), ("paths",))
         for source in placed.sources:
             yield from refused(("paths",), state.server, source.server)
+        if placed.second is not None:
+            yield from refused(("second_to",), check_second, state, placed.target, placed.second)
     yield from refused(("to",), check_target, state, placed.target)
     yield from refused(("media_set",), state.media_set_named, placed.media_set)
 

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -84,7 +84,8 @@ class WireMeeting:
     @contextmanager
     def meet(self, task: Task, desk: Desk, answering: Answering) -> Iterator[BulkChannel]:
         """See ``bulk.Meet``."""
-        channel = WireChannel(task, desk, answering, self._handoff)
+        beside = task.order.beside and task.order.end == "source"
+        channel = WireChannel(task, desk, answering, None if beside else self._handoff)
         channel.open()
         answers = not isinstance(answering, NothingToAsk)
         try:
@@ -109,9 +110,9 @@ class _Started:
 
 
 class WireChannel:
-    """See ``bulk.BulkChannel``."""
+    """See ``bulk.BulkChannel``. Without ``handoff`` it only dials."""
 
-    def __init__(self, task: Task, desk: Desk, answering: Answering, handoff: socket.socket) -> None:
+    def __init__(self, task: Task, desk: Desk, answering: Answering, handoff: socket.socket | None) -> None:
         if task.tls is None:
             raise Misuse("a bulk channel needs certificates")
         self._task = task
@@ -290,22 +291,23 @@ class WireChannel:
         def server() -> Any:
             return server_context(tls.chain_path, tls.key_path, tls.anchors)
 
-        async with BulkAcceptor(
-            self._handoff,
-            tls=ServerTls(server),
-            authorise=self._authorise,
-            handler=_Handler(self._asked),
-            on_refusal=self._turned_away,
-            pace=self._pacer.wait,
-        ) as acceptor:
-            tasks = [
-                asyncio.create_task(work, name=f"bulk {name}")
-                for name, work in (
-                    ("accepting", self._accept(acceptor)),
-                    ("dialling", self._dial()),
-                    ("watching", self._watch()),
+        async with AsyncExitStack() as stack:
+            acceptor: BulkAcceptor | None = None
+            if self._handoff is not None:
+                acceptor = await stack.enter_async_context(
+                    BulkAcceptor(
+                        self._handoff,
+                        tls=ServerTls(server),
+                        authorise=self._authorise,
+                        handler=_Handler(self._asked),
+                        on_refusal=self._turned_away,
+                        pace=self._pacer.wait,
+                    )
                 )
-            ]
+            works = [("dialling", self._dial()), ("watching", self._watch())]
+            if acceptor is not None:
+                works.append(("accepting", self._accept(acceptor)))
+            tasks = [asyncio.create_task(work, name=f"bulk {name}") for name, work in works]
             try:
                 await self._closing.wait()
             finally:
@@ -332,6 +334,8 @@ class WireChannel:
                 return
 
     async def _dial(self) -> None:
+        if self._task.order.beside and self._task.order.end == "device":
+            return  # the end that reads has only one door, for its own attempt
         if self._task.order.end == "device":
             await asyncio.sleep(DEVICE_DIALS_AFTER_S)
         pause = _PAUSE_S

@@ -1,7 +1,7 @@
 """A set is copied to another device: one end reads it, the other stores what it lacks. Content keys are those of each
 device, so records are opened and sealed anew; ids are those of the mesh, so that what is there already does not travel.
 
-What both ends say to each other is what those of a backup do (``far_backup``), but for the beginning and for pieces of the
+What both ends say to each other is what those of a backup do (``far_sink``), but for the beginning and for pieces of the
 tree, which are asked for before they are sent. Where one server reaches both devices, its worker is both ends.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from caso_mesh.jobs import far_backup as wire
+from caso_mesh.jobs import far_sink as wire
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_store import MOST_IDS, DeviceEnd, named_in
@@ -186,7 +186,7 @@ class _WritingEnd(DeviceEnd):
         """Raises ``PeerFault`` for another set than the order names."""
         order = self._task.order
         if (first.id, first.source) != (_spec_of(self._task).set_of(order.source), order.kept_as):
-            raise self._fault(f"it reads the set {first.id}, which was not asked for")
+            raise self.fault(f"it reads the set {first.id}, which was not asked for")
 
     def serve_copy(self, work: Writing, first: BackupSet, known: BackupSet | None) -> None:
         """From now on the reading end is answered."""

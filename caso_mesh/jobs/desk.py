@@ -186,11 +186,14 @@ class Desk:
                 return
             if lines:
                 self._send(say.Logged(tuple(lines)))
-            if exceptions and self.on_exceptions is None:
-                for at in range(0, len(exceptions), _BATCH):
-                    self._send(say.Excepted(tuple(exceptions[at : at + _BATCH])))
-        if exceptions and self.on_exceptions is not None:
-            self.on_exceptions(tuple(exceptions))
+        if exceptions:
+            (self.on_exceptions or self.tell_exceptions)(tuple(exceptions))
+
+    def tell_exceptions(self, exceptions: tuple[SourceException, ...]) -> None:
+        """Sends them to the daemon, wherever others go."""
+        for at in range(0, len(exceptions), _BATCH):
+            if not self._killed:
+                self._send(say.Excepted(exceptions[at : at + _BATCH]))
 
     def progress(self) -> Progress:
         return Progress(

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from caso_mesh.jobs import far_backup as wire
+from caso_mesh.jobs import far_sink as wire
 from caso_mesh.jobs.backup import SETTLE_NS, Known, wanted_of
 from caso_mesh.jobs.bulk import Meet, NothingToAsk, as_error, far_of
 from caso_mesh.jobs.desk import Desk

@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from caso_mesh.catalog.segment import path_fault
-from caso_mesh.jobs import far_backup as wire
+from caso_mesh.jobs import far_sink as wire
 from caso_mesh.jobs.backup import wanted_of
 from caso_mesh.jobs.bulk import BulkChannel, Meet, far_of
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.known_chunks import Chunks
 from caso_mesh.jobs.messages import Began, Published
 from caso_mesh.jobs.publishing import check_published, publish
-from caso_mesh.jobs.storing import BackendFor, Base, Writing, choose_base, newest, open_vault, writing
+from caso_mesh.jobs.storing import BackendFor, Base, Writing, bases_of, choose_base, newest, open_vault, writing
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType
 from caso_mesh.model.errors import CasoError, DataDamaged, PeerFault, PeerMalformed, UnknownCall
+from caso_mesh.model.ids import SET_ID
 from caso_mesh.model.jobs import BackupSpec
+from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sources.filters import is_below, merged_roots
 from caso_mesh.vault.chunking import ID_SIZE, chunk_id
@@ -34,55 +35,12 @@ from caso_mesh.vault.tree_codec import Node, decode_segment, lists_of
 from caso_mesh.vault.vault import Vault
 from caso_mesh.wire.codec import from_wire, to_wire
 
+#: Sets that are offered to be built on, of the newest.
+_OFFERED = 8
 #: Ids in one question.
 MOST_IDS = 65536
-#: New ids that are kept in a set before they move to a sorted table, which takes a fifth of the memory.
-_COMPACT = 1_000_000
 _U32, _I63 = 1 << 32, 1 << 63
 _SECOND = 1_000_000_000
-
-
-class Chunks:
-    """Ids of chunks with their lengths: what one source may know of. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._recent: dict[bytes, int] = {}
-        self._tables: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._lock = threading.Lock()
-
-    def add(self, chunk: bytes, length: int) -> None:
-        with self._lock:
-            self._recent[chunk] = length
-            full = len(self._recent) >= _COMPACT
-        if full:
-            self.compact()
-
-    def compact(self) -> None:
-        """Moves what is recent into a sorted table."""
-        with self._lock:
-            recent, self._recent = self._recent, {}
-            if not recent:
-                return
-            rows = np.frombuffer(b"".join(recent), np.uint8).reshape(-1, ID_SIZE)
-            lengths = np.fromiter(recent.values(), np.uint32, len(recent))
-            prefixes = np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
-            order = np.argsort(prefixes, kind="stable")
-            self._tables.append((prefixes[order], rows[order], lengths[order]))
-
-    def length(self, chunk: bytes) -> int | None:
-        """``None`` if it is not among them."""
-        with self._lock:
-            found = self._recent.get(chunk)
-            if found is not None:
-                return found
-            prefix = np.uint64(int.from_bytes(chunk[:8], "big"))
-            for prefixes, rows, lengths in self._tables:
-                at = int(np.searchsorted(prefixes, prefix))
-                while at < len(prefixes) and prefixes[at] == prefix:
-                    if rows[at].tobytes() == chunk:
-                        return int(lengths[at])
-                    at += 1
-            return None
 
 
 def run_device_end(
@@ -106,7 +64,19 @@ def run_device_end(
             with open_vault(task, desk, backend_for) as vault:
                 digest = wanted_of(task).digest
                 source = task.order.kept_as
-                base = choose_base(vault, desk, source=source, filters=digest, type_=spec.type, avoid=task.order.avoid)
+                among: frozenset[bytes] | None = None
+                if spec.second is not None:
+                    # with another device beside it: both build on sets of the same tree
+                    among = far.agree(channel, lambda: _offered(task, vault, spec, digest))
+                base = choose_base(
+                    vault,
+                    desk,
+                    source=source,
+                    filters=digest,
+                    type_=spec.type,
+                    avoid=task.order.avoid,
+                    among=among,
+                )
                 on_base(base)
                 desk.say(Began(base.type))
                 # What it may know of: the newest set of its own, of the same paths if there is one.
@@ -123,7 +93,14 @@ def run_device_end(
                     # when the source began, by whichever clock is behind: nothing is trusted that is too new
                     began_ns = min(started_at_ns, far.began_ns)
                     published = publish(
-                        task, desk, work, base, root=finish.root, filters=digest, started_at_ns=began_ns
+                        task,
+                        desk,
+                        work,
+                        base,
+                        root=finish.root,
+                        filters=digest,
+                        started_at_ns=began_ns,
+                        copy_of=_first_of(task, far, finish),
                     )
                     on_published(published.set)
                 desk.say(published)
@@ -134,6 +111,24 @@ def run_device_end(
             far.fail(error)
             raise
     return published
+
+
+def _offered(task: Task, vault: Vault, spec: BackupSpec, filters: bytes) -> list[bytes]:
+    """Trees that a backup to this device and another one could build on."""
+    if spec.type in {BackupType.FULL, BackupType.COPY}:
+        return []
+    source, avoid = task.order.kept_as, task.order.avoid
+    bases = bases_of(vault, source=source, filters=filters, type_=spec.type, avoid=avoid)
+    return [each.root for each in bases[:_OFFERED] if vault.holds_all(each)]
+
+
+def _first_of(task: Task, far: DeviceEnd, finish: wire.Finish) -> str | None:
+    """The set of the first device that this one is a copy of, for a second device. Raises ``PeerFault``."""
+    if not task.order.beside:
+        return None
+    if not SET_ID.match(finish.copy_of):
+        raise far.fault("it does not say what the first set is")
+    return finish.copy_of
 
 
 class DeviceEnd:
@@ -172,13 +167,36 @@ class DeviceEnd:
         self._failure: CasoError | None = None
         self.began_ns = desk.clock.now_ns()
         self._roots = roots
+        #: With another device beside this one: what could be built on here, and what the source says of it.
+        self._offers: list[bytes] | None = None
+        self._begun: wire.Begin | None = None
 
     # --- for the thread of the attempt ---
+
+    def agree(self, channel: BulkChannel, offers: Callable[[], list[bytes]]) -> frozenset[bytes] | None:
+        """Until the source has said on which trees both devices could build; ``None``: it goes to this one alone."""
+        if self._task.order.beside:
+            self._offers = offers()
+            self._desk.waiting.notify()
+        self._desk.wait_for(lambda: self._begun is not None or self._failure is not None or channel.lost is not None)
+        if self._failure is not None:
+            raise self._failure
+        if self._begun is None:
+            assert channel.lost is not None
+            raise channel.lost
+        among = self._begun.among
+        if among is None:
+            return None
+        return frozenset(among[at : at + ID_SIZE] for at in range(0, len(among), ID_SIZE))
 
     def serve(self, work: Writing, base: Base, known: BackupSet | None) -> None:
         """From now on the source is answered."""
         if known is not None:
-            self._know(work.vault, known)
+            fetch = None
+            if self._task.order.beside and base.parent is known:
+                # the source has that tree from the first device: it names pieces without having asked for them here
+                fetch = self._fetching(work.vault)
+            self._know(work.vault, known, fetch)
             self._knows = True
         if base.parent is not None:
             self._base_pieces.add(base.parent.root)
@@ -204,6 +222,13 @@ class DeviceEnd:
         self._chunks.compact()
         return whole
 
+    def _fetching(self, vault: Vault) -> Callable[[bytes], bytes]:
+        def fetch(piece: bytes) -> bytes:
+            self._base_pieces.add(piece)
+            return vault.read(piece)
+
+        return fetch
+
     def wait_finish(self, channel: BulkChannel) -> wire.Finish:
         """Until the source has sent its tree. Raises why it never will."""
         self._desk.wait_for(lambda: self._finish is not None or self._failure is not None or channel.lost is not None)
@@ -223,7 +248,7 @@ class DeviceEnd:
     def fail(self, error: BaseException) -> None:
         """The source is told with whatever it asks next."""
         if self._failure is None:
-            self._failure = error if isinstance(error, CasoError) else self._fault("the device's end failed")
+            self._failure = error if isinstance(error, CasoError) else self.fault("the device's end failed")
         self._desk.waiting.notify()
 
     def check_tree(self, root: bytes) -> None:
@@ -248,9 +273,9 @@ class DeviceEnd:
                     self._count(after, 1)
             tally.entries = tree.load(root).count
         except DataDamaged as error:
-            raise self._fault(error.message) from error
+            raise self.fault(error.message) from error
         if not tally.entries:
-            raise self._fault("its tree is empty")
+            raise self.fault("its tree is empty")
 
     def _count(self, entry: Entry, sign: int) -> None:
         if entry.type is EntryType.FILE:
@@ -261,43 +286,48 @@ class DeviceEnd:
     def _check_entry(self, entry: Entry) -> None:
         path = entry.path
         if not any(is_below(b"/" + path, root) for root in self._roots):
-            raise self._fault(f"{path!r} lies in none of the folders that were asked for")
+            raise self.fault(f"{path!r} lies in none of the folders that were asked for")
         fault = path_fault(path)
         if fault is not None:
-            raise self._fault(f"{path[:200]!r}: {fault}")
+            raise self.fault(f"{path[:200]!r}: {fault}")
         numbers = (entry.mode, entry.uid, entry.gid)
         if not all(0 <= number < _U32 for number in numbers) or not 0 <= entry.size < _I63:
-            raise self._fault(f"{path!r} has impossible metadata")
+            raise self.fault(f"{path!r} has impossible metadata")
         for seconds, nanoseconds in (entry.modified, entry.changed):
             if not (-_I63 <= seconds < _I63 and 0 <= nanoseconds < _SECOND):
-                raise self._fault(f"{path!r} has impossible times")
+                raise self.fault(f"{path!r} has impossible times")
         if entry.type is not EntryType.FILE or entry.hardlink is not None:
             if entry.chunks:
-                raise self._fault(f"{path!r} has content, which only a file has")
+                raise self.fault(f"{path!r} has content, which only a file has")
             return
         total = 0
         for chunk, length in entry.chunks:
             if self._chunks.length(chunk) != length:
-                raise self._fault(f"{path!r} names a chunk that it never sent, or with another length")
+                raise self.fault(f"{path!r} names a chunk that it never sent, or with another length")
             total += length
         at = 0
         for offset, length in entry.holes:
             if offset < at or length <= 0:
-                raise self._fault(f"{path!r} has impossible holes")
+                raise self.fault(f"{path!r} has impossible holes")
             at = offset + length
             total += length
         if total != entry.size or at > entry.size:
-            raise self._fault(f"the pieces of {path!r} do not make up its size")
+            raise self.fault(f"the pieces of {path!r} do not make up its size")
 
     def _new_piece(self, piece: bytes) -> bytes:
         if piece not in self._pieces and piece not in self._base_pieces:
-            raise self._fault("its tree names a piece that it never sent")
+            raise self.fault("its tree names a piece that it never sent")
         assert self._work is not None
         return self._work.vault.read(piece)
 
     # --- for the source ---
 
     def handle(self, method: str, params: Any) -> Any:
+        if method == "roots":
+            return self._on_roots()
+        if method == "begin" and self._begun is None:
+            self._begun = from_wire(params, wire.Begin, peer=self._name)
+            self._desk.waiting.notify()
         self._desk.wait_for(lambda: self._work is not None or self._failure is not None)
         if self._failure is not None:
             raise self._failure
@@ -323,6 +353,14 @@ class DeviceEnd:
             self.fail(error)
             raise
 
+    def _on_roots(self) -> Any:
+        if not self._task.order.beside:
+            raise UnknownCall(peer=self._name, call="roots")
+        self._desk.wait_for(lambda: self._offers is not None or self._failure is not None)
+        if self._failure is not None:
+            raise self._failure
+        return to_wire(wire.Roots(b"".join(self._offers or ())))
+
     def _on_begin(self, begin: wire.Begin) -> Any:
         assert self._base is not None
         assert self._work is not None
@@ -341,7 +379,7 @@ class DeviceEnd:
 
     def _on_fetch(self, fetch: wire.Fetch) -> bytes:
         if fetch.id not in self._base_pieces:
-            raise self._fault("it asked for a piece of a tree that is not its own")
+            raise self.fault("it asked for a piece of a tree that is not its own")
         assert self._work is not None
         data = self._work.vault.read(fetch.id)
         self._base_pieces.update(named_in(data))
@@ -356,17 +394,17 @@ class DeviceEnd:
     def check_ids(self, have: wire.Have) -> None:
         """Raises ``PeerFault``."""
         if len(have.ids) % ID_SIZE or len(have.ids) > MOST_IDS * ID_SIZE:
-            raise self._fault("it asked for what are no ids, or too many")
+            raise self.fault("it asked for what are no ids, or too many")
 
     def _on_put(self, put: wire.Put) -> None:
         raw = self._unpack(put.flags, put.payload, put.raw, MAX_RECORD)
         at = 0
         for chunk, offset, length in put.members:
             if len(chunk) != ID_SIZE or offset < at or length <= 0 or offset + length > len(raw):
-                raise self._fault("a record holds impossible pieces")
+                raise self.fault("a record holds impossible pieces")
             at = offset + length
             if chunk_id(self._task.id_key, raw[offset:at]) != chunk:
-                raise self._fault("a chunk does not have the id that it says")
+                raise self.fault("a chunk does not have the id that it says")
         assert self._work is not None
         claim = self._work.session.claim
         wanted = [member for member in put.members if claim(member[0])]
@@ -387,7 +425,7 @@ class DeviceEnd:
     def _on_piece(self, piece: wire.Piece) -> None:
         raw = self._unpack(piece.flags, piece.payload, piece.raw, MAX_METADATA_RECORD)
         if not raw:
-            raise self._fault("an empty piece of a tree")
+            raise self.fault("an empty piece of a tree")
         chunk = chunk_id(self._task.id_key, raw)
         assert self._work is not None
         if self._work.session.claim(chunk):
@@ -423,7 +461,7 @@ class DeviceEnd:
                 self._lane = self._work.session.lane()
             yield self._lane
 
-    def _fault(self, detail: str) -> PeerFault:
+    def fault(self, detail: str) -> PeerFault:
         return PeerFault(peer=self._name, detail=detail)
 
 

@@ -32,7 +32,8 @@ from caso_mesh.jobs.host_commands import around
 from caso_mesh.jobs.messages import Began, Ended
 from caso_mesh.jobs.publishing import check_published, first_detail, publish, verify
 from caso_mesh.jobs.restore import places, run_restore
-from caso_mesh.jobs.sink import VaultSink
+from caso_mesh.jobs.second import second_device, tell_both
+from caso_mesh.jobs.sink import Sink, VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
@@ -207,9 +208,15 @@ def _backup(
     assert isinstance(spec, BackupSpec)
     started_at_ns = desk.clock.now_ns()
     wanted = wanted_of(task)
-    with open_vault(task, desk, tools.backend_for) as vault:
+    with second_device(task, desk, tools.meet) as second, open_vault(task, desk, tools.backend_for) as vault:
         base = choose_base(
-            vault, desk, source=task.order.kept_as, filters=wanted.digest, type_=spec.type, avoid=task.order.avoid
+            vault,
+            desk,
+            source=task.order.kept_as,
+            filters=wanted.digest,
+            type_=spec.type,
+            avoid=task.order.avoid,
+            among=None if second is None else second.roots(),
         )
         on_base(base)
         desk.say(Began(base.type))
@@ -218,20 +225,33 @@ def _backup(
             known = Known(vault.tree(base.parent.root), tools.start_of(base.parent) - SETTLE_NS)
             desk.total_bytes, desk.total_files = base.parent.bytes, base.parent.files
         digest = wanted.digest
+        if second is not None:
+            second.begin(None if base.parent is None else base.parent.root)
+            desk.on_exceptions = tell_both(None, second, desk)
         with (
             writing(vault, task, desk, [base.parent.id] if base.parent else []) as work,
             first_detail(task, vault, digest) if known is None else nullcontext() as detail,
         ):
-            with around(task, desk, work.pause), snapshots(task, desk, wanted) as places:
+            sink: Sink = VaultSink(work.session, lambda data: chunk_id(task.id_key, data))
+            if second is not None:
+                sink = second.beside(sink)
+
+            def pause() -> None:
+                work.pause()
+                if second is not None:
+                    desk.flush()
+                    second.tell()
+
+            with around(task, desk, pause), snapshots(task, desk, wanted) as places:
                 tree = run_backup(
                     desk,
                     wanted,
-                    VaultSink(work.session, lambda data: chunk_id(task.id_key, data)),
+                    sink,
                     id_key=task.id_key,
                     chunker=vault.header.chunker,
                     threads=threads,
                     known=known,
-                    on_pause=work.pause,
+                    on_pause=pause,
                     places=places,
                     on_entry=None if detail is None else lambda entry: detail.add(from_entry(entry)),
                 )
@@ -240,6 +260,8 @@ def _backup(
             )
             on_published(published.set)
         desk.say(published)
+        if second is not None:
+            second.finish(tree.root, published.set.id)
         if spec.verify:
             check_published(desk, vault, published.set)
 

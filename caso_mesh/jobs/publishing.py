@@ -52,10 +52,11 @@ def publish(
     filters: bytes,
     started_at_ns: int,
     detail: SegmentWriter | None = None,
+    copy_of: str | None = None,
 ) -> Published:
     """Adds the set of a tree whose pieces are all in the session. Raises ``Canceled`` until the daemon has agreed.
 
-    ``detail`` has all its entries already. What it returns is to be said once the session is closed.
+    ``copy_of``: the set of the same reading on the first device. ``detail`` has all its entries already. What it returns is to be said once the session is closed.
     """
     device = device_of(task)
     check_not_shrunk(task, desk, work.vault, filters)
@@ -91,6 +92,7 @@ def publish(
         bytes_read=tally.bytes_read,
         bytes_stored=tally.bytes_stored,
         exceptions=tally.exceptions,
+        copy_of=copy_of,
     )
     return _publish(task, desk, work, backup, detail)
 

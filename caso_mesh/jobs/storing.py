@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,19 +124,24 @@ class Base:
 
 
 def choose_base(
-    vault: Vault, desk: Desk, *, source: str, filters: bytes, type_: BackupType, avoid: tuple[str, ...]
+    vault: Vault,
+    desk: Desk,
+    *,
+    source: str,
+    filters: bytes,
+    type_: BackupType,
+    avoid: tuple[str, ...],
+    among: Collection[bytes] | None = None,
 ) -> Base:
-    """The newest set that an incremental or differential can build on; without one it is a full, and says so."""
+    """The newest set that an incremental or differential can build on; without one it is a full, and says so. ``among``:
+    trees of which it must have one, since another device has those."""
     if type_ in {BackupType.FULL, BackupType.COPY}:
         return Base(type_, None)
-    parent: BackupSet | None = None
-    for each in vault.sets():
-        good = (
-            each.source == source and each.filters == filters and each.type is not BackupType.COPY
-            and each.id not in avoid and (type_ is BackupType.INCREMENTAL or each.type is BackupType.FULL)
-        )  # fmt: skip
-        if good and (parent is None or _age(each) > _age(parent)):
-            parent = each
+    bases = bases_of(vault, source=source, filters=filters, type_=type_, avoid=avoid)
+    parent = next((each for each in bases if among is None or each.root in among), None)
+    if parent is None and bases and among is not None:
+        desk.log("warning", "the two devices have no set of the same tree to build on: everything is read (full)")
+        return Base(BackupType.FULL, None)
     if parent is None:
         wanted = "full backup" if type_ is BackupType.DIFFERENTIAL else "earlier backup"
         desk.log("warning", f"this device has no {wanted} of the same paths to build on: everything is read (full)")
@@ -146,6 +151,19 @@ def choose_base(
         return Base(BackupType.FULL, None)
     desk.log("info", f"builds on the set {parent.id}")
     return Base(type_, parent)
+
+
+def bases_of(
+    vault: Vault, *, source: str, filters: bytes, type_: BackupType, avoid: tuple[str, ...]
+) -> list[BackupSet]:
+    """The sets that an incremental or differential could build on, the newest first."""
+    good = [
+        each
+        for each in vault.sets()
+        if each.source == source and each.filters == filters and each.type is not BackupType.COPY
+        and each.id not in avoid and (type_ is BackupType.INCREMENTAL or each.type is BackupType.FULL)
+    ]  # fmt: skip
+    return sorted(good, key=_age, reverse=True)
 
 
 def newest(vault: Vault, fits: Callable[[BackupSet], bool]) -> BackupSet | None:

@@ -58,6 +58,7 @@ class Task(Struct, frozen=True):
     server's own file allows none). ``nice``, ``ionice``, ``bandwidth``: the settings of these names; ``pace_path`` is the
     file by which the workers of this server keep the last one together. ``scratch``: a folder for a drill, of this
     attempt alone. ``may_read``: as ``may_write``. ``reads``: the vault of the set that is copied, where it is read here.
+    ``second_far``: the server of the second device, where this end reads for it as well.
     """
 
     order: AttemptOrder
@@ -75,6 +76,7 @@ class Task(Struct, frozen=True):
     device: DeviceAccess | None = None
     reads: DeviceAccess | None = None
     far: FarEnd | None = None
+    second_far: FarEnd | None = None
     tls: TlsFiles | None = None
     issuer_key: bytes = b""
     known_term: tuple[int, int] = (0, 0)

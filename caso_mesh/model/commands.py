@@ -286,9 +286,11 @@ class OpenRun(Struct, frozen=True, tag="open-run", tag_field="do"):
 
 
 class Delegate(Struct, frozen=True, tag="delegate", tag_field="do"):
-    """An attempt is handed to its media server."""
+    """An attempt is handed to its media server. ``second``: the one that takes what it reads to another device, with the
+    run that it opens for that."""
 
     attempt: Attempt
+    second: Attempt | None = None
 
 
 class CloseAttempt(Struct, frozen=True, tag="close-attempt", tag_field="do"):

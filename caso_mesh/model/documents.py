@@ -47,7 +47,8 @@ class SelectionDoc(Struct, frozen=True):
 class TemplateDoc(Struct, frozen=True):
     """A template. ``schedule``: a cron line, or ``daily 22:00`` and its like; without one it runs when asked, or when a
     rule starts it. ``exclude_days``: ``2025-12-24``, ``2025-12-24..2026-01-01``; ``calendars`` name such days.
-    ``priority`` is the list's, without. ``logon``: what ``pre`` and ``post`` are given."""
+    ``priority`` is the list's, without. ``logon``: what ``pre`` and ``post`` are given. ``second_to``: where a second device
+    is, as ``to``; the source is read once."""
 
     type: str
     to: str | None = None
@@ -68,6 +69,7 @@ class TemplateDoc(Struct, frozen=True):
     snapshot: str = "never"
     allow_shrink: bool = False
     logon: str | None = None
+    second_to: str | None = None
 
 
 class PolicyDoc(Struct, frozen=True):
@@ -175,3 +177,4 @@ class JobDoc(Struct, frozen=True):
     snapshot: str = "never"
     allow_shrink: bool = False
     logon: str | None = None
+    second_to: str | None = None

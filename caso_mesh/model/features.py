@@ -30,6 +30,8 @@ SINCE: Mapping[str, int] = {
 _LOGONS = 2
 #: Kinds of jobs and types of templates that came after level 1.
 KINDS: Mapping[str, int] = {"synthetic": 2}
+#: The level of backups to two devices.
+_SECOND = 2
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -42,10 +44,11 @@ def level_of(command: Struct) -> int:
     """The level that a command came with; of several in one step the highest."""
     inner = getattr(command, "commands", ())
     job, policy = getattr(command, "job", None), getattr(command, "policy", None)
-    kinds = [str(template.type) for template in getattr(policy, "templates", ())]
     spec = getattr(job, "spec", None) or getattr(command, "spec", None)
-    levels = [SINCE.get(str(command.__struct_config__.tag), 1), *(KINDS.get(kind, 1) for kind in kinds)]
-    return max([*levels, 1 if spec is None else level_of_work(spec), *map(level_of, inner)])
+    levels = [SINCE.get(str(command.__struct_config__.tag), 1), 1 if spec is None else level_of_work(spec)]
+    for template in getattr(policy, "templates", ()):
+        levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
+    return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])
 
 
 def level_of_work(spec: Struct) -> int:
@@ -53,4 +56,5 @@ def level_of_work(spec: Struct) -> int:
     backup = getattr(spec, "backup", spec)
     sources = getattr(backup, "sources", ())
     logons = getattr(backup, "logon", None) or any(getattr(source, "logons", ()) for source in sources)
-    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1)
+    second = _SECOND if getattr(backup, "second", None) is not None else 1
+    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1, second)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from caso_mesh.model.errors import Ambiguous, InvalidName, InvalidValue, NotFound
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+#: Set ids become file names.
+SET_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 #: Characters of a node id that are shown to people.
 SHORT_NODE_ID = 13
 
@@ -108,6 +110,11 @@ def fired_run_id(job: str, template: str, run: str) -> str:
 def attempt_id(run: str, number: int) -> str:
     """The id of the ``number``-th attempt of a run, counted from 1: ``RUN#N``."""
     return f"{run}#{number}"
+
+
+def second_run_id(attempt: str) -> str:
+    """The id of the run that takes what an attempt reads to a second device: ``RUN+N``."""
+    return attempt.replace("#", "+")
 
 
 def run_of_attempt(attempt: str) -> str:

@@ -61,7 +61,8 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
     are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
     a snapshot of their file system. ``allow_shrink``: it may find over 90 % less than last time. ``within``: a server or
-    pool that alone may write it, whatever the target says. ``logon``: what ``pre`` and ``post`` are given."""
+    pool that alone may write it, whatever the target says. ``logon``: what ``pre`` and ``post`` are given. ``second``: where
+    another device is for the same, which is read once for both."""
 
     sources: tuple[SourceRoots, ...]
     target: Target
@@ -81,6 +82,7 @@ class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
     allow_shrink: bool = False
     within: Target | None = None
     logon: str | None = None
+    second: Target | None = None
 
 
 class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
@@ -335,7 +337,7 @@ class Part(Struct, frozen=True):
 class Terms(Struct, frozen=True):
     """When a run may start and how long it may take, as its job said when it was opened (``CronSchedule``, ``Job``).
     ``after``: the run that it follows, due at ``after_due_at_ns``. ``fired_by``: the run that started it. ``timed_out``: it
-    took longer than ``cancel_after_s``."""
+    took longer than ``cancel_after_s``. ``second_of``: the run of whose set it makes the second one."""
 
     start_window_s: float | None = None
     cancel_after_s: float | None = None
@@ -346,6 +348,7 @@ class Terms(Struct, frozen=True):
     after_due_at_ns: int = 0
     fired_by: str | None = None
     timed_out: bool = False
+    second_of: str | None = None
 
 
 _ORDINARY = Terms()
@@ -383,7 +386,8 @@ class Attempt(Struct, frozen=True):
     """One try at one part of a run, handed to a media server. ``server`` and ``source`` are node ids, ``device`` an id.
 
     It stays here while it is active; what it did is in the journals. ``cancel``: its end was asked for, ``by_force``: at
-    once. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``.
+    once. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``. ``second``: the
+    attempt that takes what this one reads to another device, which is ``beside`` this one.
     """
 
     id: str
@@ -402,6 +406,8 @@ class Attempt(Struct, frozen=True):
     failure: Failure | None = None
     reader: str = ""
     from_device: str = ""
+    second: str = ""
+    beside: str = ""
 
     @property
     def other(self) -> str:

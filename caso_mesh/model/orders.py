@@ -38,6 +38,17 @@ class Authority(Struct, frozen=True, order=True):
         return f"{self.lineage}.{self.term}.{self.index}"
 
 
+class SecondEnd(Struct, frozen=True):
+    """Where the end that reads takes what it reads, beside its own attempt: another one, with its media server (node id)
+    and device (id), ticket and secret."""
+
+    attempt: str
+    media: str
+    device: str
+    ticket: bytes = b""
+    secret: bytes = b""
+
+
 class AttemptOrder(Struct, frozen=True):
     """One attempt as its device's server and its source's (or target's) server are told of it.
 
@@ -45,7 +56,8 @@ class AttemptOrder(Struct, frozen=True):
     ``source`` are node ids (for a restore ``source`` is the server that is written to). ``ticket`` admits the two
     workers to each other; ``secret`` names the attempt's bulk channel and admits reconnects. ``avoid``: sets that
     must not be a base. ``cancel``: it is to end, ``by_force``: at once. ``origin``: the id under which the sets of the source are kept, if it is in the place of another
-    machine. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``.
+    machine. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``. ``second`` is
+    told to the end that reads; the second attempt itself is ``beside`` the first one.
     """
 
     attempt: str
@@ -66,6 +78,8 @@ class AttemptOrder(Struct, frozen=True):
     origin: str = ""
     reader: str = ""
     from_device: str = ""
+    second: SecondEnd | None = None
+    beside: str = ""
 
     @property
     def other(self) -> str:

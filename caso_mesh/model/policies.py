@@ -79,7 +79,8 @@ class Template(Struct, frozen=True):
     that started it; it has no target, since the sets lie where they lie. A duplicate copies to its target the newest set
     of each server that a backup of the policy made, or those of the run that started it. A synthetic makes full sets of the
     same ones, where they lie. ``calendars`` name days without a run, which are added to the schedule's own. ``priority``
-    overrides the list's. ``logon``: what ``pre`` and ``post`` are given."""
+    overrides the list's. ``logon``: what ``pre`` and ``post`` are given. ``second``: where another device is for the sets of a
+    backup, whose source is read once."""
 
     name: str
     type: TemplateType
@@ -96,6 +97,7 @@ class Template(Struct, frozen=True):
     snapshot: SnapshotMode = SnapshotMode.NEVER
     allow_shrink: bool = False
     logon: str | None = None
+    second: Target | None = None
 
     @property
     def backup_type(self) -> BackupType | None:

@@ -818,8 +818,8 @@ class MeshKeep(Struct, frozen=True):
 
 class BackupRequest(Struct, frozen=True):
     """``sources`` are (server name, path bytes as given, absolute). ``target`` as in ``pool:P``. ``schedule`` is a cron line,
-    or as in ``daily 22:00``; ``exclude_days`` to ``catch_up`` belong to it, as in ``TemplateDoc``.
-    ``logon``: what all of its commands are given."""
+    or as in ``daily 22:00``; ``exclude_days`` to ``catch_up`` belong to it, as in ``TemplateDoc``. ``logon``: what all of its
+    commands are given. ``second``: where a second device is, as ``target``; the source is read once."""
 
     sources: tuple[tuple[str, bytes], ...]
     target: str
@@ -847,6 +847,7 @@ class BackupRequest(Struct, frozen=True):
     cancel_after_s: float | None = None
     catch_up: bool = False
     logon: str | None = None
+    second: str | None = None
 
 
 class RestoreRequest(Struct, frozen=True):

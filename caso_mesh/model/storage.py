@@ -119,7 +119,7 @@ class BackupSet(Struct, frozen=True):
     one. ``root`` is the id of the tree. ``parent`` is the set that change was measured against. ``bytes`` is the size
     of all files, ``bytes_read`` what was read from the source, ``bytes_stored`` what was added to the device, packs and
     metadata included. ``copy_of`` is the set of which this one is a copy on another device: times and type are those of
-    that set. ``made_of`` is the set whose tree this full one has, which was made without reading the source: the times
+    that set (its own times, if it was stored beside that one by the same reading). ``made_of`` is the set whose tree this full one has, which was made without reading the source: the times
     are those of that set.
     """
 

@@ -122,3 +122,25 @@ def unescape_path(text: str) -> bytes:
         position = match.end()
     out += text[position:].encode("utf-8", "surrogateescape")
     return bytes(out)
+
+
+def duration_text(seconds: float | None) -> str | None:
+    """A duration as ``parse_duration_s`` reads it, exactly: ``28d``, ``1h30m``; ``None`` stays ``None``."""
+    if seconds is None:
+        return None
+    whole = int(seconds)
+    if whole != seconds or whole == 0:
+        return f"{seconds:g}s"
+    out = ""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        out += f"{count}{unit}" if count else ""
+    return out
+
+
+def size_text(size: int) -> str:
+    """A size as ``parse_size`` reads it, exactly."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 1024)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)

@@ -457,6 +457,19 @@ class SetOutcome(Struct, frozen=True):
     state: str
 
 
+class SecondOutcome(Struct, frozen=True):
+    """What became of the second device of what was read of one server: ``run`` is that of taking it there. ``error`` is an
+    error as it crosses the wire."""
+
+    run: str
+    source: str
+    state: str
+    set: str | None
+    server: str | None
+    device: str | None
+    error: dict[str, Any] | None = None
+
+
 class PredictedView(Struct, frozen=True):
     """What a backup would come to, by a test run. ``bytes_new`` of ``bytes`` are new or changed since the last set of
     the same paths, and what is stored at most. ``seconds`` is ``None`` where no earlier set tells how fast the device is filled."""
@@ -470,7 +483,8 @@ class PredictedView(Struct, frozen=True):
 class RunResult(Struct, frozen=True):
     """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
     ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying.
-    ``predicted`` is what a test run says of all sources together, ``None`` for any other job."""
+    ``predicted`` is what a test run says of all sources together, ``None`` for any other job. ``second``: of a backup to two
+    devices what became of the second one, for each source."""
 
     job: str
     run: str
@@ -490,6 +504,7 @@ class RunResult(Struct, frozen=True):
     error: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     predicted: PredictedView | None = None
+    second: tuple[SecondOutcome, ...] = ()
 
 
 class JobView(Struct, frozen=True):
@@ -555,7 +570,7 @@ class AttemptView(Struct, frozen=True):
 
 
 class RunView(Struct, frozen=True):
-    """``note``: what superseded or started it, in words."""
+    """``note``: what superseded or started it, in words. ``second``: as of ``RunResult``."""
 
     run: str
     state: str
@@ -564,6 +579,7 @@ class RunView(Struct, frozen=True):
     sets: tuple[SetOutcome, ...]
     attempts: tuple[AttemptView, ...]
     note: str | None = None
+    second: tuple[SecondOutcome, ...] = ()
 
 
 class OriginView(Struct, frozen=True):

@@ -30,6 +30,12 @@ def key_of(part: ReadyPart) -> Key:
     return (target.kind.value, target.name or "", "" if part.within is None else str(part.within))
 
 
+def key_of_second(part: ReadyPart) -> Key:
+    """The key of those who can write to the second device of a part."""
+    target = part.second or _ANY
+    return (target.kind.value, target.name or "", "" if part.within is None else str(part.within))
+
+
 def key_of_set(part: ReadyPart) -> Key:
     """The key of those who can read the set that a part is about."""
     return (_SET, part.device or "", "")

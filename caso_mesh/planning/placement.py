@@ -69,7 +69,7 @@ def turn(round: Round, part: ReadyPart, assignments: list[Assignment], *, last: 
     answer = round.consider(part, last=last)
     if isinstance(answer, Turn):
         return answer is Turn.YIELDS
-    assignments.append(Assignment(part.run, part.source, *answer, *round.reads(part)))
+    assignments.append(Assignment(part.run, part.source, *answer, *round.reads(part), *round.second(part)))
     return False
 
 

@@ -72,7 +72,7 @@ class ReadyPart(Struct, frozen=True):
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
     write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
     complete once before. ``level``: the feature level that a server needs to do it. ``no_logon``: a logon whose secret its
-    source needs and has no copy of.
+    source needs and has no copy of. ``second``: where another device is that it needs beside the first one.
     """
 
     run: str
@@ -98,6 +98,7 @@ class ReadyPart(Struct, frozen=True):
     first: str | None = None
     level: int = 1
     no_logon: str | None = None
+    second: Target | None = None
 
 
 class Busy(Struct, frozen=True):
@@ -134,7 +135,8 @@ class Problem(Struct, frozen=True):
 
 class Assignment(Struct, frozen=True):
     """The part of ``source`` of a run is handed to ``server``, which writes to (or reads from) ``device``. Of a copy of
-    a set ``reader`` is the server that reads it on ``from_device``."""
+    a set ``reader`` is the server that reads it on ``from_device``. ``second_server`` writes the same to
+    ``second_device``."""
 
     run: str
     source: str
@@ -142,6 +144,8 @@ class Assignment(Struct, frozen=True):
     device: str
     reader: str = ""
     from_device: str = ""
+    second_server: str = ""
+    second_device: str = ""
 
 
 class Plan(Struct, frozen=True):

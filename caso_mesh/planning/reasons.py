@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import JobKind, WaitReason
-from caso_mesh.planning.candidates import Candidates, Key, Pair, key_of, key_of_set, waiting
+from caso_mesh.planning.candidates import Candidates, Key, Pair, key_of, key_of_second, key_of_set, waiting
 from caso_mesh.planning.problem import ReadyPart
 from caso_mesh.planning.round import Round
 
@@ -49,6 +49,8 @@ class Reasons:
             full, free = self._full[key]
         if full is not None:
             return full
+        if part.second is not None and (reason := self._why_no_second(part, free)) is not None:
+            return reason
         if not any(self._round.has_room(part, pair) for pair in free):
             return waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._without_room(part, free))
         if not self._round.source_free(part):
@@ -74,6 +76,28 @@ class Reasons:
                 WaitReason.NO_DATA_PATH, source=", ".join(sorted(map(self._round.name, readers))), server=writers
             )
         return None
+
+    def _why_no_second(self, part: ReadyPart, free: Sequence[Pair]) -> Waiting | None:
+        """What keeps a part waiting for its second device; ``free`` are the pairs for the first one."""
+        candidates = self._round.reach.of(key_of_second(part))
+        if candidates.blocked is not None:
+            return candidates.blocked
+        if any(self._round.second_for(part, pair) is not None for pair in free):
+            return None
+        firsts = {device for _, device in free}
+        pairs = [pair for pair in candidates.pairs if firsts - {pair[1]}]
+        if not pairs:
+            names = ", ".join(sorted(self._round.devices[id].name for id in firsts))
+            return waiting(WaitReason.NO_DEVICE_IN_TARGET, target=f"{part.second} other than {names}")
+        refused = self._round.cut_off(part) | self._round.too_old(part)
+        within = [pair for pair in pairs if pair[0] not in refused]
+        if not within:
+            servers = sorted({self._round.name(server) for server, _ in pairs})
+            if {server for server, _ in pairs} & self._round.too_old(part):
+                return waiting(WaitReason.SERVER_TOO_OLD, servers=servers)
+            return waiting(WaitReason.NO_DATA_PATH, source=self._round.name(part.source), server=servers)
+        full, second = self._how_full(within)
+        return full or waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=self._without_room(part, second))
 
     def _how_full(self, pairs: Sequence[Pair]) -> tuple[Waiting | None, list[Pair]]:
         """The pairs that are free, or why there is none: all devices are busy, or all servers that reach an idle one."""

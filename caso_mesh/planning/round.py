@@ -11,7 +11,7 @@ from enum import Enum
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import IN_PLACE, JobKind, ServerState, WaitReason
 from caso_mesh.model.units import format_instant
-from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, key_of_set, waiting
+from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, key_of_second, key_of_set, waiting
 from caso_mesh.planning.demand import Demand, Levels
 from caso_mesh.planning.problem import Problem, ReadyPart
 from caso_mesh.planning.window import opens_ns
@@ -69,6 +69,7 @@ class Round:
         for source, server in problem.no_data_path:
             self.cut.setdefault(source, set()).add(server)
         self._readers: dict[tuple[str, str], str] = {}
+        self._seconds: dict[tuple[str, str], Pair] = {}
         self._rankings: dict[Key, Ranking] = {}
         self._ends_ms: dict[Key, int] = {}
         self._latest: dict[Key, int | None] = {}
@@ -109,7 +110,8 @@ class Round:
         yields = False
 
         def fits(pair: Pair) -> bool:
-            return pair[0] not in refused and self.has_room(part, pair) and self._can_be_read(part, pair)
+            good = pair[0] not in refused and self.has_room(part, pair) and self._can_be_read(part, pair)
+            return good and (part.second is None or self.second_for(part, pair) is not None)
 
         for pair in self._in_order_of_place(part, candidates, ranking, held, fits):
             if not self._worth(part, key, candidates, pair, held):
@@ -182,8 +184,22 @@ class Round:
         return min(ends, default=None)
 
     def _take(self, part: ReadyPart, pair: Pair) -> None:
+        server = pair[0]
+        second = self.second_for(part, pair) if part.second is not None else None
+        self._take_pair(part, pair)
+        if second is not None:
+            self._seconds[part.run, part.source] = second
+            self._take_pair(part, second, slot=second[0] != server)
+        reader = part.source
+        if part.kind is JobKind.DUPLICATE:
+            reader = self._readers[part.run, part.source] = self._reader(part, server) or server
+        if part.kind not in IN_PLACE and reader in self._reading:
+            self._reading[reader] += 1
+        self._busy[part.job, part.source] = part.run
+
+    def _take_pair(self, part: ReadyPart, pair: Pair, *, slot: bool = True) -> None:
         server, device = pair
-        self._running[server] += 1
+        self._running[server] += slot
         self._writing[device] += 1
         self._on_pair[pair] = self._on_pair.get(pair, 0) + 1
         if part.kind in _STORES:
@@ -191,12 +207,39 @@ class Round:
             self._reserved[device] += size
             if pair in self.left:
                 self.left[pair] -= size
-        reader = part.source
-        if part.kind is JobKind.DUPLICATE:
-            reader = self._readers[part.run, part.source] = self._reader(part, server) or server
-        if part.kind not in IN_PLACE and reader in self._reading:
-            self._reading[reader] += 1
-        self._busy[part.job, part.source] = part.run
+
+    # --- the second device ---
+
+    def second(self, part: ReadyPart) -> Pair | tuple[str, str]:
+        """Of a part that got a pair: the server and the device that take the same beside it; empty unless it has one."""
+        return self._seconds.get((part.run, part.source), ("", ""))
+
+    def second_for(self, part: ReadyPart, first: Pair) -> Pair | None:
+        """The best pair for the second device beside the first one; on the server of that one it takes no further slot.
+        Devices with sets of the source come first, then the source's own server, then the least load."""
+        key = key_of_second(part)
+        candidates = self.reach.of(key)
+        if candidates.blocked is not None:
+            return None
+        held = self._held_by.get(part.source, set())
+        refused = self.cut_off(part) | self.too_old(part)
+        fit = [
+            pair
+            for pair in candidates.pairs
+            if pair[1] != first[1]
+            and pair[0] not in refused
+            and self.device_free(pair[1])
+            and (pair[0] == first[0] or self.server_free(pair[0]))
+            and self.has_room(part, pair)
+        ]
+
+        def rank(pair: Pair) -> tuple[object, ...]:
+            server, device = pair
+            names = (self.servers[server].name, self.devices[device].name)
+            near = (server != part.source, server != first[0], self.load(server), -self.free_bytes(device))
+            return (candidates.priorities.get(device, 0), device not in held, *near, *names)
+
+        return min(fit, key=rank, default=None)
 
     # --- who reads the set that is copied ---
 

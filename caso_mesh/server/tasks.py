@@ -137,6 +137,7 @@ class TaskMaker:
             device=access,
             reads=reads,
             far=far,
+            second_far=None if order.second is None else self._end(orders, order.second.media),
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
             issuer_key=admin_row.public_key if admin_row else b"",
             known_term=orders.authority.of_term,
@@ -226,9 +227,11 @@ class TaskMaker:
     def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:
         if order.end == "both":
             return None
-        other = order.media if order.end == "source" else order.other
-        addresses = next((each.addresses for each in orders.nodes if each.node == other), ())
-        return FarEnd(node=other, name=self._trust.name_of(other), addresses=addresses)
+        return self._end(orders, order.media if order.end == "source" else order.other)
+
+    def _end(self, orders: Orders, node: str) -> FarEnd:
+        addresses = next((each.addresses for each in orders.nodes if each.node == node), ())
+        return FarEnd(node=node, name=self._trust.name_of(node), addresses=addresses)
 
     async def find_set(self, order: AttemptOrder, set_id: str) -> BackupSet | None:
         """The set of an attempt that a daemon left while it was being published; ``None`` if it was not.

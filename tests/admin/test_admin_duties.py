@@ -178,6 +178,33 @@ async def test_a_run_lost_with_too_many_servers_is_held_with_an_alert_that_goes_
         await w.until(lambda: any(isinstance(f, facts.AlertCleared) and f.id == cleared for f in w.facts.all))
 
 
+@pytest.mark.parametrize("good", [True, False])
+async def test_a_second_set_that_is_missing_is_told_of_where_the_first_one_is_there(tmp_path: Path, good: bool) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="device:dbeta", second="server:gamma")
+        attempt = await w.delegated(run)
+        second = w.state.attempt(attempt.second)
+        assert (second.server, second.source) == (node("gamma"), attempt.source)
+        # its end comes first, and is told of with that of the other
+        await w.report("gamma", w.end(second, AttemptState.FAILED))
+        told_s = w.clock.monotonic_s()
+        await w.until(lambda: w.clock.monotonic_s() > told_s + 2)
+        assert w.facts.alerts("second-set-missing") == []
+        if good:
+            made = w.made_set(attempt)
+            await w.report("beta", *w.success(attempt, made))
+            (alert,) = await w.until(lambda: w.facts.alerts("second-set-missing"))
+            assert made.id in alert.text
+            assert "--to server:gamma" in alert.text
+            found = await w.ask("run.follow", q.RunFollow(run, 0.0))
+            assert found.state == "succeeded"
+            assert [(each.source, each.state, each.set) for each in found.result.second] == [("alpha", "failed", None)]
+        else:
+            await w.report("beta", w.end(attempt, AttemptState.FAILED))
+            await w.until(lambda: w.facts.alerts("job-failed"))
+            assert w.facts.alerts("second-set-missing") == []
+
+
 async def test_a_failed_run_is_told_of_once_also_over_a_new_office(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         run = await w.backup(to="device:dbeta")

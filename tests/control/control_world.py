@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from caso_mesh.control.documents import policy_of, selection_of
 from caso_mesh.control.reducer import apply, check_state, validate
@@ -27,7 +28,7 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.features import FEATURE_LEVEL
-from caso_mesh.model.ids import attempt_id
+from caso_mesh.model.ids import attempt_id, second_run_id
 from caso_mesh.model.jobs import Attempt, BackupSpec, Job, JobSpec, SourceRoots, Target, TargetKind
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, Pool, Server
 from caso_mesh.model.policies import Policy, SelectionList
@@ -110,7 +111,10 @@ class Script:
         """Creates a job and its first run; the run's id."""
         return str(self.do(CreateJob(job(name, spec, **fields), run_now=True, at_ns=self.at_ns))["run"])
 
-    def delegate(self, run: str, *, source: str, server: str, device: str) -> str:
+    def delegate(
+        self, run: str, *, source: str, server: str, device: str, second: tuple[str, str] | None = None
+    ) -> str:
+        """The id of the attempt. ``second``: server and device of the one beside it."""
         row = self.state.run(run)
         number = next_number(row)
         attempt = Attempt(
@@ -124,7 +128,13 @@ class Script:
             self.at_ns,
             secret=b"s",
         )
-        self.do(Delegate(attempt), who="admin")
+        other: Attempt | None = None
+        if second is not None:
+            beside = second_run_id(attempt.id)
+            at = {"server": f"node-{second[0]}", "device": f"device-{second[1]}", "number": 1, "secret": b"t"}
+            other = replace(attempt, id=attempt_id(beside, 1), run=beside, beside=attempt.id, **at)
+            attempt = replace(attempt, second=other.id)
+        self.do(Delegate(attempt, other), who="admin")
         return attempt.id
 
 

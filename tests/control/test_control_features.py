@@ -5,18 +5,28 @@ from __future__ import annotations
 import msgspec
 import pytest
 from control_world import NOW, Script
+from msgspec.structs import replace
 
 from caso_mesh.control.reducer import validate
-from caso_mesh.model import features
+from caso_mesh.model import features, jobs
 from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutPolicy, decode
 from caso_mesh.model.errors import FeatureLevelTooLow, PeerMalformed, StateTooNew
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of
-from caso_mesh.model.jobs import Job, SyntheticSpec, VerifySpec
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    Job,
+    SourceRoots,
+    SyntheticSpec,
+    Target,
+    TargetKind,
+    VerifySpec,
+)
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import Policy, Template, TemplateType
 
 POOL = CreatePool(Pool("store", ()))
 LATER = FEATURE_LEVEL + 1
+ANY = Target(TargetKind.ANY)
 
 
 def test_a_command_of_a_later_level_is_not_proposed_before_the_mesh_is_at_it(monkeypatch):
@@ -53,6 +63,11 @@ def test_a_kind_of_work_that_older_voters_cannot_read_needs_its_level_wherever_i
     plain = Job("j2", "check", VerifySpec("s1"), "ann", NOW)
     assert level_of(CreateJob(made, run_now=True, at_ns=NOW)) == 2
     assert level_of(CreateJob(plain, run_now=True, at_ns=NOW)) == 1
+    two = BackupSpec((SourceRoots("n1", (b"srv",)),), ANY, second=ANY)
+    for spec, level in ((two, 2), (replace(two, second=None), 1), (jobs.TestRunSpec(two), 2)):
+        assert level_of(CreateJob(Job("j3", "both", spec, "ann", NOW), run_now=True, at_ns=NOW)) == level
+    policy = Policy("p1", "nightly", (Template("full", TemplateType.FULL, ANY, second=ANY),), (), "ann", NOW)
+    assert level_of(PutPolicy(policy, "seed")) == 2
     templates = (Template("inc", TemplateType.INCREMENTAL), Template("weekly", TemplateType.SYNTHETIC))
     for number, level in ((1, 1), (2, 2)):
         policy = Policy("p1", "nightly", templates[:number], (), "ann", NOW)

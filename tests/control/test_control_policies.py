@@ -325,6 +325,35 @@ def test_templates_that_cannot_be_carried_out_are_refused(mesh, doc, code):
     assert mesh.state.policies == {}
 
 
+def test_a_second_device_is_of_backups_alone_and_in_use_as_any_target(mesh):
+    mesh.do(PutDevicePool(DevicePool("attic", (DevicePoolMember("device-disk-c"),)), new=True))
+    for type_ in ("verify", "synthetic", "duplicate"):
+        to = "any" if type_ == "duplicate" else None
+        with pytest.raises(InvalidPolicy, match="it has no second device"):
+            put_policy(mesh, full=FULL, other=TemplateDoc(type_, to=to, second_to="any"))
+    with pytest.raises(Conflict, match="is the first device already"):
+        put_policy(mesh, full=TemplateDoc("full", to="device:disk-c", second_to="devices:attic"))
+    full = replace(FULL, second_to="devices:attic")
+    made(mesh, full=full)
+    assert job(mesh, "full").spec.second == Target(TargetKind.DEVICES, "attic")
+    assert policy_doc(mesh.state.policy_named("nightly")).templates["full"] == full
+    with pytest.raises(InUse, match="template full"):
+        mesh.do(DeleteDevicePool("attic"))
+
+
+def test_what_goes_to_a_second_device_starts_nothing_by_the_rules_of_its_policy(mesh):
+    listed = {"paths": ("beta:/srv",)}
+    full = replace(FULL, to="device:disk-b", second_to="device:disk-c")
+    made(mesh, ("when full completes start check",), listed=listed, full=full, check=CHECK)
+    run = open_run(mesh, "full")
+    first = mesh.delegate(run, source="beta", server="beta", device="disk-b", second=("gamma", "disk-c"))
+    mesh.do(CloseAttempt(first, AttemptState.SUCCEEDED, mesh.at_ns, set="set-1"))
+    second = mesh.state.attempt(first).second
+    mesh.do(CloseAttempt(second, AttemptState.SUCCEEDED, mesh.at_ns, set="set-2"))
+    (check,) = mesh.state.runs_of(job(mesh, "check").id)
+    assert check.spec.sets == ("set-1",)
+
+
 def test_a_synthetic_needs_a_backup_that_others_build_on_and_has_no_target(mesh):
     with pytest.raises(InvalidPolicy, match="weekly makes full sets where they lie, it has no target"):
         put_policy(mesh, inc=INC, weekly=TemplateDoc("synthetic", to="any"))

@@ -24,7 +24,7 @@ from caso_mesh.model.jobs import BackupSpec, RestoreSpec, SourceRoots, Target, T
 from caso_mesh.model.orders import AttemptOrder, ticket_paths
 from caso_mesh.model.states import BackupType
 from caso_mesh.vault.chunking import ChunkerParameters
-from caso_mesh.vault.header import create_vault
+from caso_mesh.vault.header import create_vault, read_header
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
 from caso_mesh.vault.vault import Vault
@@ -191,6 +191,44 @@ class Site:
         return TlsFiles(str(node.store.chain_path), str(node.store.key_path), anchors)
 
 
+#: The second device has keys of its own.
+KEYS = {"k9": b"\x21" * 32}
+
+
+class Second:
+    """A device of beta."""
+
+    def __init__(self, site: Site) -> None:
+        self.folder = site.folder / "second"
+        self.folder.mkdir()
+        self.vault = new_id()
+        self.cache = site.folder / "second-cache"
+        self.writer = site.beta.writer
+        backend = FolderBackend(str(self.folder), "second", marker=None)
+        create_vault(backend, vault=self.vault, mesh="mesh", chunker=ChunkerParameters(seed=7))
+        backend.close()
+
+    @property
+    def access(self) -> DeviceAccess:
+        return DeviceAccess(
+            device="dev2", name="second", path=str(self.folder), vault=self.vault, mesh="mesh", content_keys=KEYS,
+            write_key="k9", cache_folder=str(self.cache), writer=self.writer,
+        )  # fmt: skip
+
+    def sets(self):
+        backend = FolderBackend(str(self.folder), "second", marker=FORMAT)
+        try:
+            header = read_header(backend)
+            keys = VaultKeys(id_key=ID_KEY, content_keys=KEYS, write_key="k9")
+            vault = Vault(backend, header, keys, verify=lambda *_: True, cache_folder=None)
+            return sorted(vault.sets(), key=lambda each: each.started_at_ns)
+        finally:
+            backend.close()
+
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.folder / "packs").rglob("*") if path.is_file())
+
+
 class Heard:
     """What a worker said."""
 
@@ -241,7 +279,8 @@ def verify_spec(set_id: str) -> VerifySpec:
 
 @asynccontextmanager
 async def doors(site, workers):
-    """The daemons' ports of both servers: they hand bulk connections to the workers in ``workers`` (by node name).
+    """The daemons' ports of both servers: they hand bulk connections to the workers in ``workers`` (by node name; one, or a
+    list).
 
     Yields their addresses.
     """
@@ -252,8 +291,9 @@ async def doors(site, workers):
 
     def worker_for(name):
         def find(token, source):
-            found = workers.get(name)
-            return None if found is None or bulk_token(found[1]) != token else found[0].bulk_channel
+            found = workers.get(name, ())
+            several = found if isinstance(found, list) else [found] if found else []
+            return next((worker.bulk_channel for worker, secret in several if bulk_token(secret) == token), None)
 
         return find
 

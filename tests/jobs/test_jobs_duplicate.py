@@ -6,59 +6,15 @@ import os
 import time
 
 import pytest
-from job_site import ANY, ID_KEY, Site, new_id, run, run_pair
+from job_site import ANY, Second, run, run_pair
 from job_trees import make_tree
 from msgspec import structs
 from waiting import wait_for
 
-from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.jobs.backup import SETTLE_NS
-from caso_mesh.jobs.task import DeviceAccess
 from caso_mesh.model.jobs import DuplicateSpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.sources.compare import differences
-from caso_mesh.vault.chunking import ChunkerParameters
-from caso_mesh.vault.header import create_vault, read_header
-from caso_mesh.vault.names import FORMAT
-from caso_mesh.vault.objects import VaultKeys
-from caso_mesh.vault.vault import Vault
-
-#: The second device has keys of its own.
-KEYS = {"k9": b"\x21" * 32}
-
-
-class Second:
-    """A device of beta."""
-
-    def __init__(self, site: Site) -> None:
-        self.folder = site.folder / "second"
-        self.folder.mkdir()
-        self.vault = new_id()
-        self.cache = site.folder / "second-cache"
-        self.writer = site.beta.writer
-        backend = FolderBackend(str(self.folder), "second", marker=None)
-        create_vault(backend, vault=self.vault, mesh="mesh", chunker=ChunkerParameters(seed=7))
-        backend.close()
-
-    @property
-    def access(self) -> DeviceAccess:
-        return DeviceAccess(
-            device="dev2", name="second", path=str(self.folder), vault=self.vault, mesh="mesh", content_keys=KEYS,
-            write_key="k9", cache_folder=str(self.cache), writer=self.writer,
-        )  # fmt: skip
-
-    def sets(self):
-        backend = FolderBackend(str(self.folder), "second", marker=FORMAT)
-        try:
-            header = read_header(backend)
-            keys = VaultKeys(id_key=ID_KEY, content_keys=KEYS, write_key="k9")
-            vault = Vault(backend, header, keys, verify=lambda *_: True, cache_folder=None)
-            return sorted(vault.sets(), key=lambda each: each.started_at_ns)
-        finally:
-            backend.close()
-
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self.folder / "packs").rglob("*") if path.is_file())
 
 
 @pytest.fixture

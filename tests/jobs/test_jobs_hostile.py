@@ -19,8 +19,8 @@ from caso_mesh.jobs.bulk import Admission, NothingToAsk, bulk_token, ticket_of
 from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.bulk_wire import Join
 from caso_mesh.jobs.desk import Desk
-from caso_mesh.jobs.far_backup import Begin, Fetch, Finish, Have, Piece, Put, Report
 from caso_mesh.jobs.far_predicting import Found
+from caso_mesh.jobs.far_sink import Begin, Fetch, Finish, Have, Piece, Put, Report
 from caso_mesh.jobs.predicting import Surveyed
 from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.jobs.worker import SystemClock

@@ -72,6 +72,12 @@ def devices(draw: st.DrawFn, name: str) -> DeviceRow:
 
 @st.composite
 def parts(draw: st.DrawFn, number: int) -> ReadyPart:
+    drawn = draw(any_part(number))
+    return drawn if drawn.kind is JobKind.BACKUP else msgspec.structs.replace(drawn, second=None)
+
+
+@st.composite
+def any_part(draw: st.DrawFn, number: int) -> ReadyPart:
     return part(
         f"r{number}",
         draw(st.sampled_from([*SERVERS, "gone"])),
@@ -88,6 +94,7 @@ def parts(draw: st.DrawFn, number: int) -> ReadyPart:
         on_hold=draw(st.sampled_from([False, False, False, True])),
         recovered_on=tuple(draw(st.just([]) | _SUBSETS)),
         not_before_ns=draw(st.sampled_from([0, 0, 0, NOW + 1])),
+        second=draw(st.sampled_from([None, None, *_TARGETS])),
     )
 
 

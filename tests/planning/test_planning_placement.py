@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning.problems import GB, NOW, SECOND, device, part, problems, reading, server, to
 
-from caso_mesh.model.states import REASON_ENDS, REASON_TEXT, DeviceState, JobKind, Priority, ServerState, WaitReason
+from caso_mesh.model.states import (
+    IN_PLACE,
+    REASON_ENDS,
+    REASON_TEXT,
+    DeviceState,
+    JobKind,
+    Priority,
+    ServerState,
+    WaitReason,
+)
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.placement import Busy, DeviceRow, PoolRow, Problem, ReadyPart, ServerRow, place
 
@@ -376,6 +385,66 @@ def test_what_a_program_is_too_old_for_is_not_given_to_it_and_that_is_said():
     assert given_out
 
 
+def test_two_devices_of_one_read_are_both_taken_before_it_starts():
+    both = part("r", target=to("device", "disk-a"), second=to("server", "b"))
+
+    def where(problem: Problem, *parts: ReadyPart, **fields) -> dict[str, tuple[str, ...]]:
+        plan = place(msgspec.structs.replace(problem, parts=parts, **fields), NOW)
+        return {
+            each.run: (each.server, each.device, each.second_server, each.second_device) for each in plan.assignments
+        }
+
+    assert where(TWO, both) == {"r": ("a", "disk-a", "b", "disk-b")}
+    # what it has taken on the second device is not there for others
+    assert where(TWO, both, part("s", due_at_ns=NOW - 1, target=to("device", "disk-b"), priority=Priority.LOW)) == {
+        "r": ("a", "disk-a", "b", "disk-b")
+    }
+    # neither takes the other's
+    anywhere = part("r", second=to("any"))
+    assert sorted(where(TWO, anywhere)["r"][1::2]) == ["disk-a", "disk-b"]
+    # of one server it is one job
+    one = {"servers": (SRC, server("a", concurrency=1)), "devices": (device("disk-a", "a"), device("disk-b", "a"))}
+    assert where(TWO, anywhere, **one) == {"r": ("a", "disk-a", "a", "disk-b")}
+    # where its sets are already
+    three = {"devices": (device("disk-a", "a"), device("disk-b", "b"), device("disk-c", "b"))}
+    held = {"holdings": (("src", "disk-c"),)}
+    assert where(TWO, both, **three, **held) == {"r": ("a", "disk-a", "b", "disk-c")}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "names"),
+    [
+        ({"devices": (device("disk-a", "a"), device("disk-b", "b", running=1))}, WaitReason.NO_IDLE_DEVICE, ["disk-b"]),
+        ({"servers": (SRC, server("a"), server("b", running=4))}, WaitReason.NO_IDLE_SERVER, ["b"]),
+        ({"servers": (SRC, server("a"), server("b", connected=False))}, WaitReason.NO_SERVER_REACHABLE, ["b"]),
+        (
+            {"devices": (device("disk-a", "a"), device("disk-b", "b", free_bytes=1, low_space_bytes=2))},
+            WaitReason.DEVICE_LOW_ON_SPACE,
+            ["disk-b"],
+        ),
+        (
+            {"devices": (device("disk-a", "a"), device("disk-b", "b", state=DeviceState.OFFLINE))},
+            WaitReason.DEVICE_OFFLINE,
+            ["disk-b"],
+        ),
+        ({"no_data_path": (("src", "b"),)}, WaitReason.NO_DATA_PATH, ["b"]),
+        ({"devices": (device("disk-a", "a"),)}, WaitReason.NO_DEVICE_IN_TARGET, "device:disk-b"),
+        ({"servers": (SRC, server("a"), server("b", level=1))}, WaitReason.SERVER_TOO_OLD, ["b"]),
+    ],
+)
+def test_what_waits_for_its_second_device_says_what_that_waits_for(change, reason, names):
+    one = part("r", target=to("device", "disk-a"), second=to("device", "disk-b"), level=2)
+    given_out, reasons = placed(TWO, one, **change)
+    assert (given_out, reasons) == ({}, {"r": reason})
+    assert names in fields_of(msgspec.structs.replace(TWO, **change), one).values()
+
+
+def test_the_only_device_of_both_targets_is_not_taken_twice():
+    one = part("r", target=to("device", "disk-a"), second=to("server", "a"))
+    _, reasons = placed(TWO, one)
+    assert reasons == {"r": WaitReason.NO_DEVICE_IN_TARGET}
+
+
 def test_one_offline_device_does_not_keep_others_from_work():
     disks = (device("disk-a", "a", state=DeviceState.OFFLINE), device("disk-b", "b"))
     given_out, _ = placed(TWO, part("r"), devices=disks)
@@ -536,28 +605,47 @@ def test_a_plan_never_overfills_leaves_no_part_without_an_answer_and_does_not_de
         assert row.state is ServerState.ENABLED
         assert row.connected
         assert row.id in disk.servers
-        assert sum(other.server == one.server for other in plan.assignments) + row.running <= row.concurrency
-        assert sum(other.device == one.device for other in plan.assignments) + disk.running <= disk.concurrency
+        # what goes to two devices of one server is one job there
+        at = [{other.server, other.second_server} for other in plan.assignments]
+        assert sum(one.server in each for each in at) + row.running <= row.concurrency
+        on = [(other.device, other.second_device) for other in plan.assignments]
+        assert sum(one.device in each for each in on) + disk.running <= disk.concurrency
+        if asked.second is not None:
+            other_disk = devices[one.second_device]
+            assert other_disk is not disk
+            assert one.second_server in other_disk.servers
+            assert servers[one.second_server].connected
+            assert sum(one.second_device in each for each in on) + other_disk.running <= other_disk.concurrency
+            assert (one.source, one.second_server) not in problem.no_data_path
+        else:
+            assert (one.second_server, one.second_device) == ("", "")
         assert disk.state in {DeviceState.ONLINE, DeviceState.READ_ONLY}
         if asked.kind in {JobKind.BACKUP, JobKind.TEST_RUN}:
             assert disk.state is DeviceState.ONLINE
-            there = [parts[other.run, other.source] for other in plan.assignments if other.device == disk.id]
-            sizes = [size_of(problem, row, disk) for row in there if row.kind is JobKind.BACKUP]
+            there = [
+                parts[other.run, other.source]
+                for other, each in zip(plan.assignments, on, strict=True)
+                if disk.id in each
+            ]
+            sizes = [size_of(problem, row, disk) for row in there if row.kind in {JobKind.BACKUP, JobKind.DUPLICATE}]
             if disk.free_bytes is not None and (disk.reserved_bytes or sum(size > 0 for size in sizes) > 1):
                 last = next((size for size in reversed(sizes) if size), 0)
                 assert not last or disk.free_bytes - disk.reserved_bytes - sum(sizes) >= disk.low_space_bytes
             assert not row.held
+        elif asked.kind is JobKind.DUPLICATE:
+            assert one.from_device == asked.device
+            assert one.device != asked.device
         else:
             assert one.device == asked.device
-        if asked.kind is not JobKind.VERIFY:
-            source = servers[one.source]
+        if asked.kind not in IN_PLACE:
+            source = servers[one.reader or one.source]
             reads = [
                 other
                 for other in plan.assignments
-                if other.source == source.id and parts[other.run, source.id].kind is not JobKind.VERIFY
+                if (other.reader or other.source) == source.id and parts[other.run, other.source].kind not in IN_PLACE
             ]
             assert source.reading + len(reads) <= source.source_concurrency
-            assert (one.source, one.server) not in problem.no_data_path
+            assert (source.id, one.server) not in problem.no_data_path
     shuffled = {}
     for table in ("servers", "devices", "parts", "holdings", "no_data_path"):
         rows = list(getattr(problem, table))
