@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caso_mesh.admin.ports import Answer, Caller, Submit
-from caso_mesh.control import documents
+from caso_mesh.control import named
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -35,13 +35,13 @@ class ErrorRules:
 
     async def _create(self, caller: Caller, request: q.ErrorRuleCreate) -> v.Done:
         """Raises ``InvalidValue`` for an error that there is not, ``AlreadyExists``, ``UsageError``."""
-        documents.check_errors(request.rule.errors)
+        named.check_errors(request.rule.errors)
         await self._submit(CreateErrorRule(request.rule), who=caller.who, request_id=caller.request_id)
         return v.Done()
 
     async def _set(self, caller: Caller, request: q.ErrorRuleCreate) -> v.Done:
         """Raises ``NotFound``, and what ``error-rule.create`` does."""
-        documents.check_errors(request.rule.errors)
+        named.check_errors(request.rule.errors)
         change = Batch((DeleteErrorRule(request.rule.name), CreateErrorRule(request.rule)), "")
         await self._submit(change, who=caller.who, request_id=caller.request_id)
         return v.Done()

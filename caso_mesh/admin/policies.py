@@ -9,7 +9,7 @@ import msgspec
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
-from caso_mesh.control import documents
+from caso_mesh.control import documents, named
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -307,7 +307,7 @@ class Policies:
         return await self._calendar(caller, request, new=False)
 
     async def _calendar(self, caller: Caller, request: q.CalendarEdit, *, new: bool) -> v.CalendarView:
-        row = documents.calendar_of(request.name, request.definition)
+        row = named.calendar_of(request.name, request.definition)
         if done_before(self._keeper, caller) is None:
             await self._do(caller, PutCalendar(row, new))
         return v.CalendarView(row.name, msgspec.structs.replace(request.definition, days=row.days))
@@ -319,7 +319,7 @@ class Policies:
 
     async def _calendar_list(self, caller: Caller, request: q.Nothing) -> v.CalendarViews:
         rows = sorted(self._keeper.state.calendars.items())
-        return v.CalendarViews(tuple(v.CalendarView(name, documents.calendar_doc(row)) for name, row in rows))
+        return v.CalendarViews(tuple(v.CalendarView(name, named.calendar_doc(row)) for name, row in rows))
 
     async def _mediaset_create(self, caller: Caller, request: q.MediaSetEdit) -> v.Done:
         return await self._mediaset(caller, request, new=True)
@@ -328,7 +328,7 @@ class Policies:
         return await self._mediaset(caller, request, new=False)
 
     async def _mediaset(self, caller: Caller, request: q.MediaSetEdit, *, new: bool) -> v.Done:
-        row = documents.media_set_of(request.name, request.definition)
+        row = named.media_set_of(request.name, request.definition)
         if done_before(self._keeper, caller) is None:
             await self._do(caller, PutMediaSet(row, new))
         return v.Done()
@@ -352,10 +352,10 @@ class Policies:
         return await self._device_pool(caller, request, new=False)
 
     async def _device_pool(self, caller: Caller, request: q.DevicePoolEdit, *, new: bool) -> v.DevicePoolView:
-        pool = documents.device_pool_of(self._keeper.state, request.name, request.definition)
+        pool = named.device_pool_of(self._keeper.state, request.name, request.definition)
         if done_before(self._keeper, caller) is None:
             await self._do(caller, PutDevicePool(pool, new))
-        return v.DevicePoolView(pool.name, documents.device_pool_doc(self._keeper.state, pool))
+        return v.DevicePoolView(pool.name, named.device_pool_doc(self._keeper.state, pool))
 
     async def _device_pool_delete(self, caller: Caller, request: q.Named) -> v.Done:
         if done_before(self._keeper, caller) is None:
@@ -365,9 +365,7 @@ class Policies:
     async def _device_pool_list(self, caller: Caller, request: q.Nothing) -> v.DevicePoolViews:
         state = self._keeper.state
         rows = sorted(state.device_pools.items())
-        return v.DevicePoolViews(
-            tuple(v.DevicePoolView(name, documents.device_pool_doc(state, row)) for name, row in rows)
-        )
+        return v.DevicePoolViews(tuple(v.DevicePoolView(name, named.device_pool_doc(state, row)) for name, row in rows))
 
     async def _do(self, caller: Caller, command: Command) -> None:
         await self._submit(command, who=caller.who, request_id=caller.request_id)

@@ -10,7 +10,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control import documents
+from caso_mesh.control import named
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -133,7 +133,7 @@ class Stores:
                     each.protection_s,
                     each.keep_s,
                     each.name in factory,
-                    documents.media_set_doc(each),
+                    named.media_set_doc(each),
                 )
                 for each in self._keeper.state.media_set_list()
             )

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
 
 from caso_mesh.control.logons import logons_of, with_logon
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.commands import SetDevice
 from caso_mesh.model.documents import (
-    NO_END,
-    CalendarDoc,
-    DeviceDoc,
-    DevicePoolDoc,
     EntryDoc,
-    ErrorRuleDoc,
     JobDoc,
-    MediaSetDoc,
     PolicyDoc,
     SelectionDoc,
     TemplateDoc,
 )
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse, all_errors
+from caso_mesh.model.errors import InvalidPolicy, InvalidValue, Misuse
 from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
 from caso_mesh.model.policies import (
-    DayCalendar,
-    DevicePool,
-    DevicePoolMember,
     ListEntry,
     Policy,
     RuleKind,
@@ -41,16 +31,13 @@ from caso_mesh.model.policies import (
     TemplateRule,
     TemplateType,
 )
-from caso_mesh.model.rules import ErrorRule, Then
-from caso_mesh.model.states import BackupType, DeviceState, Priority, SnapshotMode
-from caso_mesh.model.storage import Device, MediaSet
+from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.units import duration_text, escape_path, parse_duration_s, parse_size, size_text, unescape_path
 from caso_mesh.planning import presets
-from caso_mesh.planning.schedule import check_days, check_schedule, zone
+from caso_mesh.planning.schedule import check_schedule, zone
 from caso_mesh.planning.window import check_window
 
-E = TypeVar("E", BackupType, Priority, SnapshotMode, Then, DeviceState)
-_PRIORITY = 100
+E = TypeVar("E", bound=StrEnum)
 _NAME = r"([a-z0-9][a-z0-9._-]*)"
 _RULES = {
     RuleKind.SUPERSEDES: re.compile(rf"(?:on conflict )?{_NAME} supersedes {_NAME}"),
@@ -84,7 +71,7 @@ def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> 
         exclude_caches=doc.exclude_caches,
         larger_than=None if doc.exclude_larger_than is None else parse_size(doc.exclude_larger_than),
         default_excludes=doc.default_excludes,
-        priority=_one_of(Priority, doc.priority, "priority"),
+        priority=one_of(Priority, doc.priority, "priority"),
         window=window,
         within=None if doc.within is None else parse_target(doc.within),
         oldest_good_s=_seconds(doc.oldest_good),
@@ -202,13 +189,13 @@ def template_of(policy: str, name: str, doc: TemplateDoc, zone_name: str) -> Tem
         schedule=_schedule(policy, name, doc, zone_name),
         calendars=doc.calendars,
         media_set=doc.media_set,
-        priority=None if doc.priority is None else _one_of(Priority, doc.priority, "priority"),
+        priority=None if doc.priority is None else one_of(Priority, doc.priority, "priority"),
         verify=doc.verify,
         pre=doc.pre,
         post=doc.post,
         post_always=doc.post_always,
         ignore_exit_codes=doc.ignore_exit_codes,
-        snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
+        snapshot=one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
         logon=doc.logon,
         second=None if doc.second_to is None else parse_target(doc.second_to),
@@ -271,114 +258,6 @@ def _template_doc(template: Template, zone_name: str) -> TemplateDoc:
     )
 
 
-# --- what they name ---
-
-
-def media_set_of(name: str, doc: MediaSetDoc) -> MediaSet:
-    """Raises ``InvalidValue``."""
-    return MediaSet(
-        name,
-        append_s=_endless(doc.append),
-        protection_s=_endless(doc.protection),
-        keep_s=_endless(doc.keep),
-        keep_last=doc.keep_last,
-        keep_daily=doc.keep_daily,
-        keep_weekly=doc.keep_weekly,
-        keep_monthly=doc.keep_monthly,
-        keep_yearly=doc.keep_yearly,
-    )
-
-
-def media_set_doc(row: MediaSet) -> MediaSetDoc:
-    return MediaSetDoc(
-        append=duration_text(row.append_s) or NO_END,
-        protection=duration_text(row.protection_s) or NO_END,
-        keep=duration_text(row.keep_s) or NO_END,
-        keep_last=row.keep_last,
-        keep_daily=row.keep_daily,
-        keep_weekly=row.keep_weekly,
-        keep_monthly=row.keep_monthly,
-        keep_yearly=row.keep_yearly,
-    )
-
-
-def device_of(state: ControlState, name: str, doc: DeviceDoc) -> SetDevice:
-    """What a device that is there is to be. Raises ``NotFound``, ``InvalidValue``."""
-    device = state.device_named(name)
-    quotas = {state.server_named(server).id: text for server, text in doc.quotas.items()}
-    return SetDevice(
-        device.id,
-        None if doc.state is None else _one_of(DeviceState, doc.state, "state of a device"),
-        doc.concurrency,
-        None if doc.low_space is None else parse_size(doc.low_space),
-        tuple((server, None if text == NO_END else parse_size(text)) for server, text in sorted(quotas.items())),
-    )
-
-
-def device_doc(state: ControlState, device: Device) -> DeviceDoc:
-    limited = {state.name_of(path.server): path.quota_bytes for path in device.paths if path.quota_bytes is not None}
-    return DeviceDoc(
-        concurrency=device.concurrency,
-        low_space=size_text(device.low_space_bytes),
-        state=device.state.value,
-        quotas={name: size_text(size) for name, size in sorted(limited.items())},
-    )
-
-
-def device_pool_of(state: ControlState, name: str, doc: DevicePoolDoc) -> DevicePool:
-    """Raises ``NotFound``, ``InvalidValue``."""
-    members = []
-    for text in doc.devices:
-        device, colon, priority = text.partition(":")
-        if colon and not (priority.isascii() and priority.isdigit()):
-            raise InvalidValue(value=text, what="member of a device pool", expected="Use NAME or NAME:PRIORITY")
-        members.append(DevicePoolMember(state.device_named(device).id, int(priority) if colon else _PRIORITY))
-    return DevicePool(name, tuple(members))
-
-
-def device_pool_doc(state: ControlState, row: DevicePool) -> DevicePoolDoc:
-    names = {device.id: device.name for device in state.device_list()}
-    return DevicePoolDoc(
-        tuple(
-            names[member.device] if member.priority == _PRIORITY else f"{names[member.device]}:{member.priority}"
-            for member in row.members
-            if member.device in names
-        )
-    )
-
-
-def calendar_of(name: str, doc: CalendarDoc) -> DayCalendar:
-    """Raises ``InvalidValue``."""
-    check_days(doc.days)
-    return DayCalendar(name, tuple(sorted(set(doc.days))))
-
-
-def calendar_doc(row: DayCalendar) -> CalendarDoc:
-    return CalendarDoc(row.days)
-
-
-def error_rule_of(name: str, doc: ErrorRuleDoc) -> ErrorRule:
-    """Raises ``InvalidValue``, also for an error that there is not."""
-    check_errors(doc.errors)
-    return ErrorRule(
-        name, doc.errors, doc.retries, parse_duration_s(doc.every), _one_of(Then, doc.then, "end"), doc.any_time
-    )
-
-
-def error_rule_doc(rule: ErrorRule) -> ErrorRuleDoc:
-    return ErrorRuleDoc(rule.errors, rule.retries, duration_text(rule.every_s) or "0s", rule.then.value, rule.any_time)
-
-
-def check_errors(errors: Iterable[str]) -> None:
-    """Raises ``InvalidValue`` for what is neither the code of an error nor a category of them, as this version knows."""
-    known = all_errors()
-    categories = {error.category for error in known.values()}
-    for error in errors:
-        if error not in known and error not in categories:
-            expected = f"Use the code of an error (help errors), or {', '.join(sorted(categories))}"
-            raise InvalidValue(value=error, what="error", expected=expected)
-
-
 # --- jobs that no policy makes ---
 
 
@@ -395,7 +274,7 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
             for server in servers
         ),
         target=parse_target(doc.to),
-        type=_one_of(BackupType, doc.type, "type of a backup"),
+        type=one_of(BackupType, doc.type, "type of a backup"),
         excludes=doc.exclude,
         one_file_system=doc.one_file_system,
         exclude_caches=doc.exclude_caches,
@@ -407,13 +286,13 @@ def job_of(state: ControlState, doc: JobDoc) -> tuple[BackupSpec, CronSchedule, 
         post=doc.post,
         post_always=doc.post_always,
         ignore_exit_codes=doc.ignore_exit_codes,
-        snapshot=_one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
+        snapshot=one_of(SnapshotMode, doc.snapshot, "snapshot mode"),
         allow_shrink=doc.allow_shrink,
         second=None if doc.second_to is None else parse_target(doc.second_to),
     )
     spec = with_logon(spec, doc.logon)
     schedule = _checked(doc, presets.parse_schedule(doc.schedule, doc.zone))
-    return spec, schedule, _one_of(Priority, doc.priority, "priority")
+    return spec, schedule, one_of(Priority, doc.priority, "priority")
 
 
 def job_doc(state: ControlState, job: Job) -> JobDoc:
@@ -470,11 +349,8 @@ def _seconds(text: str | None) -> float | None:
     return None if text is None else parse_duration_s(text)
 
 
-def _endless(text: str) -> float | None:
-    return None if text == NO_END else parse_duration_s(text)
-
-
-def _one_of(kind: type[E], text: str, what: str) -> E:
+def one_of(kind: type[E], text: str, what: str) -> E:
+    """The member of an enumeration with that value. Raises ``InvalidValue`` with all of them."""
     try:
         return kind(text)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.control import documents
+from caso_mesh.control import documents, named
 from caso_mesh.control.lines import Path
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import documents as d
@@ -28,19 +28,18 @@ def written(state: ControlState) -> str:
         doc = d.PoolDoc(tuple(sorted(map(state.name_of, pool.servers))), settings)
         _table(out, ("pool", pool.name), plain(doc), force=True)
     for server in state.server_list():
-        if server.settings:
-            _table(out, ("server", server.name), {"settings": dict(sorted(server.settings.items()))})
+        _table(out, ("server", server.name), plain(named.server_doc(server)))
     for device in state.device_list():
-        _table(out, ("device", device.name), plain(documents.device_doc(state, device)))
+        _table(out, ("device", device.name), plain(named.device_doc(state, device)))
     for name, group in sorted(state.device_pools.items()):
-        _table(out, ("device_pool", name), plain(documents.device_pool_doc(state, group)), force=True)
+        _table(out, ("device_pool", name), plain(named.device_pool_doc(state, group)), force=True)
     for media_set in state.media_set_list():
         if media_set not in FACTORY_MEDIA_SETS:
-            _table(out, ("media_set", media_set.name), plain(documents.media_set_doc(media_set)), force=True)
+            _table(out, ("media_set", media_set.name), plain(named.media_set_doc(media_set)), force=True)
     for name, calendar in sorted(state.calendars.items()):
-        _table(out, ("calendar", name), plain(documents.calendar_doc(calendar)), force=True)
+        _table(out, ("calendar", name), plain(named.calendar_doc(calendar)), force=True)
     for name, rule in sorted(state.error_rules.items()):
-        _table(out, ("error_rule", name), plain(documents.error_rule_doc(rule)))
+        _table(out, ("error_rule", name), plain(named.error_rule_doc(rule)))
     for row in state.selection_lists():
         _table(out, ("selection", row.name), plain(documents.selection_doc(state, row)), force=True)
     for policy in state.policy_list():

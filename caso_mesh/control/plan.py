@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from caso_mesh.control import documents
+from caso_mesh.control import documents, named
 from caso_mesh.control.exporting import plain
 from caso_mesh.control.faults import Fault
 from caso_mesh.control.lines import Lines, Path
@@ -40,12 +40,13 @@ from caso_mesh.model.commands import (
     PutMediaSet,
     PutPolicy,
     SetPool,
+    SetServerState,
     SetSetting,
 )
 from caso_mesh.model.errors import CasoError, EmptyTarget, InUse, InvalidValue, NotFound, UsageError
 from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import BackupSpec, Job
-from caso_mesh.model.mesh import Pool
+from caso_mesh.model.mesh import Pool, SetDataLocation
 from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.settings import Value, parse_setting
 from caso_mesh.model.units import format_number
@@ -324,48 +325,60 @@ class Plan:
         self._settings(path, doc.settings, server=None, pool=name)
 
     def _server(self, name: str, doc: d.ServerDoc, path: Path) -> None:
-        self._settings(path, doc.settings, server=self._state.server_named(name).id, pool=None)
+        server = self._state.server_named(name)
+        doc = self._sound(doc, path, named.server_of)
+        state, location = named.server_of(doc)
+        if state not in {None, server.set_state}:
+            change = SetServerState(server.id, state)
+            self._step(
+                (*path, "state"), change, "server", name, {"state": server.set_state.value}, {"state": doc.state}
+            )
+        if location not in {None, server.data_location}:
+            was = {"data_location": server.data_location.value}
+            moved = SetDataLocation(server.id, location)
+            self._step((*path, "data_location"), moved, "server", name, was, {"data_location": doc.data_location})
+        self._settings(path, doc.settings, server=server.id, pool=None)
 
     def _device(self, name: str, doc: d.DeviceDoc, path: Path) -> None:
         state, device = self._state, self._state.device_named(name)
-        doc = self._sound(doc, path, lambda doc: documents.device_of(state, name, doc))
-        was, new = plain(documents.device_doc(state, device)), plain(doc)
+        doc = self._sound(doc, path, lambda doc: named.device_of(state, name, doc))
+        was, new = plain(named.device_doc(state, device)), plain(doc)
         was["quotas"] = {server: was.get("quotas", {}).get(server, d.NO_END) for server in doc.quotas}
         changed = {key: value for key, value in new.items() if value != was.get(key)}
         if changed:
             before = {key: was[key] for key in changed}
-            self._step(path, documents.device_of(state, name, doc), "device", name, before, changed)
+            self._step(path, named.device_of(state, name, doc), "device", name, before, changed)
 
     def _device_pool(self, name: str, doc: d.DevicePoolDoc, path: Path) -> None:
         state = self._state
-        doc = self._sound(doc, path, lambda doc: documents.device_pool_of(state, name, doc))
-        row, old = documents.device_pool_of(state, name, doc), state.device_pools.get(name)
+        doc = self._sound(doc, path, lambda doc: named.device_pool_of(state, name, doc))
+        row, old = named.device_pool_of(state, name, doc), state.device_pools.get(name)
         if row != old:
-            was = None if old is None else documents.device_pool_doc(state, old)
+            was = None if old is None else named.device_pool_doc(state, old)
             self._step(path, PutDevicePool(row, old is None), "device pool", name, was, doc)
 
     def _media_set(self, name: str, doc: d.MediaSetDoc, path: Path) -> None:
-        doc = self._sound(doc, path, lambda doc: documents.media_set_of(name, doc))
-        row, old = documents.media_set_of(name, doc), self._state.media_sets.get(name)
+        doc = self._sound(doc, path, lambda doc: named.media_set_of(name, doc))
+        row, old = named.media_set_of(name, doc), self._state.media_sets.get(name)
         if row != old:
-            was = None if old is None else documents.media_set_doc(old)
-            self._step(path, PutMediaSet(row, old is None), "media set", name, was, documents.media_set_doc(row))
+            was = None if old is None else named.media_set_doc(old)
+            self._step(path, PutMediaSet(row, old is None), "media set", name, was, named.media_set_doc(row))
 
     def _calendar(self, name: str, doc: d.CalendarDoc, path: Path) -> None:
-        doc = self._sound(doc, path, lambda doc: documents.calendar_of(name, doc))
-        row, old = documents.calendar_of(name, doc), self._state.calendars.get(name)
+        doc = self._sound(doc, path, lambda doc: named.calendar_of(name, doc))
+        row, old = named.calendar_of(name, doc), self._state.calendars.get(name)
         if row != old:
-            was = None if old is None else documents.calendar_doc(old)
-            self._step(path, PutCalendar(row, old is None), "calendar", name, was, documents.calendar_doc(row))
+            was = None if old is None else named.calendar_doc(old)
+            self._step(path, PutCalendar(row, old is None), "calendar", name, was, named.calendar_doc(row))
 
     def _error_rule(self, name: str, doc: d.ErrorRuleDoc, path: Path) -> None:
-        doc = self._sound(doc, path, lambda doc: documents.error_rule_of(name, doc))
-        rule, old = documents.error_rule_of(name, doc), self._state.error_rules.get(name)
+        doc = self._sound(doc, path, lambda doc: named.error_rule_of(name, doc))
+        rule, old = named.error_rule_of(name, doc), self._state.error_rules.get(name)
         if rule != old:
             made: Command = CreateErrorRule(rule)
             command = made if old is None else Batch((DeleteErrorRule(name), made), self._seed)
-            was = None if old is None else documents.error_rule_doc(old)
-            self._step(path, command, "error rule", name, was, documents.error_rule_doc(rule))
+            was = None if old is None else named.error_rule_doc(old)
+            self._step(path, command, "error rule", name, was, named.error_rule_doc(rule))
 
     def _selection(self, name: str, doc: d.SelectionDoc, path: Path) -> None:
         state, old = self._state, self._lists.get(name)
@@ -407,12 +420,12 @@ class Plan:
             if wanted is None:
                 continue
             row = self._named(self._lists, name, "selection list", path)
-            named = [self._named(self._policies, each, "policy", path) for each in wanted]
-            policies = [policy for policy in named if policy is not None]
+            found = [self._named(self._policies, each, "policy", path) for each in wanted]
+            policies = [policy for policy in found if policy is not None]
             if row is None:
                 continue
             self.pairs += [(policy, row) for policy in policies]
-            if len(policies) < len(named):
+            if len(policies) < len(found):
                 continue
             ids = {policy.id: policy.name for policy in policies}
             there = {each.policy for each in self._state.association_list() if each.list == row.id}

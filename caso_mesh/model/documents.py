@@ -135,9 +135,12 @@ class PoolDoc(Struct, frozen=True):
 
 
 class ServerDoc(Struct, frozen=True):
-    """Settings of one server."""
+    """Settings of one server that is there, and what was set for it: ``enabled``, ``paused`` or ``disabled``, and where its
+    device and media data lie."""
 
     settings: dict[str, str | int | float] = {}
+    state: str | None = None
+    data_location: str | None = None
 
 
 class DeviceDoc(Struct, frozen=True):

@@ -32,6 +32,9 @@ bandwidth-limit = "mon-fri 08:00-18:00 20MB"
 
 [pool.empty]
 
+[server.gamma]
+state = "paused"
+
 [device.disk-b]
 concurrency = 4
 low_space = "10GB"
@@ -143,6 +146,7 @@ def test_a_file_makes_the_mesh_as_it_says_and_again_changes_nothing(mesh):
         "create setting pool vaults",
         "create pool empty",
         "create setting server beta",
+        "change server gamma",
         "change device disk-b",
         "create device pool disks",
         "create device pool later",
@@ -269,6 +273,9 @@ to = "device:disk-x"
 home = ["nightly", "never"]
 
 [colour.red]
+[server.gamma]
+state = "asleep"
+data_location = "server"
 """
 
 
@@ -291,6 +298,8 @@ def test_a_dozen_mistakes_in_one_file_are_all_told_with_their_lines_and_nothing_
         (35, "policy.good.templates.full.to"),
         (38, "associations.home"),
         (40, "colour"),
+        (42, "server.gamma.state"),
+        (43, "server.gamma.data_location"),
     ]
     assert mesh.state.snapshot() == before
 
@@ -351,5 +360,5 @@ def test_the_file_in_the_guide_is_one_that_can_be_applied():
     mesh.admit("beta", "gamma", "files", "web")
     mesh.device("disk1", "beta")
     mesh.device("attic", "gamma")
-    assert len(apply(mesh, "[settings]" + text)) == 13
+    assert len(apply(mesh, "[settings]" + text)) == 14
     assert apply(mesh, "[settings]" + text) == []
