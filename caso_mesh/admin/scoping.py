@@ -14,7 +14,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.calls import Call, Names
 from caso_mesh.model.errors import NotFound
-from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.ids import is_local, resolve_prefix
 from caso_mesh.model.jobs import Job, set_read
 from caso_mesh.planning.lifecycle import sources_of
 
@@ -63,6 +63,9 @@ class Scoping:
             case "device":
                 return [place.server for place in state.device_named(value).paths]
             case "job":
+                told = await self._tables.local_runs(run=value.partition("#")[0], limit=1) if is_local(value) else []
+                if told:
+                    return [server for server, _ in told]
                 return await self._of_job(self._work.find_job(value))
             case "alert":
                 rows = await self._tables.alerts()

@@ -8,7 +8,7 @@ from typing import Any
 
 from caso_mesh.admin.tables import Tables
 from caso_mesh.identity.roster import Peer
-from caso_mesh.journal import Journal
+from caso_mesh.journal import Head, Journal
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import StateRolledBack
@@ -37,9 +37,9 @@ class Feed:
         self._clock = clock
         self._kept_s = kept_s
 
-    async def run(self) -> None:
-        """Never returns. Raises ``StateRolledBack`` when these tables tell of facts that the journal does not hold (it was
-        put back, or has begun anew): they can be made again of it."""
+    async def catch_up(self) -> Head:
+        """Takes all that there is; the head of the journal then. Raises ``StateRolledBack`` when these tables tell of facts
+        that the journal does not hold (it was put back, or has begun anew): they can be made again of it."""
         while True:
             head, plan, records = await self._journal.survey(await self._tables.cursors(self._own.id))
             if plan.rolled_back is not None:
@@ -50,7 +50,12 @@ class Feed:
                 push = tuple(q.JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records)
                 await self._take(self._own, q.JournalPush(push), None)
             elif not plan.pruned:
-                await self._journal.wait_beyond(head)
+                return head
+
+    async def run(self) -> None:
+        """Never returns. Raises as ``catch_up``."""
+        while True:
+            await self._journal.wait_beyond(await self.catch_up())
 
     async def prune(self) -> None:
         """Forgets records whose meaning is in the tables. Never returns."""

@@ -42,6 +42,8 @@ from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.node import ServerNode
 
+#: The category of the alert that stands while the own work of a server stands still.
+FAILED = "own-work-failed"
 #: How often the state of the own devices is looked at, when nothing else happens.
 _LOOK_EACH_S = 1.0
 
@@ -182,11 +184,13 @@ class LocalOffice:
         return await self._work.backup(caller, request)
 
     async def begin(self) -> None:
-        """What all that follows stands on."""
+        """What all that follows stands on. Raises ``StateRolledBack`` as ``Feed.catch_up``."""
         await self.mirror.found()
         await self._standing.look()
+        await self._feed.catch_up()
         await self._intake.load_redundant()
         await self._alarms.load()
+        await self._alarms.ends(FAILED, self._name)
         self._look()
 
     async def run(self) -> None:

@@ -18,10 +18,10 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.database import Database
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Journal
-from caso_mesh.local.office import LocalOffice
+from caso_mesh.local.office import FAILED, LocalOffice
 from caso_mesh.model.calls import LOCAL
 from caso_mesh.model.clock import Calendar, Clock, Randomness
-from caso_mesh.model.errors import CasoError, StateRolledBack
+from caso_mesh.model.errors import CasoError, StateRolledBack, Unavailable
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.states import AlertKind
@@ -63,7 +63,8 @@ class LocalRoom:
         self._wanted = asyncio.Event()
         self._opened = asyncio.Event()
         self.office: LocalOffice | None = None
-        self._told = ""
+        #: Why it stands still, if it does.
+        self._trouble = ""
 
     def ordered(self, orders: Orders) -> None:
         """There are other orders."""
@@ -79,6 +80,8 @@ class LocalRoom:
             async def answer(caller: Caller, request: Any) -> Any:
                 self._wanted.set()
                 while self.office is None:
+                    if self._trouble:
+                        raise Unavailable(what=f"What this server does by itself ({self._trouble})")
                     await self._opened.wait()
                 return await self.office.handlers[call](caller, request)
 
@@ -100,11 +103,13 @@ class LocalRoom:
                 # made of the journal, they can be made of it again
                 log.warning("the tables of this server's own work are made anew: %s", error.exceptions[0])
                 await asyncio.to_thread(self._drop_tables)
-            except* (CasoError, OSError) as failed:
-                # what is delegated goes on
-                reason = "; ".join(str(error) for error in leaves(failed))
-                log.error("this server's own work stands still: %s", reason)
-                await self._alert(reason)
+            except* Exception as failed:
+                # whatever it is, what is delegated goes on
+                reason = "; ".join(_said(error) for error in leaves(failed))
+                log.error("this server's own work stands still: %s", reason, exc_info=not _foreseen(failed))
+                if reason != self._trouble:
+                    await self._alert(reason)
+                self._trouble = reason
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError  # a task group whose child fails then forgets that it was to end
@@ -114,13 +119,10 @@ class LocalRoom:
             pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _alert(self, reason: str) -> None:
-        if reason == self._told:
-            return
+        name = self._node.config.server
         try:
-            name = self._node.config.server
             text = f"What {name} does by itself stands still: {reason}"
-            await self._node.facts.alert(AlertKind.ERROR, "own-work-failed", text, object=name)
-            self._told = reason
+            await self._node.facts.alert(AlertKind.ERROR, FAILED, text, object=name)
         except CasoError as error:
             log.error("no alert could be raised: %s", error)
 
@@ -160,9 +162,17 @@ class LocalRoom:
                     await elected(consensus)
                     await keeper.barrier()
                     await office.begin()
-                    self.office = office
+                    self.office, self._trouble = office, ""
                     self._opened.set()
                     await office.run()
             finally:
                 self.office = None
                 self._opened.clear()
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, CasoError) else f"{type(error).__name__}: {error}"
+
+
+def _foreseen(failed: BaseExceptionGroup[Any]) -> bool:
+    return all(isinstance(error, CasoError | OSError) for error in leaves(failed))

@@ -199,6 +199,7 @@ class World:
         self.problem: dict[str, str] = {}
         self.silent: set[str] = set()
         self.skew_s: dict[str, int] = {}
+        self.own_work: dict[str, tuple[q.DeviceLoad, ...]] = {}
         self.next_authority = NextHere(self)
         self.root_key: bytes | None = self.authority.root_key_bytes()
         self.office = self.make_office()
@@ -276,7 +277,9 @@ class World:
             q.DeviceReport(device.id, self.free_bytes, 1 << 41, 0, problem=self.problem.get(device.id))
             for device in self.state.devices_of(id_)
         )
-        beat = q.Heartbeat(self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports)
+        beat = q.Heartbeat(
+            self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports, self.own_work.get(id_, ())
+        )
         await self.node_call(id_, "server.heartbeat", beat)
 
     # --- calls ---

@@ -278,6 +278,47 @@ async def test_a_server_that_nobody_has_confirmed_for_the_life_of_its_certificat
     await wait_for_async(goes_on, 600.0, every_s=2.0, what="its job runs again")
 
 
+async def test_a_server_whose_own_work_cannot_be_opened_says_why_and_goes_on_with_what_is_delegated(
+    memory_mesh, tmp_path
+):
+    mesh, tree = await a_site(memory_mesh, tmp_path)
+    assert await own_jobs(mesh) == ()
+    await mesh.stop("beta")
+    folder = mesh.state("beta") / "local"
+    good = (folder / "log.db").read_bytes()
+    (folder / "log.db").write_bytes(b"no database at all" * 1000)
+    await mesh.run("beta")
+    await mesh.wait_connected("beta", timeout_s=60.0)
+
+    async def says_why() -> bool:
+        try:
+            await own_jobs(mesh)
+            return False
+        except CasoError as error:
+            return error.code == "unavailable" and "log.db" in error.message
+
+    await wait_for_async(says_why, 60.0, every_s=0.5, what="beta says why")
+    result = await mesh.result(str((await mesh.backup("beta", tree, "device:disk-beta")).run))
+    assert result.state == "succeeded"
+
+    async def alerts() -> list[str]:
+        found = await mesh.call("alpha", "alert.list", q.AlertListRequest(), v.AlertList)
+        return [row.category for row in found.alerts if row.server == "beta"]
+
+    assert "own-work-failed" in await alerts()
+    await mesh.stop("beta")
+    # its tables are made anew out of the journal
+    (folder / "log.db").write_bytes(good)
+    (folder / "tables.db").unlink()
+    await mesh.run("beta")
+    assert await own_jobs(mesh) == ()
+
+    async def is_over() -> bool:
+        return "own-work-failed" not in await alerts()
+
+    await wait_for_async(is_over, 60.0, every_s=0.5, what="the alert is over")
+
+
 async def own_state(mesh: MemoryMesh, state: str | None = None) -> tuple[v.JobView, ...]:
     """The own runs of beta as its office has them: nobody can call it any more when certificates have ended."""
     office = mesh.nodes["beta"].local.office
