@@ -29,8 +29,10 @@ from caso_mesh.model.commands import (
     Prune,
     RemoveDevice,
     RemoveServer,
+    RetireMedium,
     RunNow,
     SetDevice,
+    SetDevicePaths,
     SetJob,
     SetLiveness,
     SetPool,
@@ -284,6 +286,39 @@ def test_a_device_is_changed_and_removed_when_nothing_runs_on_it(mesh):
     mesh.do(CloseAttempt(attempt, AttemptState.FAILED, mesh.at_ns))
     mesh.do(RemoveDevice("device-disk-b"))
     refused(mesh, NotFound, RemoveDevice("device-disk-b"))
+
+
+def test_a_device_is_moved_shared_and_kept_from_a_server_but_not_taken_from_under_an_attempt(mesh):
+    mesh.admit("gamma", "delta")
+    mesh.device("carried", "gamma")
+    mesh.device("other", "delta")
+    device = mesh.state.device_named("carried")
+    run = mesh.start("j", backup("alpha"))
+    id = mesh.delegate(run, source="alpha", server="gamma", device="carried")
+
+    def put(kind, *places):
+        mesh.do(
+            SetDevicePaths(device.id, kind, tuple(DevicePath(f"node-{name}", path, on) for name, path, on in places))
+        )
+
+    for places in ([("delta", "/mnt/usb", True)], [("gamma", "/mnt/usb", True)]):
+        with pytest.raises(InUse, match=id):
+            put(DeviceKind.DISK, *places)
+    put(DeviceKind.SHARED, ("gamma", "/mnt/carried", False), ("delta", "/mnt/nas", True))  # what runs there goes on
+    assert [place.enabled for place in mesh.state.device(device.id).paths] == [False, True]
+    mesh.do(CloseAttempt(id, AttemptState.SUCCEEDED, mesh.at_ns, set="set"))
+    put(DeviceKind.SHARED, ("delta", "/mnt/nas", True))
+    for places, error in (
+        ([], UsageError),
+        ([("gamma", "/a", True), ("delta", "/b", True)], UsageError),
+        ([("nobody", "/a", True)], NotFound),
+        ([("delta", "/mnt/other", True)], AlreadyExists),
+    ):
+        with pytest.raises(error):
+            put(DeviceKind.DISK, *places)
+    mesh.do(RetireMedium(device.id, "GAMMA-000001"))
+    mesh.do(RetireMedium(device.id, "GAMMA-000001"))
+    assert mesh.state.device(device.id).retired == ("GAMMA-000001",)
 
 
 def test_the_narrower_setting_wins_and_says_where_it_comes_from(mesh):
