@@ -3,6 +3,7 @@ once, and nothing is applied by halves."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from control_world import Script, backup, job
 from msgspec.structs import replace
 
 from caso_mesh.control.plan import Plan
+from caso_mesh.control.reducer import validate
 from caso_mesh.model.commands import (
     Batch,
     CreateJob,
@@ -311,3 +313,27 @@ def test_what_changes_between_a_look_and_its_saving_is_refused_whole(mesh):
         mesh.do(Batch(plan.commands(), SEED))
     assert refused.value.__class__.__name__ in {"AlreadyExists", "Conflict"}
     assert mesh.state.policy_named("nightly") == before
+
+
+VALUES = (
+    '""', '"x"', "0", "-1", "3.5", "true", "[]", '["x"]', "[1]", "{}", "{ x = 1 }", '"any"', '"pool:nowhere"',
+    '"0 0 30 2 *"', '"28d"', '"none"', '"beta:@"', '"\\u007f"', f'"{"a" * 300}"', '"verify"', "nan", str(10**30),
+)  # fmt: skip
+
+
+def test_whatever_stands_in_a_file_is_a_change_that_can_be_made_or_a_mistake_with_its_line(mesh):
+    saved(mesh)
+    chance = random.Random(5)
+    lines = SOUND.splitlines()
+    valued = [number for number, line in enumerate(lines) if " = " in line and not line.rstrip().endswith("[")]
+    for _ in range(60):
+        changed = list(lines)
+        for number in chance.sample(valued, 3):
+            key = changed[number].partition(" = ")[0]
+            changed[number] = f"{key} = {chance.choice(VALUES)}"
+        plan = Plan(mesh.state, "\n".join(changed), who="ann", at_ns=mesh.at_ns, seed=SEED)
+        plan.rehearse()
+        for mistake in plan.mistakes:
+            assert 1 <= mistake.line <= len(changed) and mistake.message, mistake
+        if not plan.mistakes:
+            validate(mesh.state, Batch(plan.commands(), SEED), at_ns=mesh.at_ns)
