@@ -56,7 +56,8 @@ class Ageing:
 
     async def _overdue(self, row: SelectionList, oldest_s: float) -> set[str]:
         state, found = self._keeper.state, set[str]()
-        jobs, before_ns = backup_jobs(state, row.id), self._clock.now_ns() - round(oldest_s * _SECOND)
+        before_ns = self._clock.now_ns() - round(oldest_s * _SECOND)
+        jobs = backup_jobs(state, row.id) | await self._tables.local_jobs(row.id)
         for source in row.servers():
             newest = await newest_set(state, self._tables, jobs, source)
             if (row.created_at_ns if newest is None else newest.ended_at_ns) >= before_ns:

@@ -14,15 +14,16 @@ from caso_mesh.model import views as v
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Attempt, Job, Part
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import ATTEMPT_GOOD
+from caso_mesh.model.states import ATTEMPT_GOOD, RUN_ENDS
 from caso_mesh.model.units import format_instant
 
 #: So many of the newest are looked through for those that a list is about.
 _MOST = 5000
+_ENDS = frozenset(state.value for state in RUN_ENDS)
 
 
 class LocalHistory:
-    """Of servers whose own jobs are monitored. On a server itself, its own jobs are in its own control state."""
+    """Of servers whose own jobs are monitored."""
 
     def __init__(self, *, keeper: ControlKeeper, tables: Tables) -> None:
         self._keeper = keeper
@@ -31,13 +32,11 @@ class LocalHistory:
     async def views(self, wanted: str | None, only: frozenset[str] | None, limit: int) -> list[v.JobView]:
         """``wanted`` as in ``JobListRequest.state``; ``only``: of these servers (node ids)."""
         shown: list[v.JobView] = []
-        for server, told in await self._tables.local_runs(limit=_MOST):
+        ended = None if wanted == "all" else wanted == "ended" or wanted in _ENDS
+        for server, told in await self._tables.local_runs(limit=_MOST, ended=ended):
             if len(shown) >= limit:
                 break
             if (only is not None and server not in only) or not self._is_shown(server, told):
-                continue
-            is_open = told.run.closed_at_ns is None
-            if (wanted is None and not is_open) or (wanted == "ended" and is_open):
                 continue
             rows = await self._tables.attempts([told.run.id])
             views = [self._view(told, part, rows) for part in told.run.parts]
@@ -46,7 +45,7 @@ class LocalHistory:
 
     def _is_shown(self, server: str, told: facts.LocalRun) -> bool:
         state = self._keeper.state
-        if told.run.id in state.runs or server not in state.servers:
+        if server not in state.servers:
             return False
         return number(state.settings_of(server), "local-job-monitoring") >= 1.0
 

@@ -7,13 +7,18 @@ import sqlite3
 import msgspec
 
 from caso_mesh.model import facts
-from caso_mesh.model.ids import is_local, is_of_place
+from caso_mesh.model.ids import is_local, is_of_place, job_of_run
 
 TABLE = """
 CREATE TABLE local_run (
     id TEXT PRIMARY KEY, server TEXT NOT NULL, created_at_ns INTEGER NOT NULL, closed_at_ns INTEGER, data BLOB NOT NULL
 ) STRICT;
 CREATE INDEX local_run_by_time ON local_run (created_at_ns);
+"""
+#: The selection list of the job: one that was copied has the id that it has at the administrator.
+LISTED = """
+ALTER TABLE local_run ADD COLUMN list TEXT NOT NULL DEFAULT '';
+CREATE INDEX local_run_by_list ON local_run (list);
 """
 _decode = msgspec.msgpack.Decoder(facts.LocalRun).decode
 
@@ -26,17 +31,25 @@ def write(c: sqlite3.Connection, server: str, fact: facts.LocalRun) -> str | Non
     if not all(each.run == run.id and each.server == server for each in fact.attempts):
         return f"attempts of the run {run.id[:100]} that it cannot have made"
     c.execute(
-        "INSERT OR REPLACE INTO local_run VALUES (?, ?, ?, ?, ?)",
-        (run.id, server, run.created_at_ns, run.closed_at_ns, msgspec.msgpack.encode(fact)),
+        "INSERT OR REPLACE INTO local_run VALUES (?, ?, ?, ?, ?, ?)",
+        (run.id, server, run.created_at_ns, run.closed_at_ns, msgspec.msgpack.encode(fact), fact.list),
     )
     return None
 
 
 def read(
-    c: sqlite3.Connection, server: str | None = None, run: str | None = None, limit: int = -1
+    c: sqlite3.Connection,
+    server: str | None = None,
+    run: str | None = None,
+    limit: int = -1,
+    *,
+    ended: bool | None = None,
 ) -> list[tuple[str, facts.LocalRun]]:
-    """(server, fact), newest first; ``run``: those of which the id is that, or begins so."""
+    """(server, fact), newest first; ``run``: those of which the id is that, or begins so; ``ended``: only those that have
+    ended, or that have not."""
     where, values = ["1"], list[str]()
+    if ended is not None:
+        where.append("closed_at_ns IS NOT NULL" if ended else "closed_at_ns IS NULL")
     if server is not None:
         where.append("server = ?")
         values.append(server)
@@ -45,6 +58,12 @@ def read(
         values += [run, run]
     sql = f"SELECT server, data FROM local_run WHERE {' AND '.join(where)} ORDER BY created_at_ns DESC, id DESC LIMIT ?"
     return [(server, _decode(data)) for server, data in c.execute(sql, (*values, limit))]
+
+
+def jobs_of(c: sqlite3.Connection, selection: str) -> set[str]:
+    """The jobs that back up copies of a selection list (id)."""
+    runs = c.execute("SELECT id FROM local_run WHERE list = ?", (selection,))
+    return {job_of_run(row[0]) for row in runs}
 
 
 def ids(c: sqlite3.Connection) -> set[str]:

@@ -34,6 +34,7 @@ from caso_mesh.admin.join_secrets import JoinSecrets
 from caso_mesh.admin.keeping import Followers, Keeping
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.logons import Logons
 from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.on_device import OnDevice, readers_of
@@ -286,6 +287,7 @@ class Office:
             work=work,
             due=self._due,
             catalogs=self._catalogs,
+            local=LocalHistory(keeper=keeper, tables=tables),
         )
         retaining = Retaining(
             keeper=keeper,

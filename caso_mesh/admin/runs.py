@@ -34,7 +34,8 @@ _STATES = {"all", "ended", *(state.value for state in RunState)}
 
 
 class Runs:
-    """Answers of the administrator. Without ``catalogs`` none is waited for."""
+    """Answers of the administrator. ``local``: what servers run by themselves is shown, too. Without ``catalogs`` none is
+    waited for."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Runs:
         work: Work,
         due: DueRuns,
         catalogs: CatalogIntake | None,
+        local: LocalHistory | None,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -56,7 +58,7 @@ class Runs:
         self._work = work
         self._due = due
         self._catalogs = catalogs
-        self._local = LocalHistory(keeper=keeper, tables=tables)
+        self._local = local
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -119,7 +121,7 @@ class Runs:
                     continue
                 if wanted in {None, "all", "ended"} or view.state == wanted:
                     shown.append(view)
-        if len(shown) < limit:
+        if self._local is not None and len(shown) < limit:
             shown += await self._local.views(wanted, only, limit - len(shown))
         return v.JobList(tuple(shown[:limit]))
 
@@ -142,8 +144,8 @@ class Runs:
     # --- one job ---
 
     async def _job_show(self, caller: Caller, request: q.JobName) -> v.JobDetail:
-        elsewhere = await self._local.find(request.name)
-        if elsewhere is not None:
+        elsewhere = await self._local.find(request.name) if self._local is not None else None
+        if self._local is not None and elsewhere is not None:
             return await self._local.detail(elsewhere)
         job, state = self._work.find_job(request.name), self._keeper.state
         runs = state.runs_of(job.id)[::-1]
@@ -179,7 +181,7 @@ class Runs:
         )
 
     async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:
-        elsewhere = await self._local.find(request.name)
+        elsewhere = await self._local.find(request.name) if self._local is not None else None
         attempts = (
             list(elsewhere.attempts)
             if elsewhere is not None

@@ -84,4 +84,5 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT;
     """,
     local_runs.TABLE,
+    local_runs.LISTED,
 )

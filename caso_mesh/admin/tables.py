@@ -302,10 +302,14 @@ class Tables:
         return await self._database.read(lambda c: waits.read(c, runs))
 
     async def local_runs(
-        self, server: str | None = None, run: str | None = None, limit: int = -1
+        self, server: str | None = None, run: str | None = None, limit: int = -1, *, ended: bool | None = None
     ) -> list[tuple[str, facts.LocalRun]]:
-        """(server, fact) of what servers ran by themselves, newest first; of one server, or run."""
-        return await self._database.read(lambda c: local_runs.read(c, server, run, limit))
+        """(server, fact) of what servers ran by themselves, newest first; of one server, or run, or state."""
+        return await self._database.read(lambda c: local_runs.read(c, server, run, limit, ended=ended))
+
+    async def local_jobs(self, selection: str) -> set[str]:
+        """The jobs of servers' own that back up copies of a selection list (id)."""
+        return await self._database.read(lambda c: local_runs.jobs_of(c, selection))
 
     async def local_run_ids(self) -> set[str]:
         return await self._database.read(local_runs.ids)

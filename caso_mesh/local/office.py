@@ -152,6 +152,7 @@ class LocalOffice:
             work=self._work,
             due=self._due,
             catalogs=None,
+            local=None,
         )
         policies = Policies(
             keeper=keeper, tables=tables, work=self._work, submit=self._submit, clock=clock, new_id=local

@@ -48,4 +48,6 @@ class TellingRuns:
 
     def _fact(self, run: Run) -> facts.LocalRun:
         attempts = (structs.replace(each, secret=b"") for each in self._keeper.state.attempts_of(run.id))
-        return facts.LocalRun(run, tuple(attempts))
+        job = self._keeper.state.jobs.get(run.job)
+        listed = job.origin.list if job is not None and job.origin is not None else ""
+        return facts.LocalRun(run, tuple(attempts), listed)

@@ -152,10 +152,12 @@ class CopyTaken(Struct, frozen=True, tag="copy-taken", tag_field="fact"):
 
 
 class LocalRun(Struct, frozen=True, tag="local-run", tag_field="fact"):
-    """A run of a job that this server runs by itself, as it is now, with its attempts (without their secrets)."""
+    """A run of a job that this server runs by itself, as it is now, with its attempts (without their secrets). ``list``: the id of
+    the selection list that its job backs up."""
 
     run: Run
     attempts: tuple[Attempt, ...]
+    list: str = ""
 
 
 class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):

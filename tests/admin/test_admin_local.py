@@ -15,6 +15,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.copies import Came, Outcome
+from caso_mesh.model.documents import SelectionDoc
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import attempt_id, local_id, run_now_id
 from caso_mesh.model.jobs import Attempt, BackupSpec, Part, Run, SourceRoots, Target, TargetKind
@@ -39,13 +40,13 @@ def ran(w: World, server: str, number: int = 1) -> tuple[Run, Attempt]:
     return run, attempt
 
 
-async def told(w: World, server: str, number: int = 1) -> Run:
+async def told(w: World, server: str, number: int = 1, listed: str = "") -> Run:
     run, attempt = ran(w, server, number)
     backup = w.made_set(attempt, source=node(server), id=f"set{number}")
     started = facts.AttemptStarted(attempt.id, node(server), attempt.device)
     log = facts.JobLog(attempt.id, (facts.LogLine(w.clock.now_ns(), "info", "began"),))
     ended = w.end(attempt, AttemptState.SUCCEEDED, set=backup.id)
-    await w.report(server, started, log, facts.SetPublished(backup), ended, facts.LocalRun(run, (attempt,)))
+    await w.report(server, started, log, facts.SetPublished(backup), ended, facts.LocalRun(run, (attempt,), listed))
     return run
 
 
@@ -107,6 +108,21 @@ async def test_runs_of_servers_own_are_kept_as_long_as_others_and_so_many_of_eac
         w.clock.wall_offset_s += 181 * 86400
         await w.office._pruning.prune()
         assert (await w.ask("job.list", q.JobListRequest(state="all"))).jobs == ()
+
+
+async def test_what_a_copied_job_backed_up_counts_for_the_oldest_good_backup_of_its_list(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        listed = SelectionDoc(paths=("beta:/srv",), oldest_good="26h")
+        row = await w.ask("selection.create", q.SelectionCreate("home", listed))
+        w.clock.wall_offset_s += 86400
+        await told(w, "beta", 1, row.id)
+        w.clock.wall_offset_s += 20 * 3600
+        await w.office._ageing._look()
+        assert w.facts.alerts("backup-overdue") == []
+        w.clock.wall_offset_s += 7 * 3600
+        await w.office._ageing._look()
+        (alert,) = w.facts.alerts("backup-overdue")
+        assert "ended at" in alert.text
 
 
 async def test_what_a_server_runs_by_itself_holds_slots_of_its_devices(tmp_path: Path) -> None:
