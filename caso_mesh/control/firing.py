@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from caso_mesh.control.opening import begin
+from caso_mesh.control.opening import after_the_end, begin
 from caso_mesh.control.seconds import is_second
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.ids import fired_run_id
 from caso_mesh.model.jobs import Job, Run, VerifySetsSpec
-from caso_mesh.model.policies import Policy
+from caso_mesh.model.policies import READING, Policy
 from caso_mesh.model.states import JobState, RunState
 from caso_mesh.planning import rules
 
@@ -21,7 +21,8 @@ _COMPLETED = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
 
 
 def fired(state: ControlState, changes: Iterable[Put], at_ns: int) -> list[Put]:
-    """The changes that follow from ``changes`` of runs: jobs that have completed once, and runs that rules start."""
+    """The changes that follow from ``changes`` of runs: jobs that have completed once, runs that rules start, and what
+    runs are about that followed those."""
     found: list[Put] = []
     pending = [(state.runs.get(change.key), change.record) for change in changes if change.table == "runs"]
     while pending:
@@ -36,6 +37,11 @@ def fired(state: ControlState, changes: Iterable[Put], at_ns: int) -> list[Put]:
         policy = state.policies.get(job.origin.policy)
         if policy is None:
             continue
+        for follower in _followers(state, policy, run) if ended else ():
+            told = after_the_end(state, follower, sets_of(run), at_ns)
+            if told != follower:
+                found.append(Put("runs", told.id, told))
+                pending.append((follower, told))
         for next_job in _started(state, policy, job, old, run, ended=ended):
             id = fired_run_id(next_job.id, job.origin.template, run.id)
             if id in state.runs or next_job.state is JobState.ON_HOLD or any(put.key == id for put in found):
@@ -44,6 +50,17 @@ def fired(state: ControlState, changes: Iterable[Put], at_ns: int) -> list[Put]:
             found.append(Put("runs", id, opened))
             pending.append((None, opened))
     return found
+
+
+def _followers(state: ControlState, policy: Policy, run: Run) -> list[Run]:
+    """The open runs about sets that wait for the end of one, by the rules of its policy."""
+    if all(template.type in READING for template in policy.templates):
+        return []
+    return [
+        each
+        for each in state.open_runs()
+        if each.agreed is not None and each.agreed.after == run.id and not is_second(each)
+    ]
 
 
 def sets_of(run: Run) -> dict[str, str]:

@@ -26,7 +26,8 @@ def begin(
     by_hand: bool = False,
 ) -> Run:
     """A run whose parts that cannot be done have failed from the start: with a source that left the mesh, or without a
-    set to verify, to copy or to make another one of. ``by_hand``: a person started it, who need not mind windows."""
+    set to verify, to copy or to make another one of; what that is, a run that follows another one knows when that has
+    ended (``after_the_end``). ``by_hand``: a person started it, who need not mind windows."""
     spec = _with_sets(job.spec, sets or {})
     job = msgspec.structs.replace(job, spec=spec)
     run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
@@ -42,8 +43,24 @@ def begin(
         fired_by=fired_by,
     )
     run = msgspec.structs.replace(run, agreed=None if terms == Terms() else terms)
-    for source in lifecycle.sources_of(spec):
-        failure = _impossible(state, spec, source)
+    other = state.runs.get(after or "")
+    if after is not None and (other is None or lifecycle.is_open(other)) and isinstance(spec, OfSetsSpec):
+        return run
+    return _without_the_impossible(state, run, at_ns)
+
+
+def after_the_end(state: ControlState, run: Run, sets: Mapping[str, str], at_ns: int) -> Run:
+    """A run that followed another one, which has ended and made ``sets`` (by source): it is about those."""
+    if not isinstance(run.spec, OfSetsSpec) or any(part.attempts for part in run.parts):
+        return run
+    about = tuple(sets.get(source) or run.spec.set_of(source) for source in run.spec.sources)
+    run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, sets=about))
+    return _without_the_impossible(state, run, at_ns)
+
+
+def _without_the_impossible(state: ControlState, run: Run, at_ns: int) -> Run:
+    for source in lifecycle.sources_of(run.spec):
+        failure = _impossible(state, run.spec, source)
         if failure is not None:
             run = lifecycle.fail_part(run, source, at_ns, failure)
     return run

@@ -106,7 +106,7 @@ class Attempts:
         self._orders: Orders | None = None
         self._changed = asyncio.Event()
         self._begin_after_s = 0.0
-        self._endings = Endings(queue=queue, facts=facts, tasks=tasks, ended=self._note_end)
+        self._endings = Endings(queue=queue, facts=facts, tasks=tasks, clock=clock, ended=self._note_end)
 
     # --- what others ask ---
 

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from caso_mesh.jobs.task import Task
 from caso_mesh.model import facts
+from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError, NotFound
 from caso_mesh.model.jobs import Counts
 from caso_mesh.model.orders import AttemptOrder
@@ -47,11 +48,18 @@ class Endings:
     """``ended`` is told of each attempt that was settled by itself."""
 
     def __init__(
-        self, *, queue: Queue, facts: FactWriter, tasks: TaskPort, ended: Callable[[LocalAttempt], None]
+        self,
+        *,
+        queue: Queue,
+        facts: FactWriter,
+        tasks: TaskPort,
+        clock: Clock,
+        ended: Callable[[LocalAttempt], None],
     ) -> None:
         self._queue = queue
         self._facts = facts
         self._tasks = tasks
+        self._clock = clock
         self._ended = ended
         self._open: dict[str, tuple[LocalAttempt, End | None]] = {}
         self._added = asyncio.Event()
@@ -132,7 +140,11 @@ class Endings:
         new: list[facts.Fact] = [*before, facts.SetPublished(backup)]
         if size:
             new.append(facts.CatalogDetail(backup.id, digest, size))
-        medium = await self._queue.count_set(backup.medium, backup.id, backup.bytes_stored, backup.ended_at_ns)
+        written_ns = backup.ended_at_ns
+        if backup.copy_of is not None or backup.made_of is not None:
+            # its times are those of another set: it is protected from now on, not since then
+            written_ns = max(written_ns, self._clock.now_ns())
+        medium = await self._queue.count_set(backup.medium, backup.id, backup.bytes_stored, written_ns)
         if medium is not None:
             new.append(facts.MediumChanged(medium))
         await self._facts.append(*new)

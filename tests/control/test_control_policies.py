@@ -384,6 +384,38 @@ def test_a_run_of_an_incremental_starts_a_synthetic_of_the_very_sets_that_it_mad
     assert (waits_for.reason, waits_for.fields) == (WaitReason.WAITING_FOR_SERVER, {"server": ["gamma"]})
 
 
+@pytest.mark.parametrize("known", [{"node-beta": "set-old", "node-gamma": "set-old"}, {}])
+@pytest.mark.parametrize("type_", ["synthetic", "verify", "duplicate"])
+def test_what_follows_an_incremental_is_about_the_sets_that_this_one_makes(mesh, known, type_):
+    weekly = TemplateDoc(type_, to="any" if type_ == "duplicate" else None, schedule="daily 22:00")
+    made(mesh, ("on conflict inc then weekly",), inc=INC, weekly=weekly)
+    due = NOW + 3600 * SECOND
+    first = open_run(mesh, "inc", due)
+    follows = open_run(mesh, "weekly", due, after=first, after_due_at_ns=due, sets=known)
+    assert mesh.state.run(follows).state is RunState.READY
+    beta = mesh.delegate(first, source="beta", server="beta", device="disk-b")
+    mesh.do(CloseAttempt(beta, AttemptState.SUCCEEDED, mesh.at_ns, set="set-new"))
+    assert mesh.state.run(follows).spec.sets == tuple(known.get(each, "") for each in ("node-beta", "node-gamma"))
+    gamma = mesh.delegate(first, source="gamma", server="beta", device="disk-b")
+    mesh.do(CloseAttempt(gamma, AttemptState.FAILED, mesh.at_ns))
+    run = mesh.state.run(follows)
+    assert run.spec.sets == ("set-new", known.get("node-gamma", ""))
+    # without any set of it there is nothing to do for a server
+    states = [part.state for part in run.parts]
+    assert states == [RunState.READY, RunState.READY if known else RunState.FAILED]
+
+
+def test_what_follows_a_run_that_is_over_knows_its_sets_from_the_start(mesh):
+    made(mesh, inc=INC, weekly=TemplateDoc("synthetic", schedule="daily 22:30"))
+    first = open_run(mesh, "inc")
+    end(mesh, first)
+    late = NOW + 5400 * SECOND
+    follows = open_run(mesh, "weekly", late, after=first, after_due_at_ns=late, sets={"node-beta": "set-beta"})
+    run = mesh.state.run(follows)
+    assert run.spec.sets == ("set-beta", "")
+    assert [part.state for part in run.parts] == [RunState.READY, RunState.FAILED]
+
+
 def test_a_synthetic_of_which_there_is_no_set_fails_from_the_start(mesh):
     made(mesh, inc=INC, weekly=TemplateDoc("synthetic"))
     run = open_run(mesh, "weekly")

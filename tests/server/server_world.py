@@ -184,8 +184,8 @@ class FakeRunner:
         return worker
 
 
-def backs_up(world: World) -> Callable[[ScriptedWorker], AsyncIterator[say.FromWorker]]:
-    """The script of a backup that goes well."""
+def backs_up(world: World, **changes: Any) -> Callable[[ScriptedWorker], AsyncIterator[say.FromWorker]]:
+    """The script of a backup that goes well; ``changes`` are fields of its set."""
 
     async def script(worker: ScriptedWorker) -> AsyncIterator[say.FromWorker]:
         task = worker.task
@@ -195,7 +195,8 @@ def backs_up(world: World) -> Callable[[ScriptedWorker], AsyncIterator[say.FromW
         await worker.wait_for(say.Publish)
         segment = world.folder / f"{task.set}.segment"
         segment.write_bytes(b"detail")
-        made = world.vault[task.set] = backup_set(task.set, task.order, task.medium)
+        made = structs.replace(backup_set(task.set, task.order, task.medium), **changes)
+        world.vault[task.set] = made
         yield say.Published(made, hashlib.sha256(b"detail").digest(), 6)
         yield say.Ended(AttemptState.SUCCEEDED, Counts(files=3), 1.0, set=task.set, type=BackupType.FULL)
 

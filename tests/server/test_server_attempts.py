@@ -469,6 +469,19 @@ async def test_two_sets_that_end_together_both_count_on_their_medium(tmp_path: P
         assert [(m.sets, m.bytes) for m in await d.queue.all_media()] == [(2, 20)]
 
 
+@pytest.mark.parametrize("changes", [{}, {"made_of": "older"}, {"copy_of": "older"}])
+async def test_a_medium_is_protected_from_when_a_set_with_older_times_was_written_to_it(
+    tmp_path: Path, changes
+) -> None:
+    """A copy has the times of the first set: a medium was written to now, and said a month ago."""
+    world = World(tmp_path)
+    async with daemon(tmp_path, world, FakeRunner(backs_up(world, ended_at_ns=5, **changes))) as d:
+        d.attempts.use(orders(order()))
+        await wait_for_async(lambda: not d.attempts.holding() and d.attempts._held)
+        (medium,) = await d.queue.all_media()
+        assert (medium.last_write_at_ns > 5) == bool(changes)
+
+
 async def test_after_a_rolled_back_disk_writers_and_labels_are_new(tmp_path: Path) -> None:
     async with daemon(tmp_path, World(tmp_path), FakeRunner(backs_up(World(tmp_path)))) as d:
         await d.queue.take_medium(lambda known: Medium("ALPHA-000017", "dev", "keep", "n", 0, 0, None))
