@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from caso_mesh.admin.attempts import AttemptRow, AttemptRows
 from caso_mesh.admin.live import Live
 from caso_mesh.catalog.segment import CatalogEntry
@@ -439,18 +441,20 @@ def set_view(
     )
 
 
-def medium_view(state: ControlState, medium: Medium, now_ns: int) -> v.MediumView:
+def medium_view(state: ControlState, medium: Medium, now_ns: int, sets: int, stored: int) -> v.MediumView:
+    """``sets`` are on it now, which stored so many bytes; what its server told of it counts deleted ones, too."""
+    now = replace(medium, sets=sets)
     media_set = next((each for each in state.media_set_list() if each.name == medium.media_set), None)
     return v.MediumView(
         label=medium.label,
         device=device_name(state, medium.device),
         media_set=medium.media_set,
         server=state.name_of(medium.server),
-        state=shown_state(medium, media_set, state.devices.get(medium.device), now_ns).value,
+        state=shown_state(now, media_set, state.devices.get(medium.device), now_ns).value,
         opened=format_instant(medium.opened_at_ns) or "",
         last_write=format_instant(medium.last_write_at_ns) or "",
-        bytes=medium.bytes,
-        sets=medium.sets,
+        bytes=stored,
+        sets=sets,
     )
 
 

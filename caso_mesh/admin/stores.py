@@ -17,7 +17,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import RetireMedium
 from caso_mesh.model.errors import NotFound
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, Medium
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device
 
 
 class Stores:
@@ -153,7 +153,6 @@ class Stores:
     async def _medium_list(self, caller: Caller, request: q.DeviceListRequest) -> v.MediumList:
         only = present.restricted_to(self._keeper.state, request.server, request.pool, caller.limits())
         now_ns = self._clock.now_ns()
-        # what the media server told of a medium counts deleted sets, too
         there: dict[tuple[str, str], tuple[int, int]] = {}
         for backup in await self._tables.sets(limit=-1):
             sets, stored = there.get((backup.server, backup.medium), (0, 0))
@@ -161,17 +160,12 @@ class Stores:
         return v.MediumList(
             tuple(
                 present.medium_view(
-                    self._keeper.state, _holding(medium, there.get((medium.server, medium.label), (0, 0))), now_ns
+                    self._keeper.state, medium, now_ns, *there.get((medium.server, medium.label), (0, 0))
                 )
                 for medium in await self._tables.media()
                 if only is None or medium.server in only
             )
         )
-
-
-def _holding(medium: Medium, there: tuple[int, int]) -> Medium:
-    """A medium with the number of sets that are on it now, and the bytes that they stored."""
-    return structs.replace(medium, sets=there[0], bytes=there[1])
 
 
 def _within(device: Device, limits: frozenset[str] | None) -> Device:

@@ -54,6 +54,7 @@ def _period(seconds: float | None) -> str:
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the media set.")]
 Append = Annotated[str | None, Parameter(help="How long a medium takes further sets, as in 6d; none: without end.")]
+MediumSize = Annotated[str | None, Parameter(help="A medium closes when so much is stored on it, as in 1TB; or none.")]
 Protection = Annotated[
     str | None,
     Parameter(help="How long after the last write to a medium nothing on it is deleted, as in 28d; or none."),
@@ -72,6 +73,7 @@ def create(
     /,
     *,
     append: Append = None,
+    medium_size: MediumSize = None,
     protection: Protection = None,
     keep: Keep = None,
     keep_last: KeepLast = None,
@@ -93,6 +95,7 @@ def edit(
     /,
     *,
     append: Append = None,
+    medium_size: MediumSize = None,
     protection: Protection = None,
     keep: Keep = None,
     keep_last: KeepLast = None,

@@ -57,6 +57,7 @@ def media_set_of(name: str, doc: MediaSetDoc) -> MediaSet:
         keep_weekly=doc.keep_weekly,
         keep_monthly=doc.keep_monthly,
         keep_yearly=doc.keep_yearly,
+        medium_bytes=None if doc.medium_size == NO_END else parse_size(doc.medium_size),
     )
 
 
@@ -70,6 +71,7 @@ def media_set_doc(row: MediaSet) -> MediaSetDoc:
         keep_weekly=row.keep_weekly,
         keep_monthly=row.keep_monthly,
         keep_yearly=row.keep_yearly,
+        medium_size=NO_END if row.medium_bytes is None else size_text(row.medium_bytes),
     )
 
 

@@ -53,6 +53,7 @@ from caso_mesh.planning import rules
 from caso_mesh.planning.schedule import check_days
 
 _LONGEST_S = 100 * 366 * 86400.0
+_SMALLEST_MEDIUM = 1_000_000
 _MOST_TEMPLATES, _MOST_RULES, _MOST_ENTRIES = 50, 200, 1000
 
 
@@ -266,6 +267,9 @@ def media_set_faults(state: ControlState, row: MediaSet) -> Iterator[Fault]:
             "cannot become shorter; create another media set"
         )
         yield Fault(Conflict(detail=detail), ("protection",))
+    if row.medium_bytes is not None and row.medium_bytes < _SMALLEST_MEDIUM:
+        error = InvalidValue(value=row.medium_bytes, what="size of a medium", expected="It is at least 1MB")
+        yield Fault(error, ("medium_size",))
     for count, what in row.counts():
         if not 0 <= count <= 10_000:
             expected = "It lies between 0 and 10000"

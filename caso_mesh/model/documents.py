@@ -91,7 +91,8 @@ class LogonDoc(Struct, frozen=True):
 
 
 class MediaSetDoc(Struct, frozen=True):
-    """A media set; ``none`` is without end. ``append``: how long a medium takes further sets. ``protection``: how long
+    """A media set; ``none`` is without end. ``append``: how long a medium takes further sets, ``medium_size``: until so much is
+    stored on it. ``protection``: how long
     after the last write to a medium nothing on it may be deleted. ``keep``: how long a set is kept; beyond that, of each
     list and server, the ``keep_last`` newest sets, and the newest one of so many days, weeks, months and years."""
 
@@ -103,6 +104,7 @@ class MediaSetDoc(Struct, frozen=True):
     keep_weekly: int = 0
     keep_monthly: int = 0
     keep_yearly: int = 0
+    medium_size: str = NO_END
 
 
 class DevicePoolDoc(Struct, frozen=True):

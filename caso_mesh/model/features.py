@@ -32,6 +32,8 @@ _LOGONS = 2
 KINDS: Mapping[str, int] = {"synthetic": 2}
 #: The level of backups to two devices.
 _SECOND = 2
+#: The level of media that close at a size.
+_SIZED = 2
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -46,6 +48,8 @@ def level_of(command: Struct) -> int:
     job, policy = getattr(command, "job", None), getattr(command, "policy", None)
     spec = getattr(job, "spec", None) or getattr(command, "spec", None)
     levels = [SINCE.get(str(command.__struct_config__.tag), 1), 1 if spec is None else level_of_work(spec)]
+    sized = getattr(getattr(command, "media_set", None), "medium_bytes", None)
+    levels.append(1 if sized is None else _SIZED)
     for template in getattr(policy, "templates", ()):
         levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
     return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])

@@ -45,7 +45,7 @@ class Device(Struct, frozen=True):
 class MediaSet(Struct, frozen=True):
     """A group of media with one life cycle. ``None`` = without end.
 
-    ``append_s``: how long a medium takes further sets, from its first write. ``protection_s``: no overwrite, from the
+    ``append_s``: how long a medium takes further sets, from its first write; ``medium_bytes``: until so much is stored on it. ``protection_s``: no overwrite, from the
     end of the last write to the medium. ``keep_s``: how long a set is kept. ``keep_last``: beyond that, so many newest
     sets of each list and server, and the newest one of so many days, weeks, months and years that have one.
     """
@@ -59,6 +59,7 @@ class MediaSet(Struct, frozen=True):
     keep_weekly: int = 0
     keep_monthly: int = 0
     keep_yearly: int = 0
+    medium_bytes: int | None = None
 
     def counts(self) -> tuple[tuple[int, str], ...]:
         """The numbers of sets to keep, each with what it counts."""

@@ -62,8 +62,10 @@ def after_write(medium: Medium, bytes: int, now_ns: int) -> Medium:
 
 
 def medium_state(medium: Medium, media_set: MediaSet, now_ns: int) -> MediumState:
-    """Appendable until it closes; then protected; then full while it has sets, recyclable when it has none."""
-    if medium.closes_at_ns is None or now_ns < medium.closes_at_ns:
+    """Appendable until it closes, at its time or its size; then protected; then full while it has sets, recyclable when it
+    has none."""
+    over = medium.closes_at_ns is not None and now_ns >= medium.closes_at_ns
+    if not over and (media_set.medium_bytes is None or medium.bytes < media_set.medium_bytes):
         return MediumState.APPENDABLE
     until = protected_until_ns(medium, media_set)
     if until is None or now_ns <= until:

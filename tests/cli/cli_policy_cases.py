@@ -223,9 +223,9 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("device pool delete disks", "device-pool.delete", q.Named("disks"), v.Done(), ["deleted"]),
     (
-        "mediaset create archive --protection 365d --keep none --keep-monthly 24",
+        "mediaset create archive --protection 365d --keep none --keep-monthly 24 --medium-size 1TB",
         "mediaset.create",
-        q.MediaSetEdit("archive", MediaSetDoc(protection="365d", keep="none", keep_monthly=24)),
+        q.MediaSetEdit("archive", MediaSetDoc(protection="365d", keep="none", keep_monthly=24, medium_size="1TB")),
         v.Done(),
         ["archive"],
     ),

@@ -330,6 +330,14 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         SUBMITTED,
         ["submitted job1@1"],
     ),
+    (
+        "synthetic alpha:/srv beta:/srv --media-set off-site --verify --priority low",
+        "synthetic",
+        q.SyntheticRequest((("alpha", b"/srv"), ("beta", b"/srv")), None, "off-site", True, Priority.LOW),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    ("synthetic office", "synthetic", q.SyntheticRequest(selection="office"), SUBMITTED, ["submitted job1@1"]),
     ("drill set1", "drill", q.DrillRequest("set1", None, 100), SUBMITTED, ["submitted job1@1"]),
     (
         "drill alpha --sample 2.5% --on beta --max-bytes 5MB",

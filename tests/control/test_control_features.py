@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import features, jobs
-from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutPolicy, decode
+from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutMediaSet, PutPolicy, decode
 from caso_mesh.model.errors import FeatureLevelTooLow, PeerMalformed, StateTooNew
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of
 from caso_mesh.model.jobs import (
@@ -23,6 +23,7 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.policies import Policy, Template, TemplateType
+from caso_mesh.model.storage import MediaSet
 
 POOL = CreatePool(Pool("store", ()))
 LATER = FEATURE_LEVEL + 1
@@ -39,6 +40,12 @@ def test_a_command_of_a_later_level_is_not_proposed_before_the_mesh_is_at_it(mon
         assert (refused.value.fields["needed"], refused.value.fields["level"]) == (LATER, FEATURE_LEVEL)
     script.do(SetFeatureLevel(LATER))
     validate(script.state, POOL, at_ns=NOW)
+
+
+def test_a_media_set_with_a_size_waits_for_the_level_and_one_without_does_not():
+    plain = PutMediaSet(MediaSet("m", None, None, None), new=True)
+    assert level_of(plain) == 1
+    assert level_of(Batch((PutMediaSet(MediaSet("m", None, None, None, medium_bytes=10**9), new=True),), "seed")) == 2
 
 
 def test_what_was_committed_is_applied_whatever_its_level_since_every_voter_understood_it(monkeypatch):

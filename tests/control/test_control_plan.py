@@ -48,6 +48,7 @@ devices = ["disk-b:10", "disk-c"]
 protection = "30d"
 keep = "730d"
 keep_monthly = 24
+medium_size = "1TB"
 
 [calendar.holidays]
 days = ["2025-12-24..2026-01-01"]

@@ -283,7 +283,7 @@ def test_a_file_with_ten_different_mistakes_tells_all_of_them_with_line_key_and_
 def test_mistakes_that_only_the_whole_mesh_shows_are_told_together_as_well(mesh):
     told = wrong(
         mesh,
-        ('keep = "30d"', 'keep = "200000d"\nkeep_last = -1'),
+        ('keep = "30d"', 'keep = "200000d"\nkeep_last = -1\nmedium_size = "1kB"'),
         ('media_set = "archive"', 'media_set = "archive"\npost_always = true'),
         ('calendars = ["holidays"]', 'calendars = ["holidays", "birthdays"]\nmedia_set = "none"'),
         ('paths = ["gamma:/home"]', 'paths = ["gamma:/home", "gamma:/home/"]\noldest_good = "5s"'),
@@ -293,6 +293,7 @@ def test_mistakes_that_only_the_whole_mesh_shows_are_told_together_as_well(mesh)
     assert [each[:2] for each in told] == [
         ('keep = "200000d"', "media_set.archive.keep"),
         ("keep_last = -1", "media_set.archive.keep_last"),
+        ('medium_size = "1kB"', "media_set.archive.medium_size"),
         ('paths = ["gamma:/home", "gamma:/home/"]', "selection.home.paths"),
         ('oldest_good = "5s"', "selection.home.oldest_good"),
         ('"inc then nothing"', "policy.nightly.rules"),

@@ -136,6 +136,16 @@ def test_a_mediums_record_older_than_the_set_does_not_shorten_its_protection():
     assert set_expiry(backup_set(NOW), stale, WEEKS) == (NOW + 28 * DAY, NOW + 28 * DAY)
 
 
+def test_a_medium_closes_at_its_size_when_that_comes_before_the_end_of_its_append_period():
+    small = msgspec.structs.replace(WEEKS, medium_bytes=1000)
+    medium = after_write(next_medium(media_set=small), 999, NOW)
+    assert next_medium(medium, media_set=small).label == "ALPHA-000001"
+    full = after_write(medium, 1, NOW)
+    assert medium_state(full, small, NOW) is MediumState.PROTECTED
+    assert next_medium(full, media_set=small).label == "ALPHA-000002"
+    assert next_medium(full).label == "ALPHA-000001", "without a size only the time counts"
+
+
 def test_a_retired_medium_takes_nothing_more_and_the_next_one_has_the_next_label():
     first = next_medium()
     second = medium_for([first], WEEKS, "d", "id-a", "alpha", NOW, retired=(first.label,))
