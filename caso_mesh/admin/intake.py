@@ -22,7 +22,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import CloseAttempt
 from caso_mesh.model.copies import NoteCopy
-from caso_mesh.model.errors import NoDataPath, NotFound, PeerMalformed, Unavailable
+from caso_mesh.model.errors import LinkLost, NoDataPath, NotFound, PeerMalformed, Unavailable
 from caso_mesh.model.ids import SET_ID, is_local, is_of_place
 from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
@@ -68,7 +68,8 @@ _MOST_REASONS = 10
 class Intake:
     """``changed(sets)`` is called after facts were taken: watchers may want to look, and if ``sets``, catalogs may have to
     be fetched.
-    ``no_data_path(source, server)`` is told when two servers could not reach each other."""
+    ``no_data_path(source, server)`` is told when two servers could not reach each other. ``linked(server)``: whether one
+    is linked with this one."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Intake:
         clock: Clock,
         changed: Callable[[bool], None],
         no_data_path: Callable[[str, str], None],
+        linked: Callable[[str], bool],
         held: Callable[[str], tuple[q.JournalPlace, ...]],
         asked_enough: Callable[[], bool],
     ) -> None:
@@ -92,6 +94,7 @@ class Intake:
         self._clock = clock
         self._changed = changed
         self._no_data_path = no_data_path
+        self._linked = linked
         self._held = held
         self._asked_enough = asked_enough
 
@@ -257,6 +260,11 @@ class Intake:
             # another server may reach the source: that is for the placement to find out
             self._no_data_path(attempt.other, attempt.server)
             state = AttemptState.INTERRUPTED
+        if state is AttemptState.FAILED and failure is not None and failure.code == LinkLost.code:
+            # an end that waits in vain for the other one gives up sooner than a silent server is given up
+            gone = {attempt.server, attempt.other} - {server}
+            if not all(self._linked(end) for end in gone):
+                state = AttemptState.INTERRUPTED
         # a wrong clock over there must neither keep the run for ever nor have it forgotten at once
         ended_ns = max(attempt.delegated_at_ns, min(at_ns, self._clock.now_ns()))
         again = None

@@ -170,6 +170,7 @@ class Office:
             clock=clock,
             changed=self._facts_came,
             no_data_path=self._delegation.no_data_path,
+            linked=links.linked,
             held=self._keeping.held,
             asked_enough=self._asked_enough,
         )

@@ -111,6 +111,7 @@ class LocalOffice:
             clock=clock,
             changed=self._facts_came,
             no_data_path=self._delegation.no_data_path,
+            linked=links.linked,
             held=lambda server: (),
             asked_enough=lambda: True,
         )

@@ -181,7 +181,8 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         1.0,
         _DAY,
         "How long the two ends of a job on two servers wait for each other after their connection was lost: within it the "
-        "job goes on where it was, then it fails.",
+        "job goes on where it was, then it fails; where the server of the files is lost to the administrator too, it waits "
+        "for that.",
     ),
     Setting(
         "worker-nice",

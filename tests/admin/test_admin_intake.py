@@ -252,6 +252,23 @@ async def test_two_servers_that_cannot_reach_each_other_are_a_reason_to_wait_not
         await w.delegated(run, 2, seconds=700)
 
 
+@pytest.mark.parametrize(("source_is_there", "end"), [(False, None), (True, RunState.FAILED)])
+async def test_a_media_server_that_gives_up_a_source_fails_the_run_only_if_that_is_there(
+    tmp_path: Path, source_is_there: bool, end: RunState | None
+) -> None:
+    """By the settings as they are it waits a quarter of an hour for the other end, and a server that is silent is given up
+    five minutes later: a source that lost power failed its run, which was to wait for it. Found by a day in the simulator."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(source="beta", to="device:dgamma")
+        attempt = await w.delegated(run)
+        if not source_is_there:
+            w.links.down(node("beta"))
+        lost = Failure("link-lost", {"peer": "beta"})
+        await w.report("gamma", w.end(attempt, AttemptState.FAILED, failure=lost))
+        found = w.state.run(run)
+        assert (found.state if found.closed_at_ns is not None else None) == end
+
+
 async def test_a_catalog_that_does_not_fit_waits_with_an_alert_and_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
