@@ -298,6 +298,9 @@ async def _check_catalogs(world: World, seated: dict[str, Voter]) -> None:
     here = {name: set(await voter.tables.details_here()) for name, voter in seated.items()}
     first = next(iter(seated))
     for name, voter in seated.items():
+        damaged = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'damaged'")
+        if damaged:
+            raise Violation("every set has its catalog", f"{name} found {damaged[:3]} of no use")
         if here[name] != here[first]:
             differ = sorted(here[name] ^ here[first])
             raise Violation("catalogs are equal", f"{name} and {first} have other ones: {differ[:3]}")
@@ -305,7 +308,7 @@ async def _check_catalogs(world: World, seated: dict[str, Voter]) -> None:
             backup = world.hub.published[set_id]
             found = {root: await voter.catalog.list_folder(set_id, root) for root in backup.roots}
             names = {entry.path for entries in found.values() for entry in entries}
-            if names != {root + b"/" + name_of(backup.attempt) for root in backup.roots}:
+            if names != {root + b"/" + name_of(world.hub.reader_of(backup)) for root in backup.roots}:
                 raise Violation("catalogs are equal", f"{set_id} of {backup.attempt} at {name} lists {sorted(names)}")
 
 

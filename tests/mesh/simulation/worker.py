@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.sink import VaultSink
-from caso_mesh.jobs.task import Task
+from caso_mesh.jobs.task import DeviceAccess, Task
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import AttemptFailed, CasoError, LinkLost, NoDataPath, WorkerDied
 from caso_mesh.model.facts import LogLine
-from caso_mesh.model.jobs import BackupSpec, Counts, Failure, Progress, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, Counts, DuplicateSpec, Failure, Progress, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
@@ -101,21 +101,27 @@ class Hub:
         self.keys: dict[str, NodeKeys] = {}
         #: What becomes of each script.
         self.scripts: Callable[[Script], Script] = lambda script: script
+        #: And then of that of each attempt.
+        self.directed: Callable[[Task, Script], Script] = lambda task, script: script
         #: Told of the server of each set, as soon as it lies in the vault.
         self.on_published: Callable[[str], None] = lambda server: None
 
-    def begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage, *, copies: bool = False) -> None:
         self.note(f"worker {stage.attempt} {stage.end} at {stage.server}")
         key = (stage.attempt, stage.server)
         self.starts[key] = self.starts.get(key, 0) + 1
-        if stage.end != "device":
-            # the source's server lets one attempt at a part run at a time
+        if stage.end != "device" and not copies:
+            # the source's server lets one attempt at a part run at a time (a set may be read by several)
             self.overlaps.extend(
                 f"{stage.attempt} began at its source while {other.attempt} ran there"
                 for other in self.at_work.values()
                 if (other.run, other.source) == (stage.run, stage.source) and other.end != "device"
             )
         self.at_work[key] = stage
+
+    def reader_of(self, backup: BackupSet) -> str:
+        """The attempt that read what lies in a set: of a copy that of its first set."""
+        return self.published[backup.copy_of or backup.id].attempt
 
     def end(self, stage: Stage) -> None:
         self.at_work.pop((stage.attempt, stage.server), None)
@@ -145,7 +151,7 @@ class SimWorker:
         order = task.order
         self._stage = Stage(order.attempt, order.run, order.source, order.number, order.end, task.server, self._began_s)
         self._life = life
-        hub.begin(self._stage)
+        hub.begin(self._stage, copies=isinstance(order.spec, DuplicateSpec))
         self._work = asyncio.get_running_loop().create_task(self._run(), name=f"worker {self.attempt}")
         life.workers[self._work] = self
 
@@ -215,8 +221,7 @@ class SimWorker:
             await self._meet(task.far.node)
         if task.order.end == "source":
             return await self._serve()
-        type_ = BackupType.FULL if isinstance(spec, BackupSpec) else None
-        self._say(say.Began(type_, self._line("begins")))
+        self._say(say.Began(self._type(), self._line("begins")))
         for step in range(_STEPS):
             await self._step(script.seconds / _STEPS)
             self._counts = Counts(
@@ -225,11 +230,23 @@ class SimWorker:
             self._say(say.Progressed(self._progress()))
             if step == 1:
                 await self._turn()
-        if not isinstance(spec, BackupSpec):
-            assert isinstance(spec, VerifySpec)
+        if isinstance(spec, VerifySpec):
             self._look(spec.set)
             return self._ended(AttemptState.SUCCEEDED)
+        assert isinstance(spec, BackupSpec | DuplicateSpec)
         return await self._publish(spec)
+
+    def _type(self) -> BackupType | None:
+        """What it makes: a full of whatever was asked, since nothing here is about what changed."""
+        first = self._first()
+        if first is not None:
+            return first.type
+        return BackupType.FULL if isinstance(self._task.order.spec, BackupSpec) else None
+
+    def _first(self) -> BackupSet | None:
+        """The set that it copies, if it copies one."""
+        spec = self._task.order.spec
+        return self._hub.published[spec.set_of(self._task.order.source)] if isinstance(spec, DuplicateSpec) else None
 
     async def _turn(self) -> None:
         """Where the course of a script shows."""
@@ -245,7 +262,7 @@ class SimWorker:
                 while True:
                     await self._step(3600.0)
 
-    async def _publish(self, spec: BackupSpec) -> say.Ended:
+    async def _publish(self, spec: BackupSpec | DuplicateSpec) -> say.Ended:
         task = self._task
         backup = self._set()
         digest, size = self._segment(backup)
@@ -262,7 +279,8 @@ class SimWorker:
             self._say(say.Verifying())
             await self._step(self._script.seconds)
             self._look(backup.id)
-        state = AttemptState.SUCCEEDED_WITH_EXCEPTIONS if backup.exceptions else AttemptState.SUCCEEDED
+        excepted = backup.exceptions and backup.copy_of is None
+        state = AttemptState.SUCCEEDED_WITH_EXCEPTIONS if excepted else AttemptState.SUCCEEDED
         assert task.device is not None
         return self._ended(state, set=backup.id, type=backup.type)
 
@@ -310,6 +328,9 @@ class SimWorker:
     async def _serve(self) -> say.Ended:
         """The source's end: as long as the other one works."""
         assert self._task.far is not None
+        first = self._first()
+        if first is not None:
+            self._look(first.id, self._task.reads)
         self._say(say.Began(None, self._line("begins")))
         while self._hub.partner(self._stage, self._task.far.node) is not None or not self._over():
             await self._step(1.0)
@@ -332,9 +353,19 @@ class SimWorker:
     # --- the vault ---
 
     def _set(self) -> BackupSet:
-        task, counts = self._task, self._counts
+        task, counts, first = self._task, self._counts, self._first()
         device = task.device
         assert device is not None
+        if first is not None:
+            if task.reads is not None:
+                self._look(first.id, task.reads)
+            return structs.replace(
+                first, id=task.set, vault=device.vault, server=task.server, server_name=task.server_name,
+                device=device.device, device_name=device.name, medium=task.medium, media_set=task.media_set,
+                job=task.order.job, run=task.order.run, attempt=self.attempt, parent=None, files=counts.files,
+                entries=counts.entries, bytes=counts.bytes, bytes_read=counts.bytes_read, bytes_stored=1000,
+                copy_of=first.copy_of or first.id,
+            )  # fmt: skip
         ended_ns = self._clock.now_ns()
         return BackupSet(
             id=task.set, mesh=device.mesh, vault=device.vault, source=task.order.source, source_name=task.source_name,
@@ -347,13 +378,19 @@ class SimWorker:
         )  # fmt: skip
 
     def _entries(self) -> list[Entry]:
-        """What the source has at the moment: one file with the name of the attempt."""
-        return [
-            Entry(root + b"/" + name_of(self.attempt), EntryType.FILE, 0o644, modified=(1, 0)) for root in self._roots()
-        ]
+        """What the source has at the moment: a folder, and in it one file with the name of the attempt that reads it."""
+        first = self._first()
+        name = name_of(self._hub.reader_of(first) if first is not None else self.attempt)
+        found: list[Entry] = []
+        for root in self._roots():
+            found.append(Entry(root, EntryType.DIRECTORY, 0o755, modified=(1, 0)))
+            found.append(Entry(root + b"/" + name, EntryType.FILE, 0o644, modified=(1, 0)))
+        return found
 
     def _roots(self) -> tuple[bytes, ...]:
-        spec = self._task.order.spec
+        spec, first = self._task.order.spec, self._first()
+        if first is not None:
+            return first.roots
         assert isinstance(spec, BackupSpec)
         return next(each.roots for each in spec.sources if each.server == self._task.order.source)
 
@@ -393,22 +430,21 @@ class SimWorker:
         self._hub.note(f"set {self.attempt}")
         self._hub.on_published(self._task.server)
 
-    def _vault_keys(self) -> VaultKeys:
-        device = self._task.device
-        assert device is not None
+    def _vault_keys(self, device: DeviceAccess) -> VaultKeys:
         return VaultKeys(id_key=self._task.id_key, content_keys=device.content_keys, write_key=device.write_key)
 
     def _signed(self, server: str, domain: str, message: bytes, signature: bytes) -> bool:
         key = self._task.public_keys.get(server)
         return key is not None and verify(key, domain, message, signature)
 
-    def _look(self, set_id: str) -> None:
-        with self._opened() as vault:
+    def _look(self, set_id: str, at: DeviceAccess | None = None) -> None:
+        with self._opened(at) as vault:
             vault.load_set(set_id)
 
     @contextmanager
-    def _opened(self) -> Iterator[Vault]:
-        device = self._task.device
+    def _opened(self, at: DeviceAccess | None = None) -> Iterator[Vault]:
+        """The vault that it writes, or another one."""
+        device = at or self._task.device
         assert device is not None
         backend = FolderBackend(device.path, device.name, marker=FORMAT)
         try:
@@ -416,7 +452,12 @@ class SimWorker:
             assert header is not None
             rng = random.Random(f"{self.attempt}/salt")
             yield Vault(
-                backend, header, self._vault_keys(), verify=self._signed, cache_folder=None, randomness=rng.randbytes
+                backend,
+                header,
+                self._vault_keys(device),
+                verify=self._signed,
+                cache_folder=None,
+                randomness=rng.randbytes,
             )
         finally:
             backend.close()
@@ -455,4 +496,5 @@ class SimRunner:
         if self._life.over:
             raise WorkerDied(attempt=task.order.attempt, detail="its daemon is dead")
         script = self._hub.scripts(script_of(self._seed, task.order.attempt))
+        script = self._hub.directed(task, script)
         return SimWorker(task, script, self._hub, self._clock, self._life)
