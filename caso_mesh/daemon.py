@@ -164,6 +164,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
         runner = await stack.enter_async_context(ports.runner(folder))
         discovery = await stack.enter_async_context(ports.discovery(config))
         seat: Seat
+        local: LocalRoom
 
         def in_office() -> bool:
             return seat.in_office()
@@ -189,6 +190,10 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             in_office=in_office,
             authority=authority,
         )
+
+        def removed(by: str) -> None:
+            local.removed(by)
+
         handler, limits = _Handler(), Limits(heartbeat_s=LINK_SILENCE_S[config.preset])
         links = LinkBook(
             own=server.own,
@@ -204,6 +209,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             learnt=server.learnt,
             before_hello=server.renew,
             after_hello=partial(ask_whom_to_trust, server),
+            removed=removed,
             jitter=ports.jitter,
             limits=limits,
         )

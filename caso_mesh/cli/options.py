@@ -96,6 +96,11 @@ class Local:
         ),
     ] = False
 
+    @property
+    def words(self) -> str:
+        """What a command line needs for the same."""
+        return " --local" if self.local else ""
+
     def call(self, name: str) -> str:
         """The call that is meant."""
         return f"local.{name}" if self.local else name

@@ -89,7 +89,7 @@ def follow(client: Client, run: str, watcher: Watcher, local: Local = NOT_LOCAL)
                 time.sleep(max(0.0, min(wait_s, _WAIT_S) - (time.monotonic() - asked_s)))
     except (KeyboardInterrupt, Unavailable, DaemonNotRunning):
         watcher.close()
-        output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}")
+        output.note(f"The job goes on. Watch it with: caso-mesh job watch {run}{local.words}")
         raise
     finally:
         watcher.close()
@@ -104,7 +104,7 @@ def submit(common: Common, waiting: Waiting, call: str, request: Struct, local: 
             if waiting.json_lines:
                 output.document(submitted)
             else:
-                output.show(submitted, common.json, show_submitted)
+                output.show(submitted, common.json, lambda view: show_submitted(view, local))
             return 0
         for text in submitted.warnings:
             output.warning(text)
@@ -123,13 +123,13 @@ def watch(client: Client, run: str, *, as_json: bool, json_lines: bool, local: L
     return {"succeeded": status, "succeeded-with-exceptions": WITH_EXCEPTIONS}.get(result.state, FAILED)
 
 
-def show_submitted(view: v.Submitted) -> None:
+def show_submitted(view: v.Submitted, local: Local = NOT_LOCAL) -> None:
     """What was submitted, and what to do next."""
     if view.run is None:
         output.line(f"job {view.name} ({view.job}) is scheduled; it runs next at {view.next_due or '-'}")
         return
     output.line(f"submitted {view.run}")
-    output.note(f"Watch it with: caso-mesh job watch {view.run}")
+    output.note(f"Watch it with: caso-mesh job watch {view.run}{local.words}")
 
 
 def _second(each: v.SecondOutcome) -> str:

@@ -17,6 +17,7 @@ from caso_mesh.admin.live import Heard, Live
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Answer, Caller
+from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.preview import Preview
 from caso_mesh.admin.reasons import Reasons
 from caso_mesh.admin.runs import Runs
@@ -78,7 +79,7 @@ class LocalOffice:
 
         self._new_id = local
         self._alarms = Alarms(tables=tables, facts=node.facts, own=own, offices=lambda: ())
-        self._standing = Standing(identity, name, clock)
+        self.standing = Standing(identity, name, clock)
         self._delegation = Delegation(
             keeper=keeper,
             tables=tables,
@@ -89,7 +90,7 @@ class LocalOffice:
             clock=clock,
             calendar=calendar,
             randomness=randomness,
-            barred=self._standing.barred,
+            barred=self.standing.barred,
         )
         self._due = DueRuns(
             keeper=keeper,
@@ -188,7 +189,7 @@ class LocalOffice:
     async def begin(self) -> None:
         """What all that follows stands on. Raises ``StateRolledBack`` as ``Feed.catch_up``."""
         await self.mirror.found()
-        await self._standing.look()
+        await self.standing.look()
         await self._feed.catch_up()
         await self._intake.load_redundant()
         await self._alarms.load()
@@ -244,10 +245,11 @@ class LocalOffice:
     async def _certificate(self) -> None:
         """Never returns."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._standing.run())
+            group.create_task(self.standing.run())
             while True:
-                if self._standing.barred() is not None:
-                    text = f"{self._name} runs no job by itself: nobody has confirmed for a week that it belongs to the mesh"
+                bar = self.standing.barred()
+                if bar is not None:
+                    text = f"{self._name} runs no job by itself: {reason_text(bar)}"
                     await self._alarms.begins(AlertKind.ERROR, "membership-unconfirmed", text, object=self._name)
                 else:
                     await self._alarms.ends("membership-unconfirmed", self._name)

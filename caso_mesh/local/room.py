@@ -63,6 +63,7 @@ class LocalRoom:
         self._wanted = asyncio.Event()
         self._opened = asyncio.Event()
         self.office: LocalOffice | None = None
+        self._removed = False
         #: Why it stands still, if it does.
         self._trouble = ""
 
@@ -72,6 +73,14 @@ class LocalRoom:
             self._wanted.set()
         if self.office is not None:
             self.office.mirror.look()
+
+    def removed(self, by: str) -> None:
+        """The peer ``by`` (node id) says that this server was removed. A voter is believed: it is final."""
+        if by in self._node.bearings.voters() and not self._removed:
+            log.warning("%s says that this server was removed from the mesh", self._node.trust.name_of(by))
+            self._removed = True
+            if self.office is not None:
+                self.office.standing.removed = True
 
     def handlers(self) -> dict[str, Callable[[Caller, Any], Awaitable[Any]]]:
         """Calls of people about the own work of this server, by name. The first one opens it."""
@@ -155,6 +164,7 @@ class LocalRoom:
                 new_id=self._new_id,
                 randomness=self._randomness,
             )
+            office.standing.removed = self._removed
             try:
                 async with asyncio.TaskGroup() as below:
                     below.create_task(consensus.run())

@@ -1,7 +1,8 @@
 """Whether this server may go on by itself: as long as its own certificate says that it belongs to the mesh.
 
 The administrator renews a certificate of seven days every few days. A server that was removed while it was away, or whose
-disk was stolen, hears nothing of that; its certificate ends, and with it what it does on its own account.
+disk was stolen, hears nothing of that; its certificate ends, and with it what it does on its own account. One that reaches
+a voter is told that it was removed, and stops at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Standing:
     """Looks at the certificate on disk, which the renewal replaces."""
 
     def __init__(self, identity: IdentityStore, name: str, clock: Clock) -> None:
+        #: A voter has said that this server was removed.
+        self.removed = False
         self._identity = identity
         self._name = name
         self._clock = clock
@@ -42,6 +45,8 @@ class Standing:
 
     def barred(self) -> Waiting | None:
         """Why nothing may begin, if so."""
+        if self.removed:
+            return Waiting(WaitReason.REMOVED_FROM_MESH, {"server": self._name})
         if self._clock.now_ns() < self._ends_ns:
             return None
         return Waiting(

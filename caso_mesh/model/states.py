@@ -177,6 +177,7 @@ class WaitReason(StrEnum):
     SERVER_TOO_OLD = "server-too-old"
     NO_LOGON = "no-logon"
     MEMBERSHIP_UNCONFIRMED = "membership-unconfirmed"
+    REMOVED_FROM_MESH = "removed-from-mesh"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -228,6 +229,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
     WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "nobody has confirmed that {server} belongs to the mesh: its certificate ended at {since}",
+    WaitReason.REMOVED_FROM_MESH: "{server} was removed from the mesh",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -262,6 +264,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.NO_LOGON: "ends when {source} may use it and is handed a copy, by a linked server that has one or by: "
     "caso-mesh logon set {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",
+    WaitReason.REMOVED_FROM_MESH: "never ends: that machine may join again, with another state folder",
 }
 
 

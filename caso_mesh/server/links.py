@@ -11,9 +11,9 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
@@ -30,10 +30,11 @@ from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.mesh import Claim
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.server.greetings import bounded, bounded_reply
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
-from caso_mesh.wire.network import ClientTls, Network, split_address
+from caso_mesh.wire.network import ClientTls, Network
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,6 @@ _DIALS_PER_S = 10.0
 _LOOK_EACH_S = 0.05
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
-#: Addresses of one server in a greeting.
-_MOST_ADDRESSES = 16
-
-H = TypeVar("H", HelloRequest, HelloReply)
 
 
 class Target(Struct, frozen=True):
@@ -109,7 +106,8 @@ async def _nothing(link: Link, reply: HelloReply) -> None:
 
 
 class LinkBook:
-    """Every open link by the id of its peer. ``run`` keeps the wanted ones open."""
+    """Every open link by the id of its peer. ``run`` keeps the wanted ones open. ``removed`` is told which peer (id) said
+    that this server was removed from the mesh."""
 
     def __init__(
         self,
@@ -127,6 +125,7 @@ class LinkBook:
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
         after_hello: Callable[[Link, HelloReply], Awaitable[None]] = _nothing,
+        removed: Callable[[str], None] = lambda by: None,
         jitter: random.Random,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
@@ -144,6 +143,7 @@ class LinkBook:
         self._learnt = learnt
         self._before_hello = before_hello
         self._after_hello = after_hello
+        self._removed = removed
         self._jitter = jitter
         self._links: dict[str, Link] = {}
         self._since: dict[str, float] = {}
@@ -310,7 +310,7 @@ class LinkBook:
         await self._after_hello(link, reply)
 
     def _note(self, link: Link, hello: HelloRequest | HelloReply) -> None:
-        hello = _bounded_reply(hello) if isinstance(hello, HelloReply) else _bounded(hello)
+        hello = bounded_reply(hello) if isinstance(hello, HelloReply) else bounded(hello)
         node = link.peer.id
         self._check_lineage(node, hello)
         self._greetings[node] = hello
@@ -426,12 +426,17 @@ class LinkBook:
 
     async def _try(self, target: Target, address: str) -> bool:
         link: Link | None = None
-        kept = False
+        kept, there = False, list[Peer]()
+
+        def authorise(certificate: bytes | None) -> Peer:
+            there.append(self._trust.authorise(certificate))
+            return there[-1]
+
         try:
             link = await self._network.dial(
                 address,
                 tls=ClientTls(self._trust.client_tls),
-                authorise=self._trust.authorise,
+                authorise=authorise,
                 handler=self._handler,
                 limits=self._limits,
             )
@@ -454,6 +459,10 @@ class LinkBook:
             if self._strange.get(target.key) is None:
                 log.warning("%s: %s", self._trust.name_of(target.node) if target.node else address, error)
             self._strange[target.key] = error
+        except RemovedFromMesh as error:
+            log.debug("dialling %s: %s", address, error)
+            if there:  # else it is the other one that was removed
+                self._removed(there[-1].id)
         except CasoError as error:
             log.debug("dialling %s: %s", address, error)
         except Exception:
@@ -474,27 +483,3 @@ class LinkBook:
             for watcher in list(self._watchers):
                 watcher.cancel()
             await asyncio.gather(*self._watchers, return_exceptions=True)
-
-
-def _bounded(hello: H) -> H:
-    """A greeting without what no honest peer sends: nothing of it is kept or passed on in other sizes."""
-    return structs.replace(
-        hello, name=hello.name[:63], version=hello.version[:100], addresses=bounded_addresses(hello.addresses)
-    )
-
-
-def _bounded_reply(reply: HelloReply) -> HelloReply:
-    return structs.replace(_bounded(reply), admin_addresses=bounded_addresses(reply.admin_addresses))
-
-
-def bounded_addresses(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of some addresses that may be ones, not too many."""
-    return tuple(address for address in given[:_MOST_ADDRESSES] if _is_address(address))
-
-
-def _is_address(address: str) -> bool:
-    try:
-        split_address(address)
-    except ValueError:
-        return False
-    return len(address) <= 262

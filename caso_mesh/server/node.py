@@ -35,9 +35,10 @@ from caso_mesh.server.courier import Courier, prune_journal
 from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.greetings import bounded_addresses
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
-from caso_mesh.server.links import LinkBook, Target, bounded_addresses
+from caso_mesh.server.links import LinkBook, Target
 from caso_mesh.server.logons import Logons
 from caso_mesh.server.own_work import OwnWork
 from caso_mesh.server.patience import Places
@@ -366,8 +367,7 @@ class ServerNode:
     def _may_begin(self, order: AttemptOrder) -> bool:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the
         # journals were compared, and if it was put back, until there are new orders. The own work waits for nobody.
-        waits = not self._compared or self._orders_are_old
-        return self._room.enough and (self.own_work.has(order.attempt) or not waits)
+        return self._room.enough and (self.own_work.has(order.attempt) or (self._compared and not self._orders_are_old))
 
     async def _prune_journal(self, upto: Mapping[str, int]) -> None:
         kept_s, traced_s = self._setting("journal-keep-s"), self._setting("joblog-keep-s")

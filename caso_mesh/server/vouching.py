@@ -14,7 +14,7 @@ from caso_mesh.model.errors import CasoError, Refused, StaleOrders
 from caso_mesh.model.ids import SHORT_NODE_ID
 from caso_mesh.model.requests import HelloReply, Nothing, RosterNow
 from caso_mesh.server.bearings import Bearings
-from caso_mesh.server.links import bounded_addresses
+from caso_mesh.server.greetings import bounded_addresses
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.link import Link
 from caso_mesh.wire.typed import ask

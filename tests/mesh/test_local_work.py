@@ -278,6 +278,28 @@ async def test_a_server_that_nobody_has_confirmed_for_the_life_of_its_certificat
     await wait_for_async(goes_on, 600.0, every_s=2.0, what="its job runs again")
 
 
+async def test_a_server_that_was_removed_begins_nothing_by_itself_once_a_voter_has_told_it_so(memory_mesh, tmp_path):
+    mesh, _ = await a_site(memory_mesh, tmp_path)
+    await a_policy(mesh, "hourly", "hourly :00")
+    await copy_to(mesh, policies=("hourly",), selections=("home",))
+    await outcomes(mesh, 1)
+    await mesh.stop("beta")
+    await mesh.call("alpha", "server.remove", q.ServerName("beta"), v.Done)
+    await mesh.run("beta")
+
+    async def opened() -> bool:
+        return mesh.nodes["beta"].local.office is not None
+
+    await wait_for_async(opened, 60.0, every_s=0.2, what="beta's own work is open")
+    later(mesh, DAY_S)
+
+    async def waits() -> list[v.JobView]:
+        return [row for row in await own_state(mesh) if row.state == "ready" and row.reason is not None]
+
+    (row,) = await wait_for_async(waits, 300.0, every_s=2.0, what="a run of beta's own waits")
+    assert (row.reason, row.reason_text) == ("removed-from-mesh", "beta was removed from the mesh")
+
+
 async def test_a_server_whose_own_work_cannot_be_opened_says_why_and_goes_on_with_what_is_delegated(
     memory_mesh, tmp_path
 ):
