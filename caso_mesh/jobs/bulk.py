@@ -109,7 +109,8 @@ def as_error(error: BaseException) -> CasoError:
 
 def ticket_of(task: Task, desk: Desk) -> bytes:
     """What this end shows the other one: by the term that its server knows."""
-    return task.order.ticket if desk.term is None else desk.term.ticket
+    term, order = desk.term, task.order
+    return order.ticket if term is None else term.tickets.get(order.attempt, order.ticket)
 
 
 def far_of(task: Task) -> FarEnd:

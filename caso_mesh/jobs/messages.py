@@ -100,10 +100,11 @@ class Pace(Struct, frozen=True, tag="pace", tag_field="say"):
 
 
 class Term(Struct, frozen=True, tag="term", tag_field="say"):
-    """Another administrator is in office, or the same one again: by ``ticket`` it admits the two ends of the attempt to each
-    other. ``issuer_key`` checks that of the other end, and ``term`` is its (lineage, term): earlier ones count no more."""
+    """Another administrator is in office, or the same one again: by ``tickets`` it admits the two ends of the attempt to each
+    other, and those of the one beside it. ``issuer_key`` checks that of the other end, and ``term`` is its (lineage, term):
+    earlier ones count no more."""
 
-    ticket: bytes
+    tickets: dict[str, bytes]
     issuer_key: bytes
     term: tuple[int, int]
 

@@ -61,9 +61,9 @@ class _Running:
         self.published = False
         #: Codes of what the other end was refused for.
         self.turned_away: set[str] = set()
-        #: The limit of bandwidth that its worker knows of, and the ticket.
+        #: The limit of bandwidth that its worker knows of, and the tickets.
         self.bandwidth = ""
-        self.ticket = b""
+        self.tickets: dict[str, bytes] = {}
         self.end: facts.AttemptEnded | None = None
 
 
@@ -237,10 +237,11 @@ class Attempts:
 
     async def _tell_term(self, each: _Running, orders: Orders, order: AttemptOrder) -> None:
         """Both ends are given the ticket of the term that their server knows: they may have begun in different ones."""
-        if each.worker is not None and order.ticket and each.ticket != order.ticket:
-            each.ticket = order.ticket
+        tickets = _tickets(order)
+        if each.worker is not None and tickets and each.tickets != tickets:
+            each.tickets = tickets
             issuer = next((row.public_key for row in orders.roster.rows if row.id == orders.admin), b"")
-            await each.worker.send(say.Term(order.ticket, issuer, orders.authority.of_term))
+            await each.worker.send(say.Term(tickets, issuer, orders.authority.of_term))
 
     def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
         if by_force and not each.by_force and each.worker is not None:
@@ -314,7 +315,7 @@ class Attempts:
             log.exception("attempt %s could not start", order.attempt)
             await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
-        running.worker, running.bandwidth, running.ticket = worker, task.bandwidth, order.ticket
+        running.worker, running.bandwidth, running.tickets = worker, task.bandwidth, _tickets(order)
         self._changed.set()  # what it is told of may have changed while it started
         try:
             if running.fenced:
@@ -443,6 +444,13 @@ class Attempts:
 
 def _log(order: AttemptOrder, lines: tuple[facts.LogLine, ...]) -> tuple[facts.Fact, ...]:
     return (facts.JobLog(order.attempt, lines),) if lines else ()
+
+
+def _tickets(order: AttemptOrder) -> dict[str, bytes]:
+    """What admits this end to others, by attempt: of the one beside it too."""
+    second = order.second
+    found = {order.attempt: order.ticket} | ({second.attempt: second.ticket} if second is not None else {})
+    return {attempt: ticket for attempt, ticket in found.items() if ticket}
 
 
 def any_ended(before: Orders, now: Orders) -> bool:

@@ -156,7 +156,7 @@ async def test_two_ends_that_hear_of_another_administrator_at_different_times_me
         else:
             await asyncio.sleep(0.1)
         assert not any(each.done() for each in working)
-        desks["beta"].hear(say.Term(ticket, successor.public_key, (1, 2)))
+        desks["beta"].hear(say.Term({source.order.attempt: ticket}, successor.public_key, (1, 2)))
         assert await asyncio.gather(*working) == [None, {"n": 1}]
         for handed, _ in ends.values():
             handed.bulk_channel.close()

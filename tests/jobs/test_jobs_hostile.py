@@ -437,7 +437,7 @@ def test_a_change_of_administrator_ends_what_the_ticket_of_before_admits_and_not
     admitted.check(order.attempt, order.ticket, order.secret, now)
     successor = NodeKeys.create()
     ticket = site.ticket(order, issuer=successor, term=2)
-    desk.hear(say.Term(ticket, successor.public_key, (1, 2)))
+    desk.hear(say.Term({source.order.attempt: ticket}, successor.public_key, (1, 2)))
     assert ticket_of(source, desk) == ticket
     with pytest.raises(TicketInvalid, match="administrator in office"):
         waiting.check(order.attempt, order.ticket, order.secret, now)

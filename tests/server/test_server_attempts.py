@@ -29,7 +29,7 @@ from caso_mesh.model import facts
 from caso_mesh.model.errors import DeviceFull, StateFull, TimedOut
 from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.mesh import RosterRow
-from caso_mesh.model.orders import Authority
+from caso_mesh.model.orders import Authority, SecondEnd
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import Medium
 
@@ -116,7 +116,10 @@ async def test_what_runs_is_given_the_ticket_of_the_term_that_its_server_knows(t
         await worker.wait_for(say.Term)
         yield say.Ended(AttemptState.CANCELED, Counts(), 0.1)
 
-    one, other = (order(end="device", ticket=ticket) for ticket in (b"one", b"two"))
+    one, other = (
+        order(end="source", ticket=ticket, second=SecondEnd("j@1#2", "third", "dev", number, b"secret"))
+        for ticket, number in ((b"one", b"1"), (b"two", b"2"))
+    )
     row = RosterRow(ADMIN, "admin", "node", b"its key", b"")
     later = orders(other, index=2)
     later = structs.replace(later, authority=Authority(1, 2, 2), roster=structs.replace(later.roster, rows=(row,)))
@@ -128,7 +131,7 @@ async def test_what_runs_is_given_the_ticket_of_the_term_that_its_server_knows(t
         d.attempts.use(later)
         await wait_for_async(lambda: not d.attempts.holding() and d.attempts._held)
         told = [each for each in runner.workers[one.attempt].heard if isinstance(each, say.Term)]
-        assert told == [say.Term(b"two", b"its key", (1, 2))]
+        assert told == [say.Term({one.attempt: b"two", "j@1#2": b"2"}, b"its key", (1, 2))]
 
 
 @pytest.mark.parametrize("commits", [False, True])
