@@ -160,8 +160,10 @@ def _command_mistakes(name: str, command: CommandConfig) -> Iterator[tuple[str, 
 def _line_of(text: str, data: dict[str, object], message: str) -> int:
     unknown = re.search(r"unknown field `([^`]*)`", message)
     where = _PATH.search(message)
-    key = unknown[1] if unknown else (where[1].split(".")[-1].split("[")[0] if where else "")
-    return _find(text, key)
+    keys = [unknown[1]] if unknown else []
+    # a key inside of a table on one line is told by the line of that table
+    keys += [where[1].split(".")[-1].split("[")[0]] if where else []
+    return next((line for key in keys if (line := _find(text, key)) > 1), 1)
 
 
 def _find(text: str, key: str, value: str = "") -> int:

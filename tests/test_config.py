@@ -10,6 +10,7 @@ import pytest
 from caso_mesh.config import Allow, CommandConfig, Config, DiscoveryConfig, load_config, write_config
 from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
 from caso_mesh.model.host_commands import CommandKind, HostCommand
+from caso_mesh.model.logons import LogonVariables
 
 GOOD = 'server = "alpha"\nlisten = "127.0.0.1:7300"\n'
 
@@ -68,6 +69,9 @@ def test_a_short_file_has_all_defaults(tmp_path: Path) -> None:
         (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\nshell = true\n', 6),
         (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\ntime_limit = "soon"\n', 6),
         (GOOD + '[commands."X Y"]\nkind = "dump"\nargv = ["/ls"]\n', 3),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\nlogon = { user = "A=B" }\n', 6),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\nlogon = { secret = "" }\n', 6),
+        (GOOD + '[commands.x]\nkind = "dump"\nargv = ["/ls"]\nlogon = { password = "X" }\n', 6),
         (GOOD + '[discovery]\ninterfaces = ["eth0"]\n', 4),
         ('server = "alpha', 1),
         ('server = "alpha"\n', 1),
@@ -93,3 +97,13 @@ def test_commands_have_the_time_limit_of_their_kind_unless_they_say(tmp_path: Pa
     commands = load(tmp_path, text + 'time_limit = "90s"\n').host_commands()
     assert commands["x"] == HostCommand(CommandKind.PRE, ("/bin/x",), "", 3600.0)
     assert commands["y"].time_limit_s == 90.0
+
+
+def test_an_entry_says_in_which_variables_it_finds_its_logon(tmp_path: Path) -> None:
+    entry = '[commands.x]\nkind = "dump"\nargv = ["/bin/x"]\n'
+    usual = load(tmp_path, GOOD + entry).host_commands()["x"].variables
+    assert (usual.user, usual.secret) == ("CASO_MESH_LOGON_USER", "CASO_MESH_LOGON_SECRET")
+    said = load(tmp_path, GOOD + entry + 'logon = { secret = "PGPASSWORD" }\n')
+    assert said.host_commands()["x"].variables == LogonVariables(usual.user, "PGPASSWORD")
+    write_config(tmp_path / "again.toml", said)
+    assert load_config(tmp_path / "again.toml") == said

@@ -18,8 +18,8 @@ from caso_mesh.model.policies import SelectionList
 
 
 def put_logon(state: ControlState, command: PutLogon, context: Context) -> Effect:
-    """``AlreadyExists``, ``NotFound``, ``Conflict`` if it was changed meanwhile, ``UsageError`` for one that is for
-    nobody."""
+    """``AlreadyExists``, ``NotFound``, ``Conflict`` if it was changed meanwhile or nobody would be left who could hand the
+    secret on, ``UsageError`` for one that is for nobody."""
     new, old = command.logon, state.logons.get(command.logon.name)
     check_name(new.name, "logon")
     if command.revision == 0 and old is not None:
@@ -49,6 +49,10 @@ def put_logon(state: ControlState, command: PutLogon, context: Context) -> Effec
     )
     allowed = state.permitted(row)
     row = msgspec.structs.replace(row, copies={node: copies[node] for node in sorted(copies) if node in allowed})
+    if old is not None and old.version == row.version and old.copies and not row.copies:
+        there = ", ".join(sorted(state.name_of(node) for node in old.copies))
+        detail = f"Nobody who may use the logon {row.name} would have its secret any more, which {there} has"
+        raise Conflict(detail=f"{detail}: let others have it first, or give it anew")
     return Effect({"logon": row.name}, (Put("logons", row.name, row),))
 
 

@@ -120,6 +120,15 @@ def test_another_secret_makes_all_copies_of_the_old_one_useless_and_another_user
     assert orders(mesh, "beta") == (LogonOrder("db", "backup", "v2", b""),)
 
 
+def test_a_person_does_not_take_the_secret_from_the_last_server_that_has_it(mesh):
+    mesh.do(PutLogon(logon(servers=("beta",), copies=("beta",)), 0))
+    with pytest.raises(Conflict, match="which beta has"):
+        mesh.do(PutLogon(logon(servers=("gamma",)), 1))
+    assert has(mesh) == {"beta"}
+    mesh.do(PutLogon(logon(servers=("gamma",), version="v2", copies=("gamma",)), 1))
+    assert has(mesh) == {"gamma"}
+
+
 def test_a_server_that_joins_the_pool_may_use_it_and_one_that_leaves_loses_its_copy(mesh):
     mesh.do(PutLogon(logon(pools=("dbs",), copies=("beta", "gamma")), 0))
     mesh.do(SetPool(Pool("dbs", ("node-gamma", "node-delta"))))

@@ -344,6 +344,31 @@ def test_the_narrower_setting_wins_and_says_where_it_comes_from(mesh):
     assert now() == (300.0, "default")
 
 
+def test_communication_settings_are_set_as_defaults_for_new_servers_for_one_server_or_for_all_of_a_pool(mesh):
+    names = (
+        "stalled-after-s",
+        "no-communication-after-s",
+        "status-interval-s",
+        "joblog-forwarding",
+        "history-forwarding",
+    )
+    values = {"joblog-forwarding": "at-end", "history-forwarding": "never"}
+    for name in names:
+        mesh.do(SetSetting(name, values.get(name, 77.0)))
+    mesh.admit("later")
+    found = mesh.state.settings_with_origin("node-later")
+    assert {name: found[name] for name in names} == {name: (values.get(name, 77.0), "mesh") for name in names}
+    mesh.do(SetSetting("joblog-forwarding", "never", pool="p"))
+    mesh.do(SetSetting("joblog-forwarding", "mon-fri 20:00-06:00", server="node-gamma"))
+    forwarding = {
+        server.name: mesh.state.settings_with_origin(server.id)["joblog-forwarding"]
+        for server in mesh.state.server_list()
+    }
+    assert forwarding["beta"] == ("never", "pool:p") and forwarding["later"] == ("at-end", "mesh")
+    assert forwarding["gamma"] == ("mon-fri 20:00-06:00", "server")
+    refused(mesh, InvalidValue, SetSetting("joblog-forwarding", "now and then"))
+
+
 @pytest.mark.parametrize(
     ("command", "error"),
     [

@@ -196,6 +196,24 @@ async def test_cancel_ends_a_process_softly(site, runner, tmp_path):
     assert site.sets() == []
 
 
+@pytest.mark.parametrize(("interval_s", "reports"), [(0.05, True), (3600.0, False)])
+async def test_the_job_status_interval_says_how_often_a_worker_that_nobody_watches_reports(
+    site, runner, tmp_path, interval_s, reports
+):
+    tree = make_tree(tmp_path / "tree", large=1 << 20)
+    worker = await runner.start(site.task(site.backup_spec(tree), status_interval_s=interval_s))
+    heard, left = [], [say.Publish()]
+
+    async def go_on(message):
+        heard.append(type(message))
+        if left and say.MayPublish in heard and (not reports or heard.count(say.Progressed) >= 4):
+            await worker.send(left.pop())
+
+    done = await listen(worker, publish=False, on=go_on)
+    assert done.ended.state is AttemptState.SUCCEEDED
+    assert (len(done.all(say.Progressed)) >= 4) is reports
+
+
 async def test_a_watched_worker_reports_more_often(site, runner, tmp_path):
     tree = make_tree(tmp_path / "tree", large=1 << 20)
     worker = await runner.start(site.task(site.backup_spec(tree), status_interval_s=3600.0))
