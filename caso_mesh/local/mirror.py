@@ -46,7 +46,8 @@ class Mirror:
         self._orders = orders
         self._new_id = new_id
         self._told: set[str] = set()
-        self._waits = False
+        #: A copy waits for the end of runs of what it replaces.
+        self.waits = False
         self._looks = asyncio.Event()
 
     def look(self) -> None:
@@ -67,7 +68,7 @@ class Mirror:
             group.create_task(self._look_when_changed())
             while True:
                 self._looks.clear()
-                self._waits = False
+                self.waits = False
                 orders = self._orders()
                 await self._follow(orders)
                 for copy in orders.copies:
@@ -79,7 +80,7 @@ class Mirror:
     async def _look_when_changed(self) -> None:
         # a device that left the orders goes when the attempt that uses it has ended
         async for _ in self._keeper.changes():
-            if self._waits or self._is_behind(self._orders()):
+            if self.waits or self._is_behind(self._orders()):
                 self._looks.set()
 
     def _is_behind(self, orders: Orders) -> bool:
@@ -96,7 +97,7 @@ class Mirror:
             outcomes = outcomes_of(result)
         except InUse as error:
             log.info("a copy waits for the end of what it replaces: %s", error)
-            self._waits = True
+            self.waits = True
             return
         except _REFUSALS as error:
             outcomes = all_refused(copy, error.message)

@@ -505,6 +505,12 @@ async def test_what_makes_no_sense_of_copies_and_local_work_is_refused_before_an
     assert daemon.received == []
 
 
+async def test_what_was_submitted_to_a_server_itself_is_watched_there(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["local.backup"] = SUBMITTED
+    result = await shell("backup", "alpha:/srv", "--to", "any", "--local")
+    assert "caso-mesh job watch job1@1 --local" in result.err
+
+
 async def test_warnings_of_an_answer_go_to_stderr(daemon: FakeDaemon, shell: Shell) -> None:
     daemon.answers["backup"] = SUBMITTED
     result = await shell("backup", "alpha:/srv", "--to", "any")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from control_world import NOW, Script, backup, device, job, server
 
+from caso_mesh.control.logons import missing_logon
 from caso_mesh.control.orders import orders_for
 from caso_mesh.control.state import ControlState
 from caso_mesh.local.mirror import as_command
@@ -29,6 +30,7 @@ from caso_mesh.model.copies import Came, Clash, Copy, CopyTo, FollowOrders, Note
 from caso_mesh.model.errors import CasoError, Conflict, EmptyTarget, MadeByPolicy, UsageError
 from caso_mesh.model.ids import is_local, is_of_place
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Target, TargetKind
+from caso_mesh.model.logons import Logon, PutLogon
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import (
     DayCalendar,
@@ -276,6 +278,22 @@ def test_pools_and_calendars_that_a_policy_names_come_with_it():
     assert own.state.target_servers(Target(TargetKind.POOL, "store")) == {BETA}
     assert own.state.named_devices(Target(TargetKind.DEVICES, "vaults")) == {"device-disk"}
     assert own.state.job_list()[0].schedule.excludes == ("2025-12-24",)
+
+
+def test_a_copied_job_that_needs_a_logon_has_the_servers_own_copy_of_its_secret():
+    script = mesh()
+    logon = Logon("db", "backup", (BETA,), (), "v1", 1, {BETA: b"sealed"}, "ann", NOW)
+    script.do(PutLogon(logon, 0))
+    script.do(PutPolicy(policy("nightly", full(pre="dump", logon="db")), "s8"))
+    own = Own(script)
+    assert own.take(copied(script, policies=("policy-nightly",)))["policy nightly"] == ("made", "")
+    (made,) = own.state.job_list()
+    assert missing_logon(own.state, made.spec, BETA) is None
+    without = Own(script)
+    without.do(msgspec.structs.replace(without.orders, logons=()))
+    came = without.take(copied(script, policies=("policy-nightly",)))
+    assert came["policy nightly"][0] == "refused"
+    assert "db" in came["policy nightly"][1]
 
 
 def test_the_own_state_follows_the_orders_and_keeps_a_device_while_an_attempt_is_active_there():

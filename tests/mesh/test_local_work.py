@@ -15,7 +15,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError, NotFound, NotOfThisServer, OutsideScope, Refused
-from caso_mesh.model.states import BackupType, Role
+from caso_mesh.model.states import BackupType, DeviceState, Role
 
 pytestmark = pytest.mark.jumping
 
@@ -298,6 +298,47 @@ async def test_a_server_that_was_removed_begins_nothing_by_itself_once_a_voter_h
 
     (row,) = await wait_for_async(waits, 300.0, every_s=2.0, what="a run of beta's own waits")
     assert (row.reason, row.reason_text) == ("removed-from-mesh", "beta was removed from the mesh")
+
+
+async def test_the_administrator_is_a_server_as_well_and_runs_jobs_of_its_own_beside_the_office(memory_mesh, tmp_path):
+    mesh, tree = await a_site(memory_mesh, tmp_path)
+    await mesh.add_device("alpha")
+    request = q.BackupRequest((("alpha", bytes(tree)),), "device:disk-alpha")
+    made = await mesh.call("alpha", "local.backup", request, v.Submitted)
+
+    async def shown() -> list[v.JobView]:
+        return [row for row in await mesh.jobs(state="ended") if row.run == made.run and await mesh.sets()]
+
+    (row,) = await wait_for_async(shown, 60.0, every_s=0.2, what="the run is shown")
+    assert (row.state, row.local) == ("succeeded", True)
+    assert await own_jobs(mesh) == (), "it is nobody else's"
+
+
+async def test_a_copy_waits_for_the_end_of_a_run_of_what_it_replaces(memory_mesh, tmp_path):
+    mesh, _ = await a_site(memory_mesh, tmp_path)
+    await a_policy(mesh, "asked", None)
+    await copy_to(mesh, policies=("asked",), selections=("home",))
+    await outcomes(mesh, 1)
+    await mesh.call("alpha", "device.set", q.DeviceSet("disk-beta", DeviceState.PAUSED), v.DeviceView)
+
+    async def paused() -> bool:
+        return mesh.nodes["beta"].server.orders.devices[0].state is DeviceState.PAUSED
+
+    await wait_for_async(paused, 30.0, every_s=0.1, what="beta knows that the device is paused")
+    run = (await mesh.call("beta", "local.job.run", q.JobName("home.asked.often"), v.Submitted)).run
+    other = PolicyDoc({"rarely": TemplateDoc("full", to="device:disk-beta")})
+    await mesh.call("alpha", "policy.set", q.PolicySet("asked", other), v.PolicyView)
+    await copy_to(mesh, policies=("asked",), selections=("home",), overwrite=True)
+
+    async def waits() -> bool:
+        office = mesh.nodes["beta"].local.office
+        return office is not None and office.mirror.waits
+
+    await wait_for_async(waits, 30.0, every_s=0.1, what="the copy waits")
+    await mesh.call("beta", "local.job.cancel", q.JobCancel(str(run)), v.Done)
+    assert ("policy", "asked", "overwritten") in await outcomes(mesh, 2)
+    (policy,) = (await mesh.call("beta", "local.policy.list", q.Nothing(), v.PolicyViews)).policies
+    assert policy.jobs == ("home.asked.rarely",)
 
 
 async def test_a_server_whose_own_work_cannot_be_opened_says_why_and_goes_on_with_what_is_delegated(
