@@ -124,7 +124,7 @@ async def test_a_daemon_that_ends_at_once_ends_the_demo_with_its_last_words_and_
         raise DaemonNotRunning(address="there", state="here")
 
     # the first call after the start of the daemon waits for it
-    access = SimpleNamespace(operator=None, where=nowhere)
+    access = SimpleNamespace(operator=None, where=nowhere, addresses=())
     monkeypatch.setattr("caso_mesh.cli.client.load_access", lambda _: access)
     told = await shell("demo", "--source", os.fspath(tree), state=False)
     assert told.status == 1
