@@ -131,6 +131,29 @@ async def test_what_still_runs_on_a_disabled_server_goes_on_and_is_recovered_els
         assert w.state.server(first.server).state is ServerState.DISABLED
 
 
+async def test_a_server_that_returns_before_the_second_limit_fails_nothing_and_got_nothing_new_meanwhile(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        first = await w.delegated(await w.backup(to="server:beta"))
+        await w.report("beta", facts.AttemptStarted(first.id, first.server, first.device))
+        w.silent.add(first.server)
+        w.links.down(first.server)
+        await w.until(lambda: w.state.server(first.server).state is ServerState.STALLED, 320)
+        waits = await w.backup(to="server:beta", name="second")
+        reason = await w.until(lambda: w.office._live.waiting.get((waits, KEYS.id)))
+        assert (reason.reason, reason.fields) == ("server-stalled", {"servers": ["beta"]})
+        began = w.clock.monotonic_s()
+        await w.until(lambda: w.clock.monotonic_s() > began + 800, 900)  # the second limit is 900 s further
+        back(w, first.server)
+        await w.until(lambda: w.state.server(first.server).state is ServerState.ENABLED)
+        assert w.state.attempt(first.id).state is AttemptState.QUEUED
+        assert w.state.run(first.run).parts[0].recovered == 0
+        await w.report("beta", *w.success(first)[1:])
+        await w.until(lambda: w.state.run(first.run).state is RunState.SUCCEEDED)
+        await w.delegated(waits)
+
+
 async def test_a_paused_server_finishes_what_runs_and_gets_nothing_new_until_it_is_resumed(
     tmp_path: pathlib.Path,
 ) -> None:
