@@ -99,37 +99,3 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
         mesh.terminate(server)
     for secret in (SECRET, LATER):
         assert list(files_with(mesh.folder, secret.encode())) == []
-
-
-def test_a_new_machine_is_handed_the_secrets_of_the_lost_one_by_another_that_has_them_or_by_a_person(
-    process_mesh: Callable[..., ProcessMesh], tmp_path: pathlib.Path
-) -> None:
-    mesh = process_mesh(3)
-    secret = tmp_path / "secret"
-    secret.write_text("of both")
-    mesh.ok("alpha", "pool", "create", "west", "--server", "beta", "--server", "gamma")
-    for name, who in (("shared", ("--pool", "west")), ("own", ("--server", "beta"))):
-        mesh.ok("alpha", "logon", "create", name, "--user", "u", *who, "--secret-file", str(secret))
-    mesh.kill("beta")
-    wait_for(
-        lambda: not {r["name"]: r for r in mesh.ok("alpha", "server", "list")["servers"]}["beta"]["connected"], 20.0,
-        what="the link with beta has ended",
-    )  # fmt: skip
-    mesh.ok(
-        "beta2", "join", mesh.link(), "--replaces", "beta", "--listen", "127.0.0.1:0", "--never-admin",
-        json_output=False,
-    )  # fmt: skip
-
-    def logons() -> dict[str, tuple[list[str], list[str]]]:
-        return {row["name"]: (row["there"], row["lacking"]) for row in mesh.ok("alpha", "logon", "list")["logons"]}
-
-    wait_for(lambda: logons()["shared"] == (["beta", "gamma"], []), 20.0, what="gamma has handed it on")
-    assert logons()["own"] == ([], ["beta"])
-
-    def lost() -> list[str]:
-        return [row["object"] for row in mesh.ok("alpha", "alert", "list")["alerts"] if row["category"] == "logon-lost"]
-
-    wait_for(lambda: lost() == ["own"], 20.0, what="an alert says that nobody has the other one")
-    mesh.ok("alpha", "logon", "set", "own", "--secret-file", str(secret))
-    assert logons()["own"] == (["beta"], [])
-    wait_for(lambda: not lost(), 20.0, what="the alert is over")
