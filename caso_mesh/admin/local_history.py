@@ -62,6 +62,11 @@ class LocalHistory:
         found = await self._tables.local_runs(run=name.partition("#")[0], limit=1)
         return next((told for server, told in found if self._is_shown(server, told)), None)
 
+    async def runs(self, *, server: str | None = None, listed: str | None = None, limit: int) -> list[facts.LocalRun]:
+        """The newest ones of a server (id), or of a selection list (id)."""
+        found = await self._tables.local_runs(server, limit=limit, listed=listed)
+        return [told for server, told in found if self._is_shown(server, told)]
+
     async def detail(self, told: facts.LocalRun) -> v.JobDetail:
         """As ``job.show`` tells of a job."""
         state, run = self._keeper.state, told.run

@@ -44,10 +44,14 @@ def read(
     limit: int = -1,
     *,
     ended: bool | None = None,
+    listed: str | None = None,
 ) -> list[tuple[str, facts.LocalRun]]:
     """(server, fact), newest first; ``run``: those of which the id is that, or begins so; ``ended``: only those that have
-    ended, or that have not."""
+    ended, or that have not; ``listed``: those of copies of a selection list (id)."""
     where, values = ["1"], list[str]()
+    if listed is not None:
+        where.append("list = ?")
+        values.append(listed)
     if ended is not None:
         where.append("closed_at_ns IS NOT NULL" if ended else "closed_at_ns IS NULL")
     if server is not None:

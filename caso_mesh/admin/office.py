@@ -279,6 +279,7 @@ class Office:
         )
         self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=on_device)
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
+        local = LocalHistory(keeper=keeper, tables=tables)
         self._runs = Runs(
             keeper=keeper,
             tables=tables,
@@ -288,7 +289,7 @@ class Office:
             work=work,
             due=self._due,
             catalogs=self._catalogs,
-            local=LocalHistory(keeper=keeper, tables=tables),
+            local=local,
         )
         retaining = Retaining(
             keeper=keeper,
@@ -406,7 +407,7 @@ class Office:
             **policies.handlers(),
             **Applying(keeper=keeper, policies=policies, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **Preview(keeper=keeper, calendar=calendar).handlers(),
-            **Stories(keeper=keeper, tables=tables, work=work, due=self._due, clock=clock).handlers(),
+            **Stories(keeper=keeper, tables=tables, work=work, due=self._due, clock=clock, local=local).handlers(),
             **WhatIf(keeper=keeper, known=self._delegation.known, calendar=calendar).handlers(),
             **rebuilding.handlers(),
         })  # fmt: skip

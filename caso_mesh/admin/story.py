@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
 from caso_mesh.admin import present
 from caso_mesh.admin.due import DueRuns
+from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import AlertRow, Tables
@@ -17,10 +18,13 @@ from caso_mesh.admin.what_happened import Told, of_alerts, of_run
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Put
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import Ambiguous, InvalidValue, NotFound
+from caso_mesh.model.facts import LocalRun
+from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Job, Run
 from caso_mesh.model.states import JobState
 from caso_mesh.model.units import format_instant
@@ -45,8 +49,11 @@ class _About(Struct, frozen=True):
 class Stories:
     """Answers of the administrator."""
 
-    def __init__(self, *, keeper: ControlKeeper, tables: Tables, work: Work, due: DueRuns, clock: Clock) -> None:
+    def __init__(
+        self, *, keeper: ControlKeeper, tables: Tables, work: Work, due: DueRuns, clock: Clock, local: LocalHistory
+    ) -> None:
         self._keeper = keeper
+        self._local = local
         self._tables = tables
         self._work = work
         self._due = due
@@ -58,8 +65,9 @@ class Stories:
 
     async def _why(self, caller: Caller, request: q.Why) -> v.Story:
         """Raises ``NotFound``, ``Ambiguous``, ``InvalidValue``."""
-        state, limits = self._keeper.state, caller.limits()
-        about = self._about(request.name)
+        limits, told_elsewhere = caller.limits(), await self._elsewhere(request.name)
+        state = with_runs(self._keeper.state, told_elsewhere)
+        about = self._about(state, request.name, {each.run.id: each.run for each in told_elsewhere})
         seen = [run for run in about.runs if limits is None or {part.source for part in run.parts} <= limits]
         if limits is not None and not _may_see(about, seen, limits):
             raise NotFound(kind=about.kind, name=request.name)
@@ -75,7 +83,7 @@ class Stories:
         told: list[Told] = []
         for run in runs:
             told += of_run(state, run, rows, [each for each in waits if each.run == run.id], now_ns)
-        told += of_alerts(state, await self._alerts(about, runs, night, zone, limits))
+        told += of_alerts(state, await self._alerts(state, about, runs, night, zone, limits))
         told.sort(key=lambda each: (each.at_ns, each.rank))
         return v.Story(
             about=about.name,
@@ -99,10 +107,21 @@ class Stories:
 
     # --- what it is about ---
 
-    def _about(self, text: str) -> _About:
-        state = self._keeper.state
+    async def _elsewhere(self, text: str) -> list[LocalRun]:
+        """What servers ran by themselves and it may be about."""
+        if is_local(text):
+            found = await self._local.find(text)
+            return [found] if found is not None else []
+        state, (kind, colon, name) = self._keeper.state, text.partition(":")
+        kind, name = (kind, name) if colon else ("", text)
+        lists = [row.id for row in state.selection_lists() if row.name == name and kind in {"", "list"}]
+        servers = [row.id for row in state.server_list() if row.name == name and kind in {"", "server"}]
+        told = [each for server in servers for each in await self._local.runs(server=server, limit=_MOST_RUNS)]
+        return told + [each for row in lists for each in await self._local.runs(listed=row, limit=_MOST_RUNS)]
+
+    def _about(self, state: ControlState, text: str, elsewhere: Mapping[str, Run]) -> _About:
         if "@" in text:
-            run = self._work.find_run(text)
+            run = next(iter(elsewhere.values())) if elsewhere else self._work.find_run(text)
             return _About("run", run.id, (run,))
         kind, colon, name = text.partition(":")
         if not colon:
@@ -110,7 +129,7 @@ class Stories:
         match kind:
             case "list":
                 jobs = state.jobs_made_of(selection=state.list_named(name).id)
-                return _About(kind, name, self._runs_of(jobs), jobs=tuple(jobs))
+                return _About(kind, name, (*self._runs_of(jobs), *elsewhere.values()), jobs=tuple(jobs))
             case "server":
                 server = state.server_named(name).id
                 ids = {attempt.run for attempt in state.attempts.values() if server in {attempt.server, attempt.source}}
@@ -178,6 +197,7 @@ class Stories:
 
     async def _alerts(
         self,
+        state: ControlState,
         about: _About,
         runs: Sequence[Run],
         night: datetime.date | None,
@@ -186,7 +206,7 @@ class Stories:
     ) -> list[AlertRow]:
         """Those about the runs and their jobs, and while they went on, about the servers and devices that they needed; of
         a server those of its night."""
-        state, now_ns = self._keeper.state, self._clock.now_ns()
+        now_ns = self._clock.now_ns()
         own = {run.id for run in runs} | {run.job for run in runs} | {run.name for run in runs}
         spans = [(run.due_at_ns, run.closed_at_ns or now_ns, _touched(state, run)) for run in runs]
         if about.server is not None and night is not None:
@@ -200,6 +220,16 @@ class Stories:
             if row.object in own or (not foreign and _is_within(row, concerned, spans)):
                 found.append(row)
         return found
+
+
+def with_runs(state: ControlState, told: Sequence[LocalRun]) -> ControlState:
+    """A state in which these are runs as any others."""
+    if not told:
+        return state
+    draft = state.draft()
+    draft.write(Put("runs", each.run.id, each.run) for each in told)
+    draft.write(Put("attempts", attempt.id, attempt) for each in told for attempt in each.attempts)
+    return draft
 
 
 def _may_see(about: _About, seen: Sequence[Run], limits: frozenset[str]) -> bool:

@@ -302,10 +302,16 @@ class Tables:
         return await self._database.read(lambda c: waits.read(c, runs))
 
     async def local_runs(
-        self, server: str | None = None, run: str | None = None, limit: int = -1, *, ended: bool | None = None
+        self,
+        server: str | None = None,
+        run: str | None = None,
+        limit: int = -1,
+        *,
+        ended: bool | None = None,
+        listed: str | None = None,
     ) -> list[tuple[str, facts.LocalRun]]:
-        """(server, fact) of what servers ran by themselves, newest first; of one server, or run, or state."""
-        return await self._database.read(lambda c: local_runs.read(c, server, run, limit, ended=ended))
+        """(server, fact) of what servers ran by themselves, newest first; of one server, run, state, or selection list."""
+        return await self._database.read(lambda c: local_runs.read(c, server, run, limit, ended=ended, listed=listed))
 
     async def local_jobs(self, selection: str) -> set[str]:
         """The jobs of servers' own that back up copies of a selection list (id)."""

@@ -110,6 +110,19 @@ async def test_runs_of_servers_own_are_kept_as_long_as_others_and_so_many_of_eac
         assert (await w.ask("job.list", q.JobListRequest(state="all"))).jobs == ()
 
 
+async def test_why_tells_of_what_a_server_ran_by_itself_by_run_server_and_list(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        listed = await w.ask("selection.create", q.SelectionCreate("home", SelectionDoc(paths=("beta:/srv",))))
+        run = await told(w, "beta", 1, listed.id)
+        await told(w, "gamma", 2)
+        for name in (run.id, "server:beta", "beta", "home", "list:home"):
+            story = await w.ask("why", q.Why(name))
+            assert [each.run for each in story.runs] == [run.id], name
+            assert any("set1" in line.text or line.set == "set1" for line in story.lines), story.lines
+        with pytest.raises(NotFound):
+            await w.ask("why", q.Why(f"{run.job}@7"))
+
+
 async def test_what_a_copied_job_backed_up_counts_for_the_oldest_good_backup_of_its_list(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         listed = SelectionDoc(paths=("beta:/srv",), oldest_good="26h")
