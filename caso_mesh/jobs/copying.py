@@ -17,6 +17,7 @@ from caso_mesh.jobs import far_sink as wire
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_store import MOST_IDS, DeviceEnd, named_in
+from caso_mesh.jobs.manifests import pack_members
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.publishing import check_published, name_damage, publish_copy
 from caso_mesh.jobs.storing import BackendFor, Base, Writing, load_set, newest, open_vault, writing
@@ -314,7 +315,7 @@ class _Reading:
         wanted = sum(length for _, _, length in packed.members)
         self._desk.tally.read(wanted)
         if wanted == packed.raw:
-            put = wire.Put(packed.flags, packed.raw, bytes(packed.payload), tuple(packed.members))
+            put = wire.Put(packed.flags, packed.raw, bytes(packed.payload), pack_members(packed.members))
             self._start("put", put, len(put.payload))
             return
         parts, members, at = [], [], 0
@@ -333,7 +334,7 @@ class _Reading:
 
     def _put(self, raw: bytes, members: tuple[tuple[bytes, int, int], ...]) -> None:
         flags, payload = self._compressor.pack(raw, alike=len(members) == 1)
-        self._start("put", wire.Put(flags, len(raw), bytes(payload), members), len(payload))
+        self._start("put", wire.Put(flags, len(raw), bytes(payload), pack_members(members)), len(payload))
 
     def _start(self, method: str, params: Struct, size: int) -> None:
         self._channel.start(method, to_wire(params), size=size)

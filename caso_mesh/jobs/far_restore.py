@@ -10,6 +10,8 @@ from __future__ import annotations
 import resource
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from caso_mesh.jobs.bulk import WINDOW, BulkChannel, Meet, NothingToAsk, Pending
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.drilling import drill_spec, promise_of, promised, sampled
 from caso_mesh.jobs.feeding import run_feed
+from caso_mesh.jobs.manifests import Part, pack_parts
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.restore import (
     DAMAGED,
@@ -47,14 +50,12 @@ _OPEN_WINDOWS = 3
 
 _encode = msgspec.msgpack.Encoder().encode
 
-#: A chunk of a record: id, offset and length in its raw bytes, and where it goes: (path, offset).
-Part = tuple[bytes, int, int, tuple[tuple[bytes, int], ...]]
-
 
 class Begin(Struct, frozen=True):
-    """(root, entry in msgpack without its chunks), in path order. The answer is ``Begun``."""
+    """Entries in msgpack without their chunks, in path order, with the root that they lie in. The answer is
+    ``Begun``."""
 
-    entries: tuple[tuple[bytes, bytes], ...]
+    entries: tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 
 class Begun(Struct, frozen=True):
@@ -65,13 +66,15 @@ class Begun(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """A record as ``vault.packing`` makes them: flags, length of its raw bytes, payload. Records come in any order.
-    The answer is ``Taken``."""
+    """A record as ``vault.packing`` makes them: flags, length of its raw bytes, payload; what of it goes where, as
+    ``manifests`` packs it. Records come in any order. The answer is ``Taken``."""
 
     flags: int
     raw: int
     payload: bytes
-    parts: tuple[Part, ...]
+    parts: bytes
+    paths: tuple[bytes, ...]
+    offsets: bytes
 
 
 class Taken(Struct, frozen=True):
@@ -137,7 +140,9 @@ class Far:
 
     def begin(self, entries: Sequence[tuple[bytes, bytes]]) -> Pending:
         """Begins them; ``begun`` takes the answer."""
-        return self._channel.start("begin", to_wire(Begin(tuple(entries))))
+        grouped = groupby(entries, itemgetter(0))
+        begin = Begin(tuple((root, tuple(packed for _, packed in group)) for root, group in grouped))
+        return self._channel.start("begin", to_wire(begin))
 
     def begun(self, pending: Pending, count: int) -> list[bool]:
         begun = from_wire(pending.result(), Begun, peer=self.name)
@@ -149,7 +154,15 @@ class Far:
     def record(self, flags: int, raw: int, payload: bytes | bytearray | memoryview, parts: tuple[Part, ...]) -> Pending:
         """Sends a ``Record``; ``taken`` takes the answer."""
         # a map of what a ``Record`` has: the payload is sent from where it lies
-        record = {"flags": flags, "raw": raw, "payload": payload, "parts": parts}
+        packed, paths, offsets = pack_parts(parts)
+        record = {
+            "flags": flags,
+            "raw": raw,
+            "payload": payload,
+            "parts": packed,
+            "paths": paths,
+            "offsets": offsets,
+        }
         return self._channel.start("record", record, size=len(payload))
 
     def taken(self, pending: Pending) -> tuple[bytes, ...]:

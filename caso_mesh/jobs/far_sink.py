@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from caso_mesh.jobs.bulk import BulkChannel
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.manifests import pack_members
 from caso_mesh.jobs.sink import Member, SinkLane
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerFault, PeerMalformed
@@ -57,12 +58,12 @@ class Have(Struct, frozen=True):
 
 
 class Put(Struct, frozen=True):
-    """A record: flags and payload as ``vault.packing`` makes them, and what lies in its raw bytes."""
+    """A record: flags and payload as ``vault.packing`` makes them, and what lies in its raw bytes (``manifests``)."""
 
     flags: int
     raw: int
     payload: bytes
-    members: tuple[tuple[bytes, int, int], ...]
+    members: bytes
 
 
 class Piece(Struct, frozen=True):
@@ -203,5 +204,5 @@ class _FarLane:
     def add_bundle(self, view: memoryview, members: Sequence[Member]) -> None:
         flags, payload = self._compressor.pack(view, alike=len(members) == 1)
         # the buffer below is used again while this is under way
-        put = Put(flags, len(view), bytes(payload), tuple(members))
+        put = Put(flags, len(view), bytes(payload), pack_members(members))
         self._channel.start("put", to_wire(put), size=len(put.payload))

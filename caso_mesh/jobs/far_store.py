@@ -15,6 +15,7 @@ from caso_mesh.jobs.backup import wanted_of
 from caso_mesh.jobs.bulk import BulkChannel, Meet, far_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.known_chunks import Chunks
+from caso_mesh.jobs.manifests import members_of
 from caso_mesh.jobs.messages import Began, Published
 from caso_mesh.jobs.publishing import check_published, publish
 from caso_mesh.jobs.storing import BackendFor, Base, Writing, bases_of, choose_base, newest, open_vault, writing
@@ -397,18 +398,19 @@ class DeviceEnd:
             raise self.fault("it asked for what are no ids, or too many")
 
     def _on_put(self, put: wire.Put) -> None:
+        members = members_of(put.members, self._name)
         raw = self._unpack(put.flags, put.payload, put.raw, MAX_RECORD)
         at = 0
-        for chunk, offset, length in put.members:
-            if len(chunk) != ID_SIZE or offset < at or length <= 0 or offset + length > len(raw):
+        for chunk, offset, length in members:
+            if offset < at or length <= 0 or offset + length > len(raw):
                 raise self.fault("a record holds impossible pieces")
             at = offset + length
             if chunk_id(self._task.id_key, raw[offset:at]) != chunk:
                 raise self.fault("a chunk does not have the id that it says")
         assert self._work is not None
         claim = self._work.session.claim
-        wanted = [member for member in put.members if claim(member[0])]
-        if len(wanted) == len(put.members) and put.members and at == len(raw):
+        wanted = [member for member in members if claim(member[0])]
+        if len(wanted) == len(members) and members and at == len(raw):
             with self._lane_to_fill() as lane:
                 lane.add_packed(put.flags, put.payload, put.raw, wanted)
         elif wanted:
@@ -419,7 +421,7 @@ class DeviceEnd:
                 at += length
             with self._lane_to_fill() as lane:
                 lane.add_bundle(b"".join(parts), kept)
-        for chunk, _, length in put.members:
+        for chunk, _, length in members:
             self._chunks.add(chunk, length)
 
     def _on_piece(self, piece: wire.Piece) -> None:

@@ -17,6 +17,7 @@ from caso_mesh.jobs.drilling import Drill, DrillTarget, Promise
 from caso_mesh.jobs.far_restore import Begin, Begun, Record, Taken, Write, Written
 from caso_mesh.jobs.feeding import CommandTarget
 from caso_mesh.jobs.hands import LONG, Handful, Hands
+from caso_mesh.jobs.manifests import parts_of
 from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.restore import outermost
 from caso_mesh.jobs.target import FolderTarget
@@ -24,7 +25,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import CasoError, DataDamaged, PeerFault, PeerMalformed, UnknownCall
 from caso_mesh.model.jobs import RestoreSpec
-from caso_mesh.vault.chunking import ID_SIZE, chunk_id
+from caso_mesh.vault.chunking import chunk_id
 from caso_mesh.vault.packing import unpack
 from caso_mesh.vault.packs import MAX_RECORD
 from caso_mesh.wire.codec import from_wire, to_wire
@@ -139,13 +140,14 @@ class _TargetEnd:
 
     def _on_begin(self, begin: Begin) -> Begun:
         entries: list[tuple[bytes, Entry]] = []
-        for root, packed in begin.entries:
-            try:
-                entry = _decode(packed)
-            except msgspec.MsgspecError as error:
-                raise PeerMalformed(peer=self._name, detail=str(error)) from error
-            self._check(root, entry)
-            entries.append((root, entry))
+        for root, group in begin.entries:
+            for packed in group:
+                try:
+                    entry = _decode(packed)
+                except msgspec.MsgspecError as error:
+                    raise PeerMalformed(peer=self._name, detail=str(error)) from error
+                self._check(root, entry)
+                entries.append((root, entry))
         if self._target is None:
             if self._into_command:
                 self._target = CommandTarget(self._task, self._desk, self._check_going)
@@ -175,8 +177,9 @@ class _TargetEnd:
 
     def _on_record(self, record: Record) -> Taken:
         target = self._open()
-        for chunk, offset, length, where in record.parts:
-            if len(chunk) != ID_SIZE or offset < 0 or length <= 0 or offset + length > record.raw:
+        parts = parts_of(record.parts, record.paths, record.offsets, self._name)
+        for _, offset, length, where in parts:
+            if not length or offset + length > record.raw:
                 raise self._fault("a record holds impossible pieces")
             for path, at in where:
                 self._check_place(path, at, length)
@@ -184,10 +187,10 @@ class _TargetEnd:
             raw = memoryview(unpack(record.flags, record.payload, record.raw, MAX_RECORD, name="a record on its way"))
         except DataDamaged:
             # as it lies in the device: the other end looks for another copy
-            return Taken(tuple(chunk for chunk, _, _, _ in record.parts))
+            return Taken(tuple(chunk for chunk, _, _, _ in parts))
         wrong: list[bytes] = []
         handful = Handful(self._hands) if self._hands is not None and isinstance(target, FolderTarget) else None
-        for chunk, offset, length, where in record.parts:
+        for chunk, offset, length, where in parts:
             data = raw[offset : offset + length]
             if chunk_id(self._task.id_key, data) != chunk:
                 wrong.append(chunk)

@@ -102,8 +102,8 @@ def _is_deeper(value: Any, limit: int) -> bool:
     for _ in range(limit):
         inner: list[Any] = []
         for container in layer:
-            items = container.values() if isinstance(container, dict) else container
-            inner.extend(item for item in items if isinstance(item, (dict, list)))
+            items = container.values() if type(container) is dict else container
+            inner += [item for item in items if type(item) is list or type(item) is dict]
         if not inner:
             return False
         layer = inner

@@ -19,6 +19,7 @@ from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_target import run_target_end
 from caso_mesh.jobs.hands import Base, Hands, Place
+from caso_mesh.jobs.manifests import pack_parts
 from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model.entries import Entry, EntryType
 from caso_mesh.model.errors import PeerFault, WorkerDied
@@ -243,7 +244,7 @@ def target(site, tmp_path):
 
             def content(data, *places, offset=0):
                 part = (chunk_id(task.id_key, data), 0, len(data), tuple((path, offset) for path in places))
-                call("record", far_restore.Record(0, len(data), data, (part,)))
+                call("record", far_restore.Record(0, len(data), data, *pack_parts([part])))
 
             script(call, content)
             yield SimpleNamespace(lost=None)
@@ -255,7 +256,7 @@ def target(site, tmp_path):
 
 
 def begin(call, *entries):
-    call("begin", far_restore.Begin(tuple((b"", msgspec.msgpack.encode(entry)) for entry in entries)))
+    call("begin", far_restore.Begin(((b"", tuple(map(msgspec.msgpack.encode, entries))),)))
 
 
 A, B = file_entry(b"data/a", b"four", modified=(7, 8)), file_entry(b"data/b", b"fourfour")

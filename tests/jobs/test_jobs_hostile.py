@@ -21,6 +21,7 @@ from caso_mesh.jobs.bulk_wire import Join
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_predicting import Found
 from caso_mesh.jobs.far_sink import Begin, Fetch, Finish, Have, Piece, Put, Report
+from caso_mesh.jobs.manifests import pack_members, pack_parts, parts_of
 from caso_mesh.jobs.predicting import Surveyed
 from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.jobs.worker import SystemClock
@@ -98,7 +99,7 @@ def finish(call, root):
 
 
 def put(call, data, **changes):
-    call("put", structs.replace(Put(0, len(data), data, ((name(data), 0, len(data)),)), **changes))
+    call("put", structs.replace(Put(0, len(data), data, pack_members([(name(data), 0, len(data))])), **changes))
 
 
 @pytest.fixture
@@ -134,13 +135,22 @@ LIES = {
         put(call, b"content"),
         finish(call, tree_of(call, file_at(at, 900, (name(b"content"), 7)))),
     ),
-    "another id than the content's": lambda call, at: put(call, b"content", members=((name(b"other"), 0, 7),)),
-    "a member beyond the end": lambda call, at: put(call, b"content", members=((name(b"content"), 0, 700),)),
-    "members that overlap": lambda call, at: put(
-        call, b"content", members=((name(b"content"), 0, 7), (name(b"ontent"), 1, 6))
+    "another id than the content's": lambda call, at: put(
+        call, b"content", members=pack_members([(name(b"other"), 0, 7)])
     ),
-    "a bomb": lambda call, at: call("put", Put(1, 5, b"\x28\xb5\x2f\xfd" + bytes(100), ((name(b"x"), 0, 1),))),
-    "a raw length beyond all bounds": lambda call, at: call("put", Put(1, 1 << 31, b"", ((name(b"x"), 0, 1),))),
+    "a member beyond the end": lambda call, at: put(
+        call, b"content", members=pack_members([(name(b"content"), 0, 700)])
+    ),
+    "members that are cut off": lambda call, at: put(call, b"content", members=b"cut off"),
+    "members that overlap": lambda call, at: put(
+        call, b"content", members=pack_members([(name(b"content"), 0, 7), (name(b"ontent"), 1, 6)])
+    ),
+    "a bomb": lambda call, at: call(
+        "put", Put(1, 5, b"\x28\xb5\x2f\xfd" + bytes(100), pack_members([(name(b"x"), 0, 1)]))
+    ),
+    "a raw length beyond all bounds": lambda call, at: call(
+        "put", Put(1, 1 << 31, b"", pack_members([(name(b"x"), 0, 1)]))
+    ),
     "a tree that it never sent": lambda call, at: finish(call, name(b"no such tree")),
     "a tree that is none": lambda call, at: (call("piece", Piece(0, 5, b"L\x01bad")), finish(call, name(b"L\x01bad"))),
     "an empty tree": lambda call, at: finish(call, tree_of(call)),
@@ -250,18 +260,19 @@ async def restoring(site, hub, threads, tmp_path):
 
 
 def begin(call, *entries, root=b""):
-    return call("begin", far_restore.Begin(tuple((root, msgpack.encode(entry)) for entry in entries)))
+    return call("begin", far_restore.Begin(((root, tuple(map(msgpack.encode, entries))),)))
 
 
 FILE = Entry(b"data/file", EntryType.FILE, 0o644, size=4)
 FOLDER = Entry(b"data", EntryType.DIRECTORY, 0o755)
 
 
-def record(call, data, *where, chunk=None, flags=0, raw=None, length=None):
+def record(call, data, *where, chunk=None, flags=0, raw=None, length=None, **changes):
     """Sends ``data`` to (path, offset)s; what the target calls wrong."""
     size = len(data) if length is None else length
     part = (chunk or name(data), 0, size, where or ((FILE.path, 0),))
-    return call("record", far_restore.Record(flags, len(data) if raw is None else raw, data, (part,)))["wrong"]
+    sent = far_restore.Record(flags, len(data) if raw is None else raw, data, *pack_parts([part]))
+    return call("record", structs.replace(sent, **changes))["wrong"]
 
 
 async def test_a_target_takes_what_its_order_names(restoring, tmp_path):
@@ -285,15 +296,19 @@ async def test_a_target_takes_what_its_order_names(restoring, tmp_path):
         lambda call: begin(call, FILE, root=b"elsewhere"),
         lambda call: record(call, b"unbegun"),
         lambda call: (begin(call, FILE), record(call, b"x", (FILE.path, 1 << 40))),
-        lambda call: (begin(call, FILE), record(call, b"x", (FILE.path, -1))),
+        lambda call: (begin(call, FILE), record(call, b"x", (FILE.path, (1 << 64) - 1))),
+        lambda call: (begin(call, FILE), record(call, b"x", length=0)),
         lambda call: (begin(call, FILE), record(call, b"x", (b"data/other", 0))),
-        lambda call: (begin(call, FILE), record(call, b"four", length=1 << 40)),
-        lambda call: (begin(call, FILE), record(call, b"four", chunk=b"short")),
+        lambda call: (begin(call, FILE), record(call, b"four", length=(1 << 32) - 1)),
+        lambda call: (begin(call, FILE), record(call, b"four", parts=b"cut off")),
+        lambda call: (begin(call, FILE), record(call, b"four", paths=())),
+        lambda call: (begin(call, FILE), record(call, b"four", offsets=b"")),
+        lambda call: (begin(call, FILE), record(call, b"four", parts=b"")),
         lambda call: (begin(call, FOLDER), record(call, b"", (FOLDER.path, 0))),
         lambda call: (begin(call, FOLDER), record(call, b"x", (FOLDER.path, 0))),
         lambda call: (begin(call, FILE), call("write", far_restore.Write(pieces=((FILE.path, 0, b"four"),)))),
         lambda call: call("read", far_restore.Written()),
-        lambda call: call("begin", far_restore.Begin(((b"", b"garbage"),))),
+        lambda call: call("begin", far_restore.Begin(((b"", (b"garbage",)),))),
     ],
 )
 async def test_a_device_that_lies_writes_nothing(restoring, tmp_path, script):
@@ -336,8 +351,9 @@ class Refusing:
             case "begin":
                 return to_wire(far_restore.Begun(bytes([1] * len(params["entries"]))))
             case "record":
-                self.sent.append((params["flags"], bytes(params["payload"]), params["parts"]))
-                wrong = tuple(part[0] for part in params["parts"]) if len(self.sent) <= self.times else ()
+                parts = parts_of(params["parts"], params["paths"], params["offsets"], "the device")
+                self.sent.append((params["flags"], bytes(params["payload"]), parts))
+                wrong = tuple(part[0] for part in parts) if len(self.sent) <= self.times else ()
                 return to_wire(far_restore.Taken(wrong))
             case "write":
                 self.finished += params["finish"]
