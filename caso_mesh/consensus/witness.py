@@ -122,7 +122,9 @@ class Probation:
     an answer that comes late can still find it behind.
 
     ``membership``: as the disk knows it. A blank node, which knows of nobody, asks whoever speaks to it: that is the
-    leader that admits it.
+    leader that admits it. A newcomer, which by its disk takes no part yet, may have had a log under the same id before, and
+    given it up: who tells of more than it holds may have that in mind, and is believed when it knows of its part and tells the same
+    again.
     """
 
     def __init__(self, node: str, membership: Membership) -> None:
@@ -130,6 +132,8 @@ class Probation:
         self._membership, self._applied = membership, -1
         self._answered: dict[str, Position] = {}
         self._speakers: set[str] = set()
+        self._newcomer = node not in membership
+        self._told: set[str] = set()
         self.state: Literal["asking", "passed", "behind"] = "asking"
         #: Who saw more than this node holds, and what.
         self.witness: tuple[str, Position] | None = None
@@ -153,6 +157,8 @@ class Probation:
 
     def handle(self, answer: Answer, held: Position) -> None:
         """``held``: the highest position that this node has confirmed, as its disk has it now."""
+        if answer.seen > held and self._newcomer and self._may_be_of_before(answer):
+            return
         self._answered[answer.sender] = answer.seen
         if answer.applied > self._applied and answer.membership.voters:
             self._applied, self._membership = answer.applied, answer.membership
@@ -160,6 +166,14 @@ class Probation:
             self.state, self.witness = "behind", (answer.sender, answer.seen)
         elif self.state == "asking":
             self._judge()
+
+    def _may_be_of_before(self, answer: Answer) -> bool:
+        """The sender forgets what it saw when it comes to the removal in the log, and to what was on its way still when it comes
+        to the admission."""
+        told = answer.sender in self._told
+        if self._node in answer.membership:
+            self._told.add(answer.sender)
+        return not told
 
     def _judge(self) -> None:
         voters = self._membership.voters

@@ -131,8 +131,24 @@ def test_a_newcomer_does_not_wait_for_voters_that_left_after_the_leader_had_name
 def test_a_wiped_disk_under_an_old_id_is_behind():
     probation = Probation("a", Membership())
     probation.spoken_by("b")
-    probation.handle(answer("b", Position(1, 0), applied=3), NOTHING)
-    assert probation.state == "behind"
+    for state in ("asking", "behind"):
+        probation.handle(answer("b", Position(1, 0), applied=3), NOTHING)
+        assert probation.state == state
+
+
+def test_what_was_seen_of_a_log_that_was_given_up_does_not_count_against_a_newcomer():
+    """A server that was removed, and added at once with an empty log, was taken for an old copy of itself: one voter had not heard
+    of the removal yet, or the last answers of the old log came after it."""
+    without, admitted = Membership(("b", "c")), Membership(("b", "c"), ("a",))
+    for seen, state in ((NOTHING, "passed"), (Position(2, 59), "behind")):
+        probation = Probation("a", Membership(("b",)))
+        probation.handle(answer("b", Position(2, 59), 62, without), NOTHING)
+        probation.handle(answer("b", NOTHING, 63, admitted), NOTHING)
+        probation.handle(answer("c", Position(2, 59), 60, THREE), NOTHING)
+        assert probation.state == "asking"
+        assert Ask("c", "a") in probation.asks()
+        probation.handle(answer("c", seen, 63, admitted), NOTHING)
+        assert probation.state == state
 
 
 def test_the_core_says_what_it_is_about_to_confirm():

@@ -29,7 +29,7 @@ async def test_a_server_is_added_right_after_it_was_removed_whenever_it_hears_of
         return len(voting) == 3 and all(mesh.nodes[name].seat.voter is not None for name in voting)
 
     await wait_for_async(three_vote, 60.0, what="three servers vote")
-    for number in range(5):
+    for number in range(10):
         voting = (await mesh.call("alpha", "status", q.Nothing(), v.StatusView)).voters
         name = next(each for each in voting if each != "alpha")
         seat = mesh.nodes[name].seat

@@ -188,6 +188,7 @@ async def test_a_lost_link_is_made_anew_and_whoever_waits_for_it_gets_it() -> No
         assert await b.book.get(mesh.id("a")).call("anything") == "anything"
 
 
+@pytest.mark.jumping
 async def test_a_doubted_link_that_leads_nowhere_ends_long_before_its_silence_and_one_that_leads_there_stays() -> None:
     mesh = Mesh("a", "b", "c")
     mesh.network = MemoryNetwork(silence_s=1000.0)
