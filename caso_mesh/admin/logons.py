@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _GRANT_S = 30.0
+#: To how many servers a secret is sealed at once.
+_AT_ONCE = 100
 _LOST = "logon-lost"
 
 
@@ -120,7 +122,7 @@ class Logons:
             for row in self._keeper.state.logon_list():
                 lacking = self._keeper.state.permitted(row) - row.copies.keys()
                 if lacking and row.copies:
-                    await self._grant(row, sorted(lacking))
+                    await self._grant(row, sorted(lacking)[:_AT_ONCE])
                 await self._tell(row.name)
             there = self._keeper.state.logons
             for name in self._alarms.standing(_LOST):

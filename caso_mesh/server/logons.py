@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from caso_mesh.identity.keys import NodeKeys
@@ -52,7 +53,8 @@ class Logons:
             if node not in known:
                 raise NotFound(kind="server", name=node)
         recipients = {node: known[node] for node in request.servers}
-        copies = seal_logon(
+        copies = await asyncio.to_thread(
+            seal_logon,
             self._open(row),
             recipients,
             mesh=roster.mesh.id,
