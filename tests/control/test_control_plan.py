@@ -12,6 +12,7 @@ from caso_mesh.control.lines import Lines
 from caso_mesh.control.plan import Plan
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.commands import Batch
+from caso_mesh.model.logons import Logon, PutLogon
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import Priority
 
@@ -363,3 +364,41 @@ def test_the_file_in_the_guide_is_one_that_can_be_applied():
     mesh.device("attic", "gamma")
     assert len(apply(mesh, "[settings]" + text)) == 14
     assert apply(mesh, "[settings]" + text) == []
+
+
+LOGONS = """\
+[selection.dbs]
+
+[[selection.dbs.entries]]
+path = "beta:@pg"
+logon = "accounts"
+
+[policy.nightly.templates.full]
+type = "full"
+to = "any"
+pre = "stop"
+logon = "accounts"
+
+[job.weekly]
+paths = ["beta:@pg"]
+to = "any"
+schedule = "sun 02:00"
+logon = "accounts"
+"""
+
+
+def test_a_file_names_logons_which_are_not_in_it_and_every_mistake_about_one_has_its_line(mesh):
+    absent = plan_of(mesh, LOGONS)
+    assert [(each.line, each.message) for each in absent.mistakes] == [
+        (5, 'There is no logon "accounts".'), (11, 'There is no logon "accounts".'), (17, 'There is no logon "accounts".'),
+    ]  # fmt: skip
+    mesh.do(PutLogon(Logon("accounts", "backup", ("node-gamma",), (), "v1", 0, {}, "", 0), 0))
+    elsewhere = plan_of(mesh, LOGONS)
+    assert [(each.line, each.message) for each in elsewhere.mistakes] == [
+        (4, "beta may not use the logon accounts."), (17, "beta may not use the logon accounts."),
+    ]  # fmt: skip
+    mesh.do(PutLogon(Logon("accounts", "backup", ("node-beta",), (), "v1", 0, {"node-beta": b"sealed"}, "", 0), 1))
+    apply(mesh, LOGONS)
+    text = written(mesh.state)
+    assert text.count('logon = "accounts"') == 3 and "sealed" not in text
+    assert plan_of(mesh, text).steps == []
