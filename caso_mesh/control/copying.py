@@ -20,6 +20,7 @@ from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import BackupSpec, Job, Target, TargetKind
 from caso_mesh.model.mesh import Pool, Server
 from caso_mesh.model.policies import Association, DevicePool, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.states import JobState
 
 #: Kinds of targets that any server may write for which reaches the device.
 _OF_DEVICES = frozenset({TargetKind.ANY, TargetKind.DEVICE, TargetKind.DEVICES})
@@ -127,9 +128,9 @@ def _job(state: ControlState, job: Job, server: Server) -> Job:
     if not sources:
         raise UsageError(detail=f"The job {job.name} names no place of {server.name}")
     _check_reached(state, server, job.spec.target, job.spec.within, job.name, job.name)
-    return msgspec.structs.replace(
-        job, spec=msgspec.structs.replace(job.spec, sources=sources), serial=0, last_due_at_ns=None
-    )
+    spec = msgspec.structs.replace(job.spec, sources=sources)
+    # whoever hands it over holds the one that stays behind
+    return msgspec.structs.replace(job, spec=spec, state=JobState.ACTIVE, serial=0, last_due_at_ns=None)
 
 
 def _check_reached(

@@ -178,3 +178,16 @@ async def test_a_call_to_copy_that_is_repeated_copies_once(tmp_path: Path) -> No
         assert len((await w.ask("copy.list", q.CopyListRequest())).copies) == len(first.copies) > 1
         with pytest.raises(NotFound):
             await w.ask("copy.to", q.CopyTo("server:nobody", error_rules=True))
+
+
+async def test_settings_of_the_mesh_are_copied_to_all_servers_of_a_pool_and_are_theirs_from_then_on(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("settings.set", q.SettingSet("server-concurrency", "3"))
+        members = len(w.state.servers_of_pool("p"))
+        copied = await w.ask("copy.to", q.CopyTo("pool:p", settings=True))
+        assert (copied.copies, copied.settings) == ((), members)
+        await w.ask("settings.set", q.SettingSet("server-concurrency", "9"))
+        for server in w.state.servers_of_pool("p"):
+            assert w.state.settings_with_origin(server.id)["server-concurrency"] == (3.0, "server")

@@ -24,6 +24,7 @@ from caso_mesh.model.commands import (
     PutPolicy,
     RemoveServer,
     RunNow,
+    SetJob,
     SetSetting,
 )
 from caso_mesh.model.copies import Came, Clash, Copy, CopyTo, FollowOrders, NoteCopy, Outcome, TakeCopy
@@ -45,6 +46,7 @@ from caso_mesh.model.policies import (
     TemplateType,
 )
 from caso_mesh.model.rules import ErrorRule
+from caso_mesh.model.states import JobState
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS
 from caso_mesh.planning.schedule import next_due_ns
 
@@ -174,7 +176,9 @@ def test_a_recurring_job_is_copied_with_the_places_of_the_server_alone():
     script = mesh()
     spec = backup("beta", "gamma", to=Target(TargetKind.DEVICE, "disk"))
     script.do(CreateJob(job("hourly", spec, schedule=NIGHTLY), run_now=False, at_ns=NOW))
+    script.do(SetJob("job-hourly", JobState.ON_HOLD))
     copy = copied(script, jobs=("job-hourly",))
+    assert copy.jobs[0].state is JobState.ACTIVE, "the one that is held stays with the administrator"
     assert isinstance(copy.jobs[0].spec, BackupSpec)
     assert [source.server for source in copy.jobs[0].spec.sources] == [BETA]
 
