@@ -214,6 +214,7 @@ class Delegation:
                 for server, heard in self._live.heard.items()
                 for load in heard.beat.own_work
             ),
+            learnt=learning.history,
             in_grace=self.in_grace(),
             now_ns=self._calendar.now_ns(),
         )

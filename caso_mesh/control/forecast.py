@@ -318,6 +318,7 @@ class _Night:
             to_come_bytes=self._to_come,
             stored_bytes=self._stored_bytes,
             broken=self._broken,
+            learnt=self._history,
             in_grace=False,
             now_ns=self._now_ns,
         )

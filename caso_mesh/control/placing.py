@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
-from caso_mesh.control.logons import missing_logon
+from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
@@ -28,7 +28,16 @@ from caso_mesh.model.jobs import (
 )
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import ATTEMPT_ACTIVE, IN_PLACE, PASSING, AttemptState, DeviceState, JobState, RunState
+from caso_mesh.model.states import (
+    ATTEMPT_ACTIVE,
+    IN_PLACE,
+    PASSING,
+    AttemptState,
+    DeviceState,
+    JobState,
+    RunState,
+    ServerState,
+)
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.predicting import UNKNOWN
@@ -62,7 +71,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
     its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``own_work``:
     (server, device, jobs) that servers run by themselves. ``levels``:
-    the feature level of the programs of linked servers, by node id. ``now_ns``: by the calendar that schedules go by.
+    the feature level of the programs of linked servers, by node id. ``learnt``: what ``predicted`` stands on; while it is
+    the same object, so are all predictions of backups. ``now_ns``: by the calendar that schedules go by.
     """
 
     connected: Collection[str]
@@ -79,18 +89,21 @@ class Seen(Struct, frozen=True, kw_only=True):
     broken: Mapping[tuple[str, str], str] = {}
     own_work: tuple[tuple[str, str, int], ...] = ()
     levels: Mapping[str, int] = {}
+    learnt: object = None
     in_grace: bool = False
     now_ns: int = 0
 
 
 class Cut:
-    """Cuts the tables out of a control state, again and again: rows of parts that did not change are the same objects,
-    and what 1,000 servers have as their limits is worked out again only when a setting has changed."""
+    """Cuts the tables out of a control state, again and again: rows of parts and servers that did not change are the same
+    objects, and what 1,000 servers have as their limits is worked out again only when a setting has changed."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[str, str], tuple[tuple[object, ...], ReadyPart]] = {}
-        self._limits: dict[str, tuple[Server, int, int, bool]] = {}
+        self._parts: dict[tuple[str, str], tuple[tuple[object, ...], ReadyPart, bool]] = {}
+        self._limits: dict[str, tuple[Server, ServerState, int, int, bool]] = {}
+        self._rows: dict[str, tuple[object, tuple[object, ...], ServerRow]] = {}
         self._settings: object = None
+        self._learnt: object = None
 
     def problem(self, state: ControlState, seen: Seen) -> Problem:
         """Everything that ``planning.placement.place`` depends on."""
@@ -130,43 +143,73 @@ class Cut:
                 settings = state.settings_of(server.id)
                 limits = self._limits[server.id] = (
                     server,
+                    server.state,
                     int(number(settings, "server-concurrency")),
                     int(number(settings, "source-concurrency")),
                     number(settings, "queue-on-hold") >= 1.0,
                 )
             lately = seen.silent_since_ns.get(server.id)
-            yield ServerRow(
-                server.id,
-                server.name,
-                server.state,
-                connected=server.id in seen.connected,
-                running=loads.running.get(server.id, 0),
-                concurrency=limits[1],
-                reading=loads.reading.get(server.id, 0),
-                source_concurrency=limits[2],
-                silent_since_ns=lately if server.silent_since_ns is None else server.silent_since_ns,
-                held=limits[3],
-                level=seen.levels.get(server.id, FEATURE_LEVEL),
+            now = (
+                server.id in seen.connected,
+                loads.running.get(server.id, 0),
+                loads.reading.get(server.id, 0),
+                lately if server.silent_since_ns is None else server.silent_since_ns,
+                seen.levels.get(server.id, FEATURE_LEVEL),
             )
+            known = self._rows.get(server.id)
+            if known is None or known[0] is not limits or known[1] != now:
+                row = ServerRow(
+                    server.id,
+                    server.name,
+                    limits[1],
+                    connected=now[0],
+                    running=now[1],
+                    concurrency=limits[2],
+                    reading=now[2],
+                    source_concurrency=limits[3],
+                    silent_since_ns=now[3],
+                    held=limits[4],
+                    level=now[4],
+                )
+                known = self._rows[server.id] = (limits, now, row)
+            yield known[2]
 
     def _ready(self, state: ControlState, seen: Seen) -> tuple[ReadyPart, ...]:
         before, self._parts = self._parts, {}
+        as_learnt, self._learnt = seen.learnt is not None and seen.learnt is self._learnt, seen.learnt
         found = []
         for run in state.open_runs():
             for part in run.parts:
                 if part.state is not RunState.READY:
                     continue
-                name = (run.id, part.source)
-                job, device = state.jobs[run.job], _device_of(run.spec, part.source, seen.device_of_set)
-                behind, first = _behind(state, run, seen.now_ns), _first(state, run)
-                predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
+                name, job = (run.id, part.source), state.jobs[run.job]
                 known = before.get(name)
-                made_of = (run, job, device, predicted, behind, first, logon)
-                if known is None or not _the_same(known[0], made_of):
-                    known = (made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon)))
+                if known is None or not (as_learnt and known[2] and known[0][0] is run and known[0][1] is job):
+                    known = _cut(state, seen, run, part, job, known)
                 self._parts[name] = known
                 found.append(known[1])
         return tuple(found)
+
+
+def _cut(
+    state: ControlState,
+    seen: Seen,
+    run: Run,
+    part: Part,
+    job: Job,
+    known: tuple[tuple[object, ...], ReadyPart, bool] | None,
+) -> tuple[tuple[object, ...], ReadyPart, bool]:
+    """What a row is made of, the row, and whether it depends on nothing but the run, the job and what was learnt."""
+    device = _device_of(run.spec, part.source, seen.device_of_set)
+    behind, first = _behind(state, run, seen.now_ns), _first(state, run)
+    predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
+    made_of = (run, job, device, predicted, behind, first, logon)
+    if known is not None and _the_same(known[0], made_of):
+        return known
+    alone = (run.agreed is None or (run.agreed.after is None and run.agreed.first is None)) and (
+        isinstance(run.spec, BackupSpec) and next(logons_of(run.spec), None) is None
+    )
+    return made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon)), alone
 
 
 def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

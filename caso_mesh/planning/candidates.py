@@ -3,12 +3,14 @@ holds until a server, a device or a pool changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from caso_mesh.model.jobs import Target, TargetKind, Waiting
 from caso_mesh.model.states import DeviceState, JobKind, ServerState, WaitReason
 from caso_mesh.planning.problem import DeviceRow, Problem, ReadyPart, ServerRow
 
+_Row = TypeVar("_Row", ServerRow, DeviceRow)
 #: Server and device, as ids.
 Pair = tuple[str, str]
 #: What parts that share their candidates have in common: kind and name of their target, and what restricts it.
@@ -99,12 +101,21 @@ class Reach:
         self._fastest: dict[str, float] = {}
         for server, _, speed in problem.speeds:
             self._fastest[server] = max(speed, self._fastest.get(server, 0.0))
-        self._signature = _signature(problem)
+        self._problem = problem
         self._candidates: dict[Key, Candidates] = {}
 
     def holds(self, problem: Problem) -> bool:
-        """Whether all this is true of another problem as well: at most loads and free bytes differ."""
-        return self._signature == _signature(problem)
+        """Whether all this is true of another problem as well: at most loads and free bytes differ. Most rows are the same
+        objects as the last time."""
+        last = self._problem
+        same = (
+            _alike(last.servers, problem.servers, _server)
+            and _alike(last.devices, problem.devices, _device)
+            and (last.pools, last.device_pools, last.speeds) == (problem.pools, problem.device_pools, problem.speeds)
+        )
+        if same:
+            self._problem = problem
+        return same
 
     def of(self, key: Key) -> Candidates:
         found = self._candidates.get(key)
@@ -254,9 +265,14 @@ def _names(rows: Iterable[ServerRow] | Iterable[DeviceRow]) -> list[str]:
     return sorted({row.name for row in rows})
 
 
-def _signature(problem: Problem) -> tuple[object, ...]:
-    servers = [(row.id, row.name, row.state, row.connected, row.held, row.concurrency) for row in problem.servers]
-    devices = [
-        (row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key) for row in problem.devices
-    ]
-    return servers, devices, problem.pools, problem.device_pools, problem.speeds
+def _alike(some: Sequence[_Row], others: Sequence[_Row], of: Callable[[_Row], object]) -> bool:
+    same = len(some) == len(others)
+    return same and all(one is other or of(one) == of(other) for one, other in zip(some, others, strict=True))
+
+
+def _server(row: ServerRow) -> object:
+    return row.id, row.name, row.state, row.connected, row.held, row.concurrency
+
+
+def _device(row: DeviceRow) -> object:
+    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key

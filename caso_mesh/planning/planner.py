@@ -14,7 +14,7 @@ from caso_mesh.planning.candidates import Key, Reach, key_of
 from caso_mesh.planning.demand import Demand
 from caso_mesh.planning.placement import Order, Waits, order_of, turn
 from caso_mesh.planning.problem import Assignment, Plan, Problem, ReadyPart
-from caso_mesh.planning.round import OVERDUE_NS, Round, overdue
+from caso_mesh.planning.round import OVERDUE_NS, Round, holders, overdue
 
 _Line = list[tuple[Order, ReadyPart]]
 
@@ -25,6 +25,8 @@ class Planner:
     def __init__(self) -> None:
         self._now_ns = 0
         self._reach: Reach | None = None
+        self._holdings: tuple[tuple[str, str], ...] = ()
+        self._held_by: dict[str, set[str]] = {}
         self._forget()
 
     def plan(self, problem: Problem, now_ns: int) -> Plan:
@@ -36,7 +38,9 @@ class Planner:
         self._age()
         if self._reach is None or not self._reach.holds(problem):
             self._reach = Reach(problem)
-        round = Round(problem, now_ns, self._reach, self._demand)
+        if problem.holdings is not self._holdings:
+            self._holdings, self._held_by = problem.holdings, holders(problem.holdings)
+        round = Round(problem, now_ns, self._reach, self._demand, self._held_by)
         assignments: list[Assignment] = []
         if not problem.in_grace:
             self._hand_out(round, assignments)

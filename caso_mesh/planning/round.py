@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
 from caso_mesh.model.jobs import Waiting
@@ -41,10 +41,25 @@ def overdue(part: ReadyPart, now_ns: int) -> bool:
     return now_ns - part.due_at_ns > OVERDUE_NS
 
 
-class Round:
-    """``demand`` is that of all parts of ``problem``."""
+def holders(holdings: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """The devices that hold sets of each source."""
+    found: dict[str, set[str]] = {}
+    for source, device in holdings:
+        found.setdefault(source, set()).add(device)
+    return found
 
-    def __init__(self, problem: Problem, now_ns: int, reach: Reach, demand: Demand) -> None:
+
+class Round:
+    """``demand`` is that of all parts of ``problem``, ``held_by`` are its holdings."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        now_ns: int,
+        reach: Reach,
+        demand: Demand,
+        held_by: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self.reach = reach
         self._problem = problem
         self._now_ns = now_ns
@@ -62,9 +77,7 @@ class Round:
         for busy in problem.busy:
             self._on_pair[busy.server, busy.device] = self._on_pair.get((busy.server, busy.device), 0) + 1
             self._busy[busy.job, busy.source] = busy.run
-        self._held_by: dict[str, set[str]] = {}
-        for source, device in problem.holdings:
-            self._held_by.setdefault(source, set()).add(device)
+        self._held_by = holders(problem.holdings) if held_by is None else held_by
         self.cut: dict[str, set[str]] = {}
         for source, server in problem.no_data_path:
             self.cut.setdefault(source, set()).add(server)
