@@ -319,7 +319,6 @@ class _Night:
             stored_bytes=self._stored_bytes,
             broken=self._broken,
             learnt=self._history,
-            in_grace=False,
             now_ns=self._now_ns,
         )
 
