@@ -76,8 +76,8 @@ class Plan(Struct, frozen=True):
 
 class Pace(Struct, frozen=True):
     """How long things take. ``lost_after_s``: until a silent server is given up; ``run_s``: backups of a night, from and
-    to, and those of the servers that are lost; ``copy_s``: their copies. Windows, and the times (in UTC hours and minutes
-    after midnight) of what is due later than the nightly backups."""
+    to, and those of the servers that are lost; ``copy_s``: their copies. ``log_minute``: of each half an hour; ``copies_at``,
+    ``dump_at``: by the clocks of London and Berlin."""
 
     heartbeat_s: float
     stalled_s: float
@@ -105,7 +105,7 @@ REAL = Pace(
     long_run_s=(1000, 1500), copy_s=(20, 120), shop_window_s=3 * 3600, copy_window_s=2 * 3600, log_window_s=20 * 60,
     cancel_after_s=30 * 60, log_minute=15, copies_at=(5, 0), dump_at=(4, 0),
 )  # fmt: skip
-#: The same night in an hour and a half of one in March, in which the clocks of both cities go from 1 to 2, and 2 to 3.
+#: The same night in three quarters of an hour of one in March, in which the clocks of London go from 1 to 2, of Berlin to 3.
 QUICK = Pace(
     heartbeat_s=10.0, stalled_s=30.0, no_communication_s=60.0, rejoin_s=60.0, run_s=(10, 50), long_run_s=(200, 260),
     copy_s=(5, 20), shop_window_s=20 * 60, copy_window_s=12 * 60, log_window_s=4 * 60, cancel_after_s=5 * 60,
