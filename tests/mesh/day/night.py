@@ -56,14 +56,14 @@ def real_night(due: datetime) -> Times:
     """``due``: of the nightly backups, at the hour or half an hour later."""
     dies = due + timedelta(minutes=14, seconds=57)
     return Times(
-        begins=due - 2 * HOUR,
+        begins=due - 1.2 * HOUR,
         due=due,
         iota=Away(due - 50 * MINUTE, due + 4 * HOUR + 2 * MINUTE),
         zeta=Away(due + 4 * MINUTE, due + 4 * HOUR),
         eta=Away(due + 6 * MINUTE, due + 6 * MINUTE + 2 * HOUR),
         alpha=Away(dies, dies + 40 * MINUTE),
         transfer=due + 3.6 * HOUR,
-        ends=due + 6 * HOUR,
+        ends=due + 5 * HOUR,
     )
 
 
