@@ -72,13 +72,13 @@ def memory(roots: Iterable[int]) -> int:
     """Bytes that the processes and their descendants hold, each shared page counted once."""
     total = 0
     for pid, process in _processes(roots).items():
-        held = process.resident
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    held = int(line.split()[1]) * 1024
-                    break
-        total += held
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+                total += next((int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:")), 0)
+        except PermissionError:
+            total += process.resident
+        except OSError:
+            pass  # it has ended meanwhile: what it shared is counted with those that it shared it with
     return total
 
 
