@@ -263,7 +263,8 @@ class Intake:
         if state is AttemptState.FAILED and failure is not None and failure.code == LinkLost.code:
             # an end that waits in vain for the other one gives up sooner than a silent server is given up
             gone = {attempt.server, attempt.other} - {server}
-            if not all(self._linked(end) for end in gone):
+            # and a second set is made up for as a copy of the first one
+            if attempt.beside or not all(self._linked(end) for end in gone):
                 state = AttemptState.INTERRUPTED
         # a wrong clock over there must neither keep the run for ever nor have it forgotten at once
         ended_ns = max(attempt.delegated_at_ns, min(at_ns, self._clock.now_ns()))

@@ -61,6 +61,8 @@ DEVICE_DIALS_AFTER_S = 3.0
 _DIAL_S = 5.0
 _JOIN_S = 10.0
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+#: How long the ends of a second device are without each other at most.
+BESIDE_S = 120.0
 #: How long an end that is done waits for the other to have taken its last answer.
 LINGER_S = 5.0
 #: For the loop's last rounds.
@@ -419,6 +421,12 @@ class WireChannel:
             if any(not link.closed for link in self._links):
                 left_at = now
             limit = self._task.rejoin_s if self._met else self._task.join_s
+            if self._task.order.beside:
+                # the first set is kept waiting meanwhile, and the second one can be made as a copy
+                limit = min(limit, BESIDE_S)
+                if self._desk.alone:
+                    self._lose(LinkLost(peer=self._far.name))
+                    return
             if now - left_at >= limit:
                 task = self._task
                 self._lose(

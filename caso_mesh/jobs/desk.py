@@ -83,6 +83,8 @@ class Desk:
         self.state = AttemptState.RUNNING
         #: The setting in force, once it has changed since the task was made.
         self.bandwidth: str | None = None
+        #: Whether the attempt at a second device, beside this one, is over.
+        self.alone = False
         #: What admits both ends, once that has changed since the task was made.
         self.term: say.Term | None = None
         #: Where exceptions go instead of the daemon: a source's end tells the device's end.
@@ -105,6 +107,8 @@ class Desk:
                 self._may_publish = True
             case say.Cancel():
                 self._canceled = True
+            case say.Alone():
+                self.alone = True
             case say.Pace(bandwidth=bandwidth):
                 self.bandwidth = bandwidth
                 return

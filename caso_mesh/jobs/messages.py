@@ -86,6 +86,10 @@ class Cancel(Struct, frozen=True, tag="cancel", tag_field="say"):
     """End soon, without a set."""
 
 
+class Alone(Struct, frozen=True, tag="alone", tag_field="say"):
+    """What is read goes to no second device any more: its attempt is over."""
+
+
 class Watch(Struct, frozen=True, tag="watch", tag_field="say"):
     """Report progress each ``interval_s`` for the next ``for_s`` seconds."""
 
@@ -109,4 +113,4 @@ class Term(Struct, frozen=True, tag="term", tag_field="say"):
     term: tuple[int, int]
 
 
-ToWorker = Publish | Cancel | Watch | Pace | Term
+ToWorker = Publish | Cancel | Watch | Pace | Term | Alone

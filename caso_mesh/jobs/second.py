@@ -18,7 +18,7 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.sink import Member, Sink, SinkLane
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.errors import CasoError, PeerMalformed
+from caso_mesh.model.errors import CasoError, LinkLost, PeerMalformed
 from caso_mesh.vault.chunking import ID_SIZE
 from caso_mesh.wire.codec import from_wire, to_wire
 
@@ -59,6 +59,8 @@ class Second:
 
     def attempt(self, do: Callable[[], _T], otherwise: _T) -> _T:
         """``do``, or ``otherwise`` if it fails or anything has before. Raises ``Canceled`` if this end is to end."""
+        if self.failure is None and self._desk.alone:
+            self.fail(LinkLost(peer=self.name))
         if self.failure is not None:
             return otherwise
         try:

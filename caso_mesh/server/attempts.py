@@ -58,6 +58,8 @@ class _Running:
         self.cancel = False
         self.by_force = False
         self.fenced = False
+        #: Whether its worker knows that the attempt at the second device is over.
+        self.alone = False
         self.published = False
         #: Codes of what the other end was refused for.
         self.turned_away: set[str] = set()
@@ -220,6 +222,7 @@ class Attempts:
             if each is not None:
                 await self._tell_pace(each, text(orders.settings, "bandwidth-limit"))
                 await self._tell_term(each, orders, order)
+                await self._tell_alone(each, order)
                 if order.cancel:
                     self._ask_to_end(each, group, by_force=order.by_force)
             elif known.ended or known.began_at_ns is not None:
@@ -242,6 +245,12 @@ class Attempts:
             each.tickets = tickets
             issuer = next((row.public_key for row in orders.roster.rows if row.id == orders.admin), b"")
             await each.worker.send(say.Term(tickets, issuer, orders.authority.of_term))
+
+    async def _tell_alone(self, each: _Running, order: AttemptOrder) -> None:
+        """The attempt at the second device is over, whatever the way there says: the first set need not wait for it."""
+        if each.worker is not None and not each.alone and each.local.order.second is not None and order.second is None:
+            each.alone = True
+            await each.worker.send(say.Alone())
 
     def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
         if by_force and not each.by_force and each.worker is not None:

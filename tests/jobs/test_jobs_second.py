@@ -138,6 +138,7 @@ async def test_what_is_read_once_lies_on_two_devices_of_one_server_or_of_two(sit
 
 async def test_a_far_source_is_read_once_for_two_devices_at_one_server(site, runners, second, tmp_path):
     tree = make_tree(tmp_path / "tree")
+    settled(tree)
     both = Both(site, runners, second, source=site.beta, at=site.alpha)
     first, other = await both.run(site.backup_spec(tree, source=site.beta))
     assert both.reader.ended.state is AttemptState.SUCCEEDED, both.reader.lines
@@ -216,7 +217,9 @@ async def test_the_first_set_is_good_when_the_second_device_is_gone(site, runner
     await both.restored("dev1", first.set.id, tmp_path / "out")
 
 
-async def test_the_first_set_is_good_when_the_second_end_dies_in_the_midst(site, runners, second, tmp_path):
+@pytest.mark.parametrize("told", [False, True])
+async def test_the_first_set_is_good_when_the_second_end_dies_in_the_midst(site, runners, second, tmp_path, told):
+    """It waits for that end to come back, but no longer than somebody believes in it."""
     tree = tmp_path / "tree"
     tree.mkdir()
     for number in range(40):
@@ -225,9 +228,16 @@ async def test_the_first_set_is_good_when_the_second_end_dies_in_the_midst(site,
     async def die(worker, message):
         if isinstance(message, say.Began):
             await worker.kill()
+            gone.set()
 
-    both = Both(site, runners, second, rejoin_s=1.0)
-    first, other = await both.run(site.backup_spec(tree), on_second=die)
+    async def tell(worker, message):
+        if told and gone.is_set():
+            await worker.send(say.Alone())
+
+    gone = asyncio.Event()
+    both = Both(site, runners, second, rejoin_s=300.0 if told else 1.0)
+    async with asyncio.timeout(100):
+        first, other = await both.run(site.backup_spec(tree), on_second=die, on_first=tell)
     assert other.ended.state is AttemptState.INTERRUPTED, other.lines
     assert first.ended.state is AttemptState.SUCCEEDED, first.lines
     assert second.sets() == []
