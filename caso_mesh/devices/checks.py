@@ -101,15 +101,19 @@ def mount_of(path: str) -> Mount:
             dash = fields.index("-")
             point = _unescape(fields[4])
             # The last one of equal length is the one on top.
-            if inside(real, point) and (best is None or len(point) >= len(best.point)):
+            # compared as text, which both are real paths in: who asks after some other mount waits while that hangs
+            if _below(real, point) and (best is None or len(point) >= len(best.point)):
                 best = Mount(point, fields[dash + 1], _unescape(fields[dash + 2]), number)
     return best or Mount(_point_by_device(real, number), "unknown", "unknown", number)
 
 
 def inside(path: str, other: str) -> bool:
     """Whether ``path`` is ``other`` or lies below it, by their real paths; neither need exist."""
-    real, other_real = os.path.realpath(path), os.path.realpath(other)
-    return real == other_real or real.startswith(other_real.rstrip("/") + "/")
+    return _below(os.path.realpath(path), os.path.realpath(other))
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _point_by_device(real: str, number: int) -> str:

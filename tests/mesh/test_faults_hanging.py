@@ -58,6 +58,7 @@ def test_a_device_that_hangs_holds_up_nobody_else_and_its_job_can_be_canceled(fa
         [row] = mesh.jobs()
         mesh.ok("alpha", "job", "cancel", row["job"])
         assert quickly(mesh, "status")["running"] == 1
+        add_device(mesh, "other", tmp_path / "other")
         second = back_up(mesh, tmp_path, "good")  # a source that the device itself lies in
         assert second["state"] == "succeeded"
         restored = mesh.folder / "restored"

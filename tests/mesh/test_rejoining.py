@@ -144,7 +144,7 @@ def test_a_copy_goes_on_after_a_cut_and_only_what_is_new_crosses_the_wire_again(
     assert_equal(cuttable.tree, back)
 
 
-def test_a_cut_past_the_limit_fails_the_job_at_both_ends_and_the_next_one_runs(cuttable):
+def test_a_cut_past_the_limit_ends_the_attempt_at_both_ends_and_the_run_goes_on_when_its_source_is_back(cuttable):
     mesh = cuttable.mesh
     mesh.ok("alpha", "settings", "set", "rejoin-s", "2s")
     cuttable.slow()
@@ -152,11 +152,14 @@ def test_a_cut_past_the_limit_fails_the_job_at_both_ends_and_the_next_one_runs(c
     cuttable.wait_middle()
     cuttable.cut()
     wait_for(lambda: not any(cuttable.workers().values()), 15, what="both workers have given up")
-    cuttable.mend()
-    answer = begun.end()
-    assert answer.status == 1, str(answer)
-    assert answer.error_code == "link-lost", str(answer)
     assert mesh.sets() == []
     cuttable.fast()
-    mesh.ok("alpha", *cuttable.backup())
-    assert len(mesh.sets()) == 1
+    cuttable.mend()
+    answer = begun.end()
+    assert answer.status == 0, str(answer)
+    [run] = mesh.ok("alpha", "job", "show", answer.document["job"])["runs"]
+    assert [(each["state"], each["error"] and each["error"]["code"]) for each in run["attempts"]] == [
+        ("interrupted", "link-lost"),
+        ("succeeded", None),
+    ]
+    assert [each["id"] for each in mesh.sets()] == [answer.document["set"]]
