@@ -15,8 +15,6 @@ from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
 
-#: What part of a device must have been filled or freed to be told before the next heartbeat.
-_MUCH_SPACE = 0.01
 #: Around the interval, so that servers that were started together do not beat together for ever.
 _EARLIEST, _LATEST = 0.9, 1.1
 #: What part of a device must have been filled or freed to be told before the next heartbeat.
