@@ -23,6 +23,7 @@ from caso_mesh.model.errors import (
     CatalogBaseMissing,
     DataDamaged,
     NotFound,
+    ObjectMissing,
     StateFull,
     Unavailable,
 )
@@ -47,7 +48,7 @@ _KEPT_PART = 1 / 8
 class CatalogIntake:
     """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
     ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
-    (id) now. One that is lost, or changes a set whose detail is not here, is made anew out of the tree."""
+    (id) now. One that is lost or of no use, or changes a set whose detail is not here, is made anew out of the tree."""
 
     def __init__(
         self,
@@ -143,10 +144,10 @@ class CatalogIntake:
             try:
                 if not pending.size:
                     raise NotFound(kind="catalog", name=pending.set)
-                await self._ingest(pending, backup, path)
-            except (CatalogBaseMissing, NotFound) as error:
-                made = await self._made(backup, error)
-                await self._ingest(made, backup, path, shared=True)
+                await self._fetch(pending, path)
+                await self._ingest(backup, path)
+            except (CatalogBaseMissing, DataDamaged, NotFound) as error:
+                await self._take_made(backup, path, error)
             if await self._tables.is_deleted(pending.set):
                 await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
             await self._tables.set_detail_state(pending.set, "here")
@@ -156,7 +157,7 @@ class CatalogIntake:
         except StateFull as error:
             self.without_room.add(pending.set)
             self._waits(pending, error)
-        except (DataDamaged, NotFound, AlreadyExists) as error:
+        except (DataDamaged, NotFound, ObjectMissing, AlreadyExists) as error:
             await self._damaged(pending, error)
             return True
         except (CasoError, OSError) as error:
@@ -191,37 +192,47 @@ class CatalogIntake:
         except StateFull:
             log.error("%s", error)
 
-    async def _ingest(self, pending: PendingDetail, backup: BackupSet, path: Path, *, shared: bool = False) -> None:
-        """``shared``: other voters have it made, too, and perhaps against another base meanwhile."""
-        try:
-            await self._fetch(pending, path)
-        except DataDamaged as error:
-            if not shared:
-                raise
-            raise Unavailable(what=f"the catalog detail of {pending.set}") from error
+    async def _ingest(self, backup: BackupSet, path: Path) -> None:
         header = (await asyncio.to_thread(SegmentReader, path)).header
-        if header.set != pending.set:
-            raise DataDamaged(object=f"the catalog detail of {pending.set}", detail="it is of another set")
+        if header.set != backup.id:
+            raise DataDamaged(object=f"the catalog detail of {backup.id}", detail="it is of another set")
         await self._catalog.add_set(backup)
         await self._catalog.ingest(path)
 
-    async def _made(self, backup: BackupSet, error: CasoError) -> PendingDetail:
-        """Its detail, made anew by a server that reaches the device, against the newest earlier set of its chain that is
-        here. Raises ``error`` while there is no such server."""
-        server = next(iter(self._readers(backup.device)), None)
-        if server is None:
-            if isinstance(error, CatalogBaseMissing):
-                raise error
-            raise Unavailable(what=f"the device {backup.device_name}")
-        base, chain = None, chain_of(backup)
+    async def _take_made(self, backup: BackupSet, path: Path, reason: CasoError) -> None:
+        """What the first server that can do it makes anew of the tree. Raises ``DataDamaged``, ``ObjectMissing`` or
+        ``NotFound`` (the set) where nothing can be made of it any more; after anything else it is tried again."""
+        failed: CasoError = Unavailable(what=f"the device {backup.device_name}")
+        if isinstance(reason, CatalogBaseMissing):
+            failed = reason
+        base = await self._base_of(backup)
+        for server in self._readers(backup.device):
+            try:
+                log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, reason)
+                request = CatalogMake(backup.device, backup.id, base)
+                made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
+                try:
+                    await self._fetch(PendingDetail(backup.id, server, made.digest, made.size), path)
+                except (DataDamaged, NotFound) as error:
+                    # only of its way here, or swept meanwhile: that says nothing about the tree
+                    raise Unavailable(what=f"the catalog detail of {backup.id}") from error
+            except (DataDamaged, ObjectMissing, StateFull):
+                raise
+            except CasoError as error:
+                if isinstance(error, NotFound) and error.fields.get("kind") == "set":
+                    raise
+                failed = error if not isinstance(error, NotFound) else failed  # it has not heard of the device yet
+                continue
+            return await self._ingest(backup, path)
+        raise failed
+
+    async def _base_of(self, backup: BackupSet) -> str | None:
+        """The newest earlier set of its chain that is here."""
+        chain = chain_of(backup)
         for each in await self._catalog.sets(source=backup.source, until_ns=backup.ended_at_ns, detail=True):
             if each.id != backup.id and each.device == backup.device and chain_of(each) == chain:
-                base = each.id
-                break
-        log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, error)
-        request = CatalogMake(backup.device, backup.id, base)
-        made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
-        return PendingDetail(backup.id, server, made.digest, made.size)
+                return each.id
+        return None
 
     async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:
         text = f"The catalog detail of set {pending.set} cannot be used: {error}"
@@ -241,7 +252,7 @@ class CatalogIntake:
         file = await asyncio.to_thread(_create, path)
         try:
             while offset < pending.size:
-                request = CatalogRead(pending.set, offset, min(_PIECE, pending.size - offset))
+                request = CatalogRead(pending.set, offset, min(_PIECE, pending.size - offset), pending.digest)
                 piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
                 if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
                     raise DataDamaged(object=what, detail="its size has changed")

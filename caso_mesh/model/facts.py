@@ -109,7 +109,8 @@ class SetLocked(Struct, frozen=True, tag="set-locked", tag_field="fact"):
 
 
 class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact"):
-    """The catalog detail of a set lies ready as a segment of ``size`` bytes with this SHA-256."""
+    """The catalog detail of a set lies ready as a segment of ``size`` bytes with this SHA-256; with 0 bytes it was lost,
+    and is made out of the tree."""
 
     set: str
     digest: bytes

@@ -393,11 +393,13 @@ class JournalHashReply(Struct, frozen=True):
 
 
 class CatalogRead(Struct, frozen=True):
-    """A piece of the catalog segment of a set, from ``offset``."""
+    """A piece of the catalog segment of a set, from ``offset``: of the one with that ``digest`` (SHA-256), if there are
+    several of the set."""
 
     set: str
     offset: int
     length: int = 1 << 20
+    digest: bytes = b""
 
 
 class CatalogPiece(Struct, frozen=True):

@@ -135,11 +135,9 @@ class Endings:
             return None
 
     async def wrote(self, backup: BackupSet, digest: bytes, size: int, *, before: tuple[facts.Fact, ...] = ()) -> None:
-        """A set is in the vault; its catalog detail is ``size`` bytes with that SHA-256. ``before``: facts that are
-        written in the same step."""
-        new: list[facts.Fact] = [*before, facts.SetPublished(backup)]
-        if size:
-            new.append(facts.CatalogDetail(backup.id, digest, size))
+        """A set is in the vault; its catalog detail is ``size`` bytes with that SHA-256, or was lost with the power (0):
+        then it is made out of the tree. ``before``: facts that are written in the same step."""
+        new: list[facts.Fact] = [*before, facts.SetPublished(backup), facts.CatalogDetail(backup.id, digest, size)]
         written_ns = backup.ended_at_ns
         if backup.copy_of is not None or backup.made_of is not None:
             # its times are those of another set: it is protected from now on, not since then

@@ -28,8 +28,8 @@ class Rebuilding:
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
         self._vaults = vaults
         self._segments = segments
-        #: Every voter asks for the same ones: each is made once, for the base that was asked for last.
-        self._made: dict[str, tuple[str | None, q.CatalogMade]] = {}
+        #: Every voter asks for the same ones: each is made once for every base.
+        self._made: dict[tuple[str, str | None], q.CatalogMade] = {}
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def sets(self, request: q.VaultSets) -> q.VaultSetsReply:
@@ -77,19 +77,16 @@ class Rebuilding:
             with self._vaults.opened(access) as vault:
                 backup = vault.load_set(request.set)
                 earlier = [] if request.base is None else [each for each in vault.sets() if each.id == request.base]
-                # whoever reads the one of before goes on reading that
-                draft = path.with_suffix(".made")
                 digest, size = write_detail(str(draft), vault, backup, earlier)
-                draft.replace(path)
+                draft.replace(self._segments.made(request.set, digest))
                 return q.CatalogMade(digest, size)
 
-        path = self._segments.path(request.set)
+        draft = self._segments.draft(request.set)
         async with self._making[request.set]:
-            base, made = self._made.get(request.set, (None, None))
-            if made is not None and base == request.base and await asyncio.to_thread(path.exists):
-                return made
-            made = await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
-            self._made[request.set] = (request.base, made)
+            made = self._made.get((request.set, request.base))
+            if made is None or not await asyncio.to_thread(self._segments.made(request.set, made.digest).exists):
+                made = await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+                self._made[request.set, request.base] = made
             return made
 
 

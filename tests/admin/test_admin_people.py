@@ -101,6 +101,7 @@ async def test_a_catalog_of_another_set_under_this_ones_name_is_refused(tmp_path
         writer = SegmentWriter(data, set_id="another", chain=chain_of(backup))
         digest, size = writer.finish()
         w.links.get(node("beta")).answers["catalog.read"] = lambda r: q.CatalogPiece(data.getvalue(), size)
+        w.links.get(node("beta")).answers["catalog.make"] = lambda r: q.CatalogMade(digest, size)  # nor out of the tree
         await w.report("beta", facts.SetPublished(backup), facts.CatalogDetail(backup.id, digest, size))
         await w.until(lambda: w.facts.alerts("catalog-error"))
         assert await w.tables.detail_states([backup.id]) == {backup.id: "damaged"}

@@ -13,8 +13,10 @@ from admin.admin_world import admin_world, node
 from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model.commands import AddDevice
 from caso_mesh.model.entries import EntryType
-from caso_mesh.model.errors import NotFound, Unavailable
+from caso_mesh.model.errors import CasoError, NotFound, TimedOut, Unavailable
+from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 
 pytestmark = pytest.mark.jumping
 
@@ -61,6 +63,63 @@ async def test_a_detail_whose_base_is_deleted_is_made_anew_and_whole(tmp_path: P
         await w.report("beta", *w.success(attempt, backup), detail(backup, lies[0]))
         await wait_listed(w, backup)
         assert made == [q.CatalogMake("dev-beta", backup.id, None)]
+
+
+@pytest.mark.parametrize("wrong", ["size", "content", "set", "cut"])
+async def test_a_detail_that_is_not_what_was_told_of_is_made_anew_out_of_the_tree(tmp_path: Path, wrong: str) -> None:
+    """It was taken for damaged, for ever, though the tree that it is made of lies on the device."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        whole = segment(backup)
+        lies = {
+            "size": whole + b"x",
+            "content": whole[:-1] + b"x",
+            "set": segment(w.made_set(attempt)),
+            "cut": whole[: len(whole) // 2],
+        }[wrong]
+        told = lies if wrong in {"set", "cut"} else whole  # what a server tells of may be of no use itself
+        made: list[q.CatalogMake] = []
+        link = w.links.get(node("beta"))
+
+        def make(request: q.CatalogMake) -> q.CatalogMade:
+            made.append(request)
+            return q.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+
+        def read(request: q.CatalogRead) -> q.CatalogPiece:
+            data = whole if made else lies
+            return q.CatalogPiece(data[request.offset : request.offset + request.length], len(data))
+
+        link.answers["catalog.make"], link.answers["catalog.read"] = make, read
+        await w.report("beta", *w.success(attempt, backup), detail(backup, told))
+        await wait_listed(w, backup)
+        assert made == [q.CatalogMake("dev-beta", backup.id, None)]
+        assert not w.facts.alerts("catalog-error")
+
+
+@pytest.mark.parametrize("error", [NotFound(kind="device", name="dev-shared"), TimedOut(what="the device", seconds=1)])
+async def test_what_one_server_cannot_make_another_makes_that_reaches_the_device(
+    tmp_path: Path, error: CasoError
+) -> None:
+    """A server that was put back may not know the device yet. Its answer was taken for the last word on the catalog."""
+    async with admin_world(tmp_path) as w:
+        places = (DevicePath(node("beta"), "/mnt/shared"), DevicePath(node("gamma"), "/mnt/shared"))
+        await w.submit(AddDevice(Device("dshared", "dev-shared", DeviceKind.SHARED, "v-shared", places)))
+        attempt = await w.delegated(await w.backup(to="device:dshared"))
+        backup = w.made_set(attempt)
+        whole = segment(backup)
+
+        def cannot(request: q.CatalogMake) -> q.CatalogMade:
+            raise error
+
+        w.links.get(node("beta")).answers["catalog.make"] = cannot
+        link = w.links.get(node("gamma"))
+        link.answers["catalog.make"] = lambda request: q.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+        link.answers["catalog.read"] = lambda request: q.CatalogPiece(whole[request.offset :], len(whole))
+        # it was lost with the power
+        await w.report(w.state.servers[attempt.server].name, *w.success(attempt, backup), detail(backup, b""))
+        await wait_listed(w, backup)
+        assert not w.facts.alerts("catalog-error")
 
 
 async def test_a_rebuild_takes_in_what_lies_on_the_device_and_repeated_nothing(tmp_path: Path) -> None:

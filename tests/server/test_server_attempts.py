@@ -205,6 +205,8 @@ async def test_a_worker_that_dies_after_it_may_publish_is_not_called_interrupted
     async with daemon(tmp_path, world, FakeRunner(dies)) as d:
         d.attempts.use(orders(order()))
         assert [(end.state, end.set) for end in await wait_for_async(d.ends)] == [(GOOD, *world.vault)]
+        # its catalog detail is not there, as after a loss of power: that is said, too, so that it is made anew
+        assert await d.of(facts.CatalogDetail) == [facts.CatalogDetail(*world.vault, b"", 0)]
 
 
 async def test_a_worker_that_fails_while_it_publishes_has_failed_if_the_set_is_not_there(tmp_path: Path) -> None:

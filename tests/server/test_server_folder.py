@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from server_world import FakeRunner, World, backs_up, daemon
@@ -13,6 +17,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import InvalidValue, NotFound, StateDamaged, StateForeign, StateLocked, StateTooNew
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.room import Room
 from caso_mesh.server.segments import KEPT_AFTER_READ_S, KEPT_UNREAD_S, Segments
 
@@ -95,6 +100,45 @@ def test_segments_go_when_the_administrator_has_them_or_after_a_long_time(tmp_pa
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["kept", "partly"]
     assert segments.sweep(int((1001 + KEPT_UNREAD_S) * S), {"kept"}) == 1
     assert segments.sweep(int((1001 + KEPT_UNREAD_S) * S), set()) == 1
+
+
+async def test_a_detail_that_is_made_for_one_voter_leaves_the_others_what_they_were_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detail that was made anew took the place of the one that was written with the set. A voter that fetched that one
+    later, or in the middle of fetching it, found another size and took the catalog of the set for damaged, for ever."""
+    segments = Segments(tmp_path)
+    segments.path("abc").write_bytes(b"as it was written")
+
+    class Vaults:
+        async def access(self, device: str) -> SimpleNamespace:
+            return SimpleNamespace(name=device)
+
+        def opened(self, access: SimpleNamespace) -> contextlib.nullcontext[SimpleNamespace]:
+            sets = [SimpleNamespace(id=id_) for id_ in ("abc", "first", "second")]
+            return contextlib.nullcontext(SimpleNamespace(load_set=lambda id_: sets[0], sets=lambda: sets))
+
+    def write(path: str, vault: Any, backup: Any, earlier: list[Any]) -> tuple[bytes, int]:
+        data = f"against {[each.id for each in earlier]}".encode()
+        Path(path).write_bytes(data)
+        return hashlib.sha256(data).digest(), len(data)
+
+    monkeypatch.setattr("caso_mesh.server.rebuilding.write_detail", write)
+    rebuilding = Rebuilding(vaults=Vaults(), segments=segments)  # type: ignore[arg-type]
+    made = {base: await rebuilding.make(q.CatalogMake("d", "abc", base)) for base in ("first", "second", None)}
+
+    def read(digest: bytes) -> bytes:
+        return segments.piece(q.CatalogRead("abc", 0, digest=digest), 0).data
+
+    assert read(hashlib.sha256(b"as it was written").digest()) == b"as it was written"
+    assert read(made["first"].digest) == b"against ['first']"
+    assert read(made["second"].digest) == b"against ['second']"
+    assert await rebuilding.make(q.CatalogMake("d", "abc", "first")) == made["first"]
+    # a voter of an older version does not say which one it was told of: that was the last one
+    assert read(b"") == b"against []"
+    # each goes when it has been read
+    assert segments.sweep(int((KEPT_AFTER_READ_S + 1) * S), {"abc"}) == 0
+    assert segments.sweep(int((KEPT_AFTER_READ_S + 1) * S), set()) == 4
 
 
 async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
