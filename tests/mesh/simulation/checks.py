@@ -304,6 +304,9 @@ async def _check_catalogs(world: World, seated: dict[str, Voter]) -> None:
         if here[name] != here[first]:
             differ = sorted(here[name] ^ here[first])
             raise Violation("catalogs are equal", f"{name} and {first} have other ones: {differ[:3]}")
+        lacking = sorted(set(await voter.tables.set_ids()) - here[name])
+        if lacking:
+            raise Violation("every set has its catalog", f"{name} lacks that of {lacking[:3]}")
         for set_id in sorted(here[name]):
             backup = world.hub.published[set_id]
             found = {root: await voter.catalog.list_folder(set_id, root) for root in backup.roots}

@@ -12,6 +12,9 @@ NOT_SYNCED = ("tables/tables.db", "catalog/catalog.db")
 #: WAL format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log, and the shared index beside it.
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _MX_FRAME, _BACKFILLED = 16, 96
+#: Files whose names nobody syncs: they may be gone when the power is back.
+UNNAMED = "catalog/segments/*"
+_LOST = 0.25
 
 
 def copy_state(state: Path, to: Path) -> None:
@@ -21,7 +24,8 @@ def copy_state(state: Path, to: Path) -> None:
 
 def lose_power(state: Path, copy: Path, rng: random.Random) -> None:
     """Takes from ``copy``, made of ``state`` just now, commits at the end of what is not synced at each one: some, all or
-    none. What was moved into the database file by a checkpoint had been synced before."""
+    none; what was moved into the database file by a checkpoint had been synced before. And some files whose names were
+    not synced."""
     for name in NOT_SYNCED:
         wal = copy / f"{name}-wal"
         index = state / f"{name}-shm"
@@ -37,3 +41,6 @@ def lose_power(state: Path, copy: Path, rng: random.Random) -> None:
         kept = rng.choice([frames, backfilled, rng.randint(backfilled, frames)])
         with wal.open("r+b") as file:
             file.truncate(_WAL_HEADER + kept * (_FRAME_HEADER + page))
+    for path in sorted(copy.glob(UNNAMED)):
+        if rng.random() < _LOST:
+            path.unlink()
