@@ -121,7 +121,7 @@ class Followed:
 class Following:
     """``link()`` is the one to the voter that is followed; it raises ``NoAdmin`` while there is none. ``changed()`` is
     called when something came. ``copies``: a folder for a copy of the tables. ``trace_since_ns``: from when on the hashes
-    of pruned records are kept."""
+    of pruned records are kept. ``taking_over`` is shared by all that follow with the same tables: one takes over at once."""
 
     def __init__(
         self,
@@ -129,9 +129,11 @@ class Following:
         changed: Callable[[], None],
         copies: Path,
         trace_since_ns: Callable[[], int] = lambda: 0,
+        taking_over: asyncio.Lock | None = None,
     ) -> None:
         self._tables = tables
         self._changed = changed
+        self._taking_over = taking_over or asyncio.Lock()
         self._copies = copies
         self._trace_since_ns = trace_since_ns
         self._settled = 0
@@ -174,13 +176,23 @@ class Following:
     async def _begin(self, callee: Callee) -> q.ReplicaPlace:
         self._settled, self._settle_at_s = 0, 0.0
         self._led.clear()  # what is taken over may tell of later runs
-        for _ in range(2):
-            heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
-            place = await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
-            if not place.pruned:
-                return place
-            await self._take_over(callee)
-        raise Unavailable(what="The tables of the administrator")
+        place = await self._place(callee)
+        if not place.pruned:
+            return place
+        async with self._taking_over:
+            # what these tables hold may be another's copy by now, which goes further than this one's
+            place = await self._place(callee)
+            if place.pruned:
+                await self._take_over(callee)
+                place = await self._place(callee)
+        if place.pruned:
+            raise Unavailable(what="The tables of the administrator")
+        return place
+
+    async def _place(self, callee: Callee) -> q.ReplicaPlace:
+        """Where to go on behind what these tables hold; ``pruned`` if that is not there any more."""
+        heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
+        return await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
 
     async def _take_over(self, callee: Callee) -> None:
         """Becomes a copy of the other one's tables, with what only these held."""

@@ -13,6 +13,7 @@ from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
+from caso_mesh.admin.asking import Asking
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.copies import Copies
@@ -24,7 +25,6 @@ from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.error_rules import ErrorRules
 from caso_mesh.admin.expiry import Expiry
 from caso_mesh.admin.files import Files
-from caso_mesh.admin.following import Following
 from caso_mesh.admin.granting import Granting
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.history import History
@@ -78,8 +78,6 @@ log = logging.getLogger(__name__)
 
 #: What the office begins with is tried again after a pause, which grows.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-#: How often it is looked whether there is a voter to ask.
-_ASK_EACH_S = 1.0
 
 NodeHandler = Callable[[Peer, Any, Any], Awaitable[Any]]
 PeopleHandler = Callable[[Any, Any], Awaitable[Any]]
@@ -118,12 +116,9 @@ class Office:
     ) -> None:
         self._keeper = keeper
         self._consensus = consensus
-        self._links = links
-        self._own = keys.id
         self._tables = tables
         self._clock = clock
         self._new_id = new_id
-        self._asked = {keys.id}
         self._alarms = Alarms(
             tables=tables,
             facts=facts,
@@ -172,7 +167,7 @@ class Office:
             no_data_path=self._delegation.no_data_path,
             linked=links.linked,
             held=self._keeping.held,
-            asked_enough=self._asked_enough,
+            asked_enough=lambda: self._asking.enough(consensus.leadership().voters),
         )
         self._ordering = Ordering(keeper=keeper, links=links, keys=keys, live=live, clock=clock, randomness=randomness)
         self._due = DueRuns(
@@ -370,7 +365,14 @@ class Office:
         )
         self._granting = Granting(keeper=keeper, live=live, links=links)
         self._logons = Logons(keeper=keeper, links=links, submit=self._submit, alarms=self._alarms)
-        self._following = Following(tables, lambda: self._facts_came(True), copies)
+        self._asking = Asking(
+            tables=tables,
+            links=links,
+            voters=lambda: [voter.id for voter in keeper.state.voters()],
+            own=keys.id,
+            changed=lambda: self._facts_came(True),
+            copies=copies,
+        )
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         moving = Moving(keeper=keeper, submit=self._submit, links=links, devices=devices)
         stores = Stores(
@@ -419,11 +421,6 @@ class Office:
     def _is_clock_doubtful(self) -> bool:
         return self._due.doubtful or self._watch.clocks_differ()
 
-    def _asked_enough(self) -> bool:
-        """Whether what a majority of the voters holds is known here: nothing that was ever pruned is missing."""
-        voters = self._consensus.leadership().voters
-        return sum(node in self._asked for node in voters) > len(voters) // 2
-
     def _facts_came(self, sets: bool) -> None:
         self._live.tell()
         if sets:
@@ -465,27 +462,13 @@ class Office:
             "keys of replaced servers": self._granting.run,
             "secrets of logons": self._logons.run,
             "rotation of the CA": self._rotation.run,
-            "what other voters hold": self._ask_voters,
+            "what other voters hold": self._asking.run,
             "keeping records": self._keeping.run,
             "ransomware brake": self._brake.run,
             "expiry of sets": self._expiry.run,
         }
         await self._begin()
         await keep_all(duties, whose="The administrator", alarms=self._alarms, clock=self._clock)
-
-    async def _ask_voters(self) -> None:
-        """What the last one in office told another voter, and not this one, and cannot tell any more: each voter is asked
-        once in a term, as soon as there is a link. Never returns."""
-        while True:
-            for voter in self._keeper.state.voters():
-                if voter.id in self._asked or not self._links.linked(voter.id):
-                    continue
-                try:
-                    await self._following.catch_up(self._links.get(voter.id))
-                    self._asked.add(voter.id)
-                except CasoError as error:
-                    log.info("what %s holds is asked for again: %s", voter.name, error)
-            await asyncio.sleep(_ASK_EACH_S)
 
     async def _begin(self) -> None:
         """What later decisions stand on. Nothing begins without it."""

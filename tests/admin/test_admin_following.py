@@ -16,6 +16,7 @@ from admin.admin_world import Reporter
 from waiting import wait_for_async
 
 from caso_mesh.admin import copying
+from caso_mesh.admin.asking import Asking
 from caso_mesh.admin.following import Followed, Following
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.schema import MIGRATIONS
@@ -282,6 +283,85 @@ async def test_a_voter_that_comes_after_records_were_pruned_takes_over_the_table
         assert await meaning(w.beta) == await meaning(w.alpha)
         assert len((await everything(w.beta))[2]) == 65 * 2 + 3  # each fact was taken in once
         assert list(tmp_path.glob("**/taken*")) == list(tmp_path.glob("**/copy*")) == []
+
+
+class Voters:
+    """Links with other voters, by name; ``slow`` calls (voter, call) are answered when their event is set."""
+
+    def __init__(self, **followed: Followed) -> None:
+        self._links = {name: self._link(name, each) for name, each in followed.items()}
+        self.slow: dict[tuple[str, str], asyncio.Event] = {}
+        self.asked: list[tuple[str, str]] = []
+
+    def _link(self, name: str, followed: Followed) -> SimpleNamespace:
+        inner = Link(followed)
+
+        async def call(method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
+            self.asked.append((name, method))
+            answer = await inner.call(method, params)
+            if (name, method) in self.slow:
+                await self.slow[name, method].wait()
+            return answer
+
+        return SimpleNamespace(peer=Peer(id=name, name=name, kind="node"), call=call)
+
+    def get(self, node: str) -> Any:
+        return self._links[node]
+
+    def linked(self, node: str) -> bool:
+        return node in self._links
+
+
+@contextlib.asynccontextmanager
+async def asking(folder: Path, tables: Tables, links: Voters) -> AsyncIterator[Asking]:
+    """As the office of alpha does it, beside beta and gamma."""
+    everybody = ["alpha", "beta", "gamma"]
+    made = Asking(
+        tables=tables, links=links, voters=lambda: everybody, own="alpha", changed=lambda: None, copies=folder
+    )  # type: ignore[arg-type]
+    task = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_voter_that_hangs_does_not_hold_up_what_another_one_tells_a_new_office(tmp_path: Path) -> None:
+    """They were asked one after the other, and until a majority has answered what servers pruned is waited for."""
+    async with two(tmp_path) as w, tables_at(tmp_path / "new.db") as new:
+        await fill(w.alpha, Reporter("node-alpha"), count=30)
+        links = Voters(beta=followed_at(tmp_path, w.beta), gamma=followed_at(tmp_path, w.alpha))
+        links.slow["beta", "replica.begin"] = asyncio.Event()
+        async with asking(tmp_path, new, links) as office:
+            assert not office.enough(["alpha", "beta", "gamma"])
+            await wait_for_async(lambda: office.enough(["alpha", "beta", "gamma"]), 5.0, what="gamma has answered")
+            assert ("beta", "replica.begin") in links.asked
+            assert await meaning(new) == await meaning(w.alpha)
+            assert not office.enough(["alpha", "beta"])
+            links.slow["beta", "replica.begin"].set()
+            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 5.0, what="beta has answered")
+
+
+async def test_of_two_voters_that_have_pruned_the_one_that_was_away_does_not_take_back_what_the_other_told(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as w, tables_at(tmp_path / "new.db") as new:
+        one = Reporter("node-alpha")
+        await fill(w.alpha, one, count=20)
+        await w.following.catch_up(Link(w.followed))
+        await w.beta.prune_records(await w.beta.settle(), 0)
+        await fill(w.alpha, one, count=20, at=20)  # beta is away
+        await w.alpha.prune_records(await w.alpha.settle(), 0)
+        links = Voters(beta=followed_at(tmp_path, w.beta), gamma=followed_at(tmp_path, w.alpha))
+        # that the new office lacks what beta pruned is true when beta says so, and not when the answer has come
+        links.slow["beta", "replica.begin"] = asyncio.Event()
+        async with asking(tmp_path, new, links) as office:
+            await wait_for_async(lambda: office.enough(["alpha", "gamma"]), 5.0, what="gamma has answered")
+            links.slow["beta", "replica.begin"].set()
+            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 5.0, what="beta has answered")
+        assert ("gamma", "replica.copy") in links.asked
+        assert await meaning(new) == await meaning(w.alpha)
 
 
 async def test_records_go_when_every_voter_that_is_waited_for_has_settled_them(tmp_path: Path) -> None:
