@@ -274,7 +274,7 @@ class Demo:
 
     async def _log(self, client: Caller, result: v.RunResult) -> None:
         self._say(f"$ caso-mesh job log {result.run}")
-        log = await client.call("job.log", q.JobName(result.run), v.JobLogView)
+        log = await client.call("job.log", q.JobLogRequest(result.run), v.JobLogView)
         lines = [line for attempt in log.attempts for line in attempt.lines]
         for line in lines[:_SHOWN_LOG_LINES]:
             self._say(f"  {line.at}  {line.level}  {line.text}")

@@ -29,11 +29,12 @@ class Held:
         self._keeper = keeper
         self._links = links
 
-    async def lines(self, attempt: Attempt) -> tuple[list[LogLine], list[str]]:
-        """Lines that no journal has told of, and the names of servers that may have more and cannot be asked."""
+    async def lines(self, attempt: Attempt, only: frozenset[str] | None = None) -> tuple[list[LogLine], list[str]]:
+        """Lines that no journal has told of, and the names of servers that may have more and cannot be asked. ``only``: of
+        these servers (node ids)."""
         found, away = list[LogLine](), list[str]()
         for server in dict.fromkeys((attempt.server, attempt.other)):
-            if not self._may_hold(attempt, server, "joblog-forwarding"):
+            if (only is not None and server not in only) or not self._may_hold(attempt, server, "joblog-forwarding"):
                 continue
             more = True
             begin = len(found)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from caso_mesh.admin import present
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
-from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
@@ -39,7 +39,7 @@ class History:
         work: Work,
         clock: Clock,
         on_device: OnDevice,
-        retaining: Retaining,
+        sets: SetLists,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -48,12 +48,12 @@ class History:
         self._work = work
         self._clock = clock
         self._on_device = on_device
-        self._retaining = retaining
+        self._sets = sets
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
         return {
-            "set.list": self._set_list,
+            "set.list": self._sets.answer,
             "catalog.ls": self._catalog_ls,
             "catalog.find": self._catalog_find,
             "catalog.versions": self._catalog_versions,
@@ -61,41 +61,6 @@ class History:
             "alert.answer": self._alert_answer,
             "audit.list": self._audit_list,
         }
-
-    async def _set_list(self, caller: Caller, request: q.SetListRequest) -> v.SetList:
-        state = self._keeper.state
-        only = present.restricted_to(state, request.server, request.pool, caller.limits())
-        source = state.server_named(request.source).origin if request.source else None
-        everything = await self._tables.sets(limit=-1)
-        there = everything if request.from_device is None else await self._on_device.sets(request.from_device)
-        # what lies on the device and is not known is of some line, too
-        known = {each.id: each for each in (*everything, *there)}
-        verdicts = await self._retaining.verdicts(known.values(), self._retaining.away(known.values()))
-        fits = [
-            each
-            for each in sorted(there, key=lambda each: (each.ended_at_ns, each.id), reverse=True)
-            if source in {None, each.source}
-            and (only is None or each.source in only or each.server in only)
-            and (verdicts[each.id].goes or not request.expired)
-        ]
-        sets = fits[: max(0, request.limit)]
-        details = await self._tables.detail_states([each.id for each in sets])
-        redundant = self._retaining.redundant()
-        names = {server.id: server.name for server in state.server_list()}
-        devices = {device.id: device.name for device in state.device_list()}
-        return v.SetList(
-            tuple(
-                present.set_view(
-                    each,
-                    verdicts[each.id],
-                    redundant=each.id in redundant,
-                    catalog=details.get(each.id) == "here",
-                    names=names,
-                    devices=devices,
-                )
-                for each in sets
-            )
-        )
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
         if request.from_device is not None:

@@ -7,12 +7,15 @@ from msgspec import structs
 from caso_mesh.admin import present
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
+from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Attempt, Job, Part
+from caso_mesh.model.listing import in_time
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import ATTEMPT_GOOD, RUN_ENDS
 from caso_mesh.model.units import format_instant
@@ -29,19 +32,20 @@ class LocalHistory:
         self._keeper = keeper
         self._tables = tables
 
-    async def views(self, wanted: str | None, only: frozenset[str] | None, limit: int) -> list[v.JobView]:
-        """``wanted`` as in ``JobListRequest.state``; ``only``: of these servers (node ids)."""
-        shown: list[v.JobView] = []
+    async def fill(self, page: JobPage, request: q.JobListRequest, only: frozenset[str] | None) -> None:
+        """Adds what fits to a page of the list. ``only``: of these servers (node ids)."""
+        wanted = request.state
         ended = None if wanted == "all" else wanted == "ended" or wanted in _ENDS
         for server, told in await self._tables.local_runs(limit=_MOST, ended=ended):
-            if len(shown) >= limit:
-                break
+            if page.full:
+                return
             if (only is not None and server not in only) or not self._is_shown(server, told):
+                continue
+            if not in_time(told.run.due_at_ns, request.since_ns, request.until_ns):
                 continue
             rows = await self._tables.attempts([told.run.id])
             views = [self._view(told, part, rows) for part in told.run.parts]
-            shown += [view for view in views if wanted in {None, "all", "ended", view.state}]
-        return shown[:limit]
+            page.add(told.run.id, [view for view in views if wanted in {None, "all", "ended", view.state}])
 
     def _is_shown(self, server: str, told: facts.LocalRun) -> bool:
         state = self._keeper.state

@@ -51,6 +51,7 @@ from caso_mesh.admin.rotation import NextAuthority, Rotation
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.scoping import Scoping
 from caso_mesh.admin.servers import Servers
+from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.stores import Stores
 from caso_mesh.admin.story import Stories
 from caso_mesh.admin.tables import Tables
@@ -301,7 +302,7 @@ class Office:
             work=work,
             clock=clock,
             on_device=on_device,
-            retaining=retaining,
+            sets=SetLists(keeper=keeper, tables=tables, clock=clock, on_device=on_device, retaining=retaining),
         )
         files = Files(
             keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from caso_mesh.admin import present
+from caso_mesh.admin.paging import page
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
@@ -132,11 +134,13 @@ class Policies:
             await self._do(caller, DeleteList(self._keeper.state.list_named(request.name).id))
         return v.Done()
 
-    async def _selection_list(self, caller: Caller, request: q.Nothing) -> v.SelectionViews:
+    async def _selection_list(self, caller: Caller, request: q.SelectionListRequest) -> v.SelectionViews:
         limits = caller.limits()
+        only = present.restricted_to(self._keeper.state, request.server, request.pool, limits)
         rows = self._keeper.state.selection_lists()
-        seen = [row for row in rows if limits is None or not limits.isdisjoint(row.servers())]
-        return v.SelectionViews(tuple(self._selection(row.name, limits=limits) for row in seen))
+        seen = (row for row in rows if only is None or not only.isdisjoint(row.servers()))
+        shown, more = page(seen, request, lambda row: row.name)
+        return v.SelectionViews(tuple(self._selection(row.name, limits=limits) for row in shown), more)
 
     async def _selection_show(self, caller: Caller, request: q.Named) -> v.SelectionView:
         limits = caller.limits()

@@ -47,7 +47,11 @@ class Retaining:
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
         locks, redundant = await self._tables.locks(), self.redundant()
         line, now_ns = line_of(state), self._clock.now_ns()
-        lines = {each.id: line(each) for each in sets}
+        lines: dict[str, Line] = {}
+        for number, each in enumerate(sets):
+            lines[each.id] = line(each)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # others are answered meanwhile
 
         def judged(away: Collection[str]) -> dict[str, Verdict]:
             return judge(

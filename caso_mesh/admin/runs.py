@@ -12,6 +12,7 @@ from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.local_history import LocalHistory
+from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
@@ -20,7 +21,8 @@ from caso_mesh.control.seconds import seconds_of
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
-from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Part, Run, TestRunSpec
+from caso_mesh.model.jobs import Attempt, BackupSpec, Counts, Job, Part, Run, TestRunSpec
+from caso_mesh.model.listing import in_time, limited
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, JobState, Liveness, RunState
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning import presets
@@ -30,6 +32,8 @@ from caso_mesh.planning.lifecycle import sources_of
 _PAGE = 200
 #: How long a follower is kept waiting at most.
 _LONGEST_WAIT_S = 10.0
+#: Levels of lines, the least first.
+_LEVELS = ("debug", "info", "warning", "error")
 _STATES = {"all", "ended", *(state.value for state in RunState)}
 
 
@@ -96,50 +100,63 @@ class Runs:
         return views
 
     async def _job_list(self, caller: Caller, request: q.JobListRequest) -> v.JobList:
-        wanted, limit = request.state, max(1, request.limit)
+        wanted, limit = request.state, limited(request.limit)
         if wanted is not None and wanted not in _STATES:
             raise InvalidValue(value=wanted, what="state", expected="Use all, ended, or a state of runs")
         state = self._keeper.state
-        limits = caller.limits()
-        only = present.restricted_to(state, request.server, request.pool, limits)
+        only = present.restricted_to(state, request.server, request.pool, caller.limits())
+        listed = JobPage(limit, request.after)
+        if wanted in {None, "all", "scheduled", "on-hold"}:
+            for job in state.job_list():
+                if job.schedule is None or (only is not None and only.isdisjoint(sources_of(job.spec))):
+                    continue
+                view = self._waits_for_its_time(job)
+                if wanted in {None, "all", view.state} and self._is_in_time(job, request):
+                    listed.add(job.id, [view])
         runs = state.open_runs() if wanted is None else list(state.runs.values())
-        if wanted == "ended":
-            runs = [run for run in runs if run.closed_at_ns is not None]
+        runs = [
+            run
+            for run in runs
+            if (wanted != "ended" or run.closed_at_ns is not None)
+            and in_time(run.due_at_ns, request.since_ns, request.until_ns)
+            and (only is None or not only.isdisjoint(self._touched(run)))
+        ]
         runs.sort(key=lambda run: (run.created_at_ns, run.id), reverse=True)
-        shown: list[v.JobView] = []
-        filtered = request.server is not None or request.pool is not None
-        if wanted in {None, "all", "scheduled", "on-hold"} and not filtered:
-            shown += self._scheduled(wanted, limits)
         names = None if only is None else {state.name_of(each) for each in only}
         for start in range(0, len(runs), _PAGE):
-            if len(shown) >= limit:
+            if listed.full:
                 break
-            page = runs[start : start + _PAGE]
+            page = listed.left(runs[start : start + _PAGE], lambda run: run.id)
             rows = await self._tables.attempts([run.id for run in page])
-            for view in (view for run in page for view in self._parts(run, rows)):
-                if names is not None and view.server not in names and view.source not in names:
-                    continue
-                if wanted in {None, "all", "ended"} or view.state == wanted:
-                    shown.append(view)
-        if self._local is not None and len(shown) < limit:
-            shown += await self._local.views(wanted, only, limit - len(shown))
-        return v.JobList(tuple(shown[:limit]))
+            for run in page:
+                views = [
+                    view
+                    for view in self._parts(run, rows)
+                    if (names is None or view.server in names or view.source in names)
+                    and (wanted in {None, "all", "ended"} or view.state == wanted)
+                ]
+                listed.add(run.id, views)
+        if self._local is not None and not listed.full:
+            await self._local.fill(listed, request, only)
+        return listed.answer()
 
-    def _scheduled(self, wanted: str | None, limits: frozenset[str] | None) -> list[v.JobView]:
-        views = []
-        for job in self._keeper.state.job_list():
-            if job.schedule is None or (limits is not None and not limits.intersection(sources_of(job.spec))):
-                continue
-            if job.state is JobState.ON_HOLD:
-                if wanted != "scheduled":
-                    views.append(
-                        present.scheduled_view(self._keeper.state, job, None, "on-hold", "on-hold", {"job": job.name})
-                    )
-            elif wanted != "on-hold":
-                due = self._due.next_due_ns(job)
-                fields = {"due": format_instant(due)}
-                views.append(present.scheduled_view(self._keeper.state, job, due, "scheduled", "not-yet-due", fields))
-        return views
+    def _is_in_time(self, job: Job, request: q.JobListRequest) -> bool:
+        due_ns = None if job.state is JobState.ON_HOLD else self._due.next_due_ns(job)
+        return in_time(due_ns, request.since_ns, request.until_ns)
+
+    def _touched(self, run: Run) -> set[str]:
+        """The servers of a run: those of its files, and those that had an attempt of it."""
+        found = {part.source for part in run.parts}
+        for attempt in self._keeper.state.attempts_of(run.id):
+            found |= {attempt.server, attempt.source}
+        return found
+
+    def _waits_for_its_time(self, job: Job) -> v.JobView:
+        if job.state is JobState.ON_HOLD:
+            return present.scheduled_view(self._keeper.state, job, None, "on-hold", "on-hold", {"job": job.name})
+        due = self._due.next_due_ns(job)
+        fields = {"due": format_instant(due)}
+        return present.scheduled_view(self._keeper.state, job, due, "scheduled", "not-yet-due", fields)
 
     # --- one job ---
 
@@ -180,7 +197,7 @@ class Runs:
             second=present.second_outcomes(state, run),
         )
 
-    async def _job_log(self, caller: Caller, request: q.JobName) -> v.JobLogView:
+    async def _job_log(self, caller: Caller, request: q.JobLogRequest) -> v.JobLogView:
         elsewhere = await self._local.find(request.name) if self._local is not None else None
         attempts = (
             list(elsewhere.attempts)
@@ -192,15 +209,21 @@ class Runs:
             attempts = [each for each in attempts if str(each.number) == number]
             if not attempts:
                 raise NotFound(kind="attempt", name=request.name)
+        if request.level is not None and request.level not in _LEVELS:
+            raise InvalidValue(value=request.level, what="level", expected=f"Use one of {', '.join(_LEVELS)}")
+        levels = _LEVELS[_LEVELS.index(request.level) :] if request.level is not None else _LEVELS
+        only = present.restricted_to(self._keeper.state, request.server, request.pool)
         logs, away = list[v.AttemptLog](), dict[str, None]()
         for attempt in attempts:
-            kept, missing = await self._held.lines(attempt)
+            kept, missing = await self._held.lines(attempt, only)
             away.update(dict.fromkeys(missing))
-            rows = [(row.at_ns, row.level, row.text) for row in await self._tables.log(attempt)]
+            told = [row for row in await self._tables.log(attempt) if only is None or row.server in only]
+            rows = [(row.at_ns, row.level, row.text) for row in told]
             rows += [(line.at_ns, line.level, line.text) for line in kept]
             lines = [
                 v.LogLineView(format_instant(at_ns) or "", level, text)
                 for at_ns, level, text in sorted(rows, key=lambda row: row[0])
+                if level in levels and in_time(at_ns, request.since_ns, request.until_ns)
             ]
             if lines:
                 logs.append(v.AttemptLog(attempt.id, tuple(lines)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import local_runs
+from caso_mesh.admin import local_runs, set_rows
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -85,4 +85,5 @@ MIGRATIONS: Sequence[str] = (
     """,
     local_runs.TABLE,
     local_runs.LISTED,
+    set_rows.INDICES,
 )

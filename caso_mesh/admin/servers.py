@@ -8,6 +8,7 @@ from msgspec import structs
 
 from caso_mesh.admin import present
 from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.paging import page
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
@@ -22,6 +23,7 @@ from caso_mesh.model.commands import (
     SetSetting,
 )
 from caso_mesh.model.errors import Conflict, InvalidValue, UsageError
+from caso_mesh.model.listing import check_state
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BY_NAME, SETTINGS, Value, number, parse_setting
 from caso_mesh.model.states import Role, ServerState
@@ -99,10 +101,16 @@ class Servers:
         if request.discovered:
             return v.ServerList(self._enrolment.discovered() if limits is None else ())
         state = self._keeper.state
-        servers = state.servers_of_pool(request.pool) if request.pool else state.server_list()
+        check_state(request.state, ServerState)
+        only = present.restricted_to(state, request.server, request.pool, limits)
+        fits = (
+            server
+            for server in state.server_list()
+            if (only is None or server.id in only) and request.state in {None, server.state.value}
+        )
+        shown, more = page(fits, request, lambda server: server.name)
         running = self._running()
-        shown = (server for server in servers if limits is None or server.id in limits)
-        return v.ServerList(tuple(self.view(server.id, running) for server in shown))
+        return v.ServerList(tuple(self.view(server.id, running) for server in shown), more)
 
     async def _server_set_state(self, caller: Caller, request: q.ServerSetState) -> v.ServerView:
         if request.state not in _SETTABLE:

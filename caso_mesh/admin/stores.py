@@ -8,6 +8,7 @@ from caso_mesh.admin import present
 from caso_mesh.admin.devices import Devices
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.moving import Moving
+from caso_mesh.admin.paging import page
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control import named
@@ -17,7 +18,9 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import RetireMedium
 from caso_mesh.model.errors import NotFound
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device
+from caso_mesh.model.listing import check_state, in_time
+from caso_mesh.model.states import DeviceState
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, MediumState
 
 
 class Stores:
@@ -114,14 +117,15 @@ class Stores:
     async def _device_list(self, caller: Caller, request: q.DeviceListRequest) -> v.DeviceList:
         limits = caller.limits()
         only = present.restricted_to(self._keeper.state, request.server, request.pool, limits)
+        check_state(request.state, DeviceState)
         counts = await self._tables.set_counts()
-        return v.DeviceList(
-            tuple(
-                self._shown_device(_within(device, limits), counts)
-                for device in self._keeper.state.device_list()
-                if only is None or any(place.server in only for place in device.paths)
-            )
+        views = (
+            self._shown_device(_within(device, limits), counts)
+            for device in self._keeper.state.device_list()
+            if only is None or any(place.server in only for place in device.paths)
         )
+        fits = (view for view in views if request.state in {None, view.state})
+        return v.DeviceList(*page(fits, request, lambda view: view.name))
 
     async def _mediaset_list(self, caller: Caller, request: q.Nothing) -> v.MediaSetList:
         factory = {each.name for each in FACTORY_MEDIA_SETS}
@@ -150,22 +154,19 @@ class Stores:
             await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
 
-    async def _medium_list(self, caller: Caller, request: q.DeviceListRequest) -> v.MediumList:
-        only = present.restricted_to(self._keeper.state, request.server, request.pool, caller.limits())
-        now_ns = self._clock.now_ns()
-        there: dict[tuple[str, str], tuple[int, int]] = {}
-        for backup in await self._tables.sets(limit=-1):
-            sets, stored = there.get((backup.server, backup.medium), (0, 0))
-            there[backup.server, backup.medium] = (sets + 1, stored + backup.bytes_stored)
-        return v.MediumList(
-            tuple(
-                present.medium_view(
-                    self._keeper.state, medium, now_ns, *there.get((medium.server, medium.label), (0, 0))
-                )
-                for medium in await self._tables.media()
-                if only is None or medium.server in only
-            )
+    async def _medium_list(self, caller: Caller, request: q.MediumListRequest) -> v.MediumList:
+        state, now_ns = self._keeper.state, self._clock.now_ns()
+        only = present.restricted_to(state, request.server, request.pool, caller.limits())
+        check_state(request.state, MediumState)
+        there = await self._tables.on_media()
+        views = (
+            present.medium_view(state, medium, now_ns, *there.get((medium.server, medium.label), (0, 0)))
+            for medium in await self._tables.media()
+            if (only is None or medium.server in only)
+            and in_time(medium.last_write_at_ns, request.since_ns, request.until_ns)
         )
+        fits = (view for view in views if request.state in {None, view.state})
+        return v.MediumList(*page(fits, request, lambda view: view.label))
 
 
 def _within(device: Device, limits: frozenset[str] | None) -> Device:

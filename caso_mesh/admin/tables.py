@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import attempts, local_runs, waits
+from caso_mesh.admin import attempts, local_runs, set_rows, waits
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
@@ -345,22 +345,29 @@ class Tables:
         *,
         source: str | None = None,
         attempt: str | None = None,
-        of: Collection[str] | None = None,
         limit: int = 1000,
     ) -> list[BackupSet]:
-        """Newest first. ``of``: node ids of which one made the set or is its source. ``limit``: -1 = all."""
+        """Newest first. ``limit``: -1 = all."""
         where, values = ["1"], []
         for column, value in (("source", source), ("attempt", attempt)):
             if value is not None:
                 where.append(f"{column} = ?")
                 values.append(value)
-        if of is not None:
-            marks = ", ".join("?" * len(of))
-            where.append(f"(server IN ({marks}) OR source IN ({marks}))")
-            values += [*of, *of]
         sql = f"SELECT data FROM backup_set WHERE {' AND '.join(where)} ORDER BY ended_at_ns DESC, id DESC LIMIT ?"
         decode = msgspec.msgpack.Decoder(BackupSet).decode
         return await self._database.read(lambda c: [decode(row[0]) for row in c.execute(sql, (*values, limit))])
+
+    async def sets_found(self, wanted: set_rows.Wanted, limit: int = -1) -> list[BackupSet]:
+        """Newest first. ``limit``: -1 = all."""
+        return await self._database.read(lambda c: set_rows.find(c, wanted, limit))
+
+    async def place_of_set(self, set_id: str) -> tuple[int, str] | None:
+        """Where a set stands in the order of ends."""
+        return await self._database.read(lambda c: set_rows.place_of(c, set_id))
+
+    async def on_media(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(writing server, label) -> how many sets are on a medium, and the bytes that they have stored."""
+        return await self._database.read(set_rows.on_media)
 
     async def sets_until(self, source: str, until_ns: int) -> AsyncIterator[BackupSet]:
         """The sets of a source (node id) that ended at or before an instant, newest first."""

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 from caso_mesh.cli import device_pool, output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import ANY_SERVER, LISTING, AfterOption, LimitOption, Listing, Servers, note_more
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import InvalidValue, UsageError
+from caso_mesh.model.listing import MOST_ROWS
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.units import parse_size
 
@@ -24,13 +26,15 @@ LowSpace = Annotated[str | None, Parameter(help="Below this free space no new jo
 @app.command(name="list")
 def list_(
     *,
-    server: Annotated[str | None, Parameter(help="Only devices of this server.")] = None,
-    pool: Annotated[str | None, Parameter(help="Only devices of the servers of this pool.")] = None,
-    common: Common = DEFAULTS,
+    listing: Listing = LISTING,
+    servers: Servers = ANY_SERVER,
+    limit: LimitOption = MOST_ROWS,
+    after: AfterOption = None,
 ) -> None:
-    """List the storage devices."""
-    view = ask(common, "device.list", q.DeviceListRequest(server, pool), v.DeviceList)
-    output.show(view, common.json, _list)
+    """List the storage devices that servers reach."""
+    state, common = listing.split(each.value for each in DeviceState)
+    request = q.DeviceListRequest(servers.server, servers.pool, state, limit, after)
+    output.show(ask(common, "device.list", request, v.DeviceList), common.json, _list)
 
 
 def _list(view: v.DeviceList) -> None:
@@ -52,6 +56,7 @@ def _list(view: v.DeviceList) -> None:
             output.line(f"{row.name}: {server} does not use it")
         for text in row.warnings:
             output.warning(f"{row.name}: {text}")
+    note_more(view.more, view.devices[-1].name if view.devices else None)
 
 
 def _one(view: v.DeviceView) -> None:

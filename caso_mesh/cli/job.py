@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
-from caso_mesh.cli.grammar import Group, Parameter, shared
+from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import (
+    ANY_SERVER,
+    ANY_TIME,
+    LISTING,
+    AfterOption,
+    LimitOption,
+    Listing,
+    Servers,
+    Time,
+    note_more,
+)
 from caso_mesh.cli.options import (
     DEFAULTS,
     NOT_LOCAL,
     NOT_WAITING,
     Common,
-    ContextOption,
-    JsonOption,
     Local,
-    TimeoutOption,
     Waiting,
 )
 from caso_mesh.cli.waiting import submit, watch
@@ -34,53 +39,21 @@ Name = Annotated[str, Parameter(name="NAME", help="A job by name or id, a run, o
 GROUPS = ("all", "ended")
 
 
-@shared
-@dataclass(frozen=True)
-class Listing:
-    """The common options where ``--state`` has two meanings: a state of runs, or a state folder."""
-
-    state: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--state",
-            negative=(),
-            help="Only runs in this state (or: all, ended). Anything that is no state is the state folder of the "
-            "server to talk to, as in other commands; --state may be given twice.",
-        ),
-    ] = ()
-    context: ContextOption = None
-    timeout: TimeoutOption = "15s"
-    json: JsonOption = False
-
-    def split(self) -> tuple[str | None, Common]:
-        """The state of runs, and the common options. Raises ``UsageError``."""
-        known = {*GROUPS, *(state.value for state in RunState)}
-        states = [text for text in self.state if text in known]
-        folders = [text for text in self.state if text not in known]
-        if len(states) > 1:
-            raise UsageError(detail=f"Ask for one state at a time, not {' and '.join(states)}")
-        if len(folders) > 1 or (folders and os.sep not in folders[0] and not Path(folders[0]).is_dir()):
-            wrong = folders[-1]
-            raise UsageError(detail=f'"{wrong}" is neither a state ({", ".join(sorted(known))}) nor a state folder')
-        folder = Path(folders[0]) if folders else None
-        return (states[0] if states else None), Common(folder, self.context, self.timeout, self.json)
-
-
-LISTING = Listing()
-
-
 @app.command(name="list")
 def list_(
     *,
     listing: Listing = LISTING,
-    server: Annotated[str | None, Parameter(help="Only what this server reads or writes.")] = None,
-    pool: Annotated[str | None, Parameter(help="Only what the servers of this pool read or write.")] = None,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 500,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
+    limit: LimitOption = 500,
+    after: AfterOption = None,
     local: Local = NOT_LOCAL,
 ) -> None:
-    """List the runs that are not ended, with the reason of each that waits; or those in a state."""
-    state, common = listing.split()
-    view = ask(common, local.call("job.list"), q.JobListRequest(state, server, pool, limit), v.JobList)
+    """List the runs that are not ended, with the reason of each that waits; or those in a state (or: all, ended). Their time is
+    that at which they are due."""
+    state, common = listing.split({*GROUPS, *(each.value for each in RunState)})
+    request = q.JobListRequest(state, servers.server, servers.pool, limit, time.since_ns, time.until_ns, after)
+    view = ask(common, local.call("job.list"), request, v.JobList)
     output.show(view, common.json, _list)
 
 
@@ -100,6 +73,7 @@ def _list(view: v.JobList) -> None:
         ("waits because", lambda row: row.reason_text or row.reason),
         ("until", lambda row: row.reason_ends),
     )
+    note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
 
 
 @app.command
@@ -148,9 +122,21 @@ def _origin(view: v.JobDetail) -> str | None:
 
 
 @app.command
-def log(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
+def log(
+    name: Name,
+    /,
+    *,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Parameter(help="Only lines of at least this level.")
+    ] = None,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
+    local: Local = NOT_LOCAL,
+    common: Common = DEFAULTS,
+) -> None:
     """Print the job log of a run (of a job: its newest), or of one attempt."""
-    output.show(ask(common, local.call("job.log"), q.JobName(name), v.JobLogView), common.json, _log)
+    request = q.JobLogRequest(name, servers.server, servers.pool, level, time.since_ns, time.until_ns)
+    output.show(ask(common, local.call("job.log"), request, v.JobLogView), common.json, _log)
 
 
 def _log(view: v.JobLogView) -> None:

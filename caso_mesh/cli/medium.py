@@ -7,9 +7,22 @@ from typing import Annotated
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import (
+    ANY_SERVER,
+    ANY_TIME,
+    LISTING,
+    AfterOption,
+    LimitOption,
+    Listing,
+    Servers,
+    Time,
+    note_more,
+)
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.listing import MOST_ROWS
+from caso_mesh.model.storage import MediumState
 
 app = Group(name="medium", help="Media on the devices.")
 
@@ -17,13 +30,16 @@ app = Group(name="medium", help="Media on the devices.")
 @app.command(name="list")
 def list_(
     *,
-    server: Annotated[str | None, Parameter(help="Only media that this server writes.")] = None,
-    pool: Annotated[str | None, Parameter(help="Only media that the servers of this pool write.")] = None,
-    common: Common = DEFAULTS,
+    listing: Listing = LISTING,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
+    limit: LimitOption = MOST_ROWS,
+    after: AfterOption = None,
 ) -> None:
-    """List the media."""
-    view = ask(common, "medium.list", q.DeviceListRequest(server, pool), v.MediumList)
-    output.show(view, common.json, _list)
+    """List the media: of the servers that write them, by when they were last written to."""
+    state, common = listing.split(each.value for each in MediumState)
+    request = q.MediumListRequest(servers.server, servers.pool, state, time.since_ns, time.until_ns, limit, after)
+    output.show(ask(common, "medium.list", request, v.MediumList), common.json, _list)
 
 
 def _list(view: v.MediumList) -> None:
@@ -38,6 +54,7 @@ def _list(view: v.MediumList) -> None:
         ("size", lambda row: output.size(row.bytes)),
         ("sets", lambda row: row.sets),
     )
+    note_more(view.more, view.media[-1].label if view.media else None)
 
 
 @app.command

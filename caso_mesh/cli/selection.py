@@ -11,11 +11,13 @@ from caso_mesh.cli import output
 from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import ANY_SERVER, AfterOption, LimitOption, Servers, note_more
 from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, EscapedOption, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import EntryDoc, SelectionDoc
 from caso_mesh.model.errors import NotFound, UsageError
+from caso_mesh.model.listing import MOST_ROWS
 from caso_mesh.model.units import escape_path
 
 app = Group(name="selection", help="Selection lists: what to back up.")
@@ -54,9 +56,17 @@ Logon = Annotated[
 
 
 @app.command(name="list")
-def list_(*, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
-    """List the selection lists."""
-    output.show(ask(common, local.call("selection.list"), q.Nothing(), v.SelectionViews), common.json, _list)
+def list_(
+    *,
+    servers: Servers = ANY_SERVER,
+    limit: LimitOption = MOST_ROWS,
+    after: AfterOption = None,
+    local: Local = NOT_LOCAL,
+    common: Common = DEFAULTS,
+) -> None:
+    """List the selection lists that name servers."""
+    request = q.SelectionListRequest(servers.server, servers.pool, limit, after)
+    output.show(ask(common, local.call("selection.list"), request, v.SelectionViews), common.json, _list)
 
 
 def _list(view: v.SelectionViews) -> None:
@@ -67,6 +77,7 @@ def _list(view: v.SelectionViews) -> None:
         ("priority", lambda row: row.definition.priority),
         ("policies", lambda row: row.policies),
     )
+    note_more(view.more, view.selections[-1].name if view.selections else None)
 
 
 @app.command

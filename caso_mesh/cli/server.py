@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import ANY_SERVER, LISTING, AfterOption, LimitOption, Listing, Servers, note_more
 from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, Refused, UsageError
 from caso_mesh.model.ids import SHORT_NODE_ID
+from caso_mesh.model.listing import MOST_ROWS
 from caso_mesh.model.states import DataLocation, ServerState
 
 app = Group(name="server", help="Servers: list, approve, pause, resume, remove ...")
@@ -25,11 +27,15 @@ def list_(
     discovered: Annotated[
         bool, Parameter(negative=(), help="Servers that were found and belong to no mesh, with their codes.")
     ] = False,
-    pool: Annotated[str | None, Parameter(help="Only the servers of this pool.")] = None,
-    common: Common = DEFAULTS,
+    listing: Listing = LISTING,
+    servers: Servers = ANY_SERVER,
+    limit: LimitOption = MOST_ROWS,
+    after: AfterOption = None,
 ) -> None:
     """List the servers, or those that were discovered and wait for approval."""
-    view = ask(common, "server.list", q.ServerListRequest(discovered, pool), v.ServerList)
+    state, common = listing.split(each.value for each in ServerState if each is not ServerState.DISCOVERED)
+    request = q.ServerListRequest(discovered, servers.pool, servers.server, state, limit, after)
+    view = ask(common, "server.list", request, v.ServerList)
     output.show(view, common.json, _discovered if discovered else _list)
 
 
@@ -104,6 +110,7 @@ def _list(view: v.ServerList) -> None:
         ("data", lambda row: row.data_location),
         ("id", lambda row: row.id[:SHORT_NODE_ID]),
     )
+    note_more(view.more, view.servers[-1].name if view.servers else None)
 
 
 def _discovered(view: v.ServerList) -> None:

@@ -7,10 +7,22 @@ from typing import Annotated
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.listing import (
+    ANY_SERVER,
+    ANY_TIME,
+    LISTING,
+    AfterOption,
+    LimitOption,
+    Listing,
+    Servers,
+    Time,
+    note_more,
+)
 from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
+from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.units import parse_instant_ns
 
 app = Group(name="set", help="Backup sets.")
@@ -19,8 +31,9 @@ app = Group(name="set", help="Backup sets.")
 @app.command(name="list")
 def list_(
     *,
-    server: Annotated[str | None, Parameter(help="Only sets that this server holds or is the source of.")] = None,
-    pool: Annotated[str | None, Parameter(help="Only sets of the servers of this pool.")] = None,
+    listing: Listing = LISTING,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
     source: Annotated[str | None, Parameter(help="Only sets of files of this server.")] = None,
     from_device: Annotated[
         str | None, Parameter(help="What lies on this device now, whatever the administrator knows of it.")
@@ -28,13 +41,27 @@ def list_(
     expired: Annotated[
         bool, Parameter(negative=(), help="Only sets that nothing keeps any more: they go within the hour.")
     ] = False,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
-    common: Common = DEFAULTS,
+    limit: LimitOption = 1000,
+    after: AfterOption = None,
 ) -> None:
-    """List the backup sets."""
-    request = q.SetListRequest(server, pool, source, limit, from_device, expired)
-    view = ask(common, "set.list", request, v.SetList)
-    output.show(view, common.json, _list)
+    """List the backup sets: of servers that hold them or are their source, by when they ended. States are kept, expired, locked
+    and redundant."""
+    state, common = listing.split(each.value for each in SetStanding)
+    if expired and state not in {None, SetStanding.EXPIRED.value}:
+        raise UsageError(detail=f"Ask for one state at a time, not expired and {state}")
+    request = q.SetListRequest(
+        servers.server,
+        servers.pool,
+        source,
+        limit,
+        from_device,
+        expired,
+        None if state is None else SetStanding(state),
+        time.since_ns,
+        time.until_ns,
+        after,
+    )
+    output.show(ask(common, "set.list", request, v.SetList), common.json, _list)
 
 
 @app.command
@@ -120,6 +147,7 @@ def _list(view: v.SetList) -> None:
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
     )
+    note_more(view.more, view.sets[-1].id if view.sets else None)
 
 
 def _expires(row: v.SetView) -> str | None:

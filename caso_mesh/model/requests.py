@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from caso_mesh.model import listing
 from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
 from caso_mesh.model.entries import EntryType, SourceException
 from caso_mesh.model.facts import LogLine
@@ -25,6 +26,15 @@ from caso_mesh.model.states import (
     SnapshotMode,
 )
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
+
+#: What lists are asked.
+ServerListRequest = listing.ServerListRequest
+DeviceListRequest = listing.DeviceListRequest
+MediumListRequest = listing.MediumListRequest
+SelectionListRequest = listing.SelectionListRequest
+JobListRequest = listing.JobListRequest
+JobLogRequest = listing.JobLogRequest
+SetListRequest = listing.SetListRequest
 
 
 class Nothing(Struct, frozen=True):
@@ -626,11 +636,6 @@ class OperatorName(Struct, frozen=True):
     name: str
 
 
-class ServerListRequest(Struct, frozen=True):
-    discovered: bool = False
-    pool: str | None = None
-
-
 class ServerApprove(Struct, frozen=True):
     name: str
     code: str
@@ -691,11 +696,6 @@ class DeviceAdd(Struct, frozen=True):
     on: dict[str, str]
     concurrency: int = 1
     low_space_bytes: int = 0
-
-
-class DeviceListRequest(Struct, frozen=True):
-    server: str | None = None
-    pool: str | None = None
 
 
 class DeviceSet(Struct, frozen=True):
@@ -907,15 +907,6 @@ class DrillRequest(Struct, frozen=True):
     priority: Priority = Priority.MEDIUM
 
 
-class JobListRequest(Struct, frozen=True):
-    """Without ``state``: all that is not ended. ``state`` may be ``all``, ``ended``, or a state of runs."""
-
-    state: str | None = None
-    server: str | None = None
-    pool: str | None = None
-    limit: int = 500
-
-
 class JobName(Struct, frozen=True):
     """A job, run or attempt by its id, a unique prefix of it, or a job's name."""
 
@@ -943,18 +934,6 @@ class RunFollow(Struct, frozen=True):
     run: str
     wait_s: float = 0.0
     until_end: bool = False
-
-
-class SetListRequest(Struct, frozen=True):
-    """``from_device``: what lies on that device now, whatever the administrator knows of it. ``expired``: only sets that
-    nothing keeps any more."""
-
-    server: str | None = None
-    pool: str | None = None
-    source: str | None = None
-    limit: int = 1000
-    from_device: str | None = None
-    expired: bool = False
 
 
 class SetName(Struct, frozen=True):

@@ -52,6 +52,7 @@ class ServerView(Struct, frozen=True):
 
 class ServerList(Struct, frozen=True):
     servers: tuple[ServerView, ...]
+    more: bool = False
 
 
 class TokenView(Struct, frozen=True):
@@ -163,6 +164,7 @@ class DeviceView(Struct, frozen=True):
 
 class DeviceList(Struct, frozen=True):
     devices: tuple[DeviceView, ...]
+    more: bool = False
 
 
 class LogonRecipients(Struct, frozen=True):
@@ -222,6 +224,7 @@ class SelectionView(Struct, frozen=True):
 
 class SelectionViews(Struct, frozen=True):
     selections: tuple[SelectionView, ...]
+    more: bool = False
 
 
 class PolicyView(Struct, frozen=True):
@@ -432,6 +435,7 @@ class MediumView(Struct, frozen=True):
 
 class MediumList(Struct, frozen=True):
     media: tuple[MediumView, ...]
+    more: bool = False
 
 
 class Submitted(Struct, frozen=True):
@@ -545,6 +549,7 @@ class JobView(Struct, frozen=True):
 
 class JobList(Struct, frozen=True):
     jobs: tuple[JobView, ...]
+    more: bool = False
 
 
 class AttemptView(Struct, frozen=True):
@@ -716,6 +721,7 @@ class SetView(Struct, frozen=True):
 
 class SetList(Struct, frozen=True):
     sets: tuple[SetView, ...]
+    more: bool = False
 
 
 class ExpiryRow(Struct, frozen=True):

@@ -82,7 +82,7 @@ async def test_another_server_cannot_close_an_attempt_nor_write_its_log(tmp_path
             w.end(attempt, AttemptState.FAILED, failure=Failure("device-full", {"device": "d"})),
         )
         assert w.state.run(run).closed_at_ns is None
-        assert (await w.ask("job.log", q.JobName(run))).attempts == ()
+        assert (await w.ask("job.log", q.JobLogRequest(run))).attempts == ()
         assert (await w.ask("job.list", q.JobListRequest())).jobs[0].state == "delegated"
         refusal = w.facts.audits("journal.push")[-1]
         assert (refusal.outcome, refusal.fields["count"]) == ("refused", 3)

@@ -232,7 +232,7 @@ async def test_a_person_of_some_servers_is_shown_what_concerns_those_and_no_plac
         await w.ask("selection.create", q.SelectionCreate("other", SelectionDoc(("gamma:/etc",))))
         await w.ask("associate", q.AssociationEdit("other", "nightly"))
         beta = Peer(id="b", name="bea", kind="operator", role=None, server_roles=((node("beta"), Role.VIEWER),))
-        shown = await w.ask("selection.list", q.Nothing(), person=beta)
+        shown = await w.ask("selection.list", q.SelectionListRequest(), person=beta)
         assert [(row.name, row.definition.paths) for row in shown.selections] == [("home", ("beta:/srv",))]
         assert (await w.ask("selection.show", q.Named("home"), person=beta)).definition.paths == ("beta:/srv",)
         with pytest.raises(CasoError) as refused:
@@ -242,4 +242,4 @@ async def test_a_person_of_some_servers_is_shown_what_concerns_those_and_no_plac
         assert (policy.selections, policy.jobs) == (("home",), ("home.nightly.full",))
         rows = (await w.ask("schedule.preview", q.SchedulePreview(None, 2.0), person=beta)).runs
         assert {row.selection for row in rows} == {"home"}
-        assert len((await w.ask("selection.list", q.Nothing())).selections) == 2
+        assert len((await w.ask("selection.list", q.SelectionListRequest())).selections) == 2

@@ -174,7 +174,7 @@ def _past(boss: _Operator) -> dict[str, Any]:
     jobs = boss.ask("job.list", q.JobListRequest(None), v.JobList).jobs
     return {
         "history": [boss.ask("job.show", q.JobName(row.job), v.JobDetail).runs for row in jobs],
-        "logs": [boss.ask("job.log", q.JobName(row.run), v.JobLogView) for row in jobs if row.run is not None],
+        "logs": [boss.ask("job.log", q.JobLogRequest(row.run), v.JobLogView) for row in jobs if row.run is not None],
         "alerts": sorted(alerts, key=lambda row: row.id),
         "audit": list(audit),
         "sets": sets,

@@ -129,7 +129,7 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         "selection list",
         "selection.list",
-        q.Nothing(),
+        q.SelectionListRequest(),
         v.SelectionViews((SELECTION,)),
         ["office", "files:/srv, web:/var"],
     ),

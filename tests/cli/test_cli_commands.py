@@ -14,6 +14,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
+from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
@@ -220,7 +221,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("medium retire B-000001", "medium.retire", q.MediumLabel("B-000001"), v.Done(), ["no further sets"]),
     ("mediaset list", "mediaset.list", q.Nothing(), MEDIA_SETS, ["keep-4-weeks", "28 d", "without end"]),
-    ("medium list", "medium.list", q.DeviceListRequest(), v.MediumList((MEDIUM,)), ["BETA-000001"]),
+    ("medium list", "medium.list", q.MediumListRequest(), v.MediumList((MEDIUM,)), ["BETA-000001"]),
     (
         "settings list --pool west",
         "settings.list",
@@ -355,7 +356,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["nightly"],
     ),
     ("job show nightly", "job.show", q.JobName("nightly"), DETAIL, ["0 2 * * * (UTC)", "job1@1#1", "disk1 is full", "job1@0"]),
-    ("job log job1@1", "job.log", q.JobName("job1@1"), LOG, ["2025-01-01T00:00:00Z  info     began"]),
+    ("job log job1@1", "job.log", q.JobLogRequest("job1@1"), LOG, ["2025-01-01T00:00:00Z  info     began"]),
     ("job run nightly", "job.run", q.JobName("nightly"), SUBMITTED, ["submitted job1@1"]),
     (
         "job set job1@1 --priority highest",
@@ -392,6 +393,62 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("job hold nightly", "job.hold", q.JobName("nightly"), v.Done(), ["on hold"]),
     ("job release nightly", "job.release", q.JobName("nightly"), v.Done(), ["released"]),
     ("job delete nightly", "job.delete", q.JobName("nightly"), v.Done(), ["deleted"]),
+    (
+        "set list --pool west --state locked --since 2025-01-01T00:00Z --until 2025-01-02T00:00Z --limit 1 --after set9",
+        "set.list",
+        q.SetListRequest(
+            pool="west",
+            limit=1,
+            state=SetStanding.LOCKED,
+            since_ns=1_735_689_600_000_000_000,
+            until_ns=1_735_776_000_000_000_000,
+            after="set9",
+        ),
+        v.SetList((SET,), more=True),
+        ["set1"],
+    ),
+    (
+        "job list --state ready --pool west --since 2025-01-01T00:00Z --after job1@1",
+        "job.list",
+        q.JobListRequest("ready", pool="west", since_ns=1_735_689_600_000_000_000, after="job1@1"),
+        v.JobList((JOB,), more=True),
+        ["nightly"],
+    ),
+    (
+        "server list --state stalled --pool west --limit 1",
+        "server.list",
+        q.ServerListRequest(pool="west", state="stalled", limit=1),
+        v.ServerList((SERVER,), more=True),
+        ["beta"],
+    ),
+    (
+        "device list --server beta --state offline",
+        "device.list",
+        q.DeviceListRequest("beta", state="offline"),
+        v.DeviceList(()),
+        [],
+    ),
+    (
+        "medium list --pool west --state full --until 2025-01-01T00:00Z",
+        "medium.list",
+        q.MediumListRequest(pool="west", state="full", until_ns=1_735_689_600_000_000_000),
+        v.MediumList((MEDIUM,)),
+        ["BETA-000001"],
+    ),
+    (
+        "selection list --pool west --after a",
+        "selection.list",
+        q.SelectionListRequest(pool="west", after="a"),
+        v.SelectionViews(()),
+        [],
+    ),
+    (
+        "job log job1@1 --level warning --server beta --since 2025-01-01T00:00Z",
+        "job.log",
+        q.JobLogRequest("job1@1", "beta", level="warning", since_ns=1_735_689_600_000_000_000),
+        LOG,
+        ["began"],
+    ),
     ("set list --source alpha", "set.list", q.SetListRequest(source="alpha"), v.SetList((SET,)), ["set1", "12.3 kB"]),
     ("set list --expired", "set.list", q.SetListRequest(expired=True), v.SetList((GONE,)), ["expired"]),
     ("set expire --dry-run", "set.expiry", q.Nothing(), EXPIRY, ["last-good, daily", "nothing keeps it"]),
@@ -429,6 +486,21 @@ CASES += [
 
 def words(line: str) -> list[str]:
     return [word.replace("_", " ") if word.startswith("5_") else word for word in line.split()]
+
+
+async def test_a_list_that_is_cut_says_how_to_go_on_and_one_that_is_whole_says_nothing(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    for call, cut, whole, last in (
+        ("set list", v.SetList((SET,), more=True), v.SetList((SET,)), SET.id),
+        ("server list", v.ServerList((SERVER,), more=True), v.ServerList((SERVER,)), SERVER.name),
+        ("medium list", v.MediumList((MEDIUM,), more=True), v.MediumList((MEDIUM,)), MEDIUM.label),
+        ("job list", v.JobList((JOB,), more=True), v.JobList((JOB,)), JOB.run),
+    ):
+        daemon.answers[call.replace(" ", ".")] = cut
+        assert f"There are more: --after {last}" in (await shell(*words(call))).err
+        daemon.answers[call.replace(" ", ".")] = whole
+        assert (await shell(*words(call))).err == ""
 
 
 @pytest.mark.parametrize(("line", "call", "request_", "reply", "texts"), CASES, ids=[case[0] for case in CASES])

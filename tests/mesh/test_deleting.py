@@ -62,7 +62,7 @@ async def test_a_set_is_deleted_when_its_protection_is_over_by_both_clocks_and_n
     # what is deleted is no base: the next incremental builds on the first
     third = await made(mesh, tree, type=BackupType.INCREMENTAL)
     assert third.type == "incremental"
-    log = await mesh.call("alpha", "job.log", q.JobName(third.run), v.JobLogView)
+    log = await mesh.call("alpha", "job.log", q.JobLogRequest(third.run), v.JobLogView)
     assert any(f"builds on the set {first.set}" in line.text for each in log.attempts for line in each.lines)
     audit = await mesh.call("alpha", "audit.list", q.AuditListRequest(), v.AuditList)
     told = [(row.outcome, row.fields["set"]) for row in audit.entries if row.what == "set.delete"]

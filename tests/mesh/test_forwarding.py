@@ -23,7 +23,7 @@ async def setting(mesh: MemoryMesh, name: str, value: str) -> None:
 
 
 async def log(mesh: MemoryMesh, run: str) -> v.JobLogView:
-    return await mesh.call("alpha", "job.log", q.JobName(run), v.JobLogView)
+    return await mesh.call("alpha", "job.log", q.JobLogRequest(run), v.JobLogView)
 
 
 async def told(mesh: MemoryMesh, run: str) -> tuple[int, int]:

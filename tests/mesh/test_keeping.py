@@ -90,7 +90,7 @@ async def test_facts_go_where_they_happened_when_a_majority_holds_them_and_recor
     await jobs(mesh, 1, tree)
     assert records(tables(mesh, "alpha")) < 40
     listed = [row.id for row in await mesh.sets("alpha")]
-    logs = [await mesh.call("alpha", "job.log", q.JobName(run), v.JobLogView) for run in done]
+    logs = [await mesh.call("alpha", "job.log", q.JobLogRequest(run), v.JobLogView) for run in done]
     # it comes back, and is alone with the one that has no tables any more
     await mesh.run("gamma")
     await mesh.wait_connected("gamma")
@@ -109,7 +109,7 @@ async def test_facts_go_where_they_happened_when_a_majority_holds_them_and_recor
 
     await wait_for_async(again, 60.0, what="another one is in office")
     assert [row.id for row in await mesh.sets("delta")] == listed
-    assert [await mesh.call("delta", "job.log", q.JobName(run), v.JobLogView) for run in done] == logs
+    assert [await mesh.call("delta", "job.log", q.JobLogRequest(run), v.JobLogView) for run in done] == logs
     await asyncio.sleep(60.0)
     assert meaning(mesh, "gamma") == meaning(mesh, "beta")
     audits = await mesh.call("delta", "audit.list", q.AuditListRequest(), v.AuditList)

@@ -128,7 +128,7 @@ async def test_copied_jobs_run_by_the_local_schedule_without_any_connection_and_
     assert [row.run for row in sets] == [row.run for row in done], "each set once"
     detail = await mesh.call("alpha", "job.show", q.JobName(str(shown[0].run)), v.JobDetail)
     assert detail.runs[-1].attempts[0].set == sets[0].id
-    log = await mesh.call("alpha", "job.log", q.JobName(str(shown[0].run)), v.JobLogView)
+    log = await mesh.call("alpha", "job.log", q.JobLogRequest(str(shown[0].run)), v.JobLogView)
     assert log.attempts[0].lines
 
     base = mesh.folder / "back"
@@ -197,7 +197,7 @@ async def test_an_operator_at_a_servers_own_console_creates_and_controls_jobs_th
     progress = await own("run.follow", q.RunFollow(made.run, 5.0, True), v.RunProgress)
     assert progress.result is not None
     set_id = progress.result.set
-    assert (await own("job.log", q.JobName(made.run), v.JobLogView)).attempts
+    assert (await own("job.log", q.JobLogRequest(made.run), v.JobLogView)).attempts
     base = mesh.folder / "back"
     asked = await own("restore", q.RestoreRequest(set_id, to=("beta", bytes(base))), v.Submitted)
     await own_ended(mesh, 2, 60.0)
