@@ -362,6 +362,7 @@ def _seat(
             calendar=ports.calendar or WallCalendar(ports.clock),
             new_id=new_id,
             randomness=ports.randomness,
+            credentials=server.logons.credentials,
         )
 
     def make_standby(voter: Voter) -> Standby:

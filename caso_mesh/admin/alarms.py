@@ -72,5 +72,19 @@ class Alarms:
         except CasoError as error:
             log.error("no alert could be raised (%s): %s", error, text)
 
+    async def attempt_begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
+        """As ``begins``; if even that fails, the daemon's own log has to do, and it is begun the next time."""
+        try:
+            await self.begins(kind, category, text, object=object)
+        except CasoError as error:
+            log.error("no alert could be raised (%s): %s", error, text)
+
+    async def attempt_ends(self, category: str, object: str) -> None:
+        """As ``ends``; if that fails, the alert stands until the next time."""
+        try:
+            await self.ends(category, object)
+        except CasoError as error:
+            log.error("the end of an alert could not be told (%s): %s %s", error, category, object)
+
     async def _raise(self, id_: str, kind: AlertKind, category: str, text: str, object: str) -> None:
         await self._facts.append(facts.AlertRaised(id_, kind, category, text, object=object))

@@ -58,6 +58,7 @@ _OF_NO_SET = frozenset(
         facts.RunWaits,
         facts.CopyTaken,
         facts.LocalRun,
+        facts.NoticesSent,
         facts.Audit,
     )
 )
@@ -190,6 +191,8 @@ class Intake:
                 return None if self._votes(server) else f"the end of the alert {id_[:64]} of another server"
             case facts.SetFound(set=backup):
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
+            case facts.NoticesSent(recipient=recipient):
+                return None if self._votes(server) else f"what the recipient {recipient[:64]} was told"
             case facts.RunWaits(run=run):
                 own = is_local(run) and is_of_place(run, server)
                 return None if own or self._votes(server) else f"why the run {run[:100]} waits"

@@ -83,6 +83,11 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 (of or server, id_, at_ns),
             ).fetchone()
             c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (ended_ns, id_, of or server))
+        case facts.NoticesSent():
+            c.executemany(
+                "INSERT OR IGNORE INTO notice_sent VALUES (?, ?, ?, ?, ?)",
+                [(fact.recipient, key, fact.message, at_ns, fact.given_up) for key in (fact.message, *fact.keys)],
+            )
         case facts.Audit():
             c.execute(
                 "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

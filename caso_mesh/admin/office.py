@@ -40,6 +40,7 @@ from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
+from caso_mesh.admin.outbox import Outbox
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.preview import Preview
@@ -73,6 +74,7 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
+from caso_mesh.model.logons import Credentials
 from caso_mesh.wire.network import Network
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,7 @@ class Office:
         calendar: Calendar,
         new_id: IdSource,
         randomness: Randomness,
+        credentials: Callable[[str], Credentials],
     ) -> None:
         self._keeper = keeper
         self._consensus = consensus
@@ -125,6 +128,17 @@ class Office:
             facts=facts,
             own=keys.id,
             offices=lambda: [server.id for server in keeper.state.server_list() if server.voter or server.voted],
+        )
+        #: What leaves for people; also for what others in the office tell them.
+        self.outbox = Outbox(
+            keeper=keeper,
+            tables=tables,
+            facts=facts,
+            alarms=self._alarms,
+            credentials=credentials,
+            server=server_name,
+            clock=clock,
+            randomness=randomness,
         )
         self._live = live = Live()
         self._delegation = Delegation(
@@ -467,6 +481,7 @@ class Office:
             "keeping records": self._keeping.run,
             "ransomware brake": self._brake.run,
             "expiry of sets": self._expiry.run,
+            "sending of messages": self.outbox.run,
         }
         await self._begin()
         await keep_all(duties, whose="The administrator", alarms=self._alarms, clock=self._clock)

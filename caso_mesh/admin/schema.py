@@ -86,4 +86,12 @@ MIGRATIONS: Sequence[str] = (
     local_runs.TABLE,
     local_runs.LISTED,
     set_rows.INDICES,
+    """
+    CREATE TABLE notice_sent (
+        recipient TEXT NOT NULL, key TEXT NOT NULL, message TEXT NOT NULL, at_ns INTEGER NOT NULL, given_up TEXT NOT NULL,
+        PRIMARY KEY (recipient, key)
+    ) STRICT;
+    CREATE INDEX notice_sent_by_time ON notice_sent (at_ns);
+    CREATE INDEX notice_sent_by_key ON notice_sent (key);
+    """,
 )

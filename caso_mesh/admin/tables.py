@@ -24,6 +24,7 @@ from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import JournalChainBroken, JournalGap, PeerMalformed
 from caso_mesh.model.jobs import Attempt
 from caso_mesh.model.storage import BackupSet, Medium
+from caso_mesh.planning.notices import Told
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class Tables:
             local_runs.forget(c, before_ns, local_kept)
             c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
+            c.execute("DELETE FROM notice_sent WHERE at_ns < ?", (before_ns,))
 
         await self._database.write(forget)
 
@@ -442,6 +444,21 @@ class Tables:
     async def has_alert(self, id_: str, servers: Collection[str]) -> bool:
         """Whether one of ``servers`` has told of it."""
         return any(row[0] in servers for row in await self._rows("SELECT server FROM alert WHERE id = ?", (id_,)))
+
+    async def notices_sent(self, since_ns: int) -> list[Told]:
+        """What recipients were told, or will not be, since an instant."""
+        rows = await self._rows(
+            "SELECT recipient, key, message, at_ns FROM notice_sent WHERE at_ns >= ? ORDER BY at_ns", (since_ns,)
+        )
+        return [Told(*row) for row in rows]
+
+    async def told_of(self, key: str) -> frozenset[str]:
+        """The recipients that were told of ``key``, or will not be."""
+        return frozenset(row[0] for row in await self._rows("SELECT recipient FROM notice_sent WHERE key = ?", (key,)))
+
+    async def arrival(self) -> int:
+        """The number of the last record that came."""
+        return await self._database.read(replica.last_arrival)
 
     async def audit(self, limit: int, category: str | None) -> list[AuditRow]:
         rows = await self._rows(

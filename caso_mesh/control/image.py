@@ -34,6 +34,9 @@ _KEYS = {
     "error_rules": "name",
     "logons": "name",
     "copies": "id",
+    "recipients": "name",
+    "recipient_groups": "name",
+    "notice_rules": "name",
 }
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Image)
@@ -53,6 +56,7 @@ def encoded(tables: Mapping[str, Any]) -> bytes:
             mesh=tables["mesh"],
             anchors=tables["anchors"],
             rotation=tables["rotation"],
+            mail_server=tables["mail_server"],
             removed=tuple(sorted(tables["removed"].items())),
             mesh_settings=tuple(sorted(tables["mesh_settings"].items())),
             pool_settings=tuple(
@@ -88,6 +92,7 @@ def tables(image: Image) -> dict[str, Any]:
         "mesh": image.mesh,
         "anchors": image.anchors,
         "rotation": image.rotation,
+        "mail_server": image.mail_server,
         "removed": dict(image.removed),
         "mesh_settings": dict(image.mesh_settings),
         "pool_settings": {name: dict(values) for name, values in image.pool_settings},

@@ -30,12 +30,15 @@ def put_logon(state: ControlState, command: PutLogon, context: Context) -> Effec
         raise Conflict(detail=f"The logon {new.name} was changed by somebody else meanwhile; look at it and try again")
     if not new.user or len(new.user) > LONGEST_USER or not new.user.isprintable():
         raise InvalidValue(value=new.user, what="user", expected=f"Use 1 to {LONGEST_USER} printable characters")
-    if not new.servers and not new.pools:
-        raise UsageError(detail=f"Say which servers or pools may use the logon {new.name}")
+    if not new.servers and not new.pools and not new.voters:
+        raise UsageError(detail=f"Say which servers or pools, or whether the voters, may use the logon {new.name}")
     for server in new.servers:
         state.server(server)
     for pool in new.pools:
         state.pool_named(pool)
+    used = _told_by(state, new.name)
+    if used and not new.voters:
+        raise InUse(kind="logon", name=new.name, by=[f"{each}, for which the voters may use it" for each in used])
     copies = new.copies
     if old is not None and old.version == new.version:
         copies = {**old.copies, **new.copies}
@@ -83,16 +86,24 @@ def delete_logon(state: ControlState, command: DeleteLogon, context: Context) ->
     ]
     by_hand = (job for job in state.job_list() if job.origin is None and job.schedule is not None)
     users += [job.name for job in by_hand if row.name in {name for _, name in logons_of(job.spec)}]
+    users += _told_by(state, row.name)
     users += [run.id for run in state.open_runs() if row.name in {name for _, name in logons_of(run.spec)}]
     if users:
         raise InUse(kind="logon", name=row.name, by=users)
     return Effect(None, (Put("logons", row.name, None),))
 
 
+def _told_by(state: ControlState, name: str) -> list[str]:
+    """What of notification needs a logon."""
+    mail = state.mail_server is not None and state.mail_server.logon == name
+    signed = sorted(f"recipient {each.name}" for each in state.recipients.values() if each.logon == name)
+    return [*(["mail server"] if mail else []), *signed]
+
+
 def followed(state: ControlState, changes: Iterable[Put]) -> list[Put]:
     """What of logons follows from changes of pools and servers: who may use one no longer has no copy any more, a machine
     that took the place of another may use what that one might."""
-    if not state.logons or not any(_concerns(change) for change in changes):
+    if not state.logons or not any(_concerns(state, change) for change in changes):
         return []
     draft = state.draft()
     draft.write(changes)
@@ -108,8 +119,11 @@ def followed(state: ControlState, changes: Iterable[Put]) -> list[Put]:
     return puts
 
 
-def _concerns(change: Put) -> bool:
-    return change.table == "pools" or (change.table == "servers" and change.record is None)
+def _concerns(state: ControlState, change: Put) -> bool:
+    if change.table != "servers" or change.record is None:
+        return change.table in {"pools", "servers"}
+    old = state.servers.get(change.key)
+    return old is not None and old.voter and not change.record.voter
 
 
 def _put(row: Logon, **fields: object) -> Put:

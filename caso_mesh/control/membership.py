@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from caso_mesh.control.state import ControlState, row_of
+from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import (
     AdmitServer,
@@ -31,7 +31,7 @@ from caso_mesh.model.errors import (
 from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Failure
-from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server
+from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server, row_of
 from caso_mesh.model.states import DataLocation, Liveness, RunState, ServerState
 from caso_mesh.planning import lifecycle
 

@@ -19,6 +19,7 @@ from caso_mesh.control import (
     logons,
     made,
     membership,
+    notices,
     operators,
     policies,
     replacing,
@@ -34,6 +35,7 @@ from caso_mesh.model.commands import Command, Envelope, FoundMesh
 from caso_mesh.model.errors import CasoError, FeatureLevelTooLow, Misuse, WrongState
 from caso_mesh.model.features import SetFeatureLevel, level_of
 from caso_mesh.model.jobs import Job, Origin
+from caso_mesh.model.notices import MailServer
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.planning import lifecycle
@@ -74,6 +76,13 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.PutLogon: logons.put_logon,
     commands.GrantLogon: logons.grant_logon,
     commands.DeleteLogon: logons.delete_logon,
+    commands.SetMailServer: notices.set_mail_server,
+    commands.PutRecipient: notices.put_recipient,
+    commands.DeleteRecipient: notices.delete_recipient,
+    commands.PutRecipientGroup: notices.put_group,
+    commands.DeleteRecipientGroup: notices.delete_group,
+    commands.PutNoticeRule: notices.put_rule,
+    commands.DeleteNoticeRule: notices.delete_rule,
     commands.CreateJob: work.create_job,
     commands.RunNow: work.run_now,
     commands.SetJob: work.set_job,
@@ -186,6 +195,14 @@ def _faults(state: ControlState, command: Command, error: CasoError) -> list[Fau
             found = [*policies.device_pool_faults(state, pool)]
         case commands.CreateErrorRule(rule=rule):
             found = [*error_rules.rule_faults(rule)]
+        case commands.SetMailServer(server=MailServer() as server):
+            found = [*notices.mail_server_faults(state, server)]
+        case commands.PutRecipient(recipient=recipient):
+            found = [*notices.recipient_faults(state, recipient)]
+        case commands.PutRecipientGroup(group=group):
+            found = [*notices.group_faults(state, group)]
+        case commands.PutNoticeRule(rule=notice_rule):
+            found = [*notices.rule_faults(state, notice_rule)]
         case commands.CreateJob(job=Job(spec=spec)) | commands.EditJob(spec=spec):
             found = [*work.spec_faults(state, spec)]
         case commands.Batch(commands=several):
@@ -233,9 +250,17 @@ def check_state(state: ControlState) -> None:
     for logon in state.logons.values():
         _require(state.permitted(logon) <= state.servers.keys(), f"who may use {logon.name} is in the mesh")
         _require(logon.copies.keys() <= state.permitted(logon), f"who has a copy of {logon.name} may use it")
+    for members in state.recipient_groups.values():
+        _require(set(members.members) <= state.recipients.keys(), f"members of {members.name} are there")
+    for rule in state.notice_rules.values():
+        known = state.recipients.keys() | state.recipient_groups.keys()
+        _require(set(rule.to) <= known, f"whom the rule {rule.name} names is there")
+    _require(
+        not state.recipients.keys() & state.recipient_groups.keys(), "recipients and groups have names of their own"
+    )
     for group in state.device_pools.values():
-        known = all(member.device in state.devices for member in group.members)
-        _require(known, f"members of the device pool {group.name} are in the mesh")
+        known_devices = all(member.device in state.devices for member in group.members)
+        _require(known_devices, f"members of the device pool {group.name} are in the mesh")
     wanted = set()
     for association in state.associations.values():
         there = association.policy in state.policies and association.list in state.lists

@@ -17,7 +17,7 @@ from caso_mesh.control.membership import (
     use_token,
     without_voter,
 )
-from caso_mesh.control.state import ControlState, row_of
+from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import ReplaceServer
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound
@@ -36,7 +36,7 @@ from caso_mesh.model.jobs import (
     VerifySetsSpec,
     VerifySpec,
 )
-from caso_mesh.model.mesh import Server
+from caso_mesh.model.mesh import Server, row_of
 from caso_mesh.model.states import AttemptState
 from caso_mesh.planning import lifecycle
 

@@ -28,7 +28,9 @@ from caso_mesh.model.mesh import (
     Roster,
     RosterRow,
     Server,
+    row_of,
 )
+from caso_mesh.model.notices import MailServer, NoticeRule, Recipient, RecipientGroup
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import ErrorRule
@@ -41,6 +43,8 @@ REQUESTS_KEPT = 10_000
 
 #: Tables that the roster is made of, beside ``servers``, of which only some fields are on it.
 _ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "pools"})
+#: Tables of one record.
+_OF_ONE = frozenset({"mesh", "anchors", "rotation", "mail_server"})
 #: Tables of which every server's orders may hold something.
 _IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
 _Record = TypeVar(
@@ -80,6 +84,10 @@ class ControlState:
         self.error_rules: dict[str, ErrorRule] = {}
         self.logons: dict[str, Logon] = {}
         self.copies: dict[str, Copy] = {}
+        self.mail_server: MailServer | None = None
+        self.recipients: dict[str, Recipient] = {}
+        self.recipient_groups: dict[str, RecipientGroup] = {}
+        self.notice_rules: dict[str, NoticeRule] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._open_ids: list[str] = []
@@ -234,7 +242,8 @@ class ControlState:
     def permitted(self, logon: Logon) -> frozenset[str]:
         """The ids of the servers that may use a logon."""
         pools = [self.pools[name] for name in logon.pools if name in self.pools]
-        return frozenset(logon.servers).union(*(pool.servers for pool in pools))
+        voters = [server.id for server in self.servers.values() if server.voter] if logon.voters else ()
+        return frozenset(logon.servers).union(voters, *(pool.servers for pool in pools))
 
     def copy_list(self, server: str | None = None) -> list[Copy]:
         """Copies to a server (id), or to all, in the order in which they were asked for."""
@@ -375,12 +384,8 @@ class ControlState:
         """Puts rows into their tables. For the reducer alone."""
         for change in changes:
             self._note_orders(change)
-            if change.table == "mesh":
-                self.mesh = change.record
-            elif change.table == "anchors":
-                self.anchors = change.record
-            elif change.table == "rotation":
-                self.rotation = change.record
+            if change.table in _OF_ONE:
+                setattr(self, change.table, change.record)
             else:
                 table: dict[Any, Any] = getattr(self, change.table)
                 if change.table == "jobs":
@@ -479,11 +484,6 @@ class ControlState:
         fresh.write(Put("attempts", row.id, row) for row in found.attempts)
         fresh._all_orders = self._all_orders + 1
         vars(self).update(vars(fresh))
-
-
-def row_of(server: Server) -> RosterRow:
-    """The roster row of a server."""
-    return RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
 
 
 def _kept(table: dict[str, Any], id: str, kind: str) -> Any:

@@ -11,6 +11,7 @@ from caso_mesh.model.errors import CasoError, from_wire
 from caso_mesh.model.jobs import Attempt, Job, Run
 from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import Anchor, CaRotation, JoinToken, MeshInfo, Operator, Pool, RecoveryKit, RosterRow, Server
+from caso_mesh.model.notices import MailServer, NoticeRule, Recipient, RecipientGroup
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import ErrorRule
@@ -44,6 +45,10 @@ TableName = Literal[
     "error_rules",
     "logons",
     "copies",
+    "mail_server",
+    "recipients",
+    "recipient_groups",
+    "notice_rules",
 ]
 
 
@@ -136,3 +141,7 @@ class Image(Struct, frozen=True):
     rotation: CaRotation | None = None
     logons: tuple[Logon, ...] = ()
     copies: tuple[Copy, ...] = ()
+    mail_server: MailServer | None = None
+    recipients: tuple[Recipient, ...] = ()
+    recipient_groups: tuple[RecipientGroup, ...] = ()
+    notice_rules: tuple[NoticeRule, ...] = ()

@@ -16,6 +16,15 @@ from caso_mesh.model.features import SetFeatureLevel
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
 from caso_mesh.model.logons import DeleteLogon, GrantLogon, PutLogon
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server, SetDataLocation
+from caso_mesh.model.notices import (
+    DeleteNoticeRule,
+    DeleteRecipient,
+    DeleteRecipientGroup,
+    PutNoticeRule,
+    PutRecipient,
+    PutRecipientGroup,
+    SetMailServer,
+)
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
@@ -485,6 +494,13 @@ Command = (
     | PutLogon
     | GrantLogon
     | DeleteLogon
+    | SetMailServer
+    | PutRecipient
+    | DeleteRecipient
+    | PutRecipientGroup
+    | DeleteRecipientGroup
+    | PutNoticeRule
+    | DeleteNoticeRule
     | PutDevicePool
     | DeleteDevicePool
     | PutCalendar

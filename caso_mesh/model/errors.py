@@ -1098,6 +1098,30 @@ class LogonNotPermitted(CasoError):
     exit_status = REFUSED
 
 
+class NotDelivered(CasoError):
+    """{recipient} was not told: {detail}.
+
+    It is tried again by itself. Try the way with "caso-mesh notify test {recipient}".
+    """
+
+    code = "not-delivered"
+    category = "unavailable"
+    retryable = True
+
+    #: The receiver said so much that it wants no more, and when to try again at the earliest.
+    gone: bool = False
+    after_s: float = 0.0
+
+
+class MessageRefused(NotDelivered):
+    """{recipient} does not take this message: {detail}.
+
+    After a few tries it is given up; others are sent.
+    """
+
+    code = "message-refused"
+
+
 class JournalGap(CasoError):
     """The journal of {server} goes on with record {found} of {incarnation}, but {expected} comes next.
 

@@ -180,6 +180,16 @@ class AlertCleared(Struct, frozen=True, tag="alert-cleared", tag_field="fact"):
     of: str = ""
 
 
+class NoticesSent(Struct, frozen=True, tag="notices-sent", tag_field="fact"):
+    """A recipient's own server took the message ``message``, which told of ``keys``. ``given_up``: why it was not sent and will
+    not be. Told by the server in office: whoever is in office next does not send it again."""
+
+    recipient: str
+    message: str
+    keys: tuple[str, ...]
+    given_up: str = ""
+
+
 class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):
     """Who did what. ``outcome`` is ``done`` or an error code."""
 
@@ -217,6 +227,7 @@ Fact = (
     | LocalRun
     | AlertRaised
     | AlertCleared
+    | NoticesSent
     | Audit
 )
 _TYPES: dict[str, type] = {kind.__struct_config__.tag: kind for kind in Fact.__args__}

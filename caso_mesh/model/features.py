@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 #: What this software understands.
-FEATURE_LEVEL = 2
+FEATURE_LEVEL = 3
 #: Commands that came after level 1, by their tag.
 SINCE: Mapping[str, int] = {
     "put-logon": 2,
@@ -25,6 +25,13 @@ SINCE: Mapping[str, int] = {
     "retire-medium": 2,
     "copy-to": 2,
     "note-copy": 2,
+    "set-mail-server": 3,
+    "put-recipient": 3,
+    "delete-recipient": 3,
+    "put-recipient-group": 3,
+    "delete-recipient-group": 3,
+    "put-notice-rule": 3,
+    "delete-notice-rule": 3,
 }
 #: Work that names logon information.
 _LOGONS = 2
@@ -34,6 +41,8 @@ KINDS: Mapping[str, int] = {"synthetic": 2}
 _SECOND = 2
 #: The level of media that close at a size.
 _SIZED = 2
+#: The level of logons that all voters may use.
+_VOTERS = 3
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -50,6 +59,7 @@ def level_of(command: Struct) -> int:
     levels = [SINCE.get(str(command.__struct_config__.tag), 1), 1 if spec is None else level_of_work(spec)]
     sized = getattr(getattr(command, "media_set", None), "medium_bytes", None)
     levels.append(1 if sized is None else _SIZED)
+    levels.append(_VOTERS if getattr(getattr(command, "logon", None), "voters", False) else 1)
     for template in getattr(policy, "templates", ()):
         levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
     return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])

@@ -19,8 +19,9 @@ LONGEST_SECRET = 4096
 
 
 class Logon(Struct, frozen=True):
-    """``servers`` (ids) and the members of ``pools`` (names) may use it. ``version`` is another one with each secret;
-    ``copies``: that secret sealed to servers (by id), and to no others. ``revision`` grows with each change by a person."""
+    """``servers`` (ids) and the members of ``pools`` (names) may use it, and with ``voters`` all voters. ``version`` is another
+    one with each secret; ``copies``: that secret sealed to servers (by id), and to no others. ``revision`` grows with each
+    change by a person."""
 
     name: str
     user: str
@@ -31,6 +32,7 @@ class Logon(Struct, frozen=True):
     copies: dict[str, bytes]
     changed_by: str
     changed_at_ns: int
+    voters: bool = False
 
 
 class PutLogon(Struct, frozen=True, tag="put-logon", tag_field="do"):

@@ -140,6 +140,11 @@ class Server(Struct, frozen=True):
         return ServerState(self.liveness.value)
 
 
+def row_of(server: Server) -> RosterRow:
+    """The roster row of a server."""
+    return RosterRow(server.id, server.name, "node", server.public_key, server.encryption_key)
+
+
 class SetDataLocation(Struct, frozen=True, tag="set-data-location", tag_field="do"):
     """Where the device and media data of a server lie from now on."""
 

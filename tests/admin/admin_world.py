@@ -201,6 +201,7 @@ class World:
         self.skew_s: dict[str, int] = {}
         self.own_work: dict[str, tuple[q.DeviceLoad, ...]] = {}
         self.next_authority = NextHere(self)
+        self.credentials: dict[str, Any] = {}
         self.root_key: bytes | None = self.authority.root_key_bytes()
         self.office = self.make_office()
         self._task: asyncio.Task[None] | None = None
@@ -235,6 +236,7 @@ class World:
             calendar=WallCalendar(self.clock),
             new_id=self.new_id,
             randomness=self.random.randbytes,
+            credentials=self.credentials.__getitem__,
         )
 
     def _drop_root_key(self) -> None:
