@@ -124,6 +124,8 @@ async def _until_up(world: World) -> None:
         await asyncio.sleep(0.5)
         if any(server.node is not None and server.node.in_office for server in world.servers.values()):
             return
+        if world.problems:
+            raise Violation("no daemon fails", "; ".join(world.problems))
     raise Violation("it comes to rest", "nobody is in office at the beginning")
 
 

@@ -78,7 +78,7 @@ class Watcher:
             yield
 
     def _in_office(self, office: Any) -> None:
-        name = self._world.ids.get(office._own, office._own)
+        name = self._world.ids.get(office._keeping._own, office._keeping._own)
         server = self._world.servers[name]
         if server.node is None or server.node.seat.voter is None or server.node.seat.voter.keeper is not office._keeper:
             return  # of a dead one
