@@ -42,6 +42,15 @@ class DiscoveryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     interfaces: tuple[str, ...] = ()
 
 
+class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[metrics]``: where figures are read over HTTP; ``listen`` is HOST:PORT, empty = nowhere. With ``certificate`` and
+    ``key``, two files in PEM, over HTTPS."""
+
+    listen: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
 class CommandConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """``[commands.NAME]``: a command that jobs may name. ``argv`` is what is run, no shell in between; ``user``: as whom
     (empty: as the daemon); ``time_limit``: a duration, after which it is ended; ``environment``: added to a bare one;
@@ -71,6 +80,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     peers: tuple[str, ...] = ()
     allow: Allow = field(default_factory=Allow)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     commands: dict[str, CommandConfig] = {}
 
     def host_commands(self) -> dict[str, HostCommand]:
@@ -116,6 +126,7 @@ def _mistakes(config: Config) -> Iterator[tuple[str, str, str]]:
         ("listen", (config.listen,)),
         ("advertise", config.advertise),
         ("peers", config.peers),
+        ("listen", (config.metrics.listen,) if config.metrics.listen else ()),
     ):
         for address in addresses:
             match = _ADDRESS.match(address)
@@ -130,6 +141,12 @@ def _mistakes(config: Config) -> Iterator[tuple[str, str, str]]:
             ipaddress.IPv4Address(interface)
         except ValueError:
             yield "interfaces", interface, "no IPv4 address"
+    metrics = config.metrics
+    for key, place in (("certificate", metrics.certificate), ("key", metrics.key)):
+        if place and (not place.startswith("/") or "\0" in place):
+            yield key, place, "no absolute path of a file"
+    if bool(metrics.certificate) != bool(metrics.key):
+        yield "metrics", metrics.certificate or metrics.key, "one of two files: certificate and key belong together"
     for name, command in config.commands.items():
         yield from _command_mistakes(name, command)
 
@@ -214,9 +231,20 @@ def render_config(config: Config) -> str:
             "# IPv4 addresses of the interfaces to use; empty = all but loopback",
             f"interfaces = {_toml(config.discovery.interfaces)}",
             "",
+            *_metrics_lines(config.metrics),
             *(line for name, command in config.commands.items() for line in _command_lines(name, command)),
         ]
     )
+
+
+def _metrics_lines(metrics: MetricsConfig) -> list[str]:
+    text = "# figures for Prometheus, /healthz and /readyz, for whoever can reach the address"
+    if metrics == MetricsConfig():
+        return [text, "# [metrics]", '# listen = "127.0.0.1:9464"', ""]
+    lines = [text, "[metrics]", f"listen = {_toml(metrics.listen)}"]
+    if metrics.certificate:
+        lines += [f"certificate = {_toml(metrics.certificate)}", f"key = {_toml(metrics.key)}"]
+    return [*lines, ""]
 
 
 def _command_lines(name: str, command: CommandConfig) -> list[str]:

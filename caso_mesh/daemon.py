@@ -26,6 +26,10 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Journal
 from caso_mesh.local.room import LocalRoom
 from caso_mesh.machine import Ports, addresses_of, checked_listen
+from caso_mesh.metrics.exposition import Seat as SeatReadings
+from caso_mesh.metrics.listener import MetricsListener
+from caso_mesh.metrics.meter import Meter
+from caso_mesh.metrics.readiness import Readiness
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import WallCalendar
@@ -71,6 +75,7 @@ class Node:
         address: str,
         seat: Seat,
         local: LocalRoom,
+        metrics: MetricsListener,
         discovery: Discovery | None,
         instance: str,
         addresses_now: Callable[[], tuple[str, ...]],
@@ -82,6 +87,7 @@ class Node:
         self.address = address
         self.seat = seat
         self.local = local
+        self.metrics = metrics
         self._discovery = discovery
         self._instance = instance
 
@@ -99,6 +105,7 @@ class Node:
                 group.create_task(self.links.run())
                 group.create_task(self.server.run())
                 group.create_task(self.local.run())
+                group.create_task(self.metrics.run())
                 group.create_task(self._keep_addresses())
                 if self._discovery is not None:
                     await self._announce(self._discovery)
@@ -243,10 +250,15 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             hear=seat.hear,
             randomness=ports.randomness,
         )
+        meter = Meter(
+            server,
+            office=lambda: handler.router.office.measures if isinstance(handler.router.office, Office) else None,
+            seat=lambda: _seat_readings(seat, handler.router.office is not None),
+        )
         handler.router = router = Router(
             server_name=config.server,
             own=keys.id,
-            local={**server.handlers(), **seating.handlers(), **seat.handlers()},
+            local={**server.handlers(), **seating.handlers(), **seat.handlers(), **meter.handlers()},
             roster=lambda: seat.roster() or server.orders.roster,
             admin=server.admin_link,
             facts=server.facts,
@@ -279,10 +291,18 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             address=listener.address,
             seat=seat,
             local=local,
+            metrics=MetricsListener(config.metrics, meter, Readiness(server), server.facts, config.server),
             discovery=discovery,
             instance=new_id(),
             addresses_now=lambda: addresses_of(config, listener.address),
         )
+
+
+def _seat_readings(seat: Seat, in_office: bool) -> SeatReadings:
+    voter = seat.voter
+    if voter is None:
+        return SeatReadings(in_office=False, voter=False, term=None, index=None)
+    return SeatReadings(in_office, voter=True, term=voter.keeper.leadership.term, index=voter.keeper.position.index)
 
 
 class _Handler:

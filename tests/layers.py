@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
     "local": 6,
     "machine": 6,
     "console": 7,
+    "metrics": 7,
     "seat": 7,
     "founding": 7,
     "daemon": 8,

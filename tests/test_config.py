@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caso_mesh.config import Allow, CommandConfig, Config, DiscoveryConfig, load_config, write_config
+from caso_mesh.config import Allow, CommandConfig, Config, DiscoveryConfig, MetricsConfig, load_config, write_config
 from caso_mesh.model.errors import ConfigInvalid, StateDiskFailed, StateMissing
 from caso_mesh.model.host_commands import CommandKind, HostCommand
 from caso_mesh.model.logons import LogonVariables
@@ -30,6 +30,7 @@ def test_what_was_written_is_read_back_whatever_the_paths_are_called(tmp_path: P
         peers=("192.0.2.7:7300",),
         allow=Allow(read=('/a "quoted" \\ place', "/tab\tand\nline", "/del\x7f", "/ünï"), write=()),
         discovery=DiscoveryConfig(mdns=False, interfaces=("192.0.2.1",)),
+        metrics=MetricsConfig("127.0.0.1:9464", "/a/cert.pem", "/a/key.pem"),
         commands={
             "a.dump": CommandConfig(CommandKind.DUMP, ("/bin/x", 'a "b"\n\\'), "me", "2h", {"A B": 'c"'}),
             "b": CommandConfig(CommandKind.POST, ("/bin/y",)),

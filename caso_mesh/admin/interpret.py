@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import local_runs, waits
+from caso_mesh.admin import local_runs, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
@@ -192,7 +192,7 @@ def _attempt(c: sqlite3.Connection, attempt: str, server: str) -> None:
 def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEnded) -> None:
     # the first end is the end: what a restarted daemon says of an attempt it had already ended changes nothing
     _attempt(c, fact.attempt, server)
-    c.execute(
+    ended = c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
         f" failure = ?, predicted = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
@@ -209,3 +209,5 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             *_ACTIVE,
         ),
     )
+    if ended.rowcount:
+        totals.count(c, server, fact)

@@ -36,6 +36,7 @@ from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.logons import Logons
+from caso_mesh.admin.measures import Measures
 from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
@@ -162,6 +163,8 @@ class Office:
             arrived=live.tell,
             readers=lambda device: readers_of(keeper.state, live, links, device),
         )
+        #: The figures of the mesh.
+        self.measures = Measures(keeper=keeper, tables=tables, live=live, links=links, own=keys.id, clock=clock)
         self._keeping = Keeping(
             keeper=keeper,
             consensus=consensus,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import local_runs, set_rows
+from caso_mesh.admin import local_runs, set_rows, totals
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -94,4 +94,5 @@ MIGRATIONS: Sequence[str] = (
     CREATE INDEX notice_sent_by_time ON notice_sent (at_ns);
     CREATE INDEX notice_sent_by_key ON notice_sent (key);
     """,
+    totals.TABLE,
 )

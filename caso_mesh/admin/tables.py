@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,7 @@ from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.planning.notices import Told
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class AlertRow(Struct, frozen=True):
@@ -280,6 +281,10 @@ class Tables:
                 " ON backup_set.id = set_lock.set_id AND backup_set.device = set_lock.device"
             )
         )
+
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """The answer of a room's own question, which reads only."""
+        return await self._database.read(question)
 
     async def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         return await self._database.read(lambda c: c.execute(sql, tuple(values)).fetchall())

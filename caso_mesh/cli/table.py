@@ -37,6 +37,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("The mesh", "settings", "settings:app", "Settings of the mesh, of pools and of servers."),
     ("The mesh", "alert", "alert:app", "Alerts: list and answer."),
     ("The mesh", "audit", "audit:app", "Who did what."),
+    ("The mesh", "metrics", "metrics:metrics", "Figures of a server and of the mesh, for Prometheus."),
     ("The mesh", "kit", "kit:app", "Recovery kits: create, list."),
     ("The mesh", "token", "token:app", "Join links for new servers."),
     ("The mesh", "operator", "operator:app", "People, and what each may do where: create, list, revoke."),

@@ -1,4 +1,4 @@
-"""The manual that ships with the product: what ``caso-mesh help`` shows. Three pages are written by ``generate`` from the
+"""The manual that ships with the product: what ``caso-mesh help`` shows. Four pages are written by ``generate`` from the
 tables of ``model/`` (``scripts/make-docs``), the others by hand; tests keep all of them true.
 
 It must not know of anything but ``model/``.
@@ -14,6 +14,7 @@ PAGES: dict[str, str] = {
     "settings": "every setting of the mesh, with its default and its bounds",
     "errors": "every error: its code, its exit status, what to do",
     "calls": "the control interface: every call, its role, its records; reasons for waiting",
+    "metrics": "figures for Prometheus: every metric, rules to begin with",
     "wire": "how nodes speak with each other",
     "format": "how backup sets lie in a device, to the byte",
     "threat-model": "what is protected against whom, and what is not",

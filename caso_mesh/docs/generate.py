@@ -1,4 +1,5 @@
-"""Writes the pages of the manual that are made of tables in ``model/``: calls, settings, errors.
+"""Writes the pages of the manual that are made of tables in ``model/``: calls, settings, errors,
+metrics.
 
 ``scripts/make-docs`` writes them into this folder; a test fails when they are not what these functions return.
 """
@@ -16,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, Struct, structs
 
+from caso_mesh.docs.metrics_page import metrics_page
 from caso_mesh.model.calls import CALLS, SHOWN, Call
 from caso_mesh.model.errors import CasoError, all_errors
 from caso_mesh.model.presets import LINK_SILENCE_S, PRESETS, TIMINGS
@@ -28,7 +30,12 @@ _NOTE = "<!-- Written by scripts/make-docs from caso_mesh/model. Change it there
 
 def pages() -> dict[str, str]:
     """Name of each generated page and its text."""
-    return {"calls": calls_page(), "settings": settings_page(), "errors": errors_page()}
+    return {
+        "calls": calls_page(),
+        "settings": settings_page(),
+        "errors": errors_page(),
+        "metrics": _NOTE + "\n" + metrics_page(_table),
+    }
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

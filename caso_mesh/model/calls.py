@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from caso_mesh.model import metrics
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.orders import OrdersChange
@@ -149,6 +150,8 @@ _OF_MESH: tuple[Call, ...] = (
     Call("operator.revoke", "admin", "admin", q.OperatorName, v.Done,
          "Refuse an operator's key from now on, or take an invitation back.", changes=True),
     Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line.", scope=SHOWN),
+    Call("metrics", "viewer", "local", q.Nothing, metrics.Exposition,
+         "The figures of the server that is asked, in office also those of the mesh, for Prometheus."),
     Call("server.list", "viewer", "admin", q.ServerListRequest, v.ServerList,
          "The servers, or those that were discovered and are not managed yet.", scope=SHOWN),
     Call("server.approve", "admin", "admin", q.ServerApprove, v.ServerView,

@@ -17,7 +17,7 @@ from caso_mesh.model.copies import Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted, Run
-from caso_mesh.model.states import AlertKind, AttemptState, BackupType, WaitReason
+from caso_mesh.model.states import AlertKind, AttemptState, BackupType, JobKind, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
 #: Characters of one field of a request in the audit log.
@@ -51,7 +51,7 @@ class AttemptVerifying(Struct, frozen=True, tag="attempt-verifying", tag_field="
 
 class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full. ``predicted``: what
-    a test run found."""
+    a test run found. ``kind``: of the job, for what is counted over all of them."""
 
     attempt: str
     state: AttemptState
@@ -61,6 +61,7 @@ class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     type: BackupType | None = None
     failure: Failure | None = None
     predicted: Predicted | None = None
+    kind: JobKind | None = None
 
 
 class AttemptExceptions(Struct, frozen=True, tag="attempt-exceptions", tag_field="fact"):

@@ -67,6 +67,8 @@ class _Running:
         self.bandwidth = ""
         self.tickets: dict[str, bytes] = {}
         self.end: facts.AttemptEnded | None = None
+        #: As its worker last reported.
+        self.counts = Counts()
 
 
 class Attempts:
@@ -119,6 +121,10 @@ class Attempts:
     def holding(self) -> tuple[str, ...]:
         """Attempts of this server's orders that have not ended yet."""
         return tuple(sorted(id_ for id_, local in self._held.items() if not local.ended))
+
+    def counts(self) -> list[Counts]:
+        """What the attempts with a worker have done so far, as they last reported."""
+        return [each.counts for each in self._running.values() if each.worker is not None]
 
     def sets(self) -> set[str]:
         """Ids of the sets that held attempts make or have made."""
@@ -365,6 +371,7 @@ class Attempts:
                 began = facts.AttemptStarted(order.attempt, order.media, order.device, type=type_)
                 await self._write(*log, *([began] if tells else []))
             case say.Progressed(progress=progress):
+                running.counts = progress.counts
                 if tells:
                     await self._report((progress,))
             case say.Logged(lines=lines):

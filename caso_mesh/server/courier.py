@@ -51,6 +51,8 @@ class Courier:
         self._held = held
         self._prune_at_s = 0.0
         self._pause_s = _FIRST_PAUSE_S
+        #: By incarnation, up to where the administrator has taken the journal in.
+        self.taken: dict[str, int] = {}
 
     async def run(self) -> None:
         """Never returns."""
@@ -68,6 +70,7 @@ class Courier:
         reply = await ask(link, "journal.cursors", Nothing(), JournalCursors)
         began_anew = False
         while True:
+            self.taken = {each.incarnation: each.seq for each in reply.cursors}
             cursors = [Head(each.incarnation, each.seq, each.hash) for each in reply.cursors]
             head, plan, records = await self._journal.survey(cursors)
             if plan.rolled_back is not None:

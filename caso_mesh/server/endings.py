@@ -20,7 +20,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError, NotFound
-from caso_mesh.model.jobs import Counts
+from caso_mesh.model.jobs import Counts, kind_of
 from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import BackupSet
@@ -151,7 +151,7 @@ class Endings:
         self, local: LocalAttempt, fact: End, *, tell: bool, before: tuple[facts.Fact, ...] = ()
     ) -> LocalAttempt:
         """The end, in the journal if ``tell``, then in the queue. ``before``: facts that are written in any case."""
-        new = (*before, fact) if tell else before
+        new = (*before, structs.replace(fact, kind=kind_of(local.order.spec))) if tell else before
         if new:
             await self._facts.append(*new)
         return await self._close(local)

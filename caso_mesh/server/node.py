@@ -189,10 +189,10 @@ class ServerNode:
             over=self._over,
             refused=self.door.at_attempt,
         )
-        self._room = Room(folder, self.facts, config.server, self.attempts.look_again)
+        self.room = Room(folder, self.facts, config.server, self.attempts.look_again)
         self._renewal: Renewal
-        self._journal = journal
-        self._courier = Courier(
+        self.journal = journal
+        self.courier = Courier(
             journal,
             self._admin_callee,
             self.wait_admin,
@@ -367,11 +367,11 @@ class ServerNode:
     def _may_begin(self, order: AttemptOrder) -> bool:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the
         # journals were compared, and if it was put back, until there are new orders. The own work waits for nobody.
-        return self._room.enough and (self.own_work.has(order.attempt) or (self._compared and not self._orders_are_old))
+        return self.room.enough and (self.own_work.has(order.attempt) or (self._compared and not self._orders_are_old))
 
     async def _prune_journal(self, upto: Mapping[str, int]) -> None:
         kept_s, traced_s = self._setting("journal-keep-s"), self._setting("joblog-keep-s")
-        await prune_journal(self._journal, self._queue, upto, self.clock.now_ns(), kept_s=kept_s, traced_s=traced_s)
+        await prune_journal(self.journal, self._queue, upto, self.clock.now_ns(), kept_s=kept_s, traced_s=traced_s)
 
     def _setting(self, name: str) -> float:
         setting = BY_NAME[name]
@@ -386,7 +386,7 @@ class ServerNode:
         """What must be done before anybody is served: old attempts are closed. Needs the runner to be up."""
         self.bearings.static = await self._queue.peers()
         await self._save_anchors(self.orders.roster)
-        await self._room.look()
+        await self.room.look()
         await self._scratch.prepare()
         await self.facts.load()
         await self.attempts.recover()
@@ -398,14 +398,14 @@ class ServerNode:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.attempts.run())
             group.create_task(self.door.refusals.run())
-            group.create_task(self._courier.run())
+            group.create_task(self.courier.run())
             group.create_task(self._survey())
             group.create_task(self.takeovers.spread(self.links))
             group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self.facts.run(self.attempts.holding))
-            group.create_task(self._room.run())
+            group.create_task(self.room.run())
             group.create_task(self._snapshots.run())
             group.create_task(self._scratch.run())
             group.create_task(self.files.run())
@@ -449,7 +449,7 @@ class ServerNode:
             authority=self.orders.authority,
             running=self.attempts.running(),
             holding=self.attempts.holding(),
-            devices=self._room.told(self._devices),
+            devices=self.room.told(self._devices),
             own_work=self.own_work.loads(),
         )
 

@@ -15,6 +15,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.listing import SetStanding
+from caso_mesh.model.metrics import Exposition
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
@@ -87,6 +88,7 @@ MEDIA_SETS = v.MediaSetList((v.MediaSetView("keep-4-weeks", 518400.0, None, 2419
 KIT = v.KitView("kit1", "2025-01-01T00:00:00Z", "ann", None, ("disk1",), ("disk2",))
 CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("status", "status", q.Nothing(), STATUS, ["tests", "administrator  alpha"]),
+    ("metrics", "metrics", q.Nothing(), Exposition("up 1\n", mesh=False), ["up 1\n"]),
     ("server list", "server.list", q.ServerListRequest(), v.ServerList((SERVER,)), ["NAME", "beta", "yes", "west"]),
     (
         "server list --discovered",

@@ -193,7 +193,7 @@ class AimedStorm(Storm):
         found = {}
         for name, server in self._world.servers.items():
             if server.node is not None:
-                journal = server.node.server._journal
+                journal = server.node.server.journal
                 head = await journal.head()
                 found[name] = ((await journal.floors()).get(head.incarnation, 0), head.seq)
         return found
