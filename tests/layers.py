@@ -23,6 +23,7 @@ FLOORS: dict[str, int] = {
     "wire": 1,
     "config": 1,
     "docs": 1,
+    "reports": 1,
     "identity": 2,
     "consensus": 2,
     "journal": 2,

@@ -15,7 +15,7 @@ MODULES = modules()
 GRAPH = room_graph(MODULES)
 
 #: Rooms that compute and nothing else, and what they therefore never import.
-PURE_ROOMS = ("model", "planning", "control")
+PURE_ROOMS = ("model", "planning", "control", "reports")
 IMPURE = {"asyncio", "os", "time", "socket", "random", "secrets", "subprocess", "threading", "select", "ssl", "uuid"}
 #: The keeper feeds committed commands to the pure reducer and lets others wait for them.
 MAY_WAIT = {f"{PACKAGE}.control.keeper": {"asyncio"}}

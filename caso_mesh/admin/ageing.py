@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from caso_mesh.admin.ages import Age, ages
 from caso_mesh.admin.alarms import Alarms
-from caso_mesh.admin.newest import newest_set
+from caso_mesh.admin.live import Live
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.dues import backup_jobs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.policies import SelectionList
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.units import format_duration, format_instant
 
 _EACH_S = 60.0
-_SECOND = 1_000_000_000
 CATEGORY = "backup-overdue"
 
 
@@ -28,12 +26,14 @@ class Ageing:
         *,
         keeper: ControlKeeper,
         tables: Tables,
+        live: Live,
         alarms: Alarms,
         clock: Clock,
         doubtful: Callable[[], bool],
     ) -> None:
         self._keeper = keeper
         self._tables = tables
+        self._live = live
         self._alarms = alarms
         self._clock = clock
         self._doubtful = doubtful
@@ -46,27 +46,25 @@ class Ageing:
             await asyncio.sleep(_EACH_S)
 
     async def _look(self) -> None:
-        overdue: set[str] = set()
-        for row in self._keeper.state.selection_lists():
-            if row.oldest_good_s is not None:
-                overdue |= await self._overdue(row, row.oldest_good_s)
+        state, now_ns, overdue = self._keeper.state, self._clock.now_ns(), set[str]()
+        redundant = {each for ids in self._live.redundant.values() for each in ids}
+        for age in await ages(state, self._tables, redundant, now_ns):
+            if age.overdue(now_ns):
+                overdue.add(await self._tell(age))
         for object_ in self._alarms.standing(CATEGORY):
             if object_ not in overdue:
                 await self._alarms.ends(CATEGORY, object_)
 
-    async def _overdue(self, row: SelectionList, oldest_s: float) -> set[str]:
-        state, found = self._keeper.state, set[str]()
-        before_ns = self._clock.now_ns() - round(oldest_s * _SECOND)
-        jobs = backup_jobs(state, row.id) | await self._tables.local_jobs(row.id)
-        for source in row.servers():
-            newest = await newest_set(state, self._tables, jobs, source)
-            if (row.created_at_ns if newest is None else newest.ended_at_ns) >= before_ns:
-                continue
-            name = state.name_of(source)
-            object_ = f"{name}:{row.name}"
-            found.add(object_)
-            last = f"ended at {format_instant(newest.ended_at_ns)}" if newest is not None else "never was"
-            allowed = format_duration(oldest_s)
-            text = f"The newest good backup of {name} for the selection list {row.name} {last}: older than {allowed}"
-            await self._alarms.begins(AlertKind.ERROR, CATEGORY, text, object=object_)
-        return found
+    async def _tell(self, age: Age) -> str:
+        """Raises the alert of a server of a list; what it is about."""
+        name, newest = self._keeper.state.name_of(age.source), age.newest
+        object_ = f"{name}:{age.selection.name}"
+        last = f"ended at {format_instant(newest.ended_at_ns)}" if newest is not None else "never was"
+        allowed = format_duration(age.allowed.seconds or 0.0)
+        text = (
+            f"The newest good backup of {name} for the selection list {age.selection.name} {last}: older than {allowed}"
+        )
+        if age.selection.oldest_good_s is None:
+            text += f" ({age.allowed.origin})"
+        await self._alarms.begins(AlertKind.ERROR, CATEGORY, text, object=object_)
+        return object_

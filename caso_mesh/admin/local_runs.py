@@ -45,10 +45,15 @@ def read(
     *,
     ended: bool | None = None,
     listed: str | None = None,
+    since_ns: int | None = None,
 ) -> list[tuple[str, facts.LocalRun]]:
     """(server, fact), newest first; ``run``: those of which the id is that, or begins so; ``ended``: only those that have
-    ended, or that have not; ``listed``: those of copies of a selection list (id)."""
-    where, values = ["1"], list[str]()
+    ended, or that have not; ``listed``: those of copies of a selection list (id); ``since_ns``: those that are open, or have
+    ended since."""
+    where, values = ["1"], list[str | int]()
+    if since_ns is not None:
+        where.append("(closed_at_ns IS NULL OR closed_at_ns >= ?)")
+        values.append(since_ns)
     if listed is not None:
         where.append("list = ?")
         values.append(listed)

@@ -25,6 +25,7 @@ from caso_mesh.admin.enrolment import Enrolment
 from caso_mesh.admin.error_rules import ErrorRules
 from caso_mesh.admin.expiry import Expiry
 from caso_mesh.admin.files import Files
+from caso_mesh.admin.gathering import Gathering
 from caso_mesh.admin.granting import Granting
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.history import History
@@ -48,6 +49,7 @@ from caso_mesh.admin.preview import Preview
 from caso_mesh.admin.reasons import Reasons
 from caso_mesh.admin.rebuilding import Rebuilding
 from caso_mesh.admin.relaying import Relaying
+from caso_mesh.admin.reporting import Reporting
 from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.rotation import NextAuthority, Rotation
 from caso_mesh.admin.runs import Runs
@@ -215,6 +217,7 @@ class Office:
         self._ageing = Ageing(
             keeper=keeper,
             tables=tables,
+            live=live,
             alarms=self._alarms,
             clock=clock,
             doubtful=lambda: self._due.doubtful,
@@ -391,6 +394,16 @@ class Office:
             changed=lambda: self._facts_came(True),
             copies=copies,
         )
+        gathering = Gathering(
+            keeper=keeper,
+            tables=tables,
+            live=live,
+            links=links,
+            retaining=retaining,
+            known=self._delegation.known,
+            own=keys.id,
+        )
+        self.reporting = Reporting(keeper=keeper, gathering=gathering, calendar=calendar)
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         moving = Moving(keeper=keeper, submit=self._submit, links=links, devices=devices)
         stores = Stores(
@@ -430,6 +443,7 @@ class Office:
             **Stories(keeper=keeper, tables=tables, work=work, due=self._due, clock=clock, local=local).handlers(),
             **WhatIf(keeper=keeper, known=self._delegation.known, calendar=calendar).handlers(),
             **rebuilding.handlers(),
+            **self.reporting.handlers(),
         })  # fmt: skip
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:

@@ -360,7 +360,7 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             return {
                 "set": spec.set,
                 "paths": [shown_path(path) for path in spec.paths],
-                "to": f"{state.name_of(spec.server)}:{_place(spec)}",
+                "to": f"{state.name_of(spec.server)}:{place_of(spec)}",
                 "overwrite": spec.overwrite.value,
             }
         case VerifySpec(set=set_id):
@@ -388,7 +388,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             return {"set": spec.set, "server": server, "sample": size, "max_bytes": spec.max_bytes}
 
 
-def _place(spec: RestoreSpec) -> str:
+def place_of(spec: RestoreSpec) -> str:
+    """Where on its server a restore writes to: the root, a folder, or the input of a command."""
     if spec.into_command is not None:
         return f"@{spec.into_command}"
     return escape_path(spec.base) if spec.base else "/"

@@ -316,9 +316,13 @@ class Tables:
         *,
         ended: bool | None = None,
         listed: str | None = None,
+        since_ns: int | None = None,
     ) -> list[tuple[str, facts.LocalRun]]:
-        """(server, fact) of what servers ran by themselves, newest first; of one server, run, state, or selection list."""
-        return await self._database.read(lambda c: local_runs.read(c, server, run, limit, ended=ended, listed=listed))
+        """(server, fact) of what servers ran by themselves, newest first; of one server, run, state, or selection list, or
+        that is open or has ended since an instant."""
+        return await self._database.read(
+            lambda c: local_runs.read(c, server, run, limit, ended=ended, listed=listed, since_ns=since_ns)
+        )
 
     async def local_jobs(self, selection: str) -> set[str]:
         """The jobs of servers' own that back up copies of a selection list (id)."""

@@ -76,7 +76,7 @@ def _question(state: ControlState, request: q.WhatIf, away: Away, now_ns: int) -
     if not 1 <= request.days <= _MOST_DAYS:
         raise InvalidValue(value=request.days, what="number of days", expected="It lies between 1 and 31")
     from_ns = now_ns if request.from_ns is None else request.from_ns
-    zone = zone_named(request.zone or _usual_zone(state))
+    zone = zone_named(request.zone or usual_zone(state))
     until_ns = request.until_ns
     if until_ns is None:
         until_ns = _morning_ns(request.morning, zone, from_ns, request.days)
@@ -88,7 +88,8 @@ def _question(state: ControlState, request: q.WhatIf, away: Away, now_ns: int) -
     return Question(away, now_ns, from_ns, until_ns, zone, limit)
 
 
-def _usual_zone(state: ControlState) -> str:
+def usual_zone(state: ControlState) -> str:
+    """The zone of most schedules."""
     zones = Counter(job.schedule.zone for job in state.job_list() if job.schedule is not None)
     return max(sorted(zones), key=lambda name: zones[name], default="UTC")
 

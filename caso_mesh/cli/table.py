@@ -12,6 +12,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "duplicate", "duplicate:duplicate", "Copy a backup set to another device."),
     ("Daily", "synthetic", "synthetic:synthetic", "Make full sets out of newest ones, without reading the source."),
     ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
+    ("Daily", "report", "report:app", "Reports: is all well, what failed, what is not backed up ..."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
     ("Daily", "why", "why:why", "What became of a run, or of a night, and why."),
     ("Daily", "what-if", "what_if:what_if", "The night to come, also without some servers."),

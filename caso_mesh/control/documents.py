@@ -23,6 +23,7 @@ from caso_mesh.model.host_commands import dump_name, dump_path, is_reserved
 from caso_mesh.model.ids import NAME
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job, SourceRoots, Target, TargetKind
 from caso_mesh.model.policies import (
+    NEVER_TOO_OLD_S,
     ListEntry,
     Policy,
     RuleKind,
@@ -39,6 +40,8 @@ from caso_mesh.planning.window import check_window
 
 E = TypeVar("E", bound=StrEnum)
 _NAME = r"([a-z0-9][a-z0-9._-]*)"
+#: How a person writes that backups of a list may have any age.
+_NEVER = "never"
 _RULES = {
     RuleKind.SUPERSEDES: re.compile(rf"(?:on conflict )?{_NAME} supersedes {_NAME}"),
     RuleKind.THEN: re.compile(rf"(?:on conflict )?{_NAME} then {_NAME}"),
@@ -74,7 +77,7 @@ def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> 
         priority=one_of(Priority, doc.priority, "priority"),
         window=window,
         within=None if doc.within is None else parse_target(doc.within),
-        oldest_good_s=_seconds(doc.oldest_good),
+        oldest_good_s=NEVER_TOO_OLD_S if doc.oldest_good == _NEVER else _seconds(doc.oldest_good),
     )
 
 
@@ -94,7 +97,7 @@ def selection_doc(state: ControlState, row: SelectionList) -> SelectionDoc:
         priority=row.priority.value,
         window=row.window,
         within=None if row.within is None else str(row.within),
-        oldest_good=duration_text(row.oldest_good_s),
+        oldest_good=_NEVER if row.oldest_good_s == NEVER_TOO_OLD_S else duration_text(row.oldest_good_s),
     )
 
 

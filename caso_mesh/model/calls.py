@@ -14,6 +14,7 @@ from caso_mesh.model import metrics
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.orders import OrdersChange
+from caso_mesh.model.reports import Report, ReportList, ReportShow
 from caso_mesh.model.states import Role
 
 Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
@@ -342,6 +343,9 @@ _OF_MESH: tuple[Call, ...] = (
          scope=SHOWN),
     Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True,
          scope=(("id", "alert"),)),
+    Call("report.list", "viewer", "admin", q.Nothing, ReportList, "The reports that there are.", scope=SHOWN),
+    Call("report.show", "viewer", "admin", ReportShow, Report,
+         "A report: one question about the mesh, answered with figures, charts and tables.", scope=SHOWN),
     Call("audit.list", "viewer", "admin", q.AuditListRequest, v.AuditList, "Who did what."),
 )  # fmt: skip
 

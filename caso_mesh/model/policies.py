@@ -14,6 +14,9 @@ from caso_mesh.model.jobs import CronSchedule, Target
 from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 
+#: ``SelectionList.oldest_good_s`` of a list that no alert is to be raised for, however old its backups are.
+NEVER_TOO_OLD_S = 100 * 366 * 86400.0
+
 
 class ListEntry(Struct, frozen=True):
     """One place: a server (node id) and an absolute path on it without its leading slash. Patterns hold below it alone:
@@ -30,7 +33,8 @@ class ListEntry(Struct, frozen=True):
 class SelectionList(Struct, frozen=True):
     """What to back up. Patterns and limits hold for all entries. ``window``: when its runs may start, as in
     ``mon-fri 20:00-06:00`` (``model.hours``), empty = always. ``within``: a server or pool that alone may write it.
-    ``oldest_good_s``: how old the newest good backup of each of its servers may be."""
+    ``oldest_good_s``: how old the newest good backup of each of its servers may be; ``None``: as its schedules promise
+    (``control.ageing``), ``NEVER_TOO_OLD_S``: as old as it will."""
 
     id: str
     name: str

@@ -16,9 +16,11 @@ from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.metrics import Exposition
+from caso_mesh.model.reports import ReportInfo, ReportList
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
+REPORT = ReportInfo("failed-jobs", "Failed jobs", "What failed?", 7.0, False, False)
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
 SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
 PENDING = v.ServerView(
@@ -477,6 +479,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     *POLICY_CASES,
     *COPY_CASES,
     ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
+    ("report list", "report.list", q.Nothing(), ReportList((REPORT,)), ["failed-jobs", "What failed?", "the last 7 days"]),
 ]  # fmt: skip
 #: What a server also answers by itself is asked of it with one more word.
 CASES += [
@@ -531,6 +534,8 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "local.run.follow",
         "kit.create",
         "kit.confirm",
+        # as JSON its rows are objects: tests/cli/test_cli_report
+        "report.show",
         "set.as-of",
         "file.open",
         "file.read",

@@ -1,0 +1,65 @@
+"""The newest good backup of each server of each selection list, and whether it is older than it may be.
+
+Good is what was published, is not deleted, and counts: a set of an attempt that was not needed any more (redundant) does not,
+copies on another device and full sets that were made of others do, with the times of those. What servers run by
+themselves of a copied list counts for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from msgspec import Struct
+
+from caso_mesh.admin.report_questions import NewestSet, local_jobs_by_list, newest_by_job
+from caso_mesh.admin.tables import Tables
+from caso_mesh.control.ageing import Allowed, allowed_age
+from caso_mesh.control.state import ControlState
+from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, SyntheticSpec
+from caso_mesh.model.policies import SelectionList
+
+_SECOND = 1_000_000_000
+_MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
+
+
+class Age(Struct, frozen=True):
+    """Of one server (id) of a list. ``since_ns``: when the list was made. ``newest`` ``None``: it never had one."""
+
+    selection: SelectionList
+    source: str
+    newest: NewestSet | None
+    allowed: Allowed
+    since_ns: int
+
+    def overdue(self, now_ns: int) -> bool:
+        """Whether it is older than allowed; one that never was is as old as its list."""
+        if self.allowed.seconds is None:
+            return False
+        begins_ns = self.newest.ended_at_ns if self.newest is not None else self.since_ns
+        return begins_ns < now_ns - round(self.allowed.seconds * _SECOND)
+
+
+async def ages(state: ControlState, tables: Tables, redundant: Collection[str], now_ns: int) -> list[Age]:
+    """Of all lists, by name, and their servers. A few questions to the tables, however many there are."""
+    newest, local = await newest_by_job(tables, redundant), await local_jobs_by_list(tables)
+    jobs: dict[str, list[Job]] = {}
+    for job in state.jobs.values():
+        if job.origin is not None and isinstance(job.spec, _MAKES):
+            jobs.setdefault(job.origin.list, []).append(job)
+        elif isinstance(job.spec, SyntheticSpec) and job.spec.list:
+            jobs.setdefault(job.spec.list, []).append(job)
+    found = []
+    for row in state.selection_lists():
+        of_list = jobs.get(row.id, [])
+        allowed = allowed_age(state, row, of_list, now_ns)
+        makers = {job.id for job in of_list} | local.get(row.id, set())
+        for source in row.servers():
+            server = state.servers.get(source)
+            ids = (source, *server.succeeds) if server is not None else (source,)
+            best = _newest(newest.get((id, maker)) for id in ids for maker in makers)
+            found.append(Age(row, source, best, allowed, row.created_at_ns))
+    return found
+
+
+def _newest(sets: Iterable[NewestSet | None]) -> NewestSet | None:
+    return max((each for each in sets if each is not None), key=lambda each: (each.ended_at_ns, each.id), default=None)

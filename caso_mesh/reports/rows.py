@@ -1,0 +1,264 @@
+"""What reports are made of: rows with names instead of ids, as the office gathers them.
+
+Instants are nanoseconds UTC. A row concerns the servers whose names it holds, so that whoever may see only some servers is
+given only their rows.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Part(StrEnum):
+    """What a report may ask for; each is a field of ``Gathered``."""
+
+    RUNS = "runs"
+    SETS = "sets"
+    AGES = "ages"
+    DEVICES = "devices"
+    MEDIA = "media"
+    MEDIA_SETS = "media_sets"
+    SERVERS = "servers"
+    ALERTS = "alerts"
+    AUDIT = "audit"
+    RESOURCES = "resources"
+    WORKLOAD = "workload"
+
+
+class RunRow(Struct, frozen=True):
+    """One source's part of a run. ``kind`` as in ``states.JobKind``. ``ended_ns`` ``None``: it is open. ``own``: its server
+    runs it by itself. ``set`` is the set that it made, or is about. ``predicted_*`` are of a test run; ``target`` is where a
+    restore writes to. ``sound_since_ns``: when the same job last succeeded for this source after this end."""
+
+    run: str
+    job: str
+    kind: str
+    state: str
+    source: str
+    due_ns: int
+    type: str = ""
+    selection: str = ""
+    policy: str = ""
+    server: str = ""
+    device: str = ""
+    by: str = ""
+    started_ns: int | None = None
+    ended_ns: int | None = None
+    seconds: float | None = None
+    attempts: int = 0
+    files: int = 0
+    bytes: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    exceptions: int = 0
+    set: str = ""
+    target: str = ""
+    error: str = ""
+    error_text: str = ""
+    error_hint: str = ""
+    waits: str = ""
+    note: str = ""
+    own: bool = False
+    predicted_files: int | None = None
+    predicted_bytes: int | None = None
+    predicted_new: int | None = None
+    predicted_s: float | None = None
+    sound_since_ns: int | None = None
+
+
+class SetRow(Struct, frozen=True):
+    """One backup set. ``kept_by`` are the reasons why it stays, as ``set expiry`` names them."""
+
+    id: str
+    source: str
+    server: str
+    device: str
+    medium: str
+    media_set: str
+    type: str
+    started_ns: int
+    ended_ns: int
+    selection: str = ""
+    policy: str = ""
+    roots: tuple[str, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    exceptions: int = 0
+    redundant: bool = False
+    copy: bool = False
+    made: bool = False
+    locked: bool = False
+    expires_ns: int | None = None
+    protected_ns: int | None = None
+    expired: bool = False
+    kept_by: tuple[str, ...] = ()
+
+
+class AgeRow(Struct, frozen=True):
+    """The newest good backup of one server of a selection list. ``allowed_s`` ``None``: any age is allowed, ``origin`` says
+    why it is that. ``since_ns``: when the list began to ask for it."""
+
+    selection: str
+    source: str
+    since_ns: int
+    newest_ns: int | None = None
+    set: str = ""
+    device: str = ""
+    allowed_s: float | None = None
+    origin: str = ""
+    overdue: bool = False
+
+
+class PlaceRow(Struct, frozen=True):
+    """Where one server sees a device. ``there``: it is linked, may use it, and reports no problem."""
+
+    server: str
+    path: str
+    there: bool
+    problem: str = ""
+
+
+class DeviceRow(Struct, frozen=True):
+    """A device. ``kits``: so many confirmed recovery kits open it."""
+
+    name: str
+    kind: str
+    state: str
+    places: tuple[PlaceRow, ...]
+    concurrency: int
+    low_space_bytes: int
+    pools: tuple[str, ...] = ()
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    running: int = 0
+    kits: int = 0
+
+
+class MediumRow(Struct, frozen=True):
+    label: str
+    device: str
+    media_set: str
+    server: str
+    state: str
+    opened_ns: int
+    last_write_ns: int
+
+
+class MediaSetRow(Struct, frozen=True):
+    """``None`` = without end. ``counts``: numbers of sets that are kept beyond that, as in ``7 daily``."""
+
+    name: str
+    append_s: float | None
+    protection_s: float | None
+    keep_s: float | None
+    counts: tuple[str, ...] = ()
+
+
+class ServerRow(Struct, frozen=True):
+    name: str
+    state: str
+    connected: bool
+    admin: bool
+    voter: bool
+    version: str
+    pools: tuple[str, ...]
+    devices: tuple[str, ...]
+    joined_ns: int
+    selections: tuple[str, ...] = ()
+    running: int = 0
+    silent_since_ns: int | None = None
+    queue_on_hold: bool = False
+    data_location: str = "admin"
+
+
+class AlertRow(Struct, frozen=True):
+    id: str
+    alert: str
+    category: str
+    server: str
+    object: str
+    text: str
+    raised_ns: int
+    answered_ns: int | None = None
+    answered_by: str = ""
+    response: str = ""
+    cleared_ns: int | None = None
+
+
+class AuditRow(Struct, frozen=True):
+    at_ns: int
+    who: str
+    what: str
+    category: str
+    outcome: str
+    server: str
+    source: str
+    fields: str
+
+
+class Cover(StrEnum):
+    """How much of a place selection lists name."""
+
+    COVERED = "covered"
+    PARTLY = "partly-covered"
+    UNPROTECTED = "unprotected"
+    UNKNOWN = "unknown"
+
+
+class ResourceRow(Struct, frozen=True):
+    """A file system of a server. ``path`` empty: the server has not told what it has."""
+
+    server: str
+    path: str
+    file_system: str
+    cover: Cover
+    selections: tuple[str, ...] = ()
+    total_bytes: int | None = None
+    used_bytes: int | None = None
+    removable: bool = False
+    told_ns: int | None = None
+
+
+class WorkRow(Struct, frozen=True):
+    """One run to come, as a forecast has it. ``begins_ns`` ``None``: it never starts."""
+
+    job: str
+    source: str
+    state: str
+    due_ns: int
+    server: str = ""
+    device: str = ""
+    begins_ns: int | None = None
+    ends_ns: int | None = None
+    stored_bytes: int = 0
+    guessed: bool = False
+    waits: str = ""
+
+
+class Gathered(Struct, frozen=True, kw_only=True):
+    """All that a report may be made of: the ``Part``s that it asked for, of the time ``begins_ns`` until ``until_ns``.
+    ``left_out``: of which parts only the newest rows are here, and how many older ones are not."""
+
+    mesh: str
+    now_ns: int
+    begins_ns: int
+    until_ns: int
+    zone: str
+    limits: tuple[str, ...] = ()
+    limit: int = 1000
+    runs: tuple[RunRow, ...] = ()
+    sets: tuple[SetRow, ...] = ()
+    ages: tuple[AgeRow, ...] = ()
+    devices: tuple[DeviceRow, ...] = ()
+    media: tuple[MediumRow, ...] = ()
+    media_sets: tuple[MediaSetRow, ...] = ()
+    servers: tuple[ServerRow, ...] = ()
+    alerts: tuple[AlertRow, ...] = ()
+    audit: tuple[AuditRow, ...] = ()
+    resources: tuple[ResourceRow, ...] = ()
+    workload: tuple[WorkRow, ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()

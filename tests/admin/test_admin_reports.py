@@ -1,0 +1,158 @@
+"""Reports of a mesh in which something happened: each is made of real rows, and shows nobody more than he may see."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from admin.admin_world import World, admin_world, node
+
+from caso_mesh.admin import reporting
+from caso_mesh.identity.roster import Peer
+from caso_mesh.model import requests as q
+from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
+from caso_mesh.model.errors import InvalidValue, NotFound, OutsideScope, UnknownZone
+from caso_mesh.model.jobs import Failure
+from caso_mesh.model.reports import Report, ReportShow
+from caso_mesh.model.states import AttemptState, Role
+from caso_mesh.reports import catalogue
+
+pytestmark = pytest.mark.jumping
+
+
+async def report(w: World, name: str, person: Peer | None = None, **fields: Any) -> Report:
+    found = await w.ask("report.show", ReportShow(name, **fields), person=person)
+    assert isinstance(found, Report)
+    return found
+
+
+def rows(found: Report, table: str) -> list[dict[str, Any]]:
+    (one,) = (each for each in found.tables if each.name == table)
+    names = [column.name for column in one.columns]
+    return [dict(zip(names, row, strict=True)) for row in one.rows]
+
+
+def figure(found: Report, name: str) -> Any:
+    return next(each.value for each in found.figures if each.name == name)
+
+
+async def succeed(w: World, source: str, **fields: Any) -> str:
+    run = await w.backup(source, **fields)
+    attempt = await w.delegated(run)
+    await w.report(attempt.server.removeprefix("node-"), *w.success(attempt))
+    await w.until(lambda: w.state.runs[run].closed_at_ns)
+    return run
+
+
+async def fail(w: World, source: str, code: str = "device-full", **fields: Any) -> str:
+    run = await w.backup(source, **fields)
+    attempt = await w.delegated(run)
+    ended = w.end(attempt, AttemptState.FAILED, failure=Failure(code, {"device": "dbeta"}))
+    await w.report(attempt.server.removeprefix("node-"), ended)
+    await w.until(lambda: w.state.runs[run].closed_at_ns)
+    return run
+
+
+def limited(server: str) -> Peer:
+    return Peer(id="v", name="vic", kind="operator", role=None, server_roles=((node(server), Role.VIEWER),))
+
+
+async def test_the_summary_of_a_night_says_first_what_needs_somebody(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await succeed(w, "beta", name="good", to="device:dbeta")
+        run = await fail(w, "gamma", name="bad", to="device:dgamma")
+        found = await report(w, "overnight-summary", zone="Europe/Berlin")
+        assert not found.good
+        assert "1 of 2 backups ended well" in found.verdict
+        assert any(need.command == f"caso-mesh why {run}" for need in found.needs)
+        (wrong,) = rows(found, "wrong")
+        assert (wrong["job"], wrong["source"], wrong["state"]) == ("bad", "gamma", "failed")
+        assert "full" in wrong["error"]
+        assert figure(found, "bad") == 1
+        assert figure(found, "stored") == 0
+
+
+async def test_what_was_made_up_for_needs_nobody_any_more(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await fail(w, "beta", name="j", to="device:dbeta")
+        await asyncio.sleep(5)
+        again = await w.ask("job.run", q.JobName("j"))
+        attempt = await w.delegated(again.run)
+        await w.report("beta", *w.success(attempt))
+        await w.until(lambda: w.state.runs[again.run].closed_at_ns)
+        found = await report(w, "failed-jobs")
+        (row,) = rows(found, "failed")
+        assert row["made_up"] is not None
+        assert found.good
+        assert found.needs == ()
+
+
+@pytest.mark.parametrize("name", [each.name for each in catalogue.REPORTS])
+async def test_every_report_can_be_asked_for(tmp_path: Path, name: str) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("selection.create", q.SelectionCreate("home", SelectionDoc(("beta:/home",))))
+        full = TemplateDoc("full", to="device:dbeta", schedule="daily 00:06")
+        await w.ask("policy.create", q.PolicyCreate("nightly", PolicyDoc({"full": full})))
+        await w.ask("associate", q.AssociationEdit("home", "nightly"))
+        attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        await w.report("beta", *w.success(attempt))
+        await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
+        found = await report(w, name)
+        assert (found.name, found.mesh, found.zone) == (name, "home", "UTC")
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Report) == found
+        of_list = await report(w, name, selection="home", pool="p", server="beta")
+        assert of_list.limits == ("the server beta", "the pool p", "the list home")
+
+
+async def test_whoever_may_see_one_server_sees_only_what_concerns_it(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await succeed(w, "beta", name="mine", to="device:dbeta")
+        await fail(w, "gamma", name="theirs", to="device:dgamma")
+        for each in catalogue.REPORTS:
+            if each.whole_mesh:
+                with pytest.raises(OutsideScope):
+                    await report(w, each.name, limited("beta"))
+                continue
+            found = await report(w, each.name, limited("beta"))
+            told = msgspec.json.encode(found).decode()
+            assert "theirs" not in told, each.name
+            assert "gamma" not in told, each.name
+            assert found.limits == ("the servers that you may see",)
+        listed = await w.ask("report.list", q.Nothing(), person=limited("beta"))
+        assert {each.name for each in listed.reports} == {
+            each.name for each in catalogue.REPORTS if not each.whole_mesh
+        }
+        assert rows(await report(w, "jobs-summary", limited("beta")), "jobs")[0]["job"] == "mine"
+        assert not rows(await report(w, "jobs-summary", limited("gamma"), server="beta"), "jobs")
+
+
+async def test_a_question_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        for fields, error in (
+            ({"name": "nonsense"}, NotFound),
+            ({"name": "failed-jobs", "server": "nobody"}, NotFound),
+            ({"name": "failed-jobs", "selection": "nothing"}, NotFound),
+            ({"name": "failed-jobs", "days": 0.0}, InvalidValue),
+            ({"name": "failed-jobs", "since_ns": 5, "until_ns": 5}, InvalidValue),
+            ({"name": "failed-jobs", "zone": "Mars/Olympus"}, UnknownZone),
+        ):
+            with pytest.raises(error):
+                await report(w, **fields)
+
+
+async def test_a_report_that_is_too_large_for_the_wire_is_cut_and_says_so(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        for number in range(12):
+            await succeed(w, "beta", name=f"job-{number:02}", to="device:dbeta")
+        found = await report(w, "jobs-summary")
+        small = reporting.within(found, 2500)
+        assert len(msgspec.msgpack.encode(small)) <= 2500
+        (before,) = (each for each in found.tables if each.name == "jobs")
+        (after,) = (each for each in small.tables if each.name == "jobs")
+        assert after.rows == before.rows[: len(after.rows)]
+        assert after.more == len(before.rows) - len(after.rows) > 0
+        limit = await report(w, "jobs-summary", limit=5)
+        assert [(len(each.rows), each.more) for each in limit.tables if each.name == "jobs"] == [(5, 7)]
