@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from caso_mesh.catalog import folders, names
-from caso_mesh.catalog.schema import ATTRIBUTES, Row
+from caso_mesh.catalog.schema import ATTRIBUTES, Bytes, Row
 
 #: Operations after which a slice ends: about a tenth of a second. Smaller ones cost: 5000 take 15 % longer in all.
 SLICE = 20_000
@@ -20,27 +20,30 @@ class Changes:
     def __init__(self, chain: int, seq: int) -> None:
         self.chain = chain
         self.seq = seq
-        self.appeared = self.ended = self.first_seen = 0
-        self._ended: list[tuple[int, int, int, bytes, int]] = []
-        self._undone: list[tuple[int, int, bytes, int]] = []
-        self._begun: list[tuple[object, ...]] = []
+        self.ended = self.first_seen = 0
+        #: Versions that begin, as they are written: whoever appends here has it counted with the next flush.
+        self.begun: list[tuple[object, ...]] = []
+        self._ended: list[tuple[int, int, int, Bytes, int]] = []
+        self._undone: list[tuple[int, int, Bytes, int]] = []
+        self._appeared = 0
         self._touched: set[int] = set()
         self._names = names.NameWriter()
         self._folders = folders.FolderWriter()
         self._operations = 0
 
-    def begin(self, folder: int, name: bytes, row: Row) -> None:
+    def begin(self, folder: int, name: Bytes, row: Row) -> None:
         """A version begins with the new set."""
-        self._begun.append((self.chain, folder, name, self.seq, *row))
-        self._touched.add(folder)
-        self._operations += 1
-        self.appeared += 1
+        self.begun.append((self.chain, folder, name, self.seq, *row))
 
-    def end(self, folder: int, name: bytes, first: int) -> None:
+    @property
+    def appeared(self) -> int:
+        return self._appeared + len(self.begun)
+
+    def end(self, folder: int, name: Bytes, first: int) -> None:
         """The current version, which began at ``first``, is not in the new set."""
         if first == self.seq:
             self._undone.append((self.chain, folder, name, first))
-            self.appeared -= 1
+            self._appeared -= 1
         else:
             self._ended.append((self.seq - 1, self.chain, folder, name, first))
             self.ended += 1
@@ -58,7 +61,7 @@ class Changes:
         ).rowcount
         if undone or ended:
             self._touched.add(folder)
-        self.appeared -= undone
+        self._appeared -= undone
         self.ended += ended
         self._operations += 1 + undone + ended
 
@@ -77,7 +80,7 @@ class Changes:
 
     def is_slice_full(self) -> bool:
         """Whether it is time to yield; if so, counting begins anew."""
-        if self._operations < SLICE:
+        if self._operations + len(self.begun) < SLICE:
             return False
         self._operations = 0
         return True
@@ -89,12 +92,14 @@ class Changes:
             "UPDATE version SET last = ? WHERE chain = ? AND folder = ? AND name = ? AND first = ?", self._ended
         )
         # Neighbours in the tree go in one after the other, which also fills pages better.
-        self._begun.sort(key=lambda row: row[1:3])
+        self.begun.sort()
         conn.executemany(
             f"INSERT INTO version (chain, folder, name, first, last, {ATTRIBUTES})"
             " VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self._begun,
+            self.begun,
         )
+        self._touched.update(row[1] for row in self.begun)  # type: ignore[misc]
+        self._appeared += len(self.begun)
         conn.executemany(
             "INSERT OR IGNORE INTO touched (chain, seq, folder) VALUES (?, ?, ?)",
             [(self.chain, self.seq, folder) for folder in sorted(self._touched)],
@@ -103,5 +108,5 @@ class Changes:
         self._names.flush(conn)
         self._undone.clear()
         self._ended.clear()
-        self._begun.clear()
+        self.begun.clear()
         self._touched.clear()

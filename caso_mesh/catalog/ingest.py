@@ -109,12 +109,7 @@ class Ingest:
             yield from self._take_back(conn, base, latest)
             changes.flush(conn)
         for block in self._segment.blocks():
-            for record in block:
-                more = walk.take(record)
-                if more is not None:
-                    yield from more
-                if changes.is_slice_full():
-                    yield
+            yield from walk.through(block)
         yield from walk.finish()
 
     def _take_back(self, conn: sqlite3.Connection, base: int, latest: int) -> Iterator[None]:

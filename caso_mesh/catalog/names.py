@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 
 from caso_mesh.catalog.folders import next_id
+from caso_mesh.catalog.schema import Bytes
 
 BLOCK = 32
 #: Most trigrams of one question: more hardly select better.
@@ -55,7 +56,7 @@ class NameWriter:
         self._blocks.clear()
 
 
-def is_known(conn: sqlite3.Connection, chains: Iterable[int], folder: int, name: bytes) -> bool:
+def is_known(conn: sqlite3.Connection, chains: Iterable[int], folder: int, name: Bytes) -> bool:
     """Whether any version, past or current, has this name."""
     return any(
         conn.execute(

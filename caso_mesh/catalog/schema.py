@@ -61,7 +61,10 @@ ATTRIBUTES = "type, size, seconds, nanoseconds, mode, uid, gid, fingerprint"
 #: A version that the set at place ``?`` (given twice) has.
 IN_SET = "first <= ? AND (last = 0 OR last >= ?)"
 
-Row = tuple[int, int, int, int, int, int, int, bytes]
+#: As it is bound. The sqlite3 module asks for an adapter of every ``bytes``, and of no ``bytearray``: with millions of them
+#: that is an eighth of the time.
+Bytes = bytes | bytearray
+Row = tuple[int, int, int, int, int, int, int, Bytes]
 
 #: How each type is stored; never renumber.
 _NUMBERS = {
@@ -87,7 +90,7 @@ def to_row(entry: CatalogEntry) -> Row:
         entry.mode,
         entry.uid,
         entry.gid,
-        entry.fingerprint,
+        bytearray(entry.fingerprint),
     )
 
 

@@ -9,13 +9,17 @@ from typing import cast
 
 from caso_mesh.catalog import folders, names, sets
 from caso_mesh.catalog.changes import Changes
-from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, Row, split, to_row
+from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, Bytes, Row, split, to_row
 from caso_mesh.catalog.segment import CatalogEntry, Record, Removal
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import DataDamaged
 
 #: Versions of a folder that are fetched at once.
 PAGE = 2000
+_LATEST = (
+    f"SELECT first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ?"
+    " ORDER BY first DESC LIMIT 1"
+)
 _NO_FOLDER = "it has something below what is no folder"
 
 
@@ -46,53 +50,80 @@ class Walk:
         self._compare = compare
         self._roots = place.record.roots
         self._above_roots = sets.above_roots(place.record)
-        self._chains = [place.chain, *(c for c in sets.chains_of_source(conn, place.source) if c != place.chain)]
+        self._longest_above = max(map(len, self._above_roots))
+        self._cursor = conn.cursor()
+        self._others = [chain for chain in sets.chains_of_source(conn, place.source) if chain != place.chain]
+        self._chains = [place.chain, *self._others]
         self._top = _Folder(b"")
         self._top.id = place.top
         self._stack = [self._top]
         self._visited: set[int] = {place.top}
-        # A path that was removed or is no folder any more, with a slash: nothing may be added below it.
+        # A path that was removed or is no folder any more: nothing may be added below it.
         self._barred: bytes | None = None
         # The root that the record before lay in, with a slash.
         self._root: bytes | None = None
         self._start(self._top)
 
-    def take(self, record: Record) -> Iterator[None] | None:
-        """The next record. What is returned is work that is left and wants to be done before the next one."""
-        path = record.path
-        if self._barred is not None:
-            if path.startswith(self._barred):
-                if isinstance(record, Removal):
-                    return None
-                raise _damaged(_NO_FOLDER)
-            self._barred = None
-        if self._root is None or not path.startswith(self._root):
-            self._check_root(path)
-        at, _, name = path.rpartition(b"/")
+    def through(self, records: list[Record]) -> Iterator[None]:
+        """The next records; where it yields, a slice may end."""
+        # Millions of records pass here, nearly all of them files of a folder that is on the stack: those take the short way.
+        to, stack, full = self._to, self._stack, self._full
+        chain, seq, begin = to.chain, to.seq, to.begun.append
+        for record in records:
+            path = record.path
+            at, _, name = path.rpartition(b"/")
+            folder = stack[-1]
+            # What is barred is no folder on the stack.
+            if self._barred is not None and (folder.path != at or not self._barred):
+                if path.startswith(self._barred + b"/" if self._barred else b""):
+                    if isinstance(record, Removal):
+                        continue
+                    raise _damaged(_NO_FOLDER)
+                self._barred = None
+            if self._root is None or not path.startswith(self._root):
+                self._check_root(path)
+            if folder.path != at:
+                folder = self._go_to(at)
+            if isinstance(record, Removal):
+                more = self._remove(folder, path, name)
+                if more is not None:
+                    yield from more
+                if to.is_slice_full():
+                    yield
+                continue
+            is_folder = record.type is EntryType.DIRECTORY
+            if not is_folder:
+                if len(path) <= self._longest_above and path in self._above_roots:
+                    raise _damaged("a root lies below something that is no folder")
+                self._barred = path
+            if folder.id is None:
+                self._give_ids()
+            if folder.fresh or (full and folder.row is None and not self._compare):
+                begin((chain, folder.id, bytearray(name), seq, *to_row(record)))
+                if folder.fresh or not self._is_known(folder, name):
+                    self._add_name(folder, name)
+                if not folder.is_sound:
+                    self._check_folder(folder)
+            elif full:
+                self._merge(folder, name, to_row(record))
+            else:
+                more = self._change(folder, record, name)
+                if more is not None:
+                    yield from more
+            if is_folder and path:
+                stack.append(_Folder(path))
+            if to.is_slice_full():
+                yield
+
+    def _go_to(self, at: bytes) -> _Folder:
+        """The folder ``at``, which lies on the stack afterwards, last."""
         stack = self._stack
         while stack[-1].path != at:
             if sets.is_within(at, stack[-1].path):
                 self._enter(at)
             else:
                 self._leave(stack.pop())
-        folder = stack[-1]
-        if isinstance(record, Removal):
-            return self._remove(folder, path, name)
-        is_folder = record.type is EntryType.DIRECTORY
-        if not is_folder:
-            if path in self._above_roots:
-                raise _damaged("a root lies below something that is no folder")
-            self._barred = path + b"/"
-        if folder.id is None:
-            self._give_ids()
-        more = None
-        if self._full:
-            self._merge(folder, name, to_row(record))
-        else:
-            more = self._change(folder, record, name)
-        if is_folder and path:
-            stack.append(_Folder(path))
-        return more
+        return stack[-1]
 
     def finish(self) -> Iterator[None]:
         """End what the listing did not have."""
@@ -219,42 +250,55 @@ class Walk:
         self._begin(folder, name, row, known=known)
 
     def _begin(self, folder: _Folder, name: bytes, row: Row, *, known: bool) -> None:
-        folder_id = cast("int", folder.id)
-        self._to.begin(folder_id, name, row)
-        if not known and (folder.fresh or not names.is_known(self._conn, self._chains, folder_id, name)):
-            folder.names.append(name)
-            if len(folder.names) >= names.BLOCK:
-                self._to.new_names(folder_id, folder.names)
-                folder.names = []
+        self._to.begin(cast("int", folder.id), name, row)
+        if not known and not self._is_known(folder, name):
+            self._add_name(folder, name)
+
+    def _add_name(self, folder: _Folder, name: bytes) -> None:
+        folder.names.append(name)
+        if len(folder.names) >= names.BLOCK:
+            self._to.new_names(cast("int", folder.id), folder.names)
+            folder.names = []
+
+    def _is_known(self, folder: _Folder, name: bytes) -> bool:
+        return not folder.fresh and names.is_known(self._conn, self._chains, cast("int", folder.id), name)
 
     # --- changes ---
 
-    def _current(self, folder: _Folder, name: bytes) -> tuple[int, Row] | None:
-        """Where the current version of a name begins, and what it is. Nothing of it waits to be written: each path
+    def _latest(self, folder: _Folder, name: Bytes) -> tuple[int, int, Row] | None:
+        """Where the latest version of a name begins and ends, and what it is. Nothing of it waits to be written: each path
         comes once, and what was written before was written out."""
-        row = self._conn.execute(
-            f"SELECT first, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ? AND last = 0",
-            (self._to.chain, folder.id, name),
-        ).fetchone()
-        return None if row is None else (row[0], row[1:])
+        row = self._cursor.execute(_LATEST, (self._to.chain, folder.id, name)).fetchone()
+        return None if row is None else (row[0], row[1], row[2:])
+
+    def _current(self, folder: _Folder, name: bytes) -> tuple[int, Row] | None:
+        latest = self._latest(folder, name)
+        return None if latest is None or latest[1] else (latest[0], latest[2])
 
     def _change(self, folder: _Folder, entry: CatalogEntry, name: bytes) -> Iterator[None] | None:
+        """What is returned is work that is left and wants to be done before the next record."""
         row = to_row(entry)
-        current = None if folder.fresh else self._current(folder, name)
-        if current is not None:
-            if current[1] == row:
-                self._to.work_done(1)
-                return None
-            self._to.end(cast("int", folder.id), name, current[0])
-        elif not folder.is_sound:
-            self._check_folder(folder)
-        self._begin(folder, name, row, known=current is not None)
-        if current is not None and current[1][0] == DIRECTORY and row[0] != DIRECTORY:
+        folder_id, key = cast("int", folder.id), bytearray(name)
+        latest = self._latest(folder, key)
+        if latest is None or latest[1]:
+            if not folder.is_sound:
+                self._check_folder(folder)
+            self._to.begin(folder_id, key, row)
+            if latest is None and not names.is_known(self._conn, self._others, folder_id, key):
+                self._add_name(folder, name)
+            return None
+        first, _last, current = latest
+        if current == row:
+            self._to.work_done(1)
+            return None
+        self._to.end(folder_id, key, first)
+        self._to.begin(folder_id, key, row)
+        if current[0] == DIRECTORY and row[0] != DIRECTORY:
             return self._end_below(folder, entry.path, name)
         return None
 
     def _remove(self, folder: _Folder, path: bytes, name: bytes) -> Iterator[None] | None:
-        self._barred = path + b"/" if path else b""
+        self._barred = path
         if folder.fresh or not self._look_up():
             return None
         current = self._current(folder, name)

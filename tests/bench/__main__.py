@@ -16,7 +16,6 @@ from bench import products, report, rounds
 _TESTS = pathlib.Path(__file__).resolve().parents[1]
 #: Measurements of single rooms, each a script of its own; all further words are theirs.
 _ROOMS = {
-    "catalog": _TESTS / "catalog" / "measure_catalog.py",
     "consensus": _TESTS / "consensus" / "measure_consensus.py",
 }
 
@@ -33,6 +32,10 @@ def main(words: list[str]) -> int:
         from bench import attempt
 
         return attempt.main(words[1:])
+    if words and words[0] == "catalog":
+        from bench import catalog
+
+        return catalog.main(words[1:])
     if words and words[0] == "placement":
         from bench import placement
 
