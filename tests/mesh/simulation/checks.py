@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
+from mesh.simulation import meaning
 from mesh.simulation.faults import Storm
 from mesh.simulation.people import People
 from mesh.simulation.stage import VOTERS
@@ -28,21 +29,6 @@ from caso_mesh.planning import lifecycle
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.seat import Voter
 
-#: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
-#: voter is with fetching it.
-MEANING = {
-    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted",
-    "exception": "attempt, path, reason, detail, reporter",
-    "log_line": "attempt, at_ns, level, text, server",
-    "run_wait": "run, source, reporter, since_ns, reason, fields",
-    "backup_set": "id, data",
-    "catalog_detail": "set_id, server, digest, size",
-    "medium": "server, label, data",
-    "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
-    "audit": "at_ns, server, who, what, category, outcome, source, fields",
-    "set_gone": "set_id, device, request",
-    "set_lock": "set_id, device, until_ns",
-}
 #: A due time is noticed by an office that nothing hindered from so long before to so long after it.
 _BEFORE_S, _AFTER_S = 5, 20
 _SECOND = 1_000_000_000
@@ -161,13 +147,6 @@ def _check_starts(world: World, storm: Storm) -> None:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _meaning(c: sqlite3.Connection) -> dict[str, list[Any]]:
-    return {
-        table: sorted(c.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
-        for table, columns in MEANING.items()
-    }
-
-
 def _held(c: sqlite3.Connection) -> dict[tuple[str, str, int], tuple[bytes, str | None]]:
     return {
         (server, incarnation, seq): (digest, refused)
@@ -199,7 +178,7 @@ async def _check_tables(world: World, seated: dict[str, Voter]) -> None:
     """Every voter has come as far with each journal, means the same by it, and it is what the journals say."""
     heads = {name: await voter.tables._database.read(_heads) for name, voter in seated.items()}
     held = {name: await voter.tables._database.read(_held) for name, voter in seated.items()}
-    meant = {name: await voter.tables._database.read(_meaning) for name, voter in seated.items()}
+    meant = {name: await voter.tables._database.read(meaning.held) for name, voter in seated.items()}
     first = next(iter(seated))
     for name in seated:
         if sorted(heads[name]) != sorted(heads[first]):
@@ -219,6 +198,12 @@ async def _check_tables(world: World, seated: dict[str, Voter]) -> None:
                 raise Violation("tables hold all journals", f"{where} is not at the voters")
     async with _rebuilt(world, heads[first], chains) as again:
         _same(again, meant[first], f"the journals and {first}")
+    told = (
+        (server, record, world.refused.get((server, incarnation, record.seq)))
+        for (server, incarnation), chain in chains.items()
+        for record in chain
+    )
+    _same(meaning.worked_out(told), meant[first], f"what the journals mean and {first}")
 
 
 def _heads(c: sqlite3.Connection) -> list[tuple[str, str, int, bytes]]:
@@ -235,18 +220,16 @@ def _chain(world: World, digest: bytes) -> list[Record]:
     return found[::-1]
 
 
-def _same(one: dict[str, list[Any]], other: dict[str, list[Any]], who: str) -> None:
-    for table in MEANING:
-        if one[table] != other[table]:
-            only_one = [row for row in one[table] if row not in other[table]]
-            only_other = [row for row in other[table] if row not in one[table]]
-            raise Violation("tables are equal", f"{table} of {who}: {only_one[:2]} against {only_other[:2]}")
+def _same(one: meaning.Rows, other: meaning.Rows, who: str) -> None:
+    differ = meaning.difference(one, other)
+    if differ is not None:
+        raise Violation("tables are equal", f"{who}: {differ}")
 
 
 @contextlib.asynccontextmanager
 async def _rebuilt(
     world: World, heads: list[tuple[str, str, int, bytes]], chains: dict[tuple[str, str], list[Record]]
-) -> AsyncIterator[dict[str, list[Any]]]:
+) -> AsyncIterator[meaning.Rows]:
     """What fresh tables say that are given every journal, one after the other."""
     opening = Database.open(world.folder / "again.db", MIGRATIONS, durable=False, same_thread=True)
     async with opening as database:
@@ -259,7 +242,7 @@ async def _rebuilt(
                     if len(chain) != seq:
                         raise Violation("tables hold all journals", f"{world.ids[server]} never wrote its record {seq}")
                     await tables.accept(server, chain, refused)
-        yield await database.read(_meaning)
+        yield await database.read(meaning.held)
 
 
 async def _check_ends(state: ControlState, seated: dict[str, Voter]) -> None:

@@ -1,0 +1,206 @@
+"""What the administrator's tables must hold, worked out from the journals alone, beside the product: each fact once.
+
+It knows nothing of cursors, copies or the order in which journals came: whatever comes of those must not show.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from caso_mesh.journal import Record
+from caso_mesh.model import facts
+from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.states import ATTEMPT_ACTIVE
+
+Rows = dict[str, list[tuple[Any, ...]]]
+#: A record of a server's journal, and why it was refused.
+Told = tuple[str, Record, str | None]
+
+#: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
+#: voter is with fetching it, ``forgotten`` whether its catalog has forgotten a deleted set.
+TABLES = {
+    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted",
+    "exception": "attempt, path, reason, detail, reporter",
+    "log_line": "attempt, at_ns, level, text, server",
+    "run_wait": "run, source, reporter, since_ns, reason, fields",
+    "backup_set": "id, data, source, server, device, attempt, ended_at_ns, bytes_stored",
+    "catalog_detail": "set_id, server, digest, size",
+    "medium": "server, label, data",
+    "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
+    "alert_end": "server, id, at_ns",
+    "audit": "at_ns, server, who, what, category, outcome, source, fields",
+    "set_gone": "set_id, device, request",
+    "set_lock": "set_id, device, until_ns",
+    "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
+    # of an attempt with two ends the first end that came counts
+    "attempt_total": "coalesce(sum(attempts), 0)",
+    "local_run": "id, server, created_at_ns, closed_at_ns, data, list",
+}
+_pack = msgspec.msgpack.encode
+
+
+def held(c: sqlite3.Connection) -> Rows:
+    """What a voter's tables hold."""
+    return {
+        table: sorted(c.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
+        for table, columns in TABLES.items()
+    }
+
+
+def worked_out(told: Iterable[Told]) -> Rows:
+    """What they must hold. Facts of one journal come in its order, of several in any."""
+    every = [(server, record, _decode(record)) for server, record, refused in told if refused is None]
+    by_kind: dict[type, list[tuple[str, Record, Any]]] = {}
+    for server, record, fact in every:
+        by_kind.setdefault(type(fact), []).append((server, record, fact))
+
+    def of(kind: type) -> list[tuple[str, Record, Any]]:
+        return by_kind.get(kind, [])
+
+    rows: dict[str, Iterable[tuple[Any, ...]]] = {
+        "attempt": _attempts(every),
+        "exception": [
+            (fact.attempt, each.path, each.reason, each.detail, server)
+            for server, _, fact in of(facts.AttemptExceptions)
+            for each in fact.exceptions
+        ],
+        "log_line": [
+            (fact.attempt, line.at_ns, line.level, line.text, server)
+            for server, _, fact in of(facts.JobLog)
+            for line in fact.lines
+        ],
+        "run_wait": _last(
+            ((fact.run, fact.source, server, fact.since_ns), (fact.reason.value, _pack(fact.fields)))
+            for server, _, fact in of(facts.RunWaits)
+        ),
+        "medium": _last(
+            ((server, fact.medium.label), (_pack(fact.medium),)) for server, _, fact in of(facts.MediumChanged)
+        ),
+        "audit": [
+            (at.at_ns, server, fact.who, fact.what, fact.category, fact.outcome, fact.source, _pack(fact.fields))
+            for server, at, fact in of(facts.Audit)
+        ],
+        "notice_sent": {
+            (fact.recipient, key) for _, _, fact in of(facts.NoticesSent) for key in (fact.message, *fact.keys)
+        },
+        "attempt_total": [(len({fact.attempt for _, _, fact in of(facts.AttemptEnded)}),)],
+        "local_run": _last(
+            ((fact.run.id, server), (fact.run.created_at_ns, fact.run.closed_at_ns, _pack(fact), fact.list))
+            for server, _, fact in of(facts.LocalRun)
+        ),
+        **_sets(of),
+        **_alerts(of),
+    }
+    return {table: sorted(rows[table], key=repr) for table in TABLES}
+
+
+def _decode(record: Record) -> Any:
+    try:
+        return facts.decode(record.kind, record.data)
+    except PeerMalformed:
+        return None
+
+
+def _last(pairs: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+    """Of what is told under one key what was told last."""
+    return [(*key, *value) for key, value in dict(pairs).items()]
+
+
+def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]:
+    """A server speaks of an attempt for itself; its first end is the end."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for server, record, fact in every:
+        if not isinstance(fact, facts.AttemptStarted | facts.AttemptVerifying | facts.AttemptEnded):
+            continue
+        key = (fact.attempt, server)
+        if isinstance(fact, facts.AttemptVerifying) and key not in found:
+            continue
+        row = found.setdefault(key, ["queued", None, None, None, None, None, None, None, None])
+        over = row[0] not in {state.value for state in ATTEMPT_ACTIVE}
+        match fact:
+            case facts.AttemptStarted(type=type_) if row[0] == "queued":
+                row[0:3] = "running", type_.value if type_ else None, record.at_ns
+            case facts.AttemptVerifying() if row[0] == "running":
+                row[0] = "verifying"
+            case facts.AttemptEnded() if not over:
+                row[0], row[1] = fact.state.value, fact.type.value if fact.type else row[1]
+                row[3:] = (
+                    record.at_ns,
+                    fact.seconds,
+                    _pack(fact.counts),
+                    fact.set,
+                    _pack(fact.failure) if fact.failure else None,
+                    _pack(fact.predicted) if fact.predicted else None,
+                )
+            case _:
+                pass
+    return [(id_, server, id_.rpartition("#")[0], *row) for (id_, server), row in found.items()]
+
+
+def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
+    """A set is there until its device says that it is gone, whichever comes first; one that was found again is there."""
+    gone = {(fact.set, fact.device): fact.request for _, _, fact in reversed(of(facts.SetDeleted))}
+    sets = {
+        fact.set.id: fact.set for _, _, fact in of(facts.SetPublished) if (fact.set.id, fact.set.device) not in gone
+    }
+    details = {
+        fact.set: (fact.set, server, fact.digest, fact.size)
+        for server, _, fact in reversed(of(facts.CatalogDetail))
+        if fact.set in sets
+    }
+    for _, _, fact in of(facts.SetFound):
+        sets.setdefault(fact.set.id, fact.set)
+        details.setdefault(fact.set.id, (fact.set.id, fact.server, b"", 0))
+    locks: dict[tuple[str, str], int | None] = {}
+    for _, _, fact in of(facts.SetLocked):
+        key = (fact.set, fact.device)
+        longest = locks.get(key, 0)
+        locks[key] = None if longest is None or fact.until_ns is None else max(longest, fact.until_ns)
+    return {
+        "backup_set": [
+            (
+                each.id,
+                _pack(each),
+                each.source,
+                each.server,
+                each.device,
+                each.attempt,
+                each.ended_at_ns,
+                each.bytes_stored,
+            )
+            for each in sets.values()
+        ],
+        "catalog_detail": details.values(),
+        "set_gone": [(*key, request) for key, request in gone.items()],
+        "set_lock": [(*key, until) for key, until in locks.items()],
+    }
+
+
+def _alerts(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
+    """The first that was told under an id, and the earliest end, whoever told it."""
+    ends: dict[tuple[str, str], int] = {}
+    for server, record, fact in of(facts.AlertCleared):
+        key = (fact.of or server, fact.id)
+        ends[key] = min(ends.get(key, record.at_ns), record.at_ns)
+    raised = {(server, fact.id): (record, fact) for server, record, fact in reversed(of(facts.AlertRaised))}
+    return {
+        "alert": [
+            (id_, at.at_ns, server, fact.alert.value, fact.category, fact.object, fact.text, ends.get((server, id_)))
+            for (server, id_), (at, fact) in raised.items()
+        ],
+        "alert_end": [(*key, at_ns) for key, at_ns in ends.items()],
+    }
+
+
+def difference(one: Rows, other: Rows) -> str | None:
+    """What two are not equal in."""
+    for table in TABLES:
+        if one[table] != other[table]:
+            only_one = [row for row in one[table] if one[table].count(row) > other[table].count(row)]
+            only_other = [row for row in other[table] if other[table].count(row) > one[table].count(row)]
+            return f"{table}: {only_one[:2]} against {only_other[:2]}"
+    return None
