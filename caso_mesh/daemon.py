@@ -196,6 +196,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             version=__version__,
             in_office=in_office,
             authority=authority,
+            same_thread=same,
         )
 
         def removed(by: str) -> None:

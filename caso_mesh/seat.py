@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from caso_mesh.admin.following import Followed
 from caso_mesh.admin.keeping import Followers
+from caso_mesh.admin.keeping_catalogs import keeps
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
 from caso_mesh.admin.standby import Standby
@@ -22,9 +23,18 @@ from caso_mesh.database import Database
 from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import LogContradicted, LogUnavailable, SeatMissing, StateRolledBack, TakenOver, Unavailable
+from caso_mesh.model.errors import (
+    LogContradicted,
+    LogUnavailable,
+    Refused,
+    SeatMissing,
+    StateRolledBack,
+    TakenOver,
+    Unavailable,
+)
 from caso_mesh.model.mesh import Claim, Roster
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
@@ -147,7 +157,15 @@ class Seat:
 
             return answer
 
-        return {call: answering(call) for call in _FOLLOWED}
+        async def catalogs_kept(peer: Peer, request: c.CatalogKeeps, link: Any) -> c.CatalogSets:
+            voter = self.voter
+            if voter is None:
+                raise Unavailable(what="The seat of this voter")
+            if not self._is_member(peer):
+                raise Refused(detail=f"{peer.name} is no voter: what is here is not for it")
+            return await keeps(voter.tables, voter.catalog, request)
+
+        return {**{call: answering(call) for call in _FOLLOWED}, "catalog.keeps": catalogs_kept}
 
     def _is_member(self, peer: Peer) -> bool:
         if self.voter is None:

@@ -1,22 +1,25 @@
-"""Fetching the catalog detail of each new set from the server that made it, and taking it into the central catalog."""
+"""The central catalog of a voter: the detail of each set is fetched from the server that made it and taken in; where the
+server keeps it by itself it is not, and goes from here as soon as that one says that it has it."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
+from caso_mesh.admin import kept_catalogs
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.fetching import Fetching, earlier_here
+from caso_mesh.admin.kept_catalogs import PendingDetail
 from caso_mesh.admin.ports import Facts, Links
-from caso_mesh.admin.tables import PendingDetail, Tables
+from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.catalog.catalog import Catalog
-from caso_mesh.catalog.segment import SegmentReader, chain_of
+from caso_mesh.catalog.segment import SegmentReader
+from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model.errors import (
     AlreadyExists,
     CasoError,
@@ -25,34 +28,27 @@ from caso_mesh.model.errors import (
     NotFound,
     ObjectMissing,
     StateFull,
-    Unavailable,
 )
-from caso_mesh.model.requests import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.storage import BackupSet
-from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
 
-_PIECE = 1 << 20
 _PAUSE_S = 2.0
-#: How long the tree of one set may take to be read.
-_MAKE_S = 3600.0
-#: No segment is as large as this: one of a hundred million files is smaller.
-_LARGEST = 16 << 30
-#: So much of the disk stays free, whatever a server says its segment needs; of a small disk only this part.
-_KEPT_FREE = 256 << 20
-_KEPT_PART = 1 / 8
+#: Catalogs that are dropped before it is looked whether that is still right.
+_DROPPED_AT_ONCE = 50
 
 
 class CatalogIntake:
     """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
     ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
-    (id) now. One that is lost or of no use, or changes a set whose detail is not here, is made anew out of the tree."""
+    (id) now. One that is lost or of no use, or changes a set whose detail is not here, is made anew by the server that keeps
+    it, or out of the tree."""
 
     def __init__(
         self,
         *,
+        keeper: ControlKeeper,
         tables: Tables,
         catalog: Catalog,
         links: Links,
@@ -62,6 +58,9 @@ class CatalogIntake:
         arrived: Callable[[], None],
         readers: Callable[[str], list[str]] = lambda device: [],
     ) -> None:
+        self._keeper = keeper
+        self._where = Whereabouts(keeper, tables)
+        self._fetching = Fetching(links=links, folder=incoming, sources=self._sources)
         self._tables = tables
         self._catalog = catalog
         self._links = links
@@ -88,12 +87,15 @@ class CatalogIntake:
         working: dict[str, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_modes())
                 while True:
                     self._wake.clear()
                     for set_id in await self._tables.deleted():
                         await self._catalog.remove_set(set_id)
                         await self._tables.forgotten(set_id)
-                    pending = await self._tables.pending_details()
+                    await self._drop()
+                    elsewhere = await self._where.not_fetched()
+                    pending = [each for each in await self._tables.pending_details() if each.maker not in elsewhere]
                     by_server: dict[str, list[PendingDetail]] = {}
                     for each in pending:
                         by_server.setdefault(each.server, []).append(each)
@@ -113,6 +115,31 @@ class CatalogIntake:
         self._incoming.mkdir(0o700, parents=True, exist_ok=True)
         for left in self._incoming.glob("*.segment"):
             left.unlink()
+
+    async def _follow_modes(self) -> None:
+        """Never returns before the keeper ends."""
+        seen: dict[str, str] = {}
+        async for _ in self._keeper.changes():
+            found = self._where.distributed()
+            if found != seen:
+                seen = found
+                self._wake.set()
+
+    async def _drop(self) -> None:
+        """What the server keeps that made it. That one gives nothing up before voters have it that know that they are to
+        (``admin/keeping_catalogs.py``)."""
+        while sets := await self._where.to_drop(_DROPPED_AT_ONCE):
+            for set_id, keeper in sets:
+                # first what is said of it: interrupted, what is left in the catalog is known there already, or removed
+                if await self._tables.change(partial(kept_catalogs.drop, set_id=set_id, keeper=keeper)):
+                    await self._catalog.remove_set(set_id)
+            self._arrived()
+
+    def _sources(self, backup: BackupSet) -> list[str]:
+        """Who may make the detail of a set: its own server first, which may have it in a catalog of its own."""
+        own = self._where.keeper_of(backup)
+        found = [own.id] if own is not None and self._links.linked(own.id) else []
+        return found + [each for each in self._readers(backup.device) if each not in found]
 
     async def _miss(self) -> None:
         """A catalog that was lost, or put back to an older copy, is noticed: what it lacks is fetched or made again."""
@@ -144,7 +171,7 @@ class CatalogIntake:
             try:
                 if not pending.size:
                     raise NotFound(kind="catalog", name=pending.set)
-                await self._fetch(pending, path)
+                await self._fetching.fetch(pending, path)
                 await self._ingest(backup, path)
             except (CatalogBaseMissing, DataDamaged, NotFound) as error:
                 await self._take_made(backup, path, error)
@@ -200,70 +227,13 @@ class CatalogIntake:
         await self._catalog.ingest(path)
 
     async def _take_made(self, backup: BackupSet, path: Path, reason: CasoError) -> None:
-        """What the first server that can do it makes anew of the tree. Raises ``DataDamaged``, ``ObjectMissing`` or
-        ``NotFound`` (the set) where nothing can be made of it any more; after anything else it is tried again."""
-        failed: CasoError = Unavailable(what=f"the device {backup.device_name}")
-        if isinstance(reason, CatalogBaseMissing):
-            failed = reason
-        base = await self._base_of(backup)
-        for server in self._readers(backup.device):
-            try:
-                log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, reason)
-                request = CatalogMake(backup.device, backup.id, base)
-                made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
-                try:
-                    await self._fetch(PendingDetail(backup.id, server, made.digest, made.size), path)
-                except (DataDamaged, NotFound) as error:
-                    # only of its way here, or swept meanwhile: that says nothing about the tree
-                    raise Unavailable(what=f"the catalog detail of {backup.id}") from error
-            except (DataDamaged, ObjectMissing, StateFull):
-                raise
-            except CasoError as error:
-                if isinstance(error, NotFound) and error.fields.get("kind") == "set":
-                    raise
-                failed = error if not isinstance(error, NotFound) else failed  # it has not heard of the device yet
-                continue
-            return await self._ingest(backup, path)
-        raise failed
-
-    async def _base_of(self, backup: BackupSet) -> str | None:
-        """The newest earlier set of its chain that is here."""
-        chain = chain_of(backup)
-        for each in await self._catalog.sets(source=backup.source, until_ns=backup.ended_at_ns, detail=True):
-            if each.id != backup.id and each.device == backup.device and chain_of(each) == chain:
-                return each.id
-        return None
+        """What is made anew against the newest earlier set of its chain that is here, by its own server or by one that
+        reaches the device. Raises as ``Fetching.fetch_made``."""
+        base = await earlier_here(self._catalog, backup)
+        await self._fetching.fetch_made(backup, base, path, reason)
+        await self._ingest(backup, path)
 
     async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:
         text = f"The catalog detail of set {pending.set} cannot be used: {error}"
         await self._facts.alert(AlertKind.WARNING, "catalog-error", text, object=pending.set)
         await self._tables.set_detail_state(pending.set, "damaged")
-
-    async def _fetch(self, pending: PendingDetail, path: Path) -> None:
-        what = f"the catalog detail of {pending.set}"
-        if not 0 < pending.size <= _LARGEST:
-            raise DataDamaged(object=what, detail=f"{pending.size} bytes are no size of one")
-        disk = await asyncio.to_thread(shutil.disk_usage, self._incoming)
-        if disk.free - pending.size < min(_KEPT_FREE, disk.total * _KEPT_PART):
-            raise StateFull(state=self._incoming.parent)
-        link = self._links.get(pending.server)
-        digest = hashlib.sha256()
-        offset = 0
-        file = await asyncio.to_thread(_create, path)
-        try:
-            while offset < pending.size:
-                request = CatalogRead(pending.set, offset, min(_PIECE, pending.size - offset), pending.digest)
-                piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
-                if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
-                    raise DataDamaged(object=what, detail="its size has changed")
-                digest.update(piece.data)
-                await asyncio.to_thread(file.write, piece.data)
-                offset += len(piece.data)
-        finally:
-            await asyncio.to_thread(file.close)
-        if digest.digest() != pending.digest:
-            raise DataDamaged(object=what, detail="its digest differs")
-
-
-def _create(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+
 from msgspec import Struct
 
+from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, shown_path
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
-from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.sets import is_within
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, PathNotInSet, Unavailable, UsageError
+from caso_mesh.model.errors import (
+    CasoError,
+    CatalogAway,
+    CatalogNotHere,
+    InvalidValue,
+    NotFound,
+    Unavailable,
+    UsageError,
+)
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
 
 #: Files that are open at once; one that is not read for so long is forgotten.
 _MOST_OPEN, _IDLE_S = 256, 600.0
@@ -49,7 +61,7 @@ class Files:
         *,
         keeper: ControlKeeper,
         tables: Tables,
-        catalog: Catalog,
+        browsing: Browsing,
         live: Live,
         links: Links,
         work: Work,
@@ -58,7 +70,7 @@ class Files:
     ) -> None:
         self._keeper = keeper
         self._tables = tables
-        self._catalog = catalog
+        self._browsing = browsing
         self._live = live
         self._links = links
         self._work = work
@@ -122,11 +134,10 @@ class Files:
         raise NotFound(kind="set", name=what)
 
     async def _check_paths(self, backup: BackupSet, paths: list[bytes]) -> None:
-        if not await self._catalog.has_detail(backup.id):
-            return  # the restore finds out
-        for path in paths:
-            if path and await self._catalog.lookup(backup.id, path) is None:
-                raise PathNotInSet(set=backup.id, path=shown_path(path))
+        try:
+            await self._browsing.check_paths(backup, paths)
+        except (Unavailable, CatalogAway, CatalogNotHere) as error:
+            log.info("whether set %s has the paths is for the restore to find out: %s", backup.id, error)
 
     # --- single files ---
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from caso_mesh.admin import present
+from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
-from caso_mesh.catalog.catalog import Catalog
-from caso_mesh.catalog.search import Match
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
-from caso_mesh.model.errors import CatalogNotHere, NotFound
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_instant, format_seconds
@@ -34,7 +33,7 @@ class History:
         *,
         keeper: ControlKeeper,
         tables: Tables,
-        catalog: Catalog,
+        browsing: Browsing,
         submit: Submit,
         work: Work,
         clock: Clock,
@@ -43,7 +42,7 @@ class History:
     ) -> None:
         self._keeper = keeper
         self._tables = tables
-        self._catalog = catalog
+        self._browsing = browsing
         self._submit = submit
         self._work = work
         self._clock = clock
@@ -71,31 +70,18 @@ class History:
             )
             return v.EntryList(tuple(present.entry_view(each) for each in found), more)
         backup = await self._work.find_set(request.set)
-        if not await self._catalog.has_detail(backup.id):
-            raise CatalogNotHere(set=backup.id, server=backup.server_name)
         path = clean_path(b"/" + request.path.lstrip(b"/"))
         limit = max(1, min(request.limit, _MOST_ENTRIES))
-        entries = await self._catalog.list_folder(backup.id, path, after=request.after, limit=limit + 1)
-        return v.EntryList(tuple(present.entry_view(each) for each in entries[:limit]), len(entries) > limit)
+        found, more = await self._browsing.folder(backup, path, after=request.after, limit=limit)
+        return v.EntryList(tuple(present.entry_view(each) for each in found), more)
 
     async def _catalog_find(self, caller: Caller, request: q.CatalogFind) -> v.MatchList:
         state = self._keeper.state
         source = state.server_named(request.server).origin if request.server else None
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         limits = caller.limits(Role.RESTORE)
-        # one source after the other, so that the limit counts only what is shown
-        asked = [source] if limits is None else sorted(limits if source is None else limits & {source})
-        matches: list[Match] = []
-        for each in asked:
-            matches += await self._catalog.find(
-                request.glob,
-                source=each,
-                since_ns=request.since_ns,
-                until_ns=request.until_ns,
-                limit=limit + 1 - len(matches),
-            )
-            if len(matches) > limit:
-                break
+        asked = limits if source is None else {source} if limits is None else limits & {source}
+        found = await self._browsing.find(request, asked, limit)
         return v.MatchList(
             tuple(
                 v.MatchView(
@@ -108,16 +94,18 @@ class History:
                     mtime_ns=present.mtime_ns(match.entry.modified),
                     type=match.entry.type.value,
                 )
-                for match in matches[:limit]
+                for match in found.matches
             ),
-            len(matches) > limit,
+            found.more,
+            found.away,
         )
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
         source = self._keeper.state.server_named(request.server).origin
         path = clean_path(request.path)
         views = []
-        for version in await self._catalog.versions(source, path):
+        found, away = await self._browsing.versions(source, path)
+        for version in found:
             first, last = await self._tables.set(version.first_set), await self._tables.set(version.last_set)
             entry = version.entry
             views.append(
@@ -137,7 +125,7 @@ class History:
             )
         if not views:
             raise NotFound(kind="catalog", name=f"{request.server}:{present.shown_path(path)}")
-        return v.VersionList(tuple(views))
+        return v.VersionList(tuple(views), away)
 
     async def open_alerts(self) -> int:
         answers = self._keeper.state.answers

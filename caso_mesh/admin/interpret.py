@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import local_runs, totals, waits
+from caso_mesh.admin import kept_catalogs, local_runs, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
@@ -64,6 +64,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             c.execute(
                 "INSERT OR IGNORE INTO catalog_detail VALUES (?, ?, ?, ?, 'pending')", (set_id, server, digest, size)
             )
+        case facts.CatalogAtServer():
+            return kept_catalogs.write(c, server, fact)
         case facts.MediumChanged(medium=medium):
             if medium.server != server:
                 return f"the medium {medium.label[:64]} of another server"
@@ -179,6 +181,7 @@ def _held(c: sqlite3.Connection, fact: facts.SetDeleted | facts.SetLocked) -> st
     )
     c.execute("DELETE FROM backup_set WHERE id = ?", (fact.set,))
     c.execute("DELETE FROM catalog_detail WHERE set_id = ?", (fact.set,))
+    kept_catalogs.forget(c, fact.set)
     return None
 
 

@@ -15,6 +15,7 @@ from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.asking import Asking
 from caso_mesh.admin.brake import Brake
+from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.copies import Copies
 from caso_mesh.admin.delegation import Delegation
@@ -33,11 +34,13 @@ from caso_mesh.admin.holding import Holding
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.join_secrets import JoinSecrets
 from caso_mesh.admin.keeping import Followers, Keeping
+from caso_mesh.admin.keeping_catalogs import KeepingCatalogs
 from caso_mesh.admin.kits import Kits
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.logons import Logons
 from caso_mesh.admin.measures import Measures
+from caso_mesh.admin.modes import Modes
 from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
@@ -63,6 +66,7 @@ from caso_mesh.admin.telling import Pruning, Telling
 from caso_mesh.admin.voting import Voting
 from caso_mesh.admin.watching import ServerWatch
 from caso_mesh.admin.what_if import WhatIf
+from caso_mesh.admin.whereabouts import Away, Whereabouts
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.consensus.port import Replicated
@@ -144,6 +148,10 @@ class Office:
             randomness=randomness,
         )
         self._live = live = Live()
+
+        def readers(device: str) -> list[str]:
+            return readers_of(keeper.state, live, links, device)
+
         self._delegation = Delegation(
             keeper=keeper,
             tables=tables,
@@ -155,7 +163,11 @@ class Office:
             calendar=calendar,
             randomness=randomness,
         )
+        where = Whereabouts(keeper, tables)
+        away = Away(keeper=keeper, live=live, links=links, clock=clock)
+        browsing = Browsing(keeper=keeper, tables=tables, catalog=catalog, links=links, where=where, away=away)
         self._catalogs = CatalogIntake(
+            keeper=keeper,
             tables=tables,
             catalog=catalog,
             links=links,
@@ -163,7 +175,17 @@ class Office:
             alarms=self._alarms,
             incoming=incoming,
             arrived=live.tell,
-            readers=lambda device: readers_of(keeper.state, live, links, device),
+            readers=readers,
+        )
+        keeping_catalogs = KeepingCatalogs(
+            keeper=keeper,
+            tables=tables,
+            catalog=catalog,
+            links=links,
+            folder=incoming / "exported",
+            readers=readers,
+            voters=lambda: consensus.leadership().voters,
+            own=keys.id,
         )
         #: The figures of the mesh.
         self.measures = Measures(keeper=keeper, tables=tables, live=live, links=links, own=keys.id, clock=clock)
@@ -305,6 +327,7 @@ class Office:
             work=work,
             due=self._due,
             catalogs=self._catalogs,
+            where=where,
             local=local,
         )
         retaining = Retaining(
@@ -312,12 +335,12 @@ class Office:
             tables=tables,
             live=live,
             clock=clock,
-            away=lambda device: not readers_of(keeper.state, live, links, device),
+            away=lambda device: not readers(device),
         )
         self._history = History(
             keeper=keeper,
             tables=tables,
-            catalog=catalog,
+            browsing=browsing,
             submit=self._submit,
             work=work,
             clock=clock,
@@ -325,12 +348,20 @@ class Office:
             sets=SetLists(keeper=keeper, tables=tables, clock=clock, on_device=on_device, retaining=retaining),
         )
         files = Files(
-            keeper=keeper, tables=tables, catalog=catalog, live=live, links=links, work=work, clock=clock, new_id=new_id
+            keeper=keeper,
+            tables=tables,
+            browsing=browsing,
+            live=live,
+            links=links,
+            work=work,
+            clock=clock,
+            new_id=new_id,
         )
         rebuilding = Rebuilding(
             keeper=keeper,
             tables=tables,
             catalog=catalog,
+            where=where,
             live=live,
             links=links,
             journal=facts,
@@ -414,6 +445,7 @@ class Office:
         self.node_handlers: Mapping[str, NodeHandler] = {
             **self._intake.handlers(),
             **Relaying(keeper, links).handlers(),
+            **keeping_catalogs.handlers(),
             "enrol.operator": operators.admit,
             "enrol.join": enrolment.pop("enrol.join"),
             "identity.renew": enrolment.pop("identity.renew"),
@@ -444,6 +476,7 @@ class Office:
             **WhatIf(keeper=keeper, known=self._delegation.known, calendar=calendar).handlers(),
             **rebuilding.handlers(),
             **self.reporting.handlers(),
+            **Modes(keeper=keeper, tables=tables, away=away).handlers(),
         })  # fmt: skip
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:

@@ -14,13 +14,15 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import Unavailable
+from caso_mesh.model.errors import CasoError, Unavailable
 from caso_mesh.model.storage import BackupSet, Device
+from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import ask
 
 _PAGE_S = 150.0
@@ -48,6 +50,7 @@ class Rebuilding:
         keeper: ControlKeeper,
         tables: Tables,
         catalog: Catalog,
+        where: Whereabouts,
         live: Live,
         links: Links,
         journal: Facts,
@@ -56,6 +59,7 @@ class Rebuilding:
         self._keeper = keeper
         self._tables = tables
         self._catalog = catalog
+        self._where = where
         self._live = live
         self._links = links
         self._journal = journal
@@ -75,6 +79,7 @@ class Rebuilding:
         server, link = readers[0], self._links.get(readers[0])
         after, total, added, deleted, pending = "", 0, 0, 0, 0
         warnings: list[str] = []
+        keepers: set[str] = set()
         more = True
         while more:
             asked = q.VaultSets(device.id, after)
@@ -83,15 +88,19 @@ class Rebuilding:
             mine = [each for each in page.sets if self._belongs(each, device, warnings)]
             gone = set(page.deleted)
             there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
-            lacking = [each.id for each in there if not await self._catalog.has_detail(each.id)]
-            await self._tables.fetch_again(server, lacking)
+            kept = await self._where.kept(there)
+            lacking = [each for each in there if each.id not in kept and not await self._catalog.has_detail(each.id)]
+            await self._tables.fetch_again(server, [each.id for each in lacking])
             found = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
             warnings += [f"the set {each} is known with another content; that stays" for each in found.differ]
             total, added, deleted = total + len(there), added + found.added, deleted + found.deleted
             pending += len(lacking)
+            keepers |= {keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}
             more = page.more and bool(page.sets)
             after = page.sets[-1].id if page.sets else after
         self._wake()
+        for keeper in sorted(keepers):
+            warnings += await self._have_made(keeper)
         return v.CatalogRebuilt(
             device=device.name,
             server=state.name_of(server),
@@ -101,6 +110,19 @@ class Rebuilding:
             pending=pending,
             warnings=tuple(warnings[:50]),
         )
+
+    def _keeper_of(self, backup: BackupSet) -> str | None:
+        """The server that is to keep the catalog of a set."""
+        server = self._where.keeper_of(backup)
+        return server.id if server is not None and self._where.mode_of(backup).at_server else None
+
+    async def _have_made(self, keeper: str) -> list[str]:
+        """A server that keeps catalogs looks what it lacks, now rather than in a minute."""
+        try:
+            await self._links.get(keeper).notify("catalog.look", to_wire(q.Nothing()))
+        except CasoError:
+            return [f"catalogs that {self._keeper.state.name_of(keeper)} keeps are made when it is connected again"]
+        return []
 
     async def _tell(
         self,

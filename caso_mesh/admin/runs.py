@@ -15,6 +15,7 @@ from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.seconds import seconds_of
@@ -52,6 +53,7 @@ class Runs:
         work: Work,
         due: DueRuns,
         catalogs: CatalogIntake | None,
+        where: Whereabouts | None,
         local: LocalHistory | None,
     ) -> None:
         self._keeper = keeper
@@ -62,6 +64,7 @@ class Runs:
         self._work = work
         self._due = due
         self._catalogs = catalogs
+        self._where = where
         self._local = local
 
     def handlers(self) -> dict[str, Answer]:
@@ -329,7 +332,9 @@ class Runs:
                 if await self._tables.is_deleted(set_id):
                     continue
                 return None
-            if self._catalogs is None or details.get(set_id) != "pending":
+            if self._catalogs is None or self._where is None or details.get(set_id) != "pending":
+                continue
+            if await self._where.is_kept(backup):
                 continue
             if set_id in self._catalogs.without_room:
                 missing.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import local_runs, set_rows, totals
+from caso_mesh.admin import kept_catalogs, local_runs, set_rows, totals
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -95,4 +95,5 @@ MIGRATIONS: Sequence[str] = (
     CREATE INDEX notice_sent_by_key ON notice_sent (key);
     """,
     totals.TABLE,
+    kept_catalogs.TABLE,
 )

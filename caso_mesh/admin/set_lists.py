@@ -12,6 +12,7 @@ from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.set_rows import Wanted
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
@@ -25,8 +26,15 @@ class SetLists:
     """Answers ``set.list``."""
 
     def __init__(
-        self, *, keeper: ControlKeeper, tables: Tables, clock: Clock, on_device: OnDevice, retaining: Retaining
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        clock: Clock,
+        on_device: OnDevice,
+        retaining: Retaining,
     ) -> None:
+        self._where = Whereabouts(keeper, tables)
         self._keeper = keeper
         self._tables = tables
         self._clock = clock
@@ -45,7 +53,7 @@ class SetLists:
             shown, more, verdicts = await self._standing(found, standing, limited(request.limit))
         else:
             shown, more, verdicts = await self._known(wanted, standing, request)
-        details = await self._tables.detail_states([each.id for each in shown])
+        details, kept = await self._tables.detail_states([each.id for each in shown]), await self._where.kept(shown)
         redundant = self._retaining.redundant()
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
@@ -55,7 +63,7 @@ class SetLists:
                     each,
                     verdicts[each.id],
                     redundant=each.id in redundant,
-                    catalog=details.get(each.id) == "here",
+                    catalog=details.get(each.id) == "here" or each.id in kept,
                     names=names,
                     devices=devices,
                 )

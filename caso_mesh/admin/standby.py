@@ -52,6 +52,7 @@ class Standby:
         self._admin = admin
         self._wait_admin = wait_admin
         self._catalogs = CatalogIntake(
+            keeper=keeper,
             tables=tables,
             catalog=catalog,
             links=RelayLinks(admin),

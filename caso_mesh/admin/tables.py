@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import attempts, local_runs, set_rows, waits
+from caso_mesh.admin import attempts, kept_catalogs, local_runs, set_rows, waits
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
+from caso_mesh.admin.kept_catalogs import PendingDetail
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
@@ -58,13 +59,6 @@ class LogRow(Struct, frozen=True):
     level: str
     text: str
     server: str
-
-
-class PendingDetail(Struct, frozen=True):
-    set: str
-    server: str
-    digest: bytes
-    size: int
 
 
 class Taken(Struct, frozen=True):
@@ -286,6 +280,10 @@ class Tables:
         """The answer of a room's own question, which reads only."""
         return await self._database.read(question)
 
+    async def change(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """What a room writes that is this voter's own, and of no journal."""
+        return await self._database.write(write)
+
     async def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         return await self._database.read(lambda c: c.execute(sql, tuple(values)).fetchall())
 
@@ -414,10 +412,7 @@ class Tables:
         )
 
     async def pending_details(self) -> list[PendingDetail]:
-        rows = await self._rows(
-            "SELECT set_id, server, digest, size FROM catalog_detail WHERE state = 'pending' ORDER BY rowid"
-        )
-        return [PendingDetail(*row) for row in rows]
+        return await self._database.read(kept_catalogs.pending)
 
     async def details_here(self) -> list[str]:
         """The sets whose details are said to be in the catalog."""

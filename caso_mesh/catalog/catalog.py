@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from caso_mesh.catalog import index
+from caso_mesh.catalog.export import Export
 from caso_mesh.catalog.index import IngestResult, Match, SliceLost, Version
-from caso_mesh.catalog.segment import CatalogEntry, SegmentReader
+from caso_mesh.catalog.segment import CatalogEntry, Record, SegmentReader, SegmentWriter, chain_of
+from caso_mesh.catalog.sets import place
 from caso_mesh.database import Database
 from caso_mesh.model.errors import Unavailable
+from caso_mesh.model.requests import CatalogFind
 from caso_mesh.model.storage import BackupSet
 
 T = TypeVar("T")
@@ -28,6 +31,14 @@ _CACHE_KIB = 32 * 1024
 
 def _use_more_cache(conn: sqlite3.Connection) -> None:
     conn.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+
+def _put(segment: SegmentWriter, records: list[Record]) -> None:
+    for record in records:
+        if isinstance(record, CatalogEntry):
+            segment.add(record)
+        else:
+            segment.remove(record.path)
 
 
 class Catalog:
@@ -86,6 +97,24 @@ class Catalog:
             await self._database.write(index.abandon_all)
             raise
 
+    async def export(self, path: str | os.PathLike[str], set_id: str, base: str | None = None) -> tuple[bytes, int]:
+        """Writes the detail of a set into a new file as a segment, against the set ``base`` if that is an earlier one
+        of its chain with detail, whole otherwise; its SHA-256 and its size in bytes. Raises ``NotFound``,
+        ``CatalogNotHere``, ``StateFull``, ``StateDiskFailed``."""
+        work = await self._read(lambda conn: Export(conn, set_id, base))
+        record = await self._read(lambda conn: place(conn, set_id).record)
+        with SegmentWriter(path, set_id=set_id, chain=chain_of(record), base=work.base) as segment:
+            while True:
+                records = await self._read(work.step)
+                if records is None:
+                    break
+                await asyncio.to_thread(_put, segment, records)
+            return await asyncio.to_thread(segment.finish)
+
+    async def settle(self) -> None:
+        """What was taken in survives a loss of power from now on."""
+        await self._database.settle()
+
     async def remove_set(self, set_id: str) -> None:
         """As ``index.remove_set``. Builds the index of names anew when most of its names are gone."""
         async with self._one_at_a_time:
@@ -135,6 +164,23 @@ class Catalog:
                 limit=limit,
             )
         )
+
+    async def matches(self, asked: CatalogFind, sources: Collection[str] | None, limit: int) -> list[Match]:
+        """What ``find`` gives for a question of a person about ``sources`` (node ids; ``None`` = all); more than ``limit``
+        if there is more."""
+        found: list[Match] = []
+        # one source after the other, so that the limit counts only what is shown
+        for source in [None] if sources is None else sorted(sources):
+            found += await self.find(
+                asked.glob,
+                source=source,
+                since_ns=asked.since_ns,
+                until_ns=asked.until_ns,
+                limit=limit + 1 - len(found),
+            )
+            if len(found) > limit:
+                break
+        return found
 
     async def versions(self, source: str, path: bytes) -> list[Version]:
         """As ``index.versions``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict, cast, get_type_hints
 
 import msgspec
@@ -158,6 +159,11 @@ def _newest_first(conn: sqlite3.Connection, source: str, at_ns: int) -> Iterator
     )
     for row in rows:
         yield _decode(row[0])
+
+
+def digest_of(set_ids: Iterable[str]) -> bytes:
+    """What two ends compare to see that they have the same sets."""
+    return hashlib.sha256("".join(f"{set_id}\n" for set_id in sorted(set_ids)).encode()).digest()
 
 
 def is_within(path: bytes, folder: bytes) -> bool:

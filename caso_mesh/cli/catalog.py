@@ -9,9 +9,10 @@ from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, rooted_path, rooted_place
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import TimedOut
+from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut
 from caso_mesh.model.units import parse_instant_ns
 
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
@@ -69,8 +70,8 @@ def find(
     limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
-) -> None:
-    """Find files by name in all backup sets."""
+) -> int:
+    """Find files by name in all backup sets. Exit status 7: a server that keeps catalogs could not be asked."""
     request = q.CatalogFind(
         glob=raw_path(glob, escaped=escaped),
         server=server,
@@ -78,7 +79,15 @@ def find(
         until_ns=parse_instant_ns(until) if until is not None else None,
         limit=limit,
     )
-    output.show(ask(common, "catalog.find", request, v.MatchList), common.json, _matches)
+    view = ask(common, "catalog.find", request, v.MatchList)
+    output.show(view, common.json, _matches)
+    return _away(view)
+
+
+def _away(view: v.MatchList | v.VersionList) -> int:
+    for each in view.away:
+        output.warning(each.text)
+    return WITH_EXCEPTIONS if view.away else 0
 
 
 def _matches(view: v.MatchList) -> None:
@@ -101,11 +110,40 @@ def versions(
     *,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
-) -> None:
-    """List all versions of one path."""
+) -> int:
+    """List all versions of one path. Exit status 7: a server that keeps catalogs could not be asked."""
     server, path = rooted_place(place, escaped=escaped)
     view = ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
     output.show(view, common.json, _versions)
+    return _away(view)
+
+
+@app.command
+def modes(
+    *,
+    server: Annotated[str | None, Parameter(help="Only of this server.")] = None,
+    pool: Annotated[str | None, Parameter(help="Only of the members of this pool.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Where the catalogs of each server's sets are kept, and how far a move is."""
+    view = ask(common, "catalog.modes", c.CatalogModesRequest(server, pool), c.CatalogModes)
+    output.show(view, common.json, _modes)
+
+
+def _modes(view: c.CatalogModes) -> None:
+    output.table(
+        view.servers,
+        ("server", lambda row: row.server),
+        ("mode", lambda row: row.mode.value),
+        ("from", lambda row: row.origin),
+        ("sets", lambda row: row.sets),
+        ("at the admin", lambda row: row.at_admin),
+        ("at the server", lambda row: row.at_server),
+        ("state", lambda row: row.state if row.state != "moving" else f"moving, {row.percent:.0f} %"),
+    )
+    for row in view.servers:
+        if row.note is not None:
+            output.warning(row.note)
 
 
 @app.command

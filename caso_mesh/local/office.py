@@ -154,6 +154,7 @@ class LocalOffice:
             work=self._work,
             due=self._due,
             catalogs=None,
+            where=None,
             local=None,
         )
         policies = Policies(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import metrics
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -109,6 +110,28 @@ _OF_MESH: tuple[Call, ...] = (
          "A piece of the catalog detail of a set that this server made."),
     Call("catalog.make", "node", "node", q.CatalogMake, q.CatalogMade,
          "Make the catalog detail of a set anew out of its tree in a device of this server."),
+    Call("catalog.assigned", "node", "admin", c.CatalogAssigned, c.CatalogAssignment,
+         "Which sets' catalogs the asking server is to keep."),
+    Call("catalog.records", "node", "admin", c.CatalogSets, c.CatalogRecords,
+         "The records of sets that the asking server made, and which of them are deleted."),
+    Call("catalog.export", "node", "admin", c.CatalogExport, q.CatalogMade,
+         "Lay the catalog of a set that the asking server made ready for it."),
+    Call("catalog.exported", "node", "admin", q.CatalogRead, q.CatalogPiece,
+         "A piece of a catalog that was laid ready."),
+    Call("catalog.kept", "node", "admin", c.CatalogKept, c.CatalogSets,
+         "Which catalogs of the asking server a majority of the voters keeps, so that it need not."),
+    Call("catalog.keeps", "node", "node", c.CatalogKeeps, c.CatalogSets,
+         "Which catalogs this voter has, and goes on having."),
+    Call("catalog.look", "node", "node", q.Nothing, v.Done,
+         "There may be other catalogs to keep than before. A notification."),
+    Call("catalog.folder", "node", "node", c.CatalogFolder, q.SetFolderReply,
+         "A folder of a set whose catalog this server keeps."),
+    Call("catalog.lookup", "node", "node", c.CatalogLookup, c.CatalogLookedUp,
+         "Whether a set whose catalog this server keeps has some paths."),
+    Call("catalog.search", "node", "node", c.CatalogSearch, c.CatalogHits,
+         "Files by name in the catalogs that this server keeps."),
+    Call("catalog.history", "node", "node", c.CatalogHistory, c.CatalogHistoryReply,
+         "The versions of a path in the catalogs that this server keeps."),
     Call("set.folder", "node", "node", q.SetFolder, q.SetFolderReply,
          "A folder in a set on a device of this server."),
     Call("vault.sets", "node", "node", q.VaultSets, q.VaultSetsReply, "The sets that lie on a device of this server."),
@@ -337,6 +360,8 @@ _OF_MESH: tuple[Call, ...] = (
     Call("catalog.find", "restore", "admin", q.CatalogFind, v.MatchList, "Files by name in all sets.", scope=SHOWN),
     Call("catalog.versions", "restore", "admin", q.CatalogVersions, v.VersionList, "All versions of one path.",
          scope=OF_SERVER),
+    Call("catalog.modes", "viewer", "admin", c.CatalogModesRequest, c.CatalogModes,
+         "Where the catalogs of each server's sets are kept, and how far a move is.", scope=SHOWN),
     Call("catalog.rebuild", "operator", "admin", q.DeviceName, v.CatalogRebuilt,
          "Make the records of sets and their catalog anew from what lies on a device.", changes=True, scope=OF_DEVICE),
     Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all.",

@@ -754,6 +754,17 @@ class CatalogNotHere(CasoError):
     retryable = True
 
 
+class CatalogAway(CasoError):
+    """catalog is on {server}, not reachable since {since}
+
+    The set can be restored whole meanwhile. "caso-mesh catalog ls {set} --from-device {device}" reads it out of its device.
+    """
+
+    code = "catalog-away"
+    category = "unavailable"
+    exit_status = UNAVAILABLE
+
+
 class CatalogBaseMissing(CasoError):
     """The catalog of set {set} only says what changed since set {base}, which is not here.
 

@@ -118,6 +118,16 @@ class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact")
     size: int
 
 
+class CatalogAtServer(Struct, frozen=True, tag="catalog-at-server", tag_field="fact"):
+    """This server keeps, durably, the catalogs of ``sets`` that it made, and those of ``gone`` not any more. ``began``: it
+    keeps catalogs from now on, and none yet, whatever it said before; ``ended``: none any more."""
+
+    sets: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    began: bool = False
+    ended: bool = False
+
+
 class MediumChanged(Struct, frozen=True, tag="medium-changed", tag_field="fact"):
     medium: Medium
 
@@ -221,6 +231,7 @@ Fact = (
     | SetDeleted
     | SetLocked
     | CatalogDetail
+    | CatalogAtServer
     | MediumChanged
     | JobLog
     | RunWaits

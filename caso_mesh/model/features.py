@@ -13,6 +13,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.states import DataLocation
+
 #: What this software understands.
 FEATURE_LEVEL = 3
 #: Commands that came after level 1, by their tag.
@@ -43,6 +45,10 @@ _SECOND = 2
 _SIZED = 2
 #: The level of logons that all voters may use.
 _VOTERS = 3
+#: Settings that came after level 1, by name.
+SETTINGS: Mapping[str, int] = {"catalog-mode": 3}
+#: The level of device and media data on a server.
+_DATA_ON_SERVER = 3
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -60,6 +66,10 @@ def level_of(command: Struct) -> int:
     sized = getattr(getattr(command, "media_set", None), "medium_bytes", None)
     levels.append(1 if sized is None else _SIZED)
     levels.append(_VOTERS if getattr(getattr(command, "logon", None), "voters", False) else 1)
+    if command.__struct_config__.tag == "set-setting":
+        levels.append(SETTINGS.get(str(getattr(command, "name", "")), 1))
+    if getattr(command, "location", None) is DataLocation.SERVER:
+        levels.append(_DATA_ON_SERVER)
     for template in getattr(policy, "templates", ()):
         levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
     return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])

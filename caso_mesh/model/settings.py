@@ -24,6 +24,7 @@ BANDWIDTH = "[`zone NAME;`] then pieces [days] [hours] rate, as in `mon-fri 08:0
 IONICE = "`none`, `best-effort-0` to `best-effort-7`, `idle`"
 FORWARDING = "`at-once`, `at-end`, `never`, or hours, as in `zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun`"
 HISTORY = "`at-end`, `never`"
+CATALOG_MODES = "`centralized`, `distributed`, `replicated`"
 #: When something leaves the server that has it: at once, at the end of its job, never.
 AT_ONCE, AT_END, NEVER = "at-once", "at-end", "never"
 _IONICE = re.compile(r"none|idle|best-effort-[0-7]")
@@ -72,6 +73,8 @@ class TextSetting(Struct, frozen=True):
                 parse_window(value)
             return value
         if self.form == HISTORY and value in {AT_END, NEVER}:
+            return str(value)
+        if self.form == CATALOG_MODES and value in {"centralized", "distributed", "replicated"}:
             return str(value)
         if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
             return value
@@ -130,6 +133,15 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "When a server sends the history of a job, which is its list of exceptions, to the administrator: at-end = at the "
         "end of the job, never = it stays on the server, and is asked of it when somebody looks. How a job ended, what it "
         "counted and what sets it made is always told: the administrator decides by it.",
+    ),
+    TextSetting(
+        "catalog-mode",
+        "centralized",
+        CATALOG_MODES,
+        "Where the catalogs of the sets are kept that a media server made, which name every file: centralized = at all "
+        "voters, so that they can be browsed and searched while the server is away; distributed = on the server alone, which "
+        "is asked, while the voters keep the records of the sets; replicated = both. Another mode is moved to in the "
+        "background, see caso-mesh catalog modes; browsing goes on meanwhile.",
     ),
     Setting(
         "recovery-retry-s",

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from caso_mesh.model.catalogs import CatalogAway
 from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
 from caso_mesh.model.rules import ErrorRule
 
@@ -816,8 +817,11 @@ class MatchView(Struct, frozen=True):
 
 
 class MatchList(Struct, frozen=True):
+    """``away``: servers that keep catalogs which could not be asked."""
+
     matches: tuple[MatchView, ...]
     more: bool = False
+    away: tuple[CatalogAway, ...] = ()
 
 
 class VersionView(Struct, frozen=True):
@@ -837,7 +841,10 @@ class VersionView(Struct, frozen=True):
 
 
 class VersionList(Struct, frozen=True):
+    """``away``: as in ``MatchList``."""
+
     versions: tuple[VersionView, ...]
+    away: tuple[CatalogAway, ...] = ()
 
 
 class SettingView(Struct, frozen=True):

@@ -32,6 +32,7 @@ from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import text
 from caso_mesh.model.states import AttemptState
+from caso_mesh.model.storage import BackupSet
 from caso_mesh.server.endings import Endings, TaskPort
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.queue import LocalAttempt, Queue
@@ -72,7 +73,7 @@ class _Running:
 
 
 class Attempts:
-    """Keeps the workers in step with the orders.
+    """Keeps the workers in step with the orders. ``wrote`` is told of each set that was made here.
 
     ``may_begin``: whether an attempt may be begun now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
     told of each worker's end, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
@@ -91,6 +92,7 @@ class Attempts:
         report: Callable[[tuple[Progress, ...]], Awaitable[None]],
         may_begin: Callable[[AttemptOrder], bool] = lambda order: True,
         over: Callable[[LocalAttempt], None] = lambda local: None,
+        wrote: Callable[[BackupSet], None] = lambda backup: None,
         refused: Callable[[AttemptOrder | None, str, str, dict[str, str]], None] = lambda order, code, source, more: (
             None
         ),
@@ -110,7 +112,7 @@ class Attempts:
         self._orders: Orders | None = None
         self._changed = asyncio.Event()
         self._begin_after_s = 0.0
-        self._endings = Endings(queue=queue, facts=facts, tasks=tasks, clock=clock, ended=self._note_end)
+        self._endings = Endings(queue=queue, facts=facts, tasks=tasks, clock=clock, ended=self._note_end, told=wrote)
 
     # --- what others ask ---
 

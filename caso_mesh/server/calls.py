@@ -14,6 +14,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
 from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.server.allow import AllowList, within
+from caso_mesh.server.catalog_answers import CatalogAnswers
 from caso_mesh.server.facts import held_piece
 from caso_mesh.server.paths import check_paths
 from caso_mesh.wire.network import split_address
@@ -36,7 +37,7 @@ class Calls:
 
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
-        kits = self._node.kit_calls
+        kits, answers = self._node.kit_calls, CatalogAnswers(self._node.catalogs)
         handing = kits.handing(self._check_device)
         return {
             "link.hello": self._hello,
@@ -55,6 +56,11 @@ class Calls:
             "logon.grant": self._node.logons.grant,
             "path.check": self._path_check,
             "catalog.make": self._catalog_make,
+            "catalog.look": self._catalog_look,
+            "catalog.folder": self._of_catalog(answers.folder),
+            "catalog.lookup": self._of_catalog(answers.lookup),
+            "catalog.search": self._of_catalog(answers.search),
+            "catalog.history": self._of_catalog(answers.history),
             "vault.sets": self._vault_sets,
             "set.piece": self._set_piece,
             "set.folder": self._set_folder,
@@ -118,6 +124,18 @@ class Calls:
     async def _catalog_make(self, peer: Peer, request: q.CatalogMake, link: Any) -> q.CatalogMade:
         self._only_admin(peer)
         return await self._node.rebuilding.make(request)
+
+    def _of_catalog(self, answer: Callable[[Any], Awaitable[Any]]) -> Handler:
+        async def asked(peer: Peer, request: Any, link: Any) -> Any:
+            self._only_admin(peer)
+            return await answer(request)
+
+        return asked
+
+    async def _catalog_look(self, peer: Peer, request: q.Nothing, link: Any) -> v.Done:
+        self._only_admin(peer)
+        self._node.catalogs.look()
+        return v.Done()
 
     async def _set_hold(self, peer: Peer, request: q.SetHold, link: Any) -> v.Done:
         self._only_admin(peer)

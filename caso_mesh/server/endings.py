@@ -45,7 +45,7 @@ class TaskPort(Protocol):
 
 
 class Endings:
-    """``ended`` is told of each attempt that was settled by itself."""
+    """``ended`` is told of each attempt that was settled by itself, ``told`` of each set that is in the journal."""
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class Endings:
         tasks: TaskPort,
         clock: Clock,
         ended: Callable[[LocalAttempt], None],
+        told: Callable[[BackupSet], None] = lambda backup: None,
     ) -> None:
+        self._told = told
         self._queue = queue
         self._facts = facts
         self._tasks = tasks
@@ -146,6 +148,7 @@ class Endings:
         if medium is not None:
             new.append(facts.MediumChanged(medium))
         await self._facts.append(*new)
+        self._told(backup)
 
     async def finish(
         self, local: LocalAttempt, fact: End, *, tell: bool, before: tuple[facts.Fact, ...] = ()

@@ -34,6 +34,7 @@ class StateFolder:
         self.queue = path / "queue.db"
         self.catalog = path / "catalog"
         self.segments = path / "catalog" / "segments"
+        self.own_catalog = path / "catalog" / "own.db"
         self.tables = path / "tables"
         self.cache = path / "cache"
         self.run = path / "run"

@@ -3,7 +3,7 @@ the device and by this server's clock, whatever the administrator believes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
@@ -28,7 +28,7 @@ _END_OF_TIME = "the end of time"
 
 
 class SetHolding:
-    """Answers ``set.hold``."""
+    """Answers ``set.hold``. ``deleted`` is told of each set (id) that has a tombstone."""
 
     def __init__(
         self,
@@ -39,7 +39,9 @@ class SetHolding:
         facts: FactWriter,
         signer: Signer,
         clock: Clock,
+        deleted: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._deleted = deleted
         self._name = name
         self._vaults = vaults
         self._orders = orders
@@ -72,6 +74,7 @@ class SetHolding:
             await self._facts.append(facts.SetLocked(request.set, request.device, request.who, request.until_ns))
         else:
             await self._facts.append(facts.SetDeleted(request.set, request.device, request.who, request.request))
+            await self._deleted(request.set)
         return v.Done()
 
     def _lock(self, vault: Vault, request: q.SetHold, now_ns: int) -> None:

@@ -29,8 +29,9 @@ from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.attempts import Attempts, any_ended
 from caso_mesh.server.bearings import Bearings
-from caso_mesh.server.beating import Heart, is_news
+from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
+from caso_mesh.server.catalogs import OwnCatalogs
 from caso_mesh.server.courier import Courier, prune_journal
 from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.files import SetFiles
@@ -51,6 +52,7 @@ from caso_mesh.server.scratch import Scratch
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.storage import Storage
+from caso_mesh.server.survey import Survey
 from caso_mesh.server.takeovers import Takeovers
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
@@ -60,8 +62,6 @@ from caso_mesh.wire.typed import Callee
 
 log = logging.getLogger(__name__)
 
-#: How old the devices' figures in a heartbeat may be.
-_DEVICES_EACH_S = 10.0
 #: How often the life of the own certificate, and what lies about in the state folder, is looked at.
 _SWEEP_EACH_S = 3600.0
 
@@ -92,6 +92,7 @@ class ServerNode:
         version: str,
         in_office: Callable[[], bool],
         authority: Callable[[], Authority | None],
+        same_thread: bool = False,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -140,6 +141,15 @@ class ServerNode:
         self.logons = Logons(keys, config.server, lambda: self.orders, self.bearings.is_admin, randomness)
         self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
         self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
+        self.catalogs = OwnCatalogs(
+            path=folder.own_catalog,
+            segments=self.segments,
+            facts=self.facts,
+            orders=lambda: self.orders,
+            admin=self._admin_callee,
+            rebuilding=self.rebuilding,
+            same_thread=same_thread,
+        )
         self.files = SetFiles(vaults=self.vaults, clock=clock)
         self.holding = SetHolding(
             name=config.server,
@@ -148,6 +158,7 @@ class ServerNode:
             facts=self.facts,
             signer=Signer(keys.id, keys.signing.sign),
             clock=clock,
+            deleted=self.catalogs.deleted,
         )
         self._commands = config.host_commands()
         self.places = Places()
@@ -187,6 +198,7 @@ class ServerNode:
             report=self._report,
             may_begin=self._may_begin,
             over=self._over,
+            wrote=self.catalogs.made,
             refused=self.door.at_attempt,
         )
         self.room = Room(folder, self.facts, config.server, self.attempts.look_again)
@@ -209,13 +221,12 @@ class ServerNode:
             wait_admin=self.wait_admin,
             beat=self.beat,
             interval_s=lambda: self._setting("heartbeat-interval-s"),
-            servers=self._other_servers,
+            servers=lambda: sum(row.kind == "node" for row in self.orders.roster.rows) - 1,
             refused=self._ask_who_is_in_office,
             jitter=random.Random(randomness(8)),
         )
         self.own_work = OwnWork(orders, self.attempts.use, self._heart.soon)
-        self._devices: tuple[q.DeviceReport, ...] = ()
-        self._look_at_devices = asyncio.Event()
+        self._survey = Survey(storage=self.storage, orders=lambda: self.orders, node=keys.id, news=self._heart.soon)
         self.takeovers = Takeovers(self.bearings, trust)
 
     # --- who and where ---
@@ -347,9 +358,10 @@ class ServerNode:
             self.trust.use(roster)
             self.takeovers.look()
             self.own_work.ordered(orders)
+            self.catalogs.ordered()
             if orders.devices != before.devices or any_ended(before, orders):
                 # a job that is over has changed how much is free
-                self._look_at_devices.set()
+                self._survey.look()
         await self.links.roster_changed()
         if self.bearings.partners() != partners:
             self.links.wake()
@@ -399,7 +411,7 @@ class ServerNode:
             group.create_task(self.attempts.run())
             group.create_task(self.door.refusals.run())
             group.create_task(self.courier.run())
-            group.create_task(self._survey())
+            group.create_task(self._survey.run())
             group.create_task(self.takeovers.spread(self.links))
             group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
@@ -409,6 +421,7 @@ class ServerNode:
             group.create_task(self._snapshots.run())
             group.create_task(self._scratch.run())
             group.create_task(self.files.run())
+            group.create_task(self.catalogs.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))
 
@@ -429,19 +442,6 @@ class ServerNode:
             await self.facts.forget_held(self.clock.now_ns() - round(self._setting("joblog-keep-s") * 1e9))
             await asyncio.sleep(_SWEEP_EACH_S)
 
-    async def _survey(self) -> None:
-        while True:
-            self._look_at_devices.clear()
-            mine = [device for device in self.orders.devices if device.path_on(self.keys.id)]
-            before, self._devices = self._devices, await self.storage.reports(mine)
-            if is_news(before, self._devices):
-                self._heart.soon()
-            try:
-                async with asyncio.timeout(_DEVICES_EACH_S):
-                    await self._look_at_devices.wait()
-            except TimeoutError:
-                continue
-
     def beat(self) -> q.Heartbeat:
         """What the administrator is told of this server."""
         return q.Heartbeat(
@@ -449,12 +449,9 @@ class ServerNode:
             authority=self.orders.authority,
             running=self.attempts.running(),
             holding=self.attempts.holding(),
-            devices=self.room.told(self._devices),
+            devices=self.room.told(self._survey.reports),
             own_work=self.own_work.loads(),
         )
-
-    def _other_servers(self) -> int:
-        return sum(row.kind == "node" for row in self.orders.roster.rows) - 1
 
     async def _ask_who_is_in_office(self) -> None:
         # the one that was in office is not any more: it may know who is
@@ -463,6 +460,7 @@ class ServerNode:
     def _link_changed(self, node: str, linked: bool) -> None:
         if linked and node == self.admin():
             self._heart.soon()
+            self.catalogs.look()
 
     async def _look_around(self, discovery: Discovery) -> None:
         async for sighting in discovery.sightings():

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.model import requests as q
 from caso_mesh.model.entries import Entry, EntryType, path_key
-from caso_mesh.model.errors import PathNotInSet
+from caso_mesh.model.errors import NotFound, PathNotInSet
 from caso_mesh.model.units import escape_path
 from caso_mesh.server.patience import bounded
 from caso_mesh.server.segments import Segments
@@ -23,9 +24,11 @@ _MOST_SETS, _MOST_ENTRIES = 1000, 50_000
 
 
 class Rebuilding:
-    """Answers ``vault.sets``, ``set.folder`` and ``catalog.make``."""
+    """Answers ``vault.sets``, ``set.folder`` and ``catalog.make``. ``own`` writes the detail of a set into a file, out of a
+    catalog that this server keeps; it raises ``NotFound`` without one."""
 
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
+        self.own: Callable[[q.CatalogMake, Path], Awaitable[q.CatalogMade]] = _none
         self._vaults = vaults
         self._segments = segments
         #: Every voter asks for the same ones: each is made once for every base.
@@ -69,25 +72,36 @@ class Rebuilding:
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
 
     async def make(self, request: q.CatalogMake) -> q.CatalogMade:
-        """The catalog detail of a set, whole, ready to be read by ``catalog.read``. Raises ``NotFound``,
-        ``DataDamaged``, ``ObjectMissing``, and what the device does."""
+        """The catalog detail of a set, ready to be read by ``catalog.read``. Raises ``NotFound``, ``DataDamaged``,
+        ``ObjectMissing``, and what the device does."""
+        draft = self._segments.draft(request.set)
+        async with self._making[request.set]:
+            made = self._made.get((request.set, request.base))
+            if made is None or not await asyncio.to_thread(self._segments.made(request.set, made.digest).exists):
+                await asyncio.to_thread(draft.unlink, missing_ok=True)
+                try:
+                    made = await self.own(request, draft)
+                except NotFound:
+                    made = await self.make_at(request, draft)
+                await asyncio.to_thread(draft.replace, self._segments.made(request.set, made.digest))
+                self._made[request.set, request.base] = made
+            return made
+
+    async def make_at(self, request: q.CatalogMake, path: Path) -> q.CatalogMade:
+        """The same out of the tree in the device, into a file."""
         access = await self._vaults.access(request.device)
 
         def work() -> q.CatalogMade:
             with self._vaults.opened(access) as vault:
                 backup = vault.load_set(request.set)
                 earlier = [] if request.base is None else [each for each in vault.sets() if each.id == request.base]
-                digest, size = write_detail(str(draft), vault, backup, earlier)
-                draft.replace(self._segments.made(request.set, digest))
-                return q.CatalogMade(digest, size)
+                return q.CatalogMade(*write_detail(str(path), vault, backup, earlier))
 
-        draft = self._segments.draft(request.set)
-        async with self._making[request.set]:
-            made = self._made.get((request.set, request.base))
-            if made is None or not await asyncio.to_thread(self._segments.made(request.set, made.digest).exists):
-                made = await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
-                self._made[request.set, request.base] = made
-            return made
+        return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
+
+
+async def _none(request: q.CatalogMake, path: Path) -> q.CatalogMade:
+    raise NotFound(kind="catalog", name=request.set)
 
 
 def _alone(entry: Entry | None, request: q.SetFolder) -> list[q.FolderEntry]:

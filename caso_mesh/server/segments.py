@@ -45,6 +45,14 @@ class Segments:
         """Where one lies that was made anew, or would. Raises ``NotFound`` as ``path`` does."""
         return self.path(set_id).with_suffix(f".{digest[:_DIGEST].hex()}.segment")
 
+    def ids(self) -> set[str]:
+        """The sets whose own segments lie here."""
+        return {path.name.partition(".")[0] for path in self._folder.glob("*.segment") if path.name.count(".") == 1}
+
+    def remove(self, set_id: str) -> None:
+        """The segment that was written with a set, for which nobody will ask."""
+        self.path(set_id).unlink(missing_ok=True)
+
     def piece(self, request: q.CatalogRead, now_ns: int) -> q.CatalogPiece:
         """Raises ``NotFound``, ``InvalidValue``."""
         if request.offset < 0 or request.length <= 0:

@@ -422,12 +422,17 @@ async def test_a_voter_whose_log_is_behind_forgets_nothing_of_runs_that_it_does_
 
     class Keeper:
         def __init__(self) -> None:
-            self.state = SimpleNamespace(runs={}, settings_of_mesh=dict, devices={})
+            settings: dict[str, Any] = {"mesh_settings": {}, "pool_settings": {}, "settings_of_mesh": dict}
+            self.state = SimpleNamespace(runs={}, devices={}, servers={}, **settings)
             self.index, self.came = 0, asyncio.Event()
 
         async def wait_applied(self, index: int) -> None:
             while self.index < index:
                 await self.came.wait()
+
+        async def changes(self) -> AsyncIterator[int]:
+            for index in ():
+                yield index
 
     async def runs(tables: Tables) -> list[str]:
         return await tables.runs_told()

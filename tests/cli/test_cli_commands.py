@@ -10,6 +10,7 @@ import pytest
 from cli_policy_cases import COPY_CASES, POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
@@ -26,6 +27,9 @@ SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",),
 PENDING = v.ServerView(
     "new", "n" * 52, "discovered", False, False, False, (), "10.0.0.9:7420", "0.1.0", code="abcdefgh"
 )
+MODE = c.CatalogModeView(
+    "beta", c.CatalogMode.DISTRIBUTED, "pool:west", "moving", sets=5, at_admin=5, at_server=2, to_admin=0, to_server=3, to_drop=0, percent=40.0, connected=True,
+)  # fmt: skip
 POOL = v.PoolView("west", ("beta", "gamma"))
 DEVICE = v.DeviceView(
     "disk1",
@@ -472,6 +476,8 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.MatchList((MATCH,)),
         ["/srv/a", "set1"],
     ),
+    ("catalog modes", "catalog.modes", c.CatalogModesRequest(), c.CatalogModes((MODE,)), ["distributed", "moving, 40 %", "pool:west"]),
+    ("catalog modes --server beta --pool west", "catalog.modes", c.CatalogModesRequest("beta", "west"), c.CatalogModes(()), []),
     ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
     ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
@@ -558,6 +564,20 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
     }
     assert people - {case[1] for case in CASES} == dialogues
     assert all(isinstance(case[2], BY_NAME[case[1]].request) for case in CASES)
+
+
+async def test_catalogs_that_could_not_be_asked_are_named_and_the_status_says_so(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    text = "catalog is on beta, not reachable since 2025-01-01T00:00:00Z"
+    away = (c.CatalogAway("beta", "2025-01-01T00:00:00Z", text),)
+    daemon.answers["catalog.find"] = v.MatchList((MATCH,), away=away)
+    daemon.answers["catalog.versions"] = v.VersionList((VERSION,), away=away)
+    for line in ("catalog find x", "catalog versions alpha:/x"):
+        plain, as_json = await shell(*words(line)), await shell(*words(line), "--json")
+        assert (plain.status, as_json.status) == (7, 7)
+        assert f"warning: {text}" in plain.err
+        assert as_json.document["away"] == [{"server": "beta", "since": "2025-01-01T00:00:00Z", "text": text}]
 
 
 async def test_servers_of_a_pool_that_get_no_copy_are_warned_of(daemon: FakeDaemon, shell: Shell) -> None:

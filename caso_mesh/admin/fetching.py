@@ -1,0 +1,116 @@
+"""Getting the catalog detail of a set as a file: from who made it, or made anew by who has it or reaches the device."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from caso_mesh.admin.kept_catalogs import PendingDetail
+from caso_mesh.admin.ports import Links
+from caso_mesh.catalog.catalog import Catalog
+from caso_mesh.catalog.segment import chain_of
+from caso_mesh.model.errors import (
+    CasoError,
+    CatalogBaseMissing,
+    DataDamaged,
+    NotFound,
+    ObjectMissing,
+    StateFull,
+    Unavailable,
+)
+from caso_mesh.model.requests import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.wire.typed import ask
+
+log = logging.getLogger(__name__)
+
+PIECE = 1 << 20
+#: How long the tree of one set may take to be read.
+_MAKE_S = 3600.0
+#: No segment is as large as this: one of a hundred million files is smaller.
+_LARGEST = 16 << 30
+#: So much of the disk stays free, whatever a server says its segment needs; of a small disk only this part.
+_KEPT_FREE = 256 << 20
+_KEPT_PART = 1 / 8
+
+
+class Fetching:
+    """``folder`` is for segments on their way. ``sources``: the servers (node ids) that may make the detail of a set, the
+    best first."""
+
+    def __init__(self, *, links: Links, folder: Path, sources: Callable[[BackupSet], list[str]]) -> None:
+        self._links = links
+        self._folder = folder
+        self._sources = sources
+
+    async def fetch_made(self, backup: BackupSet, base: str | None, path: Path, reason: CasoError) -> CatalogMade:
+        """Into ``path`` what the first server that can do it makes anew against ``base``. Raises ``DataDamaged``,
+        ``ObjectMissing`` or ``NotFound`` (the set) where nothing can be made of it any more; after anything else it may
+        be tried again."""
+        failed: CasoError = Unavailable(what=f"the device {backup.device_name}")
+        if isinstance(reason, CatalogBaseMissing):
+            failed = reason
+        for server in self._sources(backup):
+            try:
+                log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, reason)
+                request = CatalogMake(backup.device, backup.id, base)
+                made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
+                try:
+                    await self.fetch(PendingDetail(backup.id, server, made.digest, made.size, backup.server), path)
+                except (DataDamaged, NotFound) as error:
+                    # only of its way here, or swept meanwhile: that says nothing about the tree
+                    raise Unavailable(what=f"the catalog detail of {backup.id}") from error
+            except (DataDamaged, ObjectMissing, StateFull):
+                raise
+            except CasoError as error:
+                if isinstance(error, NotFound) and error.fields.get("kind") == "set":
+                    raise
+                failed = error if not isinstance(error, NotFound) else failed  # it has not heard of the device yet
+                continue
+            return made
+        raise failed
+
+    async def fetch(self, pending: PendingDetail, path: Path) -> None:
+        """Raises ``DataDamaged`` if it is not what was told, ``StateFull``, ``OSError``, and what the link raises."""
+        what = f"the catalog detail of {pending.set}"
+        if not 0 < pending.size <= _LARGEST:
+            raise DataDamaged(object=what, detail=f"{pending.size} bytes are no size of one")
+        disk = await asyncio.to_thread(shutil.disk_usage, self._folder)
+        if disk.free - pending.size < min(_KEPT_FREE, disk.total * _KEPT_PART):
+            raise StateFull(state=self._folder.parent)
+        link = self._links.get(pending.server)
+        digest = hashlib.sha256()
+        offset = 0
+        file = await asyncio.to_thread(_create, path)
+        try:
+            while offset < pending.size:
+                request = CatalogRead(pending.set, offset, min(PIECE, pending.size - offset), pending.digest)
+                piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
+                if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
+                    raise DataDamaged(object=what, detail="its size has changed")
+                digest.update(piece.data)
+                await asyncio.to_thread(file.write, piece.data)
+                offset += len(piece.data)
+        finally:
+            await asyncio.to_thread(file.close)
+        if digest.digest() != pending.digest:
+            raise DataDamaged(object=what, detail="its digest differs")
+
+
+async def earlier_here(catalog: Catalog, backup: BackupSet) -> str | None:
+    """The newest earlier set of the same chain that is in a catalog."""
+    chain = chain_of(backup)
+    for each in await catalog.sets(source=backup.source, until_ns=backup.ended_at_ns, detail=True):
+        if each.id != backup.id and each.device == backup.device and chain_of(each) == chain:
+            return each.id
+    return None
+
+
+def _create(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -1,0 +1,74 @@
+"""What tests of catalog modes share: asking the way people do, and waiting until a mode is reached."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from mesh.inside import InsideMesh
+from msgspec import Struct
+from waiting import wait_for_async
+
+from caso_mesh.model import catalogs as c
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+
+
+class Browsed(Struct, frozen=True):
+    """All that people see of the files of some sets."""
+
+    folders: tuple[tuple[str, ...], ...]
+    found: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str, int], ...]
+
+
+async def set_mode(mesh: InsideMesh, mode: str | None, server: str | None = "beta", *, at: str = "alpha") -> None:
+    await mesh.call(at, "settings.set", q.SettingSet("catalog-mode", mode, server=server), v.SettingList)
+
+
+async def mode_of(mesh: InsideMesh, server: str = "beta", *, at: str = "alpha") -> c.CatalogModeView:
+    view = await mesh.call(at, "catalog.modes", c.CatalogModesRequest(server), c.CatalogModes)
+    return view.servers[0]
+
+
+async def settled(
+    mesh: InsideMesh, server: str = "beta", *, sets: int | None = None, at: str = "alpha", timeout_s: float = 120.0
+) -> c.CatalogModeView:
+    async def done() -> c.CatalogModeView | None:
+        view = await mode_of(mesh, server, at=at)
+        return view if view.state == "settled" and sets in {None, view.sets} else None
+
+    return await wait_for_async(done, timeout_s, every_s=0.2, what=f"the catalogs of {server} are settled")  # type: ignore[return-value]
+
+
+async def ls(mesh: InsideMesh, set_id: str, path: pathlib.Path, *, at: str = "alpha", **more: object) -> v.EntryList:
+    request = q.CatalogList(set_id, bytes(path), **more)  # type: ignore[arg-type]
+    return await mesh.call(at, "catalog.ls", request, v.EntryList)
+
+
+async def find(mesh: InsideMesh, glob: str, *, at: str = "alpha", by: str | None = None, **more: object) -> v.MatchList:
+    request = q.CatalogFind(glob.encode(), **more)  # type: ignore[arg-type]
+    return await mesh.call(at, "catalog.find", request, v.MatchList, by=by)
+
+
+async def versions(mesh: InsideMesh, source: str, path: pathlib.Path, *, at: str = "alpha") -> v.VersionList:
+    return await mesh.call(at, "catalog.versions", q.CatalogVersions(source, bytes(path)), v.VersionList)
+
+
+async def browsed(
+    mesh: InsideMesh, sets: Sequence[str], tree: pathlib.Path, name: str, *, source: str = "beta", at: str = "alpha"
+) -> Browsed:
+    """Folders of each set, a search, and the versions of one file."""
+    folders = [
+        tuple(f"{each.type} {each.size} {each.mtime_ns} {each.mode} {each.path}" for each in entries)
+        for set_id in sets
+        for path in (tree, tree / "odd")
+        if (entries := (await ls(mesh, set_id, path, at=at)).entries)
+    ]
+    found = (await find(mesh, f"*{tree.name}*", at=at)).matches
+    states = (await versions(mesh, source, tree / name, at=at)).versions
+    return Browsed(
+        tuple(folders),
+        tuple((each.path, each.set) for each in found),
+        tuple((each.first_set, each.last_set, each.sets) for each in states),
+    )
