@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from caso_mesh.model.reports import Chart, ChartKind, Figure, Kind, Need, Series, Tone
 from caso_mesh.model.states import AlertKind, DeviceState, RunState, ServerState
-from caso_mesh.model.units import format_duration, format_size
+from caso_mesh.model.units import format_size
 from caso_mesh.reports import making as m
+from caso_mesh.reports import shown
 from caso_mesh.reports.rows import AgeRow, AlertRow, DeviceRow, Gathered, Part, RunRow, ServerRow
 
 PARTS = frozenset({Part.RUNS, Part.AGES, Part.DEVICES, Part.SERVERS, Part.ALERTS})
@@ -129,9 +130,7 @@ def _needs(
         [
             Need(
                 f"{row.source} has no good backup for the list {row.selection} "
-                + (
-                    "at all" if row.newest_ns is None else f"that is newer than {format_duration(row.allowed_s or 0.0)}"
-                ),
+                + ("at all" if row.newest_ns is None else f"that is newer than {shown.period(row.allowed_s or 0.0)}"),
                 f"caso-mesh why list:{row.selection}",
             )
             for row in overdue

@@ -13,14 +13,15 @@ from caso_mesh.reports.style import STYLE
 
 #: What states of runs, servers, devices and alerts look like: their tone, and a sign beside the word.
 _STATES: dict[str, Tone] = {
-    **dict.fromkeys(("succeeded", "online", "enabled", "active", "appendable", "covered", "yes"), Tone.GOOD),
+    **dict.fromkeys(("succeeded", "online", "enabled", "active", "appendable", "covered", "in time", "backed up"), Tone.GOOD),
     **dict.fromkeys(
         ("failed", "timed-out", "missed", "no-communication", "offline", "error", "attention-required", "unprotected",
-         "overdue", "read-only"),
+         "overdue", "read-only", "no backup"),
         Tone.BAD,
     ),
     **dict.fromkeys(
-        ("succeeded-with-exceptions", "stalled", "paused", "disabled", "on-hold", "warning", "partly-covered", "unknown"),
+        ("succeeded-with-exceptions", "stalled", "paused", "disabled", "on-hold", "warning", "partly-covered", "unknown",
+         "left the mesh"),
         Tone.WARNING,
     ),
 }  # fmt: skip
@@ -136,7 +137,7 @@ def _class(column: Column) -> str | None:
 
 def _cell(cell: Cell, column: Column, report: Report) -> Markup:
     text = shown.value(cell, column.kind, shown.zone(report.zone))
-    if cell is None or cell == "":
+    if cell is None or cell == "" or (cell == 0 and column.kind is Kind.COUNT):
         return tag("td", tag("span", text, class_="nothing"), class_=_class(column))
     if column.kind is Kind.STATE:
         tone = _STATES.get(text, Tone.PLAIN)

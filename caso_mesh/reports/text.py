@@ -84,7 +84,7 @@ def _figure(figure: Figure, report: Report) -> str:
 
 
 def _table(table: Table, report: Report) -> Iterator[str]:
-    yield table.title
+    yield clean(table.title)
     if not table.rows:
         yield f"  {table.empty}"
         return
