@@ -213,6 +213,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             greeting=server.greeting,
             wanted=server.wanted,
             partners=server.bearings.partners,
+            concerns=server.bearings.concerns,
             claim=server.bearings.claim,
             learnt=server.learnt,
             before_hello=server.renew,

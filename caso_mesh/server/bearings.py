@@ -201,6 +201,11 @@ class Bearings:
         voters = self.voters()
         return voters - {self._own} if self._own in voters else set()
 
+    def concerns(self, node: str) -> bool:
+        """Whether a link with ``node`` may be of use: one of both is in office, or votes. The one with a voter that was in
+        office stays: it costs a heartbeat, and is there when it is in office again, or tells who is."""
+        return self._in_office() or node == self.admin() or not self.voters().isdisjoint({self._own, node})
+
     def wanted(self, linked: Callable[[str], bool]) -> Iterable[Target]:
         """With whom this server wants a link: in office with all, else with the administrator, or with anybody who
         knows who that is; voters with each other."""

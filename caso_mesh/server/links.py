@@ -121,6 +121,7 @@ class LinkBook:
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
         partners: Callable[[], set[str]] = lambda: set(),  # noqa: PLW0108 - a set of its own each time
+        concerns: Callable[[str], bool] = lambda node: True,
         claim: Callable[[], Claim | None] = lambda: None,
         learnt: Callable[[str, HelloRequest | HelloReply], None],
         before_hello: Callable[[Link], Awaitable[None]],
@@ -139,6 +140,7 @@ class LinkBook:
         self._greeting = greeting
         self._wanted = wanted
         self._partners = partners
+        self._concerns = concerns
         self._claim = claim
         self._learnt = learnt
         self._before_hello = before_hello
@@ -246,14 +248,20 @@ class LinkBook:
             log.debug("greeting %s again: %s", link.peer.name, error)
 
     async def roster_changed(self) -> None:
-        """Closes the links with all who are not on the roster any more."""
+        """Closes the links with all who are not on the roster any more, and those that are of no use any more: with one that
+        was in office and votes no longer, or if that was this server, with those that it was in office for."""
         gone = [link for node, link in self._links.items() if self._trust.row(node) is None]
         for node in [node for node in self._greetings if self._trust.row(node) is None]:
             del self._greetings[node]
             self._clock_offsets.pop(node, None)
         for link in gone:
             log.info("the link with %s ends: it is not on the roster any more", link.peer.name)
-        await asyncio.gather(*(link.close(RemovedFromMesh(peer=link.peer.name)) for link in gone))
+        over = [link for node, link in self._links.items() if link not in gone and not self._concerns(node)]
+        for link in over:
+            log.info("the link with %s ends: neither it nor this server votes any more", link.peer.name)
+        await asyncio.gather(
+            *(link.close(RemovedFromMesh(peer=link.peer.name)) for link in gone), *(link.close() for link in over)
+        )
 
     # --- greeting ---
 

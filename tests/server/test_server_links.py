@@ -94,6 +94,8 @@ class Site:
             version="1",
             greeting=self.bearings.greeting,
             wanted=lambda: self.bearings.wanted(self.book.linked),
+            partners=self.bearings.partners,
+            concerns=self.bearings.concerns,
             learnt=lambda peer, hello: self.book.wake() if self.bearings.heard(peer, hello) else None,
             before_hello=self._renew,
             jitter=random.Random(1),
@@ -261,6 +263,38 @@ async def test_a_server_that_left_the_roster_loses_its_link_at_once() -> None:
         a.trust.use(Roster(mesh.roster.mesh, mesh.roster.anchors, rows, (mesh.id("b"),)))
         await a.book.roster_changed()
         assert link.closed and not a.book.linked(mesh.id("b"))  # type: ignore[attr-defined]
+
+
+async def test_a_link_with_a_former_administrator_stays_while_it_votes_and_ends_for_good_when_it_does_not() -> None:
+    """They were never closed: after years a thousand members had links with every server that ever was in office."""
+    mesh = Mesh("a", "b", "c", voters=2)
+    nodes = tuple(NodeAddress(mesh.id(name), name, (f"{name}:7000",)) for name in ("a", "b"))
+    async with (
+        site(mesh, "a", admin="a", in_office=True, nodes=nodes) as a,
+        site(mesh, "b", admin="a", nodes=nodes) as b,
+        site(mesh, "c", admin="a", nodes=nodes) as c,
+    ):
+        await c.book.wait_for(mesh.id("a"), 5.0)
+        await b.book.wait_for(mesh.id("a"), 5.0)
+        a.in_office, b.in_office, b.index = False, True, 101
+        for each in (a, c):
+            each.orders = mesh.orders(each.name, admin="b", index=101, nodes=nodes)
+            each.bearings.ordered(mesh.id("b"))
+        c.book.wake()
+        await b.book.wait_for(mesh.id("c"), 5.0)
+        await c.book.wait_for(mesh.id("b"), 5.0)
+        for each in (a, b, c):
+            await each.book.roster_changed()
+        assert c.book.nodes() == sorted([mesh.id("a"), mesh.id("b")])
+        anchors = tuple(anchor for anchor in mesh.roster.anchors if anchor.voter != mesh.id("a"))
+        roster = Roster(mesh.roster.mesh, anchors, mesh.roster.rows)
+        for each in (a, b, c):
+            each.trust.use(roster)
+        await c.book.roster_changed()
+        assert c.book.nodes() == [mesh.id("b")]
+        await wait_for_async(lambda: a.book.nodes() == [mesh.id("b")], 5.0, what="a has lost the link with c, too")
+        # and neither dials the other again
+        assert [list(each.bearings.wanted(each.book.linked)) for each in (a, c)] == [[], []]
 
 
 async def test_whatever_goes_wrong_with_one_peer_the_book_goes_on() -> None:
