@@ -24,6 +24,8 @@ _SAME_SPEED = 1.25
 
 #: What needs nobody's files.
 _NO_SOURCE = IN_PLACE | {JobKind.DUPLICATE}
+#: States in which a server reads and writes no files for others.
+_NOT_THERE = frozenset({ServerState.DISABLED, ServerState.STALLED, ServerState.NO_COMMUNICATION})
 #: What stores a set.
 _STORES = frozenset({JobKind.BACKUP, JobKind.DUPLICATE})
 
@@ -413,13 +415,14 @@ class Round:
         return None
 
     def no_source(self, part: ReadyPart) -> Waiting | None:
-        """The server whose files are read or written must be linked; paused is no matter, disabled is."""
+        """The server whose files are read or written must be linked and heard; paused is no matter, disabled is. (A link to
+        a machine that fell asleep is there for a while yet.)"""
         if part.kind is JobKind.DUPLICATE:
             return self.reach.of(key_of_set(part)).blocked
         if part.kind in IN_PLACE:
             return None
         source = self.servers.get(part.source)
-        if source is not None and source.connected and source.state is not ServerState.DISABLED:
+        if source is not None and source.connected and source.state not in _NOT_THERE:
             lacks = part.no_logon
             return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
         since = None if source is None else format_instant(source.silent_since_ns)

@@ -185,6 +185,12 @@ WAITS = [
         {"servers": (server("src", state=ServerState.DISABLED), *TWO.servers[1:])},
         WaitReason.SOURCE_UNREACHABLE,
     ),
+    (
+        # fallen asleep: its link is not known to be lost yet
+        part("r"),
+        {"servers": (server("src", state=ServerState.STALLED, silent_since_ns=NOW), *TWO.servers[1:])},
+        WaitReason.SOURCE_UNREACHABLE,
+    ),
     (part("r", target=to("pool", "empty")), {"pools": (PoolRow("empty", ()),)}, WaitReason.NO_SERVER_IN_POOL),
     (part("r", target=to("pool", "gone")), {}, WaitReason.NO_SERVER_IN_POOL),
     (part("r", target=to("device", "gone")), {}, WaitReason.NO_DEVICE_IN_TARGET),
