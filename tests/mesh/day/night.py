@@ -53,7 +53,7 @@ class Times(Struct, frozen=True):
 
 
 def real_night(due: datetime) -> Times:
-    """``due``: of the nightly backups, at the hour or half an hour later."""
+    """A day and its night. ``due``: of the nightly backups, at the hour or half an hour later."""
     dies = due + timedelta(minutes=14, seconds=57)
     return Times(
         begins=due - 1.2 * HOUR,
@@ -63,7 +63,7 @@ def real_night(due: datetime) -> Times:
         eta=Away(due + 6 * MINUTE, due + 6 * MINUTE + 2 * HOUR),
         alpha=Away(dies, dies + 40 * MINUTE),
         transfer=due + 3.6 * HOUR,
-        ends=due + 5 * HOUR,
+        ends=due + 22.8 * HOUR,
     )
 
 
