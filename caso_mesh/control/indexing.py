@@ -7,6 +7,22 @@ from typing import Any
 
 from caso_mesh.model.jobs import Job
 
+#: So many changes are told one by one; who did not look meanwhile looks at everything.
+_TRAIL = 20_000
+
+
+class Trail:
+    """Which runs may be others than they were: their rows or those of their jobs were written. Who looks again and
+    again remembers how far the trail was; another trail means that all may have changed."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    def noted(self, *runs: str) -> Trail:
+        """The trail with these runs: another one when it has become too long."""
+        self.runs.extend(runs)
+        return self if len(self.runs) <= _TRAIL else Trail()
+
 
 def keep(index: dict[Any, Any], key: Any, record: Any) -> None:
     """Puts a record into an index, or takes it out of it (``None``)."""

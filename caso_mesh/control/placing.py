@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
+from caso_mesh.control.indexing import Trail, keep, keep_in_order
 from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import NoKey
@@ -20,7 +22,6 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
-    TestRunSpec,
     Waiting,
     kind_of,
     placed_by,
@@ -94,23 +95,36 @@ class Seen(Struct, frozen=True, kw_only=True):
     now_ns: int = 0
 
 
+#: What a row is made of, the row, and whether it depends on nothing but the run, the job and what was learnt.
+_Known = tuple[tuple[object, ...], ReadyPart, bool]
+
+
 class Cut:
     """Cuts the tables out of a control state, again and again: rows of parts and servers that did not change are the same
-    objects, and what 1,000 servers have as their limits is worked out again only when a setting has changed."""
+    objects. Of runs only those are looked at that were written since the last time, and those that depend on others."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[str, str], tuple[tuple[object, ...], ReadyPart, bool]] = {}
         self._limits: dict[str, tuple[Server, ServerState, int, int, bool]] = {}
         self._rows: dict[str, tuple[object, tuple[object, ...], ServerRow]] = {}
         self._settings: object = None
+        self._seen_of_servers: tuple[object, ...] = ()
+        self._loads_of_servers: set[tuple[str, int, int]] = set()
+        self._servers: tuple[ServerRow, ...] = ()
         self._learnt: object = None
+        self._trail: Trail | None = None
+        self._read = 0
+        self._runs: dict[str, dict[str, _Known]] = {}
+        self._parts_of: dict[str, tuple[ReadyPart, ...]] = {}
+        self._run_ids: list[str] = []
+        self._bound: set[str] = set()
+        self._parts: tuple[ReadyPart, ...] | None = None
 
     def problem(self, state: ControlState, seen: Seen) -> Problem:
         """Everything that ``planning.placement.place`` depends on."""
         active = state.active_attempts()
         loads = _Loads(state, active, seen)
         return Problem(
-            servers=tuple(self._servers(state, seen, loads)),
+            servers=self._server_rows(state, seen, loads),
             devices=tuple(_devices(state, seen, loads)),
             parts=self._ready(state, seen),
             pools=tuple(PoolRow(pool.name, pool.servers) for pool in state.pool_list()),
@@ -128,7 +142,9 @@ class Cut:
             in_grace=seen.in_grace,
         )
 
-    def _servers(self, state: ControlState, seen: Seen, loads: _Loads) -> Iterable[ServerRow]:
+    # --- servers ---
+
+    def _server_rows(self, state: ControlState, seen: Seen, loads: _Loads) -> tuple[ServerRow, ...]:
         layers = (
             dict(state.mesh_settings),
             {name: dict(of) for name, of in state.pool_settings.items()},
@@ -137,58 +153,102 @@ class Cut:
         if layers != self._settings:
             self._settings = layers
             self._limits.clear()
-        for server in state.server_list():
-            limits = self._limits.get(server.id)
-            if limits is None or limits[0] is not server:
-                settings = state.settings_of(server.id)
-                limits = self._limits[server.id] = (
-                    server,
-                    server.state,
-                    int(number(settings, "server-concurrency")),
-                    int(number(settings, "source-concurrency")),
-                    number(settings, "queue-on-hold") >= 1.0,
-                )
-            lately = seen.silent_since_ns.get(server.id)
-            now = (
-                server.id in seen.connected,
-                loads.running.get(server.id, 0),
-                loads.reading.get(server.id, 0),
-                lately if server.silent_since_ns is None else server.silent_since_ns,
-                seen.levels.get(server.id, FEATURE_LEVEL),
+        of_servers = (
+            layers,
+            [*state.servers.values()],
+            frozenset(seen.connected),
+            dict(seen.silent_since_ns),
+            dict(seen.levels),
+        )
+        busy = {(id, loads.running.get(id, 0), loads.reading.get(id, 0)) for id in {*loads.running, *loads.reading}}
+        if of_servers != self._seen_of_servers:
+            rows = [self._server_row(state, server, seen, loads) for server in state.server_list()]
+        elif busy != self._loads_of_servers:
+            changed = {each[0] for each in busy ^ self._loads_of_servers}
+            rows = [
+                self._server_row(state, state.servers[row.id], seen, loads) if row.id in changed else row
+                for row in self._servers
+            ]
+        else:
+            return self._servers
+        self._seen_of_servers, self._loads_of_servers = of_servers, busy
+        self._servers = tuple(rows)
+        return self._servers
+
+    def _server_row(self, state: ControlState, server: Server, seen: Seen, loads: _Loads) -> ServerRow:
+        """What a server has as its limits is worked out again only when a setting has changed."""
+        limits = self._limits.get(server.id)
+        if limits is None or limits[0] is not server:
+            settings = state.settings_of(server.id)
+            limits = self._limits[server.id] = (
+                server,
+                server.state,
+                int(number(settings, "server-concurrency")),
+                int(number(settings, "source-concurrency")),
+                number(settings, "queue-on-hold") >= 1.0,
             )
-            known = self._rows.get(server.id)
-            if known is None or known[0] is not limits or known[1] != now:
-                row = ServerRow(
-                    server.id,
-                    server.name,
-                    limits[1],
-                    connected=now[0],
-                    running=now[1],
-                    concurrency=limits[2],
-                    reading=now[2],
-                    source_concurrency=limits[3],
-                    silent_since_ns=now[3],
-                    held=limits[4],
-                    level=now[4],
-                )
-                known = self._rows[server.id] = (limits, now, row)
-            yield known[2]
+        lately = seen.silent_since_ns.get(server.id)
+        now = (
+            server.id in seen.connected,
+            loads.running.get(server.id, 0),
+            loads.reading.get(server.id, 0),
+            lately if server.silent_since_ns is None else server.silent_since_ns,
+            seen.levels.get(server.id, FEATURE_LEVEL),
+        )
+        known = self._rows.get(server.id)
+        if known is None or known[0] is not limits or known[1] != now:
+            row = ServerRow(
+                server.id,
+                server.name,
+                limits[1],
+                connected=now[0],
+                running=now[1],
+                concurrency=limits[2],
+                reading=now[2],
+                source_concurrency=limits[3],
+                silent_since_ns=now[3],
+                held=limits[4],
+                level=now[4],
+            )
+            known = self._rows[server.id] = (limits, now, row)
+        return known[2]
+
+    # --- parts ---
 
     def _ready(self, state: ControlState, seen: Seen) -> tuple[ReadyPart, ...]:
-        before, self._parts = self._parts, {}
-        as_learnt, self._learnt = seen.learnt is not None and seen.learnt is self._learnt, seen.learnt
-        found = []
-        for run in state.open_runs():
+        as_learnt = seen.learnt is not None and seen.learnt is self._learnt
+        if as_learnt and self._trail is state.trail:
+            look = {*state.trail.runs[self._read :], *self._bound}
+        else:
+            look = {*self._runs, *(run.id for run in state.open_runs())}
+        self._learnt, self._trail, self._read = seen.learnt, state.trail, len(state.trail.runs)
+        for id in look:
+            self._look_at(state, seen, id, as_learnt=as_learnt)
+        if self._parts is None:
+            self._parts = tuple(chain.from_iterable(map(self._parts_of.__getitem__, self._run_ids)))
+        return self._parts
+
+    def _look_at(self, state: ControlState, seen: Seen, id: str, *, as_learnt: bool) -> None:
+        run, before = state.runs.get(id), self._runs.get(id, {})
+        now: dict[str, _Known] = {}
+        if run is not None and run.closed_at_ns is None:
+            job = state.jobs[run.job]
             for part in run.parts:
-                if part.state is not RunState.READY:
-                    continue
-                name, job = (run.id, part.source), state.jobs[run.job]
-                known = before.get(name)
-                if known is None or not (as_learnt and known[2] and known[0][0] is run and known[0][1] is job):
-                    known = _cut(state, seen, run, part, job, known)
-                self._parts[name] = known
-                found.append(known[1])
-        return tuple(found)
+                if part.state is RunState.READY:
+                    known = before.get(part.source)
+                    if known is None or not (as_learnt and known[2] and known[0][0] is run and known[0][1] is job):
+                        known = _cut(state, seen, run, part, job, known)
+                    now[part.source] = known
+        rows = tuple(known[1] for known in now.values())
+        if rows != self._parts_of.get(id, ()):
+            self._parts = None
+        keep_in_order(self._run_ids, id, id in self._runs, bool(now))
+        keep(self._runs, id, now or None)
+        keep(self._parts_of, id, rows or None)
+        if all(known[2] for known in now.values()):
+            self._bound.discard(id)
+        else:
+            self._bound.add(id)
 
 
 def _cut(
@@ -197,9 +257,8 @@ def _cut(
     run: Run,
     part: Part,
     job: Job,
-    known: tuple[tuple[object, ...], ReadyPart, bool] | None,
-) -> tuple[tuple[object, ...], ReadyPart, bool]:
-    """What a row is made of, the row, and whether it depends on nothing but the run, the job and what was learnt."""
+    known: _Known | None,
+) -> _Known:
     device = _device_of(run.spec, part.source, seen.device_of_set)
     behind, first = _behind(state, run, seen.now_ns), _first(state, run)
     predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
@@ -243,8 +302,9 @@ class _Loads:
             if not attempt.beside and kind_of(state.run(attempt.run).spec) not in IN_PLACE:
                 _add(self.reading, attempt.other, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
-            _add(self.reserved, attempt.device, to_come)
-            _add(self.reserved_by, (attempt.server, attempt.device), to_come)
+            if to_come:
+                _add(self.reserved, attempt.device, to_come)
+                _add(self.reserved_by, (attempt.server, attempt.device), to_come)
         for server, device, jobs in seen.own_work:
             _add(self.running, server, jobs)
             _add(self.reading, server, jobs)
@@ -380,8 +440,8 @@ def beside(first: Attempt, server: str, device: str, secret: bytes = b"") -> tup
 
 def in_vain(state: ControlState, plan: Plan) -> list[tuple[str, Waiting]]:
     """Test runs (ids) that would wait for what does not pass by itself: that is what they were to find out."""
-    trials = [run for run in state.open_runs() if isinstance(run.spec, TestRunSpec)]
-    found = [(run.id, plan.waiting.get((run.id, part.source))) for run in trials for part in run.parts]
+    trials = ((run, part) for run in state.open_trials() for part in run.parts)
+    found = [(run.id, plan.waiting.get((run.id, part.source))) for run, part in trials]
     return [(run, waits) for run, waits in found if waits is not None and waits.reason not in PASSING]
 
 

@@ -14,7 +14,7 @@ from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.copies import Copy
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, placed_by
+from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
 from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import (
     Anchor,
@@ -94,6 +94,8 @@ class ControlState:
         self._active: dict[str, Attempt] = {}
         self._attempts_of: dict[str, dict[str, Attempt]] = {}
         self._runs_of: dict[str, dict[str, Run]] = {}
+        self._trials: dict[str, Run] = {}
+        self._trail = indexing.Trail()
         # The jobs (ids) of each association, as (policy, list).
         self._made_of: dict[tuple[str, str], tuple[str, ...]] = {}
         # What every server's orders share, until one of its tables changes.
@@ -269,6 +271,15 @@ class ControlState:
         """By id."""
         return [self._open[id] for id in self._open_ids]
 
+    def open_trials(self) -> list[Run]:
+        """The open runs of test runs, by id."""
+        return [self._trials[id] for id in sorted(self._trials)]
+
+    @property
+    def trail(self) -> indexing.Trail:
+        """What was written lately."""
+        return self._trail
+
     def runs_of(self, job: str) -> list[Run]:
         """Every run of a job that is still remembered, by the time it was made."""
         return sorted(self._runs_of.get(job, {}).values(), key=lambda run: (run.created_at_ns, run.id))
@@ -398,6 +409,9 @@ class ControlState:
                     self._index_run(change.key)
                 elif change.table == "attempts":
                     self._index_attempt(change.key)
+                elif change.table == "jobs":
+                    runs = self._runs_of.get(change.key, ())
+                    self._trail = self._trail.noted(*(id for id in runs if id in self._open))
 
     def _note_orders(self, change: Put) -> None:
         """Before a row is written: whose orders it changes, and whether the roster."""
@@ -442,6 +456,7 @@ class ControlState:
             {key: dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
         )
         fresh._open_ids = [*self._open_ids]
+        fresh._trail = indexing.Trail()
         fresh._runs_of = {job: dict(runs) for job, runs in self._runs_of.items()}
         fresh._attempts_of = {run: dict(attempts) for run, attempts in self._attempts_of.items()}
         return fresh
@@ -458,6 +473,9 @@ class ControlState:
         is_open = run is not None and run.closed_at_ns is None
         indexing.keep_in_order(self._open_ids, id, id in self._open, is_open)
         indexing.keep(self._open, id, run if is_open else None)
+        is_trial = run is not None and is_open and isinstance(run.spec, TestRunSpec)
+        indexing.keep(self._trials, id, run if is_trial else None)
+        self._trail = self._trail.noted(id)
         indexing.keep_in(self._runs_of, job, id, run)
 
     def _index_attempt(self, id: str) -> None:

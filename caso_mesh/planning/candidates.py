@@ -4,6 +4,8 @@ holds until a server, a device or a pool changes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
+from operator import is_not
 from typing import TypeVar
 
 from caso_mesh.model.jobs import Target, TargetKind, Waiting
@@ -266,8 +268,10 @@ def _names(rows: Iterable[ServerRow] | Iterable[DeviceRow]) -> list[str]:
 
 
 def _alike(some: Sequence[_Row], others: Sequence[_Row], of: Callable[[_Row], object]) -> bool:
-    same = len(some) == len(others)
-    return same and all(one is other or of(one) == of(other) for one, other in zip(some, others, strict=True))
+    if len(some) != len(others):
+        return False
+    differ = compress(zip(some, others, strict=True), map(is_not, some, others))
+    return all(of(one) == of(other) for one, other in differ)
 
 
 def _server(row: ServerRow) -> object:

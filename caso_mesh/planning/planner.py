@@ -76,6 +76,7 @@ class Planner:
     # --- what waits ---
 
     def _forget(self) -> None:
+        self._rows: dict[int, ReadyPart] = {}
         self._parts: dict[tuple[str, str], ReadyPart] = {}
         self._orders: dict[tuple[str, str], Order] = {}
         self._lines: dict[Key, _Line] = {}
@@ -88,14 +89,13 @@ class Planner:
         if parts is self._last:
             return
         self._last = parts
-        known = self._parts
-        there = {(part.run, part.source): part for part in parts}
-        for name in [name for name, part in known.items() if there.get(name) is not part]:
-            self._remove(name)
-        if len(known) < len(there):
-            for name, part in there.items():
-                if name not in known:
-                    self._add(name, part)
+        # rows live as long as they are known, so that no other one has the number of one of them
+        before, now = self._rows, dict(zip(map(id, parts), parts, strict=True))
+        self._rows = now
+        for gone in sorted(before.keys() - now.keys(), key=lambda each: _name(before[each])):
+            self._remove(_name(before[gone]))
+        for new in sorted(now.keys() - before.keys(), key=lambda each: _name(now[each])):
+            self._add(_name(now[new]), now[new])
 
     def _add(self, name: tuple[str, str], part: ReadyPart) -> None:
         order = order_of(part, self._now_ns)
@@ -127,6 +127,10 @@ class Planner:
             self._drop(part, self._orders[name])
             order = self._orders[name] = order_of(part, self._now_ns)
             insort(self._lines.setdefault(key_of(part), []), (order, part))
+
+
+def _name(part: ReadyPart) -> tuple[str, str]:
+    return part.run, part.source
 
 
 def _last_turn(round: Round, yielded: list[ReadyPart], assignments: list[Assignment]) -> None:

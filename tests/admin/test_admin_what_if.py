@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from admin.admin_world import World, admin_world, node
 
+from caso_mesh.admin.what_if import beside_the_loop
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
-from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.errors import InvalidValue, NotFound, NotReady
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, Priority
 
 pytestmark = pytest.mark.jumping
@@ -232,6 +235,14 @@ async def test_late_and_full_are_told_and_the_morning_is_that_of_the_schedules(t
         await w.heartbeat(node("beta"))
         (dbeta, _) = (await what_if(w, morning="13:00")).devices
         assert (dbeta.bytes_a_day, dbeta.days_until_full) == (7_000, 9.0)
+
+
+def test_while_a_night_is_worked_out_the_loop_need_not_wait_long_and_afterwards_all_is_as_before() -> None:
+    before = (sys.getswitchinterval(), gc.isenabled())
+    with pytest.raises(NotReady), beside_the_loop():
+        assert (sys.getswitchinterval() <= 0.001, gc.isenabled()) == (True, False)
+        raise NotReady(reason="nobody waits")
+    assert (sys.getswitchinterval(), gc.isenabled()) == before
 
 
 async def test_wrong_questions_are_refused_and_a_quiet_night_is_told_as_such(tmp_path: Path) -> None:

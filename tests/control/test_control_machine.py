@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from caso_mesh.control.orders import orders_for
-from caso_mesh.control.placing import problem_for
+from caso_mesh.control.placing import Cut, Seen, problem_for
 from caso_mesh.control.reducer import apply, check_state, validate
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Outcome
@@ -130,6 +130,7 @@ class Voters:
 
     def __init__(self) -> None:
         self.state, self.other = ControlState(), ControlState()
+        self.cut = Cut()
         self.at_ns, self.index = NOW, 0
         self.seen: list[tuple[Envelope, Outcome]] = []
         self.log: list[Envelope] = []
@@ -214,6 +215,9 @@ class Voters:
         for attempt in self.state.active_attempts():
             run = self.state.run(attempt.run)
             assert attempt.cancel or any(part.source == attempt.source and part_is_open(part) for part in run.parts)
+        # who places remembers what was, and comes to the same tables as one who does not
+        seen = Seen(connected=set(self.state.servers), device_of_set=lambda _: "device-d1", learnt="nothing")
+        assert self.cut.problem(self.state, seen) == Cut().problem(self.state, seen)
         for row in self.state.server_list():
             orders_for(
                 self.state, row.id, self.state.authority, "node-alpha", lambda source: (), lambda attempt, run: b""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from bench import whatif
 from control_world import NOW, Script, backup
 
+from caso_mesh.control.forecast import forecast
+from caso_mesh.control.foretold import Away
 from caso_mesh.control.placing import Cut, Seen
 from caso_mesh.model.commands import HoldRun, SetDevice, SetSetting
 from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.states import RunState
 
 
 @pytest.fixture
@@ -26,6 +30,28 @@ def test_rows_of_parts_that_did_not_change_are_the_same_objects_and_others_are_c
     after = {part.run: part for part in cut.problem(mesh.state, seen).parts}
     assert after[first] is before[first]
     assert after[second].on_hold
+
+
+def test_who_cuts_again_and_again_comes_to_the_tables_that_are_cut_from_nothing(monkeypatch):
+    """At each step of a night on a site in which runs wait, begin, fail to find a place, and end."""
+    looked = 0
+
+    class Compared(Cut):
+        def problem(self, state, seen):
+            nonlocal looked
+            looked += 1
+            found = super().problem(state, seen)
+            assert found == Cut().problem(state, seen)
+            return found
+
+    monkeypatch.setattr("caso_mesh.control.forecast.Cut", Compared)
+    state, known = whatif.site(40, 300)
+    away = Away(frozenset({"s0010"}))
+    found = forecast(
+        state, known, away, now_ns=whatif.NOON, from_ns=whatif.NOON, until_ns=whatif.NOON + 20 * whatif.HOUR
+    )
+    assert looked == found.rounds > 200
+    assert {part.state for part in found.parts} >= {RunState.SUCCEEDED, RunState.MISSED}
 
 
 def test_the_limits_of_servers_follow_settings_of_every_scope(mesh):
