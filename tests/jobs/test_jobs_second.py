@@ -140,15 +140,16 @@ async def test_a_far_source_is_read_once_for_two_devices_at_one_server(site, run
     tree = make_tree(tmp_path / "tree")
     settled(tree)
     both = Both(site, runners, second, source=site.beta, at=site.alpha)
-    first, other = await both.run(site.backup_spec(tree, source=site.beta))
+    before, other = await both.run(site.backup_spec(tree, source=site.beta))
     assert both.reader.ended.state is AttemptState.SUCCEEDED, both.reader.lines
-    await check(both, first, other, tree, tmp_path)
+    await check(both, before, other, tree, tmp_path)
     (tree / "new").write_bytes(os.urandom(200_000))
     settled(tree)
     first, other = await both.run(site.backup_spec(tree, source=site.beta, type_=BackupType.INCREMENTAL))
     await check(both, first, other, tree, tmp_path)
     assert first.set.type is BackupType.INCREMENTAL
-    assert both.reader.ended.counts.bytes_read <= 201_000
+    began_ns, last_ns = before.set.started_at_ns, max(path.lstat().st_ctime_ns for path in (tree / "a").iterdir())
+    assert both.reader.ended.counts.bytes_read <= 201_000, (began_ns, last_ns, both.reader.lines)
 
 
 async def test_a_dump_that_can_be_read_only_once_is_the_same_on_both(site, runners, second):

@@ -56,6 +56,8 @@ class ProcessMesh:
         self.names: list[str] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._begun: list[Begun] = []
+        #: What else daemons and commands find in their environment.
+        self.variables: dict[str, str] = {}
         self._home = folder / "home"
         self._home.mkdir(parents=True)
         (folder / "logs").mkdir()
@@ -83,7 +85,10 @@ class ProcessMesh:
         self.run(NAMES[0])
         for name in NAMES[1:count]:
             self.join(name, preset=preset, voters=voters)
-            self.run(name)
+            if voters:
+                self.run(name)  # one after the other: those that are linked first are to vote
+        if not voters:
+            self.run_all(*NAMES[1:count])
         self.wait_connected(*self.names)
 
     def init(self, name: str, *, mesh: str = "meadow", preset: str = "local", **more: str) -> None:
@@ -134,7 +139,8 @@ class ProcessMesh:
         """As a fresh machine has it, with the mark by which leaks are found."""
         keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN"}
         env = {name: value for name, value in os.environ.items() if name in keep or name.startswith("COVERAGE")}
-        return {**env, "HOME": str(self._home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+        own = {"HOME": str(self._home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+        return {**env, **own, **self.variables}
 
     def spawn(self, name: str, *argv: str, **popen: Any) -> subprocess.Popen[bytes]:
         """Starts ``caso-mesh ARGV``, its output in the log of ``name``; ended by ``stop`` if it still runs then."""
@@ -155,9 +161,22 @@ class ProcessMesh:
 
     def run(self, name: str, *more: str) -> None:
         """Starts the daemon of ``name`` and waits until it listens. (The port it finds the first time stays its own.)"""
-        endpoint = self.state(name) / "run" / "endpoint"
-        endpoint.unlink(missing_ok=True)  # of a daemon that was killed
-        process = self.spawn(name, "run", "--state", str(self.state(name)), *more)
+        self._begin(name, *more)
+        self._wait_listens(name)
+
+    def run_all(self, *names: str) -> None:
+        """Starts daemons, all at the same time."""
+        for name in names:
+            self._begin(name)
+        for name in names:
+            self._wait_listens(name)
+
+    def _begin(self, name: str, *more: str) -> None:
+        (self.state(name) / "run" / "endpoint").unlink(missing_ok=True)  # of a daemon that was killed
+        self.spawn(name, "run", "--state", str(self.state(name)), *more)
+
+    def _wait_listens(self, name: str) -> None:
+        endpoint, process = self.state(name) / "run" / "endpoint", self._daemons[name]
 
         def listens() -> bool:
             if process.poll() is not None:

@@ -60,8 +60,7 @@ def test_lost_tables_and_catalog_come_back_from_journals_and_devices_as_they_wer
     lose(mesh, "catalog", "tables")
     for path in mesh.state("beta").glob("journal.db*"):
         path.unlink()
-    mesh.run("alpha")
-    mesh.run("beta")
+    mesh.run_all("alpha", "beta")
     mesh.wait_connected("beta")
     assert mesh.sets() == []
     rebuilt = mesh.cli("alpha", "catalog", "rebuild", "disk-beta", "--wait", "--timeout", "30s")

@@ -21,8 +21,7 @@ def test_a_device_is_enough_to_browse_and_restore_while_tables_catalog_and_journ
         shutil.rmtree(mesh.state("alpha") / name)
     for path in mesh.state("beta").glob("journal.db*"):
         path.unlink()
-    mesh.run("alpha")
-    mesh.run("beta")
+    mesh.run_all("alpha", "beta")
     mesh.wait_connected("beta")
     assert mesh.sets() == []
     assert mesh.cli("alpha", "restore", set_id, "--to", f"alpha:{tmp_path}/no").error_code == "not-found"

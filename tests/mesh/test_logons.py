@@ -39,7 +39,7 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
         mesh.join(name)
         allow(mesh, name, "who", "dump", DUMP, VARIABLES)
         allow(mesh, name, "take", "restore", f'(cat; echo "$CASO_MESH_LOGON_USER") > {taken}')
-        mesh.run(name)
+    mesh.run_all("beta", "gamma")
     mesh.wait_connected("alpha", "beta", "gamma")
     (mesh.folder / "disk").mkdir()
     mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(mesh.folder / "disk"))
