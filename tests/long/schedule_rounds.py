@@ -45,11 +45,8 @@ class FastMesh(ProcessMesh):
     def __init__(self, folder: pathlib.Path, factor: float) -> None:
         super().__init__(folder)
         origin_ns = time.time_ns()
-        self._variable = f"{factor}@{origin_ns}"
+        self.variables[fast_daemon.VARIABLE] = f"{factor}@{origin_ns}"
         self.calendar = fast_daemon.FastCalendar(factor, origin_ns)
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), fast_daemon.VARIABLE: self._variable}
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ class Schedule:
         os.kill(pid, signal.SIGUSR1)
         wait_for(path.exists, 30.0, what=f"the daemon of {server} writes what it holds")
         held: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        below = _below(pid)
+        under = below(pid)
         return Sample(
             server=server,
             jobs=jobs,
@@ -172,9 +169,9 @@ class Schedule:
             tasks=held["tasks"],
             threads=held["threads"],
             objects=held["objects"],
-            below=len(below),
-            below_pss_bytes=sum(map(_pss, below)),
-            below_files=sum(map(_files, below)),
+            below=len(under),
+            below_pss_bytes=sum(map(_pss, under)),
+            below_files=sum(map(_files, under)),
             state_bytes=_bytes_below(self.mesh.state(server)),
             kinds=held["object_kinds"],
             task_names=held["task_names"],
@@ -241,7 +238,8 @@ class Schedule:
         return [sample for sample in self.samples if sample.server == server]
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
+    """The processes below a process."""
     found, waiting = [], [pid]
     while waiting:
         with contextlib.suppress(OSError):
