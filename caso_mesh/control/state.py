@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from caso_mesh.control import image, indexing
+from caso_mesh.control.roster import rows_of
 from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.copies import Copy
 from caso_mesh.model.errors import NotFound
@@ -35,7 +36,7 @@ from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.settings import Value, effective
-from caso_mesh.model.states import ATTEMPT_ACTIVE, Role
+from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.model.storage import Device, MediaSet
 
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
@@ -317,28 +318,9 @@ class ControlState:
         return self._roster
 
     def _make_roster(self) -> Roster:
-        nodes = [row_of(server) for server in self.server_list()]
-        people = [
-            RosterRow(
-                operator.id,
-                operator.name,
-                "operator",
-                operator.public_key,
-                role=operator.role,
-                server_roles=self._server_roles(operator),
-            )
-            for operator in self.operator_list()
-        ]
         former = tuple(self.former[id] for id in sorted(self.former))
-        return Roster(self.info(), self.anchors, (*nodes, *people), tuple(sorted(self.removed)), former)
-
-    def _server_roles(self, operator: Operator) -> tuple[tuple[str, Role], ...]:
-        """On single servers: its own, and those by way of pools, as they are now."""
-        by_pool = [(server, role) for name, role in operator.pool_roles for server in sorted(self.pools[name].servers)]
-        held = dict.fromkeys((*operator.server_roles, *by_pool))
-        # what is left of machines that were replaced is under their ids
-        former = [(old, role) for server, role in held for old in self.servers[server].succeeds]
-        return tuple(dict.fromkeys((*held, *former)))
+        rows = rows_of(self.servers, self.pools, self.operator_list())
+        return Roster(self.info(), self.anchors, rows, tuple(sorted(self.removed)), former)
 
     def addresses(self) -> tuple[NodeAddress, ...]:
         if self._addresses is None:
