@@ -11,7 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from caso_mesh.admin import audit_rows
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.audit_rows import Wanted
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -26,11 +28,19 @@ from caso_mesh.wire.codec import to_wire
 SETTING = "second-operator"
 _DAY_NS = 86400 * 1_000_000_000
 #: What deletes, or lets sets go earlier, and what would let one operator make himself a second one.
-GUARDED = ("set.delete", "device.remove", "mediaset.set", "config.apply", "operator.create", "settings.set")
+GUARDED = (
+    "set.delete",
+    "device.remove",
+    "mediaset.set",
+    "config.apply",
+    "operator.create",
+    "settings.set",
+    "audit.trim",
+)
 #: Settings that hold deletion up.
-_SETTINGS = frozenset({SETTING, "ransomware-brake", "clock-steady-s"})
+_SETTINGS = frozenset({SETTING, "ransomware-brake", "clock-steady-s", "audit-keep-s"})
 #: Beyond so many newer acts of one kind the first call has to be made again.
-_ROWS = 2000
+_ROWS = 1000
 
 
 class Approving:
@@ -88,10 +98,10 @@ class Approving:
         offices = {self._own, *(voter.id for voter in state.voters())}
         operators = {each.name for each in state.operator_list()}
         wanted = audited(to_wire(request))
-        for row in await self._tables.audit(_ROWS, name.partition(".")[0]):  # newest first
-            if row.at_ns < now_ns - _DAY_NS:
-                break
-            if row.what != name or row.server not in offices or row.fields != wanted:
+        asked = Wanted(what=name, servers=offices, since_ns=now_ns - _DAY_NS)
+        rows, _ = await self._tables.ask(lambda c: audit_rows.find(c, asked, _ROWS))
+        for row in rows:  # newest first
+            if row.fields != wanted:
                 continue
             if row.outcome == "done":
                 break  # what was asked before that is used up

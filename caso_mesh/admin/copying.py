@@ -11,7 +11,7 @@ from caso_mesh.journal.replica import Arrived
 _TABLES = (
     "journal_incarnation", "journal_record", "journal_trace", "attempt", "exception", "log_line", "run_wait",
     "backup_set", "catalog_detail", "medium", "alert", "alert_end", "audit", "set_gone", "set_lock",
-    "local_run", "notice_sent", "attempt_total",
+    "local_run", "notice_sent", "attempt_total", "audit_floor",
     "catalog_keeper", "catalog_kept",
 )  # fmt: skip
 

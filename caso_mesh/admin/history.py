@@ -1,4 +1,4 @@
-"""The calls of people about what was backed up and what happened: sets, catalog, alerts, audit."""
+"""The calls of people about what was backed up and what happened: sets, catalog, alerts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ class History:
             "catalog.versions": self._catalog_versions,
             "alert.list": self._alert_list,
             "alert.answer": self._alert_answer,
-            "audit.list": self._audit_list,
         }
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
@@ -169,21 +168,3 @@ class History:
         command = AnswerAlert(alert, request.response, self._clock.now_ns())
         await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
-
-    async def _audit_list(self, caller: Caller, request: q.AuditListRequest) -> v.AuditList:
-        rows = await self._tables.audit(request.limit, request.category)
-        return v.AuditList(
-            tuple(
-                v.AuditView(
-                    at=format_instant(row.at_ns) or "",
-                    who=row.who,
-                    what=row.what,
-                    category=row.category,
-                    outcome=row.outcome,
-                    server=self._keeper.state.name_of(row.server),
-                    source=row.source,
-                    fields=row.fields,
-                )
-                for row in rows
-            )
-        )

@@ -60,6 +60,7 @@ _OF_NO_SET = frozenset(
         facts.LocalRun,
         facts.NoticesSent,
         facts.Audit,
+        facts.AuditTrimmed,
     )
 )
 #: Refusals of one push that are written out one by one.
@@ -193,6 +194,8 @@ class Intake:
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
             case facts.NoticesSent(recipient=recipient):
                 return None if self._votes(server) else f"what the recipient {recipient[:64]} was told"
+            case facts.AuditTrimmed():
+                return None if self._votes(server) else "that the audit log was trimmed"
             case facts.RunWaits(run=run):
                 own = is_local(run) and is_of_place(run, server)
                 return None if own or self._votes(server) else f"why the run {run[:100]} waits"

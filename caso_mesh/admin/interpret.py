@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import kept_catalogs, local_runs, totals, waits
+from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
@@ -91,19 +91,9 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 [(fact.recipient, key, fact.message, at_ns, fact.given_up) for key in (fact.message, *fact.keys)],
             )
         case facts.Audit():
-            c.execute(
-                "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    at_ns,
-                    server,
-                    fact.who,
-                    fact.what,
-                    fact.category,
-                    fact.outcome,
-                    fact.source,
-                    msgspec.msgpack.encode(fact.fields),
-                ),
-            )
+            audit_rows.write(c, server, at_ns, fact)
+        case facts.AuditTrimmed():
+            return audit_rows.trim(c, at_ns, fact)
         case (
             facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.CopyTaken() | facts.UnknownFact()
         ):

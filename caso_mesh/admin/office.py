@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.asking import Asking
+from caso_mesh.admin.auditing import Auditing
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.catalogs import CatalogIntake
@@ -76,6 +78,7 @@ from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
+from caso_mesh.model.audit import Change
 from caso_mesh.model.calls import Call
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import Command
@@ -463,6 +466,7 @@ class Office:
             **self._kits.handlers(),
             **self._runs.handlers(),
             **self._history.handlers(),
+            **Auditing(keeper=keeper, tables=tables, facts=facts, clock=clock).handlers(),
             **files.handlers(),
             **holding.handlers(),
             **ErrorRules(keeper, self._submit).handlers(),
@@ -478,6 +482,10 @@ class Office:
             **self.reporting.handlers(),
             **Modes(keeper=keeper, tables=tables, away=away).handlers(),
         })  # fmt: skip
+
+    def noting(self, request_id: str) -> AbstractContextManager[list[Change]]:
+        """See ``ControlKeeper.noting``."""
+        return self._keeper.noting(request_id)
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:
         """See ``Scoping.concerned``."""

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Collection
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin.tables import AlertRow, AuditRow, Tables
+from caso_mesh.admin.audit_rows import AuditRow
+from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.model.ids import job_of_run
 from caso_mesh.model.storage import BackupSet
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import kept_catalogs, local_runs, set_rows, totals
+from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, set_rows, totals
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -96,4 +96,5 @@ MIGRATIONS: Sequence[str] = (
     """,
     totals.TABLE,
     kept_catalogs.TABLE,
+    audit_rows.MIGRATION,
 )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from msgspec import Struct, structs
 
 from caso_mesh.admin import present, tables
+from caso_mesh.admin.audit_rows import AuditRow
 from caso_mesh.admin.run_rows import Names
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.requests import DeviceReport
@@ -217,7 +218,7 @@ def alert_row(state: ControlState, row: tables.AlertRow) -> r.AlertRow:
     )
 
 
-def audit_row(state: ControlState, row: tables.AuditRow) -> r.AuditRow:
+def audit_row(state: ControlState, row: AuditRow) -> r.AuditRow:
     return r.AuditRow(
         at_ns=row.at_ns,
         who=row.who,

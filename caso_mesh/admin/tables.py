@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import attempts, kept_catalogs, local_runs, set_rows, waits
+from caso_mesh.admin import attempts, audit_rows, kept_catalogs, local_runs, set_rows, waits
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
@@ -40,17 +40,6 @@ class AlertRow(Struct, frozen=True):
     object: str
     text: str
     cleared_at_ns: int | None
-
-
-class AuditRow(Struct, frozen=True):
-    at_ns: int
-    server: str
-    who: str
-    what: str
-    category: str
-    outcome: str
-    source: str
-    fields: dict[str, Any]
 
 
 class LogRow(Struct, frozen=True):
@@ -196,9 +185,9 @@ class Tables:
         """Returns when something was written after ``generation``."""
         await self._database.wait_for_commit(generation)
 
-    async def prune(self, runs: Sequence[str], before_ns: int, local_kept: int) -> None:
+    async def prune(self, runs: Sequence[str], before_ns: int, local_kept: int, audit_before_ns: int) -> None:
         """Forgets what is told of attempts of ``runs``, what servers ran by themselves and alerts that are of before an
-        instant, and of each server's own runs all but ``local_kept``."""
+        instant, of each server's own runs all but ``local_kept``, and of the audit log what is older."""
 
         def forget(c: sqlite3.Connection) -> None:
             for run in runs:
@@ -207,6 +196,7 @@ class Tables:
                 c.execute("DELETE FROM attempt WHERE run = ?", (run,))
                 c.execute("DELETE FROM run_wait WHERE run = ?", (run,))
             local_runs.forget(c, before_ns, local_kept)
+            audit_rows.forget(c, audit_before_ns)
             c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
             c.execute("DELETE FROM notice_sent WHERE at_ns < ?", (before_ns,))
@@ -463,17 +453,6 @@ class Tables:
     async def arrival(self) -> int:
         """The number of the last record that came."""
         return await self._database.read(replica.last_arrival)
-
-    async def audit(self, limit: int, category: str | None) -> list[AuditRow]:
-        rows = await self._rows(
-            "SELECT at_ns, server, who, what, category, outcome, source, fields FROM audit"
-            " WHERE ? IS NULL OR category = ? ORDER BY at_ns DESC, rowid DESC LIMIT ?",
-            (category, category, limit),
-        )
-        return [
-            AuditRow(at_ns, server, who, what, category, outcome, source, msgspec.msgpack.decode(fields))
-            for at_ns, server, who, what, category, outcome, source, fields in rows
-        ]
 
 
 def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:

@@ -158,8 +158,9 @@ async def prune_tables(state: ControlState, tables: Tables, told: list[str], now
     runs that are told of, each of which was made by where ``state`` is now."""
     local = await tables.local_run_ids()
     gone = [run for run in told if run not in state.runs and run not in local]
-    kept = int(number(state.settings_of_mesh(), "runs-kept"))
-    await tables.prune(gone, kept_since(state, now_ns), kept)
+    settings = state.settings_of_mesh()
+    audited_since_ns = now_ns - round(number(settings, "audit-keep-s") * _SECOND)
+    await tables.prune(gone, kept_since(state, now_ns), int(number(settings, "runs-kept")), audited_since_ns)
 
 
 class Pruning:

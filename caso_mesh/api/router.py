@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from caso_mesh.identity.requests import SignedRequest, check_request
 from caso_mesh.identity.roster import Peer, servers_of
 from caso_mesh.model import facts
+from caso_mesh.model.audit import Change, category_of
 from caso_mesh.model.calls import BY_NAME, SHOWN, Call
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 _LONGEST_PARAMS = 4 << 20
 _LONGEST_REQUEST_ID = 128
 _LONGEST_NAME = 100
+#: What one call may have changed, in the audit log.
+_MOST_CHANGES = 200
 #: What voters may say to each other by certificates that have expired, beside renewing them: where all of them were
 #: switched off for longer than a certificate lives, nobody is in office who could renew one until they have elected.
 _ELECTING = frozenset({"link.hello", "consensus.message"})
@@ -64,6 +68,10 @@ class Office(Protocol):
 
     node_handlers: Mapping[str, NodeHandler]
     people_handlers: Mapping[str, PeopleHandler]
+
+    def noting(self, request_id: str) -> AbstractContextManager[list[Change]]:
+        """While the block lasts, what the commands of a request change comes into the list."""
+        ...
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:
         """The servers (node ids) that a call concerns; none: the whole mesh."""
@@ -267,9 +275,15 @@ class Router:
     async def _do(self, person: Peer, call: Call, request: Struct, signed: SignedCall, link: Any) -> Struct:
         source = str(getattr(link, "remote_address", ""))
         # what was cut off in the middle may be done all the same: whoever asks again learns it
-        outcome = "unknown"
+        outcome, request_id = "unknown", f"{signed.operator[:13]}/{call.name}/{signed.request_id}"
+        office = self.office if call.changes and call.place == "admin" else None
+        changed: list[Change] = []
+        noting: AbstractContextManager[list[Change]] = (
+            nullcontext(changed) if office is None else office.noting(request_id)
+        )
         try:
-            reply = await self._answered(person, call, request, signed, source, link)
+            with noting as changed:
+                reply = await self._answered(person, call, request, signed, source, link, request_id)
             outcome = "done"
             return reply
         except CasoError as error:
@@ -280,17 +294,23 @@ class Router:
             raise
         finally:
             if call.changes:
-                await self._audit(person, call, request, outcome, source)
+                await self._audit(person, call, request, outcome, source, changed)
 
     async def _answered(
-        self, person: Peer, call: Call, request: Struct, signed: SignedCall, source: str, link: Any
+        self,
+        person: Peer,
+        call: Call,
+        request: Struct,
+        signed: SignedCall,
+        source: str,
+        link: Any,
+        request_id: str,
     ) -> Struct:
         # not a number is below every bound
         seconds = min(max(_SHORTEST_S, signed.timeout_s), _LONGEST_S) if signed.timeout_s > 0 else _SHORTEST_S
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                request_id = f"{signed.operator[:13]}/{call.name}/{signed.request_id}"
                 caller = self._caller(person.name, source, request_id, person)
                 if call.place == "own":
                     return await self._handler(self._own_work, call)(caller, request)
@@ -310,9 +330,19 @@ class Router:
             raise UnknownCall(peer=self._server_name, call=call.name, detail="this server does not answer it")
         return handler
 
-    async def _audit(self, person: Peer, call: Call, request: Struct, outcome: str, source: str) -> None:
+    async def _audit(
+        self, person: Peer, call: Call, request: Struct, outcome: str, source: str, changed: list[Change]
+    ) -> None:
         fields = facts.audited(to_wire(request))
-        fact = facts.Audit(person.name, call.name, _category(call), outcome=outcome, source=source, fields=fields)
+        fact = facts.Audit(
+            person.name,
+            call.name,
+            category_of(call.name),
+            outcome=outcome,
+            source=source,
+            fields=fields,
+            changed=tuple(changed[:_MOST_CHANGES]),
+        )
         try:
             await self._facts.append(fact)
         except CasoError as error:
@@ -354,7 +384,3 @@ class Router:
             return self._other_admin() is link
         except NoAdmin:
             return False
-
-
-def _category(call: Call) -> str:
-    return call.name.partition(".")[0]

@@ -1,32 +1,107 @@
-"""``caso-mesh audit``: who did what."""
+"""``caso-mesh audit``: who did what, from where, and what it changed."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import msgspec
 
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
-from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli.grammar import Group, Parameter, shared
+from caso_mesh.cli.listing import ANY_SERVER, ANY_TIME, Servers, Time
+from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
+from caso_mesh.model.audit import (
+    MOST_ENTRIES,
+    AuditList,
+    AuditListRequest,
+    AuditTrim,
+    AuditTrimmed,
+    AuditView,
+    Change,
+)
+from caso_mesh.model.errors import AlreadyExists, Refused, UsageError
+from caso_mesh.model.units import parse_instant_ns
 
-app = Group(name="audit", help="Who did what.")
+app = Group(name="audit", help="Who did what: list, export, trim.")
+
+#: A cell that a spreadsheet would take for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@shared
+@dataclass(frozen=True)
+class Which:
+    """Which entries."""
+
+    category: Annotated[str | None, Parameter(help="Only this category, as in security or backup.")] = None
+    who: Annotated[str | None, Parameter(help="Only what this operator or server did.")] = None
+    what: Annotated[
+        str | None, Parameter(help='Only this call, as in set.delete; with a dot at its end all that begin so: "set."')
+    ] = None
+    outcome: Annotated[
+        str | None, Parameter(help="Only what ended so: done, an error's code, or not-done for all but done.")
+    ] = None
+    text: Annotated[str | None, Parameter(help="Only where this text stands somewhere, in these very letters.")] = None
+
+
+ALL = Which()
+
+
+def _request(which: Which, servers: Servers, time: Time, **more: Any) -> AuditListRequest:
+    return AuditListRequest(
+        category=which.category,
+        who=which.who,
+        what=which.what,
+        outcome=which.outcome,
+        text=which.text,
+        server=servers.server,
+        pool=servers.pool,
+        since_ns=time.since_ns,
+        until_ns=time.until_ns,
+        **more,
+    )
 
 
 @app.command(name="list")
 def list_(
     *,
-    category: Annotated[str | None, Parameter(help="Only this category, as in security or backup.")] = None,
+    which: Which = ALL,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
     limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 500,
+    after: Annotated[str | None, Parameter(help="Go on behind a page, by what that one said.")] = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """List who did what, and how it ended."""
-    view = ask(common, "audit.list", q.AuditListRequest(limit, category), v.AuditList)
-    output.show(view, common.json, _list)
+    """List who did what, the newest first, how it ended, and what it changed. --server and --pool are about where it was
+    written down: at the administrator in office, or at the server that was asked."""
+    request = _request(which, servers, time, limit=limit, after=after)
+    with connect(common) as client:
+        pages = list(_pages(client, request))
+    entries = tuple(entry for page in pages for entry in page.entries)
+    output.show(AuditList(entries, pages[-1].next), common.json, _list)
 
 
-def _list(view: v.AuditList) -> None:
+def _pages(client: Client, request: AuditListRequest, *, all_of_them: bool = False) -> Iterator[AuditList]:
+    """Page after page, until there are as many entries as were asked for."""
+    left = request.limit
+    while True:
+        page = client.call("audit.list", msgspec.structs.replace(request, limit=min(left, MOST_ENTRIES)), AuditList)
+        yield page
+        left -= 0 if all_of_them else len(page.entries)
+        if page.next is None or left <= 0:
+            return
+        request = msgspec.structs.replace(request, after=page.next)
+
+
+def _list(view: AuditList) -> None:
     output.table(
         view.entries,
         ("at", lambda row: row.at),
@@ -36,4 +111,107 @@ def _list(view: v.AuditList) -> None:
         ("server", lambda row: row.server),
         ("from", lambda row: row.source),
         ("fields", lambda row: " ".join(f"{key}={value}" for key, value in row.fields.items() if value is not None)),
+        ("changed", lambda row: "; ".join(map(_changed, row.changed))),
     )
+    if view.next is not None:
+        output.note(f"There are more: --after {view.next}, or a higher --limit")
+
+
+def _changed(change: Change) -> str:
+    if not change.field:
+        if change.old is None and change.new is None:
+            return change.what
+        if change.old is None or change.new is None:
+            return f"{change.what} {'is new' if change.old is None else 'is gone'}"
+        return f"{change.what}: {_value(change.old)} -> {_value(change.new)}"
+    return f"{change.what}, {change.field}: {_value(change.old)} -> {_value(change.new)}"
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else output.encoded(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@app.command
+def export(
+    *,
+    which: Which = ALL,
+    servers: Servers = ANY_SERVER,
+    time: Time = ANY_TIME,
+    format: Annotated[
+        Literal["json-lines", "csv"], Parameter(name="--format", help="One JSON record a line, or a table.")
+    ] = "json-lines",
+    output_: Annotated[
+        Path | None, Parameter(name="--output", help="A file that is not there yet (else stdout).")
+    ] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Write out the audit log, the oldest first, page by page: as much of it as there is takes no more memory than a page."""
+    if common.json:
+        raise UsageError(detail="--format says how it is written; --json has no meaning here")
+    request = _request(which, servers, time, limit=MOST_ENTRIES, oldest_first=True)
+    count = 0
+    with connect(common) as client, _opened(output_) as stream:
+        rows = csv.writer(stream) if format == "csv" else None
+        if rows is not None:
+            rows.writerow(AuditView.__struct_fields__)
+        for page in _pages(client, request, all_of_them=True):
+            for entry in page.entries:
+                if rows is not None:
+                    rows.writerow(_cells(entry))
+                else:
+                    stream.write(output.encoded(entry) + "\n")
+            count += len(page.entries)
+    output.note(f"{count} entries" if output_ is None else f"{count} entries in {output_}")
+
+
+def _cells(entry: AuditView) -> list[str]:
+    """One cell for each field; what a spreadsheet would run is quoted."""
+    values = (getattr(entry, field) for field in AuditView.__struct_fields__)
+    texts = (value if isinstance(value, str) else output.encoded(value) for value in values)
+    return [f"'{text}" if text.startswith(_FORMULA) else text for text in texts]
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    """A new file for its owner alone, which has its name when it is whole; or stdout."""
+    if path is None:
+        yield sys.stdout
+        return
+    if path.exists():
+        raise AlreadyExists(kind="file", name=path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(detail=f"{path} cannot be written: {error.strerror or error}") from error
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise Refused(detail=f"{path} cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@app.command
+def trim(
+    *,
+    before: Annotated[str, Parameter(help="Entries of before this time are forgotten, as in 2025-01-31.")],
+    yes: Annotated[bool, Parameter(name="--yes", negative=(), help="Do not ask.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Forget old entries of the audit log, on all voters. That it was trimmed, by whom and up to when, stays in it."""
+    request = AuditTrim(parse_instant_ns(before))
+    if not yes and interactive() and not confirm(f"Forget all entries of before {before}? They cannot be had back."):
+        raise UsageError(detail="Nothing was trimmed")
+    output.show(ask(common, "audit.trim", request, AuditTrimmed), common.json, _trimmed)
+
+
+def _trimmed(view: AuditTrimmed) -> None:
+    output.line(f"{view.removed} entries are gone; the oldest one left is of {view.oldest or '-'}")

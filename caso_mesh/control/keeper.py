@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from caso_mesh.consensus.port import Consensus, Entry, Leadership, Position, Snapshot
+from caso_mesh.control.noting import changes_of
 from caso_mesh.control.reducer import apply, validate
 from caso_mesh.control.state import ControlState
+from caso_mesh.control.tables import Put
+from caso_mesh.model.audit import Change
 from caso_mesh.model.commands import Command, Envelope, decode, encode
 from caso_mesh.model.errors import CasoError, LogUnavailable, Misuse, NotLeader, from_wire
 from caso_mesh.model.orders import Authority
@@ -37,6 +41,8 @@ class ControlKeeper:
         self._changed = asyncio.Event()
         self._ended: CasoError | None = None
         self._running = False
+        # Requests whose changes somebody wants to know.
+        self._watched: dict[str, list[Change]] = {}
         # The office (lineage, term) in which this state was known to hold all that was committed before.
         self._caught_up: tuple[int, int] | None = None
 
@@ -111,6 +117,16 @@ class ControlKeeper:
             raise LogUnavailable(detail="what it came to is not known any more; see whether it was done")
         return seen.outcome.value()
 
+    @contextmanager
+    def noting(self, request_id: str) -> Iterator[list[Change]]:
+        """While the block lasts, what the commands of a request (its id, or that with ``/`` and more behind it) change comes
+        into the list."""
+        changes = self._watched.setdefault(request_id, [])
+        try:
+            yield changes
+        finally:
+            self._watched.pop(request_id, None)
+
     @property
     def ended(self) -> bool:
         """Whether nothing is applied any more, since the log or the keeper has ended."""
@@ -163,8 +179,21 @@ class ControlKeeper:
             raise Misuse(f"the log gave entry {entry.index} after {self._position.index}")
         if entry.kind == "command":
             envelope = decode(entry.data)
-            apply(self._state, envelope, lineage=self.leadership.lineage, term=entry.term, index=entry.index)
+            apply(
+                self._state,
+                envelope,
+                lineage=self.leadership.lineage,
+                term=entry.term,
+                index=entry.index,
+                note=self._note(envelope.request_id),
+            )
         self._moved(Position(entry.term, entry.index))
+
+    def _note(self, request_id: str) -> Callable[[Sequence[Put]], None] | None:
+        for watched, changes in self._watched.items():
+            if request_id == watched or request_id.startswith(f"{watched}/"):
+                return lambda puts: changes.extend(changes_of(self._state, puts))
+        return None
 
     def _restore(self, snapshot: Snapshot) -> None:
         if snapshot.index < self._position.index:

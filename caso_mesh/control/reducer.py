@@ -116,23 +116,36 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
 }
 
 
-def apply(state: ControlState, envelope: Envelope, *, lineage: int, term: int, index: int) -> Outcome:
-    """Applies the command at (``lineage``, ``term``, ``index``) of the log, and says what it came to."""
+def apply(
+    state: ControlState,
+    envelope: Envelope,
+    *,
+    lineage: int,
+    term: int,
+    index: int,
+    note: Callable[[Sequence[Put]], None] | None = None,
+) -> Outcome:
+    """Applies the command at (``lineage``, ``term``, ``index``) of the log, and says what it came to. ``note`` is told of the
+    changes before they are made."""
     state.authority = Authority(lineage, term, index)
     seen = state.requests.get(envelope.request_id)
     if seen is not None:
         return seen.outcome
     try:
-        outcome = Outcome(enact(state, envelope.command, Context(envelope.who, envelope.at_ns)).result)
+        outcome = Outcome(enact(state, envelope.command, Context(envelope.who, envelope.at_ns), note).result)
     except CasoError as error:
         outcome = Outcome(failure=error.to_wire())
     state.remember(Request(envelope.request_id, envelope.at_ns, outcome))
     return outcome
 
 
-def enact(state: ControlState, command: Command, context: Context) -> Effect:
+def enact(
+    state: ControlState, command: Command, context: Context, note: Callable[[Sequence[Put]], None] | None = None
+) -> Effect:
     """Works a command out and writes what it changes. Raises what it comes to instead; then nothing has changed."""
     effect = _work_out(state, command, context)
+    if note is not None:
+        note(effect.changes)
     state.write(effect.changes)
     return effect
 

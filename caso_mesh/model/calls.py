@@ -10,8 +10,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from caso_mesh.model import audit, metrics
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import metrics
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.orders import OrdersChange
@@ -371,7 +371,10 @@ _OF_MESH: tuple[Call, ...] = (
     Call("report.list", "viewer", "admin", q.Nothing, ReportList, "The reports that there are.", scope=SHOWN),
     Call("report.show", "viewer", "admin", ReportShow, Report,
          "A report: one question about the mesh, answered with figures, charts and tables.", scope=SHOWN),
-    Call("audit.list", "viewer", "admin", q.AuditListRequest, v.AuditList, "Who did what."),
+    Call("audit.list", "viewer", "admin", audit.AuditListRequest, audit.AuditList,
+         "Who did what, from where, what became of it, and what it changed."),
+    Call("audit.trim", "admin", "admin", audit.AuditTrim, audit.AuditTrimmed,
+         "Forget old entries of the audit log. That it was trimmed stays in it.", changes=True),
 )  # fmt: skip
 
 #: Calls that a server also answers by itself, of its own work: as ``local.NAME``.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.model.audit import Change
 from caso_mesh.model.copies import Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
@@ -23,7 +24,7 @@ from caso_mesh.model.storage import BackupSet, Medium
 #: Characters of one field of a request in the audit log.
 _LONGEST = 500
 #: Fields of requests that never are in the audit log.
-_SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
+SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
 
 
 class ServerStarted(Struct, frozen=True, tag="server-started", tag_field="fact"):
@@ -202,7 +203,7 @@ class NoticesSent(Struct, frozen=True, tag="notices-sent", tag_field="fact"):
 
 
 class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):
-    """Who did what. ``outcome`` is ``done`` or an error code."""
+    """Who did what. ``outcome`` is ``done`` or an error code. ``changed``: what it changed in the state of the mesh."""
 
     who: str
     what: str
@@ -210,6 +211,15 @@ class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):
     outcome: str = "done"
     source: str = ""
     fields: dict[str, Any] = {}
+    changed: tuple[Change, ...] = ()
+
+
+class AuditTrimmed(Struct, frozen=True, tag="audit-trimmed", tag_field="fact"):
+    """Entries of the audit log of before ``before_ns`` are forgotten, but for those that tell of this. Told by the server in
+    office."""
+
+    before_ns: int
+    who: str
 
 
 class UnknownFact(Struct, frozen=True, tag="unknown", tag_field="fact"):
@@ -241,6 +251,7 @@ Fact = (
     | AlertCleared
     | NoticesSent
     | Audit
+    | AuditTrimmed
 )
 _TYPES: dict[str, type] = {kind.__struct_config__.tag: kind for kind in Fact.__args__}
 
@@ -270,7 +281,7 @@ def audited(value: Any) -> Any:
     """A request as the audit log keeps it: what is long or binary is cut, a text with its digest at the end; secrets are
     left out."""
     if isinstance(value, Mapping):
-        return {str(key): audited(item) for key, item in value.items() if key not in _SECRET}
+        return {str(key): audited(item) for key, item in value.items() if key not in SECRET}
     if isinstance(value, (list, tuple)):
         return [audited(item) for item in value[:20]]
     if isinstance(value, bytes):

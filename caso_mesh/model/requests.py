@@ -1029,11 +1029,6 @@ class AlertAnswer(Struct, frozen=True):
     response: str = "ok"
 
 
-class AuditListRequest(Struct, frozen=True):
-    limit: int = 500
-    category: str | None = None
-
-
 class LogonUsers(Struct, frozen=True):
     """Who may use a logon: servers, and the members of pools, by their names."""
 

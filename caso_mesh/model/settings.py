@@ -243,6 +243,13 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "How long job logs and the history of runs are kept.",
     ),
     Setting(
+        "audit-keep-s",
+        730 * _DAY,
+        30 * _DAY,
+        36500 * _DAY,
+        "How long the audit log is kept. It holds for the whole mesh.",
+    ),
+    Setting(
         "clock-steady-s",
         4 * 3600.0,
         60.0,
@@ -255,8 +262,8 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         0.0,
         0.0,
         1.0,
-        "1 = set delete, device remove, mediaset edit, apply, operator create and a change of this setting, of ransomware-brake or of "
-        "clock-steady-s wait until another operator gives the same command. 0 = one operator is enough. It holds for the "
+        "1 = set delete, device remove, mediaset edit, apply, operator create, audit trim and a change of this setting, of ransomware-brake, of "
+        "audit-keep-s or of clock-steady-s wait until another operator gives the same command. 0 = one operator is enough. It holds for the "
         "whole mesh.",
     ),
     Setting(

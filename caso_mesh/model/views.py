@@ -879,21 +879,6 @@ class AlertList(Struct, frozen=True):
     alerts: tuple[AlertView, ...]
 
 
-class AuditView(Struct, frozen=True):
-    at: str
-    who: str
-    what: str
-    category: str
-    outcome: str
-    server: str
-    source: str
-    fields: dict[str, Any]
-
-
-class AuditList(Struct, frozen=True):
-    entries: tuple[AuditView, ...]
-
-
 class CopyOutcome(Struct, frozen=True):
     """What came of one thing that was copied: ``made``, ``overwritten``, ``skipped`` or ``refused``, with the reason."""
 

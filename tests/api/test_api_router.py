@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import contextlib
 import dataclasses
+import enum
 import itertools
-from collections.abc import AsyncIterator
-from typing import Any
+import typing
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 import pytest_asyncio
 from mesh.clock import VirtualClock
@@ -21,7 +26,8 @@ from caso_mesh.identity.roster import ANONYMOUS, Peer
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.calls import Call
+from caso_mesh.model.audit import CATEGORIES, Change, category_of
+from caso_mesh.model.calls import CALLS, Call
 from caso_mesh.model.errors import (
     CasoError,
     NoAdmin,
@@ -93,6 +99,7 @@ class Office:
     def __init__(self) -> None:
         self.callers: list[Caller] = []
         self.answer: Any = v.Done()
+        self.changes: list[Change] = []
         self.people_handlers = dict.fromkeys(
             (
                 "backup",
@@ -115,6 +122,10 @@ class Office:
         if self.answer == "slow":
             await asyncio.sleep(1000)
         return self.answer
+
+    @contextlib.contextmanager
+    def noting(self, request_id: str) -> Iterator[list[Change]]:
+        yield self.changes
 
     async def concerned(self, call: Call, request: Any) -> frozenset[str]:
         """All that is named, by the names of the two servers; the set ``s`` is of beta."""
@@ -369,6 +380,73 @@ async def test_the_audit_log_says_what_came_of_it_and_no_secrets(desk: Desk) -> 
     await asyncio.wait([cut])
     assert [outcome for _, _, outcome in desk.audits()] == ["done", "done", "internal-error", "timed-out", "unknown"]
     assert "secret" not in repr(desk.recorder.facts)
+
+
+def sample(kind: Any, depth: int = 0) -> Any:
+    """A value of a type, as small as it may be."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        hints = get_type_hints(kind)
+        fields = [field for field in msgspec.structs.fields(kind) if field.required]
+        return kind(**{field.name: sample(hints[field.name]) for field in fields})
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next(iter(kind))
+    arguments = get_args(kind)
+    match get_origin(kind):
+        case typing.Literal:
+            return arguments[0]
+        case builtins.tuple:
+            return () if arguments[-1] is Ellipsis else tuple(map(sample, arguments))
+        case builtins.dict:
+            return {}
+        case None:
+            return {str: "x", int: 1, float: 1.0, bool: False, bytes: b"x", type(None): None, Any: None}[kind]
+        case _:
+            return sample(arguments[0])
+
+
+CHANGING = [call for call in CALLS if call.changes and call.role is not None]
+
+
+@pytest.mark.parametrize("call", CHANGING, ids=lambda call: call.name)
+async def test_every_call_that_changes_something_leaves_a_record_done_or_refused(desk: Desk, call: Call) -> None:
+    """The whole table: who, what, with what outcome, from where, in a category that is explained."""
+    request, failure = sample(call.request), StateFull(state="s")
+    desk.office.changes = [Change("pool west", "servers", [], ["alpha"])]
+    outcomes = iter([None, failure])
+
+    async def answer(*asked: Any) -> Any:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+        return v.Done()
+
+    desk.office.people_handlers[call.name] = answer
+    desk.router._local = {**desk.router._local, call.name: answer}
+    desk.router._own_work = {call.name: answer}
+    await desk.ask(BOSS, call.name, request)
+    with pytest.raises(StateFull):
+        await desk.ask(BOSS, call.name, request)
+    done, failed = desk.recorder.facts
+    assert category_of(call.name) in CATEGORIES
+    assert (done.who, done.what, done.outcome, done.source) == ("boss", call.name, "done", "192.0.2.9:5")
+    assert (failed.who, failed.what, failed.outcome) == ("boss", call.name, failure.code)
+    assert {done.category, failed.category} == {category_of(call.name)}
+    assert done.changed == (tuple(desk.office.changes) if call.place == "admin" else ())
+    with pytest.raises(Refused):
+        await desk.ask(VIEWER, call.name, request)
+    with pytest.raises(Refused):
+        await desk.ask(STRANGER, call.name, request)
+    refused = desk.recorder.facts[2:]
+    # whoever is not on the roster is refused before anybody reads what he wants
+    assert [(each.what, each.category) for each in refused] == [(call.name, "security"), ("call.signed", "security")]
+    assert refused[0].outcome in {"role-too-low", "outside-scope"}
+    assert {each.source for each in refused} == {"192.0.2.9:5"}
+
+
+def test_every_category_is_of_a_call_or_of_what_servers_write_down_themselves() -> None:
+    asked = {category_of(call.name) for call in CALLS if call.changes}
+    assert asked <= CATEGORIES.keys()
+    assert CATEGORIES.keys() - asked == {"security", "mesh", "recover", "journal"}
 
 
 async def test_a_timeout_that_is_no_number_is_no_endless_one(desk: Desk) -> None:

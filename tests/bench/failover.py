@@ -25,6 +25,7 @@ from waiting import wait_for
 
 from caso_mesh.cli.client import Access, Client
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -169,7 +170,7 @@ def measure_lost_disk(mesh: ProcessMesh, outcome: Outcome, *, sets: int = 5, fil
 def _past(boss: _Operator) -> dict[str, Any]:
     """What people see of history, alerts, audit and catalogs."""
     alerts = boss.ask("alert.list", q.AlertListRequest(all=True), v.AlertList).alerts
-    audit = boss.ask("audit.list", q.AuditListRequest(limit=10_000), v.AuditList).entries
+    audit = boss.ask("audit.list", audit_log.AuditListRequest(limit=10_000), audit_log.AuditList).entries
     sets = boss.ask("set.list", q.SetListRequest(), v.SetList).sets
     jobs = boss.ask("job.list", q.JobListRequest(None), v.JobList).jobs
     return {

@@ -10,6 +10,7 @@ import pytest
 from cli_policy_cases import COPY_CASES, POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -82,7 +83,7 @@ VERSION = v.VersionView(
 ALERT = v.AlertView(
     "al1", "device-full", "error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
 )
-AUDIT = v.AuditView(
+AUDIT = audit_log.AuditView(
     "2025-01-01T00:00:00Z", "root@alpha", "pool.create", "pool", "done", "alpha", "127.0.0.1:5", {"name": "west"}
 )
 MEDIUM = v.MediumView("BETA-000001", "disk1", "keep-4-weeks", "beta", "appendable", "2025-01-01T00:00:00Z", "-", 5, 6)
@@ -484,8 +485,9 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
     *POLICY_CASES,
     *COPY_CASES,
-    ("audit list --category pool --limit 9", "audit.list", q.AuditListRequest(9, "pool"), v.AuditList((AUDIT,)), ["name=west"]),
     ("report list", "report.list", q.Nothing(), ReportList((REPORT,)), ["failed-jobs", "What failed?", "the last 7 days"]),
+    ("audit trim --before 1970-01-01T00:00:09Z", "audit.trim", audit_log.AuditTrim(9 * 10**9), audit_log.AuditTrimmed(3, None), ["3 entries"]),
+    ("audit list --category pool --limit 9", "audit.list", audit_log.AuditListRequest(9, "pool"), audit_log.AuditList((AUDIT,)), ["name=west"]),
 ]  # fmt: skip
 #: What a server also answers by itself is asked of it with one more word.
 CASES += [

@@ -6,6 +6,7 @@ import pytest
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import ClocksDiffer, NotFound, Protected
@@ -64,7 +65,7 @@ async def test_a_set_is_deleted_when_its_protection_is_over_by_both_clocks_and_n
     assert third.type == "incremental"
     log = await mesh.call("alpha", "job.log", q.JobLogRequest(third.run), v.JobLogView)
     assert any(f"builds on the set {first.set}" in line.text for each in log.attempts for line in each.lines)
-    audit = await mesh.call("alpha", "audit.list", q.AuditListRequest(), v.AuditList)
+    audit = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
     told = [(row.outcome, row.fields["set"]) for row in audit.entries if row.what == "set.delete"]
     assert ("done", second.set) in told
     assert ("protected", second.set) in told

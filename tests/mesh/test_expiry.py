@@ -14,6 +14,7 @@ from mesh.mounts import MEBIBYTE
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
@@ -97,7 +98,7 @@ async def test_over_weeks_of_nightly_backups_the_newest_of_days_weeks_and_months
     # gone for every reader of the device as well, and told
     there = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), v.SetList)
     assert {row.id for row in there.sets} == left
-    audit = await mesh.call("alpha", "audit.list", q.AuditListRequest(), v.AuditList)
+    audit = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
     told = {row.fields["set"] for row in audit.entries if row.what == "set.expire" and row.who == "expiry"}
     assert told == set(made.values()) - left
 

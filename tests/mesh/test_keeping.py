@@ -13,6 +13,7 @@ from mesh.inside import MemoryMesh
 from waiting import wait_for_async
 
 from caso_mesh.daemon import Node
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -112,7 +113,7 @@ async def test_facts_go_where_they_happened_when_a_majority_holds_them_and_recor
     assert [await mesh.call("delta", "job.log", q.JobLogRequest(run), v.JobLogView) for run in done] == logs
     await asyncio.sleep(60.0)
     assert meaning(mesh, "gamma") == meaning(mesh, "beta")
-    audits = await mesh.call("delta", "audit.list", q.AuditListRequest(), v.AuditList)
+    audits = await mesh.call("delta", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
     assert not [row for row in audits.entries if row.what == "journal.skip"], "nothing was lost"
 
 

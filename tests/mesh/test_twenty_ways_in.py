@@ -36,6 +36,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.bulk_wire import Join
+from caso_mesh.model import audit as audit_log
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import CasoError, LinkLost
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -482,7 +483,7 @@ async def test_an_approval_code_that_was_ground(tmp_path: pathlib.Path) -> None:
             await MemoryDiscovery(hub).announce(claim)
 
             async def audited() -> Any:
-                found = await mesh.call("alpha", "audit.list", q.AuditListRequest(), v.AuditList)
+                found = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
                 return next((row for row in found.entries if row.what == "server.greet"), None)
 
             entry = await wait_for_async(audited, 10.0, what="it is in the audit log", every_s=0.1)

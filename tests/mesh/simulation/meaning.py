@@ -32,7 +32,7 @@ TABLES = {
     "medium": "server, label, data",
     "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
     "alert_end": "server, id, at_ns",
-    "audit": "at_ns, server, who, what, category, outcome, source, fields",
+    "audit": "at_ns, server, who, what, category, outcome, source, fields, changed",
     "set_gone": "set_id, device, request",
     "set_lock": "set_id, device, until_ns",
     "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
