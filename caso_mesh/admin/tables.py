@@ -428,6 +428,15 @@ class Tables:
         )
         return [AlertRow(*row) for row in rows]
 
+    async def alerts_since(self, since_ns: int) -> list[AlertRow]:
+        """Those that were raised since an instant, or are over since then, oldest first."""
+        rows = await self._rows(
+            "SELECT id, raised_at_ns, server, alert, category, object, text, cleared_at_ns FROM alert"
+            " WHERE raised_at_ns >= ? OR cleared_at_ns >= ? ORDER BY raised_at_ns",
+            (since_ns, since_ns),
+        )
+        return [AlertRow(*row) for row in rows]
+
     async def standing_alerts(self, servers: Collection[str]) -> dict[tuple[str, str], tuple[str, str]]:
         """The alerts of some servers that are not cleared: (category, object) -> id and server of the newest of them."""
         rows = await self._rows(

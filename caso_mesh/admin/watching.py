@@ -40,6 +40,8 @@ _SECOND = 1_000_000_000
 _MOST_ADDRESSES = 16
 #: A server is called silent when it is so much later than two heartbeats: a busy machine answers late.
 _LATE_S = 1.0
+#: The alerts about servers that are not heard of.
+STALLED, LOST = "server-stalled", "server-no-communication"
 
 
 class _Limits(Struct, frozen=True):
@@ -170,16 +172,17 @@ class ServerWatch:
         except NotFound:
             return  # removed meanwhile
         if found.liveness is Liveness.ALIVE:
-            for category in ("server-stalled", "server-no-communication"):
+            for category in (STALLED, LOST):
                 await self._alarms.ends(category, server.name)
             return
         if server.set_state is ServerState.DISABLED:
             return  # nobody misses it; what still ran there is recovered all the same
-        kind = AlertKind.WARNING if found.liveness is Liveness.STALLED else AlertKind.ERROR
-        text = "is silent" if found.liveness is Liveness.STALLED else "does not communicate any more"
-        await self._alarms.begins(
-            kind, f"server-{found.liveness}", f"The server {server.name} {text}", object=server.name
-        )
+        if found.liveness is Liveness.STALLED:
+            text = f"The server {server.name} is silent"
+            await self._alarms.begins(AlertKind.WARNING, STALLED, text, object=server.name)
+        else:
+            text = f"The server {server.name} does not communicate any more"
+            await self._alarms.begins(AlertKind.ERROR, LOST, text, object=server.name)
 
     # --- what was lost with a server ---
 

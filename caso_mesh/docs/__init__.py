@@ -13,6 +13,7 @@ PAGES: dict[str, str] = {
     "guide": "how to use the product, from the first server on",
     "settings": "every setting of the mesh, with its default and its bounds",
     "errors": "every error: its code, its exit status, what to do",
+    "alerts": "every category of alerts: what it means, what to do",
     "calls": "the control interface: every call, its role, its records; reasons for waiting",
     "metrics": "figures for Prometheus: every metric, rules to begin with",
     "wire": "how nodes speak with each other",

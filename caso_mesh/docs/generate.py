@@ -18,6 +18,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct, structs
 
 from caso_mesh.docs.metrics_page import metrics_page
+from caso_mesh.model.alerts import CATEGORIES
 from caso_mesh.model.calls import CALLS, SHOWN, Call
 from caso_mesh.model.errors import CasoError, all_errors
 from caso_mesh.model.presets import LINK_SILENCE_S, PRESETS, TIMINGS
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
         "settings": settings_page(),
         "errors": errors_page(),
         "metrics": _NOTE + "\n" + metrics_page(_table),
+        "alerts": alerts_page(),
     }
 
 
@@ -357,3 +359,32 @@ without anything being changed.
 
 def _placeholders(text: str) -> str:
     return re.sub(r"\{(\w+)\}", r"*{\1}*", text).strip()
+
+
+# --- alerts ----------------------------------------------------------------------------------------------------------
+
+
+def alerts_page() -> str:
+    """``alerts.md``: the table of categories."""
+    head = """# Alerts
+
+An alert says that something needs somebody's attention, at the server that it was raised by and at the administrator:
+`caso-mesh alert list`. Its *type* says how much: `attention-required` waits for an answer, `error` is a backup or a protection
+that is missing, `warning` may become one, `information` is neither.
+
+One that *stands* is about a condition and is over by itself with it; it stays in the list until then, or until it is
+answered. All others stay until they are answered. `alert-answer-after` answers what nobody answers after a time; an answer
+of which a category says *by a person* is never given so, since it lets something happen.
+"""
+    rows = [
+        (
+            f"`{each.name}`",
+            ", ".join(kind.value for kind in each.types),
+            "stands" if each.standing else "",
+            each.text,
+            each.do,
+            "" if each.response else "by a person",
+        )
+        for each in CATEGORIES
+    ]
+    return f"{_NOTE}\n{head}\n" + _table(("category", "type", "", "what it means", "what to do", "answer"), rows)

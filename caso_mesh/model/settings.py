@@ -25,8 +25,10 @@ IONICE = "`none`, `best-effort-0` to `best-effort-7`, `idle`"
 FORWARDING = "`at-once`, `at-end`, `never`, or hours, as in `zone Europe/Berlin; mon-fri 20:00-06:00; sat,sun`"
 HISTORY = "`at-end`, `never`"
 CATALOG_MODES = "`centralized`, `distributed`, `replicated`"
+TIME_OF_DAY = "`never`, or a time of day, as in `07:00` or `zone Europe/Berlin; 07:00`"
 #: When something leaves the server that has it: at once, at the end of its job, never.
 AT_ONCE, AT_END, NEVER = "at-once", "at-end", "never"
+_TIME = re.compile(r"(?:zone\s+([A-Za-z0-9+_/-]{1,64})\s*;\s*)?([01]?\d|2[0-3]):([0-5]\d)")
 _IONICE = re.compile(r"none|idle|best-effort-[0-7]")
 
 
@@ -76,9 +78,21 @@ class TextSetting(Struct, frozen=True):
             return str(value)
         if self.form == CATALOG_MODES and value in {"centralized", "distributed", "replicated"}:
             return str(value)
+        if self.form == TIME_OF_DAY and isinstance(value, str):
+            if value != NEVER:
+                parse_time_of_day(value)
+            return value
         if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
             return value
         raise InvalidValue(value=value, what=self.name, expected=f"Use {self.form}".replace("`", ""))
+
+
+def parse_time_of_day(text: str) -> tuple[str, int]:
+    """The zone (``UTC`` without one) and the minute of the day of ``zone NAME; HH:MM``. Raises ``InvalidValue``."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise InvalidValue(value=text[:100], what="time of day", expected=f"Use {TIME_OF_DAY}".replace("`", ""))
+    return found[1] or "UTC", int(found[2]) * 60 + int(found[3])
 
 
 _DAY = 86400.0
@@ -296,6 +310,13 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         36500 * _DAY,
         "Voters keep the records that their tables are made of until each of them has taken them in. One that was not heard "
         "of for this long is not waited for: on its return it takes over all tables of another one.",
+    ),
+    TextSetting(
+        "summary-at",
+        "07:00",
+        TIME_OF_DAY,
+        "When recipients get the morning summary of the last day, but for those that were made with --no-summary. A time "
+        "without a zone is in UTC. It holds for the whole mesh.",
     ),
     Setting(
         "runs-kept",

@@ -5,7 +5,18 @@ from __future__ import annotations
 from caso_mesh.model.bandwidth import parse_bandwidth
 from caso_mesh.model.errors import InvalidValue, UnknownZone
 from caso_mesh.model.hours import parse_window
-from caso_mesh.model.settings import AT_END, AT_ONCE, BANDWIDTH, BY_NAME, FORWARDING, NEVER, TextSetting, Value
+from caso_mesh.model.settings import (
+    AT_END,
+    AT_ONCE,
+    BANDWIDTH,
+    BY_NAME,
+    FORWARDING,
+    NEVER,
+    TIME_OF_DAY,
+    TextSetting,
+    Value,
+    parse_time_of_day,
+)
 from caso_mesh.planning.schedule import zone
 from caso_mesh.planning.window import opens_ns
 
@@ -17,6 +28,8 @@ def check_zone(name: str, value: Value | None) -> None:
         return
     if setting.form == BANDWIDTH and (named := parse_bandwidth(value).zone):
         zone(named)
+    if setting.form == TIME_OF_DAY and value != NEVER:
+        zone(parse_time_of_day(value)[0])
     if setting.form == FORWARDING and value not in {AT_ONCE, AT_END, NEVER}:
         zone(parse_window(value).zone)
 
