@@ -46,7 +46,9 @@ def together(module: Module, kind: ast.expr, category: ast.expr) -> list[tuple[s
         return [
             (one, other)
             for node in ast.walk(module.tree)
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Tuple)
+            and isinstance(node.targets[0], ast.Tuple)
             for names in [[getattr(each, "id", "") for each in node.targets[0].elts]]
             if kind.id in names and category.id in names
             for one in values(module, node.value.elts[names.index(kind.id)])
@@ -63,7 +65,11 @@ def values(module: Module, node: ast.expr) -> list[str]:
         case ast.Attribute(value=ast.Name(id="AlertKind"), attr=kind):
             return [kind]
         case ast.Attribute(value=ast.Name(id=name), attr="code"):
-            made = [each.func.id for each in assigned(module, name) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)]
+            made = [
+                each.func.id
+                for each in assigned(module, name)
+                if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
+            ]
             return [CODES[each] for each in made if each in CODES]
         case ast.IfExp(body=body, orelse=other):
             return [*values(module, body), *values(module, other)]

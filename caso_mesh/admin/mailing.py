@@ -19,8 +19,10 @@ from caso_mesh.model.notices import MailServer, MailTls, Message
 #: For one answer of the server, and for all of one mail.
 _ANSWER_S, _MAIL_S, _GOODBYE_S = 30.0, 120.0, 5.0
 _LONGEST_SUBJECT, _LONGEST_DETAIL = 200, 300
-#: Lines of seven bits, which no server on the way has to change.
+#: Lines of seven bits, which no server on the way has to change. A subject that needs no encoding stays on its line: folded
+#: it would begin with a space for some programs.
 _POLICY = email.policy.SMTP.clone(cte_type="7bit")
+_UNFOLDED = _POLICY.clone(max_line_length=998)
 _START: dict[MailTls, bool | None] = {
     MailTls.STARTTLS: True,
     MailTls.IF_OFFERED: None,
@@ -31,10 +33,11 @@ _START: dict[MailTls, bool | None] = {
 
 def composed(message: Message, *, sender: str, to: str, mesh: str, mesh_id: str, server: str, at_s: float) -> bytes:
     """A message as mail. Sent again it has the same Message-ID, by which mailboxes know it as one."""
-    mail = EmailMessage(policy=_POLICY)
+    subject = one_line(f"[{mesh}] {message.subject}", _LONGEST_SUBJECT)
+    mail = EmailMessage(policy=_UNFOLDED if subject.isascii() else _POLICY)
     mail["From"] = sender
     mail["To"] = to
-    mail["Subject"] = one_line(f"[{mesh}] {message.subject}", _LONGEST_SUBJECT)
+    mail["Subject"] = subject
     mail["Date"] = email.utils.formatdate(at_s, usegmt=True)
     mail["Message-ID"] = f"<{message.key}@{mesh_id.lower()}.caso-mesh>"
     mail["Auto-Submitted"] = "auto-generated"
@@ -77,11 +80,11 @@ async def send(server: MailServer, credentials: Credentials | None, mail: bytes,
                 if credentials is not None:
                     await client.login(credentials.user, credentials.secret)
                 _, answer = await client.sendmail(server.sender, [to], mail)
-        finally:
-            # it was taken, or it was not: how they part changes nothing
+            # it was taken: how they part changes nothing
             with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
                     await client.quit()
+        finally:
             client.close()
     except aiosmtplib.SMTPDataError as error:
         kind = MessageRefused if error.code >= 500 else NotDelivered

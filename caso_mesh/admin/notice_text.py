@@ -19,13 +19,10 @@ _RANK = {kind.value: rank for rank, kind in enumerate(KINDS)}
 def message_of(notice: Notice) -> Message:
     """The message to its recipient."""
     about = notice.about
-    match notice.form:
-        case Form.ONE:
-            subject, text = _subject(about[0]), "\n".join(_written(about[0]))
-        case Form.FLAPPING:
-            subject, text = _flapping(about)
-        case Form.DIGEST:
-            subject, text = _digest(about)
+    if notice.form is Form.ONE:
+        subject, text = _subject(about[0]), "\n".join(_written(about[0]))
+    else:
+        subject, text = _flapping(about) if notice.form is Form.FLAPPING else _digest(about)
     data: dict[str, Any] = {"form": notice.form.value, "events": [_data(each) for each in about[:_MOST_WRITTEN]]}
     if len(about) > _MOST_WRITTEN:
         data["more"] = len(about) - _MOST_WRITTEN

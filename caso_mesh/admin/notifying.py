@@ -86,7 +86,7 @@ class Notifying:
         await self._tell_nobody(state)
         if not state.recipients:
             return
-        now_ns, seen = self._clock.now_ns(), (self._tables.generation(), state.authority.index)
+        now_ns, seen = self._clock.now_ns(), (self._tables.generation, state.authority.index)
         waits = self._again_ns is not None and now_ns >= self._again_ns
         if seen != self._seen or waits or self._unsafe():
             self._seen = seen

@@ -44,10 +44,12 @@ from caso_mesh.admin.logons import Logons
 from caso_mesh.admin.measures import Measures
 from caso_mesh.admin.modes import Modes
 from caso_mesh.admin.moving import Moving
+from caso_mesh.admin.notifying import Notifying
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.outbox import Outbox
+from caso_mesh.admin.overnight import overnight
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.preview import Preview
@@ -149,6 +151,18 @@ class Office:
             server=server_name,
             clock=clock,
             randomness=randomness,
+        )
+        self._notifying = Notifying(
+            keeper=keeper,
+            consensus=consensus,
+            tables=tables,
+            followers=followers,
+            outbox=self.outbox,
+            alarms=self._alarms,
+            summary=lambda since_ns, until_ns: overnight(keeper.state, tables, since_ns, until_ns),
+            own=keys.id,
+            clock=clock,
+            calendar=calendar,
         )
         self._live = live = Live()
 
@@ -539,6 +553,7 @@ class Office:
             "keeping records": self._keeping.run,
             "ransomware brake": self._brake.run,
             "expiry of sets": self._expiry.run,
+            "notification": self._notifying.run,
             "sending of messages": self.outbox.run,
         }
         await self._begin()

@@ -151,6 +151,12 @@ CATEGORIES: tuple[Category, ...] = (
         "Look at what is there: caso-mesh status, caso-mesh server list. What was set after that copy is lost.",
     ),
     Category(
+        "metrics-unavailable", (_W,),
+        "A server cannot show its metrics on the address that its own file says.",
+        "The text says why: another program listens there, or the address is none of this machine.",
+        standing=True,
+    ),
+    Category(
         "no-recovery-kit", (_A,),
         "There is no confirmed recovery kit: what is backed up is lost with the last server.",
         "caso-mesh kit create; print it, and keep it away from the servers.",

@@ -17,17 +17,21 @@ from typing import Any
 from admin.admin_world import KEYS, LoopFacts
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from control.control_world import Script
+from control.control_world import NOW, SECOND, Script
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mesh.clock import VirtualClock
 
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.keeping import Followers
+from caso_mesh.admin.notifying import Notifying
 from caso_mesh.admin.outbox import Outbox, Pauses
+from caso_mesh.admin.overnight import overnight
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
 from caso_mesh.database import Database
+from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.errors import NoLogon
 from caso_mesh.model.logons import Credentials, Logon, PutLogon
 from caso_mesh.model.notices import MailServer, MailTls, PutRecipient, Recipient, SetMailServer
@@ -169,8 +173,18 @@ async def web_server() -> AsyncIterator[Hook]:
         await runner.cleanup()
 
 
+class Voters:
+    """Who votes, as far as the log says."""
+
+    def __init__(self) -> None:
+        self.voters: tuple[str, ...] = (KEYS.id,)
+
+    def leadership(self) -> Voters:
+        return self
+
+
 class Room:
-    """The outbox of an office, without the rest of it."""
+    """Outbox and notification of an office, without the rest of it."""
 
     def __init__(self, script: Script, tables: Tables, clock: VirtualClock) -> None:
         self.script, self.tables, self.clock = script, tables, clock
@@ -178,7 +192,10 @@ class Room:
         self.secrets: dict[str, Credentials] = {}
         self.pauses = Pauses(0.02, 0.1)
         self.alarms = Alarms(tables=tables, facts=self.facts, own=KEYS.id, offices=tuple)
+        self.consensus = Voters()
+        self.followers = Followers(clock)
         self.outbox = self.make()
+        self.notifying = self.make_notifying()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -196,6 +213,20 @@ class Room:
             clock=self.clock,
             randomness=lambda size: b"\x80" * size,
             pauses=self.pauses,
+        )
+
+    def make_notifying(self) -> Notifying:
+        return Notifying(
+            keeper=self.script,  # type: ignore[arg-type]  # as above
+            consensus=self.consensus,  # type: ignore[arg-type]  # of the log only who votes is asked
+            tables=self.tables,
+            followers=self.followers,
+            outbox=self.outbox,
+            alarms=self.alarms,
+            summary=lambda since_ns, until_ns: overnight(self.state, self.tables, since_ns, until_ns),
+            own=KEYS.id,
+            clock=self.clock,
+            calendar=WallCalendar(self.clock),
         )
 
     def credentials(self, logon: str) -> Credentials:
@@ -218,6 +249,7 @@ class Room:
         self.alarms = Alarms(tables=self.tables, facts=self.facts, own=KEYS.id, offices=tuple)
         await self.alarms.load()
         self.outbox = self.make()
+        self.notifying = self.make_notifying()
         self.start()
 
     # --- what people set ---
@@ -236,7 +268,8 @@ class Room:
 
 @contextlib.asynccontextmanager
 async def room(folder: Path) -> AsyncIterator[Room]:
-    clock = VirtualClock(asyncio.get_running_loop())
+    # what people set lies before what happens
+    clock = VirtualClock(asyncio.get_running_loop(), epoch_ns=NOW + 3600 * SECOND)
     async with Database.open(folder / "tables.db", MIGRATIONS, durable=False, same_thread=True) as database:
         made = Room(Script(), Tables(database), clock)
         made.start()

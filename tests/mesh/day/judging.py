@@ -247,7 +247,7 @@ class Judge:
         alerts = (await self.world.ask("alert.list", asked, v.AlertList)).alerts
         told = Counter((alert.category, alert.object) for alert in alerts)
         assert max(told.values()) == 1, told.most_common(5)
-        wanted = {("no-recovery-kit", "meadow")}
+        wanted = {("no-recovery-kit", "meadow"), ("nobody-notified", "meadow")}
         runs = self.state.runs.values()
         of_state = {
             RunState.MISSED: "job-missed",
