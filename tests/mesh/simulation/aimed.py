@@ -57,6 +57,8 @@ AIMS: dict[str, Aim] = {
     "unknown-is-forgotten": Aim(("log-behind",), _well),
     "founder-elects-itself": Aim(("founder",)),
     "pruned-too-early": Aim(("lost-after-pruning",), _well, {"journal-keep-s": "0s"}),
+    "no-detail-anew": Aim(("power", "cut"), _well),
+    "lost-detail-untold": Aim(("kill-published",), _slow_to_tell),
 }
 
 

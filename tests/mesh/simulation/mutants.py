@@ -10,16 +10,19 @@ from unittest import mock
 
 from msgspec import structs
 
+from caso_mesh.admin.catalogs import CatalogIntake
 from caso_mesh.admin.following import Following
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.consensus.driver import Driver
+from caso_mesh.model.facts import CatalogDetail
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.states import ATTEMPT_GOOD, AttemptState, RunState
 from caso_mesh.planning import lifecycle
 from caso_mesh.server.attempts import Attempts
 from caso_mesh.server.endings import Endings
+from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import Queue
 
@@ -126,6 +129,25 @@ def _pruned_too_early() -> Any:
     return mock.patch.object(Followers, "of", lambda self, node: 1 << 60)
 
 
+def _no_detail_anew() -> Any:
+    """A catalog detail that is lost is not made anew out of the tree."""
+
+    async def raises(self: CatalogIntake, backup: Any, path: Any, reason: Exception) -> None:
+        raise reason
+
+    return mock.patch.object(CatalogIntake, "_take_made", raises)
+
+
+def _lost_detail_untold() -> Any:
+    """Of a set whose catalog detail was lost before it was told of, only the set is told."""
+    append = FactWriter.append
+
+    async def without(self: FactWriter, *new: Any) -> Any:
+        return await append(self, *(fact for fact in new if not isinstance(fact, CatalogDetail) or fact.size))
+
+    return mock.patch.object(FactWriter, "append", without)
+
+
 MUTANTS: dict[str, Broken] = {
     "cursor-before-commit": _cursor_before_commit,
     "late-success-counts": _late_success_counts,
@@ -137,4 +159,6 @@ MUTANTS: dict[str, Broken] = {
     "unknown-is-forgotten": _unknown_is_forgotten,
     "founder-elects-itself": _founder_elects_itself,
     "pruned-too-early": _pruned_too_early,
+    "no-detail-anew": _no_detail_anew,
+    "lost-detail-untold": _lost_detail_untold,
 }
