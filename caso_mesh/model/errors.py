@@ -442,11 +442,23 @@ class NoAdmin(Unavailable):
 class StrangeCertificates(NoAdmin):
     """No administrator is reachable from {server}: where it reaches a server, one does not believe the other ({detail}).
 
-    Compare the clocks. If it was away while the CA of the mesh was rotated, it has to join again: "caso-mesh token create"
-    at another server, then "caso-mesh join LINK --replaces {server}" here, with a new state folder.
+    Compare the clocks. If it was away while the CA of the mesh was rotated, or all its voters were replaced, it has to join
+    again: "caso-mesh token create" at another server, then "caso-mesh join LINK --replaces {server}" here, with a new state
+    folder.
     """
 
     code = "strange-certificates"
+
+
+class VotersUnknown(NoAdmin):
+    """No administrator is reachable from {server} that it could believe: {admin} is said to be in office, and was no voter when
+    {server} last had orders. None of those who were then ({voters}) is reached.
+
+    One of them that is in the mesh still is enough: start it. Else {server} has to join again: "caso-mesh token create" at
+    another server, then "caso-mesh join LINK --replaces {server}" here, with a new state folder.
+    """
+
+    code = "voters-unknown"
 
 
 class NotLeader(Unavailable):

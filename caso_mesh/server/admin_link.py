@@ -6,19 +6,26 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from caso_mesh.model.errors import LinkLost, NoAdmin, ServerNotLinked, StrangeCertificates
+from caso_mesh.model.errors import LinkLost, NoAdmin, ServerNotLinked, StrangeCertificates, VotersUnknown
 from caso_mesh.server.links import LinkBook
 from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import Callee
 
 
 class AdminLink:
-    """The way to the administrator in office, wherever it is."""
+    """The way to the administrator in office, wherever it is. ``unknown``: see ``Bearings.unknown``."""
 
-    def __init__(self, book: LinkBook, admin: Callable[[], str | None], own_name: str) -> None:
+    def __init__(
+        self,
+        book: LinkBook,
+        admin: Callable[[], str | None],
+        own_name: str,
+        unknown: Callable[[Callable[[str], bool]], tuple[str, str] | None] = lambda linked: None,
+    ) -> None:
         self._book = book
         self._admin = admin
         self._own_name = own_name
+        self._unknown = unknown
 
     def get(self) -> Callee:
         """Raises ``NoAdmin``."""
@@ -27,6 +34,9 @@ class AdminLink:
             why = self._book.strange()
             if why is not None:
                 raise StrangeCertificates(server=self._own_name, detail=why.fields["detail"])
+            unknown = self._unknown(self._book.linked)
+            if unknown is not None:
+                raise VotersUnknown(server=self._own_name, admin=unknown[0], voters=unknown[1])
             raise NoAdmin(server=self._own_name)
         return self._book.get(admin)
 

@@ -44,6 +44,8 @@ class Bearings:
         self._hearsay: str | None = None
         self._denied: set[str] = set()
         self._claim: Claim | None = None
+        #: Who was said to be in office and may not be by the roster in force, and what that word stands on.
+        self._strange: tuple[Authority, str] | None = None
         #: What the roster stands on that a voter handed over; none of them since this server was started: no less.
         self._vouched = Authority(0, 0, 0)
         #: Addresses by node, of the orders they were read from.
@@ -105,6 +107,15 @@ class Bearings:
             return False
         return given > self.standing()
 
+    def unknown(self, linked: Callable[[str], bool]) -> tuple[str, str] | None:
+        """Who is in office by the word of a peer that stands on more than the roster in force, by which that one does not
+        vote, and the names of those who do, while there is a link with none of them: all voters may have been replaced
+        while this server was away."""
+        told, voters = self._strange, self.voters()
+        if told is None or told[0] <= self.standing() or told[1] in voters or any(map(linked, voters)):
+            return None
+        return self._trust.name_of(told[1]), ", ".join(sorted(map(self._trust.name_of, voters)))
+
     def standing(self) -> Authority:
         """What the roster in force stands on."""
         return max(self._orders().authority, self._vouched)
@@ -143,6 +154,8 @@ class Bearings:
         """A peer that was authenticated has greeted; whether that changes who is taken for the administrator."""
         before = self.admin()
         self.hint(peer, hello.addresses)
+        if hello.authority is not None and hello.admin is not None and hello.admin not in self.voters():
+            self._strange = (hello.authority, hello.admin)
         if hello.admin == peer:
             known = self._greeted[0] if self._greeted is not None and self._greeted[1] != peer else None
             least = Authority(self.least_lineage(), 0, 0)

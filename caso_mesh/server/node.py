@@ -256,7 +256,7 @@ class ServerNode:
 
     def use_links(self, links: LinkBook) -> None:
         self.links = links
-        self.admin_link = AdminLink(links, self.admin, self.config.server)
+        self.admin_link = AdminLink(links, self.admin, self.config.server, self.bearings.unknown)
         self._renewal = Renewal(
             keys=self.keys, identity=self._identity, trust=self.trust, clock=self.clock, revived=links.begin_anew
         )

@@ -95,16 +95,27 @@ class InsideMesh:
             await self.run(name)
         await self.wait_connected(*self.names)
 
-    async def join(self, name: str, *, preset: str = "local", voters: bool = False) -> None:
-        link = (await self.call(NAMES[0], "token.create", q.TokenCreate(), v.TokenView)).link
+    async def join(
+        self,
+        name: str,
+        *,
+        preset: str = "local",
+        voters: bool = False,
+        at: str = NAMES[0],
+        by: str | None = None,
+        replaces: str = "",
+    ) -> None:
+        """``at``: who is asked for the link, by whose operator ``by``. ``replaces``: in whose place."""
+        link = (await self.call(at, "token.create", q.TokenCreate(), v.TokenView, by=by)).link
         await asyncio.sleep(0.01)  # nobody joins at the very instant of another one, also where time is virtual
         await join_mesh(
             link=link,
-            server=name,
+            server=replaces or name,
             state=self.state(name),
             listen=self.listen(name),
             preset=preset,
             never_admin=not voters,
+            replaces=replaces,
             ports=self.ports(name, None),
         )
         self.names.append(name)

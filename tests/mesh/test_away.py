@@ -11,6 +11,7 @@ from waiting import wait_for_async
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import NoAdmin, VotersUnknown
 
 
 async def vote(mesh: MemoryMesh, at: str, *names: str) -> None:
@@ -75,3 +76,52 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_were_replaced_is_
 def mesh_id(mesh: MemoryMesh, name: str, node: Any) -> str:
     """The id of a server by the roster of another one."""
     return next(row.id for row in node.orders.roster.rows if row.name == name)
+
+
+@pytest.mark.jumping
+async def test_a_server_that_was_down_while_all_voters_it_knew_left_the_mesh_says_so_and_joins_again_in_its_own_place(
+    memory_mesh: Callable[..., Any],
+) -> None:
+    mesh: MemoryMesh = await memory_mesh(7)
+    await vote(mesh, "alpha", "alpha", "beta", "gamma")
+    await mesh.add_pool("west", "delta")
+    await mesh.stop("delta")
+    await vote(mesh, "alpha", "alpha", "epsilon", "zeta")
+    await mesh.call("alpha", "admin.transfer", q.AdminTransfer("epsilon"), v.Done, timeout_s=30.0)
+    await in_office(mesh, "epsilon")
+    await vote(mesh, "alpha", "epsilon", "zeta", "eta")
+    await mesh.stop("alpha")  # its machine is lost
+    for name in ("beta", "gamma"):
+        await mesh.stop(name)
+        await mesh.call("epsilon", "server.remove", q.ServerName(name), v.Done, timeout_s=30.0, by="alpha")
+    node = (await mesh.run("delta")).server
+    tree, disk = mesh.folder / "tree", mesh.folder / "disk"
+    for folder in (tree, disk):
+        folder.mkdir()
+    (tree / "file").write_text("it works")
+
+    async def says_so() -> bool:
+        try:
+            await mesh.call("delta", "job.list", q.JobListRequest(), v.JobList)
+        except VotersUnknown as error:
+            return error.fields == {"server": "delta", "admin": "epsilon", "voters": "alpha, beta, gamma"}
+        except NoAdmin:
+            return False
+        raise AssertionError("delta believes somebody")
+
+    await wait_for_async(says_so, 60.0, what="delta says that it knows none of the voters", every_s=0.5)
+    assert "--replaces delta" in VotersUnknown(server="delta", admin="epsilon", voters="alpha").hint
+    assert not node.bearings.is_admin(mesh.nodes["epsilon"].server.keys.id)
+
+    await mesh.stop("delta")
+    await mesh.join("delta-again", at="epsilon", by="alpha", replaces="delta")
+    await mesh.run("delta-again")
+    await mesh.wait_connected("delta", at="epsilon", timeout_s=60.0)
+    assert next(row.pools for row in await mesh.servers("epsilon") if row.name == "delta") == ("west",)
+    await mesh.call(
+        "epsilon", "device.add", q.DeviceAdd("disk", "disk", {"delta": str(disk)}), v.DeviceView, by="alpha"
+    )
+    asked = q.BackupRequest(sources=(("delta", bytes(tree)),), target="pool:west")
+    run = (await mesh.call("epsilon", "backup", asked, v.Submitted, by="alpha")).run
+    assert run is not None
+    assert (await mesh.result(run, at="epsilon")).state == "succeeded"
