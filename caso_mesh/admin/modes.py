@@ -42,7 +42,8 @@ class Modes:
         to_admin = told.sets - told.here - told.damaged if mode.at_voters else 0
         to_server = told.sets - told.kept if mode.at_server else 0
         to_drop = (0 if mode.at_voters else told.both) + (0 if mode.at_server else told.kept)
-        left, connected = to_admin + to_server + to_drop, self._away.linked(server.id)
+        ending = begun and not mode.at_server
+        left, connected = to_admin + to_server + to_drop + ending, self._away.linked(server.id)
         since = None if connected else self._away.since(server.id)
         waits = not connected and (to_server or told.kept > told.both or (to_drop and not mode.at_server))
         return c.CatalogModeView(

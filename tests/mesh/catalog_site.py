@@ -22,6 +22,16 @@ class Browsed(Struct, frozen=True):
     versions: tuple[tuple[str, str, int], ...]
 
 
+def small_tree(root: pathlib.Path) -> pathlib.Path:
+    """A few files in a few folders, one of them ``odd``, and ``changed``."""
+    for name in ("changed", "a.txt", "odd/large", "odd/b.txt", "deep/er/c.txt", "deep/er/still/d.txt"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"once {name}")
+    (root / "empty").mkdir()
+    return root
+
+
 async def set_mode(mesh: InsideMesh, mode: str | None, server: str | None = "beta", *, at: str = "alpha") -> None:
     await mesh.call(at, "settings.set", q.SettingSet("catalog-mode", mode, server=server), v.SettingList)
 
