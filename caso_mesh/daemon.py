@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import structs
 
 from caso_mesh import __version__
+from caso_mesh.admin.catalogs import alert_of
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.standby import Standby
@@ -397,6 +398,7 @@ def _seat(
             admin=server.admin_link.get,
             wait_admin=server.wait_admin,
             clock=ports.clock,
+            lost=lambda category, text: alert_of(server.facts, server.config.server, category, text),
         )
 
     async def lost(error: BaseException) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class CatalogIntake:
     """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
     ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
     (id) now. One that is lost or of no use, or changes a set whose detail is not here, is made anew by the server that keeps
-    it, or out of the tree."""
+    it, or out of the tree. ``lost`` is told (category and text of an alert) when this catalog lacks what it had."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class CatalogIntake:
         incoming: Path,
         arrived: Callable[[], None],
         readers: Callable[[str], list[str]] = lambda device: [],
+        lost: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._keeper = keeper
         self._where = Whereabouts(keeper, tables)
@@ -69,6 +70,8 @@ class CatalogIntake:
         self._incoming = incoming
         self._arrived = arrived
         self._readers = readers
+        self._lost = lost
+        self._mended = 0
         self._wake = asyncio.Event()
         #: Sets whose detail changes a listing that is not here, with that base.
         self.without_base: dict[str, str] = {}
@@ -84,12 +87,15 @@ class CatalogIntake:
         await asyncio.to_thread(self._begin)
         await self._miss()
         unobserve = self._links.observe(lambda node, linked: self._wake.set())
+        self._catalog.on_mended.append(self._wake.set)
         working: dict[str, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_modes())
                 while True:
                     self._wake.clear()
+                    if self._catalog.mended != self._mended:
+                        await self._miss()
                     for set_id in await self._tables.deleted():
                         await self._catalog.remove_set(set_id)
                         await self._tables.forgotten(set_id)
@@ -110,6 +116,7 @@ class CatalogIntake:
                         continue
         finally:
             unobserve()
+            self._catalog.on_mended.remove(self._wake.set)
 
     def _begin(self) -> None:
         self._incoming.mkdir(0o700, parents=True, exist_ok=True)
@@ -142,13 +149,18 @@ class CatalogIntake:
         return found + [each for each in self._readers(backup.device) if each not in found]
 
     async def _miss(self) -> None:
-        """A catalog that was lost, or put back to an older copy, is noticed: what it lacks is fetched or made again."""
+        """A catalog that was lost, damaged, or put back to an older copy, is noticed: what it lacks is fetched or made
+        again."""
+        found, self._mended = self._catalog.mended, self._catalog.mended
         held = {backup.id for backup in await self._catalog.sets(detail=True)}
         lost = [set_id for set_id in await self._tables.details_here() if set_id not in held]
-        if lost:
-            log.warning("the catalog lacks the details of %d sets that it had; they are fetched again", len(lost))
         for set_id in lost:
             await self._tables.set_detail_state(set_id, "pending")
+        if self._lost is not None and (lost or found):
+            damage = self._catalog.damage if found else None
+            what = f"is damaged: {damage}; it" if damage is not None else "was lost or put back to an older copy; it"
+            text = f"The catalog of this voter {what} lacks {len(lost)} sets, which are fetched or made anew"
+            await self._lost("catalog-damaged" if damage is not None else "catalog-lost", text)
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         """Others are looked for at once if one of these is done; else after a pause."""
@@ -237,3 +249,8 @@ class CatalogIntake:
         text = f"The catalog detail of set {pending.set} cannot be used: {error}"
         await self._facts.alert(AlertKind.WARNING, "catalog-error", text, object=pending.set)
         await self._tables.set_detail_state(pending.set, "damaged")
+
+
+async def alert_of(facts: Facts, server: str, category: str, text: str) -> None:
+    """An alert of the server whose catalog it is."""
+    await facts.alert(AlertKind.WARNING, category, text.replace("this voter", server), object=server)

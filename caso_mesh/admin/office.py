@@ -18,7 +18,7 @@ from caso_mesh.admin.asking import Asking
 from caso_mesh.admin.auditing import Auditing
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.browsing import Browsing
-from caso_mesh.admin.catalogs import CatalogIntake
+from caso_mesh.admin.catalogs import CatalogIntake, alert_of
 from caso_mesh.admin.copies import Copies
 from caso_mesh.admin.delegation import Delegation
 from caso_mesh.admin.devices import Devices
@@ -193,6 +193,7 @@ class Office:
             incoming=incoming,
             arrived=live.tell,
             readers=readers,
+            lost=lambda category, text: alert_of(facts, server_name, category, text),
         )
         keeping_catalogs = KeepingCatalogs(
             keeper=keeper,

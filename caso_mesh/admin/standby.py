@@ -32,7 +32,7 @@ _LARGEST_ANSWER = 4 << 20
 
 
 class Standby:
-    """``admin`` gives the link with the administrator in office (raises ``NoAdmin``), ``wait_admin`` waits for one."""
+    """``admin`` gives the link with the administrator in office (raises ``NoAdmin``), ``wait_admin`` waits for one. ``lost``: as in ``CatalogIntake``."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Standby:
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
         clock: Clock,
+        lost: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -61,6 +62,7 @@ class Standby:
             incoming=incoming,
             arrived=lambda: None,
             readers=self._readers,
+            lost=lost,
         )
         self._following = Following(tables, self._catalogs.wake, copies, self._trace_since_ns)
 

@@ -14,7 +14,7 @@ from caso_mesh.catalog.export import Export
 from caso_mesh.catalog.index import IngestResult, Match, SliceLost, Version
 from caso_mesh.catalog.segment import CatalogEntry, Record, SegmentReader, SegmentWriter, chain_of
 from caso_mesh.catalog.sets import place
-from caso_mesh.database import Database
+from caso_mesh.database import MendingDatabase
 from caso_mesh.model.errors import Unavailable
 from caso_mesh.model.requests import CatalogFind
 from caso_mesh.model.storage import BackupSet
@@ -33,6 +33,11 @@ def _use_more_cache(conn: sqlite3.Connection) -> None:
     conn.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
+def _prepare(conn: sqlite3.Connection) -> None:
+    _use_more_cache(conn)
+    index.abandon_all(conn)
+
+
 def _put(segment: SegmentWriter, records: list[Record]) -> None:
     for record in records:
         if isinstance(record, CatalogEntry):
@@ -49,7 +54,7 @@ class Catalog:
     listed when ``ingest`` has returned, and not before.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: MendingDatabase) -> None:
         self._database = database
         # Taking in, removing and rebuilding see several transactions as one.
         self._one_at_a_time = asyncio.Lock()
@@ -59,14 +64,29 @@ class Catalog:
     async def open(cls, path: str | os.PathLike[str], *, same_thread: bool = False) -> AsyncIterator[Catalog]:
         """Open or create the catalog at ``path``. What an earlier process left half taken in is taken back.
 
-        ``same_thread``: no thread, for simulation. Raises what ``Database.open`` raises.
+        A file that is damaged, now or later, is set aside, and the catalog begins anew: ``mended`` rises, ``damage`` says
+        what was found, and the functions in ``on_mended`` are called.
+
+        ``same_thread``: no thread, for simulation. Raises what ``Database.open`` raises, but for ``StateDamaged``.
         """
-        async with Database.open(
-            path, index.MIGRATIONS, durable=False, same_thread=same_thread, readers=_READERS
+        async with MendingDatabase.open(
+            path, index.MIGRATIONS, what="the catalog", same_thread=same_thread, readers=_READERS, prepare=_prepare
         ) as database:
-            await database.write(_use_more_cache)
-            await database.write(index.abandon_all)
             yield cls(database)
+
+    @property
+    def mended(self) -> int:
+        """How often it had to begin anew since it was opened."""
+        return self._database.mended
+
+    @property
+    def damage(self) -> str | None:
+        """What was found damaged last, and where it lies now."""
+        return self._database.damage
+
+    @property
+    def on_mended(self) -> list[Callable[[], None]]:
+        return self._database.on_mended
 
     async def add_set(self, backup_set: BackupSet) -> None:
         """As ``index.add_set``."""

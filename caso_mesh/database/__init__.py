@@ -5,6 +5,7 @@ It must not know what is stored.
 """
 
 from caso_mesh.database.database import Database
+from caso_mesh.database.mending import MendingDatabase
 from caso_mesh.database.migration import Migration
 
-__all__ = ["Database", "Migration"]
+__all__ = ["Database", "MendingDatabase", "Migration"]

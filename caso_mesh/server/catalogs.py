@@ -59,6 +59,7 @@ class OwnCatalogs:
         self,
         *,
         path: Path,
+        name: str,
         segments: Segments,
         facts: FactWriter,
         orders: Callable[[], Orders],
@@ -66,6 +67,8 @@ class OwnCatalogs:
         rebuilding: Rebuilding,
         same_thread: bool,
     ) -> None:
+        self._name = name
+        self._mended = 0
         self._path = path
         self._incoming = path.with_name("own-incoming")
         self._segments = segments
@@ -119,7 +122,7 @@ class OwnCatalogs:
     def open_catalog(self, set_id: str | None = None) -> Catalog:
         """The catalog, which has a set. Raises ``NotFound``."""
         if self._catalog is None or (set_id is not None and set_id not in self._mine):
-            raise NotFound(kind="catalog", name=set_id or "of this server")
+            raise NotFound(kind="catalog", name=set_id or self._name)
         return self._catalog
 
     async def write_detail(self, request: q.CatalogMake, path: Path) -> q.CatalogMade:
@@ -158,6 +161,8 @@ class OwnCatalogs:
     async def _pass(self) -> float | None:
         """One look; after how long the next one is due."""
         self._mode = self.mode()
+        if self._catalog is not None and self._catalog.mended != self._mended:
+            await self._begin(self._catalog)
         if not self._mode.at_server:
             self._new.clear()
             if self._catalog is None and not await asyncio.to_thread(self._path.exists):
@@ -177,14 +182,27 @@ class OwnCatalogs:
             return
         await asyncio.to_thread(_clear, self._incoming)
         self._catalog = await self._stack.enter_async_context(Catalog.open(self._path, same_thread=self._same_thread))
-        self._mine = {backup.id for backup in await self._catalog.sets(detail=True)}
-        if not self._mine:
-            await self._facts.append(facts.CatalogAtServer(began=True))
+        self._catalog.on_mended.append(self._wake.set)
+        await self._begin(self._catalog)
         left = await asyncio.to_thread(self._segments.ids) - self._mine
         if left:  # made before, and not taken in
             async for fact in self._facts.since(None):
                 if isinstance(fact, facts.SetPublished) and fact.set.id in left:
                     self._new[fact.set.id] = fact.set
+
+    async def _begin(self, catalog: Catalog) -> None:
+        """What is here, also after the file turned out damaged."""
+        damaged, self._mended = catalog.mended, catalog.mended
+        self._mine = {backup.id for backup in await catalog.sets(detail=True)}
+        self._untold.clear()
+        self._given_up.clear()
+        if damaged:
+            await self._facts.append(facts.CatalogAtServer(began=True))
+            await self._warn("catalog-damaged", f"is damaged: {catalog.damage}; it is made anew")
+
+    async def _warn(self, category: str, what: str) -> None:
+        text_ = f"The catalog that {self._name} keeps of its sets {what}"
+        await self._facts.alert(AlertKind.WARNING, category, text_, object=self._name)
 
     async def _close(self) -> None:
         stack, self._stack, self._catalog = self._stack, AsyncExitStack(), None
@@ -221,6 +239,8 @@ class OwnCatalogs:
         false = sorted(each for each, known in assigned.items() if known and each not in self._mine)
         for sets in _pages(false):
             await self._facts.append(facts.CatalogAtServer(gone=tuple(sets)))
+        if false and not self._mended:
+            await self._warn("catalog-lost", f"lacks {len(false)} sets that it had, which are taken in again")
         await self._forget_deleted(admin, self._mine - assigned.keys())
         return [each for each in assigned if each not in self._mine]
 

@@ -143,6 +143,7 @@ class ServerNode:
         self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
         self.catalogs = OwnCatalogs(
             path=folder.own_catalog,
+            name=config.server,
             segments=self.segments,
             facts=self.facts,
             orders=lambda: self.orders,

@@ -12,6 +12,7 @@ from waiting import wait_for_async
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import CasoError
 
 
 class Browsed(Struct, frozen=True):
@@ -30,6 +31,18 @@ def small_tree(root: pathlib.Path) -> pathlib.Path:
         path.write_text(f"once {name}")
     (root / "empty").mkdir()
     return root
+
+
+async def admin_at(mesh: InsideMesh, name: str, *among: str) -> None:
+    """Until one of ``among`` is in office, as ``name`` sees it."""
+
+    async def found() -> bool:
+        try:
+            return (await mesh.call(name, "status", q.Nothing(), v.StatusView)).admin in among
+        except CasoError:
+            return False
+
+    await wait_for_async(found, 120.0, every_s=0.2, what=f"one of {among} is in office")
 
 
 async def set_mode(mesh: InsideMesh, mode: str | None, server: str | None = "beta", *, at: str = "alpha") -> None:

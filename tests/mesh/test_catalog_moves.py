@@ -8,7 +8,7 @@ import shutil
 from functools import partial
 
 import pytest
-from mesh.catalog_site import browsed, find, ls, mode_of, set_mode, settled, small_tree
+from mesh.catalog_site import admin_at, browsed, find, ls, mode_of, set_mode, settled, small_tree
 from mesh.test_catalog_modes import a_site, two_sets
 from mesh.trees import assert_equal
 from waiting import wait_for_async
@@ -25,16 +25,6 @@ from caso_mesh.model.states import Role
 
 pytestmark = pytest.mark.jumping
 MODES = [each.value for each in CatalogMode]
-
-
-async def admin_at(mesh, name, *among):
-    async def found():
-        try:
-            return (await mesh.call(name, "status", q.Nothing(), v.StatusView)).admin in among
-        except CasoError:
-            return False
-
-    await wait_for_async(found, 120.0, every_s=0.2, what=f"one of {among} is in office")
 
 
 async def three_voters(mesh):
