@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from caso_mesh.admin.kept_catalogs import PendingDetail
 from caso_mesh.admin.ports import Links
@@ -87,18 +86,14 @@ class Fetching:
         link = self._links.get(pending.server)
         digest = hashlib.sha256()
         offset = 0
-        file = await asyncio.to_thread(_create, path)
-        try:
-            while offset < pending.size:
-                request = CatalogRead(pending.set, offset, min(PIECE, pending.size - offset), pending.digest)
-                piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
-                if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
-                    raise DataDamaged(object=what, detail="its size has changed")
-                digest.update(piece.data)
-                await asyncio.to_thread(file.write, piece.data)
-                offset += len(piece.data)
-        finally:
-            await asyncio.to_thread(file.close)
+        while offset < pending.size:
+            request = CatalogRead(pending.set, offset, min(PIECE, pending.size - offset), pending.digest)
+            piece = await ask(link, "catalog.read", request, CatalogPiece, timeout_s=60.0)
+            if not 0 < len(piece.data) <= pending.size - offset or piece.size != pending.size:
+                raise DataDamaged(object=what, detail="its size has changed")
+            digest.update(piece.data)
+            await asyncio.to_thread(_put, path, piece.data, offset)
+            offset += len(piece.data)
         if digest.digest() != pending.digest:
             raise DataDamaged(object=what, detail="its digest differs")
 
@@ -112,5 +107,8 @@ async def earlier_here(catalog: Catalog, backup: BackupSet) -> str | None:
     return None
 
 
-def _create(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+def _put(path: Path, data: bytes, offset: int) -> None:
+    # opened anew for each piece: whoever is cancelled while a thread opens a file loses it open
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if offset else os.O_TRUNC)
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)

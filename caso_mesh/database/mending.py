@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class MendingDatabase:
-    """Use ``MendingDatabase.open``. ``read``, ``write`` and ``settle`` are those of ``Database``; when the file turns out
-    damaged they raise ``Unavailable``, and the next call finds an empty database."""
+    """Use ``MendingDatabase.open``. Its methods are those of ``Database``; when the file turns out damaged ``read``, ``write``
+    and ``settle`` raise ``Unavailable``, and the next call finds an empty database."""
 
     def __init__(
         self, path: Path, migrations: Sequence[Migration], *, what: str, same_thread: bool, readers: int
@@ -77,6 +77,13 @@ class MendingDatabase:
 
     async def settle(self) -> None:
         await self._try(lambda database: database.settle())
+
+    @property
+    def generation(self) -> int:
+        return self._database.generation
+
+    async def wait_for_commit(self, generation: int) -> int:
+        return await self._database.wait_for_commit(generation)
 
     async def _try(self, call: Callable[[Database], Awaitable[T]]) -> T:
         if self._down:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -319,15 +320,14 @@ class OwnCatalogs:
             digest, offset = hashlib.sha256(), 0
             if not 0 < made.size <= _LARGEST:
                 raise NotFound(kind="catalog", name=backup.id)
-            with await asyncio.to_thread(path.open, "xb") as file:
-                while offset < made.size:
-                    request = q.CatalogRead(backup.id, offset, _PIECE)
-                    piece = await ask(link, "catalog.exported", request, q.CatalogPiece, timeout_s=_PIECE_S)
-                    if not piece.data:
-                        break
-                    digest.update(piece.data)
-                    await asyncio.to_thread(file.write, piece.data)
-                    offset += len(piece.data)
+            while offset < made.size:
+                request = q.CatalogRead(backup.id, offset, _PIECE)
+                piece = await ask(link, "catalog.exported", request, q.CatalogPiece, timeout_s=_PIECE_S)
+                if not piece.data:
+                    break
+                digest.update(piece.data)
+                await asyncio.to_thread(_append, path, piece.data)
+                offset += len(piece.data)
             if digest.digest() != made.digest:
                 raise NotFound(kind="catalog", name=backup.id)  # made anew meanwhile: the next way, or the next time
             yield path
@@ -416,3 +416,8 @@ def _clear(folder: Path) -> None:
     folder.mkdir(0o700, parents=True, exist_ok=True)
     for left in folder.iterdir():
         left.unlink()
+
+
+def _append(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+        file.write(data)
