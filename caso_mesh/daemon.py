@@ -46,6 +46,7 @@ from caso_mesh.server.links import LinkBook, OwnLink
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
+from caso_mesh.server.resources import Resources
 from caso_mesh.server.seating import Seating, tell_member
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vouching import ask_whom_to_trust
@@ -77,6 +78,7 @@ class Node:
         seat: Seat,
         local: LocalRoom,
         metrics: MetricsListener,
+        resources: Resources | None,
         discovery: Discovery | None,
         instance: str,
         addresses_now: Callable[[], tuple[str, ...]],
@@ -89,6 +91,7 @@ class Node:
         self.seat = seat
         self.local = local
         self.metrics = metrics
+        self._resources = resources
         self._discovery = discovery
         self._instance = instance
 
@@ -108,6 +111,8 @@ class Node:
                 group.create_task(self.local.run())
                 group.create_task(self.metrics.run())
                 group.create_task(self._keep_addresses())
+                if self._resources is not None:
+                    group.create_task(self._resources.run())
                 if self._discovery is not None:
                     await self._announce(self._discovery)
 
@@ -295,6 +300,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             seat=seat,
             local=local,
             metrics=MetricsListener(config.metrics, meter, Readiness(server), server.facts, config.server),
+            resources=None if same else Resources(server.facts, ports.file_systems),
             discovery=discovery,
             instance=new_id(),
             addresses_now=lambda: addresses_of(config, listener.address),

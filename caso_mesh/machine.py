@@ -17,7 +17,9 @@ from caso_mesh.jobs.runner import Runner
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.errors import CannotListen
 from caso_mesh.model.ids import IdSource, make_id_source
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.server.folder import StateFolder
+from caso_mesh.sources.file_systems import local_file_systems
 from caso_mesh.wire.network import Network, join_address, split_address
 from caso_mesh.wire.websocket import WebSocketNetwork
 
@@ -54,6 +56,8 @@ class Ports:
     discovery: Callable[[Config], AbstractAsyncContextManager[Discovery | None]] = _discovery
     jitter: random.Random = field(default_factory=random.Random)
     same_thread: bool = False
+    #: What this machine has to be backed up; many servers in one thread have no machine of their own.
+    file_systems: Callable[[], tuple[FileSystem, ...]] = local_file_systems
     #: Of another speed only in tests of long runs.
     calendar: Calendar | None = None
 

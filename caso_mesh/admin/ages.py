@@ -2,7 +2,7 @@
 
 Good is what was published, is not deleted, and counts: a set of an attempt that was not needed any more (redundant) does not,
 copies on another device and full sets that were made of others do, with the times of those. What servers run by
-themselves of a copied list counts for it.
+themselves of a copied list counts for it. A set that the last verify or drill of it found damaged counts for nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,26 @@ from caso_mesh.admin.report_questions import NewestSet, local_jobs_by_list, newe
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.ageing import Allowed, allowed_age
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, SyntheticSpec
+from caso_mesh.model.errors import DataDamaged, ObjectMissing, SealBroken
+from caso_mesh.model.jobs import (
+    BackupSpec,
+    DrillSpec,
+    DuplicateSpec,
+    Job,
+    SyntheticSpec,
+    VerifySetsSpec,
+    VerifySpec,
+    set_read,
+)
 from caso_mesh.model.policies import SelectionList
+from caso_mesh.model.states import RunState
 
 _SECOND = 1_000_000_000
 _MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
+_CHECKS = (VerifySpec, VerifySetsSpec, DrillSpec)
+_GOOD = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
+#: What a check fails with that found the content of a set not to be what it was.
+_DAMAGE = frozenset({DataDamaged.code, ObjectMissing.code, SealBroken.code})
 
 
 class Age(Struct, frozen=True):
@@ -41,7 +56,8 @@ class Age(Struct, frozen=True):
 
 async def ages(state: ControlState, tables: Tables, redundant: Collection[str], now_ns: int) -> list[Age]:
     """Of all lists, by name, and their servers. A few questions to the tables, however many there are."""
-    newest, local = await newest_by_job(tables, redundant), await local_jobs_by_list(tables)
+    not_good = {*redundant, *damaged(state)}
+    newest, local = await newest_by_job(tables, not_good), await local_jobs_by_list(tables)
     jobs: dict[str, list[Job]] = {}
     for job in state.jobs.values():
         if job.origin is not None and isinstance(job.spec, _MAKES):
@@ -59,6 +75,20 @@ async def ages(state: ControlState, tables: Tables, redundant: Collection[str], 
             best = _newest(newest.get((id, maker)) for id in ids for maker in makers)
             found.append(Age(row, source, best, allowed, row.created_at_ns))
     return found
+
+
+def damaged(state: ControlState) -> set[str]:
+    """The sets that the last verify or drill of them, as far as it is remembered, found damaged."""
+    found: dict[str, tuple[int, bool]] = {}
+    for run in state.runs.values():
+        if run.closed_at_ns is None or not isinstance(run.spec, _CHECKS):
+            continue
+        for part in run.parts:
+            read = set_read(run.spec, part.source)
+            bad = part.state is RunState.FAILED and part.failure is not None and part.failure.code in _DAMAGE
+            if read is not None and (bad or part.state in _GOOD) and run.closed_at_ns >= found.get(read, (0, False))[0]:
+                found[read] = (run.closed_at_ns, bad)
+    return {set_id for set_id, (_, bad) in found.items() if bad}
 
 
 def _newest(sets: Iterable[NewestSet | None]) -> NewestSet | None:

@@ -17,7 +17,7 @@ from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.admin.present import reason_text
-from caso_mesh.admin.report_questions import alerts_between, audit_between, sets_between
+from caso_mesh.admin.report_questions import alerts_between, audit_between, file_systems, sets_between
 from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.run_rows import Names, ToldRun, made_up_for, run_rows
 from caso_mesh.admin.scoping import of_alert
@@ -29,6 +29,7 @@ from caso_mesh.admin.state_rows import (
     media_set_rows,
     medium_rows,
     names_of,
+    resource_rows,
     server_rows,
     set_row,
 )
@@ -133,7 +134,7 @@ class Gathering:
                 rows = await audit_between(self._tables, period.begins_ns, period.until_ns, _MOST_AUDIT)
                 return [audit_row(state, row) for row in rows if scope.only is None or row.server in scope.only], 0
             case r.Part.RESOURCES:
-                return (), 0
+                return resource_rows(state, await file_systems(self._tables), scope.only), 0
             case r.Part.WORKLOAD:
                 return await self._workload(scope, period), 0
 

@@ -13,6 +13,7 @@ import msgspec
 from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
+from caso_mesh.model.resources import MOST_FILE_SYSTEMS
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
 from caso_mesh.model.storage import BackupSet
 
@@ -94,6 +95,13 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             audit_rows.write(c, server, at_ns, fact)
         case facts.AuditTrimmed():
             return audit_rows.trim(c, at_ns, fact)
+        case facts.FileSystems(systems=systems):
+            # of several incarnations of a journal the newest word counts, in whichever order they come
+            c.execute(
+                "INSERT INTO file_systems VALUES (?, ?, ?) ON CONFLICT (server) DO UPDATE"
+                " SET at_ns = excluded.at_ns, data = excluded.data WHERE excluded.at_ns >= at_ns",
+                (server, at_ns, msgspec.msgpack.encode(systems[:MOST_FILE_SYSTEMS])),
+            )
         case (
             facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.CopyTaken() | facts.UnknownFact()
         ):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
 
 from caso_mesh.admin import totals
+from caso_mesh.admin.ages import Age, ages
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.admin.tables import Tables
@@ -21,8 +22,6 @@ from caso_mesh.admin.totals import AttemptTotal
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.jobs import BackupSpec
-from caso_mesh.model.policies import SelectionList
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AlertKind, AttemptState, RunState, ServerState, WaitReason
 from caso_mesh.model.storage import BackupSet
 
@@ -35,7 +34,7 @@ _SECOND = 1_000_000_000
 
 class LastBackup(Struct, frozen=True):
     """The newest good backup of one server for one selection list. ``age_s`` and ``seconds``, how long it took, are ``None``
-    if there never was one, ``oldest_allowed_s`` if the list does not say; ``overdue``: it is older than allowed."""
+    if there never was one, ``oldest_allowed_s`` if it may have any age; ``overdue``: it is older than allowed."""
 
     selection: str
     source: str
@@ -115,16 +114,14 @@ class Measures:
         """All figures. Raises what the tables raise."""
         last = self._sums
         sums = self._sums = await self._tables.ask(lambda c: _sum_sets(c, last))
-        counted, open_alerts, local = await self._tables.ask(
-            lambda c: (totals.read(c), _open_alerts(c), _local_jobs(c))
-        )
+        counted, open_alerts = await self._tables.ask(lambda c: (totals.read(c), _open_alerts(c)))
         state = self._keeper.state
         servers = Counter(server.state.value for server in state.servers.values())
         runs = Counter(run.state.value for run in state.open_runs())
         waiting = Counter(each.reason.value for each in self._live.waiting.values())
         active = Counter(attempt.state.value for attempt in state.active_attempts())
         alerts = Counter(kind for id_, kind in open_alerts if id_ not in state.answers)
-        ages, beyond = self._ages(state, sums, local)
+        newest, beyond = await self._ages(state, sums)
         devices = self._devices(state, sums)
         return MeshReadings(
             servers=_all_of(servers, (each for each in ServerState if each is not ServerState.DISCOVERED)),
@@ -134,7 +131,7 @@ class Measures:
             queued=len(self._live.waiting) + active[AttemptState.QUEUED.value],
             active=_all_of(active, ATTEMPT_ACTIVE),
             alerts=_all_of(alerts, AlertKind),
-            last=tuple(ages),
+            last=tuple(newest),
             devices=tuple(devices[:MOST_DEVICES]),
             media_sets=sums.media_sets,
             attempts=counted,
@@ -142,18 +139,13 @@ class Measures:
             left_out=beyond + len(devices[MOST_DEVICES:]),
         )
 
-    def _ages(self, state: ControlState, sums: _SetSums, local: dict[str, set[str]]) -> tuple[list[LastBackup], int]:
-        """As ``Ageing`` judges them: a list's own jobs, also those copied to servers."""
-        found, beyond, now_ns = list[LastBackup](), 0, self._clock.now_ns()
-        made = _jobs_by_list(state)
-        for row in state.selection_lists():
-            jobs = made.get(row.id, set()) | local.get(row.id, set())
-            for source in row.servers():
-                if len(found) >= MOST_SOURCES:
-                    beyond += 1
-                    continue
-                found.append(_last(state, sums, row, jobs, source, now_ns))
-        return found, beyond
+    async def _ages(self, state: ControlState, sums: _SetSums) -> tuple[list[LastBackup], int]:
+        """As ``Ageing`` judges them, and how many are left out."""
+        now_ns = self._clock.now_ns()
+        redundant = {each for ids in self._live.redundant.values() for each in ids}
+        every = await ages(state, self._tables, redundant, now_ns)
+        lengths = {(source, each.ended_at_ns): each.seconds for (_, source), each in sums.newest.items()}
+        return [_last(state, lengths, age, now_ns) for age in every[:MOST_SOURCES]], len(every[MOST_SOURCES:])
 
     def _devices(self, state: ControlState, sums: _SetSums) -> list[DeviceReading]:
         running = Counter(attempt.device for attempt in state.active_attempts())
@@ -175,40 +167,17 @@ def _all_of(counted: Counter[str], known: Iterable[object]) -> dict[str, int]:
     return {**dict.fromkeys(sorted(map(str, known)), 0), **counted}
 
 
-def _jobs_by_list(state: ControlState) -> dict[str, set[str]]:
-    """The jobs that back up each list: of all at once what ``dues.backup_jobs`` says of one."""
-    found: dict[str, set[str]] = {}
-    for job in state.jobs.values():
-        if job.origin is not None and isinstance(job.spec, BackupSpec):
-            found.setdefault(job.origin.list, set()).add(job.id)
-    return found
-
-
-def _local_jobs(c: sqlite3.Connection) -> dict[str, set[str]]:
-    """Jobs of servers' own by the list that they back up."""
-    found: dict[str, set[str]] = {}
-    rows = c.execute("SELECT DISTINCT list, substr(id, 1, instr(id, '@') - 1) FROM local_run WHERE list <> ''")
-    for selection, job in rows:
-        found.setdefault(selection, set()).add(job)
-    return found
-
-
-def _last(
-    state: ControlState, sums: _SetSums, row: SelectionList, jobs: Collection[str], source: str, now_ns: int
-) -> LastBackup:
-    server = state.servers.get(source)
-    places = (source, *server.succeeds) if server is not None else (source,)
-    known = [sums.newest[job, place] for job in jobs for place in places if (job, place) in sums.newest]
-    newest = max(known, key=lambda each: each.ended_at_ns, default=None)
-    allowed_s = row.oldest_good_s
-    since_ns = row.created_at_ns if newest is None else newest.ended_at_ns
+def _last(state: ControlState, lengths: Mapping[tuple[str, int], float], age: Age, now_ns: int) -> LastBackup:
+    newest, server = age.newest, state.servers.get(age.source)
+    places = (age.source, *server.succeeds) if server is not None else (age.source,)
+    known = [] if newest is None else [(place, newest.ended_at_ns) for place in places]
     return LastBackup(
-        selection=row.name,
-        source=state.name_of(source),
+        selection=age.selection.name,
+        source=state.name_of(age.source),
         age_s=None if newest is None else max(0.0, (now_ns - newest.ended_at_ns) / _SECOND),
-        seconds=None if newest is None else newest.seconds,
-        oldest_allowed_s=allowed_s,
-        overdue=allowed_s is not None and since_ns < now_ns - round(allowed_s * _SECOND),
+        seconds=next((lengths[key] for key in known if key in lengths), None),
+        oldest_allowed_s=age.allowed.seconds,
+        overdue=age.overdue(now_ns),
     )
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from caso_mesh.admin.audit_rows import AuditRow
 from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.model.ids import job_of_run
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.storage import BackupSet
 
 #: Sets that are read at once: others, who wait for an answer, come between.
@@ -64,6 +65,13 @@ def _sets(c: sqlite3.Connection, place: tuple[int, str], until_ns: int) -> list[
         (*place, until_ns),
     )
     return [decode(row[0]) for row in rows]
+
+
+async def file_systems(tables: Tables) -> dict[str, tuple[int, tuple[FileSystem, ...]]]:
+    """What servers (ids) told of their file systems, and when."""
+    decode = msgspec.msgpack.Decoder(tuple[FileSystem, ...]).decode
+    rows = await tables.ask(lambda c: c.execute("SELECT server, at_ns, data FROM file_systems").fetchall())
+    return {server: (at_ns, decode(data)) for server, at_ns, data in rows}
 
 
 async def alerts_between(tables: Tables, begins_ns: int, until_ns: int, limit: int) -> list[AlertRow]:

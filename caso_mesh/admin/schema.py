@@ -97,4 +97,5 @@ MIGRATIONS: Sequence[str] = (
     totals.TABLE,
     kept_catalogs.TABLE,
     audit_rows.MIGRATION,
+    "CREATE TABLE file_systems (server TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT;",
 )

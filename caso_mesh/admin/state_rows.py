@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct, structs
@@ -9,8 +10,10 @@ from msgspec import Struct, structs
 from caso_mesh.admin import present, tables
 from caso_mesh.admin.audit_rows import AuditRow
 from caso_mesh.admin.run_rows import Names
+from caso_mesh.control.coverage import cover, is_backup_disk, named_places
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.storage import BackupSet, Device, MediaSet, Medium
@@ -41,14 +44,46 @@ def names_of(state: ControlState) -> Names:
     )
 
 
+def resource_rows(
+    state: ControlState, told: Mapping[str, tuple[int, tuple[FileSystem, ...]]], only: frozenset[str] | None
+) -> list[r.ResourceRow]:
+    """The file systems of each server, but for those that hold devices; one row without a path for a server that has not
+    told what it has."""
+    places, found = named_places(state), list[r.ResourceRow]()
+    for server in state.server_list():
+        if only is not None and server.id not in only:
+            continue
+        if server.id not in told:
+            found.append(r.ResourceRow(server.name, "", "", r.Cover.UNKNOWN))
+            continue
+        at_ns, systems = told[server.id]
+        devices = [os.fsencode(path.path) for each in state.devices_of(server.id) if (path := each.path_on(server.id))]
+        for system in systems:
+            if is_backup_disk(system, devices):
+                continue
+            wholly, partly = cover(system, places.get(server.id, ()))
+            found.append(
+                r.ResourceRow(
+                    server=server.name,
+                    path=present.shown_path(system.path),
+                    file_system=system.kind,
+                    cover=r.Cover.COVERED if wholly else r.Cover.PARTLY if partly else r.Cover.UNPROTECTED,
+                    selections=tuple(sorted(wholly or partly)),
+                    total_bytes=system.total_bytes,
+                    used_bytes=system.used_bytes,
+                    told_ns=at_ns,
+                )
+            )
+    return found
+
+
 def server_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) -> list[r.ServerRow]:
     running: dict[str, int] = {}
     for attempt in state.active_attempts():
         running[attempt.server] = running.get(attempt.server, 0) + 1
-    lists: dict[str, list[str]] = {}
-    for row in state.selection_lists():
-        for source in row.servers():
-            lists.setdefault(source, []).append(row.name)
+    lists = {
+        server: list(dict.fromkeys(place.by for place in places)) for server, places in named_places(state).items()
+    }
     devices: dict[str, list[str]] = {}
     for device in state.device_list():
         for place in device.paths:

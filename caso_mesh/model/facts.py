@@ -18,6 +18,7 @@ from caso_mesh.model.copies import Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted, Run
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.states import AlertKind, AttemptState, BackupType, JobKind, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
@@ -202,6 +203,12 @@ class NoticesSent(Struct, frozen=True, tag="notices-sent", tag_field="fact"):
     given_up: str = ""
 
 
+class FileSystems(Struct, frozen=True, tag="file-systems", tag_field="fact"):
+    """The file systems of this server's own disks, all of them, as they are now."""
+
+    systems: tuple[FileSystem, ...]
+
+
 class Audit(Struct, frozen=True, tag="audit", tag_field="fact"):
     """Who did what. ``outcome`` is ``done`` or an error code. ``changed``: what it changed in the state of the mesh."""
 
@@ -252,6 +259,7 @@ Fact = (
     | NoticesSent
     | Audit
     | AuditTrimmed
+    | FileSystems
 )
 _TYPES: dict[str, type] = {kind.__struct_config__.tag: kind for kind in Fact.__args__}
 

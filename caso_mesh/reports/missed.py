@@ -161,7 +161,7 @@ def resource_protection(told: Gathered) -> m.Answer:
         notes=(
             ("A file system is covered if some list names it or a folder above it without crossing into another file system "
             "that it leaves out; it is partly covered if lists only name folders below."),
-            "What jobs without a list back up, and patterns that leave files out, are not looked at.",
+            "Patterns that leave files out are not looked at, and neither is a disk that holds a device.",
         ),
     )  # fmt: skip
 

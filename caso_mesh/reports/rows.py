@@ -219,7 +219,6 @@ class ResourceRow(Struct, frozen=True):
     selections: tuple[str, ...] = ()
     total_bytes: int | None = None
     used_bytes: int | None = None
-    removable: bool = False
     told_ns: int | None = None
 
 

@@ -12,11 +12,13 @@ from admin.admin_world import World, admin_world, node
 
 from caso_mesh.admin import reporting
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue, NotFound, OutsideScope, UnknownZone
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.reports import Report, ReportShow
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.states import AttemptState, Role
 from caso_mesh.reports import catalogue
 
@@ -156,3 +158,71 @@ async def test_a_report_that_is_too_large_for_the_wire_is_cut_and_says_so(tmp_pa
         assert after.more == len(before.rows) - len(after.rows) > 0
         limit = await report(w, "jobs-summary", limit=5)
         assert [(len(each.rows), each.more) for each in limit.tables if each.name == "jobs"] == [(5, 7)]
+
+
+async def listed(w: World, schedule: str = "daily 00:06", **fields: Any) -> None:
+    await w.ask("selection.create", q.SelectionCreate("home", SelectionDoc(("beta:/home",), **fields)))
+    full = TemplateDoc("full", to="device:dbeta", schedule=schedule)
+    await w.ask("policy.create", q.PolicyCreate("nightly", PolicyDoc({"full": full})))
+    await w.ask("associate", q.AssociationEdit("home", "nightly"))
+
+
+async def test_the_age_that_is_allowed_is_told_with_where_it_comes_from(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await listed(w)
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert (row["state"], row["newest"], row["allowed_s"]) == ("none yet", None, 2 * 86400 + 4 * 3600)
+        assert "between due times" in row["origin"]
+        attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        backup = w.made_set(attempt)
+        await w.report("beta", *w.success(attempt, backup))
+        await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert (row["state"], row["set"]) == ("in time", backup.id)
+        await w.ask("selection.set", q.SelectionSet("home", SelectionDoc(("beta:/home",), oldest_good="never")))
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert (row["state"], row["origin"]) == ("any age", "set to never")
+        shown = await w.ask("selection.show", q.Named("home"))
+        assert shown.definition.oldest_good == "never"
+
+
+async def test_a_set_that_a_verify_found_damaged_is_no_good_backup(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await listed(w, oldest_good="10m")
+        attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        backup = w.made_set(attempt)
+        await w.report("beta", *w.success(attempt, backup))
+        await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
+        submitted = await w.ask("verify", q.VerifyRequest(backup.id))
+        check = await w.delegated(submitted.run)
+        damage = Failure("data-damaged", {"object": "packs/1", "detail": "it is not what it was"})
+        await w.report("beta", w.end(check, AttemptState.FAILED, failure=damage))
+        await w.until(lambda: w.state.runs[submitted.run].closed_at_ns)
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert (row["set"], row["state"]) == (None, "none yet")
+        again = await w.ask("verify", q.VerifyRequest(backup.id))
+        check = await w.delegated(again.run)
+        await w.report("beta", w.end(check, AttemptState.SUCCEEDED))
+        await w.until(lambda: w.state.runs[again.run].closed_at_ns)
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert row["set"] == backup.id
+
+
+async def test_what_no_list_names_is_told_with_what_servers_say_of_themselves(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await listed(w)
+        systems = (
+            FileSystem(b"", "ext4", 100, 50), FileSystem(b"home", "xfs", 100, 50), FileSystem(b"mnt/beta", "ext4", 9, 1),
+            FileSystem(b"srv/\xff", "ext4", 100, 20),
+        )  # fmt: skip
+        await w.report("beta", facts.FileSystems(systems))
+        found = await report(w, "resource-protection")
+        told = {(row["server"], row["path"]): row["cover"] for row in rows(found, "resources")}
+        assert told == {
+            ("beta", "/"): "partly-covered", ("beta", "/home"): "covered", ("beta", "/srv/\\xff"): "unprotected",
+            ("alpha", None): "unknown", ("gamma", None): "unknown",
+        }  # fmt: skip
+        assert {row["server"] for row in rows(found, "servers")} == {"alpha", "gamma"}
+        assert figure(found, "bare") == 1
+        await w.report("beta", facts.FileSystems(systems[:2]))
+        assert figure(await report(w, "resource-protection"), "bare") == 0

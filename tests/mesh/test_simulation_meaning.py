@@ -24,6 +24,7 @@ from caso_mesh.model.copies import Came, Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.ids import attempt_id, local_id, run_now_id
 from caso_mesh.model.jobs import BackupSpec, Counts, Failure, Part, Run, SourceRoots, Target, TargetKind
+from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.states import AlertKind, AttemptState, BackupType, Priority, RunState, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
@@ -87,6 +88,8 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.AlertCleared("a1"),
         f.AlertRaised("a2", AlertKind.WARNING, "device-full", "still"),
         f.AlertCleared("a2", of=SERVERS[0]),
+        f.FileSystems((FileSystem(b"", "ext4", 100, 50),)),
+        f.FileSystems((FileSystem(b"", "ext4", 100, 60), FileSystem(b"srv", "xfs", 10, 5))),
         f.NoticesSent("boss", "message", ("a1", "a2")),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),

@@ -38,6 +38,7 @@ TABLES = {
     "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
     # of an attempt with two ends the first end that came counts
     "attempt_total": "coalesce(sum(attempts), 0)",
+    "file_systems": "server, at_ns, data",
     "local_run": "id, server, created_at_ns, closed_at_ns, data, list",
 }
 _pack = msgspec.msgpack.encode
@@ -88,6 +89,9 @@ def worked_out(told: Iterable[Told]) -> Rows:
             (fact.recipient, key) for _, _, fact in of(facts.NoticesSent) for key in (fact.message, *fact.keys)
         },
         "attempt_total": [(len({fact.attempt for _, _, fact in of(facts.AttemptEnded)}),)],
+        "file_systems": _last(
+            ((server,), (at.at_ns, _pack(fact.systems))) for server, at, fact in of(facts.FileSystems)
+        ),
         "local_run": _last(
             ((fact.run.id, server), (fact.run.created_at_ns, fact.run.closed_at_ns, _pack(fact), fact.list))
             for server, _, fact in of(facts.LocalRun)
