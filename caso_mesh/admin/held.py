@@ -47,6 +47,21 @@ class Held:
                 more = piece.more and bool(piece.lines)
         return found, away
 
+    async def beyond(self, attempt: Attempt, server: str, seen: int, limit: int) -> tuple[list[LogLine], bool]:
+        """At most ``limit`` lines that one server (node id) holds back, behind ``seen`` of them; and whether it may hold more
+        and cannot be asked."""
+        found = list[LogLine]()
+        if not self._may_hold(attempt, server, "joblog-forwarding"):
+            return found, False
+        more = True
+        while more and len(found) < limit:
+            piece = await self._ask(server, q.AttemptHeld(attempt.id, seen + len(found)))
+            if piece is None:
+                return found, True
+            found += piece.lines
+            more = piece.more and bool(piece.lines)
+        return found[:limit], False
+
     async def exceptions(self, attempt: Attempt) -> tuple[list[SourceException], list[str]]:
         """As ``lines``. The end of the device tells of exceptions."""
         if not self._may_hold(attempt, attempt.server, "history-forwarding"):

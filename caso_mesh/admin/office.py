@@ -15,6 +15,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.asking import Asking
+from caso_mesh.admin.attempt_history import AttemptHistory
 from caso_mesh.admin.auditing import Auditing
 from caso_mesh.admin.brake import Brake
 from caso_mesh.admin.browsing import Browsing
@@ -336,12 +337,13 @@ class Office:
         self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=on_device)
         devices = Devices(keeper=keeper, submit=self._submit, links=links, new_id=new_id, randomness=randomness)
         local = LocalHistory(keeper=keeper, tables=tables)
+        held = Held(keeper=keeper, links=links)
         self._runs = Runs(
             keeper=keeper,
             tables=tables,
             live=live,
             links=links,
-            held=Held(keeper=keeper, links=links),
+            held=held,
             work=work,
             due=self._due,
             catalogs=self._catalogs,
@@ -481,6 +483,9 @@ class Office:
             **self._kits.handlers(),
             **self._runs.handlers(),
             **self._history.handlers(),
+            **AttemptHistory(
+                keeper=keeper, tables=tables, live=live, held=held, work=work, local=local
+            ).handlers(),
             **Auditing(keeper=keeper, tables=tables, facts=facts, clock=clock).handlers(),
             **files.handlers(),
             **holding.handlers(),

@@ -339,6 +339,19 @@ class Tables:
         )
         return [LogRow(*row) for row in rows]
 
+    async def log_beyond(self, attempt: str, server: str, seen: int, limit: int) -> tuple[int, list[LogRow]]:
+        """How many lines of the job log of an attempt a server has told, and those beyond the first ``seen`` in the order in
+        which it told them."""
+        which = "FROM log_line WHERE attempt = ? AND server = ?"
+        columns = "attempt, at_ns, level, text, server"
+
+        def read(c: sqlite3.Connection) -> tuple[int, list[LogRow]]:
+            (told,) = c.execute(f"SELECT count(*) {which}", (attempt, server)).fetchone()
+            sql = f"SELECT {columns} {which} ORDER BY rowid LIMIT ? OFFSET ?"
+            return told, [LogRow(*row) for row in c.execute(sql, (attempt, server, limit, seen))]
+
+        return await self._database.read(read)
+
     async def sets(
         self,
         *,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from caso_mesh.cli import output
+from caso_mesh.cli import following, output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.listing import (
@@ -129,14 +130,39 @@ def log(
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, Parameter(help="Only lines of at least this level.")
     ] = None,
+    attempt: Annotated[int | None, Parameter(help="Only of the attempt with this number.")] = None,
+    follow: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Go on with each line that comes, until the run has ended; with --json as records."
+        ),
+    ] = False,
+    export: Annotated[Path | None, Parameter(help="Into a file that is not there yet.")] = None,
     servers: Servers = ANY_SERVER,
     time: Time = ANY_TIME,
     local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Print the job log of a run (of a job: its newest), or of one attempt."""
+    chosen = (level, servers.server, servers.pool, time.since, time.until, export)
+    if follow and (local.local or any(each is not None for each in chosen)):
+        raise UsageError(detail="--follow shows all of a run of the mesh, or of one attempt of it, and nothing else")
+    if follow:
+        with connect(common) as client:
+            following.follow(client, name, attempt, as_json=common.json)
+        return
+    if attempt is not None:
+        # of a job: its newest run
+        if "@" not in name:
+            with connect(common) as client:
+                name = _newest(client, name, local)
+        name = f"{name.partition('#')[0]}#{attempt}"
     request = q.JobLogRequest(name, servers.server, servers.pool, level, time.since_ns, time.until_ns)
-    output.show(ask(common, local.call("job.log"), request, v.JobLogView), common.json, _log)
+    view = ask(common, local.call("job.log"), request, v.JobLogView)
+    if export is not None:
+        following.export(view, export)
+        return
+    output.show(view, common.json, _log)
 
 
 def _log(view: v.JobLogView) -> None:

@@ -14,6 +14,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Daily", "drill", "drill:drill", "Restore a random sample to scratch, compare it, remove it."),
     ("Daily", "report", "report:app", "Reports: is all well, what failed, what is not backed up ..."),
     ("Daily", "job", "job:app", "Jobs, their runs and logs: list, show, watch, cancel, hold ..."),
+    ("Daily", "history", "history:history", "What was done: one line for each attempt."),
     ("Daily", "why", "why:why", "What became of a run, or of a night, and why."),
     ("Daily", "what-if", "what_if:what_if", "The night to come, also without some servers."),
     ("What shall be backed up", "selection", "selection:app", "Selection lists: what to back up."),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model import audit, metrics
+from caso_mesh.model import audit, history, metrics
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -284,6 +284,10 @@ _OF_MESH: tuple[Call, ...] = (
          scope=SHOWN),
     Call("job.log", "viewer", "admin", q.JobLogRequest, v.JobLogView,
          "The job log of the attempts of a run.", scope=OF_JOB),
+    Call("log.follow", "viewer", "admin", history.LogFollow, history.LogTail,
+         "The lines that the job log of a run got since it was asked for last; waits for them.", scope=OF_JOB),
+    Call("history", "viewer", "admin", history.HistoryRequest, history.History,
+         "What was done, one entry for each attempt: times, counts, rate, result, error.", scope=SHOWN),
     Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True, scope=OF_JOB),
     Call("job.cancel", "operator", "admin", q.JobCancel, v.Done, "End a run.", changes=True, scope=OF_JOB),
     Call("job.set", "operator", "admin", q.JobSet, v.Done,

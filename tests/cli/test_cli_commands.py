@@ -16,6 +16,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
+from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.metrics import Exposition
 from caso_mesh.model.reports import ReportInfo, ReportList
@@ -83,6 +84,11 @@ VERSION = v.VersionView(
 ALERT = v.AlertView(
     "al1", "device-full", "error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
 )
+ENTRY_OF_HISTORY = HistoryEntry(
+    "job1@1#1", "job1@1", "job1", "nightly", "backup", "full", "failed", "alpha", "beta", "disk1", "2025-01-01T00:00:00Z",
+    "2025-01-01T00:00:01Z", None, None, 3.5, 3, 4, 5, 6, 0, 7.0, None,
+    {"code": "device-full", "message": "The device disk1 is full.", "hint": ""}, "device", None, "office",
+)  # fmt: skip
 AUDIT = audit_log.AuditView(
     "2025-01-01T00:00:00Z", "root@alpha", "pool.create", "pool", "done", "alpha", "127.0.0.1:5", {"name": "west"}
 )
@@ -486,6 +492,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     *POLICY_CASES,
     *COPY_CASES,
     ("report list", "report.list", q.Nothing(), ReportList((REPORT,)), ["failed-jobs", "What failed?", "the last 7 days"]),
+    (
+        "history --server beta --list office --job j --type full --kind backup --state failed --limit 7 --after a@1#1",
+        "history",
+        HistoryRequest("beta", None, "office", "j", "failed", "full", "backup", None, None, 7, "a@1#1"),
+        History((ENTRY_OF_HISTORY,), more=True),
+        ["job1@1#1", "device: The device disk1 is full."],
+    ),
     ("audit trim --before 1970-01-01T00:00:09Z", "audit.trim", audit_log.AuditTrim(9 * 10**9), audit_log.AuditTrimmed(3, None), ["3 entries"]),
     ("audit list --category pool --limit 9", "audit.list", audit_log.AuditListRequest(9, "pool"), audit_log.AuditList((AUDIT,)), ["name=west"]),
 ]  # fmt: skip
@@ -539,6 +552,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
     # _catalog_rebuild, _recovery, _contexts
     dialogues = {
         "run.follow",
+        "log.follow",
         "local.run.follow",
         "kit.create",
         "kit.confirm",
