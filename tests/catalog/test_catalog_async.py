@@ -68,7 +68,7 @@ async def test_what_was_taken_in_is_there_when_the_catalog_is_opened_again(tmp_p
 
 
 async def test_a_set_is_seen_whole_or_not_at_all_while_others_are_served(tmp_path, monkeypatch):
-    monkeypatch.setattr(changes_module, "SLICE", 10)
+    monkeypatch.setattr(changes_module, "SLICE", 1)
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
         for name in ("s1", "s2"):
             await catalog.add_set(make_set(name))
