@@ -32,7 +32,7 @@ def mode_of(state: ControlState, node: str) -> CatalogMode:
 
 def _mode(state: ControlState, server: Server) -> CatalogMode:
     pools = [state.pool_settings.get(pool.name, {}) for pool in state.pools_of(server.id)]
-    for layer in (server.settings, *reversed(pools), state.mesh_settings):
+    for layer in (server.imposed, server.settings, *reversed(pools), state.mesh_settings):
         if MODE in layer:
             return CatalogMode(text(layer, MODE))
     return CatalogMode.CENTRALIZED
@@ -42,7 +42,7 @@ def distributed(state: ControlState) -> dict[str, str]:
     """The nodes whose sets are not for voters to keep, once the server has their catalogs, each with that server's id."""
     layers = (state.mesh_settings, *state.pool_settings.values(), *(each.settings for each in state.servers.values()))
     found: dict[str, str] = {}
-    if any(MODE in layer for layer in layers):
+    if any(MODE in layer for layer in layers) or any(each.imposed for each in state.servers.values()):
         for server in state.server_list():
             if _mode(state, server) is CatalogMode.DISTRIBUTED:
                 found |= dict.fromkeys(makers(server), server.id)

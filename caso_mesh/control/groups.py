@@ -18,7 +18,15 @@ from caso_mesh.model.commands import (
     SetPool,
     SetSetting,
 )
-from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound, UnknownSetting, UsageError
+from caso_mesh.model.errors import (
+    AlreadyExists,
+    DataLocationRefused,
+    InUse,
+    InvalidValue,
+    NotFound,
+    UnknownSetting,
+    UsageError,
+)
 from caso_mesh.model.ids import check_name
 from caso_mesh.model.jobs import Target, TargetKind
 from caso_mesh.model.mesh import Pool
@@ -133,11 +141,14 @@ def remove_device(state: ControlState, command: RemoveDevice, context: Context) 
 
 
 def set_setting(state: ControlState, command: SetSetting, context: Context) -> Effect:
+    """``DataLocationRefused`` for a catalog mode that the data location of the server does not leave."""
     if command.server is not None and command.pool is not None:
         raise UsageError(detail="A setting is for the mesh, for one server or for one pool")
     if command.server is not None:
         server = state.server(command.server)
         own = _with_setting(server.settings, command)
+        if command.value is not None and server.imposed.get(command.name, command.value) != command.value:
+            raise DataLocationRefused(server=server.name, mode=command.value)
         return Effect(None, (Put("servers", server.id, msgspec.structs.replace(server, settings=own)),))
     if command.pool is not None:
         pool = state.pool_named(command.pool)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from caso_mesh.control.catalogs import mode_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
+from caso_mesh.model.catalogs import CatalogMode
 from caso_mesh.model.commands import (
     AdmitServer,
     CreateToken,
@@ -146,10 +148,11 @@ def set_server_state(state: ControlState, command: SetServerState, context: Cont
 
 
 def set_data_location(state: ControlState, command: SetDataLocation, context: Context) -> Effect:
-    """``DataLocationRefused`` for what would take a distributed catalog."""
+    """``DataLocationRefused`` on the server while its catalogs are kept elsewhere as well."""
     server = state.server(command.server)
-    if command.location is DataLocation.SERVER:
-        raise DataLocationRefused(server=server.name)
+    mode = mode_of(state, server.id)
+    if command.location is DataLocation.SERVER and mode is not CatalogMode.DISTRIBUTED:
+        raise DataLocationRefused(server=server.name, mode=mode.value)
     return _change(server, msgspec.structs.replace(server, data_location=command.location))
 
 

@@ -34,6 +34,7 @@ from caso_mesh.model.states import (
     IN_PLACE,
     PASSING,
     AttemptState,
+    DataLocation,
     DeviceState,
     JobState,
     RunState,
@@ -209,6 +210,7 @@ class Cut:
                 silent_since_ns=now[3],
                 held=limits[4],
                 level=now[4],
+                local=server.data_location is DataLocation.SERVER,
             )
             known = self._rows[server.id] = (limits, now, row)
         return known[2]

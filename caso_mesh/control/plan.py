@@ -49,6 +49,7 @@ from caso_mesh.model.jobs import BackupSpec, Job
 from caso_mesh.model.mesh import Pool, SetDataLocation
 from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.settings import Value, parse_setting
+from caso_mesh.model.states import DataLocation
 from caso_mesh.model.units import format_number
 from caso_mesh.model.views import Change, Mistake
 from caso_mesh.planning.forwarding import check_zone
@@ -333,11 +334,15 @@ class Plan:
             self._step(
                 (*path, "state"), change, "server", name, {"state": server.set_state.value}, {"state": doc.state}
             )
+        to_server = location is DataLocation.SERVER
+        if to_server:  # which stands on a setting; the way back makes others possible
+            self._settings(path, doc.settings, server=server.id, pool=None)
         if location not in {None, server.data_location}:
             was = {"data_location": server.data_location.value}
             moved = SetDataLocation(server.id, location)
             self._step((*path, "data_location"), moved, "server", name, was, {"data_location": doc.data_location})
-        self._settings(path, doc.settings, server=server.id, pool=None)
+        if not to_server:
+            self._settings(path, doc.settings, server=server.id, pool=None)
 
     def _device(self, name: str, doc: d.DeviceDoc, path: Path) -> None:
         state, device = self._state, self._state.device_named(name)

@@ -298,7 +298,7 @@ class ControlState:
         return effective(row.preset, [layer for _, layer in self._layers(row)])
 
     def settings_with_origin(self, server: str) -> dict[str, tuple[Value, str]]:
-        """As ``settings_of``, each with where it comes from: ``default``, ``mesh``, ``pool:NAME`` or ``server``."""
+        """As ``settings_of``, each with where it comes from: ``default``, ``mesh``, ``pool:NAME``, ``server``, ``data-location``."""
         row = self.server(server)
         values: dict[str, tuple[Value, str]] = {
             name: (value, "default") for name, value in effective(row.preset, []).items()
@@ -369,7 +369,7 @@ class ControlState:
 
     def _layers(self, server: Server) -> list[tuple[str, dict[str, Value]]]:
         pools = [(f"pool:{pool.name}", self.pool_settings.get(pool.name, {})) for pool in self.pools_of(server.id)]
-        return [("mesh", self.mesh_settings), *pools, ("server", server.settings)]
+        return [("mesh", self.mesh_settings), *pools, ("server", server.settings), ("data-location", server.imposed)]
 
     # --- changes: for the reducer alone ----------------------------------------------------------------------------
 

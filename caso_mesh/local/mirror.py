@@ -20,7 +20,7 @@ from caso_mesh.model.errors import Conflict, InUse, InvalidName, InvalidValue, N
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.orders import Orders
-from caso_mesh.model.states import Liveness, ServerState
+from caso_mesh.model.states import DataLocation, Liveness, ServerState
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,11 @@ class Mirror:
 
 
 def as_command(orders: Orders) -> FollowOrders:
-    """What the own control state of a server is to know of the mesh. Its own work goes on while the server is paused."""
+    """What the own control state of a server is to know of the mesh. Its own work goes on while the server is paused,
+    and wherever its device and media data lie."""
     own = orders.server.id
     server = structs.replace(
-        orders.server, set_state=ServerState.ENABLED, liveness=Liveness.ALIVE, silent_since_ns=None, ever_linked=True,
+        orders.server, set_state=ServerState.ENABLED, data_location=DataLocation.ADMIN, liveness=Liveness.ALIVE, silent_since_ns=None, ever_linked=True,
         voter=False, settings={},
     )  # fmt: skip
     devices = tuple(

@@ -1087,9 +1087,9 @@ class NoKey(CasoError):
 
 
 class DataLocationRefused(CasoError):
-    """The device and media data of {server} cannot lie on that server: nothing could be delegated to it then, and what its copied jobs back up would need a distributed catalog, which this version does not have.
+    """The device and media data of {server} cannot lie on that server with the catalog mode {mode}.
 
-    They stay on the administrator, where every server's are.
+    On the server only a distributed catalog is possible: "caso-mesh settings set catalog-mode distributed --server {server}".
     """
 
     code = "data-location-refused"

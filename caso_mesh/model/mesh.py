@@ -128,6 +128,11 @@ class Server(Struct, frozen=True):
     data_location: DataLocation = DataLocation.ADMIN
 
     @property
+    def imposed(self) -> dict[str, float | str]:
+        """Settings that its data location leaves no choice of."""
+        return {"catalog-mode": "distributed"} if self.data_location is DataLocation.SERVER else {}
+
+    @property
     def origin(self) -> str:
         """The id under which its sets are kept: of the first machine in whose place it is, or its own."""
         return self.succeeds[0] if self.succeeds else self.id

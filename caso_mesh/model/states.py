@@ -176,6 +176,7 @@ class WaitReason(StrEnum):
     WAITING_FOR_FIRST = "waiting-for-first"
     SERVER_TOO_OLD = "server-too-old"
     NO_LOGON = "no-logon"
+    DATA_ON_SERVER = "data-on-server"
     MEMBERSHIP_UNCONFIRMED = "membership-unconfirmed"
     REMOVED_FROM_MESH = "removed-from-mesh"
 
@@ -227,6 +228,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
     WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
+    WaitReason.DATA_ON_SERVER: "the device and media data of {servers} are on it: nothing is delegated there",
     WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "nobody has confirmed that {server} belongs to the mesh: its certificate ended at {since}",
     WaitReason.REMOVED_FROM_MESH: "{server} was removed from the mesh",
@@ -261,6 +263,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
     WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
     WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",
+    WaitReason.DATA_ON_SERVER: "ends with: caso-mesh server set {servers} --data-location admin",
     WaitReason.NO_LOGON: "ends when {source} may use it and is handed a copy, by a linked server that has one or by: "
     "caso-mesh logon set {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",

@@ -153,9 +153,12 @@ class Reach:
         reach = [server for server in once if any(row.id in wanted for row in self._devices_of(server))]
         if not reach:
             return Candidates(waiting(WaitReason.DEVICE_NOT_REACHABLE, devices=_names(devices)))
-        up = [server for server in reach if _up(server)]
+        free = [server for server in reach if not server.local]
+        if not free:
+            return Candidates(waiting(WaitReason.DATA_ON_SERVER, servers=_names(reach)))
+        up = [server for server in free if _up(server)]
         if not up:
-            return Candidates(_why_down(reach, reads=reads), servers_down=True)
+            return Candidates(_why_down(free, reads=reads), servers_down=True)
         active = [server for server in up if not server.held]
         if not active:
             return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
@@ -236,7 +239,7 @@ def waiting(reason: WaitReason, **fields: object) -> Waiting:
 
 
 def _up(server: ServerRow) -> bool:
-    return server.state is ServerState.ENABLED and server.connected
+    return server.state is ServerState.ENABLED and server.connected and not server.local
 
 
 def _why_down(reach: Sequence[ServerRow], *, reads: bool) -> Waiting:
@@ -275,7 +278,7 @@ def _alike(some: Sequence[_Row], others: Sequence[_Row], of: Callable[[_Row], ob
 
 
 def _server(row: ServerRow) -> object:
-    return row.id, row.name, row.state, row.connected, row.held, row.concurrency
+    return row.id, row.name, row.state, row.connected, row.held, row.concurrency, row.local
 
 
 def _device(row: DeviceRow) -> object:

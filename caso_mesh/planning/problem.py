@@ -14,7 +14,8 @@ from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
 class ServerRow(Struct, frozen=True):
     """A server. ``running`` of ``concurrency`` jobs use it as media server, ``reading`` of ``source_concurrency`` read
     (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known. ``held``: its
-    queue is on hold. ``level``: the feature level of its program."""
+    queue is on hold. ``level``: the feature level of its program. ``local``: its device and media data are on it, so that
+    nothing is delegated to it."""
 
     id: str
     name: str
@@ -27,6 +28,7 @@ class ServerRow(Struct, frozen=True):
     silent_since_ns: int | None = None
     held: bool = False
     level: int = FEATURE_LEVEL
+    local: bool = False
 
 
 class DeviceRow(Struct, frozen=True):

@@ -269,6 +269,8 @@ WAITS = [
         WaitReason.SERVER_TOO_OLD,
     ),
     (part("r", no_logon="dumps"), {}, WaitReason.NO_LOGON),
+    (part("r", target=B), {"servers": (SRC, server("b", local=True))}, WaitReason.DATA_ON_SERVER),
+    (reading("r", JobKind.RESTORE, "disk-b"), {"servers": (SRC, server("b", local=True))}, WaitReason.DATA_ON_SERVER),
 ]
 #: Of a server's own work, which is not handed out to anybody (``tests/mesh/test_local_work.py``).
 OWN = {WaitReason.MEMBERSHIP_UNCONFIRMED, WaitReason.REMOVED_FROM_MESH}
