@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -184,12 +185,16 @@ class Driver:
             raise NotLeader
         if node not in self._raft.membership.voters:
             raise Misuse(f"{node} is no voter")
-        self._raft.transfer(node)
-        self._kick.set()
+        election_s = self._timing.election_ticks * self._timing.tick_s
         try:
-            async with asyncio.timeout(4 * self._timing.election_ticks * self._timing.tick_s):
+            async with asyncio.timeout(4 * election_s):
                 while self._leadership.leader == self.node:
-                    await self._news.wait()
+                    if self._raft.role == "leader" and self._raft.transferee is None:
+                        self._raft.transfer(node)  # again, when the core gave it up: a slow disk, a lost message
+                        self._kick.set()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(election_s):
+                            await self._news.wait()
         except TimeoutError:
             raise LogUnavailable(detail=f"{node} did not take over") from None
 

@@ -20,6 +20,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.database import Database
 from caso_mesh.journal import Record
 from caso_mesh.model import facts as f
+from caso_mesh.model.audit import Change
 from caso_mesh.model.copies import Came, Outcome
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.ids import attempt_id, local_id, run_now_id
@@ -57,6 +58,8 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
     return [
         f.ServerStarted("1"),
         f.JournalBegun("before"),
+        f.Audit("ann", "pool.create", "pools", changed=(Change("pool lan", "", None, {}),)),
+        f.Audit("ann", "audit.trim", "audit"),
         f.AttemptStarted(first, server, device, BackupType.INCREMENTAL),
         f.JobLog(first, (line, line)),
         f.AttemptVerifying(first),
@@ -65,6 +68,9 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         *(f.SetPublished(each) for each in sets[:3]),
         f.CatalogDetail(ids[0], b"digest", 10),
         f.CatalogDetail(ids[0], b"another", 11),
+        f.CatalogAtServer(began=True),
+        f.CatalogAtServer(sets=(ids[0], ids[1], ids[2])),
+        f.CatalogAtServer(gone=(ids[2],)),
         f.MediumChanged(medium),
         f.MediumChanged(structs.replace(medium, sets=1)),
         f.AttemptEnded(first, AttemptState.SUCCEEDED, Counts(files=3), 1.5, ids[0], BackupType.FULL),
@@ -93,6 +99,9 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.NoticesSent("boss", "message", ("a1", "a2")),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),
+        f.AuditTrimmed(4, "ann"),
+        f.AuditTrimmed(3, "ann"),
+        f.AuditTrimmed(1 << 40, "ann"),
     ]
 
 

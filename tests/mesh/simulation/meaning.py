@@ -6,7 +6,7 @@ It knows nothing of cursors, copies or the order in which journals came: whateve
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -29,10 +29,13 @@ TABLES = {
     "run_wait": "run, source, reporter, since_ns, reason, fields",
     "backup_set": "id, data, source, server, device, attempt, ended_at_ns, bytes_stored",
     "catalog_detail": "set_id, server, digest, size",
+    "catalog_keeper": "server",
+    "catalog_kept": "set_id, server",
     "medium": "server, label, data",
     "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
     "alert_end": "server, id, at_ns",
     "audit": "at_ns, server, who, what, category, outcome, source, fields, changed",
+    "audit_floor": "before_ns",
     "set_gone": "set_id, device, request",
     "set_lock": "set_id, device, until_ns",
     "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
@@ -81,10 +84,6 @@ def worked_out(told: Iterable[Told]) -> Rows:
         "medium": _last(
             ((server, fact.medium.label), (_pack(fact.medium),)) for server, _, fact in of(facts.MediumChanged)
         ),
-        "audit": [
-            (at.at_ns, server, fact.who, fact.what, fact.category, fact.outcome, fact.source, _pack(fact.fields))
-            for server, at, fact in of(facts.Audit)
-        ],
         "notice_sent": {
             (fact.recipient, key) for _, _, fact in of(facts.NoticesSent) for key in (fact.message, *fact.keys)
         },
@@ -98,6 +97,7 @@ def worked_out(told: Iterable[Told]) -> Rows:
         ),
         **_sets(of),
         **_alerts(of),
+        **_audit(of),
     }
     return {table: sorted(rows[table], key=repr) for table in TABLES}
 
@@ -179,8 +179,26 @@ def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, I
             for each in sets.values()
         ],
         "catalog_detail": details.values(),
+        **_kept(of(facts.CatalogAtServer), sets),
         "set_gone": [(*key, request) for key, request in gone.items()],
         "set_lock": [(*key, until) for key, until in locks.items()],
+    }
+
+
+def _kept(told: list[tuple[str, Record, Any]], sets: Container[str]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
+    """Which servers keep catalogs, and those of which sets, as each told last."""
+    kept: dict[str, set[str]] = {}
+    keepers: set[str] = set()
+    for server, _, fact in told:
+        if fact.began or fact.ended:
+            kept[server] = set()
+            keepers.discard(server)
+        if fact.began:
+            keepers.add(server)
+        kept[server] = kept.get(server, set()).union(fact.sets).difference(fact.gone)
+    return {
+        "catalog_keeper": [(server,) for server in keepers],
+        "catalog_kept": [(set_id, server) for server, ids in kept.items() for set_id in ids if set_id in sets],
     }
 
 
@@ -197,6 +215,29 @@ def _alerts(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str,
             for (server, id_), (at, fact) in raised.items()
         ],
         "alert_end": [(*key, at_ns) for key, at_ns in ends.items()],
+    }
+
+
+def _audit(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
+    """What is older than the latest trim is gone, whenever it comes; what tells of a trim stays."""
+    floor = max((fact.before_ns for _, at, fact in of(facts.AuditTrimmed) if fact.before_ns <= at.at_ns), default=None)
+    return {
+        "audit": [
+            (
+                at.at_ns,
+                server,
+                fact.who,
+                fact.what,
+                fact.category,
+                fact.outcome,
+                fact.source,
+                _pack(fact.fields),
+                _pack(fact.changed),
+            )
+            for server, at, fact in of(facts.Audit)
+            if floor is None or at.at_ns >= floor or fact.what == "audit.trim"
+        ],
+        "audit_floor": [] if floor is None else [(floor,)],
     }
 
 
