@@ -62,6 +62,7 @@ from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.rotation import NextAuthority, Rotation
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.scoping import Scoping
+from caso_mesh.admin.sending_reports import SendingReports
 from caso_mesh.admin.servers import Servers
 from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.stores import Stores
@@ -455,6 +456,15 @@ class Office:
             own=keys.id,
         )
         self.reporting = Reporting(keeper=keeper, gathering=gathering, calendar=calendar)
+        self._sending = SendingReports(
+            keeper=keeper,
+            reporting=self.reporting,
+            outbox=self.outbox,
+            submit=self._submit,
+            alarms=self._alarms,
+            calendar=calendar,
+            doubtful=lambda: self._due.doubtful,
+        )
         policies = Policies(keeper=keeper, tables=tables, work=work, submit=self._submit, clock=clock, new_id=new_id)
         moving = Moving(keeper=keeper, submit=self._submit, links=links, devices=devices)
         stores = Stores(
@@ -500,6 +510,7 @@ class Office:
             **WhatIf(keeper=keeper, known=self._delegation.known, calendar=calendar).handlers(),
             **rebuilding.handlers(),
             **self.reporting.handlers(),
+            **self._sending.handlers(),
             **Modes(keeper=keeper, tables=tables, away=away).handlers(),
         })  # fmt: skip
 
@@ -561,6 +572,7 @@ class Office:
             "expiry of sets": self._expiry.run,
             "notification": self._notifying.run,
             "sending of messages": self.outbox.run,
+            "reports": self._sending.run,
         }
         await self._begin()
         await keep_all(duties, whose="The administrator", alarms=self._alarms, clock=self._clock)

@@ -40,14 +40,16 @@ class Reporting:
         """Calls by name."""
         return {"report.list": self._list, "report.show": self._show}
 
-    async def report(self, request: ReportShow, limits: frozenset[str] | None = None) -> Report:
-        """A report of what ``limits`` (servers, ids; ``None``: all) may see. Raises ``NotFound``, ``InvalidValue``,
+    async def report(
+        self, request: ReportShow, limits: frozenset[str] | None = None, most_bytes: int = MOST_BYTES
+    ) -> Report:
+        """A report of what ``limits`` (servers, ids; ``None``: all) may see, of so many bytes at most. Raises ``NotFound``, ``InvalidValue``,
         ``UnknownZone``."""
         definition = catalogue.named(request.name)
         scope, period = self._scope(request, limits), self._period(definition, request)
         rows = max(1, min(request.limit, MOST_ROWS))
         told = await self._gathering.gathered(definition.parts, scope, period, rows)
-        return await asyncio.to_thread(lambda: within(catalogue.made(definition.name, told), MOST_BYTES))
+        return await asyncio.to_thread(lambda: within(catalogue.made(definition.name, told), most_bytes))
 
     async def _list(self, caller: Caller, request: q.Nothing) -> ReportList:
         seen = caller.limits() is None

@@ -13,7 +13,14 @@ from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
+from caso_mesh.model.report_schedules import (
+    ReportScheduleEdit,
+    ReportScheduleList,
+    ReportScheduleName,
+    ReportScheduleView,
+)
 from caso_mesh.model.reports import Report, ReportInfo, ReportList, ReportShow
 from caso_mesh.model.units import format_number, parse_instant_ns
 
@@ -103,6 +110,93 @@ def show(
     if shown == "csv" and output_file is None and len(report.tables) > 1:
         rest = ", ".join(each.name for each in report.tables[1:])
         output.note(f"This is the table {report.tables[0].name}. There are more, for --table: {rest}.")
+
+
+@app.command
+def schedule(
+    name: Annotated[str, Parameter(name="NAME", help="Which report; caso-mesh report list.")],
+    /,
+    *,
+    cron: Annotated[
+        str,
+        Parameter(
+            name="--cron", help='When: a cron expression, or as in "daily 07:00", "weekdays 07:00", "1st 06:00".'
+        ),
+    ],
+    to: Annotated[
+        tuple[str, ...], Parameter(name="--to", negative=(), help="A recipient or a group of them; may be repeated.")
+    ],
+    as_: Annotated[
+        str | None, Parameter(name="--as", help="Name of this schedule, if it is not that of the report.")
+    ] = None,
+    zone: Annotated[str | None, Parameter(help="Time zone of the schedule and of the report.")] = None,
+    format: Annotated[
+        str,
+        Parameter(name="--format", help="What goes with the text: html, csv, json, or several of them with commas."),
+    ] = "html",
+    days: Annotated[
+        float | None, Parameter(help="Of the last so many days, or the next ones if it looks ahead.")
+    ] = None,
+    server: Annotated[str | None, Parameter(help="Only what concerns this server.")] = None,
+    pool: Annotated[str | None, Parameter(help="Only what concerns servers of this pool.")] = None,
+    list_name: Annotated[str | None, Parameter(name="--list", help="Only what concerns this selection list.")] = None,
+    replace: Annotated[bool, Parameter(negative=(), help="The schedule is there, and becomes this one.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Send a report by itself, whenever it is due, to recipients and groups of them."""
+    request = ReportScheduleEdit(
+        name=as_ or name,
+        report=name,
+        schedule=cron,
+        to=to,
+        forms=tuple(each.strip() for each in format.split(",") if each.strip()),
+        zone=zone,
+        days=days,
+        server=server,
+        pool=pool,
+        selection=list_name,
+        replace=replace,
+    )
+    view = ask(common, "report.schedule", request, ReportScheduleView)
+    output.show(view, common.json, _say_when)
+
+
+def _say_when(row: ReportScheduleView) -> None:
+    output.line(f"{row.name}: {row.report}, {row.schedule} ({row.zone}), next at {row.next_due}")
+
+
+@app.command
+def scheduled(*, common: Common = DEFAULTS) -> None:
+    """List the reports that are sent by themselves."""
+    output.show(ask(common, "report.scheduled", q.Nothing(), ReportScheduleList), common.json, _scheduled)
+
+
+def _scheduled(view: ReportScheduleList) -> None:
+    output.table(
+        view.schedules,
+        ("schedule", lambda row: row.name),
+        ("report", lambda row: row.report),
+        ("when", lambda row: row.schedule),
+        ("zone", lambda row: row.zone),
+        ("to", lambda row: row.to),
+        ("as", lambda row: row.forms),
+        ("days", lambda row: row.days),
+        ("only of", lambda row: [each for each in (row.server, row.pool, row.selection) if each]),
+        ("next", lambda row: row.next_due),
+        ("last", lambda row: row.last_due),
+    )
+
+
+@app.command
+def unschedule(
+    name: Annotated[str, Parameter(name="SCHEDULE", help="Which schedule; caso-mesh report scheduled.")],
+    /,
+    *,
+    common: Common = DEFAULTS,
+) -> None:
+    """Send a report by itself no more."""
+    view = ask(common, "report.unschedule", ReportScheduleName(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"the report {name} is not sent by itself any more"))
 
 
 def _limited(report: Report, table: str | None) -> Report:

@@ -37,6 +37,7 @@ _KEYS = {
     "recipients": "name",
     "recipient_groups": "name",
     "notice_rules": "name",
+    "report_schedules": "name",
 }
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Image)

@@ -174,6 +174,7 @@ def delete_group(state: ControlState, command: DeleteRecipientGroup, context: Co
 
 
 def _check_unused(state: ControlState, kind: str, name: str, users: list[str]) -> None:
+    users += sorted(f"report {row.name}" for row in state.report_schedules.values() if name in row.to)
     users = [*users, *(f"rule {rule.name}" for rule in _rules(state) if name in rule.to)]
     if users:
         raise InUse(kind=kind, name=name, by=users)

@@ -34,6 +34,7 @@ from caso_mesh.model.mesh import (
 from caso_mesh.model.notices import MailServer, NoticeRule, Recipient, RecipientGroup
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.report_schedules import ReportSchedule
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.settings import Value, effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE
@@ -89,6 +90,7 @@ class ControlState:
         self.recipients: dict[str, Recipient] = {}
         self.recipient_groups: dict[str, RecipientGroup] = {}
         self.notice_rules: dict[str, NoticeRule] = {}
+        self.report_schedules: dict[str, ReportSchedule] = {}
         # Indices over runs and attempts, kept by ``write``: history is long, what is open is short.
         self._open: dict[str, Run] = {}
         self._open_ids: list[str] = []
@@ -352,8 +354,7 @@ class ControlState:
             case TargetKind.SERVER:
                 return frozenset(server.id for server in self.servers.values() if server.name == target.name)
             case TargetKind.POOL:
-                pool = self.pools.get(target.name or "")
-                return frozenset(pool.servers if pool else ())
+                return frozenset(pool.servers if (pool := self.pools.get(target.name or "")) else ())
             case TargetKind.DEVICE | TargetKind.DEVICES:
                 named = self.named_devices(target) or ()
                 devices = [self.devices[id] for id in named if id in self.devices]
@@ -434,9 +435,8 @@ class ControlState:
     def draft(self) -> ControlState:
         """A state of its own with the same rows, to find out what changes would come to."""
         fresh = ControlState()
-        vars(fresh).update(
-            {key: dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
-        )
+        own = {key: dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
+        vars(fresh).update(own)
         fresh._open_ids = [*self._open_ids]
         fresh._trail = indexing.Trail()
         fresh._runs_of = {job: dict(runs) for job, runs in self._runs_of.items()}

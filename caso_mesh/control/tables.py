@@ -14,6 +14,7 @@ from caso_mesh.model.mesh import Anchor, CaRotation, JoinToken, MeshInfo, Operat
 from caso_mesh.model.notices import MailServer, NoticeRule, Recipient, RecipientGroup
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.report_schedules import ReportSchedule
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.storage import Device, MediaSet
 
@@ -49,6 +50,7 @@ TableName = Literal[
     "recipients",
     "recipient_groups",
     "notice_rules",
+    "report_schedules",
 ]
 
 
@@ -145,3 +147,4 @@ class Image(Struct, frozen=True):
     recipients: tuple[Recipient, ...] = ()
     recipient_groups: tuple[RecipientGroup, ...] = ()
     notice_rules: tuple[NoticeRule, ...] = ()
+    report_schedules: tuple[ReportSchedule, ...] = ()

@@ -192,6 +192,12 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "report-failed", (_E,),
+        "A report that is sent by itself could not be made: what it is about is not there any more.",
+        "caso-mesh report scheduled shows what it asks for; make it anew with caso-mesh report schedule --replace.",
+        standing=True,
+    ),
+    Category(
         "second-set-missing", (_E,),
         "A backup to two devices is on the first one alone.",
         "The text names the command that copies it.",

@@ -15,6 +15,12 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.orders import OrdersChange
+from caso_mesh.model.report_schedules import (
+    ReportScheduleEdit,
+    ReportScheduleList,
+    ReportScheduleName,
+    ReportScheduleView,
+)
 from caso_mesh.model.reports import Report, ReportList, ReportShow
 from caso_mesh.model.states import Role
 
@@ -375,6 +381,11 @@ _OF_MESH: tuple[Call, ...] = (
     Call("report.list", "viewer", "admin", q.Nothing, ReportList, "The reports that there are.", scope=SHOWN),
     Call("report.show", "viewer", "admin", ReportShow, Report,
          "A report: one question about the mesh, answered with figures, charts and tables.", scope=SHOWN),
+    Call("report.schedule", "operator", "admin", ReportScheduleEdit, ReportScheduleView,
+         "Make a report by itself whenever it is due, and send it to recipients.", changes=True),
+    Call("report.unschedule", "operator", "admin", ReportScheduleName, v.Done,
+         "A report is not sent by itself any more.", changes=True),
+    Call("report.scheduled", "viewer", "admin", q.Nothing, ReportScheduleList, "The reports that are sent by themselves."),
     Call("audit.list", "viewer", "admin", audit.AuditListRequest, audit.AuditList,
          "Who did what, from where, what became of it, and what it changed."),
     Call("audit.trim", "admin", "admin", audit.AuditTrim, audit.AuditTrimmed,

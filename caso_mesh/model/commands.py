@@ -26,6 +26,7 @@ from caso_mesh.model.notices import (
     SetMailServer,
 )
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.report_schedules import DeleteReportSchedule, NoteReport, PutReportSchedule
 from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath, MediaSet
@@ -501,6 +502,9 @@ Command = (
     | DeleteRecipientGroup
     | PutNoticeRule
     | DeleteNoticeRule
+    | PutReportSchedule
+    | DeleteReportSchedule
+    | NoteReport
     | PutDevicePool
     | DeleteDevicePool
     | PutCalendar

@@ -34,6 +34,9 @@ SINCE: Mapping[str, int] = {
     "delete-recipient-group": 3,
     "put-notice-rule": 3,
     "delete-notice-rule": 3,
+    "put-report-schedule": 3,
+    "delete-report-schedule": 3,
+    "note-report": 3,
 }
 #: Work that names logon information.
 _LOGONS = 2

@@ -19,10 +19,20 @@ from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.metrics import Exposition
+from caso_mesh.model.report_schedules import (
+    ReportScheduleEdit,
+    ReportScheduleList,
+    ReportScheduleName,
+    ReportScheduleView,
+)
 from caso_mesh.model.reports import ReportInfo, ReportList
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
+SCHEDULED = ReportScheduleView(
+    "mornings", "failed-jobs", "daily 07:00", "UTC", ("ann",), ("html", "csv"), 3.0, "beta", None, None,
+    "2026-01-17T07:00:00Z", None, "boss",
+)  # fmt: skip
 REPORT = ReportInfo("failed-jobs", "Failed jobs", "What failed?", 7.0, False, False)
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha",), 3, 2, 1, "0.1.0")
 SERVER = v.ServerView("beta", "b" * 52, "enabled", True, False, True, ("west",), "10.0.0.2:7420", "0.1.0")
@@ -491,6 +501,17 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
     *POLICY_CASES,
     *COPY_CASES,
+    (
+        ("report schedule failed-jobs --cron daily_07:00 --to ann --to ops --as mornings --zone UTC --format html,csv --days 3"
+        " --server beta --pool west --list home --replace"),
+        "report.schedule",
+        ReportScheduleEdit("mornings", "failed-jobs", "daily_07:00", ("ann", "ops"), ("html", "csv"), "UTC", 3.0, "beta", "west",
+                           "home", True),
+        SCHEDULED,
+        ["mornings", "2026-01-17T07:00:00Z"],
+    ),
+    ("report scheduled", "report.scheduled", q.Nothing(), ReportScheduleList((SCHEDULED,)), ["mornings", "html, csv", "ann"]),
+    ("report unschedule mornings", "report.unschedule", ReportScheduleName("mornings"), v.Done(), ["mornings"]),
     ("report list", "report.list", q.Nothing(), ReportList((REPORT,)), ["failed-jobs", "What failed?", "the last 7 days"]),
     (
         "history --server beta --list office --job j --type full --kind backup --state failed --limit 7 --after a@1#1",
