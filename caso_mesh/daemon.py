@@ -34,7 +34,7 @@ from caso_mesh.metrics.readiness import Readiness
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import WallCalendar
-from caso_mesh.model.errors import StateMissing, TakenOver
+from caso_mesh.model.errors import StateDamaged, StateMissing, TakenOver
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.presets import LINK_SILENCE_S
@@ -104,6 +104,7 @@ class Node:
         async with asyncio.TaskGroup() as below:
             below.create_task(self.seat.run_log())
             below.create_task(self.seat.miss())
+            below.create_task(self.seat.mend())
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.seat.work(self.router))
                 group.create_task(self.links.run())
@@ -417,6 +418,13 @@ def _seat(
         else:
             await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
 
+    async def damaged(error: StateDamaged, aside: Path) -> None:
+        text = (
+            f"{error.fields['path']} of {server.config.server} was damaged, {error.fields['detail']}: it is {aside} now. What it "
+            "held comes from another voter, or from the journals of the servers; what only it held is lost"
+        )
+        await server.facts.alert(AlertKind.ERROR, "tables-damaged", text, object=server.config.server)
+
     return Seat(
         folder=folder,
         identity=identity,
@@ -427,6 +435,8 @@ def _seat(
         make_office=make_office,
         make_standby=make_standby,
         on_lost=lost,
+        on_damaged=damaged,
+        on_anew=links.begin_anew,
         on_office=server.office_changed,
     )
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from caso_mesh.admin.following import Followed
 from caso_mesh.admin.keeping import Followers
@@ -19,7 +20,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.consensus import Replicated
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.database import Database
+from caso_mesh.database import Database, put_aside
 from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
@@ -27,10 +28,13 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
+    CasoError,
     LogContradicted,
     LogUnavailable,
+    Misuse,
     Refused,
     SeatMissing,
+    StateDamaged,
     StateRolledBack,
     TakenOver,
     Unavailable,
@@ -40,6 +44,7 @@ from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.folder import StateFolder
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 #: A seat that is given comes with its list, or soon after it.
@@ -55,6 +60,7 @@ class Voter:
         self,
         consensus: Replicated,
         keeper: ControlKeeper,
+        database: Database,
         tables: Tables,
         catalog: Catalog,
         authority: IssuingAuthority,
@@ -67,6 +73,8 @@ class Voter:
         self.followed = followed
         self.consensus = consensus
         self.keeper = keeper
+        #: That of the tables.
+        self.database = database
         self.tables = tables
         self.catalog = catalog
         self.authority = authority
@@ -80,7 +88,8 @@ class OfficeHolder(Protocol):
 
 class Seat:
     """``open_log`` opens the replicated log (of a seat that was just given: empty); ``make_office`` and ``make_standby`` make
-    the two things that a voter does; ``on_lost`` is told when its disk turns out to be an old copy, ``on_office`` when
+    the two things that a voter does; ``on_lost`` is told when its disk turns out to be an old copy, ``on_damaged`` when a
+    database was damaged and lies somewhere else now, ``on_anew`` when tables began anew while it was up, ``on_office`` when
     this node is in office, or not any more."""
 
     def __init__(
@@ -95,6 +104,8 @@ class Seat:
         make_office: Callable[[Voter], Office],
         make_standby: Callable[[Voter], Standby],
         on_lost: Callable[[BaseException], Awaitable[None]],
+        on_damaged: Callable[[StateDamaged, Path], Awaitable[None]],
+        on_anew: Callable[[], Awaitable[None]],
         on_office: Callable[[], None],
     ) -> None:
         self._folder = folder
@@ -106,6 +117,8 @@ class Seat:
         self._make_office = make_office
         self._make_standby = make_standby
         self._on_lost = on_lost
+        self._on_damaged = on_damaged
+        self._on_anew = on_anew
         self._on_office = on_office
         self._stack = AsyncExitStack()
         self._changed = asyncio.Event()
@@ -153,7 +166,12 @@ class Seat:
                 voter = self.voter
                 if voter is None:
                     raise Unavailable(what="The seat of this voter")
-                return await voter.followed.handlers()[call](peer, request, link)
+                try:
+                    return await voter.followed.handlers()[call](peer, request, link)
+                except Misuse:
+                    if self.voter is voter:
+                        raise
+                    raise Unavailable(what="The seat of this voter") from None  # its tables were closed meanwhile
 
             return answer
 
@@ -246,19 +264,13 @@ class Seat:
     async def _open(self, joining: q.VoterBecome | None) -> None:
         try:
             consensus = await self._open_log(self._stack, joining)
-            tables = Tables(
-                await self._stack.enter_async_context(
-                    Database.open(
-                        self._folder.tables / "tables.db",
-                        TABLE_MIGRATIONS,
-                        durable=False,
-                        same_thread=self._same_thread,
-                    )
-                )
+            same = self._same_thread
+            tables_path, catalog_path = self._folder.tables / "tables.db", self._folder.catalog / "catalog.db"
+            database = await self._open_or_anew(
+                tables_path, lambda: Database.open(tables_path, TABLE_MIGRATIONS, durable=False, same_thread=same)
             )
-            catalog = await self._stack.enter_async_context(
-                Catalog.open(self._folder.catalog / "catalog.db", same_thread=self._same_thread)
-            )
+            tables = Tables(database)
+            catalog = await self._stack.enter_async_context(Catalog.open(catalog_path, same_thread=same))
             # while the root key lies here it is read when a recovery kit is made, and not kept in memory
             authority = (await asyncio.to_thread(self._identity.load_authority)).without_root_key()
         except BaseException:
@@ -272,8 +284,24 @@ class Seat:
             return keeper.position.index if consensus.leadership().in_office else 0
 
         followed = Followed(tables, self._is_member, followers, self._folder.tables, applied)
-        self.voter = Voter(consensus, keeper, tables, catalog, authority, followers, followed)
+        self.voter = Voter(consensus, keeper, database, tables, catalog, authority, followers, followed)
         self._wake()
+
+    async def _open_or_anew(self, path: Path, opening: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """What can be made again, out of another voter's or out of the journals, is begun anew if it is damaged."""
+        try:
+            return await self._stack.enter_async_context(opening())
+        except StateDamaged as error:
+            await self._put_aside(path, error)
+            return await self._stack.enter_async_context(opening())
+
+    async def _put_aside(self, path: Path, error: StateDamaged) -> None:
+        aside = await asyncio.to_thread(put_aside, path)
+        log.error("%s; it is %s now, and made again", error, aside)
+        try:
+            await self._on_damaged(error, aside)
+        except CasoError as failed:  # a disk that is full as well: the log of the daemon has it
+            log.error("nobody could be told of it: %s", failed)
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -302,6 +330,51 @@ class Seat:
                     await changed.wait()
                 continue
             await self._lose(SeatMissing(path=self._folder.consensus))
+
+    async def mend(self) -> None:
+        """Never returns. Tables that turn out to be damaged are put aside, and those of another voter taken over, or made again
+        out of the journals; meanwhile another voter is in office."""
+        while True:
+            voter, changed = self.voter, self._changed
+            if voter is None:
+                await changed.wait()
+                continue
+            error = await self._damage_of(voter)
+            if error is None:
+                continue
+            async with self._changing:
+                if self.voter is not voter:
+                    continue
+                self.voter = None
+                self._wake()
+                while self._working:
+                    await self._changed.wait()
+                stack, self._stack = self._stack, AsyncExitStack()
+                await stack.aclose()
+                await self._put_aside(self._folder.tables / "tables.db", error)
+                await self._open(None)
+            # whoever is linked believes that its facts are here
+            await self._on_anew()
+
+    async def _damage_of(self, voter: Voter) -> StateDamaged | None:
+        """How the tables of a voter are damaged, as soon as that shows; ``None`` when it sits there no more. Once it is looked at
+        all of them: what lies in a corner would show when it is needed."""
+        watching = asyncio.create_task(voter.database.wait_for_damage())
+        try:
+            with suppress(CasoError):
+                await voter.database.check()
+            while self.voter is voter and not watching.done():
+                changed = asyncio.create_task(self._changed.wait())
+                try:
+                    await asyncio.wait([watching, changed], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+            return watching.result() if watching.done() and self.voter is voter else None
+        except Misuse:
+            return None  # it was closed
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def _while_seated(self, do: Callable[[Voter], Awaitable[None]]) -> None:
         while True:
@@ -352,6 +425,10 @@ class Seat:
         except* LogUnavailable:
             # whoever runs the log knows why it has ended, and says so: the server may go on without it
             if not voter.keeper.ended:
+                raise
+        except* StateDamaged:
+            # whatever stumbled over it: the tables are about to be made again
+            if voter.database.damage is None:
                 raise
 
     async def _work(self, voter: Voter, router: OfficeHolder) -> None:

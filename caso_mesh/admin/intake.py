@@ -25,7 +25,7 @@ from caso_mesh.model.copies import NoteCopy
 from caso_mesh.model.errors import LinkLost, NoDataPath, NotFound, PeerMalformed, Unavailable
 from caso_mesh.model.ids import SET_ID, is_local, is_of_place
 from caso_mesh.model.jobs import Attempt, Failure, makes_sets
-from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState, Liveness
+from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AlertKind, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.views import Done
 from caso_mesh.planning.retrying import again_after
@@ -176,6 +176,11 @@ class Intake:
                 log.warning("%d facts of %s are lost: it had pruned them, and no voter holds them", missing, peer.name)
                 fields = {"incarnation": head.incarnation, "upto": head.seq, "missing": missing}
                 await self._facts.append(facts.Audit(peer.name, "journal.skip", "mesh", outcome="lost", fields=fields))
+                text = (
+                    f"{missing} facts of {peer.name} are lost: it does not have them any more, and no voter holds them. Sets "
+                    "that they told of are found by caso-mesh catalog rebuild DEVICE"
+                )
+                await self._facts.alert(AlertKind.ERROR, "facts-lost", text, object=peer.name)
 
     async def _tell(self, peer: Peer, reasons: list[str], source: str) -> None:
         log.warning("%s reported what is not its to report: %s", peer.name, "; ".join(reasons[:_MOST_REASONS]))

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Any, Generic, TypeVar, cast
 
+from caso_mesh.database.aside import is_whole
 from caso_mesh.database.connection import open_plain, open_reader, open_writer
 from caso_mesh.database.failure import explain, explained
 from caso_mesh.database.migration import Migration, migrate
 from caso_mesh.database.runner import InPlaceRunner, Runner, ThreadRunner, to_the_end
-from caso_mesh.model.errors import Misuse
+from caso_mesh.model.errors import Misuse, StateDamaged
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Database:
         self._open = False
         self._generation = 0
         self._bell = asyncio.Event()
+        self._damage: StateDamaged | None = None
 
     @classmethod
     @asynccontextmanager
@@ -118,7 +120,7 @@ class Database:
             self._reading[number] -= 1
         if _is_write_by_reader(work.error):
             raise Misuse("a read function tried to write") from work.error
-        return work.result(self._path)
+        return self._result(work)
 
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """The result of ``fn`` when its changes are committed; durably so if the database was opened ``durable``.
@@ -138,7 +140,7 @@ class Database:
         except asyncio.CancelledError:
             work.abandoned = True
             raise
-        return work.result(self._path)
+        return self._result(work)
 
     async def settle(self) -> None:
         """What was written before survives a loss of power from now on, also in a database that is not ``durable``."""
@@ -182,6 +184,36 @@ class Database:
             self._must_be_open()
             await self._bell.wait()
         return self._generation
+
+    @property
+    def damage(self) -> StateDamaged | None:
+        """How it was first noticed that the file is damaged."""
+        return self._damage
+
+    async def wait_for_damage(self) -> StateDamaged:
+        """Returns when the file turns out to be damaged. ``Misuse`` when it is closed before."""
+        while self._damage is None:
+            self._must_be_open()
+            await self._bell.wait()
+        return self._damage
+
+    async def check(self) -> None:
+        """Looks at the pages of the whole file, which takes as long as reading it. Raises ``StateDamaged``."""
+        self._must_be_open()
+        found = is_whole(self._path) if self.same_thread else await asyncio.to_thread(is_whole, self._path)
+        if found is not None:
+            self._damage = self._damage or StateDamaged(path=self._path, detail=found)
+            self._ring()
+            raise self._damage
+
+    def _result(self, work: _Work[T]) -> T:
+        try:
+            return work.result(self._path)
+        except StateDamaged as error:
+            if isinstance(work.error, sqlite3.Error):
+                self._damage = self._damage or error
+                self._ring()
+            raise
 
     async def _start(self, migrations: Sequence[Migration], *, durable: bool) -> None:
         def connect() -> sqlite3.Connection:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
+from caso_mesh.database.aside import put_aside
 from caso_mesh.database.database import Database
 from caso_mesh.database.migration import Migration
 from caso_mesh.model.errors import Misuse, StateDamaged, Unavailable
@@ -118,21 +119,10 @@ class MendingDatabase:
         self._down = True
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
-        aside = await asyncio.to_thread(_move, self._path)
+        aside = await asyncio.to_thread(put_aside, self._path)
         log.error("%s is damaged, and begins anew: %s; the old file is %s", self._what, error, aside)
         self.mended += 1
         self.damage = f"{error.message.rstrip('.')}; it was set aside as {aside.name}"
         for told in self.on_mended:
             told()
         await self._begin()
-
-
-def _move(path: Path) -> Path:
-    """Sets a database aside, in place of the one before: a disk that goes bad must not fill itself with them."""
-    aside = path.with_name(f"{path.name}.damaged")
-    for suffix in ("-wal", "-shm", ""):
-        source, target = path.with_name(path.name + suffix), aside.with_name(aside.name + suffix)
-        target.unlink(missing_ok=True)
-        if source.exists():
-            source.replace(target)
-    return aside

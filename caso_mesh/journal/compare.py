@@ -51,11 +51,13 @@ def plan(
     heads: Sequence[Head],
     hash_at: Callable[[str, int], bytes | None],
     floors: Mapping[str, int] | None = None,
+    gaps: Sequence[tuple[str, int, int]] = (),
 ) -> Plan:
     """Compare the administrator's ``cursors`` for this server with its own ``heads``; both oldest first.
 
     ``hash_at(incarnation, seq)`` is the own journal's hash there (at 0 the first one), ``None`` if it has no such
-    record. ``floors``: up to where records of an incarnation were pruned here.
+    record. ``floors``: up to where records of an incarnation were pruned here. ``gaps`` (incarnation, first, last): what
+    was found damaged and left out; whoever has come there goes on behind it, as behind what was pruned.
     """
     floors = floors or {}
     pruned: list[Head] = []
@@ -71,6 +73,7 @@ def plan(
             mine = hash_at(head.incarnation, cursor.seq)
             # of what was pruned long ago not even the hash is here
             agrees = mine == cursor.hash or (mine is None and cursor.seq < floors.get(head.incarnation, 0))
+            agrees = agrees or (mine is None and _gap_behind(gaps, head.incarnation, cursor.seq - 1) is not None)
             if unknown or not agrees:
                 common = cursor.seq if agrees else min(head.seq, cursor.seq)
                 return Plan(tuple(send), RolledBack(head, cursor, unknown, common))
@@ -80,9 +83,18 @@ def plan(
             at_floor = hash_at(head.incarnation, floor)
             assert at_floor is not None
             pruned.append(Head(head.incarnation, floor, at_floor))
+        elif (gap := _gap_behind(gaps, head.incarnation, after)) is not None:
+            at_end = hash_at(head.incarnation, gap)
+            if at_end is not None:
+                pruned.append(Head(head.incarnation, gap, at_end))
         elif after < head.seq and (cursor is None or hash_at(head.incarnation, after) == cursor.hash):
             send.append(Send(head.incarnation, after))
     return Plan(tuple(send), pruned=tuple(pruned))
+
+
+def _gap_behind(gaps: Sequence[tuple[str, int, int]], incarnation: str, after: int) -> int | None:
+    """The end of the gap in which the record behind ``after`` lies, if it lies in one."""
+    return next((upto for of, first, upto in gaps if of == incarnation and first <= after + 1 <= upto), None)
 
 
 async def find_fork(

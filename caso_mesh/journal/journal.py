@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
-from caso_mesh.database import Database
-from caso_mesh.journal import compare, replica
+from msgspec import Struct
+
+from caso_mesh.database import Database, put_aside, read_damaged
+from caso_mesh.journal import compare, mending, replica
 from caso_mesh.journal.record import Head, Record, first_hash, hash_of, record_hash
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import Misuse, StateDamaged, StateNotEmpty
 from caso_mesh.model.ids import IdSource
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: The tables are those of the replica, with one server in them.
 MIGRATIONS = [
@@ -24,15 +32,28 @@ MIGRATIONS = [
     ) STRICT;
     CREATE INDEX journal_held_by_key ON journal_held (key, number);
     """,
+    mending.GAPS,
 ]
 #: Records that are read at once, and about how many bytes of them.
 _RECORDS, _RECORD_BYTES = 512, 1 << 20
+#: What a row takes beside its data.
+_ROW_BYTES = 100
+
+
+class Mended(Struct, frozen=True):
+    """What was wrong, where the damaged file lies now (``None``: it is the one in use), and how many records are lost (``None``:
+    nobody can tell)."""
+
+    detail: str
+    aside: str | None
+    lost: int | None
 
 
 class Journal:
     """The open journal of one server. Use ``Journal.open``."""
 
     def __init__(self, database: Database, server: str, clock: Clock, new_id: IdSource) -> None:
+        self._mended: asyncio.Queue[Mended] = asyncio.Queue()
         self._database = database
         self._server = server
         self._clock = clock
@@ -43,14 +64,88 @@ class Journal:
     async def open(
         cls, path: str | os.PathLike[str], server: str, *, clock: Clock, new_id: IdSource, same_thread: bool = False
     ) -> AsyncIterator[Journal]:
-        """Open or create the journal of the server with the id ``server``. A new one begins its first incarnation.
+        """Open or create the journal of the server with the id ``server``. A new one begins its first incarnation. Of one that
+        is damaged what is as it was written goes on, see ``next_mended``.
 
-        Raises ``StateNotEmpty`` (another server's journal), ``StateDamaged``, and what ``Database.open`` raises.
+        Raises ``StateNotEmpty`` (another server's journal), and what ``Database.open`` raises.
         """
-        async with Database.open(path, MIGRATIONS, durable=True, same_thread=same_thread) as database:
-            journal = cls(database, server, clock, new_id)
-            await database.write(journal._begin_or_check)
+        async with AsyncExitStack() as stack:
+            try:
+                journal = await cls._opened(stack, path, server, clock, new_id, same_thread)
+            except StateDamaged as error:
+                log.error("the journal of this server is damaged: %s", error)
+                await stack.aclose()
+                aside = put_aside(path)
+                salvaged = read_damaged(aside, mending.salvage)
+                database = await stack.enter_async_context(
+                    Database.open(path, MIGRATIONS, durable=True, same_thread=same_thread)
+                )
+                journal = cls(database, server, clock, new_id)
+                lost = await journal._put_back(salvaged)
+                journal._mended.put_nowait(Mended(str(error.fields["detail"]), os.fspath(aside), lost))
             yield journal
+
+    @classmethod
+    async def _opened(
+        cls,
+        stack: AsyncExitStack,
+        path: str | os.PathLike[str],
+        server: str,
+        clock: Clock,
+        new_id: IdSource,
+        same_thread: bool,
+    ) -> Journal:
+        database = await stack.enter_async_context(
+            Database.open(path, MIGRATIONS, durable=True, same_thread=same_thread)
+        )
+        journal = cls(database, server, clock, new_id)
+        mended = await database.write(journal._begin_or_check)
+        if mended is not None:
+            journal._mended.put_nowait(mended)
+        return journal
+
+    async def _put_back(self, salvaged: mending.Salvaged | None) -> int | None:
+        """Fills a new journal with what could be read of a damaged one; how many records are lost, ``None`` if nobody knows."""
+
+        def fn(conn: sqlite3.Connection) -> int | None:
+            lost = None
+            if salvaged is not None and salvaged.incarnations:
+                if any(row[1] != self._server for row in salvaged.incarnations):
+                    raise StateNotEmpty(
+                        state=os.path.dirname(self._database.path) or ".", server=salvaged.incarnations[0][1]
+                    )
+                mending.put_back(conn, salvaged)
+                lost = mending.mend(conn, self._server)
+            # whatever is written from now on is not taken for what was lost
+            _begin(conn, self._server, self._new_id())
+            return lost
+
+        return await self._database.write(fn)
+
+    @property
+    def path(self) -> str:
+        return self._database.path
+
+    async def next_mended(self) -> Mended:
+        """Waits for damage of which something was done."""
+        return await self._mended.get()
+
+    async def _mending(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``read`` finds, also when records turn out not to be what was written: they are left out then."""
+        try:
+            return await self._database.read(read)
+        except StateDamaged as error:
+            log.error("a record of this server's journal is damaged: %s", error)
+            lost = await self._database.write(self._mend)
+            self._mended.put_nowait(Mended(str(error.fields["detail"]), None, lost))
+            return await self._database.read(read)
+
+    def _mend(self, conn: sqlite3.Connection) -> int:
+        head = self._newest(conn)[1]
+        lost = mending.mend(conn, self._server)
+        if self._newest(conn)[1] != head:
+            _begin(conn, self._server, self._new_id())  # the numbers that are lost may be known elsewhere
+        return lost
 
     async def append(self, facts: Sequence[tuple[str, bytes]], *, release: Sequence[str] = ()) -> Head:
         """Append (kind, data) pairs, all or none; the new head once they are durable. Concurrent calls share one
@@ -100,6 +195,39 @@ class Journal:
 
         return await self._database.write(fn)
 
+    async def held_sizes(self) -> dict[str, int]:
+        """About how many bytes are held back under each key, in the order in which they began."""
+        query = f"SELECT key, sum(length(data) + {_ROW_BYTES}) FROM journal_held GROUP BY key ORDER BY min(number)"
+        return await self._database.read(lambda conn: dict(conn.execute(query)))
+
+    async def hold_instead(self, key: str, facts: Sequence[tuple[int, str, bytes]]) -> None:
+        """What is held back under a key is (time, kind, data) from now on."""
+
+        def fn(conn: sqlite3.Connection) -> None:
+            conn.execute("DELETE FROM journal_held WHERE key = ?", (key,))
+            conn.executemany(
+                "INSERT INTO journal_held (key, at_ns, kind, data) VALUES (?, ?, ?, ?)",
+                [(key, *fact) for fact in facts],
+            )
+
+        await self._database.write(fn)
+
+    async def waiting_bytes(self, taken: Mapping[str, int]) -> int:
+        """About how many bytes there are behind the numbers in ``taken`` (by incarnation)."""
+
+        def fn(conn: sqlite3.Connection) -> int:
+            waiting = 0
+            for number, incarnation in conn.execute("SELECT number, incarnation FROM journal_incarnation").fetchall():
+                (size,) = conn.execute(
+                    f"SELECT coalesce(sum(length(data) + {_ROW_BYTES}), 0) FROM journal_record"
+                    " WHERE incarnation = ? AND seq > ?",
+                    (number, taken.get(incarnation, 0)),
+                ).fetchone()
+                waiting += size
+            return waiting
+
+        return await self._database.read(fn)
+
     # --- looking at it ---
 
     async def head(self) -> Head:
@@ -113,11 +241,9 @@ class Journal:
     async def records(
         self, incarnation: str, after: int, *, limit: int = _RECORDS, max_bytes: int = _RECORD_BYTES
     ) -> list[Record]:
-        """The records beyond ``after``, up to ``limit`` and about ``max_bytes``; at least one if there is one.
-
-        Raises ``StateDamaged`` if they are not what was written.
-        """
-        return await self._database.read(lambda conn: self._records(conn, incarnation, after, limit, max_bytes))
+        """The records beyond ``after``, up to ``limit`` and about ``max_bytes``; at least one if there is one. Of those that are
+        not what was written none. Raises ``StateDamaged`` if the file cannot be read."""
+        return await self._mending(lambda conn: self._records(conn, incarnation, after, limit, max_bytes))
 
     async def incarnations(self) -> list[Head]:
         """All, oldest first, each with its last record's number and hash."""
@@ -160,7 +286,14 @@ class Journal:
                 records = self._records(conn, plan.send[0].incarnation, plan.send[0].after, _RECORDS, _RECORD_BYTES)
             return self._newest(conn)[1], plan, records
 
-        return await self._database.read(fn)
+        found = await self._mending(fn)
+        if found[1].rolled_back is None:
+            return found
+        # what looks like an old copy may be one record that is damaged
+        lost = await self._database.write(self._mend)
+        if lost:
+            self._mended.put_nowait(Mended("records are not what was written", None, lost))
+        return await self._mending(fn)
 
     async def floors(self) -> dict[str, int]:
         """Incarnation -> the number of its last record that was pruned."""
@@ -193,17 +326,29 @@ class Journal:
                 return
             await self._database.wait_for_commit(generation)
 
-    def _begin_or_check(self, conn: sqlite3.Connection) -> None:
+    def _begin_or_check(self, conn: sqlite3.Connection) -> Mended | None:
         row = conn.execute("SELECT server FROM journal_incarnation WHERE server <> ?", (self._server,)).fetchone()
         if row:
             raise StateNotEmpty(state=os.path.dirname(self._database.path) or ".", server=row[0])
-        for head in replica.cursors(conn, self._server):
-            if self._hash_at(conn, head.incarnation, head.seq) != head.hash:
-                raise self._damaged(head.incarnation, head.seq)
-            if head.seq > replica.floor(conn, self._server, head.incarnation):
-                self._records(conn, head.incarnation, max(head.seq - 1, 0), 1, 0)
-        if not replica.cursors(conn, self._server):
+        heads = replica.cursors(conn, self._server)
+        if not heads:
             _begin(conn, self._server, self._new_id())
+        try:
+            for head in heads:
+                if self._hash_at(conn, head.incarnation, head.seq) != head.hash:
+                    raise self._damaged(head.incarnation, head.seq)
+                if head.seq > replica.floor(conn, self._server, head.incarnation):
+                    self._records(conn, head.incarnation, max(head.seq - 1, 0), 1, 0)
+            (beyond,) = conn.execute(
+                "SELECT count(*) FROM journal_incarnation i JOIN journal_record r ON r.incarnation = i.number"
+                " WHERE r.seq = i.seq + 1"
+            ).fetchone()
+            if beyond:
+                raise self._damaged(heads[-1].incarnation, heads[-1].seq)
+        except StateDamaged as error:
+            log.error("the end of this server's journal is damaged: %s", error)
+            return Mended(str(error.fields["detail"]), None, self._mend(conn))
+        return None
 
     def _floors(self, conn: sqlite3.Connection) -> dict[str, int]:
         return {incarnation: floor for _, incarnation, floor in replica.floors(conn, self._server)}
@@ -211,7 +356,8 @@ class Journal:
     def _plan(self, conn: sqlite3.Connection, cursors: Sequence[Head]) -> compare.Plan:
         own = replica.cursors(conn, self._server)
         floors = self._floors(conn)
-        return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq), floors)
+        gaps = [(gap.incarnation, gap.first, gap.upto) for gap in mending.gaps(conn)]
+        return compare.plan(cursors, own, lambda incarnation, seq: self._hash_at(conn, incarnation, seq), floors, gaps)
 
     def _newest(self, conn: sqlite3.Connection) -> tuple[int, Head]:
         number, *head = conn.execute(
@@ -226,9 +372,12 @@ class Journal:
     def _records(
         self, conn: sqlite3.Connection, incarnation: str, after: int, limit: int, max_bytes: int
     ) -> list[Record]:
+        after = mending.behind(conn, incarnation, after)
         found = replica.replica_records(conn, self._server, incarnation, after, limit, max_bytes)
         previous = self._hash_at(conn, incarnation, after) if found else None
         for number, record in enumerate(found, after + 1):
+            if record.seq != number and number > after + 1 and mending.behind(conn, incarnation, number - 1) >= number:
+                return found[: number - after - 1]  # those before a gap
             if previous is None or record.seq != number or record.hash != hash_of(record, previous):
                 raise self._damaged(incarnation, number)
             previous = record.hash

@@ -342,6 +342,18 @@ class StateFull(CasoError):
     retryable = True
 
 
+class JournalFull(CasoError):
+    """{waiting} of facts wait on {server} for an administrator, and its limit is {limit}.
+
+    Look why none takes them: without a majority of the voters there is none. No new work is taken until then, or until
+    journal-limit-mb is raised.
+    """
+
+    code = "journal-full"
+    category = "state"
+    retryable = True
+
+
 class StateDiskFailed(CasoError):
     """{path} cannot be read or written: {detail}.
 

@@ -304,6 +304,16 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         "With a single voter facts are kept for joblog-keep-s: what counts for longer lies in the devices.",
     ),
     Setting(
+        "journal-limit-mb",
+        2000.0,
+        1.0,
+        1_000_000.0,
+        "How many MB of facts may wait on a server while no administrator takes them. From a quarter of it on, job logs wait "
+        "beside the journal. From half of it on their lines are left out, those of the oldest jobs first, debug before "
+        "information before the rest, and each log says how many are missing. At the limit the server takes no new work, and "
+        "an alert says so. How jobs ended, exceptions, sets, media and alerts are never left out.",
+    ),
+    Setting(
         "replica-wait-s",
         _DAY,
         60.0,

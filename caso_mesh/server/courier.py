@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from caso_mesh.journal import Head, Journal, Record, RolledBack, find_fork
-from caso_mesh.model.errors import CasoError, NoAdmin, PeerFault
+from caso_mesh.model.errors import CasoError, NoAdmin, PeerFault, StateDamaged
 from caso_mesh.model.requests import (
     JournalCursors,
     JournalHashAt,
@@ -60,6 +60,10 @@ class Courier:
             await self._wait_admin()
             try:
                 await self._carry(self._admin())
+            except StateDamaged as error:
+                if error.fields["path"] == self._journal.path:
+                    raise  # it is mended when it is opened again
+                log.warning("facts wait: %s", error)
             except CasoError as error:
                 log.log(logging.WARNING if isinstance(error, PeerFault) else logging.DEBUG, "facts wait: %s", error)
             await asyncio.sleep(self._pause_s)
@@ -72,6 +76,7 @@ class Courier:
         while True:
             self.taken = {each.incarnation: each.seq for each in reply.cursors}
             cursors = [Head(each.incarnation, each.seq, each.hash) for each in reply.cursors]
+            self.taken = {each.incarnation: each.seq for each in cursors}
             head, plan, records = await self._journal.survey(cursors)
             if plan.rolled_back is not None:
                 if began_anew:

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 _LOOK_S = 5.0
 #: Of what is held back: how much of a job log goes at once, and how many exceptions at all.
 _PIECE_CHARACTERS, _MOST_EXCEPTIONS = 200_000, 1000
+#: What goes first when there is too much.
+_FIRST_TO_GO = (("debug",), ("info",), ("warning", "error"))
+#: How a log says that something is missing.
+_LEFT_OUT = "of this log were left out"
 #: A place in the journal: an incarnation, and the number of a record in it.
 Mark = tuple[str, int]
 
@@ -58,6 +62,8 @@ class FactWriter:
         self._clock = clock
         self._forwarding = forwarding
         self._held: set[str] = set()
+        #: There is little room left for facts that wait: logs and history are held back, whatever the settings say.
+        self.crowded = False
 
     async def append(self, *new: facts.Fact) -> None:
         ended = {fact.attempt for fact in new if isinstance(fact, facts.AttemptEnded)}
@@ -79,10 +85,14 @@ class FactWriter:
             return "", True
         joblog, history = self._forwarding().rules(fact.attempt)
         key, rule = joblog if isinstance(fact, facts.JobLog) else history
+        if self.crowded:
+            return key, False
         return key, may_leave(rule, ended=fact.attempt in ended, now_ns=self._clock.now_ns())
 
     def _free(self, attempt: str, *, ended: bool) -> list[str]:
         """The keys under which something of an attempt is held back that may leave now."""
+        if self.crowded:
+            return []
         now_ns = self._clock.now_ns()
         return [
             key
@@ -136,6 +146,45 @@ class FactWriter:
         """Forgets what is held back of attempts of which nothing came since."""
         if self._held and await self._journal.forget_held(before_ns):
             await self.load()
+
+    # --- too much of it ---
+
+    async def held_bytes(self) -> int:
+        """About how much is held back."""
+        return sum((await self._journal.held_sizes()).values()) if self._held else 0
+
+    async def thin(self, bytes: int, server: str) -> int:
+        """Leaves lines of job logs out that are held back, until about so many bytes are free: those of the oldest attempts
+        first, and all of a lower level before any of a higher one. How many bytes became free."""
+        free = 0
+        for levels in _FIRST_TO_GO:
+            for key, size in (await self._journal.held_sizes()).items():
+                if free >= bytes:
+                    return free
+                if key.startswith("log/"):
+                    await self._thin(key, levels, server)
+                    free += size - (await self._journal.held_sizes()).get(key, 0)
+        return free
+
+    async def _thin(self, key: str, levels: Collection[str], server: str) -> None:
+        rows, out, first_ns = await self._journal.held(key), 0, 0
+        kept: list[tuple[int, str, bytes]] = []
+        for at_ns, kind, data in rows:
+            fact = facts.decode(kind, data)
+            if isinstance(fact, facts.JobLog):
+                first_ns = first_ns or at_ns
+                left = tuple(line for line in fact.lines if line.level not in levels or _LEFT_OUT in line.text)
+                out += len(fact.lines) - len(left)
+                if not left:
+                    continue
+                kind, data = facts.encode(facts.JobLog(fact.attempt, left))
+            kept.append((at_ns, kind, data))
+        if out:
+            text = (
+                f"{out} lines ({', '.join(levels)}) {_LEFT_OUT}: too many facts waited on {server} for an administrator"
+            )
+            note = facts.JobLog(key.partition("/")[2], (facts.LogLine(self._clock.now_ns(), "warning", text),))
+            await self._journal.hold_instead(key, [*kept, (first_ns, *facts.encode(note))])
 
     # --- all of it ---
 

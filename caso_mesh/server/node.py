@@ -24,7 +24,6 @@ from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
-from caso_mesh.model.states import AlertKind
 from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.allow import AllowList
 from caso_mesh.server.attempts import Attempts, any_ended
@@ -33,6 +32,7 @@ from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.catalogs import OwnCatalogs
 from caso_mesh.server.courier import Courier, prune_journal
+from caso_mesh.server.damage import tell_of_damage, tell_of_old_copy
 from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
@@ -202,7 +202,9 @@ class ServerNode:
             wrote=self.catalogs.made,
             refused=self.door.at_attempt,
         )
-        self.room = Room(folder, self.facts, config.server, self.attempts.look_again)
+        self.room = Room(
+            folder, self.facts, config.server, self.attempts.look_again, self._waiting_bytes, self._setting
+        )
         self._renewal: Renewal
         self.journal = journal
         self.courier = Courier(
@@ -382,8 +384,12 @@ class ServerNode:
         # journals were compared, and if it was put back, until there are new orders. The own work waits for nobody.
         return self.room.enough and (self.own_work.has(order.attempt) or (self._compared and not self._orders_are_old))
 
+    async def _waiting_bytes(self) -> int:
+        return await self.journal.waiting_bytes(self.courier.taken)
+
     async def _prune_journal(self, upto: Mapping[str, int]) -> None:
         kept_s, traced_s = self._setting("journal-keep-s"), self._setting("joblog-keep-s")
+        kept_s *= not self.facts.crowded
         await prune_journal(self.journal, self._queue, upto, self.clock.now_ns(), kept_s=kept_s, traced_s=traced_s)
 
     def _setting(self, name: str) -> float:
@@ -413,6 +419,7 @@ class ServerNode:
             group.create_task(self.door.refusals.run())
             group.create_task(self.courier.run())
             group.create_task(self._survey.run())
+            group.create_task(tell_of_damage(self.journal, self.facts, self.config.server))
             group.create_task(self.takeovers.spread(self.links))
             group.create_task(self._heart.run())
             group.create_task(self._keep_certificate())
@@ -485,13 +492,7 @@ class ServerNode:
     async def _journal_compared(self) -> None:
         previous = await self._queue.rolled_back_note() if self._note_waits else None
         if previous is not None:
-            await self.facts.append(facts.JournalBegun(previous=previous))
-            await self.facts.alert(
-                AlertKind.WARNING,
-                "state-rolled-back",
-                f"The state folder of {self.config.server} was put back to an older copy; it has begun a new journal",
-                object=self.config.server,
-            )
+            await tell_of_old_copy(self.facts, previous, self.config.server)
             await self._queue.forget_note()
         self._note_waits = False
         if not self._compared:

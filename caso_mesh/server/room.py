@@ -1,18 +1,20 @@
-"""Room on the disk of the state folder: while there is too little, no new work is taken, and an alert leaves."""
+"""Room on the disk of the state folder, and for facts that wait for an administrator: while there is too little, no new work is
+taken, and an alert leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec import structs
 
 from caso_mesh.model import facts
-from caso_mesh.model.errors import CasoError, StateFull
+from caso_mesh.model.errors import CasoError, JournalFull, StateFull
 from caso_mesh.model.requests import DeviceReport
 from caso_mesh.model.states import AlertKind
+from caso_mesh.model.units import format_size
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.patience import bounded
@@ -23,20 +25,35 @@ log = logging.getLogger(__name__)
 LOW_BYTES = 8 << 20
 #: A little of the disk is held, to be given back when the last alert has to be written.
 RESERVE_BYTES = 512 << 10
+#: Of a limit that was passed: below this part of it there is room again.
+_FREE_AGAIN = 0.8
 _LOOK_EACH_S = 5.0
 #: While there is too little.
 _LOOK_AGAIN_S = 1.0
 
 
 class Room:
-    """``changed`` is called when new work may be taken, or may not any more."""
+    """``changed`` is called when new work may be taken, or may not any more. ``waiting()``: how many bytes of the journal wait for
+    an administrator; ``setting(name)``: what holds here."""
 
-    def __init__(self, folder: StateFolder, facts: FactWriter, server: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: StateFolder,
+        facts: FactWriter,
+        server: str,
+        changed: Callable[[], None],
+        waiting: Callable[[], Awaitable[int]],
+        setting: Callable[[str], float],
+    ) -> None:
         self._folder = folder
         self._facts = facts
         self._server = server
         self._changed = changed
+        self._waiting = waiting
+        self._setting = setting
+        self._full: CasoError | None = None
         self._alert: str | None = None
+        self._alert_code = ""
         #: Whether new work may be taken.
         self.enough = True
 
@@ -44,7 +61,7 @@ class Room:
         """What the administrator hears of devices here: while no new work is taken, work for them goes elsewhere."""
         if self.enough:
             return reports
-        error = StateFull(state=self._folder.path)
+        error = self._full or StateFull(state=self._folder.path)
         return tuple(
             each if each.problem else structs.replace(each, problem=error.code, detail=error.message)
             for each in reports
@@ -63,9 +80,14 @@ class Room:
         except (CasoError, OSError) as error:
             log.error("the state folder: %s", error)
             return
-        enough = free >= (LOW_BYTES if self.enough else 2 * LOW_BYTES)
-        if enough != self.enough:
-            self.enough = enough
+        full: CasoError | None = None
+        if free < (LOW_BYTES if self.enough else 2 * LOW_BYTES):
+            full = StateFull(state=self._folder.path)
+        else:
+            full = await self._look_at_facts()
+        self._full = full
+        if self.enough is (full is not None):
+            self.enough = full is None
             self._changed()
         try:
             await self._tell()
@@ -73,17 +95,32 @@ class Room:
             await asyncio.to_thread(self._release)
             log.error("the disk of the state folder %s is full", self._folder.path)
 
+    async def _look_at_facts(self) -> CasoError | None:
+        """What becomes too much is thinned out first; what is left is too much, or is not."""
+        limit = round(self._setting("journal-limit-mb") * 1e6)
+        try:
+            told, held = await self._waiting(), await self._facts.held_bytes()
+            self._facts.crowded = told + held > limit * (_FREE_AGAIN if self._facts.crowded else 1.0) / 4
+            over = told + held - limit / 2
+            if over > 0 and held:
+                held -= await self._facts.thin(round(over + limit / 50), self._server)
+        except CasoError as error:
+            log.error("how many facts wait: %s", error)
+            return None
+        if told + held <= limit * (1.0 if self.enough else _FREE_AGAIN):
+            return None
+        return JournalFull(waiting=format_size(told + held), server=self._server, limit=format_size(limit))
+
     async def _tell(self) -> None:
-        if not self.enough and self._alert is None:
-            error = StateFull(state=self._folder.path)
-            self._alert = await self._facts.alert(
-                AlertKind.ERROR, error.code, f"{self._server}: {error.message} {error.hint}", object=self._server
-            )
-        elif self.enough:
-            if self._alert is not None:
-                await self._facts.append(facts.AlertCleared(self._alert))
-                self._alert = None
+        if self._alert is not None and (self._full is None or self._full.code != self._alert_code):
+            await self._facts.append(facts.AlertCleared(self._alert))
+            self._alert = None
+        if self._full is None:
             await asyncio.to_thread(self._reserve)
+        elif self._alert is None:
+            text = f"{self._server}: {self._full.message} {self._full.hint}"
+            self._alert = await self._facts.alert(AlertKind.ERROR, self._full.code, text, object=self._server)
+            self._alert_code = self._full.code
 
     def _free(self) -> int:
         stat = os.statvfs(self._folder.path)

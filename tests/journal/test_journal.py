@@ -6,16 +6,14 @@ import asyncio
 import hashlib
 import itertools
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 
 from caso_mesh.journal import Head, Journal, Record
-from caso_mesh.model.errors import Misuse, StateDamaged, StateFull, StateNotEmpty
+from caso_mesh.model.errors import Misuse, StateFull, StateNotEmpty
 
 
 class TickingClock:
@@ -199,39 +197,6 @@ async def test_another_servers_journal_is_refused(opened):
     with pytest.raises(StateNotEmpty, match="alpha"):
         async with opened("beta"):
             raise AssertionError("not reached")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE journal_record SET data = x'00' WHERE seq = 5",
-        "UPDATE journal_record SET at_ns = 0 WHERE seq = 5",
-        "DELETE FROM journal_record WHERE seq = 5",
-        "UPDATE journal_incarnation SET hash = x'00'",
-        "UPDATE journal_incarnation SET seq = 4",
-    ],
-)
-async def test_a_damaged_end_is_found_at_the_start(opened, tmp_path, damage):
-    async with opened() as journal:
-        await journal.append([("a", b"%d" % n) for n in range(5)])
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as conn:
-        conn.execute(damage)
-        conn.commit()
-    with pytest.raises(StateDamaged):
-        async with opened():
-            raise AssertionError("not reached")
-
-
-async def test_a_damaged_record_in_the_middle_is_found_when_it_is_read(opened, tmp_path):
-    async with opened() as journal:
-        await journal.append([("a", b"%d" % n) for n in range(5)])
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as conn:
-        conn.execute("UPDATE journal_record SET data = x'00' WHERE seq = 2")
-        conn.commit()
-    async with opened() as journal:
-        with pytest.raises(StateDamaged, match="record 2 of inc1"):
-            await journal.records("inc1", 0)
-        assert [r.seq for r in await journal.records("inc1", 2)] == [3, 4, 5]
 
 
 async def test_a_full_disk_refuses_and_the_journal_goes_on_afterwards(opened):

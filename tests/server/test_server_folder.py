@@ -8,14 +8,18 @@ import os
 import stat
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from server_world import FakeRunner, World, backs_up, daemon
 
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import InvalidValue, NotFound, StateDamaged, StateForeign, StateLocked, StateTooNew
+from caso_mesh.model.jobs import Counts
+from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.states import AttemptState
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.room import Room
@@ -141,6 +145,10 @@ async def test_a_detail_that_is_made_for_one_voter_leaves_the_others_what_they_w
     assert segments.sweep(int((KEPT_AFTER_READ_S + 1) * S), set()) == 4
 
 
+async def nothing_waits() -> int:
+    return 0
+
+
 async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +156,14 @@ async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
     folder.create()
     changes: list[bool] = []
     async with daemon(folder.path, World(tmp_path), FakeRunner(backs_up(World(tmp_path))), run=False) as d:
-        room = Room(folder, d.facts, "alpha", lambda: changes.append(room.enough))
+        room = Room(
+            folder,
+            d.facts,
+            "alpha",
+            lambda: changes.append(room.enough),
+            waiting=nothing_waits,
+            setting=lambda name: 1000.0,
+        )
         await room.look()
         assert room.enough and folder.reserve.stat().st_size > 0
         monkeypatch.setattr("caso_mesh.server.room.LOW_BYTES", 1 << 62)
@@ -161,3 +176,71 @@ async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
         await room.look()
         assert room.enough and changes == [False, True]
         assert [fact.id for fact in await d.of(facts.AlertCleared)] == [alert.id]
+
+
+async def test_what_waits_for_an_administrator_is_thinned_out_first_and_then_nothing_new_is_begun(
+    tmp_path: Path,
+) -> None:
+    """Debug lines of the oldest jobs go first, then information, then the rest; ends, exceptions and alerts stay."""
+    folder = StateFolder(tmp_path / "state")
+    folder.create()
+    told = [0]
+
+    async def waiting() -> int:
+        return told[0]
+
+    async with daemon(folder.path, World(tmp_path), FakeRunner(backs_up(World(tmp_path))), run=False) as d:
+        changes: list[bool] = []
+        room = Room(
+            folder, d.facts, "alpha", lambda: changes.append(room.enough), waiting=waiting, setting=lambda name: 1.0
+        )
+
+        async def levels(attempt: str) -> list[str]:
+            return list(dict.fromkeys(line.level for line in (await d.facts.held(attempt))[0]))
+
+        await d.facts.append(log_of("told", "info"))
+        told[0] = 260_000
+        await room.look()
+        assert d.facts.crowded and room.enough
+        for attempt in ("old", "new"):
+            await d.facts.append(log_of(attempt, "debug"), log_of(attempt, "info"), log_of(attempt, "error"))
+            await d.facts.append(
+                facts.AttemptExceptions(attempt, (SourceException(b"x", "vanished", ""),)), over(attempt)
+            )
+        assert [fact.attempt for fact in await d.of(facts.JobLog)] == ["told"], "they wait beside the journal"
+        assert [fact.attempt for fact in await d.of(facts.AttemptEnded)] == ["old", "new"]
+        told[0] = 390_000
+        await room.look()
+        assert await levels("old") == await levels("new") == ["info", "error", "warning"]
+        text = (await d.facts.held("old"))[0][-1].text
+        assert text.startswith("40 lines (debug) of this log were left out")
+        told[0] = 900_000
+        await room.look()
+        assert await levels("old") == await levels("new") == ["warning"]
+        assert len((await d.facts.held("old"))[1]) == 1, "exceptions are never left out"
+        assert room.enough
+        told[0] = 1_000_000
+        await room.look()
+        await room.look()
+        assert not room.enough
+        (alert,) = await d.of(facts.AlertRaised)
+        assert (alert.category, alert.object) == ("journal-full", "alpha")
+        (report,) = room.told((DeviceReport("d", 1, 2, 0),))
+        assert report.problem == "journal-full"
+        # it is taken: all goes on, and what waited beside the journal follows
+        told[0] = 0
+        await room.look()
+        assert room.enough and not d.facts.crowded and changes == [False, True]
+        assert [fact.id for fact in await d.of(facts.AlertCleared)] == [alert.id]
+        await d.facts.look(())
+        assert [fact.attempt for fact in await d.of(facts.JobLog)][1:] == ["new"] * 3 + ["old"] * 3
+        assert len(await d.of(facts.AttemptExceptions)) == 2
+
+
+def log_of(attempt: str, level: Literal["debug", "info", "error"]) -> facts.JobLog:
+    """40 lines, some 20 kB."""
+    return facts.JobLog(attempt, (facts.LogLine(1, level, "x" * 500),) * 40)
+
+
+def over(attempt: str) -> facts.AttemptEnded:
+    return facts.AttemptEnded(attempt, AttemptState.SUCCEEDED, Counts(), 1.0)
