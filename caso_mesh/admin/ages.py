@@ -7,6 +7,7 @@ themselves of a copied list counts for it. A set that the last verify or drill o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable
 
 from msgspec import Struct
@@ -30,6 +31,8 @@ from caso_mesh.model.policies import SelectionList
 from caso_mesh.model.states import RunState
 
 _SECOND = 1_000_000_000
+#: Lists that are judged without a pause.
+_AT_ONCE = 200
 _MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
 _CHECKS = (VerifySpec, VerifySetsSpec, DrillSpec)
 _GOOD = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
@@ -65,7 +68,9 @@ async def ages(state: ControlState, tables: Tables, redundant: Collection[str], 
         elif isinstance(job.spec, SyntheticSpec) and job.spec.list:
             jobs.setdefault(job.spec.list, []).append(job)
     found = []
-    for row in state.selection_lists():
+    for count, row in enumerate(state.selection_lists()):
+        if count % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)  # others need the loop, too
         of_list = jobs.get(row.id, [])
         allowed = allowed_age(state, row, of_list, now_ns)
         makers = {job.id for job in of_list} | local.get(row.id, set())

@@ -16,7 +16,7 @@ from caso_mesh.model.states import AttemptState, BackupType
 _PIECE = 500
 
 
-class AttemptRow(Struct, frozen=True):
+class AttemptRow(Struct, frozen=True, gc=False):
     """What the journal of one server (``reporter``) says of an attempt."""
 
     id: str

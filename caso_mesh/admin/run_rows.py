@@ -41,7 +41,7 @@ class Names(Struct, frozen=True):
         return "" if row is None or row.origin is None else self.policies.get(row.origin.policy, "")
 
 
-class ToldRun(Struct, frozen=True):
+class ToldRun(Struct, frozen=True, gc=False):
     """A run with its attempts. ``selection``: the list (id) of one that its server runs by itself (``own``)."""
 
     run: Run

@@ -111,7 +111,7 @@ class Medium(Struct, frozen=True):
 Octets = bytes
 
 
-class BackupSet(Struct, frozen=True):
+class BackupSet(Struct, frozen=True, gc=False):
     """One backup set: a complete tree of one source server as of its time. It is what lies, signed, in the vault.
 
     ``source`` and ``server`` are node ids (where the files live; who wrote), with their names at that time.

@@ -54,7 +54,7 @@ _PERIODS: Mapping[Keep, _Period] = {
 }
 
 
-class Line(Struct, frozen=True):
+class Line(Struct, frozen=True, gc=False):
     """What a set belongs to: ``key`` is equal for sets of one line, ``zone`` is that of its schedule, by which its days
     begin."""
 
@@ -62,7 +62,7 @@ class Line(Struct, frozen=True):
     zone: str = "UTC"
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(Struct, frozen=True, gc=False):
     """``kept_by`` is empty for a set that goes now. ``expires_at_ns``: when its dates let it go, ``None`` = never; what
     is kept for its place among the others, such as the last good one, stays longer.
     ``protected_until_ns``: until then nobody may delete it; ``None`` = without end."""
