@@ -185,12 +185,14 @@ class Gathering:
         redundant, selection = self._retaining.redundant(), scope.selection
 
         def made() -> list[r.SetRow]:
-            return [
-                set_row(backup, verdicts[backup.id], names, redundant=backup.id in redundant)
+            wanted = {backup.copy_of for backup in sets if backup.copy_of is not None}
+            originals = {backup.id: backup for backup in sets if backup.id in wanted}
+            rows = (
+                set_row(backup, verdicts[backup.id], names, originals, redundant=backup.id in redundant)
                 for backup in sets
-                if (scope.only is None or backup.source in scope.only or backup.server in scope.only)
-                and (not selection or names.selection(backup.job) == names.lists.get(selection))
-            ]
+                if scope.only is None or backup.source in scope.only or backup.server in scope.only
+            )
+            return [row for row in rows if not selection or row.selection == names.lists.get(selection)]
 
         return await asyncio.to_thread(made)
 

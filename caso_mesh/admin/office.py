@@ -161,7 +161,7 @@ class Office:
             followers=followers,
             outbox=self.outbox,
             alarms=self._alarms,
-            summary=lambda since_ns, until_ns: overnight(keeper.state, tables, since_ns, until_ns),
+            summary=lambda since_ns, until_ns: overnight(self.reporting, since_ns),
             own=keys.id,
             clock=clock,
             calendar=calendar,

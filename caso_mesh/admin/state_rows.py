@@ -206,7 +206,11 @@ def media_set_rows(state: ControlState) -> list[r.MediaSetRow]:
     ]
 
 
-def set_row(backup: BackupSet, verdict: Verdict, names: Names, *, redundant: bool) -> r.SetRow:
+def set_row(
+    backup: BackupSet, verdict: Verdict, names: Names, originals: Mapping[str, BackupSet], *, redundant: bool
+) -> r.SetRow:
+    """``originals``: by id, the sets of which others are copies: a copy belongs to the list and the policy of its set."""
+    origin = originals.get(backup.copy_of or "", backup)
     return r.SetRow(
         id=backup.id,
         source=names.servers.get(backup.source, backup.source_name),
@@ -217,8 +221,8 @@ def set_row(backup: BackupSet, verdict: Verdict, names: Names, *, redundant: boo
         type=backup.type.value,
         started_ns=backup.started_at_ns,
         ended_ns=backup.ended_at_ns,
-        selection=names.selection(backup.job),
-        policy=names.policy(backup.job),
+        selection=names.selection(origin.job),
+        policy=names.policy(origin.job),
         roots=tuple(present.shown_path(root) for root in backup.roots),
         files=backup.files,
         bytes=backup.bytes,

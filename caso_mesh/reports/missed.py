@@ -112,6 +112,8 @@ def resource_protection(told: Gathered) -> m.Answer:
     return m.Answer(
         verdict=f"{m.plural(len(bare), 'file system is', 'file systems are')} in no selection list."
         if bare
+        else f"Every file system that is known is in some selection list, {len(partly)} of them only in part."
+        if partly
         else "Every file system that is known is in some selection list.",
         good=not bare and not uncovered,
         needs=tuple(

@@ -19,7 +19,6 @@ _LOUD = frozenset({AlertKind.ATTENTION.value, AlertKind.ERROR.value})
 _TOLD_ELSEWHERE = frozenset(
     {
         "job-failed", "job-timed-out", "job-missed", "backup-overdue", "server-stalled", "server-no-communication",
-        "device-error",
     }
 )  # fmt: skip
 
@@ -33,8 +32,10 @@ def summary(told: Gathered) -> m.Answer:
     wrong = [row for row in ended if row.state in m.ENDED_BADLY and row.sound_since_ns is None]
     overdue = [row for row in told.ages if row.overdue]
     away = [row for row in told.servers if _is_away(row)]
-    unwell = [row for row in told.devices if _is_unwell(row)]
     loud = [row for row in told.alerts if _is_open(row) and row.alert in _LOUD]
+    # an alert says more of a device than its state
+    named = " ".join(row.text for row in loud if row.category == "device-error")
+    unwell = [row for row in told.devices if _is_unwell(row) and (_is_low(row) or row.name not in named)]
     needs = tuple(_needs(wrong, overdue, away, unwell, loud))
     good = not needs
     stored = round(m.summed(row.bytes_stored for row in ended))
@@ -250,9 +251,9 @@ def _alerts(told: Gathered, rows: Sequence[AlertRow]) -> m.Table:
         told,
         "alerts",
         "Alerts that nobody answered",
-        (m.instant("raised", "Raised"), m.state("alert", "Alert"), m.text("server", "Server"), m.text("text", "Text"),
-         m.text("id", "Id")),
-        [(m.at(row.raised_ns), row.alert, row.server, row.text, row.id) for row in rows],
+        (m.instant("raised", "Raised"), m.state("alert", "Alert"), m.text("category", "Category"),
+         m.text("server", "Server"), m.text("text", "Text"), m.text("id", "Id")),
+        [(m.at(row.raised_ns), row.alert, row.category, row.server, row.text, row.id) for row in rows],
         "All alerts are answered.",
     )  # fmt: skip
 

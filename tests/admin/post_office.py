@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from admin.admin_world import KEYS, LoopFacts
 from aiohttp import web
@@ -24,10 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mesh.clock import VirtualClock
 
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.gathering import Gathering
 from caso_mesh.admin.keeping import Followers
+from caso_mesh.admin.live import Live
 from caso_mesh.admin.notifying import Notifying
 from caso_mesh.admin.outbox import Outbox, Pauses
 from caso_mesh.admin.overnight import overnight
+from caso_mesh.admin.reporting import Reporting
+from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
 from caso_mesh.database import Database
@@ -183,6 +187,13 @@ class Voters:
         return self
 
 
+class NoLinks:
+    """Nobody is linked."""
+
+    def nodes(self) -> list[str]:
+        return []
+
+
 class Room:
     """Outbox and notification of an office, without the rest of it."""
 
@@ -223,11 +234,25 @@ class Room:
             followers=self.followers,
             outbox=self.outbox,
             alarms=self.alarms,
-            summary=lambda since_ns, until_ns: overnight(self.state, self.tables, since_ns, until_ns),
+            summary=lambda since_ns, until_ns: overnight(self.make_reporting(), since_ns),
             own=KEYS.id,
             clock=self.clock,
             calendar=WallCalendar(self.clock),
         )
+
+    def make_reporting(self) -> Reporting:
+        live, keeper = Live(), cast("Any", self.script)
+        retaining = Retaining(keeper=keeper, tables=self.tables, live=live, clock=self.clock, away=lambda device: False)
+        gathering = Gathering(
+            keeper=keeper,
+            tables=self.tables,
+            live=live,
+            links=cast("Any", NoLinks()),
+            retaining=retaining,
+            known=cast("Any", None),  # nothing is foretold here
+            own=KEYS.id,
+        )
+        return Reporting(keeper=keeper, gathering=gathering, calendar=WallCalendar(self.clock))
 
     def credentials(self, logon: str) -> Credentials:
         if logon not in self.secrets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from admin.admin_world import KEYS
-from admin.post_office import SECOND, MailBox, Room, mail_server, room, web_server
+from admin.post_office import SECOND, MailBox, Room, mail_server, parts, room, web_server
 from control.control_world import backup
 from waiting import wait_for_async
 
@@ -168,7 +168,8 @@ async def test_the_morning_summary_comes_once_to_who_wants_it_also_from_the_next
         await there.notifying.look()
         mail = (await wait_for_async(lambda: [m for m in box.mails if "morning summary" in str(m["subject"])]))[0]
         assert mail["to"] == "bob@example.org"
-        assert "device-error: device-gone" in mail.get_content()
+        assert "device-gone" in dict(parts(mail))["text/plain"]
+        assert "<h1>Overnight summary</h1>" in dict(parts(mail))["text/html"]
         await wait_for_async(lambda: there.outbox.waiting("bob") == 0)
         await there.another_office()
         await there.notifying.look()

@@ -226,3 +226,23 @@ async def test_what_no_list_names_is_told_with_what_servers_say_of_themselves(tm
         assert figure(found, "bare") == 1
         await w.report("beta", facts.FileSystems(systems[:2]))
         assert figure(await report(w, "resource-protection"), "bare") == 0
+
+
+async def test_a_copy_on_another_device_belongs_to_the_list_of_its_set(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await listed(w)
+        attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        backup = w.made_set(attempt)
+        await w.report("beta", *w.success(attempt, backup))
+        await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
+        (row,) = rows(await report(w, "media-required-for-recovery"), "required")
+        assert (row["selection"], row["device"], row["also_on"]) == ("home", "dbeta", None)
+        submitted = await w.ask("duplicate", q.DuplicateRequest(backup.id, "device:dgamma"))
+        second = await w.delegated(submitted.run)
+        copy = w.made_set(second, copy_of=backup.id, started_at_ns=backup.started_at_ns, ended_at_ns=backup.ended_at_ns)
+        await w.report("gamma", *w.success(second, copy))
+        await w.until(lambda: w.state.runs[submitted.run].closed_at_ns)
+        (row,) = rows(await report(w, "media-required-for-recovery"), "required")
+        assert (row["set"], row["device"], row["also_on"]) == (backup.id, "dbeta", "dgamma")
+        (row,) = rows(await report(w, "missed-backups"), "ages")
+        assert row["set"] in {backup.id, copy.id}, "a copy is as old as its set"
