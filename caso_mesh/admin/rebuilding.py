@@ -89,7 +89,7 @@ class Rebuilding:
             gone = set(page.deleted)
             there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
             kept = await self._where.kept(there)
-            lacking = [each for each in there if each.id not in kept and not await self._catalog.has_detail(each.id)]
+            lacking = [each for each in there if await self._lacks(each, kept=each.id in kept)]
             await self._tables.fetch_again(server, [each.id for each in lacking])
             found = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
             warnings += [f"the set {each} is known with another content; that stays" for each in found.differ]
@@ -110,6 +110,12 @@ class Rebuilding:
             pending=pending,
             warnings=tuple(warnings[:50]),
         )
+
+    async def _lacks(self, backup: BackupSet, *, kept: bool) -> bool:
+        """Whether the catalog of a set is not where its mode has it. That the server keeps it helps nobody who is to have it
+        here as well, and cannot get it from there since that one is dead."""
+        mode = self._where.mode_of(backup)
+        return (mode.at_voters or not kept) and not await self._catalog.has_detail(backup.id)
 
     def _keeper_of(self, backup: BackupSet) -> str | None:
         """The server that is to keep the catalog of a set."""

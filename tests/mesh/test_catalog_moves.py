@@ -313,3 +313,30 @@ async def test_a_set_that_is_not_in_the_own_catalog_yet_has_not_arrived(memory_m
             return False
 
     await wait_for_async(back, 60.0, every_s=0.2, what="it is taken in again")
+
+
+async def test_what_a_dead_server_kept_is_made_anew_at_the_admin_by_a_rebuild_through_another_one(
+    memory_mesh, tmp_path
+):
+    tree = small_tree(tmp_path / "data")
+    mesh = await memory_mesh(3)
+    folder = mesh.folder / "shared"
+    folder.mkdir()
+    places = {"beta": str(folder), "gamma": str(folder)}
+    await mesh.call("alpha", "device.add", q.DeviceAdd("nas", "shared", places), v.DeviceView)
+    await set_mode(mesh, "distributed")
+    sets = await two_sets(mesh, tree, source="gamma")
+    await settled(mesh, sets=2)
+    seen = await browsed(mesh, sets, tree, "changed", source="gamma")
+    await mesh.stop("beta")
+    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), v.CatalogRebuilt)
+    assert (rebuilt.sets, rebuilt.pending) == (2, 0), "it is where it is to be"
+    await set_mode(mesh, "centralized")
+    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), v.CatalogRebuilt)
+    assert (rebuilt.server, rebuilt.pending) == ("gamma", 2)
+
+    async def here() -> bool:
+        return (await mode_of(mesh)).at_admin == 2
+
+    await wait_for_async(here, 60.0, every_s=0.2, what="the admin has it")
+    assert await browsed(mesh, sets, tree, "changed", source="gamma") == seen
