@@ -51,6 +51,7 @@ from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ordering import Ordering
 from caso_mesh.admin.outbox import Outbox
 from caso_mesh.admin.overnight import overnight
+from caso_mesh.admin.overviews import Overviews
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.preview import Preview
@@ -493,6 +494,9 @@ class Office:
             **self._kits.handlers(),
             **self._runs.handlers(),
             **self._history.handlers(),
+            **Overviews(
+                keeper=keeper, tables=tables, live=live, links=links, due=self._due, own=keys.id, clock=clock
+            ).handlers(),
             **AttemptHistory(
                 keeper=keeper, tables=tables, live=live, held=held, work=work, local=local
             ).handlers(),

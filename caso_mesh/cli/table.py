@@ -4,7 +4,8 @@ from __future__ import annotations
 
 #: Group, command, where it is, and what it is for (shown by ``caso-mesh --help`` without loading any of them).
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
-    ("Daily", "status", "status:status", "The mesh on one line."),
+    ("Daily", "status", "status:status", "The mesh on one screen."),
+    ("Daily", "top", "top:top", "The mesh as it works, drawn anew every second."),
     ("Daily", "backup", "backup:backup", "Back up paths of servers, now or by a schedule."),
     ("Daily", "restore", "restore:restore", "Restore a backup set or parts of it."),
     ("Daily", "cat", "cat:cat", "Print one file as it was in a backup set."),

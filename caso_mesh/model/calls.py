@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from caso_mesh.model import audit, history, metrics
+from caso_mesh.model import audit, history, metrics, overview
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -182,6 +182,8 @@ _OF_MESH: tuple[Call, ...] = (
     Call("status", "viewer", "local", q.Nothing, v.StatusView, "The mesh on one line.", scope=SHOWN),
     Call("metrics", "viewer", "local", q.Nothing, metrics.Exposition,
          "The figures of the server that is asked, in office also those of the mesh, for Prometheus."),
+    Call("overview", "viewer", "admin", overview.OverviewRequest, overview.Overview,
+         "The mesh at a glance: servers, what runs, what waits and why, open alerts, the last day, what is due.", scope=SHOWN),
     Call("server.list", "viewer", "admin", q.ServerListRequest, v.ServerList,
          "The servers, or those that were discovered and are not managed yet.", scope=SHOWN),
     Call("server.approve", "admin", "admin", q.ServerApprove, v.ServerView,

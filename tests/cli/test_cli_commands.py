@@ -110,7 +110,6 @@ MEDIA_SETS = v.MediaSetList((v.MediaSetView("keep-4-weeks", 518400.0, None, 2419
 #: Command line, call, what it asks, what is answered, words of the text for people.
 KIT = v.KitView("kit1", "2025-01-01T00:00:00Z", "ann", None, ("disk1",), ("disk2",))
 CASES: list[tuple[str, str, Any, Any, list[str]]] = [
-    ("status", "status", q.Nothing(), STATUS, ["tests", "administrator  alpha"]),
     ("metrics", "metrics", q.Nothing(), Exposition("up 1\n", mesh=False), ["up 1\n"]),
     ("server list", "server.list", q.ServerListRequest(), v.ServerList((SERVER,)), ["NAME", "beta", "yes", "west"]),
     (
@@ -573,6 +572,9 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
     # _catalog_rebuild, _recovery, _contexts
     dialogues = {
         "run.follow",
+        # tests/cli/test_cli_screen, _following
+        "status",
+        "overview",
         "log.follow",
         "local.run.follow",
         "kit.create",
