@@ -36,10 +36,11 @@ ASK_S = 10.0
 
 
 class Found(Struct, frozen=True):
-    """``away``: servers that may have more, and could not be asked."""
+    """``away``: servers that may have more, and could not be asked. ``cut_off``: a search took too long and was ended."""
 
     matches: list[Match]
     more: bool
+    cut_off: bool
     away: tuple[c.CatalogAway, ...] = ()
 
 
@@ -63,6 +64,10 @@ class Browsing:
 
     # --- one set ---
 
+    async def is_here(self, backup: BackupSet) -> bool:
+        """Whether nobody else need be asked about a set."""
+        return await self._catalog.has_detail(backup.id)
+
     async def folder(
         self, backup: BackupSet, path: bytes, *, after: bytes | None, limit: int
     ) -> tuple[list[CatalogEntry], bool]:
@@ -75,6 +80,16 @@ class Browsing:
         reply = await self._ask_of(backup, "catalog.folder", request, q.SetFolderReply)
         found = [CatalogEntry(each.path, each.type, each.size, each.modified, each.mode) for each in reply.entries]
         return found[:limit], reply.more
+
+    async def sizes(self, backup: BackupSet, path: bytes, *, depth: int, limit: int) -> tuple[list[c.FolderSize], bool]:
+        """A folder and those below it down to ``depth``, with how large they are, and whether there are more. Raises as
+        ``folder`` does."""
+        if await self._catalog.has_detail(backup.id):
+            found = await self._catalog.usage(backup.id, path, depth=depth)
+            return [c.FolderSize(each.path, each.files, each.size) for each in found[:limit]], len(found) > limit
+        request = c.CatalogSizes(backup.id, path, depth, limit)
+        reply = await self._ask_of(backup, "catalog.sizes", request, c.CatalogSizesReply)
+        return list(reply.folders[:limit]), reply.more
 
     async def check_paths(self, backup: BackupSet, paths: Sequence[bytes]) -> None:
         """Raises ``PathNotInSet`` for the first that is missing, ``CatalogAway``, ``CatalogNotHere``."""
@@ -115,10 +130,10 @@ class Browsing:
             replace(request, server=None, limit=limit), None if sources is None else tuple(sorted(sources))
         )
         answers, away = await self._ask_all(sources, "catalog.search", question, c.CatalogHits)
-        found = {(each.source, each.path): each for each in own}
-        more = len(own) > limit
+        found = {(each.source, each.path): each for each in own.matches}
+        more, cut_off = len(own.matches) > limit, own.is_cut_off
         for server, reply in ((asked.server, reply) for asked, reply in answers):
-            more = more or reply.more
+            more, cut_off = more or reply.more, cut_off or reply.cut_off
             for hit in reply.hits:
                 match = Match(hit.set, hit.source, hit.path, _entry(hit))
                 if (sources is None or hit.source in sources) and await self._is_newer(
@@ -126,7 +141,7 @@ class Browsing:
                 ):
                     found[hit.source, hit.path] = match
         matches = sorted(found.values(), key=lambda each: (each.source, path_key(each.path)))
-        return Found(matches[:limit], more or len(matches) > limit, away)
+        return Found(matches[:limit], more or len(matches) > limit, cut_off, away)
 
     async def _is_newer(self, server: Server, match: Match, known: Match | None) -> bool:
         """Whether what a server says is of a set of its own, and newer than what is known."""

@@ -16,6 +16,7 @@ from caso_mesh.admin.work import Work
 from caso_mesh.catalog.sets import is_within
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
@@ -80,7 +81,12 @@ class Files:
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
-        return {"set.as-of": self._as_of, "file.open": self._file_open, "file.read": self._file_read}
+        return {
+            "set.as-of": self._as_of,
+            "catalog.as-of": self._shown_as_of,
+            "file.open": self._file_open,
+            "file.read": self._file_read,
+        }
 
     # --- points in time ---
 
@@ -132,6 +138,32 @@ class Files:
             devices = sorted({device_name(state, each.device) for each in skipped})
             raise Unavailable(what=f"the device of every set with {what} ({', '.join(devices)})")
         raise NotFound(kind="set", name=what)
+
+    async def _shown_as_of(self, caller: Caller, request: c.CatalogAsOf) -> c.CatalogChoice:
+        """The newest set that ended in time and covers the path, also one that cannot be read now; of its copies one whose
+        catalog is here. Raises ``NotFound``."""
+        source = self._keeper.state.server_named(request.server)
+        path = clean_path(request.path)
+        until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
+        found: BackupSet | None = None
+        detail = False
+        async for backup in self._tables.sets_until(source.origin, until_ns):
+            if found is not None and (detail or backup.ended_at_ns < found.ended_at_ns):
+                break
+            if any(is_within(path, root) or is_within(root, path) for root in backup.roots):
+                here = await self._browsing.is_here(backup)
+                if found is None or (here and _same(backup, found)):
+                    found, detail = backup, here
+        if found is None:
+            what = f"{source.name}:{shown_path(path)} as of {format_instant(until_ns)}"
+            raise NotFound(kind="set", name=what)
+        return c.CatalogChoice(
+            set=found.id,
+            source=source.name,
+            started=format_instant(found.started_at_ns) or "",
+            ended=format_instant(found.ended_at_ns) or "",
+            detail=detail,
+        )
 
     async def _check_paths(self, backup: BackupSet, paths: list[bytes]) -> None:
         try:

@@ -12,17 +12,20 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
-from caso_mesh.model.errors import NotFound
+from caso_mesh.model.errors import InvalidValue, NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_instant, format_seconds
 
 #: Entries of one answer.
 _MOST_ENTRIES = 50_000
+#: Levels of folders that are told one by one.
+_DEEPEST = 1000
 
 
 class History:
@@ -56,6 +59,7 @@ class History:
             "catalog.ls": self._catalog_ls,
             "catalog.find": self._catalog_find,
             "catalog.versions": self._catalog_versions,
+            "catalog.du": self._catalog_du,
             "alert.list": self._alert_list,
             "alert.answer": self._alert_answer,
         }
@@ -97,6 +101,7 @@ class History:
             ),
             found.more,
             found.away,
+            found.cut_off,
         )
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
@@ -125,6 +130,22 @@ class History:
         if not views:
             raise NotFound(kind="catalog", name=f"{request.server}:{present.shown_path(path)}")
         return v.VersionList(tuple(views), away)
+
+    async def _catalog_du(self, caller: Caller, request: c.CatalogUsage) -> c.UsageList:
+        backup = await self._work.find_set(request.set)
+        path = clean_path(b"/" + request.path.lstrip(b"/"))
+        limit = max(1, min(request.limit, _MOST_ENTRIES))
+        if not 0 <= request.depth <= _DEEPEST:
+            raise InvalidValue(value=request.depth, what="depth", expected=f"Use a number from 0 to {_DEEPEST}")
+        found, more = await self._browsing.sizes(backup, path, depth=request.depth, limit=limit)
+        return c.UsageList(
+            backup.id,
+            tuple(
+                c.UsageView(present.shown_path(each.path), present.b64(each.path), each.files, each.size)
+                for each in found
+            ),
+            more,
+        )
 
     async def open_alerts(self) -> int:
         answers = self._keeper.state.answers

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from msgspec import Struct
 
 from caso_mesh.catalog import folders, sets
-from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, FILE, IN_SET, Row, from_row, join, split
+from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, IN_SET, Row, from_row, join, split
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import PathNotInSet
@@ -35,6 +35,10 @@ class Timeline(Struct, frozen=True):
         """The sets that have a version; ``last`` 0 = to the latest."""
         begin = bisect_left(self.seqs, first)
         return self.ends[begin : bisect_right(self.seqs, last) if last else len(self.seqs)]
+
+    def newest(self, first: int, last: int) -> tuple[int, str] | None:
+        """The one of ``within`` that ended last."""
+        return max(self.within(first, last), default=None)
 
 
 def timelines(
@@ -64,7 +68,7 @@ def lookup(conn: sqlite3.Connection, set_id: str, path: bytes) -> CatalogEntry |
     row = _row(conn, place, path)
     if row is not None:
         return from_row(path, row)
-    return implied(path) if not path or _leads_to_root(conn, place, path) else None
+    return implied(path) if not path or leads_to_root(conn, place, path) else None
 
 
 def list_folder(
@@ -81,7 +85,7 @@ def list_folder(
     row = _row(conn, place, path) if path else None
     if row is not None and row[0] != DIRECTORY:
         return [] if after is not None or limit < 1 else [from_row(path, row)]
-    if path and row is None and not _leads_to_root(conn, place, path):
+    if path and row is None and not leads_to_root(conn, place, path):
         raise PathNotInSet(set=set_id, path="/" + escape_path(path))
     begin = b"" if after is None else split(after.strip(b"/"))[1]
     found: dict[bytes, CatalogEntry] = {}
@@ -93,8 +97,8 @@ def list_folder(
         )
         for name, *attributes in conn.execute(query, (place.chain, folder, begin, place.seq, place.seq, limit)):
             found[name] = from_row(join(path, name), attributes)
-    above = {child for child in _on_the_way(place.record.roots, path) if split(child)[1] > begin}
-    missing = [child for child in above if split(child)[1] not in found and _leads_to_root(conn, place, child)]
+    above = {child for child in on_the_way(place.record.roots, path) if split(child)[1] > begin}
+    missing = [child for child in above if split(child)[1] not in found and leads_to_root(conn, place, child)]
     if not missing:
         return list(found.values())
     for child in missing:
@@ -102,28 +106,6 @@ def list_folder(
         if _row(conn, place, child) is None:
             found[split(child)[1]] = implied(child)
     return [entry for _name, entry in sorted(found.items())][:limit]
-
-
-def folder_size(conn: sqlite3.Connection, set_id: str, path: bytes) -> tuple[int, int]:
-    """How many files lie below ``path`` in the set, and their sizes in bytes; of a file, 1 and its own. Every name of a
-    hard link counts. Raises ``NotFound``, ``CatalogNotHere``, ``PathNotInSet``."""
-    place = sets.detailed(conn, set_id)
-    path = path.strip(b"/")
-    row = _row(conn, place, path) if path else None
-    if row is not None and row[0] != DIRECTORY:
-        return (1, row[1]) if row[0] == FILE else (0, 0)
-    if path and row is None and not _leads_to_root(conn, place, path):
-        raise PathNotInSet(set=set_id, path="/" + escape_path(path))
-    folder = folders.find(conn, place.top, path)
-    if folder is None:
-        return 0, 0
-    files, size = conn.execute(
-        "WITH RECURSIVE below(id) AS (VALUES(?) UNION ALL SELECT f.id FROM below JOIN folder f ON f.parent = below.id)"
-        " SELECT count(*), coalesce(sum(v.size), 0) FROM below CROSS JOIN version v ON v.chain = ? AND"
-        f" v.folder = below.id WHERE v.type = {FILE} AND {IN_SET}",
-        (folder, place.chain, place.seq, place.seq),
-    ).fetchone()
-    return files, size
 
 
 def versions(conn: sqlite3.Connection, source: str, path: bytes) -> list[Version]:
@@ -162,7 +144,7 @@ def _row(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> Ro
     return row
 
 
-def _on_the_way(roots: tuple[bytes, ...], path: bytes) -> set[bytes]:
+def on_the_way(roots: tuple[bytes, ...], path: bytes) -> set[bytes]:
     """The children of ``path`` that are a root or lead to one."""
     begin = len(path) + 1 if path else 0
     return {
@@ -172,7 +154,7 @@ def _on_the_way(roots: tuple[bytes, ...], path: bytes) -> set[bytes]:
     }
 
 
-def _leads_to_root(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> bool:
+def leads_to_root(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> bool:
     """Whether ``path`` lies above something of the set and above or at one of its roots."""
     for root in place.record.roots:
         at = root

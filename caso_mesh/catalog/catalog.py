@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from caso_mesh.catalog import index
 from caso_mesh.catalog.export import Export
-from caso_mesh.catalog.index import IngestResult, Match, SliceLost, Version
+from caso_mesh.catalog.index import FolderUsage, Found, IngestResult, SliceLost, Version, Wanted
+from caso_mesh.catalog.search import ANYTHING
 from caso_mesh.catalog.segment import CatalogEntry, Record, SegmentReader, SegmentWriter, chain_of
 from caso_mesh.catalog.sets import place
 from caso_mesh.database import MendingDatabase
@@ -21,9 +23,12 @@ from caso_mesh.model.storage import BackupSet
 
 T = TypeVar("T")
 
+#: Seconds after which a search is cut off: one that the index is of no use for looks at all names.
+LONGEST_S = 8.0
 #: How often a taking-in begins anew after the database lost one of its slices.
 _TRIES = 3
-#: Two, so that one long search does not keep others from listing a folder.
+
+#: Two, so that one long question does not keep others from listing a folder.
 _READERS = 2
 #: What the writer keeps of the file in memory, in KiB: taking in goes through it in path order, not in page order.
 _CACHE_KIB = 32 * 1024
@@ -36,6 +41,10 @@ def _use_more_cache(conn: sqlite3.Connection) -> None:
 def _prepare(conn: sqlite3.Connection) -> None:
     _use_more_cache(conn)
     index.abandon_all(conn)
+
+
+def _split(instant_ns: int | None) -> tuple[int, int] | None:
+    return None if instant_ns is None else divmod(instant_ns, 1_000_000_000)
 
 
 def _put(segment: SegmentWriter, records: list[Record]) -> None:
@@ -54,10 +63,13 @@ class Catalog:
     listed when ``ingest`` has returned, and not before.
     """
 
-    def __init__(self, database: MendingDatabase) -> None:
+    def __init__(self, database: MendingDatabase, *, same_thread: bool = False) -> None:
         self._database = database
+        self._same_thread = same_thread
         # Taking in, removing and rebuilding see several transactions as one.
         self._one_at_a_time = asyncio.Lock()
+        # All but one reader are left to those who ask little.
+        self._long_questions = asyncio.Semaphore(_READERS - 1)
 
     @classmethod
     @asynccontextmanager
@@ -72,7 +84,7 @@ class Catalog:
         async with MendingDatabase.open(
             path, index.MIGRATIONS, what="the catalog", same_thread=same_thread, readers=_READERS, prepare=_prepare
         ) as database:
-            yield cls(database)
+            yield cls(database, same_thread=same_thread)
 
     @property
     def mended(self) -> int:
@@ -156,51 +168,38 @@ class Catalog:
         """As ``index.list_folder``."""
         return await self._read(lambda conn: index.list_folder(conn, set_id, path, after=after, limit=limit))
 
-    async def folder_size(self, set_id: str, path: bytes) -> tuple[int, int]:
-        """As ``index.folder_size``."""
-        return await self._read(lambda conn: index.folder_size(conn, set_id, path))
+    async def usage(self, set_id: str, path: bytes, *, depth: int = 0) -> list[FolderUsage]:
+        """As ``index.usage``."""
+        async with self._long_questions:
+            return await self._read(lambda conn: index.usage(conn, set_id, path, depth=depth))
 
-    async def find(
-        self,
-        glob: str | bytes,
-        *,
-        source: str | None = None,
-        since_ns: int | None = None,
-        until_ns: int | None = None,
-        size_min: int | None = None,
-        size_max: int | None = None,
-        limit: int = 1000,
-    ) -> list[Match]:
-        """As ``index.find``."""
-        return await self._read(
-            lambda conn: index.find(
-                conn,
-                glob,
-                source=source,
-                since_ns=since_ns,
-                until_ns=until_ns,
-                size_min=size_min,
-                size_max=size_max,
-                limit=limit,
-            )
-        )
+    async def find(self, glob: str | bytes, wanted: Wanted = ANYTHING, *, limit: int = 1000) -> Found:
+        """As ``index.find``; it is cut off when it has taken ``LONGEST_S``."""
 
-    async def matches(self, asked: CatalogFind, sources: Collection[str] | None, limit: int) -> list[Match]:
+        def ask(conn: sqlite3.Connection) -> Found:
+            end_s = time.monotonic() + LONGEST_S
+            # in a simulation nothing depends on how fast the machine is
+            is_over = (lambda: False) if self._same_thread else lambda: time.monotonic() > end_s
+            return index.find(conn, glob, wanted, limit=limit, is_over=is_over)
+
+        async with self._long_questions:
+            return await self._read(ask)
+
+    async def matches(self, asked: CatalogFind, sources: Collection[str] | None, limit: int) -> Found:
         """What ``find`` gives for a question of a person about ``sources`` (node ids; ``None`` = all); more than ``limit``
         if there is more."""
-        found: list[Match] = []
-        # one source after the other, so that the limit counts only what is shown
-        for source in [None] if sources is None else sorted(sources):
-            found += await self.find(
-                asked.glob,
-                source=source,
-                since_ns=asked.since_ns,
-                until_ns=asked.until_ns,
-                limit=limit + 1 - len(found),
-            )
-            if len(found) > limit:
-                break
-        return found
+        wanted = Wanted(
+            sources=None if sources is None else frozenset(sources),
+            since_ns=asked.since_ns,
+            until_ns=asked.until_ns,
+            size_min=asked.size_min,
+            size_max=asked.size_max,
+            modified_since=_split(asked.modified_since_ns),
+            modified_until=_split(asked.modified_until_ns),
+            type=asked.type,
+            ignore_case=asked.ignore_case,
+        )
+        return await self.find(asked.glob, wanted, limit=limit + 1)
 
     async def versions(self, source: str, path: bytes) -> list[Version]:
         """As ``index.versions``."""

@@ -4,26 +4,30 @@ Those that change something want to be called inside a transaction (``database/`
 savepoint.
 """
 
-from caso_mesh.catalog.browse import Version, folder_size, implied, list_folder, lookup, versions
+from caso_mesh.catalog.browse import Version, implied, list_folder, lookup, versions
 from caso_mesh.catalog.ingest import Ingest, IngestResult, SliceLost, ingest
 from caso_mesh.catalog.names import rebuild as rebuild_names
 from caso_mesh.catalog.names import wants_rebuild as names_want_rebuild
 from caso_mesh.catalog.removal import abandon_all, remove_set
-from caso_mesh.catalog.schema import MIGRATIONS
-from caso_mesh.catalog.search import Match, find
+from caso_mesh.catalog.schema import MIGRATIONS, check
+from caso_mesh.catalog.search import Found, Match, Wanted, find
 from caso_mesh.catalog.sets import add_set, has_detail, set_as_of, sets
+from caso_mesh.catalog.usage import FolderUsage, usage
 
 __all__ = [
     "MIGRATIONS",
+    "FolderUsage",
+    "Found",
     "Ingest",
     "IngestResult",
     "Match",
     "SliceLost",
     "Version",
+    "Wanted",
     "abandon_all",
     "add_set",
+    "check",
     "find",
-    "folder_size",
     "has_detail",
     "implied",
     "ingest",
@@ -34,5 +38,6 @@ __all__ = [
     "remove_set",
     "set_as_of",
     "sets",
+    "usage",
     "versions",
 ]

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from caso_mesh.catalog import folders
+from caso_mesh.catalog.schema import Nonsense
 from caso_mesh.catalog.segment import chain_of
 from caso_mesh.model.errors import AlreadyExists, CatalogNotHere, NotFound
 from caso_mesh.model.storage import BackupSet
@@ -23,7 +24,11 @@ _decode_fields = msgspec.msgpack.Decoder(_STORED).decode
 
 
 def _decode(raw: bytes) -> BackupSet:
-    return BackupSet(**cast("dict[str, Any]", _decode_fields(raw)))
+    """Raises ``Nonsense``."""
+    try:
+        return BackupSet(**cast("dict[str, Any]", _decode_fields(raw)))
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise Nonsense(f"the record of a set cannot be read ({error})") from None
 
 
 class Place(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
@@ -12,21 +12,31 @@ from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, roo
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut
-from caso_mesh.model.units import parse_instant_ns
+from caso_mesh.model.entries import EntryType
+from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut, UsageError
+from caso_mesh.model.units import parse_instant_ns, parse_size
 
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
 _PATIENCE_S = 1800.0
 
-app = Group(name="catalog", help="Files in backup sets: browse, find, versions.")
+app = Group(name="catalog", help="Files in backup sets: browse, find, versions, sizes.")
+
+SetOrPlace = Annotated[
+    str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it; or SERVER:PATH (see --as-of).")
+]
+AsOf = Annotated[
+    str | None,
+    Parameter(help="With SERVER:PATH: as it was then, as in 2025-01-31T02:00; without it: as it was last."),
+]
 
 
 @app.command
 def ls(
-    set: Annotated[str, Parameter(name="SET", help="Id of the backup set, or a unique beginning of it.")],
+    set: SetOrPlace,
     path: Annotated[str, Parameter(name="PATH", help="A folder in it; its top without it.")] = "/",
     /,
     *,
+    as_of: AsOf = None,
     after: Annotated[str | None, Parameter(help="Go on after this path, where the last listing ended.")] = None,
     limit: Annotated[int, Parameter(help="At most this many.")] = 10000,
     from_device: Annotated[
@@ -35,15 +45,33 @@ def ls(
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """List a folder as of a backup set."""
+    """List a folder as of a backup set, or as of a time."""
+    if ":" in set and from_device is not None:
+        raise UsageError(detail="--from-device belongs to a set")
+    set, folder = _looked_into(common, set, path, as_of, escaped=escaped)
     request = q.CatalogList(
         set=set,
-        path=rooted_path(path, escaped=escaped).lstrip(b"/"),
+        path=folder,
         after=rooted_path(after, escaped=escaped).lstrip(b"/") if after is not None else None,
         limit=limit,
         from_device=from_device,
     )
     output.show(ask(common, "catalog.ls", request, v.EntryList), common.json, _entries)
+
+
+def _looked_into(common: Common, set: str, path: str, as_of: str | None, *, escaped: bool) -> tuple[str, bytes]:
+    """The set and the path in it (without its leading slash) that are meant."""
+    if ":" not in set:
+        if as_of is not None:
+            raise UsageError(detail="--as-of belongs to SERVER:PATH")
+        return set, rooted_path(path, escaped=escaped).lstrip(b"/")
+    if path != "/":
+        raise UsageError(detail="SERVER:PATH names the path already")
+    server, folder = rooted_place(set, escaped=escaped)
+    request = c.CatalogAsOf(server, folder, parse_instant_ns(as_of) if as_of is not None else None)
+    choice = ask(common, "catalog.as-of", request, c.CatalogChoice)
+    output.note(f"set {choice.set} of {choice.source}, ended {choice.ended}")
+    return choice.set, folder.lstrip(b"/")
 
 
 def _entries(view: v.EntryList) -> None:
@@ -59,6 +87,9 @@ def _entries(view: v.EntryList) -> None:
         output.warning(f"there is more; go on with --escaped --after '{view.entries[-1].path}'")
 
 
+_TYPES = {"f": EntryType.FILE, "d": EntryType.DIRECTORY, "l": EntryType.SYMLINK}
+
+
 @app.command
 def find(
     glob: Annotated[str, Parameter(name="GLOB", help="Matches whole paths; without a slash the last part, too.")],
@@ -67,21 +98,42 @@ def find(
     server: Annotated[str | None, Parameter(help="Only files of this server.")] = None,
     since: Annotated[str | None, Parameter(help="Only in sets made since, as in 2025-01-31T02:00.")] = None,
     until: Annotated[str | None, Parameter(help="Only in sets made until.")] = None,
+    larger: Annotated[str | None, Parameter(help="Only of this size or more, as in 500MB or 10GiB.")] = None,
+    smaller: Annotated[str | None, Parameter(help="Only of this size or less.")] = None,
+    modified_since: Annotated[str | None, Parameter(help="Only what was changed at this time or later.")] = None,
+    modified_until: Annotated[str | None, Parameter(help="Only what was changed at this time or before.")] = None,
+    type: Annotated[Literal["f", "d", "l"] | None, Parameter(help="Only files, folders or symbolic links.")] = None,
+    ignore_case: Annotated[bool, Parameter(negative=(), help="Letters match whatever their case.")] = False,
     limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Find files by name in all backup sets. Exit status 7: a server that keeps catalogs could not be asked."""
+    """Find files by name, size, time and type in all backup sets. Exit status 7: a server that keeps catalogs could not be
+    asked, or the search took too long and was cut off."""
+
+    def instant_ns(text: str | None) -> int | None:
+        return None if text is None else parse_instant_ns(text)
+
     request = q.CatalogFind(
         glob=raw_path(glob, escaped=escaped),
         server=server,
-        since_ns=parse_instant_ns(since) if since is not None else None,
-        until_ns=parse_instant_ns(until) if until is not None else None,
+        since_ns=instant_ns(since),
+        until_ns=instant_ns(until),
         limit=limit,
+        size_min=parse_size(larger) if larger is not None else None,
+        size_max=parse_size(smaller) if smaller is not None else None,
+        modified_since_ns=instant_ns(modified_since),
+        modified_until_ns=instant_ns(modified_until),
+        type=_TYPES[type] if type is not None else None,
+        ignore_case=ignore_case,
     )
     view = ask(common, "catalog.find", request, v.MatchList)
     output.show(view, common.json, _matches)
-    return _away(view)
+    if view.cut_off:
+        output.warning(
+            "the search took too long and was cut off: there may be others; give three letters of the name, or a server"
+        )
+    return _away(view) or (WITH_EXCEPTIONS if view.cut_off else 0)
 
 
 def _away(view: v.MatchList | v.VersionList) -> int:
@@ -116,6 +168,35 @@ def versions(
     view = ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
     output.show(view, common.json, _versions)
     return _away(view)
+
+
+@app.command
+def du(
+    set: SetOrPlace,
+    path: Annotated[str, Parameter(name="PATH", help="A folder in it; all of it without it.")] = "/",
+    /,
+    *,
+    as_of: AsOf = None,
+    depth: Annotated[int, Parameter(help="Show the folders below it, too, so many levels down.")] = 0,
+    limit: Annotated[int, Parameter(help="At most this many folders.")] = 10000,
+    escaped: EscapedOption = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """How many files lie below a folder of a backup set, and how large they are together."""
+    set, folder = _looked_into(common, set, path, as_of, escaped=escaped)
+    view = ask(common, "catalog.du", c.CatalogUsage(set, folder, depth, limit), c.UsageList)
+    output.show(view, common.json, _usage)
+
+
+def _usage(view: c.UsageList) -> None:
+    output.table(
+        view.folders,
+        ("files", lambda row: row.files),
+        ("size", lambda row: output.size(row.bytes)),
+        ("path", lambda row: row.path),
+    )
+    if view.more:
+        output.warning("there is more; name a folder further down, or raise --limit")
 
 
 @app.command
@@ -206,5 +287,6 @@ def _versions(view: v.VersionList) -> None:
         ("first seen", lambda row: row.first_seen),
         ("last seen", lambda row: row.last_seen),
         ("sets", lambda row: row.sets),
+        ("first set", lambda row: row.first_set),
         ("last set", lambda row: row.last_set),
     )

@@ -129,8 +129,11 @@ class CatalogHit(Struct, frozen=True):
 
 
 class CatalogHits(Struct, frozen=True):
+    """``cut_off``: the search took too long and was ended; there may be others."""
+
     hits: tuple[CatalogHit, ...]
     more: bool = False
+    cut_off: bool = False
 
 
 class CatalogHistory(Struct, frozen=True):
@@ -159,7 +162,71 @@ class CatalogHistoryReply(Struct, frozen=True):
     versions: tuple[CatalogVersion, ...]
 
 
-# --- what people see ---
+class CatalogSizes(Struct, frozen=True):
+    """How large a folder of a set is, and those below it down to ``depth``; at most ``limit`` of them."""
+
+    set: str
+    path: bytes = b""
+    depth: int = 0
+    limit: int = 10000
+
+
+class FolderSize(Struct, frozen=True):
+    """The files below ``path``, and their sizes together, in bytes."""
+
+    path: bytes
+    files: int
+    size: int
+
+
+class CatalogSizesReply(Struct, frozen=True):
+    """In path order, the asked folder first."""
+
+    folders: tuple[FolderSize, ...]
+    more: bool = False
+
+
+# --- what people ask and see ---
+
+
+class CatalogUsage(Struct, frozen=True):
+    """As ``CatalogSizes``."""
+
+    set: str
+    path: bytes = b""
+    depth: int = 0
+    limit: int = 10000
+
+
+class UsageView(Struct, frozen=True):
+    path: str
+    path_b64: str
+    files: int
+    bytes: int
+
+
+class UsageList(Struct, frozen=True):
+    set: str
+    folders: tuple[UsageView, ...]
+    more: bool = False
+
+
+class CatalogAsOf(Struct, frozen=True):
+    """Which set shows ``path`` (absolute) of a server as it was at ``at_ns``; ``None`` = now."""
+
+    server: str
+    path: bytes
+    at_ns: int | None = None
+
+
+class CatalogChoice(Struct, frozen=True):
+    """``detail``: its catalog is at the administrator."""
+
+    set: str
+    source: str
+    started: str
+    ended: str
+    detail: bool
 
 
 class CatalogAway(Struct, frozen=True):

@@ -991,11 +991,21 @@ class CatalogList(Struct, frozen=True):
 
 
 class CatalogFind(Struct, frozen=True):
+    """Paths that match ``glob``, each as it is in the newest set that has it as asked for. ``since_ns``, ``until_ns``: when
+    the set ended; ``size_min``, ``size_max``: bytes; ``modified_since_ns``, ``modified_until_ns``: the time of the
+    file; all bounds are included."""
+
     glob: bytes
     server: str | None = None
     since_ns: int | None = None
     until_ns: int | None = None
     limit: int = 1000
+    size_min: int | None = None
+    size_max: int | None = None
+    modified_since_ns: int | None = None
+    modified_until_ns: int | None = None
+    type: EntryType | None = None
+    ignore_case: bool = False
 
 
 class CatalogVersions(Struct, frozen=True):

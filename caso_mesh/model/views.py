@@ -817,11 +817,12 @@ class MatchView(Struct, frozen=True):
 
 
 class MatchList(Struct, frozen=True):
-    """``away``: servers that keep catalogs which could not be asked."""
+    """``away``: servers that keep catalogs which could not be asked. ``cut_off``: the search took too long and was ended."""
 
     matches: tuple[MatchView, ...]
     more: bool = False
     away: tuple[CatalogAway, ...] = ()
+    cut_off: bool = False
 
 
 class VersionView(Struct, frozen=True):

@@ -60,6 +60,7 @@ class Calls:
             "catalog.folder": self._of_catalog(answers.folder),
             "catalog.lookup": self._of_catalog(answers.lookup),
             "catalog.search": self._of_catalog(answers.search),
+            "catalog.sizes": self._of_catalog(answers.sizes),
             "catalog.history": self._of_catalog(answers.history),
             "vault.sets": self._vault_sets,
             "set.piece": self._set_piece,

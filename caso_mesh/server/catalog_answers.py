@@ -7,7 +7,7 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.server.catalogs import OwnCatalogs
 
-_MOST_ENTRIES, _MOST_PATHS = 50_000, 10_000
+_MOST_ENTRIES, _MOST_PATHS, _DEEPEST = 50_000, 10_000, 1000
 
 
 class CatalogAnswers:
@@ -34,7 +34,15 @@ class CatalogAnswers:
         """Raises ``InvalidValue``."""
         catalog, limit = self._catalogs.open_catalog(), _limit(request.find.limit)
         found = await catalog.matches(request.find, request.sources, limit)
-        return c.CatalogHits(tuple(map(_hit, found[:limit])), len(found) > limit)
+        matches = found.matches
+        return c.CatalogHits(tuple(map(_hit, matches[:limit])), len(matches) > limit, found.is_cut_off)
+
+    async def sizes(self, request: c.CatalogSizes) -> c.CatalogSizesReply:
+        """Raises ``PathNotInSet``."""
+        catalog, limit = self._catalogs.open_catalog(request.set), _limit(request.limit)
+        found = await catalog.usage(request.set, request.path, depth=min(request.depth, _DEEPEST))
+        folders = tuple(c.FolderSize(each.path, each.files, each.size) for each in found[:limit])
+        return c.CatalogSizesReply(folders, len(found) > limit)
 
     async def history(self, request: c.CatalogHistory) -> c.CatalogHistoryReply:
         versions = await self._catalogs.open_catalog().versions(request.source, request.path)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from admin.admin_world import World, admin_world, node
 
+from caso_mesh.catalog.index import Found, Wanted
 from caso_mesh.identity import enrolment, tokens
 from caso_mesh.identity.keys import SigningKey
 from caso_mesh.identity.roster import ANONYMOUS, Peer, authorise, find, of_row, servers_of
@@ -200,16 +201,16 @@ async def test_what_a_call_concerns_is_found_by_the_fields_that_the_table_names(
 async def test_files_of_other_servers_are_not_found_by_name(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         peer = await become(w, "rita", Role.RESTORE, servers=("beta",))
-        asked: list[str | None] = []
+        asked: list[frozenset[str] | None] = []
 
-        async def find(glob: bytes, *, source: str | None, **_: Any) -> list[Any]:
-            asked.append(source)
-            return []
+        async def find(glob: bytes, wanted: Wanted, **_: Any) -> Found:
+            asked.append(wanted.sources)
+            return Found([])
 
         w.catalog.find = find  # type: ignore[method-assign]
         for request in (q.CatalogFind(b"*"), q.CatalogFind(b"*", server="beta"), q.CatalogFind(b"*", server="gamma")):
             assert (await w.ask("catalog.find", request, person=peer)).matches == ()
-        assert asked == [node("beta"), node("beta")]
+        assert asked == [{node("beta")}, {node("beta")}, frozenset()]
 
 
 def test_a_call_that_names_a_server_or_what_belongs_to_one_says_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 from caso_mesh.catalog import index
 from caso_mesh.catalog.segment import CatalogEntry, SegmentReader, SegmentWriter, chain_of
@@ -122,3 +123,10 @@ def listing(conn: sqlite3.Connection, set_id: str) -> Tree:
             if entry.type is EntryType.DIRECTORY:
                 waiting.append(entry.path)
     return found
+
+
+def find(conn: sqlite3.Connection, glob: str | bytes, *, limit: int = 1000, **wanted: Any) -> list[index.Match]:
+    """What a search finds that has all the time it needs."""
+    found = index.find(conn, glob, index.Wanted(**wanted), limit=limit)
+    assert not found.is_cut_off
+    return found.matches

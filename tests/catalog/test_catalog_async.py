@@ -44,8 +44,8 @@ async def test_every_question_has_its_answer(tmp_path, same_thread):
         assert await catalog.has_detail("s1")
         assert await walked(catalog, "s1") == FIRST
         assert await catalog.lookup("s1", b"srv/d0/f000") == FIRST[b"srv/d0/f000"]
-        assert await catalog.folder_size("s1", b"srv") == (400, 400)
-        assert [m.path for m in await catalog.find("f00[01]")] == [b"srv/d0/f000", b"srv/d1/f001"]
+        assert await catalog.usage("s1", b"srv") == [index.FolderUsage(b"srv", 400, 400)]
+        assert [m.path for m in (await catalog.find("f00[01]")).matches] == [b"srv/d0/f000", b"srv/d1/f001"]
         assert [v.sets for v in await catalog.versions("node-a", b"srv/d0/f000")] == [1]
         assert await catalog.sets(source="node-a") == [record]
         assert await catalog.set_as_of("node-a", b"srv", 5) == record

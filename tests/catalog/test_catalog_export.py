@@ -93,7 +93,7 @@ async def test_a_catalog_writes_a_segment_whose_digest_is_told_and_none_of_a_set
         assert (header.set, header.chain, header.base, header.entries) == ("set", chain_of(backup), None, len(there))
         await other.add_set(backup)
         await other.ingest(tmp_path / "segment")
-        assert await other.folder_size("set", b"srv") == (20, 20)
+        assert [(each.files, each.size) for each in await other.usage("set", b"srv")] == [(20, 20)]
         for name, error in (("bare", CatalogNotHere), ("nobody", NotFound)):
             with pytest.raises(error):
                 await one.export(tmp_path / name, name)

@@ -6,7 +6,7 @@ import fnmatch
 
 import msgspec
 import pytest
-from catalog_material import changes, connect, file, folder, full, listing, make_set, raw_segment, tree
+from catalog_material import changes, connect, file, find, folder, full, listing, make_set, raw_segment, tree
 
 from caso_mesh.catalog import changes as changes_module
 from caso_mesh.catalog import index, walk
@@ -100,12 +100,12 @@ def test_a_set_is_known_before_its_detail_arrives(conn):
     index.add_set(conn, make_set("s1"))
     assert [record.id for record in index.sets(conn)] == ["s1"]
     assert not index.has_detail(conn, "s1")
-    for ask in (index.list_folder, index.lookup, index.folder_size):
+    for ask in (index.list_folder, index.lookup, index.usage):
         with pytest.raises(CatalogNotHere, match="s1"):
             ask(conn, "s1", b"srv")
         with pytest.raises(NotFound):
             ask(conn, "s2", b"srv")
-    assert index.find(conn, "*") == []
+    assert find(conn, "*") == []
     assert not index.has_detail(conn, "s2")
 
 
@@ -162,12 +162,16 @@ def test_folders_above_the_roots_appear_as_implied(conn):
     assert index.lookup(conn, "s1", b"usr") == index.implied(b"usr")
     assert index.lookup(conn, "s1", b"") == index.implied(b"")
     assert index.lookup(conn, "s1", b"etc") is None
-    assert index.folder_size(conn, "s1", b"") == (1, 1)
+    assert index.usage(conn, "s1", b"", depth=9) == [
+        index.FolderUsage(b"", 1, 1),
+        index.FolderUsage(b"usr", 1, 1),
+        index.FolderUsage(b"usr/share", 1, 1),
+    ]
     for path in (b"etc", b"usr/shar", b"usr/share/a/b", b"usr/lib"):
         with pytest.raises(PathNotInSet):
             index.list_folder(conn, "s1", path)
         with pytest.raises(PathNotInSet):
-            index.folder_size(conn, "s1", path)
+            index.usage(conn, "s1", path)
 
 
 def test_implied_folders_keep_their_place_when_a_listing_is_given_in_pages(conn):
@@ -197,10 +201,10 @@ def test_names_of_any_bytes_and_very_long_paths_are_listed_and_found(conn):
         pattern = name.decode("utf-8", "surrogateescape")
         pattern = "".join(f"[{char}]" if char in "*?[" else char for char in pattern)
         for asked in (pattern, pattern.encode("utf-8", "surrogateescape"), "/srv/" + pattern):
-            assert [match.path for match in index.find(conn, asked)] == [b"srv/" + name], asked
-    assert [match.path for match in index.find(conn, "*needle*")] == [deep + b"/needle.txt"]
-    assert [match.path for match in index.find(conn, "?")] == ["srv/雪".encode()]
-    assert index.folder_size(conn, "s1", b"srv") == (len(names) + 1, len(names) + 1)
+            assert [match.path for match in find(conn, asked)] == [b"srv/" + name], asked
+    assert [match.path for match in find(conn, "*needle*")] == [deep + b"/needle.txt"]
+    assert [match.path for match in find(conn, "?")] == ["srv/雪".encode()]
+    assert index.usage(conn, "s1", b"srv") == [index.FolderUsage(b"srv", len(names) + 1, len(names) + 1)]
 
 
 def test_find_gives_the_newest_set_that_has_the_path_as_asked_for(conn):
@@ -208,7 +212,7 @@ def test_find_gives_the_newest_set_that_has_the_path_as_asked_for(conn):
     take(conn, make_set("s1", ended=10), small)
     take(conn, make_set("s2", ended=20), large)
     take(conn, make_set("s3", ended=30), tree(folder(b"srv")))
-    found = lambda **bounds: [(m.set, m.entry.size) for m in index.find(conn, "rep*", **bounds)]
+    found = lambda **bounds: [(m.set, m.entry.size) for m in find(conn, "rep*", **bounds)]
     assert found() == [("s2", 100)]
     assert found(size_max=50) == [("s1", 1)]
     assert found(until_ns=19) == [("s1", 1)]
@@ -219,10 +223,10 @@ def test_find_gives_the_newest_set_that_has_the_path_as_asked_for(conn):
 def test_find_refuses_what_is_no_pattern(conn):
     for pattern in ("", "/", b"", "a\0b", "x" * 5000, "\ud800"):
         with pytest.raises(InvalidValue):
-            index.find(conn, pattern)
+            find(conn, pattern)
     take(conn, make_set("s1"), tree(file(b"srv/[a")))
-    assert len(index.find(conn, "[a")) == 1
-    assert index.find(conn, "*a" * 200 + "b") == []
+    assert len(find(conn, "[a")) == 1
+    assert find(conn, "*a" * 200 + "b") == []
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_a_large_folder_is_compared_page_by_page_and_taken_in_over_many_slices(c
     take(conn, make_set("s4"), second, base="s3", before=first)
     assert listing(conn, "s1") == listing(conn, "s3") == first
     assert listing(conn, "s2") == listing(conn, "s4") == second
-    assert len(index.find(conn, "*flat*", limit=10_000)) == 2001
+    assert len(find(conn, "*flat*", limit=10_000)) == 2001
 
 
 def test_nothing_is_seen_between_slices_and_all_of_it_can_be_taken_back(conn, monkeypatch):
@@ -337,7 +341,7 @@ def test_nothing_is_seen_between_slices_and_all_of_it_can_be_taken_back(conn, mo
         while steps < 8 and work.step(conn) is None:
             steps += 1
             assert listing(conn, "s1") == first
-            assert {m.path for m in index.find(conn, "*")} == set(first)
+            assert {m.path for m in find(conn, "*")} == set(first)
             assert index.versions(conn, "node-a", b"srv/d1/f1") == [index.Version(first[b"srv/d1/f1"], "s1", "s1", 1)]
             assert not index.has_detail(conn, "s2")
         assert steps == 8
@@ -357,7 +361,7 @@ def test_removing_a_set_removes_what_only_it_had_and_joins_what_it_parted(conn):
     take(conn, make_set("s3", ended=3), a)
     index.remove_set(conn, "s2")
     assert [v.sets for v in index.versions(conn, "node-a", b"srv/x")] == [2]
-    assert index.find(conn, "*here*") == []
+    assert find(conn, "*here*") == []
     assert index.versions(conn, "node-a", b"srv/only/here") == []
     assert conn.execute("SELECT name FROM folder WHERE parent != 0").fetchall() == [(b"srv",)]
     with pytest.raises(NotFound):
@@ -377,14 +381,14 @@ def test_the_index_of_names_is_built_anew_when_most_names_are_gone(conn):
     index.rebuild_names(conn)
     assert not index.names_want_rebuild(conn)
     assert rows(conn, "name_block") == 2
-    assert [match.path for match in index.find(conn, "stay*")] == [b"srv/stays"]
+    assert [match.path for match in find(conn, "stay*")] == [b"srv/stays"]
 
 
 def test_a_pattern_never_needs_long_whatever_its_stars(conn):
     """Stars are possessive in the standard library's translation (since 3.11), which is what this rests on."""
     assert "(?>" in fnmatch.translate("*a*b")
     take(conn, make_set("s1"), tree(file(b"srv/" + b"a" * 250)))
-    assert index.find(conn, "*a*a*a*a*a*a*a*a*a*a*a*a*b") == []
+    assert find(conn, "*a*a*a*a*a*a*a*a*a*a*a*a*b") == []
 
 
 def test_a_folder_of_one_source_is_not_taken_for_a_gone_one_of_another(conn):
@@ -397,3 +401,39 @@ def test_a_folder_of_one_source_is_not_taken_for_a_gone_one_of_another(conn):
     index.remove_set(conn, "a2")
     index.remove_set(conn, "a3")
     assert listing(conn, "b1") == tree(file(b"srv/f"))
+
+
+def test_a_search_may_ask_for_type_time_of_change_and_letters_of_any_case(conn):
+    link = CatalogEntry(b"srv/Report", EntryType.SYMLINK, 5, (2000, 7), 0o777)
+    wanted = tree(file(b"srv/REPORT.txt", modified=(2000, 5)), link, file(b"srv/old/report", modified=(1000, 0)))
+    wanted |= tree(file("srv/ÄRGER.txt".encode()), file(b"srv/\xc4rger.txt"))
+    take(conn, make_set("s1"), wanted)
+    found = lambda glob, **bounds: [match.path for match in find(conn, glob, **bounds)]
+    assert found("report*") == [b"srv/old/report"]
+    assert found("report*", ignore_case=True) == [b"srv/REPORT.txt", b"srv/Report", b"srv/old/report"]
+    assert found("r*rt", ignore_case=True) == [b"srv/Report", b"srv/old/report"]
+    assert found("*ärger.txt", ignore_case=True) == ["srv/ÄRGER.txt".encode()]
+    assert found("?rger*", ignore_case=True) == ["srv/ÄRGER.txt".encode(), b"srv/\xc4rger.txt"]
+    assert found("*", type=EntryType.SYMLINK) == found("Rep*", type=EntryType.SYMLINK) == [b"srv/Report"]
+    assert found("*", type=EntryType.DIRECTORY) == [b"srv", b"srv/old"]
+    files = {"type": EntryType.FILE, "ignore_case": True}
+    assert found("rep*", modified_since=(2000, 5), **files) == found("rep*", modified_since=(1000, 1), **files)
+    assert found("rep*", modified_since=(2000, 5), **files) == [b"srv/REPORT.txt"]
+    assert found("rep*", modified_until=(2000, 4), **files) == [b"srv/old/report"]
+    assert found("rep*", modified_since=(2000, 6), **files) == []
+
+
+def test_a_search_that_takes_too_long_is_cut_off_and_says_so(conn):
+    take(conn, make_set("s1"), tree(*(file(b"srv/f%05d" % number) for number in range(30_000))))
+    asked = []
+
+    def is_over() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    for glob in ("?", "*7*"):
+        asked.clear()
+        found = index.find(conn, glob, limit=100_000, is_over=is_over)
+        assert found.is_cut_off and len(asked) <= 5 and len(found.matches) < 10_000
+    assert not index.find(conn, "f00017", is_over=lambda: True).is_cut_off  # quicker than anybody looks at the clock
+    assert len(find(conn, "*7*", limit=100_000)) == 10_317

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from random import Random
 
-from catalog_material import Tree, changes, connect, file, folder, full, listing, make_set
+from catalog_material import Tree, changes, connect, file, find, folder, full, listing, make_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +88,10 @@ def matches(glob: str | bytes, path: bytes) -> bool:
     return "/" not in pattern and fnmatch.fnmatchcase(text.rpartition("/")[2], pattern)
 
 
+def deepness(path: bytes) -> int:
+    return len(path.split(b"/")) if path else 0
+
+
 def check(rng: Random, conn: sqlite3.Connection, reference: Reference) -> None:
     for set_id in reference.records:
         assert index.has_detail(conn, set_id) == (set_id in reference.trees)
@@ -97,9 +101,17 @@ def check(rng: Random, conn: sqlite3.Connection, reference: Reference) -> None:
         assert listing(conn, set_id) == {path: e for path, e in wanted.items() if path} | implied
         for path, entry in wanted.items():
             assert index.lookup(conn, set_id, path) == entry
-            below = [e for p, e in wanted.items() if is_within(p, path)]
-            files = [e.size for e in below if e.type is EntryType.FILE]
-            assert index.folder_size(conn, set_id, path) == (len(files), sum(files))
+            depth = rng.randint(0, 3)
+            tops = {path} | {
+                p
+                for p, e in wanted.items()
+                if e.type is EntryType.DIRECTORY and is_within(p, path) and deepness(p) <= deepness(path) + depth
+            }
+            usages = []
+            for top in sorted(tops, key=path_key):
+                files = [e.size for p, e in wanted.items() if e.type is EntryType.FILE and is_within(p, top)]
+                usages.append(index.FolderUsage(top, len(files), sum(files)))
+            assert index.usage(conn, set_id, path, depth=depth) == usages
         assert index.lookup(conn, set_id, b"not/there") is None
         top = index.list_folder(conn, set_id, b"")
         paged: list[CatalogEntry] = []
@@ -152,10 +164,16 @@ def check_find(conn, reference, glob, source, since, until, low, high) -> None:
         index.Match(set_id, node, path, entry)
         for (node, path), (_, set_id, entry) in sorted(best.items(), key=lambda i: (i[0][0], path_key(i[0][1])))
     ]
-    bounds = {"source": source, "since_ns": since, "until_ns": until, "size_min": low, "size_max": high}
-    assert index.find(conn, glob, **bounds) == expected, glob
+    bounds = {
+        "sources": None if source is None else frozenset([source]),
+        "since_ns": since,
+        "until_ns": until,
+        "size_min": low,
+        "size_max": high,
+    }
+    assert find(conn, glob, **bounds) == expected, glob
     if len(expected) > 1:
-        some = index.find(conn, glob, **bounds, limit=1)
+        some = find(conn, glob, **bounds, limit=1)
         assert len(some) == 1 and some[0] in expected
 
 

@@ -16,6 +16,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
+from caso_mesh.model.entries import EntryType
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.metrics import Exposition
@@ -88,6 +89,7 @@ DETAIL = v.JobDetail(
 LOG = v.JobLogView((v.AttemptLog("job1@1#1", (v.LogLineView("2025-01-01T00:00:00Z", "info", "began"),)),))
 ENTRY = v.EntryView("/srv/a\\x0ab", "L3Nydi9hCmI=", "file", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "0644")
 MATCH = v.MatchView("alpha", "/srv/a", "L3Nydi9h", "set1", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "file")
+USAGE = c.UsageView("/srv", "L3Nydg==", 12, 3456)
 VERSION = v.VersionView(
     "/srv/a", "file", 7, "2025-01-01T00:00:00Z", "1", "0644", "set1", "set2", 2, "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
 )  # fmt: skip
@@ -492,6 +494,28 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.MatchList((MATCH,)),
         ["/srv/a", "set1"],
     ),
+    (
+        "catalog find *.iso --larger 1GB --smaller 4GiB --modified-since 2025-01-01T00:00:00Z --type f --ignore-case",
+        "catalog.find",
+        q.CatalogFind(
+            b"*.iso",
+            size_min=10**9,
+            size_max=4 << 30,
+            modified_since_ns=1_735_689_600 * 10**9,
+            type=EntryType.FILE,
+            ignore_case=True,
+        ),
+        v.MatchList((MATCH,)),
+        ["set1"],
+    ),
+    ("catalog du set1", "catalog.du", c.CatalogUsage("set1"), c.UsageList("set1", (USAGE,)), ["/srv", "12"]),
+    (
+        "catalog du set1 /srv --depth 2 --limit 5",
+        "catalog.du",
+        c.CatalogUsage("set1", b"srv", 2, 5),
+        c.UsageList("set1", (USAGE,), True),
+        ["/srv", "12"],
+    ),
     ("catalog modes", "catalog.modes", c.CatalogModesRequest(), c.CatalogModes((MODE,)), ["distributed", "moving, 40 %", "pool:west"]),
     ("catalog modes --server beta --pool west", "catalog.modes", c.CatalogModesRequest("beta", "west"), c.CatalogModes(()), []),
     ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
@@ -582,6 +606,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         # as JSON its rows are objects: tests/cli/test_cli_report
         "report.show",
         "set.as-of",
+        "catalog.as-of",
         "file.open",
         "file.read",
         "set.delete",
@@ -617,6 +642,32 @@ async def test_catalogs_that_could_not_be_asked_are_named_and_the_status_says_so
         assert (plain.status, as_json.status) == (7, 7)
         assert f"warning: {text}" in plain.err
         assert as_json.document["away"] == [{"server": "beta", "since": "2025-01-01T00:00:00Z", "text": text}]
+
+
+async def test_a_folder_is_listed_and_measured_as_of_a_time_by_the_set_that_shows_it(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    daemon.answers["catalog.as-of"] = c.CatalogChoice("set7", "alpha", "-", "2025-01-31T01:00:00Z", True)
+    daemon.answers["catalog.ls"] = v.EntryList((ENTRY,))
+    daemon.answers["catalog.du"] = c.UsageList("set7", (USAGE,))
+    for line in ("catalog ls alpha:/srv", "catalog du alpha:/srv"):
+        result = await shell(*words(line), "--as-of", "2025-01-31T02:00:00Z")
+        assert result.status == 0 and "set set7 of alpha, ended 2025-01-31T01:00:00Z" in result.err
+        assert daemon.received[-2].request == c.CatalogAsOf("alpha", b"/srv", 1_738_288_800 * 10**9)
+    assert daemon.received[-3].request == q.CatalogList("set7", b"srv")
+    assert daemon.received[-1].request == c.CatalogUsage("set7", b"srv")
+    for line in (
+        "catalog ls set1 --as-of 2025-01-31",
+        "catalog du alpha:/srv /more",
+        "catalog ls a:/x --from-device d",
+    ):
+        assert (await shell(*words(line))).status == 2
+
+
+async def test_a_search_that_was_cut_off_says_so_and_its_status_too(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["catalog.find"] = v.MatchList((MATCH,), cut_off=True)
+    result = await shell(*words("catalog find ??"))
+    assert result.status == 7 and "took too long and was cut off" in result.err
 
 
 async def test_servers_of_a_pool_that_get_no_copy_are_warned_of(daemon: FakeDaemon, shell: Shell) -> None:
