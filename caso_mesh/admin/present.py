@@ -44,6 +44,8 @@ from caso_mesh.planning import presets
 from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 
+#: Of a selection of thousands so many are shown.
+_SHOWN_PATHS = 100
 _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
 
 
@@ -359,7 +361,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
         case RestoreSpec() as spec:
             return {
                 "set": spec.set,
-                "paths": [shown_path(path) for path in spec.paths],
+                "paths": [shown_path(path) for path in spec.paths or spec.chosen()[:_SHOWN_PATHS]],
+                **({"selected": len(spec.chosen())} if spec.selection else {}),
                 "to": f"{state.name_of(spec.server)}:{place_of(spec)}",
                 "overwrite": spec.overwrite.value,
             }

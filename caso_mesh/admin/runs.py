@@ -72,6 +72,7 @@ class Runs:
         return {
             "backup": self._work.backup,
             "restore": self._work.restore,
+            "restore.selected": self._work.restore_selected,
             "verify": self._work.verify,
             "duplicate": self._work.duplicate,
             "synthetic": self._work.synthetic,

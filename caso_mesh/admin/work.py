@@ -49,6 +49,7 @@ from caso_mesh.model.jobs import (
     TestRunSpec,
     VerifySpec,
 )
+from caso_mesh.model.selections import LISTED, spread, unpack
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobState, Priority
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.model.units import format_instant, format_number
@@ -275,10 +276,14 @@ class Work:
             raise UsageError(detail="--strip belongs to --to")
         elif server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
-        paths = tuple(sorted({clean_path(b"/" + path.lstrip(b"/")) for path in request.paths}, key=path_key))
+        asked = request.paths + (unpack(request.selection) if request.selection else ())
+        paths = tuple(sorted({clean_path(b"/" + path.lstrip(b"/")) for path in asked}, key=path_key))
         if base is None:
             paths = _with_places(paths, backup)
-        targets = tuple(b"/" + path for path in paths) if base is None else (base,)
+        listed, selection = spread(paths)
+        # of many it is looked at where they lie; the server looks at each when it starts
+        places = listed or sorted({path.rpartition(b"/")[0] for path in paths})[:LISTED]
+        targets = tuple(b"/" + path for path in places) if base is None else (base,)
         try:
             check = q.PathCheck(targets, "write")
             await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
@@ -287,7 +292,8 @@ class Work:
         spec = RestoreSpec(
             set=backup.id,
             server=server,
-            paths=paths,
+            paths=listed,
+            selection=selection,
             base=base,
             strip=request.strip,
             overwrite=request.overwrite,
@@ -298,11 +304,19 @@ class Work:
             caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
         )
 
+    async def restore_selected(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
+        """A call of its own, since an administrator that did not know the field would restore everything."""
+        if not request.selection:
+            raise UsageError(detail="Nothing is selected")
+        return await self.restore(caller, request)
+
     async def _restore_into(
         self, caller: Caller, request: q.RestoreRequest, backup: BackupSet, device: str | None
     ) -> v.Submitted:
         """One file of a set becomes the input of a command of a server's own file."""
         assert request.into_command is not None
+        if request.selection:
+            raise UsageError(detail="--into-command takes one file of the set: name it")
         if request.to is not None or request.strip:
             raise UsageError(detail="--into-command takes the place of --to")
         state, (server_name, name) = self._keeper.state, request.into_command

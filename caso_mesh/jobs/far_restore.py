@@ -109,11 +109,11 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
         far = Far(channel, desk, far_of(task).name)
         if spec.into_command is not None:
             target = FarCommand(far)
-            run_feed(desk, vault, backup, target, spec.paths)
+            run_feed(desk, vault, backup, target, spec.chosen())
             target.close()
             return
         push = _Push(far, desk, vault)
-        push.run(wanted_entries(desk, vault, backup, places(backup, spec.paths, strip=spec.strip)))
+        push.run(wanted_entries(desk, vault, backup, places(backup, spec.chosen(), strip=spec.strip)))
         far.close()
 
 

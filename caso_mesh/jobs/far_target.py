@@ -19,7 +19,7 @@ from caso_mesh.jobs.feeding import CommandTarget
 from caso_mesh.jobs.hands import LONG, Handful, Hands
 from caso_mesh.jobs.manifests import parts_of
 from caso_mesh.jobs.messages import Began
-from caso_mesh.jobs.restore import outermost
+from caso_mesh.jobs.restore import above, outermost
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
@@ -67,7 +67,7 @@ class _TargetEnd:
         self.ordered = spec.into_command is not None
         self._desk = desk
         self._name = far_of(task).name
-        self._paths = outermost([path.strip(b"/") for path in spec.paths])
+        self._paths = outermost([path.strip(b"/") for path in spec.chosen()])
         self._task = task
         self._drill = drill
         self._target: FolderTarget | CommandTarget | DrillTarget | None = None
@@ -170,9 +170,7 @@ class _TargetEnd:
             raise self._fault(f"{entry.path!r} does not lie in {root!r}")
         if self._paths:
             for path in (entry.path, entry.hardlink):
-                if path is not None and not any(
-                    path == chosen or path.startswith(chosen + b"/") for chosen in self._paths
-                ):
+                if path is not None and above(self._paths, path) is None:
                     raise self._fault(f"{path!r} is not among what is to be restored")
 
     def _on_record(self, record: Record) -> Taken:

@@ -274,11 +274,11 @@ def _restore(task: Task, desk: Desk, tools: Tools) -> None:
         backup = load_set(vault, spec.set)
         if spec.into_command is not None:
             with CommandTarget(task, desk, desk.check) as command:
-                run_feed(desk, vault, backup, command, spec.paths)
+                run_feed(desk, vault, backup, command, spec.chosen())
             return
         target = FolderTarget(task, desk)
         try:
             with tools.hands or nullcontext() as hands:
-                run_restore(desk, vault, backup, target, places(backup, spec.paths, strip=spec.strip), hands)
+                run_restore(desk, vault, backup, target, places(backup, spec.chosen(), strip=spec.strip), hands)
         finally:
             target.close()

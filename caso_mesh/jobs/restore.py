@@ -74,11 +74,11 @@ class Places(Struct, frozen=True):
 
     def root_of(self, path: bytes) -> bytes:
         """The root that a path of the set lies in."""
-        return _above(self.roots, path) or b""
+        return above(self.roots, path) or b""
 
     def has(self, path: bytes, like: bytes) -> bool:
         """Whether ``path`` is restored too, and to the same base as ``like``."""
-        if self.paths and _above(self.paths, path) is None:
+        if self.paths and above(self.paths, path) is None:
             return False
         return not self.strip or self.root_of(path) == self.root_of(like)
 
@@ -101,7 +101,8 @@ def _is_below(path: bytes, folder: bytes) -> bool:
     return not folder or path == folder or path.startswith(folder + b"/")
 
 
-def _above(folders: Sequence[bytes], path: bytes) -> bytes | None:
+def above(folders: Sequence[bytes], path: bytes) -> bytes | None:
+    """Which of the folders, in path order and none below another, is or holds ``path``."""
     at = bisect_right(folders, path_key(path), key=path_key) - 1
     return folders[at] if at >= 0 and _is_below(path, folders[at]) else None
 

@@ -37,7 +37,8 @@ def begins(task: Task) -> str:
         case RestoreSpec() as spec, "source":
             return f"begins: {here} takes what {far} restores out of the set {spec.set}"
         case RestoreSpec() as spec, _:
-            what = _shown(spec.paths) if spec.paths else "everything"
+            chosen = spec.chosen()
+            what = f"{len(chosen)} paths, {_shown(chosen)}," if spec.selection else _shown(chosen) or "everything"
             place = "where it came from" if spec.base is None else _path(spec.base)
             return f"begins: restore of {what} out of the set {spec.set} on {_device(task)} to {far}, {place}"
         case DrillSpec() as spec, "source":

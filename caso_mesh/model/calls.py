@@ -274,6 +274,9 @@ _OF_MESH: tuple[Call, ...] = (
          "Back up paths of servers, now or by a schedule.", changes=True, scope=(("sources", "servers"),)),
     Call("restore", "restore", "admin", q.RestoreRequest, v.Submitted, "Restore a set or parts of it.", changes=True,
          scope=(("set", "set"), ("to", "server"), ("into_command", "server"))),
+    Call("restore.selected", "restore", "admin", q.RestoreRequest, v.Submitted,
+         "Restore paths of a set by the thousand, which are packed.", changes=True,
+         scope=(("set", "set"), ("to", "server"), ("into_command", "server"))),
     Call("verify", "operator", "admin", q.VerifyRequest, v.Submitted, "Read back and check a set.", changes=True,
          scope=OF_SET),
     Call("duplicate", "operator", "admin", q.DuplicateRequest, v.Submitted, "Copy a set to another device.", changes=True,
@@ -402,7 +405,7 @@ _OF_MESH: tuple[Call, ...] = (
 
 #: Calls that a server also answers by itself, of its own work: as ``local.NAME``.
 LOCAL: tuple[str, ...] = (
-    "backup", "restore", "verify", "run.follow",
+    "backup", "restore", "restore.selected", "verify", "run.follow",
     "job.list", "job.show", "job.log", "job.run", "job.cancel", "job.set", "job.hold", "job.release", "job.delete",
     "selection.list", "selection.show", "selection.delete", "policy.list", "policy.show", "policy.delete", "dissociate",
     "error-rule.list", "error-rule.delete", "schedule.preview",

@@ -50,6 +50,8 @@ _SIZED = 2
 _VOTERS = 3
 #: Settings that came after level 1, by name.
 SETTINGS: Mapping[str, int] = {"catalog-mode": 3}
+#: The level of restores of paths by the thousand.
+_SELECTION = 3
 #: The level of device and media data on a server.
 _DATA_ON_SERVER = 3
 
@@ -84,4 +86,5 @@ def level_of_work(spec: Struct) -> int:
     sources = getattr(backup, "sources", ())
     logons = getattr(backup, "logon", None) or any(getattr(source, "logons", ()) for source in sources)
     second = _SECOND if getattr(backup, "second", None) is not None else 1
-    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1, second)
+    selection = _SELECTION if getattr(backup, "selection", b"") else 1
+    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1, second, selection)

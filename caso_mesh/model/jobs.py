@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import (
     AttemptState,
     BackupType,
@@ -90,7 +91,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
 
     ``base`` ``None`` = where it came from; otherwise below that folder by its whole path, or with ``strip`` without
     the path of its root. ``device`` (id): where the set lies if the administrator does not know. ``into_command``: the one file in ``paths`` becomes the input of that command of the server, which
-    is given ``logon``.
+    is given ``logon``. ``selection``: paths that are too many to be listed (``selections.pack``).
     """
 
     set: str
@@ -103,6 +104,11 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     ownership: bool = True
     device: str | None = None
     logon: str | None = None
+    selection: bytes = b""
+
+    def chosen(self) -> tuple[bytes, ...]:
+        """All paths that are to be restored; none: everything. Raises ``DataDamaged``."""
+        return self.paths + (unpack(self.selection) if self.selection else ())
 
 
 class VerifySpec(Struct, frozen=True, tag="verify", tag_field="kind"):

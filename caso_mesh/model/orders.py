@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from msgspec import Struct
@@ -128,8 +129,9 @@ def ticket_paths(spec: PartSpec, source: str) -> tuple[bytes, ...]:
             return tuple(root for each in sources if each.server == source for root in each.roots)
         case RestoreSpec(set=set_id, into_command=str() as name, paths=paths):
             return (set_id.encode(), b"@into/" + name.encode(), *paths)
-        case RestoreSpec(set=set_id, base=base, paths=paths):
-            return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths)
+        case RestoreSpec(set=set_id, base=base, paths=paths, selection=selection):
+            many = (b"@selection/" + hashlib.sha256(selection).digest(),) if selection else ()
+            return (set_id.encode(), b"" if base is None else b"/" + base.lstrip(b"/"), *paths, *many)
         case VerifySpec(set=set_id) | DrillSpec(set=set_id):
             return (set_id.encode(),)
         case DuplicateSpec() | SyntheticSpec():

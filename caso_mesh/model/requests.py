@@ -867,6 +867,7 @@ class RestoreRequest(Struct, frozen=True):
     priority: Priority = Priority.MEDIUM
     from_device: str | None = None
     logon: str | None = None
+    selection: bytes = b""
 
 
 class VerifyRequest(Struct, frozen=True):

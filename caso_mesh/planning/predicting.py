@@ -35,5 +35,7 @@ def predicted(history: History, run: Run, source: str, set_of: Callable[[str], S
 
 def bytes_of(run: Run, backup: StoredSet) -> int:
     """How much of a set a run is about; 0 if that is not known beforehand."""
-    in_part = isinstance(run.spec, DrillSpec) or (isinstance(run.spec, RestoreSpec) and bool(run.spec.paths))
+    in_part = isinstance(run.spec, DrillSpec) or (
+        isinstance(run.spec, RestoreSpec) and bool(run.spec.paths or run.spec.selection)
+    )
     return 0 if in_part else backup.bytes

@@ -190,8 +190,8 @@ class TaskMaker:
                 return warnings
             case RestoreSpec(into_command=str()):
                 return []
-            case RestoreSpec(base=None, paths=paths):
-                for path in paths:
+            case RestoreSpec(base=None) as spec:
+                for path in spec.chosen():
                     allow.check_write(b"/" + path.lstrip(b"/"))
                 return []
             case RestoreSpec(base=base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from caso_mesh.model.report_schedules import (
 )
 from caso_mesh.model.reports import ReportInfo, ReportList
 from caso_mesh.model.rules import ErrorRule, Then
+from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
 
 SCHEDULED = ReportScheduleView(
@@ -607,6 +609,8 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "report.show",
         "set.as-of",
         "catalog.as-of",
+        # what it restores is read from a file
+        "restore.selected",
         "file.open",
         "file.read",
         "set.delete",
@@ -668,6 +672,31 @@ async def test_a_search_that_was_cut_off_says_so_and_its_status_too(daemon: Fake
     daemon.answers["catalog.find"] = v.MatchList((MATCH,), cut_off=True)
     result = await shell(*words("catalog find ??"))
     assert result.status == 7 and "took too long and was cut off" in result.err
+
+
+async def test_what_a_file_names_is_restored_too_one_path_a_line_escaped_or_ended_by_nul(
+    daemon: FakeDaemon, shell: Shell, tmp_path: Path
+) -> None:
+    daemon.answers["restore"] = daemon.answers["restore.selected"] = SUBMITTED
+    few, nul, many = (tmp_path / name for name in ("few", "nul", "many"))
+    few.write_bytes(b"/srv/a\\x0ab\n\nsrv/c\n")
+    nul.write_bytes(b"/srv/a\nb\x00/srv/\xff\x00")
+    many.write_bytes(b"".join(b"/srv/f%05d\n" % number for number in range(10_000)))
+    assert (await shell("restore", "set1", "/etc", "--files-from", str(few), "--escaped")).status == 0
+    assert daemon.received[-1].request == q.RestoreRequest("set1", (b"etc", b"srv/a\nb", b"srv/c"))
+    assert (await shell("restore", "set1", "--files-from", str(nul), "-0")).status == 0
+    assert daemon.received[-1].request == q.RestoreRequest("set1", (b"srv/a\nb", b"srv/\xff"))
+    assert (await shell("restore", "set1", "--files-from", str(many))).status == 0
+    last = daemon.received[-1]
+    assert (last.call, last.request.paths) == ("restore.selected", ())
+    assert unpack(last.request.selection) == tuple(b"srv/f%05d" % number for number in range(10_000))
+    (tmp_path / "none").write_bytes(b"\n")
+    for line in (
+        "restore set1 -0",
+        f"restore set1 --files-from {tmp_path / 'none'}",
+        "restore set1 --files-from /no/such",
+    ):
+        assert (await shell(*words(line))).status == 2
 
 
 async def test_servers_of_a_pool_that_get_no_copy_are_warned_of(daemon: FakeDaemon, shell: Shell) -> None:
