@@ -611,6 +611,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "catalog.as-of",
         # what it restores is read from a file
         "restore.selected",
+        "local.restore.selected",
         "file.open",
         "file.read",
         "set.delete",
