@@ -179,33 +179,46 @@ class _Search:
         condition, values = self._wanted.condition()
         query = (
             f"SELECT name, first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name >= ?"
-            f" AND name <= ?{condition}"
+            f" AND name <= ? AND instr(name, ?){condition}"
         )
-        for folder, lowest, highest in _candidates(self._conn, text):
+        for folder, lowest, highest, literal in self._candidates(text):
             place = self._paths.get(folder)
             if place is None or place[0] not in self._chains:
                 continue
             verdicts: dict[bytes, bool] = {}
             for chain in self._chains[place[0]]:
-                for name, *row in self._conn.execute(query, (chain, folder, lowest, highest, *values)):
+                for name, *row in self._conn.execute(query, (chain, folder, lowest, highest, literal, *values)):
                     self._look_at(chain, place, name, row, verdicts)
             if len(self._hits) >= self._limit:
                 return
+
+    def _candidates(self, text: _Text) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+        """Folders, the lowest and the highest of the names that may match, and what those hold: most names are told from it
+        before they cost anything. (SQLite finds an empty text everywhere.)"""
+        exact = not self._wanted.ignore_case
+        literal = text.text.strip(b"/") if exact else b""
+        for folder, lowest, highest in names.blocks(self._conn, text.text):
+            yield folder, lowest, highest, literal
+        if text.is_last:
+            return
+        literal = _longest_in_name(self._glob) if exact else b""
+        for begin in names.folders(self._conn, text.text):
+            for folder in folders.below(self._conn, begin):
+                yield folder, b"", _HIGHEST, literal
 
     def _through_all(self) -> None:
         """The rows go by as they lie, folder by folder."""
         condition, values = self._wanted.condition()
         literal = b"" if self._wanted.ignore_case else _longest_in_name(self._glob)
         query = (
-            f"SELECT folder, name, first, last, {ATTRIBUTES} FROM version WHERE chain = ?{condition}"
-            f"{' AND instr(name, ?)' if literal else ''}"
+            f"SELECT folder, name, first, last, {ATTRIBUTES} FROM version WHERE chain = ?{condition} AND instr(name, ?)"
         )
         verdicts: dict[bytes, bool] = {}
         at: int | None = None
         place: tuple[str, bytes] | None = None
         for chains in self._chains.values():
             for chain in chains:
-                for folder, name, *row in self._conn.execute(query, (chain, *values, *([literal] if literal else ()))):
+                for folder, name, *row in self._conn.execute(query, (chain, *values, literal)):
                     if folder != at:
                         at, place, verdicts = folder, self._paths.get(folder), {}
                         if len(self._hits) >= self._limit:
@@ -303,15 +316,6 @@ def _longest_in_name(glob: str) -> bytes:
         if is_final:
             found = max(found, text.rpartition(b"/")[2], key=len)
     return found
-
-
-def _candidates(conn: sqlite3.Connection, text: _Text) -> Iterator[tuple[int, bytes, bytes]]:
-    """Folders, with the lowest and the highest of the names that may match."""
-    yield from names.blocks(conn, text.text)
-    if not text.is_last:
-        for begin in names.folders(conn, text.text):
-            for folder in folders.below(conn, begin):
-                yield folder, b"", _HIGHEST
 
 
 def _cost(conn: sqlite3.Connection, text: _Text) -> int:
