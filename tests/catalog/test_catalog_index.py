@@ -217,7 +217,7 @@ def test_find_gives_the_newest_set_that_has_the_path_as_asked_for(conn):
     assert found(size_max=50) == [("s1", 1)]
     assert found(until_ns=19) == [("s1", 1)]
     assert found(since_ns=11) == [("s2", 100)]
-    assert found(since_ns=21) == found(size_min=101) == found(source="node-b") == found(limit=0) == []
+    assert found(since_ns=21) == found(size_min=101) == found(sources=frozenset({"node-b"})) == found(limit=0) == []
 
 
 def test_find_refuses_what_is_no_pattern(conn):
