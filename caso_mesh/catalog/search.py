@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from caso_mesh.catalog import folders, names
 from caso_mesh.catalog.browse import timelines
-from caso_mesh.catalog.schema import ATTRIBUTES, from_row, join, number_of
+from caso_mesh.catalog.schema import ATTRIBUTES, from_row, join, number_of, split
 from caso_mesh.catalog.segment import NAME_MAX, CatalogEntry
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import InvalidValue
@@ -176,21 +176,24 @@ class _Search:
             self._through_all()
 
     def _by_index(self, text: _Text) -> None:
+        for folder, lowest, highest, literal in self._candidates(text):
+            place = self._paths.get(folder)
+            if place is None or place[0] not in self._chains:
+                continue
+            self._look_into(folder, place, lowest, highest, literal)
+            if len(self._hits) >= self._limit:
+                return
+
+    def _look_into(self, folder: int, place: tuple[str, bytes], lowest: bytes, highest: bytes, literal: bytes) -> None:
         condition, values = self._wanted.condition()
         query = (
             f"SELECT name, first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name >= ?"
             f" AND name <= ? AND instr(name, ?){condition}"
         )
-        for folder, lowest, highest, literal in self._candidates(text):
-            place = self._paths.get(folder)
-            if place is None or place[0] not in self._chains:
-                continue
-            verdicts: dict[bytes, bool] = {}
-            for chain in self._chains[place[0]]:
-                for name, *row in self._conn.execute(query, (chain, folder, lowest, highest, literal, *values)):
-                    self._look_at(chain, place, name, row, verdicts)
-            if len(self._hits) >= self._limit:
-                return
+        verdicts: dict[bytes, bool] = {}
+        for chain in self._chains[place[0]]:
+            for name, *row in self._conn.execute(query, (chain, folder, lowest, highest, literal, *values)):
+                self._look_at(chain, place, name, row, verdicts)
 
     def _candidates(self, text: _Text) -> Iterator[tuple[int, bytes, bytes, bytes]]:
         """Folders, the lowest and the highest of the names that may match, and what those hold: most names are told from it
@@ -222,9 +225,19 @@ class _Search:
                     if folder != at:
                         at, place, verdicts = folder, self._paths.get(folder), {}
                         if len(self._hits) >= self._limit:
+                            self._look_elsewhere()
                             return
                     if place is not None:
                         self._look_at(chain, place, name, row, verdicts)
+
+    def _look_elsewhere(self) -> None:
+        """What was found in one chain of a source may be newer in another one that was not looked at."""
+        tops = dict(self._conn.execute("SELECT node, root FROM source").fetchall())
+        for node, path in list(self._hits):
+            at, name = split(path)
+            folder = folders.find(self._conn, tops[node], at) if len(self._chains[node]) > 1 else None
+            if folder is not None:
+                self._look_into(folder, (node, at), name, name, b"")
 
     def _look_at(
         self, chain: int, place: tuple[str, bytes], name: bytes, row: list[Any], verdicts: dict[bytes, bool]
