@@ -6,6 +6,7 @@ and comes first. A server is believed about its own attempts only, by what the c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -63,6 +64,10 @@ _OF_NO_SET = frozenset(
         facts.AuditTrimmed,
     )
 )
+#: So many facts are what happens now; more are what has piled up while a server was away.
+_FEW = 32
+#: Of servers with what has piled up: how many are heard at once, and how many wait, each with a megabyte at most.
+_AT_ONCE, _MOST_PILED = 2, 32
 #: Refusals of one push that are written out one by one.
 _MOST_REASONS = 10
 
@@ -99,6 +104,8 @@ class Intake:
         self._linked = linked
         self._held = held
         self._asked_enough = asked_enough
+        self._piled = 0
+        self._turn = asyncio.Semaphore(_AT_ONCE)
 
     def handlers(self) -> dict[str, Any]:
         answers: dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]] = {
@@ -134,6 +141,20 @@ class Intake:
         return q.JournalHashReply(await self._tables.hash_at(peer.id, request.incarnation, request.seq))
 
     async def _push(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
+        """What piled up at many servers is taken by few at a time, so that what happens now elsewhere does not wait behind it;
+        whoever would wait for long comes again later, with what it has then."""
+        if len(request.records) <= _FEW:
+            return await self._take(peer, request, link)
+        if self._piled >= _MOST_PILED:
+            raise Unavailable(what="Room for more facts")
+        self._piled += 1
+        try:
+            async with self._turn:
+                return await self._take(peer, request, link)
+        finally:
+            self._piled -= 1
+
+    async def _take(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
         records = [Record(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in request.records]
         if not all(record.at_ns in _INSTANTS and record.seq in _INSTANTS for record in records):
             raise PeerMalformed(peer=peer.name, detail="a record of its journal has no proper number or time")
