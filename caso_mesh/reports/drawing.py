@@ -10,9 +10,9 @@ from caso_mesh.model.reports import Chart, ChartKind, Kind, Tone
 from caso_mesh.reports import shown
 from caso_mesh.reports.markup import Markup, tag
 
-_WIDTH, _HEIGHT = 760, 230
+_WIDTH, _HEIGHT = 600, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 10, 34
-_BAR, _BAR_LABEL, _CHARACTER = 24, 200, 6.6
+_BAR, _BAR_LABEL, _CHARACTER = 24, 170, 6.6
 #: Series that are neither good nor bad take these in turn.
 _PLAIN = ("c1", "c2", "c3", "c4", "c5", "c6")
 

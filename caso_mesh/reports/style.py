@@ -36,9 +36,9 @@ code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:
 .figures dd{margin:.1rem 0 0;font-size:1.45rem;font-weight:600;font-variant-numeric:tabular-nums}
 .figures .t-good dd{color:var(--good)}.figures .t-warning dd{color:var(--warning)}.figures .t-bad dd{color:var(--bad)}
 .legend span,figure,.figures div{min-width:0}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(27rem,100%),1fr));gap:.9rem;margin:1.3rem 0 0}
-figure{margin:0;max-width:52rem;padding:.9rem 1rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
+figure{margin:0;max-width:46rem;padding:.9rem 1rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
 figcaption{font-weight:600;margin-bottom:.5rem}
-.chart{display:block;width:100%;height:auto;max-height:34rem;font-size:11px}
+.chart{display:block;width:100%;height:auto;max-height:34rem;font-size:11.5px}
 .chart text{fill:var(--dim);font-variant-numeric:tabular-nums}
 .chart .label{fill:var(--fg)}.chart .right{text-anchor:end}.chart .middle{text-anchor:middle}
 .grid{stroke:var(--line);stroke-width:1}
