@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from mesh.process import Answer, ProcessMesh, running_mesh
-from mesh.trees import make_tree
+from mesh.trees import assert_equal, make_tree
 from waiting import wait_for
 
 from caso_mesh.identity.tokens import make_link, parse_link
@@ -272,13 +272,20 @@ def test_a_call_above_the_callers_role_is_refused(place):
     assert place.mesh.cli("beta", "server", "list").status == 0
 
 
-def test_a_folder_that_another_mesh_uses_is_refused(place, process_mesh):
-    other = process_mesh(1)
-    check(
-        other.cli("alpha", "device", "add", "mine", "--server", "alpha", "--path", str(place.mesh.folder / "disk")),
-        CONFLICT,
-        "device-foreign",
-    )
+def test_a_disk_that_another_mesh_uses_is_refused_as_a_device_and_read_with_the_kit_of_that_mesh(
+    place, process_mesh, tmp_path
+):
+    other, disk = process_mesh(1), str(place.mesh.folder / "disk")
+    refused = other.cli("alpha", "device", "add", "mine", "--server", "alpha", "--path", disk)
+    check(refused, CONFLICT, "device-foreign")
+    assert "recovery kit of that mesh" in refused.document["error"]["hint"]
+    (tmp_path / "passphrase").write_text("four long words together")
+    kit = ("--kit", str(tmp_path / "kit"), "--passphrase-file", str(tmp_path / "passphrase"))
+    place.mesh.ok("alpha", "kit", "create", kit[1], *kit[2:])
+    words = ("vault", "restore", disk, place.set, *kit, "--to", str(tmp_path / "back"), "--strip")
+    answer = other.execute([sys.executable, "-m", "caso_mesh", *words, "--json"], words, json_output=True)
+    assert answer.status == 0, answer
+    assert_equal(place.tree, tmp_path / "back")
     assert place.mesh.ok("alpha", "verify", place.set, "--wait")["state"] == "succeeded"
 
 
