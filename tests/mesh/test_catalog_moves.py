@@ -53,7 +53,7 @@ async def whole(mesh, set_id, tree, device, *, at="alpha"):
         ]
 
 
-@pytest.mark.parametrize("moves", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("moves", [6, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 async def test_change_of_mode_under_load_and_through_kills_loses_nothing(memory_mesh, tmp_path, moves):
     rng = random.Random(7)
     tree = small_tree(tmp_path / "data")
