@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from caso_mesh.catalog import index
 from caso_mesh.catalog.export import Export
 from caso_mesh.catalog.index import FolderUsage, Found, IngestResult, SliceLost, Version, Wanted
+from caso_mesh.catalog.schema import Nonsense
 from caso_mesh.catalog.search import ANYTHING
 from caso_mesh.catalog.segment import CatalogEntry, Record, SegmentReader, SegmentWriter, chain_of
 from caso_mesh.catalog.sets import place
 from caso_mesh.database import MendingDatabase
-from caso_mesh.model.errors import Unavailable
+from caso_mesh.model.errors import StateDamaged, Unavailable
 from caso_mesh.model.requests import CatalogFind
 from caso_mesh.model.storage import BackupSet
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a search is cut off: one that the index is of no use for looks at all names.
 LONGEST_S = 8.0
@@ -40,7 +44,40 @@ def _use_more_cache(conn: sqlite3.Connection) -> None:
 
 def _prepare(conn: sqlite3.Connection) -> None:
     _use_more_cache(conn)
-    index.abandon_all(conn)
+    with _told_as_damage(conn):
+        index.check(conn)
+        index.abandon_all(conn)
+
+
+@contextmanager
+def _told_as_damage(conn: sqlite3.Connection) -> Iterator[None]:
+    """What shows only as nonsense is damage, too: SQLite checks no bytes. Raises ``StateDamaged``; ``Unavailable`` where
+    nothing is found to be wrong with the tables, so that it may be a mistake of ours."""
+    try:
+        yield
+    except (Nonsense, sqlite3.OperationalError) as error:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise  # not of the statement, which does not find its tables
+        raise StateDamaged(path=_path_of(conn), detail=error) from error
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        try:
+            index.check(conn, pages=True)
+        except (Nonsense, sqlite3.Error, TypeError, ValueError) as why:
+            raise StateDamaged(path=_path_of(conn), detail=why) from error
+        log.exception("the catalog has something that cannot be")
+        raise Unavailable(what="the catalog") from error
+
+
+def _path_of(conn: sqlite3.Connection) -> str:
+    return str(conn.execute("PRAGMA database_list").fetchone()[2])
+
+
+def _watched(fn: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    def call(conn: sqlite3.Connection) -> T:
+        with _told_as_damage(conn):
+            return fn(conn)
+
+    return call
 
 
 def _split(instant_ns: int | None) -> tuple[int, int] | None:
@@ -102,7 +139,7 @@ class Catalog:
 
     async def add_set(self, backup_set: BackupSet) -> None:
         """As ``index.add_set``."""
-        await self._database.write(lambda conn: index.add_set(conn, backup_set))
+        await self._write(lambda conn: index.add_set(conn, backup_set))
 
     async def ingest(self, segment: SegmentReader | str | os.PathLike[str]) -> IngestResult:
         """As ``index.ingest``; ``segment`` may be a file's path, and must stay as it is meanwhile. Cancelled or failed,
@@ -122,11 +159,11 @@ class Catalog:
         work = index.Ingest(segment)
         try:
             while True:
-                result = await self._database.write(work.step)
+                result = await self._write(work.step)
                 if result is not None:
                     return result
         except Exception:
-            await self._database.write(index.abandon_all)
+            await self._write(index.abandon_all)
             raise
 
     async def export(self, path: str | os.PathLike[str], set_id: str, base: str | None = None) -> tuple[bytes, int]:
@@ -150,9 +187,9 @@ class Catalog:
     async def remove_set(self, set_id: str) -> None:
         """As ``index.remove_set``. Builds the index of names anew when most of its names are gone."""
         async with self._one_at_a_time:
-            await self._database.write(lambda conn: index.remove_set(conn, set_id))
+            await self._write(lambda conn: index.remove_set(conn, set_id))
             if await self._read(index.names_want_rebuild):
-                await self._database.write(index.rebuild_names)
+                await self._write(index.rebuild_names)
 
     async def has_detail(self, set_id: str) -> bool:
         """As ``index.has_detail``."""
@@ -226,4 +263,7 @@ class Catalog:
         return await self._read(lambda conn: index.set_as_of(conn, source, path, at_ns))
 
     async def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._database.read(fn)
+        return await self._database.read(_watched(fn))
+
+    async def _write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._database.write(_watched(fn))

@@ -9,9 +9,10 @@ from caso_mesh.catalog.ingest import Ingest, IngestResult, SliceLost, ingest
 from caso_mesh.catalog.names import rebuild as rebuild_names
 from caso_mesh.catalog.names import wants_rebuild as names_want_rebuild
 from caso_mesh.catalog.removal import abandon_all, remove_set
-from caso_mesh.catalog.schema import MIGRATIONS, check
+from caso_mesh.catalog.schema import MIGRATIONS
 from caso_mesh.catalog.search import Found, Match, Wanted, find
 from caso_mesh.catalog.sets import add_set, has_detail, set_as_of, sets
+from caso_mesh.catalog.soundness import check
 from caso_mesh.catalog.usage import FolderUsage, usage
 
 __all__ = [

@@ -17,7 +17,6 @@ Ids of folders are never given again: ``touched`` may still name one that is gon
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from caso_mesh.catalog.segment import CatalogEntry
@@ -65,8 +64,6 @@ IN_SET = "first <= ? AND (last = 0 OR last >= ?)"
 #: As it is bound. The sqlite3 module asks for an adapter of every ``bytes``, and of no ``bytearray``: with millions of them
 #: that is an eighth of the time.
 Bytes = bytes | bytearray
-#: About 30 MB.
-_CHECKED_PAGES = 8192
 Row = tuple[int, int, int, int, int, int, int, Bytes]
 
 #: How each type is stored; never renumber.
@@ -85,28 +82,6 @@ FILE, DIRECTORY = _NUMBERS[EntryType.FILE], _NUMBERS[EntryType.DIRECTORY]
 
 class Nonsense(Exception):
     """What lies in the tables was never put there."""
-
-
-def check(conn: sqlite3.Connection) -> None:
-    """Whether the tables are there; of a small catalog also whether its pages are whole, which takes a second for a
-    large one. Raises ``Nonsense``, and what SQLite raises."""
-    for table in (
-        "source",
-        "chain",
-        "backup_set",
-        "folder",
-        "version",
-        "touched",
-        "pending",
-        "name_block",
-        "name_count",
-    ):
-        conn.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-    conn.execute(f"SELECT first, last, {ATTRIBUTES} FROM version LIMIT 1").fetchone()
-    if conn.execute("PRAGMA page_count").fetchone()[0] <= _CHECKED_PAGES:
-        found = conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Nonsense(str(found))
 
 
 def number_of(type_: EntryType) -> int:

@@ -64,6 +64,9 @@ class MendingDatabase:
                 await mending._begin()
             except StateDamaged as error:
                 await mending._set_aside(error)
+            except (sqlite3.OperationalError, UnicodeDecodeError) as error:
+                # a database of something else: the migrations do not find what they know, or words that are none
+                await mending._set_aside(StateDamaged(path=mending._path, detail=error))
             yield mending
         finally:
             await mending._stack.aclose()
