@@ -66,8 +66,9 @@ _OF_NO_SET = frozenset(
 )
 #: So many facts are what happens now; more are what has piled up while a server was away.
 _FEW = 32
-#: Of servers with what has piled up: how many are heard at once, and how many wait, each with a megabyte at most.
-_AT_ONCE, _MOST_PILED = 2, 32
+#: Of servers with what has piled up so many are heard at once; and how much of theirs may wait in memory, with what is around
+#: each record.
+_AT_ONCE, MOST_PILED_BYTES, _AROUND = 2, 64 << 20, 300
 #: Refusals of one push that are written out one by one.
 _MOST_REASONS = 10
 
@@ -104,7 +105,7 @@ class Intake:
         self._linked = linked
         self._held = held
         self._asked_enough = asked_enough
-        self._piled = 0
+        self._piled_bytes = 0
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     def handlers(self) -> dict[str, Any]:
@@ -145,14 +146,15 @@ class Intake:
         whoever would wait for long comes again later, with what it has then."""
         if len(request.records) <= _FEW:
             return await self._take(peer, request, link)
-        if self._piled >= _MOST_PILED:
+        size = sum(len(record.data) + _AROUND for record in request.records)
+        if self._piled_bytes + size > MOST_PILED_BYTES:
             raise Unavailable(what="Room for more facts")
-        self._piled += 1
+        self._piled_bytes += size
         try:
             async with self._turn:
                 return await self._take(peer, request, link)
         finally:
-            self._piled -= 1
+            self._piled_bytes -= size
 
     async def _take(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
         records = [Record(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in request.records]

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from admin.admin_world import World, admin_world, node
 
+from caso_mesh.admin import intake
 from caso_mesh.admin.tables import Tables
 from caso_mesh.journal import Record
 from caso_mesh.model import facts
@@ -36,7 +37,8 @@ async def test_what_happens_now_passes_by_what_has_piled_up_elsewhere_and_nobody
 
         names = [f"s{number:02d}" for number in range(40)]
         piles = {name: pile(w, name) for name in names}
-        with mock.patch.object(Tables, "accept", slow):
+        room = 32 * max(sum(len(record.data) + 300 for record in pile) for pile in piles.values())
+        with mock.patch.object(Tables, "accept", slow), mock.patch.object(intake, "MOST_PILED_BYTES", room):
             pushes = {name: asyncio.create_task(w.push(name, piles[name])) for name in names}
             await asyncio.sleep(1.0)
             assert len(inside) == 2, "few are heard at once"
