@@ -213,18 +213,18 @@ class Journal:
         await self._database.write(fn)
 
     async def waiting_bytes(self, taken: Mapping[str, int]) -> int:
-        """About how many bytes there are behind the numbers in ``taken`` (by incarnation)."""
+        """About how many bytes there are behind the numbers in ``taken`` (by incarnation): of the pages in use as many as their
+        part of the records, since to look at each one would take seconds."""
 
         def fn(conn: sqlite3.Connection) -> int:
-            waiting = 0
-            for number, incarnation in conn.execute("SELECT number, incarnation FROM journal_incarnation").fetchall():
-                (size,) = conn.execute(
-                    f"SELECT coalesce(sum(length(data) + {_ROW_BYTES}), 0) FROM journal_record"
-                    " WHERE incarnation = ? AND seq > ?",
-                    (number, taken.get(incarnation, 0)),
-                ).fetchone()
-                waiting += size
-            return waiting
+            pages, free, size = (
+                conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            kept = waiting = 0
+            for incarnation, seq, floor in conn.execute("SELECT incarnation, seq, floor FROM journal_incarnation"):
+                kept += seq - floor
+                waiting += max(0, seq - max(floor, taken.get(incarnation, 0)))
+            return int((pages - free) * size * waiting // kept) if kept else 0
 
         return await self._database.read(fn)
 

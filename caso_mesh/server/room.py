@@ -28,6 +28,8 @@ RESERVE_BYTES = 512 << 10
 #: Of a limit that was passed: below this part of it there is room again.
 _FREE_AGAIN = 0.8
 _LOOK_EACH_S = 5.0
+#: How much longer than it took it is not looked again how many facts wait.
+_RESTS = 20
 #: While there is too little.
 _LOOK_AGAIN_S = 1.0
 
@@ -52,6 +54,7 @@ class Room:
         self._waiting = waiting
         self._setting = setting
         self._full: CasoError | None = None
+        self._rests_until_s = 0.0
         self._alert: str | None = None
         self._alert_code = ""
         #: Whether new work may be taken.
@@ -98,6 +101,9 @@ class Room:
     async def _look_at_facts(self) -> CasoError | None:
         """What becomes too much is thinned out first; what is left is too much, or is not."""
         limit = round(self._setting("journal-limit-mb") * 1e6)
+        began_s = asyncio.get_running_loop().time()
+        if began_s < self._rests_until_s:
+            return self._full if isinstance(self._full, JournalFull) else None
         try:
             told, held = await self._waiting(), await self._facts.held_bytes()
             self._facts.crowded = told + held > limit * (_FREE_AGAIN if self._facts.crowded else 1.0) / 4
@@ -107,6 +113,8 @@ class Room:
         except CasoError as error:
             log.error("how many facts wait: %s", error)
             return None
+        took_s = asyncio.get_running_loop().time() - began_s
+        self._rests_until_s = began_s + _RESTS * took_s
         if told + held <= limit * (1.0 if self.enough else _FREE_AGAIN):
             return None
         return JournalFull(waiting=format_size(told + held), server=self._server, limit=format_size(limit))

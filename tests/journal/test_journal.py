@@ -273,3 +273,14 @@ async def test_what_is_held_back_is_forgotten_when_nothing_came_for_long_and_not
         assert await journal.forget_held(at_ns) == 0
         assert await journal.forget_held(at_ns + 1) == 1
         assert await journal.held_keys() == ["log/a"] and len(await journal.held("log/a")) == 2
+
+
+async def test_how_much_waits_is_told_by_what_lies_behind_what_was_taken(opened):
+    async with opened() as journal:
+        await journal.append([("a", bytes(1000))] * 1000)
+        everything = await journal.waiting_bytes({})
+        assert 1_000_000 < everything < 1_500_000
+        assert await journal.waiting_bytes({"inc1": 500}) == pytest.approx(everything / 2, rel=0.01)
+        assert await journal.waiting_bytes({"inc1": 1000}) == await journal.waiting_bytes({"inc1": 2000}) == 0
+        await journal.prune({"inc1": 900}, before_ns=1 << 62, trace_since_ns=1 << 62)
+        assert await journal.waiting_bytes({}) < everything / 5

@@ -179,12 +179,13 @@ async def test_with_little_room_no_new_work_is_taken_and_an_alert_leaves_once(
 
 
 async def test_what_waits_for_an_administrator_is_thinned_out_first_and_then_nothing_new_is_begun(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Debug lines of the oldest jobs go first, then information, then the rest; ends, exceptions and alerts stay."""
     folder = StateFolder(tmp_path / "state")
     folder.create()
     told = [0]
+    monkeypatch.setattr("caso_mesh.server.room._RESTS", 0)
 
     async def waiting() -> int:
         return told[0]
