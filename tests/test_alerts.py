@@ -12,6 +12,8 @@ from caso_mesh.model.states import AlertKind
 
 #: Where the type and the category are among the arguments of what raises an alert.
 RAISES = {"alert": 0, "begins": 0, "attempt_begins": 0, "once": 1, "attempt": 1, "AlertRaised": 1}
+#: What raises a warning of the category that comes first.
+WARNS = {"_warn", "_lost"}
 #: Files that pass on what others raise.
 PASS_ON = {"caso_mesh.admin.alarms", "caso_mesh.server.facts", "caso_mesh.admin.standby", "caso_mesh.admin.ports"}
 MODULES = modules()
@@ -28,12 +30,18 @@ def raised() -> dict[str, set[AlertKind]]:
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in WARNS and len(node.args) == 2:
+                for category in values(module, node.args[0]):
+                    found.setdefault(category, set()).add(AlertKind.WARNING)
+                continue
             at = RAISES.get(name)
             if at is None or len(node.args) < at + 3:
                 continue
             pairs = together(module, node.args[at], node.args[at + 1])
             if not all(kind in AlertKind.__members__ for kind, _ in pairs):
                 continue
+            if not pairs and ast.unparse(node.args[at + 1]) == "category":
+                continue  # of one of ``WARNS``
             assert pairs, f"{module.name}:{node.lineno}: no category can be read here: use a constant"
             for kind, category in pairs:
                 found.setdefault(category, set()).add(AlertKind[kind])

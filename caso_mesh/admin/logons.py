@@ -90,7 +90,7 @@ class Logons:
         state = self._keeper.state
         servers = tuple(state.server_named(each).id for each in users.servers)
         pools = tuple(state.pool_named(each).name for each in users.pools)
-        return Logon(name, user, servers, pools, "", 0, {}, "", 0)
+        return Logon(name, user, servers, pools, "", 0, {}, "", 0, users.voters)
 
     def _copies(self, row: Logon, sealed: q.SealedLogon) -> dict[str, bytes]:
         """Raises ``LogonNotPermitted`` for a copy that is for somebody else, ``UsageError`` without any."""
@@ -104,7 +104,7 @@ class Logons:
 
     def _definition(self, row: Logon) -> LogonDoc:
         names = tuple(sorted(self._keeper.state.name_of(server) for server in row.servers))
-        return LogonDoc(row.user, names, row.pools)
+        return LogonDoc(row.user, names, row.pools, row.voters)
 
     def _view(self, name: str) -> v.LogonView:
         state = self._keeper.state

@@ -45,6 +45,7 @@ from caso_mesh.admin.logons import Logons
 from caso_mesh.admin.measures import Measures
 from caso_mesh.admin.modes import Modes
 from caso_mesh.admin.moving import Moving
+from caso_mesh.admin.notices import Notices
 from caso_mesh.admin.notifying import Notifying
 from caso_mesh.admin.on_device import OnDevice, readers_of
 from caso_mesh.admin.operators import Operators
@@ -505,6 +506,13 @@ class Office:
             **holding.handlers(),
             **ErrorRules(keeper, self._submit).handlers(),
             **self._logons.handlers(),
+            **Notices(
+                keeper=keeper,
+                submit=self._submit,
+                outbox=self.outbox,
+                server=server_name,
+                clock=clock,
+            ).handlers(),
             **Copies(keeper=keeper, submit=self._submit, clock=clock, new_id=new_id).handlers(),
             **self._expiry.handlers(),
             **policies.handlers(),

@@ -46,6 +46,7 @@ def _list(view: v.LogonList) -> None:
         ("user", lambda row: row.definition.user),
         ("servers", lambda row: row.definition.servers),
         ("pools", lambda row: row.definition.pools),
+        ("voters", lambda row: row.definition.voters),
         ("have it", lambda row: row.there),
         ("wait for it", lambda row: row.lacking),
         ("changed", lambda row: f"{row.changed} by {row.changed_by}"),
@@ -58,6 +59,7 @@ def _one(view: v.LogonView) -> None:
         ("user", view.definition.user),
         ("servers", view.definition.servers or None),
         ("pools", view.definition.pools or None),
+        ("voters", view.definition.voters or None),
         ("have it", view.there or None),
         ("wait for it", view.lacking or None),
     )
@@ -75,13 +77,16 @@ def create(
     pool: Annotated[
         tuple[str, ...], Parameter(name="--pool", negative=(), help="All servers of this pool may; may be repeated.")
     ] = (),
+    voters: Annotated[
+        bool, Parameter(negative=(), help="All voters may, as for the mail server: any of them may be in office.")
+    ] = False,
     secret_file: SecretFile = None,
     common: Common = DEFAULTS,
 ) -> None:
     """Keep a user and a secret for the commands of servers. The secret is sealed here, to each of them."""
-    users = q.LogonUsers(server, pool)
-    if not server and not pool:
-        raise UsageError(detail="Say who may use it, with --server or --pool")
+    users = q.LogonUsers(server, pool, voters)
+    if not server and not pool and not voters:
+        raise UsageError(detail="Say who may use it, with --server, --pool or --voters")
     with connect(common) as client:
         sealed = _sealed(client, name, users, _secret(name, secret_file))
         view = client.call("logon.create", q.LogonCreate(name, user, users, sealed), v.LogonView)
@@ -106,6 +111,7 @@ def set_(
     remove_pool: Annotated[
         tuple[str, ...], Parameter(name="--remove-pool", negative=(), help="A pool less; may be repeated.")
     ] = (),
+    voters: Annotated[bool | None, Parameter(help="Whether all voters may.")] = None,
     new_secret: Annotated[bool, Parameter(negative=(), help="Ask for another secret.")] = False,
     secret_file: SecretFile = None,
     common: Common = DEFAULTS,
@@ -116,7 +122,7 @@ def set_(
         old = next((row.definition for row in rows if row.name == name), None)
         if old is None:
             raise NotFound(kind="logon", name=name)
-        users = _users(old, (add_server, remove_server), (add_pool, remove_pool))
+        users = _users(old, (add_server, remove_server), (add_pool, remove_pool), voters)
         sealed = None
         if new_secret or secret_file is not None:
             sealed = _sealed(client, name, users, _secret(name, secret_file))
@@ -128,7 +134,7 @@ def set_(
 _Changes = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _users(old: LogonDoc, servers: _Changes, pools: _Changes) -> q.LogonUsers:
+def _users(old: LogonDoc, servers: _Changes, pools: _Changes, voters: bool | None) -> q.LogonUsers:
     """Who may use it after some were added and others removed."""
     changed: list[tuple[str, ...]] = []
     for kind, now, (more, less) in (("server", old.servers, servers), ("pool", old.pools, pools)):
@@ -136,7 +142,8 @@ def _users(old: LogonDoc, servers: _Changes, pools: _Changes) -> q.LogonUsers:
             if each not in now:
                 raise NotFound(kind=kind, name=f"{each} among those that may use it")
         changed.append(tuple(each for each in dict.fromkeys((*now, *more)) if each not in less))
-    return q.LogonUsers(*changed)
+    now_servers, now_pools = changed
+    return q.LogonUsers(now_servers, now_pools, old.voters if voters is None else voters)
 
 
 @app.command

@@ -39,6 +39,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("The mesh", "medium", "medium:app", "Media on the devices."),
     ("The mesh", "settings", "settings:app", "Settings of the mesh, of pools and of servers."),
     ("The mesh", "alert", "alert:app", "Alerts: list and answer."),
+    ("The mesh", "notify", "notify:app", "Mail and webhooks: who is told of what."),
     ("The mesh", "audit", "audit:app", "Who did what."),
     ("The mesh", "metrics", "metrics:metrics", "Figures of a server and of the mesh, for Prometheus."),
     ("The mesh", "kit", "kit:app", "Recovery kits: create, list."),

@@ -46,9 +46,19 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "catalog-damaged", (_W,),
+        "A catalog file is damaged. It was set aside and is made anew; meanwhile some files are not found.",
+        "See to the disk that it lies on. It is whole again by itself; caso-mesh set list shows which sets have their catalog.",
+    ),
+    Category(
         "catalog-error", (_W,),
         "The catalog of a set is damaged, and could not be made anew from its device. The set itself can be restored.",
         "Verify the set. caso-mesh catalog rebuild DEVICE makes the catalog again once the device can be read.",
+    ),
+    Category(
+        "catalog-lost", (_W,),
+        "A catalog lacks sets that it had. They are taken in again.",
+        "See to the disk that it lies on.",
     ),
     Category(
         "clock-differs", (_W,),

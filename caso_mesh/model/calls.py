@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.model import audit, history, metrics, overview
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.orders import OrdersChange
@@ -242,6 +243,33 @@ _OF_MESH: tuple[Call, ...] = (
     Call("logon.delete", "admin", "admin", q.Named, v.Done, "Delete a logon that nothing uses.", changes=True),
     Call("logon.list", "viewer", "admin", q.Nothing, v.LogonList,
          "The logons, never their secrets, and which servers have each.", scope=SHOWN),
+    # people: whom the administrator tells of what
+    Call("mail-server.show", "admin", "admin", q.Nothing, n.MailServerView, "The mail server, if there is one."),
+    Call("mail-server.set", "admin", "admin", n.MailServerSet, v.Done,
+         "The server that takes the mail of the mesh, or that there is none.", changes=True),
+    Call("recipient.list", "admin", "admin", q.Nothing, n.RecipientViews,
+         "Whom the administrator can tell something, and how it goes."),
+    Call("recipient.create", "admin", "admin", n.RecipientEdit, v.Done, "A recipient: a mail address or a webhook.",
+         changes=True),
+    Call("recipient.set", "admin", "admin", n.RecipientEdit, v.Done, "Change a recipient; what waits for it goes to the new address.",
+         changes=True),
+    Call("recipient.delete", "admin", "admin", q.Named, v.Done, "Delete a recipient that no group and no rule names.",
+         changes=True),
+    Call("recipient-group.list", "admin", "admin", q.Nothing, n.RecipientGroupViews, "The groups of recipients."),
+    Call("recipient-group.create", "admin", "admin", n.RecipientGroupEdit, v.Done, "Recipients under one name.",
+         changes=True),
+    Call("recipient-group.set", "admin", "admin", n.RecipientGroupEdit, v.Done, "Replace the recipients of a group.",
+         changes=True),
+    Call("recipient-group.delete", "admin", "admin", q.Named, v.Done, "Delete a group that no rule names.", changes=True),
+    Call("notify-rule.list", "admin", "admin", q.Nothing, n.NoticeRuleViews, "Who is told of what."),
+    Call("notify-rule.create", "admin", "admin", n.NoticeRuleEdit, v.Done,
+         "A rule: which alerts and ends of runs are told to whom.", changes=True),
+    Call("notify-rule.set", "admin", "admin", n.NoticeRuleEdit, v.Done,
+         "Change a rule; it holds for what happens from then on.", changes=True),
+    Call("notify-rule.delete", "admin", "admin", q.Named, v.Done, "Delete a rule.", changes=True),
+    Call("notify.test", "admin", "admin", n.NoticeTest, n.NoticesTested,
+         "Send something to a recipient, or to all of a group, now, and say what the receiving servers answered.",
+         changes=True),
     Call("error-rule.create", "admin", "admin", q.ErrorRuleCreate, v.Done,
          "An error-handling rule: what becomes of jobs that failed with some error.", changes=True),
     Call("error-rule.set", "admin", "admin", q.ErrorRuleCreate, v.Done,

@@ -88,6 +88,7 @@ class LogonDoc(Struct, frozen=True):
     user: str
     servers: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    voters: bool = False
 
 
 class MediaSetDoc(Struct, frozen=True):

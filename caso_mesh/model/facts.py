@@ -25,7 +25,7 @@ from caso_mesh.model.storage import BackupSet, Medium
 #: Characters of one field of a request in the audit log.
 _LONGEST = 500
 #: Fields of requests that never are in the audit log.
-SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
+SECRET = frozenset({"url", "secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
 
 
 class ServerStarted(Struct, frozen=True, tag="server-started", tag_field="fact"):

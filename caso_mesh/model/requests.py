@@ -1041,10 +1041,11 @@ class AlertAnswer(Struct, frozen=True):
 
 
 class LogonUsers(Struct, frozen=True):
-    """Who may use a logon: servers, and the members of pools, by their names."""
+    """Who may use a logon: servers, and the members of pools, by their names; ``voters``: all voters."""
 
     servers: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    voters: bool = False
 
 
 class SealedLogon(Struct, frozen=True):

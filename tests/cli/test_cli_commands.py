@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli_notice_cases import CASES as NOTICE_CASES
 from cli_policy_cases import COPY_CASES, POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
@@ -537,6 +538,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("report scheduled", "report.scheduled", q.Nothing(), ReportScheduleList((SCHEDULED,)), ["mornings", "html, csv", "ann"]),
     ("report unschedule mornings", "report.unschedule", ReportScheduleName("mornings"), v.Done(), ["mornings"]),
+    *NOTICE_CASES,
     ("report list", "report.list", q.Nothing(), ReportList((REPORT,)), ["failed-jobs", "What failed?", "the last 7 days"]),
     (
         "history --server beta --list office --job j --type full --kind backup --state failed --limit 7 --after a@1#1",
@@ -622,6 +624,8 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "selection.set",
         "policy.set",
         "mediaset.set",
+        "recipient.set",
+        "notify-rule.set",
         "error-rule.set",
         # a secret is sealed: tests/cli/test_cli_logon
         "logon.recipients",

@@ -1,0 +1,371 @@
+"""``caso-mesh notify``: whom the administrator tells of what, and by which ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec.structs import replace
+
+from caso_mesh.cli import output
+from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.model import notice_docs as d
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import NotFound, UsageError
+
+app = Group(name="notify", help="Mail and webhooks: recipients, groups, rules, the mail server, a test.")
+recipients = app.group(name="recipient", help="Recipients: mail addresses and webhooks.")
+groups = app.group(name="group", help="Groups of recipients.")
+rules = app.group(name="rule", help="Rules: which alerts and ends of runs are told to whom.")
+smtp = app.group(name="smtp", help="The server that takes the mail of the mesh.")
+
+Name = Annotated[str, Parameter(name="NAME", help="Its name.")]
+Logon = Annotated[str | None, Parameter(help='By the secret of this logon it is signed; "" = not signed.')]
+Hourly = Annotated[int | None, Parameter(help="At most so many messages in an hour; the rest is one message.")]
+Summary = Annotated[bool | None, Parameter(help="Whether it gets the summary of each morning (summary-at).")]
+Alerts = Annotated[
+    tuple[str, ...],
+    Parameter(name="--alert", negative=(), help="A type or a category of alerts; may be repeated (help alerts)."),
+]
+Ends = Annotated[
+    tuple[str, ...],
+    Parameter(name="--end", negative=(), help="An end of runs, as in failed or missed; may be repeated."),
+]
+To = Annotated[tuple[str, ...], Parameter(name="--to", negative=(), help="A recipient or a group; may be repeated.")]
+Servers = Annotated[
+    tuple[str, ...], Parameter(name="--server", negative=(), help="Only what is about this server; may be repeated.")
+]
+Pools = Annotated[
+    tuple[str, ...], Parameter(name="--pool", negative=(), help="Only what is about this pool; may be repeated.")
+]
+Jobs = Annotated[
+    tuple[str, ...], Parameter(name="--job", negative=(), help="Only what is about this job; may be repeated.")
+]
+Policies = Annotated[
+    tuple[str, ...], Parameter(name="--policy", negative=(), help="Or about jobs of this policy; may be repeated.")
+]
+Lists = Annotated[
+    tuple[str, ...],
+    Parameter(name="--list", negative=(), help="Or about jobs of this selection list; may be repeated."),
+]
+
+
+# --- recipients ---
+
+
+@recipients.command(name="list")
+def list_recipients(*, common: Common = DEFAULTS) -> None:
+    """List the recipients, what waits for them, and why the last message did not arrive."""
+    output.show(ask(common, "recipient.list", q.Nothing(), d.RecipientViews), common.json, _recipients)
+
+
+def _recipients(view: d.RecipientViews) -> None:
+    output.table(
+        view.recipients,
+        ("name", lambda row: row.name),
+        ("to", lambda row: row.definition.mail or row.definition.url),
+        ("signed by", lambda row: row.definition.logon),
+        ("an hour", lambda row: row.definition.hourly),
+        ("summary", lambda row: row.definition.summary),
+        ("waiting", lambda row: row.waiting),
+        ("problem", lambda row: row.problem),
+    )
+
+
+@recipients.command(name="create")
+def create_recipient(
+    name: Name,
+    /,
+    *,
+    mail: Annotated[str, Parameter(help="A mail address.")] = "",
+    url: Annotated[str, Parameter(help="Or where a webhook listens.")] = "",
+    logon: Logon = None,
+    hourly: Hourly = None,
+    summary: Summary = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Add a recipient. Until there is a rule it is told of every alert that needs attention or is an error."""
+    doc = d.RecipientDoc(mail, url, logon or None)
+    doc = replace(doc, hourly=doc.hourly if hourly is None else hourly, summary=not url if summary is None else summary)
+    view = ask(common, "recipient.create", d.RecipientEdit(name, doc), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"recipient {name} was added; try it: notify test {name}"))
+
+
+@recipients.command(name="edit")
+def edit_recipient(
+    name: Name,
+    /,
+    *,
+    mail: Annotated[str | None, Parameter(help="A mail address.")] = None,
+    url: Annotated[str | None, Parameter(help="Or where a webhook listens.")] = None,
+    logon: Logon = None,
+    hourly: Hourly = None,
+    summary: Summary = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change a recipient. What waits for it goes to the new address."""
+    with connect(common) as client:
+        rows = client.call("recipient.list", q.Nothing(), d.RecipientViews).recipients
+        old = next((row.definition for row in rows if row.name == name), None)
+        if old is None:
+            raise NotFound(kind="recipient", name=name)
+        if mail is not None or url is not None:
+            old = replace(old, mail=mail or "", url=url or "")
+        doc = d.RecipientDoc(
+            old.mail,
+            old.url,
+            old.logon if logon is None else logon or None,
+            old.hourly if hourly is None else hourly,
+            old.summary if summary is None else summary,
+        )
+        view = client.call("recipient.set", d.RecipientEdit(name, doc), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"recipient {name} was changed"))
+
+
+@recipients.command(name="delete")
+def delete_recipient(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Delete a recipient that no group and no rule names."""
+    view = ask(common, "recipient.delete", q.Named(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"recipient {name} was deleted"))
+
+
+# --- groups ---
+
+
+@groups.command(name="list")
+def list_groups(*, common: Common = DEFAULTS) -> None:
+    """List the groups of recipients."""
+    output.show(ask(common, "recipient-group.list", q.Nothing(), d.RecipientGroupViews), common.json, _groups)
+
+
+def _groups(view: d.RecipientGroupViews) -> None:
+    output.table(view.groups, ("name", lambda row: row.name), ("members", lambda row: row.definition.members))
+
+
+@groups.command(name="create")
+def create_group(
+    name: Name,
+    /,
+    *members: Annotated[str, Parameter(name="RECIPIENT", help="Its members.")],
+    common: Common = DEFAULTS,
+) -> None:
+    """Put recipients under one name."""
+    edit = d.RecipientGroupEdit(name, d.RecipientGroupDoc(members))
+    view = ask(common, "recipient-group.create", edit, v.Done)
+    output.show(view, common.json, lambda _: output.line(f"group {name} was made"))
+
+
+@groups.command(name="edit")
+def edit_group(
+    name: Name,
+    /,
+    *members: Annotated[str, Parameter(name="RECIPIENT", help="Its members from now on.")],
+    common: Common = DEFAULTS,
+) -> None:
+    """Replace the members of a group."""
+    edit = d.RecipientGroupEdit(name, d.RecipientGroupDoc(members))
+    view = ask(common, "recipient-group.set", edit, v.Done)
+    output.show(view, common.json, lambda _: output.line(f"group {name} was changed"))
+
+
+@groups.command(name="delete")
+def delete_group(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Delete a group that no rule names; its members stay."""
+    view = ask(common, "recipient-group.delete", q.Named(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"group {name} was deleted"))
+
+
+# --- rules ---
+
+
+@rules.command(name="list")
+def list_rules(*, common: Common = DEFAULTS) -> None:
+    """List the rules. While there is none, the one that is shown as standard holds."""
+    output.show(ask(common, "notify-rule.list", q.Nothing(), d.NoticeRuleViews), common.json, _rules)
+
+
+def _rules(view: d.NoticeRuleViews) -> None:
+    output.table(
+        view.rules,
+        ("name", lambda row: row.name),
+        ("to", lambda row: row.definition.to),
+        ("alerts", lambda row: row.definition.alerts),
+        ("ends", lambda row: row.definition.ends),
+        ("over", lambda row: row.definition.over),
+        ("only about", lambda row: _narrowed(row.definition)),
+    )
+
+
+def _narrowed(doc: d.NoticeRuleDoc) -> tuple[str, ...]:
+    kinds = (
+        ("server", doc.servers),
+        ("pool", doc.pools),
+        ("job", doc.jobs),
+        ("policy", doc.policies),
+        ("list", doc.lists),
+    )
+    return tuple(f"{kind} {name}" for kind, names in kinds for name in names)
+
+
+@rules.command(name="create")
+def create_rule(
+    name: Name,
+    /,
+    *,
+    to: To,
+    alert: Alerts = (),
+    end: Ends = (),
+    server: Servers = (),
+    pool: Pools = (),
+    job: Jobs = (),
+    policy: Policies = (),
+    list_: Lists = (),
+    over: Annotated[bool, Parameter(help="Tell as well when what an alert told of is over.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Say who is told of which alerts and ends of runs, from now on."""
+    doc = d.NoticeRuleDoc(to, alert, end, server, pool, job, policy, list_, over)
+    view = ask(common, "notify-rule.create", d.NoticeRuleEdit(name, doc), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"rule {name} was made"))
+
+
+@rules.command(name="edit")
+def edit_rule(
+    name: Name,
+    /,
+    *,
+    to: To = (),
+    alert: Alerts = (),
+    end: Ends = (),
+    server: Servers = (),
+    pool: Pools = (),
+    job: Jobs = (),
+    policy: Policies = (),
+    list_: Lists = (),
+    over: Annotated[bool | None, Parameter(help="Tell as well when what an alert told of is over.")] = None,
+    everywhere: Annotated[bool, Parameter(negative=(), help="Not narrowed down any more, but as said here.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change a rule: what is given replaces what was. It holds for what happens from then on."""
+    with connect(common) as client:
+        old = _rule(client, name)
+        if everywhere:
+            old = replace(old, servers=(), pools=(), jobs=(), policies=(), lists=())
+        if alert or end:
+            old = replace(old, alerts=(), ends=())
+        doc = d.NoticeRuleDoc(
+            to or old.to,
+            alert or old.alerts,
+            end or old.ends,
+            server or old.servers,
+            pool or old.pools,
+            job or old.jobs,
+            policy or old.policies,
+            list_ or old.lists,
+            old.over if over is None else over,
+        )
+        view = client.call("notify-rule.set", d.NoticeRuleEdit(name, doc), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"rule {name} was changed"))
+
+
+def _rule(client: Client, name: str) -> d.NoticeRuleDoc:
+    view = client.call("notify-rule.list", q.Nothing(), d.NoticeRuleViews)
+    found = None if view.standard else next((row.definition for row in view.rules if row.name == name), None)
+    if found is None:
+        raise NotFound(kind="notify-rule", name=name)
+    return found
+
+
+@rules.command(name="delete")
+def delete_rule(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Delete a rule."""
+    view = ask(common, "notify-rule.delete", q.Named(name), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"rule {name} was deleted"))
+
+
+# --- the mail server ---
+
+
+@smtp.command(name="show")
+def show_server(*, common: Common = DEFAULTS) -> None:
+    """Show the mail server."""
+    output.show(ask(common, "mail-server.show", q.Nothing(), d.MailServerView), common.json, _server)
+
+
+def _server(view: d.MailServerView) -> None:
+    if view.mail_server is None:
+        output.line("There is no mail server.")
+        return
+    output.details(
+        ("host", view.mail_server.host),
+        ("port", view.mail_server.port or "the usual one"),
+        ("tls", view.mail_server.tls),
+        ("from", view.mail_server.sender),
+        ("logon", view.mail_server.logon),
+        ("CA", "its own" if view.mail_server.ca else None),
+        ("changed", f"{view.changed} by {view.changed_by}"),
+    )
+
+
+@smtp.command(name="set")
+def set_server(
+    host: Annotated[str, Parameter(name="HOST", help="Name or address of the mail server.")],
+    /,
+    *,
+    sender: Annotated[str, Parameter(name="--from", help="The address that mail of the mesh comes from.")],
+    port: Annotated[int, Parameter(help="Its port; without, the usual one: 587, 465 with implicit, else 25.")] = 0,
+    tls: Annotated[
+        Literal["starttls", "starttls-if-offered", "implicit", "none"],
+        Parameter(help="starttls is required unless it says otherwise; a logon is only given to a checked server."),
+    ] = "starttls",
+    logon: Annotated[
+        str | None, Parameter(help="The logon that it wants; one made with logon create --voters.")
+    ] = None,
+    ca: Annotated[Path | None, Parameter(help="A file of certificates (PEM) that are believed of it instead.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Say which server takes the mail of the mesh. Whoever is in office uses it."""
+    text = ""
+    if ca is not None:
+        try:
+            text = ca.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(detail=f"The certificates cannot be read from {ca}: {error}") from None
+    doc = d.MailServerDoc(host, sender, port, tls, logon, text)
+    view = ask(common, "mail-server.set", d.MailServerSet(doc), v.Done)
+    output.show(view, common.json, lambda _: output.line(f"mail goes by {host}; try it: notify test RECIPIENT"))
+
+
+@smtp.command(name="clear")
+def clear_server(*, common: Common = DEFAULTS) -> None:
+    """Have no mail server any more."""
+    view = ask(common, "mail-server.set", d.MailServerSet(None), v.Done)
+    output.show(view, common.json, lambda _: output.line("there is no mail server any more"))
+
+
+# --- a test ---
+
+
+@app.command(name="test")
+def try_(
+    name: Annotated[str, Parameter(name="NAME", help="A recipient or a group.")],
+    /,
+    *,
+    common: Common = DEFAULTS,
+) -> int:
+    """Send something now, and say what the receiving servers answer. Exit status 1 if one did not take it."""
+    view = ask(common, "notify.test", d.NoticeTest(name), d.NoticesTested)
+    output.show(view, common.json, _tested)
+    return 0 if all(row.arrived for row in view.results) else 1
+
+
+def _tested(view: d.NoticesTested) -> None:
+    output.table(
+        view.results,
+        ("recipient", lambda row: row.recipient),
+        ("arrived", lambda row: row.arrived),
+        ("what it said", lambda row: row.answer or row.problem),
+    )
