@@ -1,12 +1,11 @@
-"""The calls of people about what was backed up and what happened: sets, catalog, alerts."""
+"""The calls of people about what was backed up and what happened: sets, catalog."""
 
 from __future__ import annotations
 
 from caso_mesh.admin import present
 from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.on_device import OnDevice
-from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.ports import Answer, Caller, Submit
 from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
@@ -16,9 +15,7 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import AnswerAlert
 from caso_mesh.model.errors import InvalidValue, NotFound
-from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_instant, format_seconds
 
@@ -60,8 +57,6 @@ class History:
             "catalog.find": self._catalog_find,
             "catalog.versions": self._catalog_versions,
             "catalog.du": self._catalog_du,
-            "alert.list": self._alert_list,
-            "alert.answer": self._alert_answer,
         }
 
     async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
@@ -146,46 +141,3 @@ class History:
             ),
             more,
         )
-
-    async def open_alerts(self) -> int:
-        answers = self._keeper.state.answers
-        rows = await self._tables.alerts()
-        return sum(row.id not in answers and row.cleared_at_ns is None for row in rows)
-
-    async def _alert_list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
-        state = self._keeper.state
-        limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
-        views = []
-        for row in await self._tables.alerts():
-            answer = state.answers.get(row.id)
-            if (answer is not None or row.cleared_at_ns is not None) and not request.all:
-                continue
-            if only is not None and row.server not in only:
-                continue
-            if limits is not None and not of_alert(state, row) & limits:
-                continue
-            views.append(
-                v.AlertView(
-                    id=row.id,
-                    alert=row.alert,
-                    category=row.category,
-                    server=state.name_of(row.server),
-                    object=row.object,
-                    text=row.text,
-                    raised=format_instant(row.raised_at_ns) or "",
-                    answered=format_instant(answer.at_ns) if answer else None,
-                    answered_by=answer.who if answer else None,
-                    response=answer.response if answer else None,
-                    cleared=format_instant(row.cleared_at_ns),
-                )
-            )
-        return v.AlertList(tuple(views[: request.limit]))
-
-    async def _alert_answer(self, caller: Caller, request: q.AlertAnswer) -> v.Done:
-        if done_before(self._keeper, caller) is not None:
-            return v.Done()
-        rows = await self._tables.alerts()
-        alert = resolve_prefix(request.id, [row.id for row in rows], "alert")
-        command = AnswerAlert(alert, request.response, self._clock.now_ns())
-        await self._submit(command, who=caller.who, request_id=caller.request_id)
-        return v.Done()

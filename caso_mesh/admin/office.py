@@ -12,6 +12,8 @@ from typing import Any
 
 from caso_mesh.admin.ageing import Ageing
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.alert_calls import AlertCalls
+from caso_mesh.admin.answering import Answering
 from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.asking import Asking
@@ -257,6 +259,15 @@ class Office:
             version=version,
             clock=clock,
         )
+        self._alert_calls = AlertCalls(keeper=keeper, tables=tables, submit=self._submit, clock=clock)
+        self._answering = Answering(
+            keeper=keeper,
+            tables=tables,
+            facts=facts,
+            submit=self._submit,
+            clock=clock,
+            doubtful=self._is_clock_doubtful,
+        )
         self._telling = Telling(keeper=keeper, live=live, alarms=self._alarms, clock=clock)
         self._ageing = Ageing(
             keeper=keeper,
@@ -498,6 +509,7 @@ class Office:
             **Overviews(
                 keeper=keeper, tables=tables, live=live, links=links, due=self._due, own=keys.id, clock=clock
             ).handlers(),
+            **self._alert_calls.handlers(),
             **AttemptHistory(
                 keeper=keeper, tables=tables, live=live, held=held, work=work, local=local
             ).handlers(),
@@ -553,7 +565,7 @@ class Office:
         return q.MeshSummary(
             servers=len(state.servers),
             running=self._runs.running(),
-            alerts=await self._history.open_alerts(),
+            alerts=await self._alert_calls.open(),
             term=self._keeper.authority.term,
             voters=tuple(sorted(state.name_of(node) for node in self._consensus.leadership().voters)),
         )
@@ -582,6 +594,7 @@ class Office:
             "keeping records": self._keeping.run,
             "ransomware brake": self._brake.run,
             "expiry of sets": self._expiry.run,
+            "answers that nobody gives": self._answering.run,
             "notification": self._notifying.run,
             "sending of messages": self.outbox.run,
             "reports": self._sending.run,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import attempts, audit_rows, kept_catalogs, local_runs, set_rows, waits
+from caso_mesh.admin import alert_rows, attempts, audit_rows, kept_catalogs, local_runs, set_rows, waits
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
@@ -197,7 +197,7 @@ class Tables:
                 c.execute("DELETE FROM run_wait WHERE run = ?", (run,))
             local_runs.forget(c, before_ns, local_kept)
             audit_rows.forget(c, audit_before_ns)
-            c.execute("DELETE FROM alert WHERE cleared_at_ns < ?", (before_ns,))
+            alert_rows.forget(c, before_ns)
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
             c.execute("DELETE FROM notice_sent WHERE at_ns < ?", (before_ns,))
 

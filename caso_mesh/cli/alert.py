@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
+import msgspec
+from msgspec.structs import replace
+
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
+from caso_mesh.model.alerts import CATEGORIES, CategoryList
+from caso_mesh.model.units import parse_instant_ns
 
-app = Group(name="alert", help="Alerts: list and answer.")
+app = Group(name="alert", help="Alerts: list, watch, answer.")
+
+Id = Annotated[str, Parameter(name="ID", help="Id of the alert, or a unique beginning of it.")]
+Server = Annotated[str | None, Parameter(help="Only alerts about this server, or raised by it.")]
+Pool = Annotated[str | None, Parameter(help="Only alerts about the servers of this pool, or raised by them.")]
+Types = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--type",
+        negative=(),
+        help="Only attention-required, error, warning or information ones; may be repeated.",
+    ),
+]
+Categories = Annotated[
+    tuple[str, ...], Parameter(name="--category", negative=(), help="Only those of this category; may be repeated.")
+]
+_WAIT_S = 10.0
 
 
 @app.command(name="list")
 def list_(
     *,
     all: Annotated[bool, Parameter(negative=(), help="Answered and cleared ones, too.")] = False,
-    server: Annotated[str | None, Parameter(help="Only alerts of this server.")] = None,
-    pool: Annotated[str | None, Parameter(help="Only alerts of the servers of this pool.")] = None,
+    server: Server = None,
+    pool: Pool = None,
+    type_: Types = (),
+    category: Categories = (),
+    since: Annotated[str | None, Parameter(help="Only those raised from then on (ISO 8601).")] = None,
+    until: Annotated[str | None, Parameter(help="Only those raised before (ISO 8601).")] = None,
     limit: Annotated[int, Parameter(help="At most this many.")] = 500,
     common: Common = DEFAULTS,
 ) -> None:
     """List the alerts that nobody answered yet."""
-    view = ask(common, "alert.list", q.AlertListRequest(all, server, pool, limit), v.AlertList)
-    output.show(view, common.json, _list)
+    request = q.AlertListRequest(
+        all,
+        server,
+        pool,
+        limit,
+        type_,
+        category,
+        parse_instant_ns(since) if since is not None else None,
+        parse_instant_ns(until) if until is not None else None,
+    )
+    output.show(ask(common, "alert.list", request, v.AlertList), common.json, _list)
 
 
 def _list(view: v.AlertList) -> None:
@@ -43,8 +79,81 @@ def _list(view: v.AlertList) -> None:
 
 
 @app.command
+def show(id: Id, /, *, common: Common = DEFAULTS) -> None:
+    """Show one alert: what it means and what to do about it."""
+    output.show(ask(common, "alert.show", q.Named(id), AlertDetail), common.json, _detail)
+
+
+def _detail(view: AlertDetail) -> None:
+    row = view.alert
+    output.details(
+        ("alert", row.id),
+        ("category", f"{row.category}, {row.alert}"),
+        ("text", row.text),
+        ("about", view.about or None),
+        ("raised", f"{row.raised} by {row.server}"),
+        ("answered", row.answered and f"{row.answered} by {row.answered_by}: {row.response}"),
+        ("over", row.cleared or ("with its condition" if view.stands else None)),
+        ("it means", view.means or None),
+        ("what to do", view.do or None),
+    )
+
+
+@app.command
+def watch(
+    *,
+    server: Server = None,
+    pool: Pool = None,
+    type_: Types = (),
+    category: Categories = (),
+    json_lines: Annotated[bool, Parameter(name="--json-lines", negative=(), help="One JSON record a line.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print the open alerts, then each that is raised, answered or over, until interrupted."""
+    which = q.AlertListRequest(True, server, pool, 500, type_, category)
+    known: dict[str, v.AlertView] = {}
+    request, first = AlertFollow(which, "", 0.0), True
+    with connect(common) as client:
+        while True:
+            now = client.call("alert.follow", request, AlertsNow)
+            for row in reversed(now.alerts):
+                closed = row.answered is not None or row.cleared is not None
+                if known.get(row.id) != row and not (first and closed):
+                    _say(row, json_lines=json_lines)
+            known = {row.id: row for row in now.alerts}
+            request, first = replace(request, known=now.mark, wait_s=_WAIT_S), False
+
+
+def _say(row: v.AlertView, *, json_lines: bool) -> None:
+    if json_lines:
+        output.line(json.dumps(msgspec.to_builtins(row), ensure_ascii=False))
+    elif row.cleared is not None:
+        output.line(f"{row.cleared}  over      {row.id}  {row.category}: {row.text}")
+    elif row.answered is not None:
+        output.line(f"{row.answered}  answered  {row.id}  {row.category}: {row.response} (by {row.answered_by})")
+    else:
+        output.line(f"{row.raised}  {row.alert}  {row.id}  {row.server}  {row.category}: {row.text}")
+
+
+@app.command
+def categories(*, common: Common = DEFAULTS) -> None:
+    """List every category of alerts there is, with its type. help alerts says what each means."""
+    output.show(CategoryList(CATEGORIES), common.json, _categories)
+
+
+def _categories(view: CategoryList) -> None:
+    output.table(
+        view.categories,
+        ("category", lambda row: row.name),
+        ("type", lambda row: tuple(kind.value for kind in row.types)),
+        ("stands", lambda row: row.standing),
+        ("what it means", lambda row: row.text),
+    )
+
+
+@app.command
 def answer(
-    id: Annotated[str, Parameter(name="ID", help="Id of the alert, or a unique beginning of it.")],
+    id: Id,
     response: Annotated[str, Parameter(name="RESPONSE", help="What you say to it.")] = "ok",
     /,
     *,

@@ -27,6 +27,10 @@ class Category(Struct, frozen=True):
     response: str = "seen by nobody"
 
 
+class CategoryList(Struct, frozen=True):
+    categories: tuple[Category, ...]
+
+
 CATEGORIES: tuple[Category, ...] = (
     Category(
         "admin-taken-over", (_W,),

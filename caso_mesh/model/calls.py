@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from caso_mesh.model import alert_calls as a
 from caso_mesh.model import audit, history, metrics, overview
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import notice_docs as n
@@ -415,6 +416,10 @@ _OF_MESH: tuple[Call, ...] = (
          "Make the records of sets and their catalog anew from what lies on a device.", changes=True, scope=OF_DEVICE),
     Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all.",
          scope=SHOWN),
+    Call("alert.show", "viewer", "admin", q.Named, a.AlertDetail, "One alert: what it means and what to do about it.",
+         scope=(("name", "alert"),)),
+    Call("alert.follow", "viewer", "admin", a.AlertFollow, a.AlertsNow,
+         "The alerts that fit, as soon as they are others than the caller knows.", scope=SHOWN),
     Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True,
          scope=(("id", "alert"),)),
     Call("report.list", "viewer", "admin", q.Nothing, ReportList, "The reports that there are.", scope=SHOWN),

@@ -1033,6 +1033,10 @@ class AlertListRequest(Struct, frozen=True):
     server: str | None = None
     pool: str | None = None
     limit: int = 500
+    types: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    since_ns: int | None = None
+    until_ns: int | None = None
 
 
 class AlertAnswer(Struct, frozen=True):

@@ -26,9 +26,11 @@ FORWARDING = "`at-once`, `at-end`, `never`, or hours, as in `zone Europe/Berlin;
 HISTORY = "`at-end`, `never`"
 CATALOG_MODES = "`centralized`, `distributed`, `replicated`"
 TIME_OF_DAY = "`never`, or a time of day, as in `07:00` or `zone Europe/Berlin; 07:00`"
+ANSWER_AFTER = "`never`, or types and categories of alerts with times, as in `information 7d; job-recovered 1d`"
 #: When something leaves the server that has it: at once, at the end of its job, never.
 AT_ONCE, AT_END, NEVER = "at-once", "at-end", "never"
 _TIME = re.compile(r"(?:zone\s+([A-Za-z0-9+_/-]{1,64})\s*;\s*)?([01]?\d|2[0-3]):([0-5]\d)")
+_CATEGORY = re.compile(r"[a-z][a-z-]{0,62}")
 _IONICE = re.compile(r"none|idle|best-effort-[0-7]")
 
 
@@ -82,6 +84,9 @@ class TextSetting(Struct, frozen=True):
             if value != NEVER:
                 parse_time_of_day(value)
             return value
+        if self.form == ANSWER_AFTER and isinstance(value, str):
+            parse_answer_after(value)
+            return value
         if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
             return value
         raise InvalidValue(value=value, what=self.name, expected=f"Use {self.form}".replace("`", ""))
@@ -93,6 +98,21 @@ def parse_time_of_day(text: str) -> tuple[str, int]:
     if found is None:
         raise InvalidValue(value=text[:100], what="time of day", expected=f"Use {TIME_OF_DAY}".replace("`", ""))
     return found[1] or "UTC", int(found[2]) * 60 + int(found[3])
+
+
+def parse_answer_after(text: str) -> dict[str, float]:
+    """Type or category of alerts -> seconds. Raises ``InvalidValue``. A category of a newer version is no mistake."""
+    if text == NEVER:
+        return {}
+    found: dict[str, float] = {}
+    for piece in text.split(";"):
+        words = piece.split()
+        if len(words) != 2 or not _CATEGORY.fullmatch(words[0]) or words[0] in found:
+            raise InvalidValue(
+                value=text[:200], what="alert-answer-after", expected=f"Use {ANSWER_AFTER}".replace("`", "")
+            )
+        found[words[0]] = parse_duration_s(words[1])
+    return found
 
 
 _DAY = 86400.0
@@ -327,6 +347,14 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         TIME_OF_DAY,
         "When recipients get the morning summary of the last day, but for those that were made with --no-summary. A time "
         "without a zone is in UTC. It holds for the whole mesh.",
+    ),
+    TextSetting(
+        "alert-answer-after",
+        "information 7d; warning 30d",
+        ANSWER_AFTER,
+        "After what time an alert that nobody answered is answered by itself, with the answer that help alerts says, as who "
+        "automatic; a category goes before its type. Not those that stand, which go with their condition, nor those that wait "
+        "for a person.",
     ),
     Setting(
         "runs-kept",

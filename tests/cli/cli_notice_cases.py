@@ -7,10 +7,14 @@ from typing import Any
 from caso_mesh.model import notice_docs as d
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.alert_calls import AlertDetail
 
 RULE = d.NoticeRuleDoc(("ops",), ("error", "device-error"), ("failed",), pools=("media",), lists=("office",), over=True)
 ANN = d.RecipientView(
     "ann", d.RecipientDoc("ann@example.org"), 3, "ann was not told: it is down", "2025-01-01T00:00:00Z", "boss"
+)
+ALERT = v.AlertView(
+    "al1", "error", "device-error", "alpha", "disk", "device-gone", "2025-01-01T00:00:00Z", None, None, None, None
 )
 
 CASES: list[tuple[str, str, Any, Any, list[str]]] = [
@@ -82,6 +86,20 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["mail goes by smtp.example"],
     ),
     ("notify smtp clear", "mail-server.set", d.MailServerSet(None), v.Done(), ["no mail server"]),
+    (
+        "alert show al1",
+        "alert.show",
+        q.Named("al1"),
+        AlertDetail(ALERT, ("beta",), "it means", "do this", stands=True),
+        ["al1", "device-error, error", "it means", "do this", "with its condition"],
+    ),
+    (
+        "alert list --type error --category device-error --since 1970-01-01T00:00:01Z --until 1970-01-01T00:00:02Z --pool p",
+        "alert.list",
+        q.AlertListRequest(False, None, "p", 500, ("error",), ("device-error",), 10**9, 2 * 10**9),
+        v.AlertList((ALERT,)),
+        ["device-error", "device-gone"],
+    ),
     (
         "notify test ops",
         "notify.test",

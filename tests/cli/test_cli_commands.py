@@ -603,6 +603,8 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         # tests/cli/test_cli_screen, _following
         "status",
         "overview",
+        # until it is interrupted: tests/cli/test_cli_alert
+        "alert.follow",
         "log.follow",
         "local.run.follow",
         "kit.create",

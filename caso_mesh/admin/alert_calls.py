@@ -1,0 +1,123 @@
+"""The calls of people about alerts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import msgspec
+
+from caso_mesh.admin import present
+from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
+from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.tables import AlertRow, Tables
+from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
+from caso_mesh.model.alerts import BY_NAME
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.commands import AnswerAlert
+from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.units import format_instant
+
+#: How often it is looked at most while somebody watches, and how long one question waits.
+_LOOK_S, _LONGEST_S = 0.5, 30.0
+
+
+class AlertCalls:
+    """Answers of the administrator."""
+
+    def __init__(self, *, keeper: ControlKeeper, tables: Tables, submit: Submit, clock: Clock) -> None:
+        self._keeper = keeper
+        self._tables = tables
+        self._submit = submit
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Answer]:
+        """Calls by name."""
+        return {
+            "alert.list": self._list,
+            "alert.show": self._show,
+            "alert.follow": self._follow,
+            "alert.answer": self._answer,
+        }
+
+    async def open(self) -> int:
+        """How many are neither answered nor over."""
+        answers = self._keeper.state.answers
+        return sum(row.id not in answers and row.cleared_at_ns is None for row in await self._tables.alerts())
+
+    async def _list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
+        return v.AlertList(tuple((await self._fitting(caller, request))[: max(0, request.limit)]))
+
+    async def _fitting(self, caller: Caller, request: q.AlertListRequest) -> list[v.AlertView]:
+        """Newest first."""
+        state = self._keeper.state
+        limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
+        views = []
+        for row in await self._tables.alerts():
+            if not request.all and (row.id in state.answers or row.cleared_at_ns is not None):
+                continue
+            if only is not None and row.server not in only and not of_alert(state, row) & only:
+                continue
+            if limits is not None and not of_alert(state, row) & limits:
+                continue
+            if request.types and row.alert not in request.types:
+                continue
+            if request.categories and row.category not in request.categories:
+                continue
+            if not (request.since_ns or 0) <= row.raised_at_ns:
+                continue
+            if request.until_ns is not None and row.raised_at_ns >= request.until_ns:
+                continue
+            views.append(self._view(row))
+        return views
+
+    def _view(self, row: AlertRow) -> v.AlertView:
+        state = self._keeper.state
+        answer = state.answers.get(row.id)
+        return v.AlertView(
+            id=row.id,
+            alert=row.alert,
+            category=row.category,
+            server=state.name_of(row.server),
+            object=row.object,
+            text=row.text,
+            raised=format_instant(row.raised_at_ns) or "",
+            answered=format_instant(answer.at_ns) if answer else None,
+            answered_by=answer.who if answer else None,
+            response=answer.response if answer else None,
+            cleared=format_instant(row.cleared_at_ns),
+        )
+
+    async def _row(self, id: str) -> AlertRow:
+        """Raises ``NotFound``, ``Ambiguous``."""
+        rows = {row.id: row for row in await self._tables.alerts()}
+        return rows[resolve_prefix(id, list(rows), "alert")]
+
+    async def _show(self, caller: Caller, request: q.Named) -> AlertDetail:
+        row = await self._row(request.name)
+        known = BY_NAME.get(row.category)
+        about = tuple(sorted(map(self._keeper.state.name_of, of_alert(self._keeper.state, row))))
+        if known is None:
+            return AlertDetail(self._view(row), about)
+        return AlertDetail(self._view(row), about, known.text, known.do, known.standing)
+
+    async def _follow(self, caller: Caller, request: AlertFollow) -> AlertsNow:
+        """Answers as soon as what fits is not what the caller knows, or when its time is over."""
+        end_s = self._clock.monotonic_s() + max(0.0, min(request.wait_s, _LONGEST_S))
+        wanted = request.which
+        while True:
+            views = tuple((await self._fitting(caller, wanted))[: max(0, wanted.limit)])
+            mark = hashlib.sha256(msgspec.msgpack.encode(views)).hexdigest()[:16]
+            if mark != request.known or self._clock.monotonic_s() >= end_s:
+                return AlertsNow(mark, views)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _answer(self, caller: Caller, request: q.AlertAnswer) -> v.Done:
+        if done_before(self._keeper, caller) is None:
+            row = await self._row(request.id)
+            command = AnswerAlert(row.id, request.response, self._clock.now_ns())
+            await self._submit(command, who=caller.who, request_id=caller.request_id)
+        return v.Done()

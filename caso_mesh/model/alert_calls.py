@@ -1,0 +1,34 @@
+"""What calls about alerts carry, beside the list."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from caso_mesh.model.requests import AlertListRequest
+from caso_mesh.model.views import AlertView
+
+
+class AlertDetail(Struct, frozen=True):
+    """One alert. ``about``: the servers that it is about, none: the mesh itself. ``means`` and ``do`` are those of its
+    category; one that ``stands`` is over by itself with its condition."""
+
+    alert: AlertView
+    about: tuple[str, ...]
+    means: str = ""
+    do: str = ""
+    stands: bool = False
+
+
+class AlertFollow(Struct, frozen=True):
+    """``which``: of what; ``known``: the mark of the last answer; ``wait_s``: how long to wait for another one."""
+
+    which: AlertListRequest
+    known: str = ""
+    wait_s: float = 10.0
+
+
+class AlertsNow(Struct, frozen=True):
+    """All that fits, newest first, and a mark of it."""
+
+    mark: str
+    alerts: tuple[AlertView, ...]

@@ -1,0 +1,121 @@
+"""Alerts as people ask for them, and those that nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from admin.admin_world import World, admin_world
+
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model.alert_calls import AlertFollow
+from caso_mesh.model.alerts import AUTOMATIC
+from caso_mesh.model.commands import SetSetting
+from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.settings import parse_answer_after
+from caso_mesh.model.states import AlertKind
+
+pytestmark = pytest.mark.jumping
+DAY_S = 86400.0
+
+
+async def raised(w: World, category: str, kind: AlertKind = AlertKind.WARNING, object: str = "beta") -> str:
+    return await w.facts.alert(kind, category, f"{category} of {object}", object=object)
+
+
+async def listed(w: World, **fields: object) -> set[str]:
+    found = await w.ask("alert.list", q.AlertListRequest(**fields))  # type: ignore[arg-type]
+    return {row.category for row in found.alerts} - {"no-recovery-kit", "nobody-notified"}
+
+
+async def test_alerts_are_found_by_type_category_server_pool_and_time(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        begins_ns = w.clock.now_ns()
+        await raised(w, "job-recovered")
+        await asyncio.sleep(60.0)
+        await raised(w, "device-error", AlertKind.ERROR, "gamma")
+        assert await listed(w) == {"job-recovered", "device-error"}
+        assert await listed(w, types=("error",)) == {"device-error"}
+        assert await listed(w, categories=("job-recovered",)) == {"job-recovered"}
+        assert await listed(w, server="beta") == {"job-recovered"}
+        assert await listed(w, server="gamma") == {"device-error"}
+        assert await listed(w, pool="p") == {"job-recovered", "device-error"}
+        assert await listed(w, until_ns=begins_ns + 30 * 10**9) == {"job-recovered"}
+        assert await listed(w, since_ns=begins_ns + 30 * 10**9) == {"device-error"}
+
+
+async def test_one_alert_is_shown_with_what_it_means_and_what_to_do(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        id_ = await raised(w, "device-error", AlertKind.ERROR, "gamma")
+        shown = await w.ask("alert.show", q.Named(id_))
+        assert shown.alert.id == id_ and shown.about == ("gamma",) and shown.stands
+        assert "cannot be used" in shown.means and "Mount it" in shown.do
+        with pytest.raises(NotFound):
+            await w.ask("alert.show", q.Named("nothing"))
+
+
+async def test_who_watches_is_answered_when_something_is_new_and_not_before(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        which = q.AlertListRequest(all=True)
+        first = await w.ask("alert.follow", AlertFollow(which))
+        assert first.alerts == ()
+        waiting = asyncio.ensure_future(w.ask("alert.follow", AlertFollow(which, first.mark, 20.0)))
+        await asyncio.sleep(5.0)
+        assert not waiting.done()
+        id_ = await raised(w, "job-recovered")
+        second = await waiting
+        assert [row.id for row in second.alerts] == [id_]
+        begun_s = w.clock.monotonic_s()
+        third = await w.ask("alert.follow", AlertFollow(which, second.mark, 20.0))
+        assert third == second and w.clock.monotonic_s() - begun_s >= 20.0
+        answering = asyncio.ensure_future(w.ask("alert.follow", AlertFollow(which, third.mark, 20.0)))
+        await w.ask("alert.answer", q.AlertAnswer(id_, "seen"))
+        assert (await answering).alerts[0].response == "seen"
+
+
+async def test_what_nobody_answers_is_answered_after_the_time_that_is_set_and_the_audit_log_says_so(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        await w.submit(SetSetting("alert-answer-after", "warning 2d; job-failed 1d; device-error 1h", None, None))
+        ids = {
+            name: await raised(w, name, kind)
+            for name, kind in (
+                ("job-recovered", AlertKind.WARNING),
+                ("job-failed", AlertKind.ERROR),
+                ("job-timed-out", AlertKind.ERROR),
+                ("device-error", AlertKind.ERROR),  # it stands
+                ("mass-change", AlertKind.ATTENTION),  # it waits for a person
+            )
+        }
+        answering = w.office._answering
+        assert await answering.look() == 0
+        w.clock.wall_offset_s += 1.5 * DAY_S
+        assert await answering.look() == 1
+        assert w.state.answers[ids["job-failed"]].who == AUTOMATIC
+        w.clock.wall_offset_s += 300 * DAY_S
+        assert await answering.look() == 1
+        assert set(w.state.answers) == {ids["job-failed"], ids["job-recovered"]}
+        audits = [fact for fact in w.facts.audits("alert.answer") if fact.who == AUTOMATIC]
+        assert [fact.fields["category"] for fact in audits] == ["job-failed", "job-recovered"]
+        assert await answering.look() == 0
+
+
+async def test_history_of_alerts_is_bounded_by_time_but_what_stands_stays(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        await raised(w, "job-failed", AlertKind.ERROR)
+        standing = await raised(w, "device-error", AlertKind.ERROR)
+        over = await raised(w, "device-low-on-space")
+        await w.facts.append(facts.AlertCleared(over))
+        await asyncio.sleep(60.0)
+        late = await raised(w, "job-missed", AlertKind.ERROR)
+        await w.tables.prune([], w.clock.now_ns() - 30 * 10**9, 10, 0)
+        assert {row.id for row in await w.tables.alerts()} == {standing, late}
+
+
+@pytest.mark.parametrize("text", ["", "warning", "warning 7d;", "warning 7d; warning 8d", "Warning 7d", "warning x"])
+def test_a_setting_that_says_no_times_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        parse_answer_after(text)
