@@ -10,12 +10,14 @@ import subprocess
 
 import msgspec
 import pytest
+from alert_source import raised
 
 from caso_mesh import docs
 from caso_mesh.cli.grammar import Group
 from caso_mesh.cli.table import COMMANDS
 from caso_mesh.config import Config
 from caso_mesh.docs import generate
+from caso_mesh.model.alerts import BY_NAME as ALERTS
 from caso_mesh.model.calls import CALLS
 from caso_mesh.model.errors import all_errors
 from caso_mesh.model.facts import Fact
@@ -52,6 +54,11 @@ def test_every_call_and_every_record_in_it_is_documented():
             section = text.split(f"### {record.__name__}\n", 1)[1].split("\n### ", 1)[0]
             for field in msgspec.structs.fields(record):
                 assert f"| `{field.encode_name}` |" in section, f"{record.__name__}.{field.name}"
+
+
+def test_every_category_of_alerts_that_is_raised_is_in_the_manual_and_the_other_way_round():
+    """A new one belongs into ``model/alerts.py``, with what it means and what to do."""
+    assert sorted(raised()) == sorted(ALERTS)
 
 
 def test_every_reason_for_waiting_is_documented():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
 
 from caso_mesh.control.documents import one_of
 from caso_mesh.control.state import ControlState
@@ -43,8 +45,18 @@ def group_doc(row: RecipientGroup) -> RecipientGroupDoc:
     return RecipientGroupDoc(row.members)
 
 
-def rule_of(state: ControlState, name: str, doc: NoticeRuleDoc) -> NoticeRule:
+class Known(Struct, frozen=True):
+    """Names that are there beside those of the state, and their ids."""
+
+    jobs: Mapping[str, str] = {}
+    policies: Mapping[str, str] = {}
+    lists: Mapping[str, str] = {}
+    pools: frozenset[str] = frozenset()
+
+
+def rule_of(state: ControlState, name: str, doc: NoticeRuleDoc, known: Known | None = None) -> NoticeRule:
     """Raises ``InvalidValue``, ``NotFound``."""
+    known = known or Known()
     kinds, categories = [], []
     for each in dict.fromkeys(doc.alerts):
         if each in {kind.value for kind in AlertKind}:
@@ -62,10 +74,10 @@ def rule_of(state: ControlState, name: str, doc: NoticeRuleDoc) -> NoticeRule:
         tuple(categories),
         tuple(_end(each) for each in dict.fromkeys(doc.ends)),
         servers=tuple(state.server_named(each).id for each in doc.servers),
-        pools=tuple(state.pool_named(each).name for each in doc.pools),
-        jobs=tuple(state.job_named(each).id for each in doc.jobs),
-        policies=tuple(state.policy_named(each).id for each in doc.policies),
-        lists=tuple(state.list_named(each).id for each in doc.lists),
+        pools=tuple(each if each in known.pools else state.pool_named(each).name for each in doc.pools),
+        jobs=tuple(known.jobs.get(each) or state.job_named(each).id for each in doc.jobs),
+        policies=tuple(known.policies.get(each) or state.policy_named(each).id for each in doc.policies),
+        lists=tuple(known.lists.get(each) or state.list_named(each).id for each in doc.lists),
         over=doc.over,
     )
 

@@ -100,6 +100,11 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "facts-lost", (_E,),
+        "A server had pruned facts, or lost them with its journal, that no voter holds any more.",
+        "The text says how many. Sets are found again on their devices: caso-mesh catalog rebuild DEVICE.",
+    ),
+    Category(
         "job-completed-with-exceptions", (_W,),
         "A run succeeded, but some files could not be kept or restored as they are.",
         "caso-mesh job log RUN names them.",
@@ -134,6 +139,17 @@ CATEGORIES: tuple[Category, ...] = (
         "job-timed-out", (_E,),
         "A run was ended because it took longer than its template or job allows (--cancel-after).",
         "Allow more time, or find out what is slow: caso-mesh job log RUN.",
+    ),
+    Category(
+        "journal-damaged", (_E,),
+        "The journal of a server was damaged. It goes on without what is lost.",
+        "See to the disk that the state folder lies on; the text says what is lost.",
+    ),
+    Category(
+        "journal-full", (_E,),
+        "So many facts wait for an administrator at a server that it takes no new work (journal-limit-mb).",
+        "Let the server meet an administrator, which takes them.",
+        standing=True,
     ),
     Category(
         "logon-lost", (_A,),
@@ -238,6 +254,11 @@ CATEGORIES: tuple[Category, ...] = (
         "state-rolled-back", (_W,),
         "The state folder of a server was put back to an older copy.",
         "See that nobody puts it back again by mistake; it goes on with a new journal.",
+    ),
+    Category(
+        "tables-damaged", (_E,),
+        "The tables of a voter were damaged. They were set aside and are made again from another voter, or from the journals.",
+        "See to the disk that the state folder lies on.",
     ),
     Category(
         "voter-lost", (_E, _W),
