@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.control import documents, named
+from caso_mesh.control import documents, named, notice_docs
 from caso_mesh.control.lines import Path
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import documents as d
@@ -40,6 +40,12 @@ def written(state: ControlState) -> str:
         _table(out, ("calendar", name), plain(named.calendar_doc(calendar)), force=True)
     for name, rule in sorted(state.error_rules.items()):
         _table(out, ("error_rule", name), plain(named.error_rule_doc(rule)))
+    if state.mail_server is not None:
+        _table(out, ("smtp",), plain(notice_docs.mail_server_doc(state.mail_server)), force=True)
+    for name, recipient in sorted(state.recipients.items()):
+        _table(out, ("recipient", name), plain(notice_docs.recipient_doc(recipient)), force=True)
+    for name, members in sorted(state.recipient_groups.items()):
+        _table(out, ("recipient_group", name), plain(notice_docs.group_doc(members)), force=True)
     for row in state.selection_lists():
         _table(out, ("selection", row.name), plain(documents.selection_doc(state, row)), force=True)
     for policy in state.policy_list():
@@ -51,6 +57,8 @@ def written(state: ControlState) -> str:
     for job in state.job_list():
         if job.origin is None and job.schedule is not None and isinstance(job.spec, BackupSpec):
             _table(out, ("job", job.name), plain(documents.job_doc(state, job)))
+    for name, told in sorted(state.notice_rules.items()):
+        _table(out, ("notify_rule", name), plain(notice_docs.rule_doc(state, told)), force=True)
     return "\n".join(out)
 
 

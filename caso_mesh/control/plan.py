@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from caso_mesh.control import documents, named
+from caso_mesh.control import documents, named, notice_docs
 from caso_mesh.control.exporting import plain
 from caso_mesh.control.faults import Fault
 from caso_mesh.control.lines import Lines, Path
@@ -24,6 +24,7 @@ from caso_mesh.control.made import Problem
 from caso_mesh.control.reducer import rehearse
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import documents as d
+from caso_mesh.model import notice_docs as n
 from caso_mesh.model.commands import (
     Associate,
     Batch,
@@ -47,6 +48,7 @@ from caso_mesh.model.errors import CasoError, EmptyTarget, InUse, InvalidValue, 
 from caso_mesh.model.ids import derived_id
 from caso_mesh.model.jobs import BackupSpec, Job
 from caso_mesh.model.mesh import Pool, SetDataLocation
+from caso_mesh.model.notices import PutNoticeRule, PutRecipient, PutRecipientGroup, SetMailServer
 from caso_mesh.model.policies import Policy, SelectionList
 from caso_mesh.model.settings import Value, parse_setting
 from caso_mesh.model.states import DataLocation
@@ -67,14 +69,18 @@ _SECTIONS: dict[str, type[Struct]] = {
     "selection": d.SelectionDoc,
     "policy": d.PolicyDoc,
     "job": d.JobDoc,
+    "recipient": n.RecipientDoc,
+    "recipient_group": n.RecipientGroupDoc,
+    "notify_rule": n.NoticeRuleDoc,
 }
-_PLAIN = ("settings", "associations")
+_PLAIN = ("settings", "associations", "smtp")
 #: Of documents that cannot be empty, ones that nothing is wrong with: other keys are tried with these.
 _SOUND: dict[type[Struct], Struct] = {
     d.EntryDoc: d.EntryDoc(""),
     d.ErrorRuleDoc: d.ErrorRuleDoc(()),
     d.TemplateDoc: d.TemplateDoc("full", schedule="daily 22:00"),
     d.JobDoc: d.JobDoc((), "any", "daily 22:00"),
+    n.MailServerDoc: n.MailServerDoc("", ""),
 }
 
 
@@ -113,13 +119,18 @@ class Plan:
             "media_set": self._media_set,
             "calendar": self._calendar,
             "error_rule": self._error_rule,
+            "recipient": self._recipient,
+            "recipient_group": self._recipient_group,
             "selection": self._selection,
             "policy": self._policy,
         }
+        if "smtp" in data:
+            self._smtp(data["smtp"])
         for section, build in builders.items():
             self._each(section, data.get(section, {}), build)
         self._associations(data.get("associations", {}))
         self._each("job", data.get("job", {}), self._job)
+        self._each("notify_rule", data.get("notify_rule", {}), self._notify_rule)
 
     def commands(self) -> tuple[Command, ...]:
         return tuple(step.command for step in self.steps)
@@ -384,6 +395,52 @@ class Plan:
             command = made if old is None else Batch((DeleteErrorRule(name), made), self._seed)
             was = None if old is None else named.error_rule_doc(old)
             self._step(path, command, "error rule", name, was, named.error_rule_doc(rule))
+
+    def _smtp(self, value: Any) -> None:
+        path: Path = ("smtp",)
+        doc = self._convert(n.MailServerDoc, value, path)
+        if doc is None or self._is_told(path):
+            return
+        doc, old = self._sound(doc, path, notice_docs.mail_server_of), self._state.mail_server
+        if self._is_told(path):
+            return
+        row = notice_docs.mail_server_of(doc)
+        was = None if old is None else notice_docs.mail_server_doc(old)
+        if was is None or notice_docs.mail_server_of(was) != row:
+            self._step(path, SetMailServer(row), "mail server", row.host, was, notice_docs.mail_server_doc(row))
+
+    def _recipient(self, name: str, doc: n.RecipientDoc, path: Path) -> None:
+        old = self._state.recipients.get(name)
+        was = None if old is None else notice_docs.recipient_doc(old)
+        if was != doc:
+            command = PutRecipient(notice_docs.recipient_of(name, doc), new=old is None)
+            self._step(path, command, "recipient", name, was, doc)
+
+    def _recipient_group(self, name: str, doc: n.RecipientGroupDoc, path: Path) -> None:
+        old, row = self._state.recipient_groups.get(name), notice_docs.group_of(name, doc)
+        if old != row:
+            was = None if old is None else notice_docs.group_doc(old)
+            command = PutRecipientGroup(row, new=old is None)
+            self._step(path, command, "group of recipients", name, was, notice_docs.group_doc(row))
+
+    def _notify_rule(self, name: str, doc: n.NoticeRuleDoc, path: Path) -> None:
+        state, old = self._state, self._state.notice_rules.get(name)
+        known = self._known_to_file()
+        doc = self._sound(doc, path, lambda doc: notice_docs.rule_of(state, name, doc, known))
+        row = notice_docs.rule_of(state, name, doc, known)
+        if old is None or replace(old, since_ns=0) != row:
+            was = None if old is None else notice_docs.rule_doc(state, old)
+            self._step(path, PutNoticeRule(row, new=old is None), "rule of notification", name, was, doc)
+
+    def _known_to_file(self) -> notice_docs.Known:
+        """Ids of what the file makes as well: a rule may name them."""
+        made = [step.command.job for step in self.steps if isinstance(step.command, CreateJob)]
+        return notice_docs.Known(
+            jobs={job.name: job.id for job in made},
+            policies={name: policy.id for name, policy in self._policies.items()},
+            lists={name: row.id for name, row in self._lists.items()},
+            pools=frozenset(step.command.pool.name for step in self.steps if isinstance(step.command, CreatePool)),
+        )
 
     def _selection(self, name: str, doc: d.SelectionDoc, path: Path) -> None:
         state, old = self._state, self._lists.get(name)
