@@ -49,12 +49,15 @@ def _written(each: Occurrence) -> list[str]:
         lines += [f"Run:       {each.object}", f"Ended:     {format_instant(each.at_ns)}, {each.end}", ""]
         return [*lines, f"All of it: caso-mesh why {each.object}"]
     known = BY_NAME.get(each.category)
-    lines += [f"Alert:     {each.category}, {each.type}", f"Since:     {format_instant(each.at_ns)}"]
+    since = "Since:     " if known is not None and known.standing else "When:      "
+    lines += [f"Alert:     {each.category}, {each.type}", f"{since}{format_instant(each.at_ns)}"]
     if each.sort is Sort.OVER or each.over_at_ns is not None:
         lines += [f"Over:      {format_instant(each.over_at_ns or each.at_ns)}", ""]
         return lines
     if known is not None:
         lines += ["", f"What it means: {known.text}", f"What to do:    {known.do}"]
+    if each.key.startswith("run/"):
+        lines += ["", f"All of it:      caso-mesh why {each.object}"]
     if each.alert:
         lines += ["", f"Answer it with: caso-mesh alert answer {each.alert}"]
     return lines
@@ -89,12 +92,13 @@ def _flapping(about: tuple[Occurrence, ...]) -> tuple[str, str]:
     last = about[-1]
     at = f" at {last.where}" if last.where else ""
     times = sum(each.sort is not Sort.OVER for each in about)
+    count = "once" if times == 1 else f"{times} times"
     over = last.sort is Sort.OVER or last.over_at_ns is not None
-    subject = f"comes and goes{at}: {last.category}: {times} times more; {'over now' if over else 'it stands now'}"
+    subject = f"comes and goes{at}: {last.category}: {count} more; {'over now' if over else 'it stands now'}"
     lines = [
         f"{last.text}",
         "",
-        f"This came {times} times more since it was told last; it is told of at most each half hour now.",
+        f"This came {count} more since it was told last; it is told of at most each half hour now.",
         f"It {'is over now' if over else 'stands now'}.",
         "",
         *map(_line, about[-_MOST_WRITTEN:]),
