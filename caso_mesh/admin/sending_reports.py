@@ -19,10 +19,11 @@ from caso_mesh.admin.reporting import Reporting
 from caso_mesh.admin.what_if import usual_zone
 from caso_mesh.control.dues import latest_due_ns
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.control.report_schedules import report_schedule_of
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Calendar
-from caso_mesh.model.errors import CasoError, InvalidValue
+from caso_mesh.model.errors import CasoError
 from caso_mesh.model.notices import Attachment, Message
 from caso_mesh.model.report_schedules import (
     DeleteReportSchedule,
@@ -30,6 +31,7 @@ from caso_mesh.model.report_schedules import (
     PutReportSchedule,
     ReportForm,
     ReportSchedule,
+    ReportScheduleDoc,
     ReportScheduleEdit,
     ReportScheduleList,
     ReportScheduleName,
@@ -145,20 +147,18 @@ class SendingReports:
 
     async def _put(self, caller: Caller, request: ReportScheduleEdit) -> ReportScheduleView:
         if done_before(self._keeper, caller) is None:
-            state = self._keeper.state
-            catalogue.named(request.report)
-            schedule = presets.parse_schedule(request.schedule, request.zone or usual_zone(state))
-            row = ReportSchedule(
-                name=request.name,
+            doc = ReportScheduleDoc(
                 report=request.report,
-                schedule=schedule,
-                to=tuple(dict.fromkeys(request.to)),
-                forms=tuple(map(_form, dict.fromkeys(request.forms))),
+                schedule=request.schedule,
+                to=request.to,
+                zone=request.zone or usual_zone(self._keeper.state),
+                forms=request.forms,
                 days=request.days,
                 server=request.server,
                 pool=request.pool,
                 selection=request.selection,
             )
+            row = report_schedule_of(request.name, doc)
             command = PutReportSchedule(row, new=not request.replace)
             await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self._view(self._keeper.state.report_schedules[request.name])
@@ -189,14 +189,6 @@ class SendingReports:
             last_due=format_instant(row.last_due_at_ns),
             created_by=row.created_by,
         )
-
-
-def _form(text_: str) -> ReportForm:
-    try:
-        return ReportForm(text_)
-    except ValueError:
-        expected = f"Use {', '.join(form.value for form in ReportForm)}"
-        raise InvalidValue(value=text_, what="form of a report", expected=expected) from None
 
 
 def message_of(row: ReportSchedule, report: Report, due_ns: int) -> Message:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.control import documents, named, notice_docs
+from caso_mesh.control import documents, named, notice_docs, report_schedules
 from caso_mesh.control.lines import Path
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import documents as d
@@ -59,6 +59,8 @@ def written(state: ControlState) -> str:
             _table(out, ("job", job.name), plain(documents.job_doc(state, job)))
     for name, told in sorted(state.notice_rules.items()):
         _table(out, ("notify_rule", name), plain(notice_docs.rule_doc(state, told)), force=True)
+    for name, sent in sorted(state.report_schedules.items()):
+        _table(out, ("report_schedule", name), plain(report_schedules.report_schedule_doc(sent)))
     return "\n".join(out)
 
 

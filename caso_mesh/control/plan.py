@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from caso_mesh.control import documents, named, notice_docs
+from caso_mesh.control import documents, named, notice_docs, report_schedules
 from caso_mesh.control.exporting import plain
 from caso_mesh.control.faults import Fault
 from caso_mesh.control.lines import Lines, Path
@@ -50,6 +50,7 @@ from caso_mesh.model.jobs import BackupSpec, Job
 from caso_mesh.model.mesh import Pool, SetDataLocation
 from caso_mesh.model.notices import PutNoticeRule, PutRecipient, PutRecipientGroup, SetMailServer
 from caso_mesh.model.policies import Policy, SelectionList
+from caso_mesh.model.report_schedules import PutReportSchedule, ReportScheduleDoc
 from caso_mesh.model.settings import Value, parse_setting
 from caso_mesh.model.states import DataLocation
 from caso_mesh.model.units import format_number
@@ -72,6 +73,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "recipient": n.RecipientDoc,
     "recipient_group": n.RecipientGroupDoc,
     "notify_rule": n.NoticeRuleDoc,
+    "report_schedule": ReportScheduleDoc,
 }
 _PLAIN = ("settings", "associations", "smtp")
 #: Of documents that cannot be empty, ones that nothing is wrong with: other keys are tried with these.
@@ -81,6 +83,7 @@ _SOUND: dict[type[Struct], Struct] = {
     d.TemplateDoc: d.TemplateDoc("full", schedule="daily 22:00"),
     d.JobDoc: d.JobDoc((), "any", "daily 22:00"),
     n.MailServerDoc: n.MailServerDoc("", ""),
+    ReportScheduleDoc: ReportScheduleDoc("overnight-summary", "daily 07:00", ()),
 }
 
 
@@ -131,6 +134,7 @@ class Plan:
         self._associations(data.get("associations", {}))
         self._each("job", data.get("job", {}), self._job)
         self._each("notify_rule", data.get("notify_rule", {}), self._notify_rule)
+        self._each("report_schedule", data.get("report_schedule", {}), self._report_schedule)
 
     def commands(self) -> tuple[Command, ...]:
         return tuple(step.command for step in self.steps)
@@ -431,6 +435,14 @@ class Plan:
         if old is None or replace(old, since_ns=0) != row:
             was = None if old is None else notice_docs.rule_doc(state, old)
             self._step(path, PutNoticeRule(row, new=old is None), "rule of notification", name, was, doc)
+
+    def _report_schedule(self, name: str, doc: ReportScheduleDoc, path: Path) -> None:
+        doc = self._sound(doc, path, lambda doc: report_schedules.report_schedule_of(name, doc))
+        row, old = report_schedules.report_schedule_of(name, doc), self._state.report_schedules.get(name)
+        if old is None or replace(old, created_by="", created_at_ns=0, last_due_at_ns=None) != row:
+            was = None if old is None else report_schedules.report_schedule_doc(old)
+            command = PutReportSchedule(row, new=old is None)
+            self._step(path, command, "report schedule", name, was, report_schedules.report_schedule_doc(row))
 
     def _known_to_file(self) -> notice_docs.Known:
         """Ids of what the file makes as well: a rule may name them."""

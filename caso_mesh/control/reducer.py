@@ -220,6 +220,8 @@ def _faults(state: ControlState, command: Command, error: CasoError) -> list[Fau
             found = [*notices.group_faults(state, group)]
         case commands.PutNoticeRule(rule=notice_rule):
             found = [*notices.rule_faults(state, notice_rule)]
+        case commands.PutReportSchedule(row=scheduled):
+            found = [*report_schedules.report_schedule_faults(state, scheduled)]
         case commands.CreateJob(job=Job(spec=spec)) | commands.EditJob(spec=spec):
             found = [*work.spec_faults(state, spec)]
         case commands.Batch(commands=several):

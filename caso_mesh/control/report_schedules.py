@@ -1,18 +1,64 @@
-"""Commands about reports that are made by themselves and sent."""
+"""Reports that are made by themselves and sent: commands about them, and what people write of them as rows and back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
+from caso_mesh.control.documents import one_of
+from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError
 from caso_mesh.model.ids import check_name
-from caso_mesh.model.report_schedules import MOST, DeleteReportSchedule, NoteReport, PutReportSchedule, ReportSchedule
+from caso_mesh.model.report_schedules import (
+    MOST,
+    DeleteReportSchedule,
+    NoteReport,
+    PutReportSchedule,
+    ReportForm,
+    ReportSchedule,
+    ReportScheduleDoc,
+)
+from caso_mesh.planning import presets
 from caso_mesh.planning.schedule import check_schedule
+from caso_mesh.reports import catalogue
 
 _KIND = "report-schedule"
 _LONGEST_DAYS = 3660.0
+
+
+def report_schedule_of(name: str, doc: ReportScheduleDoc) -> ReportSchedule:
+    """Raises ``NotFound`` for a report that there is not, ``InvalidValue``, ``InvalidSchedule``, ``UnknownZone``."""
+    catalogue.named(doc.report)
+    schedule = presets.parse_schedule(doc.schedule, doc.zone)
+    check_schedule(schedule)
+    return ReportSchedule(
+        name=name,
+        report=doc.report,
+        schedule=schedule,
+        to=tuple(dict.fromkeys(doc.to)),
+        forms=tuple(one_of(ReportForm, form, "form of a report") for form in dict.fromkeys(doc.forms)),
+        days=doc.days,
+        server=doc.server,
+        pool=doc.pool,
+        selection=doc.selection,
+    )
+
+
+def report_schedule_doc(row: ReportSchedule) -> ReportScheduleDoc:
+    return ReportScheduleDoc(
+        report=row.report,
+        schedule=presets.shown(row.schedule),
+        to=row.to,
+        zone=row.schedule.zone,
+        forms=tuple(form.value for form in row.forms),
+        days=row.days,
+        server=row.server,
+        pool=row.pool,
+        selection=row.selection,
+    )
 
 
 def put_report_schedule(state: ControlState, command: PutReportSchedule, context: Context) -> Effect:
@@ -23,9 +69,7 @@ def put_report_schedule(state: ControlState, command: PutReportSchedule, context
         raise AlreadyExists(kind=_KIND, name=row.name)
     if not command.new and old is None:
         raise NotFound(kind=_KIND, name=row.name)
-    check_name(row.name, _KIND)
-    check_schedule(row.schedule)
-    _check(state, row)
+    raise_first(report_schedule_faults(state, row))
     if old is None and len(state.report_schedules) >= MOST:
         raise Conflict(detail=f"There are {MOST} reports with a schedule, which are all that there may be")
     made = replace(
@@ -38,22 +82,26 @@ def put_report_schedule(state: ControlState, command: PutReportSchedule, context
     return Effect({"schedule": row.name}, (Put("report_schedules", row.name, made),))
 
 
-def _check(state: ControlState, row: ReportSchedule) -> None:
+def report_schedule_faults(state: ControlState, row: ReportSchedule) -> Iterator[Fault]:
+    """All that is wrong; places are the keys of ``ReportScheduleDoc``."""
+    yield from refused((), check_name, row.name, _KIND)
+    yield from refused(("schedule",), check_schedule, row.schedule)
     if not row.to:
-        raise UsageError(detail=f"Say to whom the report {row.report} is sent")
+        yield Fault(UsageError(detail=f"Say to whom the report {row.report} is sent"), ("to",))
     for name in row.to:
         if name not in state.recipients and name not in state.recipient_groups:
-            raise NotFound(kind="recipient", name=name)
+            yield Fault(NotFound(kind="recipient", name=name), ("to",))
     if not row.forms:
-        raise UsageError(detail="Say in which form the report is sent")
+        yield Fault(UsageError(detail="Say in which form the report is sent"), ("forms",))
     if row.days is not None and not 0 < row.days <= _LONGEST_DAYS:
-        raise InvalidValue(value=f"{row.days:g}", what="number of days", expected="It lies between 0 and 3660")
+        expected = "It lies between 0 and 3660"
+        yield Fault(InvalidValue(value=f"{row.days:g}", what="number of days", expected=expected), ("days",))
     if row.server is not None:
-        state.server_named(row.server)
+        yield from refused(("server",), state.server_named, row.server)
     if row.pool is not None:
-        state.pool_named(row.pool)
+        yield from refused(("pool",), state.pool_named, row.pool)
     if row.selection is not None:
-        state.list_named(row.selection)
+        yield from refused(("selection",), state.list_named, row.selection)
 
 
 def delete_report_schedule(state: ControlState, command: DeleteReportSchedule, context: Context) -> Effect:

@@ -39,6 +39,22 @@ class ReportSchedule(Struct, frozen=True):
     last_due_at_ns: int | None = None
 
 
+class ReportScheduleDoc(Struct, frozen=True):
+    """A report that is sent by itself, as people write it. ``schedule``: a cron line, or ``daily 07:00`` and its like. ``to``:
+    recipients and groups. ``forms``: ``html``, ``csv``, ``json``, ``text``. ``days``, ``server``, ``pool`` and ``selection``
+    limit it as in ``ReportShow``."""
+
+    report: str
+    schedule: str
+    to: tuple[str, ...]
+    zone: str = "UTC"
+    forms: tuple[str, ...] = ("html",)
+    days: float | None = None
+    server: str | None = None
+    pool: str | None = None
+    selection: str | None = None
+
+
 class PutReportSchedule(Struct, frozen=True, tag="put-report-schedule", tag_field="do"):
     """``new``: it must not be there; else it must."""
 
