@@ -368,8 +368,8 @@ def alerts_page() -> str:
     """``alerts.md``: the table of categories."""
     head = """# Alerts
 
-An alert says that something needs somebody's attention, at the server that it was raised by and at the administrator:
-`caso-mesh alert list`. Its *type* says how much: `attention-required` waits for an answer, `error` is a backup or a protection
+An alert says that something needs somebody's attention. The administrator shows those of all servers: `caso-mesh alert list`.
+Its *type* says how much: `attention-required` waits for an answer, `error` is a backup or a protection
 that is missing, `warning` may become one, `information` is neither.
 
 One that *stands* is about a condition and is over by itself with it; it stays in the list until then, or until it is
