@@ -17,6 +17,7 @@ from caso_mesh.model.clock import Calendar
 from caso_mesh.model.errors import InvalidValue, OutsideScope
 from caso_mesh.model.reports import Report, ReportList, ReportShow
 from caso_mesh.model.states import Role
+from caso_mesh.model.units import format_instant
 from caso_mesh.planning.schedule import zone as zone_named
 from caso_mesh.reports import catalogue
 from caso_mesh.reports.making import SECOND, Definition
@@ -82,14 +83,14 @@ class Reporting:
             until_ns = begins_ns + span_ns if request.until_ns is None else request.until_ns
             if not begins_ns < until_ns <= now_ns + round(_MOST_DAYS_AHEAD * 86400 * SECOND):
                 expected = "It lies behind the beginning, within 31 days from now"
-                raise InvalidValue(value=f"{until_ns // SECOND}", what="end of the time", expected=expected)
+                raise InvalidValue(value=format_instant(until_ns) or "", what="end of the time", expected=expected)
             return Period(now_ns, begins_ns, until_ns, zone)
         # what ends this very moment is told, too
         until_ns = now_ns + 1 if request.until_ns is None else request.until_ns
         begins_ns = until_ns - span_ns if request.since_ns is None else request.since_ns
         if not 0 <= begins_ns < until_ns:
             raise InvalidValue(
-                value=f"{begins_ns // SECOND}", what="beginning of the time", expected="It lies before the end"
+                value=format_instant(begins_ns) or "", what="beginning of the time", expected="It lies before the end"
             )
         return Period(now_ns, begins_ns, until_ns, zone)
 

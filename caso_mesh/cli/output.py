@@ -91,7 +91,8 @@ def error(failure: CasoError, *, as_json: bool) -> None:
     if as_json:
         document({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}})
         return
-    _say(f"{_coloured('error:', '1;31')} {clean(' '.join(f'{failure.message} {failure.hint}'.split()))}")
+    said = failure.message if failure.message.endswith((".", "?", "!")) else f"{failure.message}."
+    _say(f"{_coloured('error:', '1;31')} {clean(' '.join(f'{said} {failure.hint}'.split()))}")
 
 
 def _say(text: str) -> None:

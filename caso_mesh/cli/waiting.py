@@ -20,6 +20,8 @@ from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Un
 _WAIT_S = 0.5
 #: Where nobody looks at the way, it answers at the end, and after this long to show that it is there.
 _SILENT_WAIT_S = 10.0
+#: So many exceptions are listed for people.
+_SHOWN = 100
 
 
 class Watcher(Protocol):
@@ -174,8 +176,10 @@ def show_result(result: v.RunResult) -> None:
         ("exceptions", len(result.exceptions) or None),
         *_predicted(result.predicted),
     )
-    for each in result.exceptions:
+    for each in result.exceptions[:_SHOWN]:
         output.warning(f"{each.path}: {each.reason}")
+    if len(result.exceptions) > _SHOWN:
+        output.warning(f"{len(result.exceptions) - _SHOWN} more; caso-mesh job watch {result.run} --json lists all")
     if result.error is not None:
         text = f"{result.error.get('message', '')} {result.error.get('hint', '')}".strip()
         output.note(f"{result.state}: {text}")

@@ -327,7 +327,7 @@ Every failure that a person or a program sees has a *code* that never changes: t
 on the wire and in the history of jobs. On the command line an error is one line on stderr: what happened, to which object,
 and what to do next. With `--json` it is the one document on stdout:
 
-    {"error": {"code": "not-found", "message": "There is no device \\"disk9\\".", "hint": "device list shows what there is."}}
+    {"error": {"code": "not-found", "message": "There is no device \\"disk9\\".", "hint": "\\"caso-mesh device list\\" shows what there is."}}
 
 Names in braces are filled in; on the wire they travel as `fields`. *Again* says that the same request may succeed later
 without anything being changed.

@@ -53,6 +53,7 @@ CATEGORIES: Mapping[str, str] = {
     "set": "sets that were deleted, expired or locked",
     "catalog": "catalogs made anew",
     "alert": "answers to alerts",
+    "report": "reports that are sent by a schedule",
     "audit": "the audit log: trimmed",
     "journal": "journals",
 }

@@ -733,15 +733,41 @@ class AwaitingApproval(Refused):
 # --- not found, conflict ---------------------------------------------------------------------------------------------
 
 
+#: The command that lists what is of a kind. What is not here is part of something, or has no list of its own.
+LISTED_BY = {
+    **{
+        kind: f"{kind} list"
+        for kind in (
+            "calendar", "device", "error-rule", "kit", "logon", "mediaset", "medium", "operator", "policy", "pool",
+            "report", "server", "set",
+        )
+    },
+    "alert": "alert list --all",
+    "attempt": "history",
+    "catalog": "set list",
+    "device-pool": "device pool list",
+    "job": "job list --state all",
+    "report-schedule": "report scheduled",
+    "run": "job list --state all",
+    "selection-list": "selection list",
+}  # fmt: skip
+
+
 class NotFound(CasoError):
     """There is no {kind} "{name}".
 
-    {kind} list shows what there is.
+    The command that lists them shows what there is.
     """
 
     code = "not-found"
     category = "not-found"
     exit_status = NOT_FOUND
+
+    @property
+    def hint(self) -> str:
+        """Names the command, if there is one."""
+        command = LISTED_BY.get(str(self.fields["kind"]))
+        return "" if command is None else f'"caso-mesh {command}" shows what there is.'
 
 
 class Ambiguous(CasoError):

@@ -37,7 +37,8 @@ class OpenFile:
     def __init__(self, path: bytes, walked: FileState, at: bytes | None = None) -> None:
         self.path = path
         self._walked = walked
-        self._short = False
+        #: Where it ended early, the first time.
+        self._short: int | None = None
         self._fd = _open(path, b"/" + path if at is None else at)
         try:
             status = os.fstat(self._fd)
@@ -77,7 +78,7 @@ class OpenFile:
             while done < len(wanted):
                 count = os.preadv(self._fd, [wanted[done:]], offset + done)
                 if count == 0:
-                    self._short = True
+                    self._short = offset + done if self._short is None else self._short
                     break
                 done += count
         except OSError as error:
@@ -124,8 +125,10 @@ class OpenFile:
         except OSError as error:
             return reasons.reading(self.path, error)
         before = self._walked
-        if self._short or now.st_size < before.size:
-            detail = f"shrank from {before.size} to {now.st_size} bytes"
+        # some file systems, as that of /sys, tell sizes that are larger than what there is
+        end = now.st_size if self._short is None else min(now.st_size, self._short)
+        if self._short is not None or end < before.size:
+            detail = f"shrank from {before.size} to {end} bytes"
         elif now.st_size > before.size:
             detail = f"grew from {before.size} to {now.st_size} bytes"
         elif now.st_mtime_ns != before.modified_ns:

@@ -19,6 +19,7 @@ from caso_mesh.cli.options import interactive
 from caso_mesh.cli.program import hoist, run, wants_json
 from caso_mesh.cli.table import COMMANDS
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import LISTED_BY, NotFound
 
 #: What daily commands never import: slow to load, or none of their business.
 HEAVY = ("numpy", "zeroconf", "aiosqlite", "pyfastcdc", "rich.progress")
@@ -117,6 +118,14 @@ def test_every_command_has_help_and_every_option_of_it_is_explained(capsys: pyte
                 assert argument.parameter.help, (words, argument.name)
         assert run([*words, "--help"]) == 0
         assert f"Usage: caso-mesh {' '.join(words)}" in capsys.readouterr().out
+
+
+def test_what_is_not_there_names_the_command_that_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, command in LISTED_BY.items():
+        assert run([*command.split(), "--help"]) == 0
+        assert f"Usage: caso-mesh {command.partition(' --')[0]}" in capsys.readouterr().out
+        assert NotFound(kind=kind, name="x").hint == f'"caso-mesh {command}" shows what there is.'
+    assert NotFound(kind="entry", name="x").hint == ""
 
 
 def test_commands_that_the_product_does_not_have_are_absent(capsys: pytest.CaptureFixture[str]) -> None:

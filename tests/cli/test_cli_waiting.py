@@ -79,6 +79,18 @@ async def test_the_exit_status_of_wait_is_the_state_of_the_run_and_json_is_its_r
     assert "/x/y: vanished" in plain.err
 
 
+async def test_of_many_exceptions_the_first_are_listed_and_the_command_for_all(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    lost = tuple(v.ExceptionView(f"/x/{number:03}", "vanished") for number in range(103))
+    daemon.answers["verify"] = SUBMITTED
+    done = result("succeeded-with-exceptions", exceptions=lost)
+    daemon.answers["run.follow"] = progress(done.state, part(done.state), done=done)
+    plain = await shell("verify", "set1", "--wait")
+    assert plain.err.count("vanished") == 100
+    assert f"3 more; caso-mesh job watch {done.run} --json lists all" in plain.err
+
+
 async def test_waiting_goes_on_until_the_facts_have_arrived(daemon: FakeDaemon, shell: Shell) -> None:
     daemon.answers["verify"] = SUBMITTED
     daemon.answers["run.follow"] = [
