@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 
 import msgspec
 
@@ -18,7 +19,9 @@ from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
 from caso_mesh.model.alerts import BY_NAME
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
+from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.states import AlertKind
 from caso_mesh.model.units import format_instant
 
 #: How often it is looked at most while somebody watches, and how long one question waits.
@@ -52,7 +55,9 @@ class AlertCalls:
         return v.AlertList(tuple((await self._fitting(caller, request))[: max(0, request.limit)]))
 
     async def _fitting(self, caller: Caller, request: q.AlertListRequest) -> list[v.AlertView]:
-        """Newest first."""
+        """Newest first. Raises ``InvalidValue`` for a type or a category that there is not."""
+        _check("type", request.types, [kind.value for kind in AlertKind], ", ".join(AlertKind))
+        _check("category", request.categories, BY_NAME, "one of: caso-mesh alert categories")
         state = self._keeper.state
         limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
         views = []
@@ -121,3 +126,9 @@ class AlertCalls:
             command = AnswerAlert(row.id, request.response, self._clock.now_ns())
             await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
+
+
+def _check(what: str, given: Collection[str], known: Collection[str], expected: str) -> None:
+    for each in given:
+        if each not in known:
+            raise InvalidValue(value=each, what=what, expected=f"Use {expected}")

@@ -22,6 +22,7 @@ from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, Job
 from caso_mesh.model.policies import ListEntry, Policy, SelectionList, Template, TemplateType
+from caso_mesh.model.states import Role
 
 
 class Applying:
@@ -41,7 +42,8 @@ class Applying:
         return {"config.apply": self._apply, "config.export": self._export}
 
     async def _export(self, caller: Caller, request: q.Nothing) -> v.Exported:
-        return v.Exported(written(self._keeper.state))
+        # the URL of a webhook often is a secret
+        return v.Exported(written(self._keeper.state, notices=caller.may(Role.ADMIN, None)))
 
     async def _apply(self, caller: Caller, request: q.ConfigApply) -> v.Applied:
         """Either all of the file is done, in one command, or every mistake in it is told and nothing is done."""

@@ -20,7 +20,7 @@ from caso_mesh.model.clock import Calendar, Clock
 from caso_mesh.model.jobs import Job, Run
 from caso_mesh.model.notices import Message
 from caso_mesh.model.settings import text
-from caso_mesh.model.states import AlertKind
+from caso_mesh.model.states import AlertKind, RunState
 from caso_mesh.planning.mornings import morning
 from caso_mesh.planning.notices import HORIZON_NS, HOUR_NS, Occurrence, Sort, Told, due, end_key, nobody, notice_key
 
@@ -214,11 +214,13 @@ def _of_alert(state: ControlState, row: AlertRow) -> list[Occurrence]:
 def _of_run(run: Run, job: Job | None, state: ControlState, listed: str = "") -> Occurrence:
     servers = frozenset(part.source for part in run.parts)
     origin = job.origin if job is not None else None
+    failures = (part.failure for part in run.parts if part.state is RunState.FAILED)
+    code = next((failure.code for failure in failures if failure is not None), None)
     return Occurrence(
         key=end_key(run.id),
         at_ns=run.closed_at_ns or 0,
         sort=Sort.END,
-        text=run.name,
+        text=run.name if code is None else f"{run.name}: {code}",
         object=run.id,
         where=_where(state, servers),
         servers=servers,

@@ -18,7 +18,7 @@ from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
 from caso_mesh.model.alerts import CATEGORIES, CategoryList
 from caso_mesh.model.units import parse_instant_ns
 
-app = Group(name="alert", help="Alerts: list, watch, answer.")
+app = Group(name="alert", help="Alerts: list, show, watch, answer.")
 
 Id = Annotated[str, Parameter(name="ID", help="Id of the alert, or a unique beginning of it.")]
 Server = Annotated[str | None, Parameter(help="Only alerts about this server, or raised by it.")]
@@ -70,7 +70,7 @@ def _list(view: v.AlertList) -> None:
         ("id", lambda row: row.id),
         ("raised", lambda row: row.raised),
         ("category", lambda row: row.category),
-        ("alert", lambda row: row.alert),
+        ("type", lambda row: row.alert),
         ("server", lambda row: row.server),
         ("text", lambda row: row.text),
         ("answered", lambda row: row.answered and f"{row.response} by {row.answered_by}"),
@@ -91,6 +91,7 @@ def _detail(view: AlertDetail) -> None:
         ("category", f"{row.category}, {row.alert}"),
         ("text", row.text),
         ("about", view.about or None),
+        ("object", row.object or None),
         ("raised", f"{row.raised} by {row.server}"),
         ("answered", row.answered and f"{row.answered} by {row.answered_by}: {row.response}"),
         ("over", row.cleared or ("with its condition" if view.stands else None)),

@@ -19,8 +19,9 @@ from caso_mesh.model.storage import FACTORY_MEDIA_SETS
 from caso_mesh.model.units import format_number
 
 
-def written(state: ControlState) -> str:
-    """A file that would make the mesh as it is."""
+def written(state: ControlState, *, notices: bool = True) -> str:
+    """A file that would make the mesh as it is. Without ``notices`` it says nothing of recipients, rules and the mail server:
+    what a file does not name stays as it is."""
     out = [f"# The mesh {state.info().name}, as caso-mesh apply takes it.", ""]
     _table(out, ("settings",), dict(sorted(state.mesh_settings.items())))
     for pool in state.pool_list():
@@ -40,12 +41,8 @@ def written(state: ControlState) -> str:
         _table(out, ("calendar", name), plain(named.calendar_doc(calendar)), force=True)
     for name, rule in sorted(state.error_rules.items()):
         _table(out, ("error_rule", name), plain(named.error_rule_doc(rule)))
-    if state.mail_server is not None:
-        _table(out, ("smtp",), plain(notice_docs.mail_server_doc(state.mail_server)), force=True)
-    for name, recipient in sorted(state.recipients.items()):
-        _table(out, ("recipient", name), plain(notice_docs.recipient_doc(recipient)), force=True)
-    for name, members in sorted(state.recipient_groups.items()):
-        _table(out, ("recipient_group", name), plain(notice_docs.group_doc(members)), force=True)
+    if notices:
+        _recipients(out, state)
     for row in state.selection_lists():
         _table(out, ("selection", row.name), plain(documents.selection_doc(state, row)), force=True)
     for policy in state.policy_list():
@@ -57,11 +54,20 @@ def written(state: ControlState) -> str:
     for job in state.job_list():
         if job.origin is None and job.schedule is not None and isinstance(job.spec, BackupSpec):
             _table(out, ("job", job.name), plain(documents.job_doc(state, job)))
-    for name, told in sorted(state.notice_rules.items()):
+    for name, told in sorted(state.notice_rules.items()) if notices else ():
         _table(out, ("notify_rule", name), plain(notice_docs.rule_doc(state, told)), force=True)
     for name, sent in sorted(state.report_schedules.items()):
         _table(out, ("report_schedule", name), plain(report_schedules.report_schedule_doc(sent)))
     return "\n".join(out)
+
+
+def _recipients(out: list[str], state: ControlState) -> None:
+    if state.mail_server is not None:
+        _table(out, ("smtp",), plain(notice_docs.mail_server_doc(state.mail_server)), force=True)
+    for name, recipient in sorted(state.recipients.items()):
+        _table(out, ("recipient", name), plain(notice_docs.recipient_doc(recipient)), force=True)
+    for name, members in sorted(state.recipient_groups.items()):
+        _table(out, ("recipient_group", name), plain(notice_docs.group_doc(members)), force=True)
 
 
 def plain(value: Any) -> Any:

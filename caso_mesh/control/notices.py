@@ -103,7 +103,7 @@ def recipient_faults(state: ControlState, row: Recipient) -> Iterator[Fault]:
     if row.name in state.recipient_groups:
         yield Fault(Conflict(detail=f"{row.name} is the name of a group of recipients"))
     if bool(row.mail) is bool(row.url):
-        yield Fault(UsageError(detail=f"The recipient {row.name} has a mail address or a URL, and not both"))
+        yield Fault(UsageError(detail=f"The recipient {row.name} needs a mail address or a URL, one of them"))
     if row.mail:
         yield from refused(("mail",), check_address, row.mail)
     if row.url:

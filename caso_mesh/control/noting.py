@@ -11,7 +11,7 @@ from msgspec import Struct
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.audit import Change
-from caso_mesh.model.facts import SECRET
+from caso_mesh.model.facts import SECRET, without_paths
 
 #: What is kept by hand. Runs and attempts have histories of their own; tokens, keys and certificates are said by their calls.
 _KINDS: Mapping[str, str] = {
@@ -104,6 +104,6 @@ def _plain(value: Any, names: Mapping[str, str]) -> Any:
             return f"{len(value)} bytes"
         return text[:_LONGEST] if text.isprintable() else f"{len(value)} bytes"
     if isinstance(value, str):
-        text = str(value)
+        text = without_paths(str(value))
         return names.get(text) or (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
     return value

@@ -7,6 +7,7 @@ that this version does not know decodes to ``UnknownFact`` and is kept.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,7 +26,10 @@ from caso_mesh.model.storage import BackupSet, Medium
 #: Characters of one field of a request in the audit log.
 _LONGEST = 500
 #: Fields of requests that never are in the audit log.
-SECRET = frozenset({"url", "secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
+SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
+
+#: A URL: its scheme, a user in it, its host and port, and the rest, which often is what opens it.
+_URL = re.compile(r"(https?://)(?:[^\s/?#\"'@]*@)?([^\s/?#\"'@]*)[^\s\"']*", re.IGNORECASE)
 
 
 class ServerStarted(Struct, frozen=True, tag="server-started", tag_field="fact"):
@@ -287,14 +291,21 @@ def decode(kind: str, data: bytes) -> Fact | UnknownFact:
 
 def audited(value: Any) -> Any:
     """A request as the audit log keeps it: what is long or binary is cut, a text with its digest at the end; secrets are
-    left out."""
+    left out, and of URLs only scheme, host and port are kept."""
     if isinstance(value, Mapping):
         return {str(key): audited(item) for key, item in value.items() if key not in SECRET}
     if isinstance(value, (list, tuple)):
         return [audited(item) for item in value[:20]]
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")[:_LONGEST]
-    if isinstance(value, str) and len(value) > _LONGEST:
+    if isinstance(value, str):
+        if len(value) <= _LONGEST:
+            return without_paths(value)
         digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"{value[:_LONGEST]}... sha256:{digest}"
+        return f"{without_paths(value)[:_LONGEST]}... sha256:{digest}"
     return value
+
+
+def without_paths(text: str) -> str:
+    """A text in which each URL has its scheme, host and port only: the rest of that of a webhook often is a secret."""
+    return _URL.sub(r"\1\2", text)

@@ -44,6 +44,9 @@ async def test_alerts_are_found_by_type_category_server_pool_and_time(tmp_path: 
         assert await listed(w, pool="p") == {"job-recovered", "device-error"}
         assert await listed(w, until_ns=begins_ns + 30 * 10**9) == {"job-recovered"}
         assert await listed(w, since_ns=begins_ns + 30 * 10**9) == {"device-error"}
+        for wrong in ({"types": ("eror",)}, {"categories": ("error",)}):
+            with pytest.raises(InvalidValue):
+                await listed(w, **wrong)
 
 
 async def test_one_alert_is_shown_with_what_it_means_and_what_to_do(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ async def test_the_state_folder_is_found_by_option_then_environment_then_user(
 
 async def test_bugs_are_one_line_too(daemon: FakeDaemon, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.answers["status"] = STATUS
-    monkeypatch.setattr("caso_mesh.cli.status._people", lambda _: 1 / 0)
+    monkeypatch.setattr("caso_mesh.cli.status.show", lambda _: 1 / 0)
     result = await shell("status")
     assert (result.status, result.err.count("\n")) == (1, 1)
     assert "ZeroDivisionError" in result.err

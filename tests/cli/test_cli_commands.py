@@ -97,7 +97,7 @@ VERSION = v.VersionView(
     "/srv/a", "file", 7, "2025-01-01T00:00:00Z", "1", "0644", "set1", "set2", 2, "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
 )  # fmt: skip
 ALERT = v.AlertView(
-    "al1", "device-full", "error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
+    "al1", "error", "device-error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
 )
 ENTRY_OF_HISTORY = HistoryEntry(
     "job1@1#1", "job1@1", "job1", "nightly", "backup", "full", "failed", "alpha", "beta", "disk1", "2025-01-01T00:00:00Z",

@@ -191,3 +191,10 @@ def test_a_voter_that_votes_no_more_has_no_copy_of_what_is_for_the_voters(mesh: 
     assert set(mesh.state.logons["mail"].copies) == {"node-alpha", "node-beta"}
     mesh.do(SetVoter("node-beta", False))
     assert set(mesh.state.logons["mail"].copies) == {"node-alpha"}
+
+
+def test_a_file_for_who_may_not_see_recipients_changes_none_of_them(mesh: Script) -> None:
+    apply(mesh, FILE)
+    text = written(mesh.state, notices=False)
+    assert "chat.example.org" not in text and "smtp" not in text and "notify_rule" not in text and "office" in text
+    assert apply(mesh, text) == []

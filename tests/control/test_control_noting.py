@@ -7,9 +7,13 @@ from control.control_world import Script, device, server
 from caso_mesh.control.noting import MOST, changes_of
 from caso_mesh.control.tables import Put
 from caso_mesh.model.audit import Change
+from caso_mesh.model.facts import audited
 from caso_mesh.model.mesh import Pool
+from caso_mesh.model.notice_docs import RecipientDoc, RecipientEdit
+from caso_mesh.model.notices import Recipient
 from caso_mesh.model.policies import DayCalendar
 from caso_mesh.model.states import Liveness, ServerState
+from caso_mesh.wire.codec import to_wire
 
 
 def founded() -> Script:
@@ -50,6 +54,22 @@ def test_what_the_office_finds_and_what_is_binary_is_not_told():
     (new,) = changes_of(script.state, [Put("servers", "node-c", server("c"))])
     assert new.new["encryption_key"] == "x" * 32
     assert changes_of(script.state, [Put("runs", "r", None), Put("tokens", b"t", None)]) == []
+
+
+def test_of_the_url_of_a_webhook_only_scheme_and_host_are_kept():
+    secret = "https://me:pass@chat.example.org:8443/hooks/T0KEN?key=T0KEN#T0KEN"
+    new, old = Recipient("chat", "", secret, 0), Recipient("chat", "", "http://[::1]:80", 0)
+    script = founded()
+    script.state.write([Put("recipients", "chat", old)])
+    assert Change("recipient chat", "url", "http://[::1]:80", "https://chat.example.org:8443") in changes_of(
+        script.state, [Put("recipients", "chat", new)]
+    )
+    asked = to_wire(RecipientEdit("chat", RecipientDoc(url=secret)))
+    assert audited(asked)["definition"]["url"] == "https://chat.example.org:8443"
+    for text in (f'[recipient.chat]\nurl = "{secret}"\nhourly = 5', "x" * 480 + secret):
+        kept = audited({"text": text})["text"]
+        assert "T0KEN" not in kept and "pass" not in kept and "https://" in kept
+    assert audited({"text": f'url = "{secret}"\nhourly = 5'})["text"].endswith("\nhourly = 5")
 
 
 def test_of_very_many_changes_the_first_are_told_and_how_many_more():
