@@ -57,6 +57,7 @@ CATEGORIES: Mapping[str, str] = {
     "recipient": "whom the administrator tells",
     "recipient-group": "groups of recipients",
     "notify-rule": "who is told of what",
+    "notify": "recipients that were tried",
     "report": "reports that are sent by a schedule",
     "audit": "the audit log: trimmed",
     "journal": "journals",
