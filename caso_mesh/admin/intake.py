@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from caso_mesh.admin.error_rules import category_of
@@ -29,6 +29,7 @@ from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AlertKind, AttemptState, Liveness
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.views import Done
+from caso_mesh.planning.lifecycle import part_of
 from caso_mesh.planning.retrying import again_after
 
 log = logging.getLogger(__name__)
@@ -315,11 +316,7 @@ class Intake:
         except NotFound:
             return None  # the run was forgotten meanwhile
         self._live.progress.pop(attempt.id, None)
-        closed = self._keeper.state.attempts.get(attempt.id)
-        if closed is not None and closed.state is AttemptState.REDUNDANT and set_id is not None:
-            origin = self._keeper.state.origin_of(closed.source)
-            known = self._live.redundant.get(origin, ())
-            self._live.redundant[origin] = tuple(sorted({*known, set_id}))
+        await self._find_redundant(attempt, published.values())
         return None
 
     async def _is_its_set(self, attempt: Attempt, set_id: str | None, published: dict[str, BackupSet]) -> bool:
@@ -332,11 +329,26 @@ class Intake:
         """Which sets must not be a base, from what is committed and recorded."""
         self._live.redundant.clear()
         for attempt in list(self._keeper.state.attempts.values()):
-            if attempt.state is AttemptState.REDUNDANT:
-                sets = await self._tables.sets(attempt=attempt.id)
-                origin = self._keeper.state.origin_of(attempt.source)
-                known = self._live.redundant.get(origin, ())
-                self._live.redundant[origin] = tuple(sorted({*known, *(each.id for each in sets)}))
+            if attempt.state not in {*ATTEMPT_ACTIVE, *ATTEMPT_GOOD}:
+                await self._find_redundant(attempt)
+
+    async def _find_redundant(self, attempt: Attempt, published: Iterable[BackupSet] = ()) -> None:
+        """What the part of ``attempt`` was not closed by: also a set that was whole when its attempt was given up, or ended
+        before it was verified. ``published``: sets that are not in the tables yet."""
+        state = self._keeper.state
+        run = state.runs.get(attempt.run)
+        part = None if run is None else part_of(run, attempt.source)
+        if part is None or part.set is None:
+            return
+        found: set[str] = set()
+        for each in state.attempts_of(attempt.run):
+            if each.source == attempt.source and each.state not in {*ATTEMPT_ACTIVE, *ATTEMPT_GOOD}:
+                found |= {backup.id for backup in await self._tables.sets(attempt=each.id)}
+                found |= {backup.id for backup in published if backup.attempt == each.id}
+        if found := found - {part.set}:
+            origin = state.origin_of(attempt.source)
+            known = self._live.redundant.get(origin, ())
+            self._live.redundant[origin] = tuple(sorted({*known, *found}))
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
         if peer.id in self._keeper.state.servers:

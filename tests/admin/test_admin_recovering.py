@@ -12,7 +12,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue
-from caso_mesh.model.jobs import Failure
+from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import AttemptState, JobState, RunState, ServerState
 
@@ -109,6 +109,33 @@ async def test_a_late_result_of_a_lost_server_is_kept_and_is_no_base(tmp_path: p
             late.id: True,
         }
         assert w.office._live.redundant[KEYS.id] == (late.id,)
+
+
+@pytest.mark.parametrize("told_late", [False, True])
+async def test_a_set_that_was_whole_when_its_attempt_was_cut_short_is_no_base_beside_the_one_that_counts(
+    tmp_path: pathlib.Path, told_late: bool
+) -> None:
+    """It was published and not verified yet: its attempt ends without it, in a run that has another set by then or later."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup()
+        first = await w.delegated(run)
+        cut_short = w.made_set(first)
+        told = (facts.SetPublished(cut_short), facts.AttemptEnded(first.id, AttemptState.INTERRUPTED, Counts(), 1.0))
+        if told_late:
+            await lost(w, first)
+        else:
+            await w.report(name_of(first), *told)
+        second = await w.delegated(run, 2)
+        good = w.made_set(second)
+        await w.report(name_of(second), *w.success(second, good))
+        await w.until(lambda: w.state.run(run).state is RunState.SUCCEEDED)
+        if told_late:
+            back(w, first.server)
+            await w.report(name_of(first), *told)
+        assert w.state.attempt(first.id).state in {AttemptState.RECOVERED, AttemptState.INTERRUPTED}
+        sets = (await w.ask("set.list", q.SetListRequest())).sets
+        assert {each.id: each.redundant for each in sets} == {good.id: False, cut_short.id: True}
+        assert w.office._live.redundant[KEYS.id] == (cut_short.id,)
 
 
 async def test_what_still_runs_on_a_disabled_server_goes_on_and_is_recovered_elsewhere_when_that_falls_silent(
