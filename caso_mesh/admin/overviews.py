@@ -20,6 +20,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.jobs import Attempt
+from caso_mesh.model.mesh import Server
 from caso_mesh.model.overview import MOST_ROWS, AwayServer, DueJob, Overview, OverviewRequest
 from caso_mesh.model.states import RunState, ServerState
 from caso_mesh.model.units import format_instant
@@ -82,6 +83,7 @@ class Overviews:
         state, now_ns = self._keeper.state, self._clock.now_ns()
         servers = [each for each in state.server_list() if limits is None or each.id in limits]
         away = [each for each in servers if each.state is not ServerState.ENABLED]
+        away += [each for each in servers if each.state is ServerState.ENABLED and not self._connected(each)]
         active = [each for each in state.active_attempts() if limits is None or not limits.isdisjoint(_ends(each))]
         waiting = [key for key in self._live.waiting if limits is None or key[1] in limits]
         reasons = Counter(self._live.waiting[key].reason.value for key in waiting)
@@ -91,10 +93,8 @@ class Overviews:
         return Overview(
             at=format_instant(now_ns) or "",
             servers=dict(Counter(each.state.value for each in servers)),
-            connected=sum(each.id == self._own or self._links.linked(each.id) for each in servers),
-            away=tuple(
-                AwayServer(each.name, each.state.value, format_instant(each.silent_since_ns)) for each in away[:limit]
-            ),
+            connected=sum(map(self._connected, servers)),
+            away=tuple(self._away(each) for each in away[:limit]),
             running_total=len(active),
             running=tuple(await self._running(active[:limit])),
             rate=sum(each.rate for each in progress),
@@ -118,6 +118,14 @@ class Overviews:
             if run is not None and part is not None:
                 found.append(present.job_view(state, run, part, attempt, rows.of(attempt), self._live))
         return found
+
+    def _connected(self, server: Server) -> bool:
+        return server.id == self._own or self._links.linked(server.id)
+
+    def _away(self, server: Server) -> AwayServer:
+        enabled = server.state is ServerState.ENABLED
+        state = "not-connected" if enabled else server.state.value
+        return AwayServer(server.name, state, format_instant(server.silent_since_ns))
 
     def _waiting(self, keys: list[tuple[str, str]]) -> list[v.JobView]:
         state, found = self._keeper.state, list[v.JobView]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,11 +110,18 @@ def _list(view: AuditList) -> None:
         ("outcome", lambda row: row.outcome),
         ("server", lambda row: row.server),
         ("from", lambda row: row.source),
-        ("fields", lambda row: " ".join(f"{key}={value}" for key, value in row.fields.items() if value is not None)),
+        ("fields", lambda row: " ".join(_fields(row.fields))),
         ("changed", lambda row: "; ".join(map(_changed, row.changed))),
     )
     if view.next is not None:
         output.note(f"There are more: --after {view.next}, or a higher --limit")
+
+
+def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What was asked for, without what was not said."""
+    for key, value in fields.items():
+        if value not in (None, "", []):
+            yield f"{key}={value if isinstance(value, str) else output.encoded(value)}"
 
 
 def _changed(change: Change) -> str:

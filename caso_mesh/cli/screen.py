@@ -70,11 +70,13 @@ def night_line(seen: Overview) -> Line:
     if not seen.ended:
         return _line("last 24 hours", "nothing ended")
     states = sorted(seen.ended, key=lambda state: (state not in _BAD_FIRST, state))
-    text = ", ".join(f"{seen.ended[state]} {state}" for state in states)
-    names = (
-        f" ({', '.join(seen.ended_badly[:3])}{' ...' if len(seen.ended_badly) > 3 else ''})" if seen.ended_badly else ""
-    )
-    return _line("last 24 hours", text + names, "bold red" if seen.ended_badly else "green")
+    counts = [f"{seen.ended[state]} {state}" for state in states]
+    if seen.ended_badly:
+        # the names belong to the bad ones, which come first
+        bad = max(1, sum(state in _BAD_FIRST for state in states))
+        names = f"{', '.join(seen.ended_badly[:3])}{' ...' if len(seen.ended_badly) > 3 else ''}"
+        counts[bad - 1] += f" ({names})"
+    return _line("last 24 hours", ", ".join(counts), "bold red" if seen.ended_badly else "green")
 
 
 def due_line(seen: Overview) -> Line:

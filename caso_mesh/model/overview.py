@@ -19,7 +19,8 @@ class OverviewRequest(Struct, frozen=True):
 
 
 class AwayServer(Struct, frozen=True):
-    """A server that is not as it should be: ``since`` when it is silent, if it is."""
+    """A server that is not as it should be: its state, or ``not-connected`` if nothing else is known against it; ``since``
+    when it is silent, if it is."""
 
     name: str
     state: str

@@ -52,6 +52,14 @@ async def test_whoever_sees_one_server_only_is_shown_that_one(tmp_path: Path) ->
         assert [each.attempt for each in seen.running] == [runs.id]
 
 
+async def test_a_server_that_has_just_gone_is_named(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        del w.links.links[node("gamma")]
+        seen = await w.ask("overview", OverviewRequest())
+        assert [(each.name, each.state) for each in seen.away] == [("gamma", "not-connected")]
+        assert seen.connected == len(w.state.servers) - 1
+
+
 async def test_many_who_look_cost_no_more_than_one(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         found = [await w.ask("overview", OverviewRequest()) for _ in range(20)]

@@ -68,7 +68,7 @@ def test_the_status_fits_80_by_24_in_calm_and_storm():
     shown = "\n".join(text(line) for line in status_lines(STATUS, STORM))
     for said in (
         "alpha (term 3)", "60 no-communication", "s0: stalled since 2025-01-01 10:00 UTC", "100, 1.0 GB/s", "j00",
-        "100 reason-0", "device-full: disk1 is full", "3 failed, 1 missed, 800 succeeded (bad0, bad1, bad2 ...)", "due0",
+        "100 reason-0", "device-full: disk1 is full", "3 failed, 1 missed (bad0, bad1, bad2 ...), 800 succeeded", "due0",
     ):  # fmt: skip
         assert said in shown
     assert "none in office" in text(status_lines(replace(STATUS, admin=None), None)[2])
