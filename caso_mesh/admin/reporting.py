@@ -8,7 +8,7 @@ import msgspec
 from msgspec import structs
 
 from caso_mesh.admin import present
-from caso_mesh.admin.gathering import Gathering, Period, Scope
+from caso_mesh.admin.gathering import Gathering, Period, Scope, let_go
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.admin.what_if import usual_zone
 from caso_mesh.control.keeper import ControlKeeper
@@ -21,6 +21,7 @@ from caso_mesh.model.units import format_instant
 from caso_mesh.planning.schedule import zone as zone_named
 from caso_mesh.reports import catalogue
 from caso_mesh.reports.making import SECOND, Definition
+from caso_mesh.reports.rows import Gathered
 
 #: Rows of one table, and bytes of a whole report, at most: well below a frame of the wire.
 MOST_ROWS, MOST_BYTES = 20_000, 4_000_000
@@ -49,8 +50,8 @@ class Reporting:
         definition = catalogue.named(request.name)
         scope, period = self._scope(request, limits), self._period(definition, request)
         rows = max(1, min(request.limit, MOST_ROWS))
-        told = await self._gathering.gathered(definition.parts, scope, period, rows)
-        return await asyncio.to_thread(lambda: within(catalogue.made(definition.name, told), most_bytes))
+        told = [await self._gathering.gathered(definition.parts, scope, period, rows)]
+        return await asyncio.to_thread(_made, definition, told, most_bytes)
 
     async def _list(self, caller: Caller, request: q.Nothing) -> ReportList:
         seen = caller.limits() is None
@@ -93,6 +94,16 @@ class Reporting:
                 value=format_instant(begins_ns) or "", what="beginning of the time", expected="It lies before the end"
             )
         return Period(now_ns, begins_ns, until_ns, zone)
+
+
+def _made(definition: Definition, only: list[Gathered], most_bytes: int) -> Report:
+    """In a thread, which is the last one to know what is taken out of ``only``."""
+    told = only.pop()
+    report = within(catalogue.made(definition.name, told), most_bytes)
+    rows = [row for part in definition.parts for row in getattr(told, part.value)]
+    del told
+    let_go(rows)
+    return report
 
 
 def within(report: Report, most_bytes: int) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct, structs
 
@@ -77,7 +77,8 @@ def resource_rows(
     return found
 
 
-def server_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) -> list[r.ServerRow]:
+def server_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) -> Iterator[r.ServerRow]:
+    """One after the other: thousands of servers take a while."""
     running: dict[str, int] = {}
     for attempt in state.active_attempts():
         running[attempt.server] = running.get(attempt.server, 0) + 1
@@ -88,8 +89,10 @@ def server_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) ->
     for device in state.device_list():
         for place in device.paths:
             devices.setdefault(place.server, []).append(device.name)
-    return [
-        r.ServerRow(
+    for server in state.server_list():
+        if server.id not in state.servers or (only is not None and server.id not in only):
+            continue  # removed meanwhile, or nobody's who asks
+        yield r.ServerRow(
             name=server.name,
             state=server.state.value,
             connected=server.id in seen.linked or server.id == seen.own,
@@ -105,9 +108,6 @@ def server_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) ->
             queue_on_hold=number(state.settings_of(server.id), "queue-on-hold") >= 1.0,
             data_location=server.data_location.value,
         )
-        for server in state.server_list()
-        if only is None or server.id in only
-    ]
 
 
 def device_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) -> list[r.DeviceRow]:

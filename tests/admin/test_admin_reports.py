@@ -11,6 +11,7 @@ import pytest
 from admin.admin_world import World, admin_world, node
 
 from caso_mesh.admin import reporting
+from caso_mesh.admin.state_rows import Seen, server_rows
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
@@ -246,3 +247,15 @@ async def test_a_copy_on_another_device_belongs_to_the_list_of_its_set(tmp_path:
         assert (row["set"], row["device"], row["also_on"]) == (backup.id, "dbeta", "dgamma")
         (row,) = rows(await report(w, "missed-backups"), "ages")
         assert row["set"] in {backup.id, copy.id}, "a copy is as old as its set"
+
+
+async def test_a_server_that_is_removed_while_a_report_is_made_is_no_row_of_it(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        told = server_rows(w.state, Seen(node("alpha"), frozenset(), {}), None)
+        first = next(told).name
+        gone = next(name for name in ("gamma", "beta") if name != first)
+        for device in [each for each in w.state.device_list() if each.path_on(node(gone)) is not None]:
+            await w.ask("device.remove", q.DeviceName(device.name))
+        await w.ask("server.remove", q.ServerName(gone))
+        left = [row.name for row in told]
+        assert left and gone not in left
