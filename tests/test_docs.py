@@ -56,6 +56,12 @@ def test_every_call_and_every_record_in_it_is_documented():
                 assert f"| `{field.encode_name}` |" in section, f"{record.__name__}.{field.name}"
 
 
+def test_a_record_says_something_of_its_own_or_nothing():
+    """The manual had ninety times what the library of records says of all of them."""
+    assert msgspec.Struct.__doc__ is not None
+    assert " ".join(msgspec.Struct.__doc__.split())[:60] not in generate.pages()["calls"]
+
+
 def test_every_category_of_alerts_that_is_raised_is_in_the_manual_and_the_other_way_round():
     """A new one belongs into ``model/alerts.py``, with what it means and what to do."""
     assert sorted(raised()) == sorted(ALERTS)

@@ -7,7 +7,6 @@ metrics.
 from __future__ import annotations
 
 import enum
-import inspect
 import itertools
 import re
 import types
@@ -151,7 +150,7 @@ def _link(kind: type[Struct]) -> str:
 
 def _record(kind: type[Struct]) -> str:
     """A section: the record's docstring and a table of its fields."""
-    text = " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
+    text = " ".join((kind.__doc__ or "").split()).replace("``", "`")
     if text.startswith(f"{kind.__name__}("):  # made by the interpreter, says nothing
         text = ""
     out = f"### {kind.__name__}\n\n" + (text + "\n\n" if text else "")
