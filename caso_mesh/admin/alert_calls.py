@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from caso_mesh.admin import present
+from caso_mesh.admin import alert_hints, present
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import AlertRow, Tables
@@ -107,7 +107,8 @@ class AlertCalls:
         about = tuple(sorted(map(self._keeper.state.name_of, of_alert(self._keeper.state, row))))
         if known is None:
             return AlertDetail(self._view(row), about)
-        return AlertDetail(self._view(row), about, known.text, known.do, known.standing)
+        do = alert_hints.of_alert(self._keeper.state, row.category, row.object)
+        return AlertDetail(self._view(row), about, known.text, do, known.standing)
 
     async def _follow(self, caller: Caller, request: AlertFollow) -> AlertsNow:
         """Answers as soon as what fits is not what the caller knows, or when its time is over."""

@@ -47,6 +47,8 @@ def _written(each: Occurrence) -> list[str]:
         lines.append(f"Server:    {each.where}")
     if each.sort is Sort.END:
         lines += [f"Run:       {each.object}", f"Ended:     {format_instant(each.at_ns)}, {each.end}", ""]
+        if each.do:
+            lines += [f"What to do: {each.do}", ""]
         return [*lines, f"All of it: caso-mesh why {each.object}"]
     known = BY_NAME.get(each.category)
     since = "Since:     " if known is not None and known.standing else "When:      "
@@ -55,7 +57,7 @@ def _written(each: Occurrence) -> list[str]:
         lines += [f"Over:      {format_instant(each.over_at_ns or each.at_ns)}", ""]
         return lines
     if known is not None:
-        lines += ["", f"What it means: {known.text}", f"What to do:    {known.do}"]
+        lines += ["", f"What it means: {known.text}", f"What to do:    {each.do or known.do}"]
     if each.key.startswith("run/"):
         lines += ["", f"All of it:      caso-mesh why {each.object}"]
     if each.alert:
@@ -126,4 +128,5 @@ def _data(each: Occurrence) -> dict[str, Any]:
         "alert": each.alert,
         "state": each.end,
         "text": each.text,
+        **({"do": each.do} if each.do and each.sort is not Sort.OVER else {}),
     }

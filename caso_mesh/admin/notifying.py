@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from caso_mesh.admin import alert_hints
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.notice_text import message_of
@@ -190,6 +191,7 @@ def _of_alert(state: ControlState, row: AlertRow) -> list[Occurrence]:
         list=job.origin.list if job is not None and job.origin is not None else "",
         over_at_ns=row.cleared_at_ns,
         alert=row.id,
+        do=alert_hints.of_alert(state, row.category, row.object),
     )
     if row.cleared_at_ns is None:
         return [raised]
@@ -228,6 +230,7 @@ def _of_run(run: Run, job: Job | None, state: ControlState, listed: str = "") ->
         job=run.job,
         policy=origin.policy if origin is not None else "",
         list=origin.list if origin is not None else listed,
+        do=alert_hints.of_end(state, run.id, run.state),
     )
 
 

@@ -9,8 +9,8 @@ from caso_mesh.model.views import AlertView
 
 
 class AlertDetail(Struct, frozen=True):
-    """One alert. ``about``: the servers that it is about, none: the mesh itself. ``means`` and ``do`` are those of its
-    category; one that ``stands`` is over by itself with its condition."""
+    """One alert. ``about``: the servers that it is about, none: the mesh itself. ``means`` is that of its
+    category, ``do`` too, with what is known filled in; one that ``stands`` is over by itself with its condition."""
 
     alert: AlertView
     about: tuple[str, ...]

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from msgspec import Struct
 
-from caso_mesh.model.states import AlertKind
+from caso_mesh.model.states import AlertKind, RunState
 
 #: Who gave an answer that nobody gave, after the time that ``alert-answer-after`` says.
 AUTOMATIC = "automatic"
@@ -269,3 +272,20 @@ CATEGORIES: tuple[Category, ...] = (
 BY_NAME: dict[str, Category] = {each.name: each for each in CATEGORIES}
 #: In the order of what is most urgent.
 KINDS: tuple[AlertKind, ...] = (_A, _E, _W, _I)
+
+#: Of the end that a run came to, which category its alert has.
+OF_END: dict[RunState, str] = {
+    RunState.FAILED: "job-failed",
+    RunState.TIMED_OUT: "job-timed-out",
+    RunState.MISSED: "job-missed",
+    RunState.SUCCEEDED_WITH_EXCEPTIONS: "job-completed-with-exceptions",
+}
+
+
+def what_to_do(category: str, known: Mapping[str, str]) -> str:
+    """What to do about an alert, with the words RUN, JOB, ... of its category's hint filled in as far as they are ``known``;
+    the others stay. Empty for a category that there is not."""
+    about = BY_NAME.get(category)
+    if about is None:
+        return ""
+    return re.sub(r"(?<![-\w])[A-Z]{3,}(?![-\w])", lambda word: known.get(word[0]) or word[0], about.do)

@@ -39,7 +39,8 @@ class Sort(StrEnum):
 class Occurrence(Struct, frozen=True):
     """Something that recipients may be told of. An alert about the end of a run has the ``key`` of that end: it is one thing.
     ``servers`` (ids): whom it is about; ``job``, ``policy``, ``list`` are ids, empty without. ``type`` and ``category`` are
-    those of the ``alert`` (its id), ``end`` is the state that a run came to. ``where``: the name of the server."""
+    those of the ``alert`` (its id), ``end`` is the state that a run came to. ``where``: the name of the server.
+    ``do``: what can be done about it."""
 
     key: str
     at_ns: int
@@ -56,6 +57,7 @@ class Occurrence(Struct, frozen=True):
     list: str = ""
     over_at_ns: int | None = None
     alert: str = ""
+    do: str = ""
 
     @property
     def thing(self) -> tuple[str, str, str]:

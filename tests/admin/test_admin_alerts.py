@@ -59,6 +59,20 @@ async def test_one_alert_is_shown_with_what_it_means_and_what_to_do(tmp_path: Pa
             await w.ask("alert.show", q.Named("nothing"))
 
 
+async def test_what_to_do_names_what_the_alert_is_about_and_keeps_general_words_for_the_rest(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+
+        async def do(category: str, object: str) -> str:
+            id_ = await raised(w, category, AlertKind.ERROR, object)
+            return str((await w.ask("alert.show", q.Named(id_))).do)
+
+        assert "caso-mesh why run1 tells" in await do("job-failed", "run1")
+        assert "caso-mesh job run JOB" in await do("job-failed", "run2")
+        assert "notify test ann" in await do("notification-failed", "ann")
+        assert "caso-mesh why home tells" in await do("backup-overdue", "beta:home")
+        assert "kept by NTP" in await do("clock-differs", "beta")
+
+
 async def test_who_watches_is_answered_when_something_is_new_and_not_before(tmp_path: Path) -> None:
     async with admin_world(tmp_path, start=False) as w:
         which = q.AlertListRequest(all=True)

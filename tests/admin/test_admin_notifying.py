@@ -64,6 +64,22 @@ async def test_a_run_that_failed_is_one_message_though_both_its_end_and_its_aler
         ]
 
 
+async def test_the_end_of_a_run_that_failed_says_what_to_do(tmp_path):
+    async with room(tmp_path) as there, mail_server() as box:
+        there.script.admit("beta")
+        there.script.device("disk", "beta")
+        set_up(there, box)
+        there.script.do(PutNoticeRule(NoticeRule("ends", ("ann",), 0, ends=(RunState.FAILED,)), new=True))
+        run = there.script.start("nightly", backup("beta"))
+        attempt = there.script.delegate(run, source="beta", server="beta", device="disk")
+        failure = Failure("device-full", {})
+        there.script.do(CloseAttempt(attempt, AttemptState.FAILED, there.clock.now_ns(), failure=failure))
+        await there.notifying.look()
+        (mail,) = await wait_for_async(lambda: box.mails)
+        said = " ".join(mail.get_content().split())
+        assert f"What to do: caso-mesh why {run} tells the story; run it again: caso-mesh job run nightly." in said
+
+
 async def test_a_change_of_administrator_in_the_middle_loses_and_doubles_nothing(tmp_path):
     """Three alerts; one mail was taken when the office dies; the next one sends the other two, with keys that any office
     works out."""
