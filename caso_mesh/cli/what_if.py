@@ -18,6 +18,8 @@ from caso_mesh.model.units import parse_instant_ns
 _TIME_OF_DAY = re.compile(r"\d\d:\d\d\Z")
 #: Ten thousand runs take a while to be worked out.
 _PATIENCE = "5m"
+#: About ten years.
+_FAR_DAYS = 3650
 
 
 def what_if(
@@ -39,7 +41,7 @@ def what_if(
         Parameter(help="When it has to be done: a time of day, which is the morning (08:00), or a time (ISO 8601)."),
     ] = None,
     runs: Annotated[bool, Parameter(name="--runs", negative=(), help="List every run.")] = False,
-    limit: Annotated[int, Parameter(help="At most this many runs.")] = 1000,
+    limit: Annotated[int, Parameter(help="At most this many runs.", at_least=1)] = 1000,
     common: Common = DEFAULTS,
 ) -> None:
     """Work out the coming night, with everything there or without some servers or devices: when all ends, which lists
@@ -133,4 +135,6 @@ def _full(row: v.WhatIfDevice) -> str | None:
         return f"at {row.full}"
     if row.days_until_full is None:
         return None
+    if row.days_until_full > _FAR_DAYS:
+        return "in more than ten years"
     return f"in {row.days_until_full:.0f} days"

@@ -16,6 +16,8 @@ MEDIA_SET_PARTS = frozenset({Part.MEDIA_SETS, Part.MEDIA, Part.SETS})
 _WEEKS_NS = 28 * m.DAY_NS
 #: A device that is full within so many days is named.
 _SOON = 30
+#: Beyond so many days nothing is said of when a device is full.
+_FAR = 3650
 
 
 def by_key(rows: Iterable[SetRow], key: str) -> dict[str, list[SetRow]]:
@@ -87,11 +89,22 @@ def device_summary(told: Gathered) -> m.Answer:
                     m.text("pools", "Pools"), m.octets("free", "Free"), m.octets("total", "Size"),
                     m.percent("used", "Used"), m.octets("low_space", "Low below"), m.octets("a_day", "A day"),
                     m.count("days_until_full", "Full in days"), m.count("sets", "Sets"), m.octets("stored", "Stored"),
-                    m.count("runs", "Runs"), m.percent("rate", "Success rate"), m.count("running", "Running"),
+                ),
+                [_device(told, row, sets.get(row.name, [])) for row in told.devices],
+                "There are no devices.",
+            ),
+            m.table(
+                told,
+                "use",
+                "Their use",
+                (
+                    m.text("device", "Device"), m.count("runs", "Runs"), m.percent("rate", "Success rate"), m.count("running", "Running"),
                     m.count("concurrency", "At once"), m.count("kits", "Recovery kits"),
                 ),
-                [_device(told, row, sets.get(row.name, []), runs.get(row.name, m.Tally())) for row in told.devices],
-                "There are no devices.",
+                [
+                    (row.name, tally.total, tally.rate, row.running, row.concurrency, row.kits)
+                    for row, tally in ((row, runs.get(row.name, m.Tally())) for row in told.devices)
+                ],
             ),
             m.table(
                 told,
@@ -106,7 +119,8 @@ def device_summary(told: Gathered) -> m.Answer:
                 ],
             ),
         ),
-        notes=("A day is the average of what was stored in the last four weeks and is still there; what expires is not taken off.",),
+        notes=("A day is the average of what was stored in the last four weeks and is still there; what expires is not taken off.",
+               "Full in days is left out where that is more than ten years away."),
     )  # fmt: skip
 
 
@@ -132,13 +146,15 @@ def _a_day(told: Gathered, rows: Sequence[SetRow]) -> int | None:
 
 
 def _days_until_full(told: Gathered, row: DeviceRow, rows: Sequence[SetRow]) -> float | None:
+    """``None`` also where that is too far away to say anything."""
     daily = _a_day(told, rows)
     if row.free_bytes is None or not daily:
         return None
-    return max(0, row.free_bytes - row.low_space_bytes) / daily
+    days = max(0, row.free_bytes - row.low_space_bytes) / daily
+    return days if days <= _FAR else None
 
 
-def _device(told: Gathered, row: DeviceRow, rows: Sequence[SetRow], tally: m.Tally) -> tuple[Cell, ...]:
+def _device(told: Gathered, row: DeviceRow, rows: Sequence[SetRow]) -> tuple[Cell, ...]:
     days = _days_until_full(told, row, rows)
     used = None
     if row.free_bytes is not None and row.total_bytes:
@@ -146,7 +162,6 @@ def _device(told: Gathered, row: DeviceRow, rows: Sequence[SetRow], tally: m.Tal
     return (
         row.name, row.state, row.kind, ", ".join(row.pools) or None, row.free_bytes, row.total_bytes, used,
         row.low_space_bytes, _a_day(told, rows), None if days is None else round(days), len(rows), stored(rows),
-        tally.total, tally.rate, row.running, row.concurrency, row.kits,
     )  # fmt: skip
 
 
