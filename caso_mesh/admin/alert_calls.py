@@ -21,6 +21,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.listing import limited
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.units import format_instant
 
@@ -52,7 +53,8 @@ class AlertCalls:
         return sum(row.id not in answers and row.cleared_at_ns is None for row in await self._tables.alerts())
 
     async def _list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
-        return v.AlertList(tuple((await self._fitting(caller, request))[: max(0, request.limit)]))
+        found, limit = await self._fitting(caller, request), limited(request.limit)
+        return v.AlertList(tuple(found[:limit]), len(found) > limit)
 
     async def _fitting(self, caller: Caller, request: q.AlertListRequest) -> list[v.AlertView]:
         """Newest first. Raises ``InvalidValue`` for a type or a category that there is not."""
@@ -115,7 +117,7 @@ class AlertCalls:
         end_s = self._clock.monotonic_s() + max(0.0, min(request.wait_s, _LONGEST_S))
         wanted = request.which
         while True:
-            views = tuple((await self._fitting(caller, wanted))[: max(0, wanted.limit)])
+            views = tuple((await self._fitting(caller, wanted))[: limited(wanted.limit)])
             mark = hashlib.sha256(msgspec.msgpack.encode(views)).hexdigest()[:16]
             if mark != request.known or self._clock.monotonic_s() >= end_s:
                 return AlertsNow(mark, views)

@@ -19,6 +19,7 @@ from caso_mesh.model.copies import Clash, Copy, CopyTo
 from caso_mesh.model.errors import CasoError, EmptyTarget, InvalidValue, UsageError
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Failure, TargetKind
+from caso_mesh.model.listing import limited
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.units import format_instant
 
@@ -84,7 +85,8 @@ class Copies:
         state, limits = self._keeper.state, caller.limits()
         server = state.server_named(request.server).id if request.server is not None else None
         rows = [row for row in state.copy_list(server)[::-1] if limits is None or row.server in limits]
-        return v.CopyList(tuple(_view(state, row) for row in rows[: max(1, request.limit)]))
+        limit = limited(request.limit)
+        return v.CopyList(tuple(_view(state, row) for row in rows[:limit]), len(rows) > limit)
 
 
 def _servers(state: ControlState, text: str) -> list[Server]:

@@ -97,6 +97,7 @@ class History:
             found.more,
             found.away,
             found.cut_off,
+            () if limits is None or source in limits else tuple(sorted(map(state.name_of, limits))),
         )
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:

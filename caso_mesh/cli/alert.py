@@ -47,7 +47,7 @@ def list_(
     category: Categories = (),
     since: Annotated[str | None, Parameter(help="Only those raised from then on (ISO 8601).")] = None,
     until: Annotated[str | None, Parameter(help="Only those raised before (ISO 8601).")] = None,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 500,
+    limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 500,
     common: Common = DEFAULTS,
 ) -> None:
     """List the alerts that nobody answered yet."""
@@ -76,6 +76,8 @@ def _list(view: v.AlertList) -> None:
         ("answered", lambda row: row.answered and f"{row.response} by {row.answered_by}"),
         ("cleared", lambda row: row.cleared),
     )
+    if view.more:
+        output.note("There are more: a higher --limit, or a shorter time: --until, --since")
 
 
 @app.command

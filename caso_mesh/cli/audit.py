@@ -76,7 +76,7 @@ def list_(
     which: Which = ALL,
     servers: Servers = ANY_SERVER,
     time: Time = ANY_TIME,
-    limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 500,
+    limit: Annotated[int, Parameter(help="At most this many, the newest.", at_least=1)] = 500,
     after: Annotated[str | None, Parameter(help="Go on behind a page, by what that one said.")] = None,
     common: Common = DEFAULTS,
 ) -> None:

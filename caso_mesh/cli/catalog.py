@@ -18,6 +18,8 @@ from caso_mesh.model.units import parse_instant_ns, parse_size
 
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
 _PATIENCE_S = 1800.0
+#: So many servers are named in a warning.
+_MOST_NAMED = 10
 
 app = Group(name="catalog", help="Files in backup sets: browse, find, versions, sizes.")
 
@@ -38,7 +40,7 @@ def ls(
     *,
     as_of: AsOf = None,
     after: Annotated[str | None, Parameter(help="Go on after this path, where the last listing ended.")] = None,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 10000,
+    limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 10000,
     from_device: Annotated[
         str | None, Parameter(help="Read it out of the set on this device; the catalog is passed by.")
     ] = None,
@@ -104,7 +106,7 @@ def find(
     modified_until: Annotated[str | None, Parameter(help="Only what was changed at this time or before.")] = None,
     type: Annotated[Literal["f", "d", "l"] | None, Parameter(help="Only files, folders or symbolic links.")] = None,
     ignore_case: Annotated[bool, Parameter(negative=(), help="Letters match whatever their case.")] = False,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 1000,
+    limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 1000,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> int:
@@ -133,7 +135,15 @@ def find(
         output.warning(
             "the search took too long and was cut off: there may be others; give three letters of the name, or a server"
         )
+    if view.only:
+        output.warning(_only(view.only))
     return _away(view) or (WITH_EXCEPTIONS if view.cut_off else 0)
+
+
+def _only(servers: tuple[str, ...]) -> str:
+    """That others were not searched."""
+    more = f" and {len(servers) - _MOST_NAMED} more" if len(servers) > _MOST_NAMED else ""
+    return f"only {', '.join(servers[:_MOST_NAMED])}{more} can be searched: your role is limited to them"
 
 
 def _away(view: v.MatchList | v.VersionList) -> int:
@@ -178,7 +188,7 @@ def du(
     *,
     as_of: AsOf = None,
     depth: Annotated[int, Parameter(help="Show the folders below it, too, so many levels down.")] = 0,
-    limit: Annotated[int, Parameter(help="At most this many folders.")] = 10000,
+    limit: Annotated[int, Parameter(help="At most this many folders.", at_least=1)] = 10000,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:

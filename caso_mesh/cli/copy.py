@@ -72,7 +72,7 @@ def _copied(view: v.Copied) -> None:
 def list_(
     *,
     server: Annotated[str | None, Parameter(help="Only what was copied to this server.")] = None,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 200,
+    limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 200,
     common: Common = DEFAULTS,
 ) -> None:
     """List what was copied to servers, the newest first, and what came of it."""
@@ -93,3 +93,5 @@ def _list(view: v.CopyList) -> None:
         ("came", lambda row: row[1] and row[1].came),
         ("because", lambda row: (row[1] and row[1].reason) or None),
     )
+    if view.more:
+        output.note("There are more: a higher --limit, or one server: --server")

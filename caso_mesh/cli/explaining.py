@@ -94,6 +94,9 @@ def _hint(hint: Any) -> Any:
 
 def _parameter(parameter: grammar.Parameter) -> cyclopts.Parameter:
     fields = {field.name: getattr(parameter, field.name) for field in dataclasses.fields(parameter)}
+    least = fields.pop("at_least")
+    if least is not None:
+        fields["validator"] = cyclopts.validators.Number(gte=least)
     return cyclopts.Parameter(**{name: value for name, value in fields.items() if value is not None})
 
 

@@ -26,11 +26,13 @@ _MISSING = object()
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """What a parameter is called on the command line (else by its own name), and its help. ``negative``: the names that
-    turn it off, ``()`` for none, ``None`` for ``--no-NAME`` of a flag."""
+    turn it off, ``()`` for none, ``None`` for ``--no-NAME`` of a flag.
+    ``at_least``: no number below it is taken."""
 
     name: str | None = None
     help: str | None = None
     negative: tuple[()] | None = None
+    at_least: int | None = None
 
 
 def shared(record: T) -> T:
@@ -73,12 +75,14 @@ class _Unclear(Exception):
 
 
 class _Option(typing.NamedTuple):
-    """One name of an option: the parameter and, if that is shared, the field of it; its type; what a flag sets."""
+    """One name of an option: the parameter and, if that is shared, the field of it; its type; what a flag sets; the least
+    number that it takes."""
 
     parameter: str
     field: str | None
     kind: Any
     flag: bool | None
+    least: int | None = None
 
 
 def read(command: Command, words: Sequence[str]) -> Callable[[], Any] | None:
@@ -112,7 +116,7 @@ def _bound(command: Command, words: Sequence[str]) -> Callable[[], Any]:
         if typing.get_origin(option.kind) is tuple:
             given.setdefault(key, []).append(_value(typing.get_args(option.kind)[0], text))
         else:
-            _once(given, key, _value(option.kind, text))
+            _once(given, key, _at_least(option.least, _value(option.kind, text)))
     return partial(command, *_places(parameters, hints, places), **_named(parameters, hints, given))
 
 
@@ -135,7 +139,7 @@ def _add_option(found: dict[str, _Option], parameter: str, field: str | None, hi
     kind, says = _taken_apart(hint)
     name = says.name or f"--{(field or parameter).replace('_', '-')}"
     is_flag = kind is bool
-    found[name] = _Option(parameter, field, kind, True if is_flag else None)
+    found[name] = _Option(parameter, field, kind, True if is_flag else None, says.at_least)
     if is_flag and says.negative is None:
         found[f"--no-{name[2:]}"] = _Option(parameter, field, kind, False)
 
@@ -206,6 +210,12 @@ def _value(kind: Any, text: str) -> Any:
     if typing.get_origin(kind) is Literal and text in typing.get_args(kind):
         return text
     raise _Unclear
+
+
+def _at_least(least: int | None, value: Any) -> Any:
+    if least is not None and value < least:
+        raise _Unclear
+    return value
 
 
 def _text(word: str) -> str:

@@ -28,7 +28,7 @@ def history(
     kind: Annotated[
         str | None, Parameter(help="Only backup, restore, verify, duplicate, synthetic, drill or test-run.")
     ] = None,
-    limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 200,
+    limit: Annotated[int, Parameter(help="At most this many, the newest.", at_least=1)] = 200,
     after: AfterOption = None,
 ) -> None:
     """List what was done, the newest first: one line for each attempt, with its times, counts, rate, and how it ended. It is

@@ -31,7 +31,7 @@ from caso_mesh.cli.waiting import submit, watch
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NotFound, UsageError
-from caso_mesh.model.states import Priority, RunState
+from caso_mesh.model.states import Priority, RunState, WaitReason
 
 app = Group(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
 
@@ -72,7 +72,7 @@ def _list(view: v.JobList) -> None:
         ("read", lambda row: output.size(row.bytes_read)),
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
-        ("until", lambda row: row.reason_ends),
+        ("until", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else row.reason_ends),
     )
     note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
 

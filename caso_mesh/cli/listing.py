@@ -82,7 +82,7 @@ class Time:
 
 ANY_TIME = Time()
 
-LimitOption = Annotated[int, Parameter(help="At most this many.")]
+LimitOption = Annotated[int, Parameter(help="At most this many.", at_least=1)]
 AfterOption = Annotated[
     str | None, Parameter(help="Go on behind this one, the last of what was shown, as its first column has it.")
 ]

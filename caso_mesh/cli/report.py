@@ -67,7 +67,7 @@ def show(
     zone: Annotated[
         str | None, Parameter(help="Time zone of days and hours, as in Europe/Berlin; that of most schedules, without.")
     ] = None,
-    limit: Annotated[int, Parameter(help="At most this many rows of each table.")] = 1000,
+    limit: Annotated[int, Parameter(help="At most this many rows of each table.", at_least=1)] = 1000,
     format: Annotated[
         Literal["text", "csv", "json", "html"], Parameter(name="--format", help="How it is written.")
     ] = "text",

@@ -22,7 +22,7 @@ def preview(
     /,
     *,
     days: Annotated[int, Parameter(help="How many days from now, at most 400.")] = 7,
-    limit: Annotated[int, Parameter(help="At most this many runs.")] = 1000,
+    limit: Annotated[int, Parameter(help="At most this many runs.", at_least=1)] = 1000,
     local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:

@@ -817,12 +817,14 @@ class MatchView(Struct, frozen=True):
 
 
 class MatchList(Struct, frozen=True):
-    """``away``: servers that keep catalogs which could not be asked. ``cut_off``: the search took too long and was ended."""
+    """``away``: servers that keep catalogs which could not be asked. ``cut_off``: the search took too long and was ended.
+    ``only``: the servers that the caller's role is limited to, if no others were searched because of that."""
 
     matches: tuple[MatchView, ...]
     more: bool = False
     away: tuple[CatalogAway, ...] = ()
     cut_off: bool = False
+    only: tuple[str, ...] = ()
 
 
 class VersionView(Struct, frozen=True):
@@ -877,7 +879,10 @@ class AlertView(Struct, frozen=True):
 
 
 class AlertList(Struct, frozen=True):
+    """``more``: there are more than were asked for."""
+
     alerts: tuple[AlertView, ...]
+    more: bool = False
 
 
 class CopyOutcome(Struct, frozen=True):
@@ -919,4 +924,7 @@ class Copied(Struct, frozen=True):
 
 
 class CopyList(Struct, frozen=True):
+    """``more``: there are more than were asked for."""
+
     copies: tuple[CopyView, ...]
+    more: bool = False

@@ -39,6 +39,8 @@ async def test_alerts_are_found_by_type_category_server_pool_and_time(tmp_path: 
         assert await listed(w) == {"job-recovered", "device-error"}
         assert await listed(w, types=("error",)) == {"device-error"}
         assert await listed(w, categories=("job-recovered",)) == {"job-recovered"}
+        cut = await w.ask("alert.list", q.AlertListRequest(limit=1))
+        assert len(cut.alerts) == 1 and cut.more and not (await w.ask("alert.list", q.AlertListRequest())).more
         assert await listed(w, server="beta") == {"job-recovered"}
         assert await listed(w, server="gamma") == {"device-error"}
         assert await listed(w, pool="p") == {"job-recovered", "device-error"}

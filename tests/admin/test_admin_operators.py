@@ -209,7 +209,10 @@ async def test_files_of_other_servers_are_not_found_by_name(tmp_path: Path) -> N
 
         w.catalog.find = find  # type: ignore[method-assign]
         for request in (q.CatalogFind(b"*"), q.CatalogFind(b"*", server="beta"), q.CatalogFind(b"*", server="gamma")):
-            assert (await w.ask("catalog.find", request, person=peer)).matches == ()
+            answer = await w.ask("catalog.find", request, person=peer)
+            assert answer.matches == () and answer.only == (() if request.server == "beta" else ("beta",))
+        assert (await w.ask("catalog.find", q.CatalogFind(b"*"))).only == ()
+        asked.pop()
         assert asked == [{node("beta")}, {node("beta")}, frozenset()]
 
 

@@ -655,6 +655,33 @@ async def test_catalogs_that_could_not_be_asked_are_named_and_the_status_says_so
         assert as_json.document["away"] == [{"server": "beta", "since": "2025-01-01T00:00:00Z", "text": text}]
 
 
+async def test_a_search_within_a_role_on_some_servers_says_which_ones(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["catalog.find"] = v.MatchList((), only=("alpha", "beta"))
+    plain, as_json = await shell(*words("catalog find x")), await shell(*words("catalog find x --json"))
+    assert plain.status == 0 and "only alpha, beta can be searched: your role is limited to them" in plain.err
+    assert as_json.document["only"] == ["alpha", "beta"]
+
+
+LISTS = (
+    "alert list", "audit list", "catalog find x", "catalog ls s", "catalog du s", "copy list", "device list", "history",
+    "job list", "medium list", "report show x", "schedule preview", "selection list", "server list", "set list",
+    "what-if --night",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LISTS)
+async def test_a_limit_of_nothing_is_a_wrong_value_everywhere(daemon: FakeDaemon, shell: Shell, line: str) -> None:
+    result = await shell(*words(line), "--limit", "0")
+    assert result.status == 2 and "--limit" in result.err and not daemon.received
+
+
+async def test_alerts_and_copies_that_are_cut_off_say_so_and_how_to_see_more(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["alert.list"] = v.AlertList((), more=True)
+    daemon.answers["copy.list"] = v.CopyList((), more=True)
+    for line in ("alert list", "copy list"):
+        assert "There are more: a higher --limit" in (await shell(*words(line))).err
+
+
 async def test_a_folder_is_listed_and_measured_as_of_a_time_by_the_set_that_shows_it(
     daemon: FakeDaemon, shell: Shell
 ) -> None:

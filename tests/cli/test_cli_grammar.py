@@ -57,6 +57,7 @@ UNCLEAR = (
     "job nonsense",
     "job list --limit many",
     "job list --limit -1",
+    "job list --limit 0",
     "cat SET ''",
 )
 
