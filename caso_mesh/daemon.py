@@ -35,7 +35,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.errors import StateDamaged, StateMissing, TakenOver
-from caso_mesh.model.ids import IdSource
+from caso_mesh.model.ids import IdSource, local_id
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.presets import LINK_SILENCE_S
 from caso_mesh.model.states import AlertKind
@@ -413,7 +413,7 @@ def _seat(
         text = f"{name} takes part in no decision of the mesh any more: {error}"
         if isinstance(error, TakenOver):
             # told once, however often it is started before the one that took over reaches it
-            id_ = f"voter-lost-{error.fields['lineage']}"
+            id_ = local_id(f"voter-lost-{error.fields['lineage']}", server.keys.id)
             await server.facts.append(facts.AlertRaised(id_, AlertKind.WARNING, "voter-lost", text, object=name))
         else:
             await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)

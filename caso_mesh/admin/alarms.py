@@ -11,7 +11,7 @@ from caso_mesh.admin.ports import Facts
 from caso_mesh.admin.tables import Tables
 from caso_mesh.model import facts
 from caso_mesh.model.errors import CasoError
-from caso_mesh.model.ids import base32
+from caso_mesh.model.ids import base32, local_id
 from caso_mesh.model.states import AlertKind
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,13 @@ def occasion_id(category: str, occasion: str) -> str:
 
 class Alarms:
     """``own`` is the node id of the server in office: its journal carries them. ``offices``: the servers that were in office
-    or may have been, whose alerts are this office's to end."""
+    or may have been, whose alerts are this office's to end. ``alone``: it is the office of a server over its own work; what it
+    tells of may be answered at that server, too."""
 
-    def __init__(self, *, tables: Tables, facts: Facts, own: str, offices: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, *, tables: Tables, facts: Facts, own: str, offices: Callable[[], Collection[str]], alone: bool = False
+    ) -> None:
+        self._alone = alone
         self._tables = tables
         self._facts = facts
         self._own = own
@@ -41,8 +45,13 @@ class Alarms:
 
     async def once(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
         """Tells of something that happened. ``occasion`` names it: the same one is told once."""
-        id_ = occasion_id(category, occasion)
-        if not await self._tables.has_alert(id_, {self._own, *self._offices()}):
+        id_, servers = occasion_id(category, occasion), {self._own, *self._offices()}
+        told = await self._tables.has_alert(id_, servers)
+        if self._alone:
+            # an earlier version told it under an id without a place
+            id_ = local_id(id_, self._own)
+            told = told or await self._tables.has_alert(id_, servers)
+        if not told:
             await self._raise(id_, kind, category, text, object)
 
     async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:

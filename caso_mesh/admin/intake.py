@@ -21,7 +21,7 @@ from caso_mesh.journal import Head, Record
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.commands import CloseAttempt
+from caso_mesh.model.commands import AnswerAlert, CloseAttempt
 from caso_mesh.model.copies import NoteCopy
 from caso_mesh.model.errors import LinkLost, NoDataPath, NotFound, PeerMalformed, Unavailable
 from caso_mesh.model.ids import SET_ID, is_local, is_of_place
@@ -63,6 +63,7 @@ _OF_NO_SET = frozenset(
         facts.NoticesSent,
         facts.Audit,
         facts.AuditTrimmed,
+        facts.AlertAnswered,
     )
 )
 #: So many facts are what happens now; more are what has piled up while a server was away.
@@ -72,6 +73,8 @@ _FEW = 32
 _AT_ONCE, MOST_PILED_BYTES, _AROUND = 2, 64 << 20, 300
 #: Refusals of one push that are written out one by one.
 _MOST_REASONS = 10
+#: Of a server's own alerts: how many one heartbeat may name, and characters of who answered, and what.
+_MOST_ALERTS, _LONGEST_WHO, _LONGEST_ANSWER = 200, 64, 1000
 
 
 class Intake:
@@ -165,6 +168,7 @@ class Intake:
             await self._skip(peer, request.pruned)
         refused: dict[tuple[str, int], str] = {}
         published: dict[str, BackupSet] = {}
+        raised: set[str] = set()
         for record in await self._tables.fresh(peer.id, records):
             try:
                 fact = facts.decode(record.kind, record.data)
@@ -175,6 +179,10 @@ class Intake:
                 known = published.setdefault(fact.set.id, await self._tables.set(fact.set.id) or fact.set)
                 if known != fact.set:
                     reason = f"the set {fact.set.id}, which is known with another content"
+            if isinstance(fact, facts.AlertRaised):
+                raised.add(fact.id)
+            if reason is None and isinstance(fact, facts.AlertAnswered):
+                await self._alert_answered(peer, record.at_ns, fact, fact.id in raised)
             if reason is None and isinstance(fact, facts.CopyTaken):
                 await self._submit(NoteCopy(fact.copy, fact.outcomes, record.at_ns), request_id=f"copied-{fact.copy}")
             if reason is None and isinstance(fact, facts.AttemptEnded):
@@ -219,6 +227,9 @@ class Intake:
                 return self._foreign_set(server, backup)
             case facts.AlertCleared(id=id_, of=of) if of and of != server:
                 return None if self._votes(server) else f"the end of the alert {id_[:64]} of another server"
+            case facts.AlertAnswered(id=id_):
+                own = is_local(id_) and is_of_place(id_, server)
+                return None if own else f"the answer to the alert {id_[:64]} of another server"
             case facts.SetFound(set=backup):
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
             case facts.NoticesSent(recipient=recipient):
@@ -247,6 +258,18 @@ class Intake:
                 return f"attempt {id_[:100]}, in which it has no part"
             case _:
                 return None
+
+    async def _alert_answered(self, peer: Peer, at_ns: int, fact: facts.AlertAnswered, is_raised: bool) -> None:
+        """An answer that was given at the server is an answer from here on, unless there was one before."""
+        if not is_raised and not await self._tables.has_alert(fact.id, {peer.id}):
+            log.info("the answer to alert %s of %s is of an earlier time", fact.id[:64], peer.name)
+            return
+        command = AnswerAlert(fact.id, fact.response[:_LONGEST_ANSWER], min(at_ns, self._clock.now_ns()))
+        who = f"{fact.who[:_LONGEST_WHO]} at {peer.name}"
+        result = await self._submit(command, who=who, request_id=f"answered-{fact.id}")
+        if result["first"]:
+            fields = {"id": fact.id, "response": command.response}
+            await self._facts.append(facts.Audit(who, "alert.answer", "alert", source=peer.name, fields=fields))
 
     def _votes(self, server: str) -> bool:
         """Whether it is, or was, in office as far as this one knows: such a server tells of others."""
@@ -353,7 +376,19 @@ class Intake:
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
         if peer.id in self._keeper.state.servers:
             self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
-        return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority)
+        news = await self._news(peer.id, beat.alerts[:_MOST_ALERTS]) if beat.alerts else ()
+        return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority, news)
+
+    async def _news(self, server: str, alerts: tuple[str, ...]) -> tuple[q.AlertNews, ...]:
+        """What became of alerts of a server."""
+        news, answers = list[q.AlertNews](), self._keeper.state.answers
+        for id_, over_ns in await self._tables.alerts_of(server, alerts):
+            answer = answers.get(id_)
+            if answer is not None:
+                news.append(q.AlertNews(id_, answer.at_ns, answer.who, answer.response, over_ns))
+            elif over_ns is not None:
+                news.append(q.AlertNews(id_, over_ns=over_ns))
+        return tuple(news)
 
     async def _progress(self, peer: Peer, request: q.ProgressReport, link: Any) -> Done:
         for progress in request.progress:

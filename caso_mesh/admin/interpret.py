@@ -103,7 +103,12 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 (server, at_ns, msgspec.msgpack.encode(systems[:MOST_FILE_SYSTEMS])),
             )
         case (
-            facts.ServerStarted() | facts.JournalBegun() | facts.Publishing() | facts.CopyTaken() | facts.UnknownFact()
+            facts.ServerStarted()
+            | facts.JournalBegun()
+            | facts.Publishing()
+            | facts.CopyTaken()
+            | facts.AlertAnswered()
+            | facts.UnknownFact()
         ):
             pass
     return None

@@ -461,6 +461,12 @@ class Tables:
         """Whether one of ``servers`` has told of it."""
         return any(row[0] in servers for row in await self._rows("SELECT server FROM alert WHERE id = ?", (id_,)))
 
+    async def alerts_of(self, server: str, ids: Collection[str]) -> list[tuple[str, int | None]]:
+        """Which of ``ids`` a server has told of, and since when each is over."""
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT id, cleared_at_ns FROM alert WHERE server = ? AND id IN ({marks})"
+        return [(id_, over_ns) for id_, over_ns in await self._rows(query, (server, *ids))]
+
     async def notices_sent(self, since_ns: int) -> list[Told]:
         """What recipients were told, or will not be, since an instant."""
         rows = await self._rows(

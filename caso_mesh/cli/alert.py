@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
 from caso_mesh.model.alerts import CATEGORIES, CategoryList
+from caso_mesh.model.errors import UsageError
 from caso_mesh.model.units import parse_instant_ns
 
 app = Group(name="alert", help="Alerts: list, show, watch, answer.")
@@ -48,9 +49,12 @@ def list_(
     since: Annotated[str | None, Parameter(help="Only those raised from then on (ISO 8601).")] = None,
     until: Annotated[str | None, Parameter(help="Only those raised before (ISO 8601).")] = None,
     limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 500,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """List the alerts that nobody answered yet."""
+    if local.local and pool is not None:
+        raise UsageError(detail="With --local a server shows its own alerts: leave out --pool")
     request = q.AlertListRequest(
         all,
         server,
@@ -61,7 +65,7 @@ def list_(
         parse_instant_ns(since) if since is not None else None,
         parse_instant_ns(until) if until is not None else None,
     )
-    output.show(ask(common, "alert.list", request, v.AlertList), common.json, _list)
+    output.show(ask(common, local.call("alert.list"), request, v.AlertList), common.json, _list)
 
 
 def _list(view: v.AlertList) -> None:
@@ -160,8 +164,9 @@ def answer(
     response: Annotated[str, Parameter(name="RESPONSE", help="What you say to it.")] = "ok",
     /,
     *,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Answer an alert."""
-    view = ask(common, "alert.answer", q.AlertAnswer(id, response), v.Done)
+    view = ask(common, local.call("alert.answer"), q.AlertAnswer(id, response), v.Done)
     output.show(view, common.json, lambda _: output.line(f"alert {id} is answered: {response}"))

@@ -33,6 +33,7 @@ MIGRATIONS = [
     CREATE INDEX journal_held_by_key ON journal_held (key, number);
     """,
     mending.GAPS,
+    mending.NOTES,
 ]
 #: Records that are read at once, and about how many bytes of them.
 _RECORDS, _RECORD_BYTES = 512, 1 << 20
@@ -147,21 +148,36 @@ class Journal:
             _begin(conn, self._server, self._new_id())  # the numbers that are lost may be known elsewhere
         return lost
 
-    async def append(self, facts: Sequence[tuple[str, bytes]], *, release: Sequence[str] = ()) -> Head:
+    async def append(
+        self,
+        facts: Sequence[tuple[str, bytes]],
+        *,
+        release: Sequence[str] = (),
+        notes: Mapping[str, bytes | None] | None = None,
+    ) -> Head:
         """Append (kind, data) pairs, all or none; the new head once they are durable. Concurrent calls share one
         commit and keep the order of the calls. What was held back under the keys in ``release`` is appended before, with
-        its own times. Raises ``StateFull``."""
+        its own times. ``notes`` lie beside the journal from the same moment on, by key; ``None``: no more. Raises
+        ``StateFull``."""
         at_ns = self._clock.now_ns()
-        facts = list(facts)
+        facts, noted = list(facts), dict(notes or {})
 
         def fn(conn: sqlite3.Connection) -> Head:
             number, head = self._newest(conn)
             rows = [row for key in release for row in _held(conn, key)]
             conn.executemany("DELETE FROM journal_held WHERE key = ?", [(key,) for key in release])
             rows += [(at_ns, kind, data) for kind, data in facts]
+            conn.executemany("DELETE FROM journal_note WHERE key = ?", [(key,) for key in noted])
+            kept = [(key, data) for key, data in noted.items() if data is not None]
+            conn.executemany("INSERT INTO journal_note VALUES (?, ?)", kept)
             return _append(conn, number, head, rows) if rows else head
 
         return await self._database.write(fn)
+
+    async def notes(self) -> dict[str, bytes]:
+        """What lies beside the journal, by key."""
+        query = "SELECT key, data FROM journal_note ORDER BY key"
+        return await self._database.read(lambda conn: dict(conn.execute(query)))
 
     # --- what is held back: not in the journal, and told to nobody, until it is released ---
 

@@ -24,6 +24,8 @@ CREATE TABLE journal_gap (
     PRIMARY KEY (incarnation, first)
 ) STRICT;
 """
+#: What the server keeps beside its journal, written in the same moment as the facts it follows from.
+NOTES = "CREATE TABLE journal_note (key TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;"
 #: Of a stretch that cannot be read, so many records are tried one by one.
 _TRIED = 10_000
 
@@ -44,6 +46,7 @@ class Salvaged(Struct, frozen=True):
     traces: list[tuple[int, int, int, bytes, int]]
     gaps: list[tuple[int, int, int]]
     held: list[tuple[str, int, str, bytes]]
+    notes: list[tuple[str, bytes]]
 
 
 def gaps(conn: sqlite3.Connection) -> list[Gap]:
@@ -160,6 +163,7 @@ def salvage(conn: sqlite3.Connection) -> Salvaged:
         list(rows("SELECT incarnation, seq, at_ns, hash, arrival FROM journal_trace")),  # type: ignore[arg-type]
         list(rows("SELECT incarnation, first, upto FROM journal_gap")),  # type: ignore[arg-type]
         list(rows("SELECT key, at_ns, kind, data FROM journal_held ORDER BY number")),  # type: ignore[arg-type]
+        list(rows("SELECT key, data FROM journal_note")),  # type: ignore[arg-type]
     )
 
 
@@ -197,3 +201,4 @@ def put_back(conn: sqlite3.Connection, salvaged: Salvaged) -> None:
         "INSERT OR IGNORE INTO journal_gap VALUES (?, ?, ?)", [row for row in salvaged.gaps if row[0] in known]
     )
     conn.executemany("INSERT INTO journal_held (key, at_ns, kind, data) VALUES (?, ?, ?, ?)", salvaged.held)
+    conn.executemany("INSERT INTO journal_note VALUES (?, ?)", salvaged.notes)

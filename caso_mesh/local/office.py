@@ -78,7 +78,7 @@ class LocalOffice:
             return local_id(new_id(), own)
 
         self._new_id = local
-        self._alarms = Alarms(tables=tables, facts=node.facts, own=own, offices=lambda: ())
+        self._alarms = Alarms(tables=tables, facts=node.facts, own=own, offices=lambda: (), alone=True)
         self.standing = Standing(identity, name, clock)
         self._delegation = Delegation(
             keeper=keeper,

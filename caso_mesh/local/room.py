@@ -18,6 +18,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.database import Database
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Journal
+from caso_mesh.local.alerts import own_alerts
 from caso_mesh.local.office import FAILED, LocalOffice
 from caso_mesh.model.calls import LOCAL
 from caso_mesh.model.clock import Calendar, Clock, Randomness
@@ -96,7 +97,7 @@ class LocalRoom:
 
             return answer
 
-        return {f"local.{call}": answering(f"local.{call}") for call in LOCAL}
+        return {f"local.{call}": answering(f"local.{call}") for call in LOCAL} | own_alerts(self._node)
 
     async def run(self) -> None:
         """Never returns."""

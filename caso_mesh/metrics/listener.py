@@ -28,6 +28,7 @@ from caso_mesh.wire.network import join_address, split_address
 log = logging.getLogger(__name__)
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_CATEGORY = "metrics-unavailable"
 _MOST_CONNECTIONS = 32
 #: Everything about one connection: handshake, request, answer.
 _CONNECTION_S = 15.0
@@ -47,7 +48,6 @@ class MetricsListener:
         self._readiness = readiness
         self._facts = facts
         self._server = server
-        self._alert: str | None = None
         #: HOST:PORT, while it listens.
         self.address: str | None = None
 
@@ -72,14 +72,12 @@ class MetricsListener:
 
     async def _tell(self, problem: str | None) -> None:
         try:
-            if problem is not None and self._alert is None:
+            standing = (await self._facts.alerts()).standing(_CATEGORY, self._server, AlertKind.WARNING)
+            if problem is not None and standing is None:
                 text = f"{self._server} shows no metrics: {problem}"
-                self._alert = await self._facts.alert(
-                    AlertKind.WARNING, "metrics-unavailable", text, object=self._server
-                )
-            elif problem is None and self._alert is not None:
-                await self._facts.append(facts.AlertCleared(self._alert))
-                self._alert = None
+                await self._facts.alert(AlertKind.WARNING, _CATEGORY, text, object=self._server)
+            elif problem is None and standing is not None:
+                await self._facts.append(facts.AlertCleared(standing))
         except CasoError as error:
             log.error("the alert about metrics could not be told: %s", error)
 

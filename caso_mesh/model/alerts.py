@@ -30,6 +30,12 @@ class Category(Struct, frozen=True):
     response: str = "seen by nobody"
 
 
+def may_be_off(category: str, kind: AlertKind | str) -> bool:
+    """Whether alerts of a category may be turned off for a server: not those that need attention."""
+    known = BY_NAME.get(category)
+    return kind != _A and (known is None or _A not in known.types)
+
+
 class CategoryList(Struct, frozen=True):
     categories: tuple[Category, ...]
 

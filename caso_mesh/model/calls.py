@@ -444,11 +444,14 @@ LOCAL: tuple[str, ...] = (
     "error-rule.list", "error-rule.delete", "schedule.preview",
 )  # fmt: skip
 
+#: Alerts that a server told of itself are seen and answered at it: it opens nothing of its own work for that.
+OWN_ALERTS: tuple[str, ...] = ("alert.list", "alert.answer")
+
 
 def _local(call: Call) -> Call:
     text = f"{call.text.rstrip('.')}: of what the server that is asked does by itself."
     return Call(f"local.{call.name}", call.needs, "own", call.request, call.reply, text, call.changes)
 
 
-CALLS: tuple[Call, ...] = (*_OF_MESH, *(_local(call) for call in _OF_MESH if call.name in LOCAL))
+CALLS: tuple[Call, ...] = (*_OF_MESH, *(_local(call) for call in _OF_MESH if call.name in {*LOCAL, *OWN_ALERTS}))
 BY_NAME: dict[str, Call] = {call.name: call for call in CALLS}

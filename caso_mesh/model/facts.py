@@ -197,6 +197,15 @@ class AlertCleared(Struct, frozen=True, tag="alert-cleared", tag_field="fact"):
     of: str = ""
 
 
+class AlertAnswered(Struct, frozen=True, tag="alert-answered", tag_field="fact"):
+    """An alert of this server was answered at it, by the operator ``who``. It is an answer once the administrator has made a
+    command of it; the first in the order of those wins."""
+
+    id: str
+    who: str
+    response: str
+
+
 class NoticesSent(Struct, frozen=True, tag="notices-sent", tag_field="fact"):
     """A recipient's own server took the message ``message``, which told of ``keys``. ``given_up``: why it was not sent and will
     not be. Told by the server in office: whoever is in office next does not send it again."""
@@ -260,6 +269,7 @@ Fact = (
     | LocalRun
     | AlertRaised
     | AlertCleared
+    | AlertAnswered
     | NoticesSent
     | Audit
     | AuditTrimmed

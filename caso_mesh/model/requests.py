@@ -226,7 +226,7 @@ class DeviceLoad(Struct, frozen=True):
 
 class Heartbeat(Struct, frozen=True):
     """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet. ``own_work``:
-    what it runs by itself."""
+    what it runs by itself. ``alerts``: those of its own of which it does not know that they are answered or over."""
 
     now_ns: int
     authority: Authority | None
@@ -234,11 +234,25 @@ class Heartbeat(Struct, frozen=True):
     holding: tuple[str, ...]
     devices: tuple[DeviceReport, ...] = ()
     own_work: tuple[DeviceLoad, ...] = ()
+    alerts: tuple[str, ...] = ()
+
+
+class AlertNews(Struct, frozen=True):
+    """An alert is answered (``answered_ns``, by ``who``), or over."""
+
+    id: str
+    answered_ns: int | None = None
+    who: str = ""
+    response: str = ""
+    over_ns: int | None = None
 
 
 class HeartbeatReply(Struct, frozen=True):
+    """``alerts``: of those that the heartbeat named."""
+
     now_ns: int
     authority: Authority
+    alerts: tuple[AlertNews, ...] = ()
 
 
 class JournalHead(Struct, frozen=True):

@@ -23,7 +23,7 @@ _MUCH_SPACE = 0.01
 
 class Heart:
     """``interval_s`` is what the setting says, ``servers`` how many others there are; ``refused`` is told that the one
-    that was asked is not in office."""
+    that was asked is not in office, ``heard`` what the one in office says of alerts."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Heart:
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
         beat: Callable[[], q.Heartbeat],
+        heard: Callable[[tuple[q.AlertNews, ...]], Awaitable[None]],
         interval_s: Callable[[], float],
         servers: Callable[[], int],
         refused: Callable[[], Awaitable[None]],
@@ -39,6 +40,7 @@ class Heart:
         self._admin = admin
         self._wait_admin = wait_admin
         self._beat = beat
+        self._heard = heard
         self._interval_s = interval_s
         self._servers = servers
         self._refused = refused
@@ -57,7 +59,8 @@ class Heart:
             self._soon.clear()
             try:
                 link = self._admin()
-                await ask(link, "server.heartbeat", self._beat(), q.HeartbeatReply)
+                reply = await ask(link, "server.heartbeat", self._beat(), q.HeartbeatReply)
+                await self._heard(reply.alerts)
                 first, told = link is not told, link
             except NoAdmin:
                 first, told = False, None

@@ -16,10 +16,11 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError
-from caso_mesh.model.ids import IdSource
+from caso_mesh.model.ids import IdSource, local_id
 from caso_mesh.model.settings import AT_END, AT_ONCE, Value, text
 from caso_mesh.model.states import AlertKind
 from caso_mesh.planning.forwarding import may_leave
+from caso_mesh.server.own_alerts import OwnAlert, OwnAlerts
 
 log = logging.getLogger(__name__)
 
@@ -52,23 +53,37 @@ class Forwarding(Struct, frozen=True):
 
 
 class FactWriter:
-    """Appends facts; they are durable when a method returns. Those that are not to be told yet, or never, are held back."""
+    """Appends facts of the server ``node`` (id); they are durable when a method returns. Those that are not to be told yet, or
+    never, are held back. ``off()``: the categories of alerts that are not told."""
 
     def __init__(
-        self, journal: Journal, new_id: IdSource, clock: Clock, forwarding: Callable[[], Forwarding] = Forwarding
+        self,
+        journal: Journal,
+        new_id: IdSource,
+        clock: Clock,
+        forwarding: Callable[[], Forwarding] = Forwarding,
+        *,
+        node: str,
+        off: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._journal = journal
         self._new_id = new_id
         self._clock = clock
         self._forwarding = forwarding
+        self._node = node
+        self._off = off
         self._held: set[str] = set()
+        self._alerts: OwnAlerts | None = None
         #: There is little room left for facts that wait: logs and history are held back, whatever the settings say.
         self.crowded = False
 
     async def append(self, *new: facts.Fact) -> None:
         ended = {fact.attempt for fact in new if isinstance(fact, facts.AttemptEnded)}
         told, held = [], list[tuple[str, str, bytes]]()
-        for fact in new:
+        changed, kept = await self._of_alerts(new)
+        for number, fact in enumerate(new):
+            if number in kept:
+                continue
             key, leaves = self._leaves(fact, ended)
             if leaves:
                 told.append(facts.encode(fact))
@@ -77,7 +92,20 @@ class FactWriter:
         if held:
             self._held.update(key for key, _, _ in held)
             await self._journal.hold(held)
-        await self._tell(told, [key for attempt in sorted(ended) for key in self._free(attempt, ended=True)])
+        release = [key for attempt in sorted(ended) for key in self._free(attempt, ended=True)]
+        await self._tell(told, release, changed)
+
+    async def _of_alerts(self, new: Collection[facts.Fact]) -> tuple[list[OwnAlert], set[int]]:
+        """What becomes of alerts of this server, and the places of the facts that are not told."""
+        changed, kept = list[OwnAlert](), set[int]()
+        for number, fact in enumerate(new):
+            if isinstance(fact, facts.AlertRaised | facts.AlertCleared | facts.AlertAnswered):
+                after = (await self.alerts()).after(fact, self._clock.now_ns(), self._off())
+                if after is not None:
+                    changed.append(after)
+                    if not after.told:
+                        kept.add(number)
+        return changed, kept
 
     def _leaves(self, fact: facts.Fact, ended: Collection[str]) -> tuple[str, bool]:
         """Under which key a fact is held back, and whether it may leave now."""
@@ -100,16 +128,22 @@ class FactWriter:
             if key in self._held and may_leave(rule, ended=ended, now_ns=now_ns)
         ]
 
-    async def _tell(self, told: list[tuple[str, bytes]], release: list[str]) -> None:
-        if told or release:
-            await self._journal.append(told, release=release)
+    async def _tell(
+        self, told: list[tuple[str, bytes]], release: list[str], changed: Collection[OwnAlert] = ()
+    ) -> None:
+        notes = (await self.alerts()).notes(changed) if changed else {}
+        if told or release or notes:
+            await self._journal.append(told, release=release, notes=notes)
             self._held.difference_update(release)
+        if notes:
+            (await self.alerts()).put(notes)
 
     # --- what is held back ---
 
     async def load(self) -> None:
         """Finds out what is held back; once, before anything is written."""
         self._held = set(await self._journal.held_keys())
+        await self.alerts()
 
     async def over(self, attempt: str) -> None:
         """An attempt has ended here, told or not."""
@@ -213,9 +247,25 @@ class FactWriter:
         self, alert: AlertKind, category: str, text: str, *, object: str = "", fields: dict[str, Any] | None = None
     ) -> str:
         """Raises an alert; returns its id."""
-        id_ = self._new_id()
+        id_ = local_id(self._new_id(), self._node)
         await self.append(facts.AlertRaised(id_, alert, category, text, object=object, fields=fields or {}))
         return id_
+
+    async def alerts(self) -> OwnAlerts:
+        """Those of this server."""
+        if self._alerts is None:
+            found = OwnAlerts(self._node)
+            found.load(await self._journal.notes())
+            self._alerts = self._alerts or found
+        return self._alerts
+
+    def unsettled_alerts(self) -> tuple[str, ...]:
+        """Those of which the administrator may know more than this server, by their ids."""
+        return self._alerts.unsettled() if self._alerts is not None else ()
+
+    async def alerts_heard(self, news: Collection[q.AlertNews]) -> None:
+        """The administrator tells what became of alerts of this server."""
+        await self._tell([], [], (await self.alerts()).heard(news))
 
 
 async def held_piece(writer: FactWriter, request: q.AttemptHeld) -> q.HeldPiece:

@@ -102,7 +102,7 @@ class ServerNode:
         self.trust = trust
         self.clock = clock
         self.version = version
-        self.facts = FactWriter(journal, new_id, clock, lambda: Forwarding.of(self.orders.settings))
+        self.facts = FactWriter(journal, new_id, clock, lambda: Forwarding.of(self.orders.settings), node=keys.id)
         self.door = Door(Refusals(self.facts, clock), lambda: self.orders.roster)
         self._queue = queue
         self._discovery = discovery
@@ -223,6 +223,7 @@ class ServerNode:
             admin=self._admin_callee,
             wait_admin=self.wait_admin,
             beat=self.beat,
+            heard=self.facts.alerts_heard,
             interval_s=lambda: self._setting("heartbeat-interval-s"),
             servers=lambda: sum(row.kind == "node" for row in self.orders.roster.rows) - 1,
             refused=self._ask_who_is_in_office,
@@ -405,9 +406,9 @@ class ServerNode:
         """What must be done before anybody is served: old attempts are closed. Needs the runner to be up."""
         self.bearings.static = await self._queue.peers()
         await self._save_anchors(self.orders.roster)
+        await self.facts.load()
         await self.room.look()
         await self._scratch.prepare()
-        await self.facts.load()
         await self.attempts.recover()
         self.own_work.ordered(self.orders)
         await self.facts.append(facts.ServerStarted(self.version))
@@ -425,11 +426,8 @@ class ServerNode:
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self.facts.run(self.attempts.holding))
-            group.create_task(self.room.run())
-            group.create_task(self._snapshots.run())
-            group.create_task(self._scratch.run())
-            group.create_task(self.files.run())
-            group.create_task(self.catalogs.run())
+            for part in (self.room, self._snapshots, self._scratch, self.files, self.catalogs):
+                group.create_task(part.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))
 
@@ -459,6 +457,7 @@ class ServerNode:
             holding=self.attempts.holding(),
             devices=self.room.told(self._survey.reports),
             own_work=self.own_work.loads(),
+            alerts=self.facts.unsettled_alerts(),
         )
 
     async def _ask_who_is_in_office(self) -> None:

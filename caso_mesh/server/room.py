@@ -28,6 +28,8 @@ RESERVE_BYTES = 512 << 10
 #: Of a limit that was passed: below this part of it there is room again.
 _FREE_AGAIN = 0.8
 _LOOK_EACH_S = 5.0
+#: The categories of its alerts.
+_CODES = (StateFull.code, JournalFull.code)
 #: How much longer than it took it is not looked again how many facts wait.
 _RESTS = 20
 #: While there is too little.
@@ -55,8 +57,6 @@ class Room:
         self._setting = setting
         self._full: CasoError | None = None
         self._rests_until_s = 0.0
-        self._alert: str | None = None
-        self._alert_code = ""
         #: Whether new work may be taken.
         self.enough = True
 
@@ -120,15 +120,16 @@ class Room:
         return JournalFull(waiting=format_size(told + held), server=self._server, limit=format_size(limit))
 
     async def _tell(self) -> None:
-        if self._alert is not None and (self._full is None or self._full.code != self._alert_code):
-            await self._facts.append(facts.AlertCleared(self._alert))
-            self._alert = None
+        alerts = await self._facts.alerts()
+        standing = {code: alerts.standing(code, self._server, AlertKind.ERROR) for code in _CODES}
+        for code, id_ in standing.items():
+            if id_ is not None and (self._full is None or self._full.code != code):
+                await self._facts.append(facts.AlertCleared(id_))
         if self._full is None:
             await asyncio.to_thread(self._reserve)
-        elif self._alert is None:
+        elif standing[self._full.code] is None:
             text = f"{self._server}: {self._full.message} {self._full.hint}"
-            self._alert = await self._facts.alert(AlertKind.ERROR, self._full.code, text, object=self._server)
-            self._alert_code = self._full.code
+            await self._facts.alert(AlertKind.ERROR, self._full.code, text, object=self._server)
 
     def _free(self) -> int:
         stat = os.statvfs(self._folder.path)

@@ -6,14 +6,16 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from admin.admin_world import World, admin_world
+from admin.admin_world import World, admin_world, node
 
+from caso_mesh.admin.alarms import occasion_id
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.alert_calls import AlertFollow
 from caso_mesh.model.alerts import AUTOMATIC
 from caso_mesh.model.commands import SetSetting
 from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.ids import local_id
 from caso_mesh.model.settings import parse_answer_after
 from caso_mesh.model.states import AlertKind
 
@@ -132,6 +134,43 @@ async def test_history_of_alerts_is_bounded_by_time_but_what_stands_stays(tmp_pa
         late = await raised(w, "job-missed", AlertKind.ERROR)
         await w.tables.prune([], w.clock.now_ns() - 30 * 10**9, 10, 0)
         assert {row.id for row in await w.tables.alerts()} == {standing, late}
+
+
+async def test_an_answer_that_was_given_at_a_server_counts_here_if_it_is_the_first_and_the_server_hears_which_one_does(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        first, second, third = (local_id(each, node("beta")) for each in ("first", "second", "third"))
+        kind = AlertKind.ERROR
+        raised = [facts.AlertRaised(id_, kind, "catalog-error", "x") for id_ in (first, second, third)]
+        await w.report("beta", *raised, facts.AlertAnswered(first, "bob", "I do"))
+        await w.ask("alert.answer", q.AlertAnswer(first, "too late"))
+        await w.ask("alert.answer", q.AlertAnswer(second, "ours"))
+        await w.report("beta", facts.AlertAnswered(second, "bob", "mine"), facts.AlertCleared(third))
+        answers = {id_: (each.who, each.response) for id_, each in w.state.answers.items()}
+        assert answers == {first: ("bob at beta", "I do"), second: ("ann", "ours")}
+        assert await listed(w) == set()
+        (audit,) = w.facts.audits("alert.answer")
+        assert (audit.who, audit.source, audit.fields["id"]) == ("bob at beta", "beta", first)
+        beat = q.Heartbeat(w.clock.now_ns(), None, (), (), alerts=(first, second, third, "unknown"))
+        reply = await w.node_call(node("beta"), "server.heartbeat", beat)
+        news = {each.id: (each.who, each.response, each.over_ns is None) for each in reply.alerts}
+        assert news == {first: ("bob at beta", "I do", True), second: ("ann", "ours", True), third: ("", "", False)}
+        # another server learns nothing of them
+        assert (await w.node_call(node("gamma"), "server.heartbeat", beat)).alerts == ()
+
+
+async def test_a_server_answers_no_alert_of_another_one_nor_of_the_mesh(tmp_path: Path) -> None:
+    """The alert that holds expiry back has an id that can be worked out before it is raised."""
+    async with admin_world(tmp_path, start=False) as w:
+        of_beta, of_mesh = local_id("a", node("beta")), occasion_id("mass-change", "set")
+        await w.report("beta", facts.AlertRaised(of_beta, AlertKind.ERROR, "catalog-error", "x"))
+        for id_ in (of_beta, of_mesh):
+            raised = facts.AlertRaised(id_, AlertKind.ERROR, "catalog-error", "x")
+            await w.report("gamma", raised, facts.AlertAnswered(id_, "mallory", "all is well"))
+            assert w.facts.audits("journal.push")[-1].fields["count"] == 1
+        await w.report("gamma", facts.AlertAnswered(local_id("never", node("gamma")), "mallory", "x"))
+        assert w.state.answers == {}
 
 
 @pytest.mark.parametrize("text", ["", "warning", "warning 7d;", "warning 7d; warning 8d", "Warning 7d", "warning x"])

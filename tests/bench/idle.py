@@ -108,13 +108,14 @@ class Member:
         link = self.link
         assert link is not None
 
-        async def nothing() -> None:
+        async def nothing(*told: object) -> None:
             return
 
         return Heart(
             admin=lambda: link,
             wait_admin=nothing,
             beat=lambda: q.Heartbeat(self._clock.now_ns(), self.orders.authority if self.orders else None, (), ()),
+            heard=nothing,
             interval_s=lambda: number(self.orders.settings, "heartbeat-interval-s") if self.orders else 5.0,
             servers=lambda: servers,
             refused=nothing,

@@ -525,6 +525,8 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
+    ("alert list --local", "local.alert.list", q.AlertListRequest(), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
+    ("alert answer al1 seen --local", "local.alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
     *POLICY_CASES,
     *COPY_CASES,
     (

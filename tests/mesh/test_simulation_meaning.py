@@ -31,7 +31,7 @@ from caso_mesh.model.storage import BackupSet, Medium
 
 SERVERS = ("node-beta-0000", "node-gamma-000")
 #: Kinds of facts that fill no table: what they mean is a command, or is for the server itself.
-EMPTY = {f.ServerStarted, f.JournalBegun, f.Publishing, f.CopyTaken}
+EMPTY = {f.ServerStarted, f.JournalBegun, f.Publishing, f.CopyTaken, f.AlertAnswered}
 #: Kinds that would show twice, if they were taken twice.
 ADDING = {f.AttemptExceptions, f.JobLog, f.Audit}
 
@@ -92,6 +92,7 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.AlertRaised("a1", AlertKind.ERROR, "device-full", "it is full"),
         f.AlertRaised("a1", AlertKind.ERROR, "device-full", "again"),
         f.AlertCleared("a1"),
+        f.AlertAnswered("a1", "ann", "seen"),
         f.AlertRaised("a2", AlertKind.WARNING, "device-full", "still"),
         f.AlertCleared("a2", of=SERVERS[0]),
         f.FileSystems((FileSystem(b"", "ext4", 100, 50),)),

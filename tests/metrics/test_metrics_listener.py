@@ -21,6 +21,8 @@ from caso_mesh.metrics.listener import MetricsListener
 from caso_mesh.model import facts
 from caso_mesh.model.errors import StateFull
 from caso_mesh.model.metrics import Exposition
+from caso_mesh.model.states import AlertKind
+from caso_mesh.server.own_alerts import OwnAlerts
 
 ANY = MetricsConfig("127.0.0.1:0")
 
@@ -51,13 +53,20 @@ class Readiness:
 class Journal:
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.kept = OwnAlerts("node")
 
-    async def alert(self, *what: Any, **more: Any) -> str:
-        self.told.append(what)
-        return "an-alert"
+    async def alert(self, kind: AlertKind, category: str, text: str, *, object: str = "") -> str:
+        await self.append(facts.AlertRaised("an-alert/node", kind, category, text, object=object))
+        return "an-alert/node"
 
     async def append(self, *new: facts.Fact) -> None:
         self.told += new
+        for fact in new:
+            after = self.kept.after(fact, 1, ())
+            self.kept.put(self.kept.notes([after] if after else []))
+
+    async def alerts(self) -> OwnAlerts:
+        return self.kept
 
 
 class Desk:
@@ -140,10 +149,17 @@ async def test_a_port_that_is_taken_is_an_alert_which_is_over_when_it_is_free(mo
         async with desk.running():
             await wait_for_async(lambda: _true(desk.journal.told), 5.0, what="an alert", every_s=0.01)
             await asyncio.sleep(0.2)
-            assert [each[1] for each in desk.journal.told] == ["metrics-unavailable"]
+            assert [each.category for each in desk.journal.told] == ["metrics-unavailable"]
+            # another daemon finds it standing: it tells nothing again, and ends it
+            again = Desk(desk.listener._config)
+            again.journal = desk.journal
+            again.listener._facts = desk.journal  # type: ignore[assignment]
+        async with again.running():
+            await asyncio.sleep(0.2)
+            assert len(desk.journal.told) == 1
             taken.close()
-            assert (await desk.get("/healthz"))[0] == 200
-            assert desk.journal.told[1:] == [facts.AlertCleared("an-alert")]
+            assert (await again.get("/healthz"))[0] == 200
+            assert desk.journal.told[1:] == [facts.AlertCleared("an-alert/node")]
 
 
 async def _true(value: object) -> bool:
@@ -201,4 +217,4 @@ async def test_a_key_that_does_not_fit_is_an_alert_and_no_end(tmp_path):
     desk = Desk(MetricsConfig("127.0.0.1:0", str(tmp_path / "key.pem"), str(tmp_path / "key.pem")))
     async with desk.running():
         await wait_for_async(lambda: _true(desk.journal.told), 5.0, what="an alert", every_s=0.01)
-        assert "the certificate" in desk.journal.told[0][2]
+        assert "the certificate" in desk.journal.told[0].text

@@ -227,6 +227,7 @@ class Daemon:
 async def daemon(
     folder: Path, world: World, runner: FakeRunner, *, run: bool = True, may_begin: Callable[[Any], bool] = lambda order: True,
     wrap: Callable[[Database], Database] = lambda database: database, clock: Clock | None = None,
+    off: Callable[[], tuple[str, ...]] = tuple,
 ) -> AsyncIterator[Daemon]:  # fmt: skip
     new_id, clock = ids(), clock or Clock()
     numbered = folder / "starts"
@@ -240,7 +241,7 @@ async def daemon(
     ):
         queue = Queue(wrap(database))
         journal._database = wrap(journal._database)
-        writer = FactWriter(journal, new_id, clock)
+        writer = FactWriter(journal, new_id, clock, node=NODE, off=off)
         await writer.load()
         reported: list[Progress] = []
 

@@ -63,7 +63,7 @@ def opened(tmp_path: Path) -> Callable[[], AbstractAsyncContextManager[Server]]:
     async def make() -> AsyncIterator[Server]:
         path = tmp_path / "journal.db"
         async with Journal.open(path, "beta", clock=clock, new_id=lambda: f"i{next(numbers)}", same_thread=True) as j:
-            server = Server(FactWriter(j, lambda: "id", clock, lambda: server.forwarding), clock)
+            server = Server(FactWriter(j, lambda: "id", clock, lambda: server.forwarding, node="node"), clock)
             await server.writer.load()
             yield server
 

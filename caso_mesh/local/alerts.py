@@ -1,0 +1,63 @@
+"""The calls of people about the alerts that a server told of, answered by it alone."""
+
+from __future__ import annotations
+
+from caso_mesh.admin.ports import Answer, Caller
+from caso_mesh.model import facts
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.units import format_instant
+from caso_mesh.server.node import ServerNode
+from caso_mesh.server.own_alerts import OwnAlert
+
+#: Characters of an answer.
+_LONGEST = 1000
+
+
+def own_alerts(node: ServerNode) -> dict[str, Answer]:
+    """Calls by name."""
+    name = node.config.server
+
+    async def list_(caller: Caller, request: q.AlertListRequest) -> v.AlertList:
+        found = [_view(each, name) for each in (await node.facts.alerts()).all() if _fits(each, request, name)]
+        return v.AlertList(tuple(found[: max(0, request.limit)]))
+
+    async def answer(caller: Caller, request: q.AlertAnswer) -> v.Done:
+        """The first answer stays; whether it counts in the mesh the administrator says. Raises ``NotFound``, ``Ambiguous``."""
+        known = {each.id: each for each in (await node.facts.alerts()).all()}
+        found = known[resolve_prefix(request.id, list(known), "alert")]
+        if found.answered_ns is None:
+            await node.facts.append(facts.AlertAnswered(found.id, caller.who, request.response[:_LONGEST]))
+        return v.Done()
+
+    return {"local.alert.list": list_, "local.alert.answer": answer}
+
+
+def _fits(each: OwnAlert, request: q.AlertListRequest, name: str) -> bool:
+    return (
+        (request.all or each.open)
+        and request.server in {None, name}
+        and request.pool is None
+        and (not request.types or each.alert in request.types)
+        and (not request.categories or each.category in request.categories)
+        and (request.since_ns is None or each.raised_ns >= request.since_ns)
+        and (request.until_ns is None or each.raised_ns < request.until_ns)
+    )
+
+
+def _view(each: OwnAlert, name: str) -> v.AlertView:
+    answered = each.answered_ns is not None
+    return v.AlertView(
+        id=each.id,
+        alert=each.alert,
+        category=each.category,
+        server=name,
+        object=each.object,
+        text=each.text,
+        raised=format_instant(each.raised_ns) or "",
+        answered=format_instant(each.answered_ns),
+        answered_by=each.who if answered else None,
+        response=each.response if answered else None,
+        cleared=format_instant(each.over_ns),
+    )

@@ -1,0 +1,65 @@
+"""Alerts of a server are seen and answered at either end, also while the other one is away."""
+
+from __future__ import annotations
+
+import pytest
+from mesh.inside import MemoryMesh
+from waiting import wait_for_async
+
+from caso_mesh.model import requests as q
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import NotFound
+from caso_mesh.model.states import AlertKind
+
+pytestmark = pytest.mark.jumping
+
+
+async def raised(mesh: MemoryMesh, server: str, *texts: str) -> dict[str, str]:
+    """Texts -> ids."""
+    writer = mesh.nodes[server].server.facts
+    return {text: await writer.alert(AlertKind.ERROR, "catalog-error", text, object=server) for text in texts}
+
+
+async def seen(mesh: MemoryMesh, at: str, *, local: bool, all: bool = False) -> dict[str, str | None]:
+    """Text -> answer of the alerts of the category."""
+    call = "local.alert.list" if local else "alert.list"
+    request = q.AlertListRequest(all=all, categories=("catalog-error",))
+    return {row.text: row.response for row in (await mesh.call(at, call, request, v.AlertList)).alerts}
+
+
+async def answer(mesh: MemoryMesh, at: str, id_: str, response: str, *, local: bool) -> None:
+    call = "local.alert.answer" if local else "alert.answer"
+    await mesh.call(at, call, q.AlertAnswer(id_, response), v.Done)
+
+
+async def test_alerts_of_a_server_are_answered_at_either_end_of_a_cut_and_closed_at_both_when_it_is_over(memory_mesh):
+    mesh = await memory_mesh(2)
+    texts = ("at the server", "at the administrator", "at both, there first", "not at all")
+    ids = await raised(mesh, "beta", *texts)
+
+    async def came() -> bool:
+        return set(await seen(mesh, "alpha", local=False)) == set(texts)
+
+    await wait_for_async(came, 60, every_s=1, what="alpha has them")
+    assert set(await seen(mesh, "beta", local=True)) == set(texts) and await seen(mesh, "alpha", local=True) == {}
+    mesh.network.cut(mesh.endpoint("alpha"), mesh.endpoint("beta"))
+    await answer(mesh, "beta", ids["at the server"], "mine", local=True)
+    await answer(mesh, "beta", ids["at both, there first"], "mine", local=True)
+    await answer(mesh, "alpha", ids["at the administrator"], "ours", local=False)
+    await answer(mesh, "alpha", ids["at both, there first"], "ours", local=False)
+    assert set(await seen(mesh, "beta", local=True)) == {"at the administrator", "not at all"}
+    assert set(await seen(mesh, "alpha", local=False)) == {"at the server", "not at all"}
+    with pytest.raises(NotFound):
+        await answer(mesh, "beta", "nothing", "x", local=True)
+    # what was answered here is known after a restart, too
+    await mesh.stop("beta")
+    await mesh.run("beta")
+    mesh.network.heal()
+    expected = {texts[0]: "mine", texts[1]: "ours", texts[2]: "ours", texts[3]: None}
+
+    async def agreed() -> bool:
+        there, here = [await seen(mesh, at, local=at == "beta", all=True) for at in ("alpha", "beta")]
+        return there == here == expected
+
+    await wait_for_async(agreed, 600, every_s=5, what="both ends agree")
+    assert list(await seen(mesh, "beta", local=True)) == list(await seen(mesh, "alpha", local=False)) == ["not at all"]
