@@ -9,6 +9,7 @@ from collections.abc import Collection
 import msgspec
 
 from caso_mesh.admin import alert_hints, present
+from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import AlertRow, Tables
@@ -49,8 +50,8 @@ class AlertCalls:
 
     async def open(self) -> int:
         """How many are neither answered nor over."""
-        answers = self._keeper.state.answers
-        return sum(row.id not in answers and row.cleared_at_ns is None for row in await self._tables.alerts())
+        rows, state = await self._tables.alerts(), self._keeper.state
+        return len(shown(state, [row for row in rows if row.id not in state.answers and row.cleared_at_ns is None]))
 
     async def _list(self, caller: Caller, request: q.AlertListRequest) -> v.AlertList:
         found, limit = await self._fitting(caller, request), limited(request.limit)
@@ -58,12 +59,11 @@ class AlertCalls:
 
     async def _fitting(self, caller: Caller, request: q.AlertListRequest) -> list[v.AlertView]:
         """Newest first. Raises ``InvalidValue`` for a type or a category that there is not."""
-        _check("type", request.types, [kind.value for kind in AlertKind], ", ".join(AlertKind))
-        _check("category", request.categories, BY_NAME, "one of: caso-mesh alert categories")
+        check_which(request)
         state = self._keeper.state
         limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
         views = []
-        for row in await self._tables.alerts():
+        for row in shown(state, await self._tables.alerts()):
             if not request.all and (row.id in state.answers or row.cleared_at_ns is not None):
                 continue
             if only is not None and row.server not in only and not of_alert(state, row) & only:
@@ -129,6 +129,12 @@ class AlertCalls:
             command = AnswerAlert(row.id, request.response, self._clock.now_ns())
             await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
+
+
+def check_which(request: q.AlertListRequest) -> None:
+    """Raises ``InvalidValue`` for a type or a category that there is not."""
+    _check("type", request.types, [kind.value for kind in AlertKind], ", ".join(AlertKind))
+    _check("category", request.categories, BY_NAME, "one of: caso-mesh alert categories")
 
 
 def _check(what: str, given: Collection[str], known: Collection[str], expected: str) -> None:

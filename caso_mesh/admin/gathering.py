@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 
 from caso_mesh.admin.ages import ages
 from caso_mesh.admin.attempts import AttemptRows
+from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.admin.present import reason_text
@@ -213,7 +214,7 @@ class Gathering:
     async def _alerts(self, scope: Scope, period: Period) -> tuple[list[r.AlertRow], int]:
         state = self._keeper.state
         rows = await alerts_between(self._tables, period.begins_ns, period.until_ns, _MOST_ALERTS)
-        fits = [row for row in rows if scope.only is None or of_alert(state, row) & scope.only]
+        fits = [row for row in shown(state, rows) if scope.only is None or of_alert(state, row) & scope.only]
         return [alert_row(state, row) for row in fits], 0
 
     async def _runs(self, names: Names, scope: Scope, period: Period) -> tuple[list[r.RunRow], int]:

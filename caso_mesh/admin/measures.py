@@ -15,9 +15,10 @@ from msgspec import Struct
 
 from caso_mesh.admin import totals
 from caso_mesh.admin.ages import Age, ages
+from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
-from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.admin.totals import AttemptTotal
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
@@ -120,7 +121,8 @@ class Measures:
         runs = Counter(run.state.value for run in state.open_runs())
         waiting = Counter(each.reason.value for each in self._live.waiting.values())
         active = Counter(attempt.state.value for attempt in state.active_attempts())
-        alerts = Counter(kind for id_, kind in open_alerts if id_ not in state.answers)
+        unanswered = [row for row in open_alerts if row.id not in state.answers]
+        alerts = Counter(row.alert for row in shown(state, unanswered))
         newest, beyond = await self._ages(state, sums)
         devices = self._devices(state, sums)
         return MeshReadings(
@@ -181,8 +183,9 @@ def _last(state: ControlState, lengths: Mapping[tuple[str, int], float], age: Ag
     )
 
 
-def _open_alerts(c: sqlite3.Connection) -> list[tuple[str, str]]:
-    return c.execute("SELECT id, alert FROM alert WHERE cleared_at_ns IS NULL").fetchall()
+def _open_alerts(c: sqlite3.Connection) -> list[AlertRow]:
+    columns = "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns"
+    return [AlertRow(*row) for row in c.execute(f"SELECT {columns} FROM alert WHERE cleared_at_ns IS NULL")]
 
 
 def _sum_sets(c: sqlite3.Connection, last: _SetSums | None) -> _SetSums:

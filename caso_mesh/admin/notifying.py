@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from caso_mesh.admin import alert_hints
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.notice_text import message_of
 from caso_mesh.admin.outbox import FAILED, Outbox
@@ -110,7 +111,7 @@ class Notifying:
         arrival = await self._tables.arrival()
         found: list[Occurrence] = []
         rows = await self._tables.alerts_since(since_ns)
-        for row in rows:
+        for row in shown(state, rows):
             found += _of_alert(state, row)
         self._arrivals = {each.key: self._arrivals.get(each.key, arrival) for each in found}
         await self._look_what_is_safe()

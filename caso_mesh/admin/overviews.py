@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from caso_mesh.admin import present
 from caso_mesh.admin.due import DueRuns
+from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.scoping import of_alert
@@ -141,7 +142,7 @@ class Overviews:
         sql = f"SELECT {_ALERT} FROM alert WHERE cleared_at_ns IS NULL ORDER BY raised_at_ns DESC LIMIT {_MOST_ALERTS}"
         rows = await self._tables.ask(lambda c: c.execute(sql).fetchall())
         state = self._keeper.state
-        found = [AlertRow(*row) for row in rows if row[0] not in state.answers]
+        found = shown(state, [AlertRow(*row) for row in rows if row[0] not in state.answers])
         return [row for row in found if limits is None or of_alert(state, row) & limits]
 
     def _alert(self, row: AlertRow) -> v.AlertView:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from caso_mesh.admin.alert_calls import check_which
 from caso_mesh.admin.ports import Answer, Caller
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.ids import resolve_prefix
+from caso_mesh.model.listing import limited
 from caso_mesh.model.units import format_instant
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.own_alerts import OwnAlert
@@ -20,8 +22,11 @@ def own_alerts(node: ServerNode) -> dict[str, Answer]:
     name = node.config.server
 
     async def list_(caller: Caller, request: q.AlertListRequest) -> v.AlertList:
+        """Raises ``InvalidValue`` for a type or a category that there is not."""
+        check_which(request)
         found = [_view(each, name) for each in (await node.facts.alerts()).all() if _fits(each, request, name)]
-        return v.AlertList(tuple(found[: max(0, request.limit)]))
+        limit = limited(request.limit)
+        return v.AlertList(tuple(found[:limit]), len(found) > limit)
 
     async def answer(caller: Caller, request: q.AlertAnswer) -> v.Done:
         """The first answer stays; whether it counts in the mesh the administrator says. Raises ``NotFound``, ``Ambiguous``."""

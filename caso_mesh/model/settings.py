@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.alerts import may_be_off
 from caso_mesh.model.bandwidth import NONE, parse_bandwidth
 from caso_mesh.model.errors import InvalidValue, Misuse, UnknownSetting
 from caso_mesh.model.hours import parse_window
+from caso_mesh.model.states import AlertKind
 from caso_mesh.model.units import format_number, parse_duration_s
 
 #: Most settings are numbers, some are texts with a form of their own.
@@ -27,6 +29,7 @@ HISTORY = "`at-end`, `never`"
 CATALOG_MODES = "`centralized`, `distributed`, `replicated`"
 TIME_OF_DAY = "`never`, or a time of day, as in `07:00` or `zone Europe/Berlin; 07:00`"
 ANSWER_AFTER = "`never`, or types and categories of alerts with times, as in `information 7d; job-recovered 1d`"
+ALERTS_OFF = "`none`, or categories of alerts, as in `catalog-lost clock-differs`"
 #: When something leaves the server that has it: at once, at the end of its job, never.
 AT_ONCE, AT_END, NEVER = "at-once", "at-end", "never"
 _TIME = re.compile(r"(?:zone\s+([A-Za-z0-9+_/-]{1,64})\s*;\s*)?([01]?\d|2[0-3]):([0-5]\d)")
@@ -87,6 +90,9 @@ class TextSetting(Struct, frozen=True):
         if self.form == ANSWER_AFTER and isinstance(value, str):
             parse_answer_after(value)
             return value
+        if self.form == ALERTS_OFF and isinstance(value, str):
+            parse_alerts_off(value)
+            return value
         if self.form == IONICE and isinstance(value, str) and _IONICE.fullmatch(value):
             return value
         raise InvalidValue(value=value, what=self.name, expected=f"Use {self.form}".replace("`", ""))
@@ -113,6 +119,28 @@ def parse_answer_after(text: str) -> dict[str, float]:
             )
         found[words[0]] = parse_duration_s(words[1])
     return found
+
+
+def parse_alerts_off(text: str) -> frozenset[str]:
+    """Categories of alerts. Raises ``InvalidValue``, also for those that need attention. A category of a newer version is no
+    mistake."""
+    words = [] if text == NONE else text.replace(",", " ").split()
+    if (text != NONE and not words) or len(text) > 2000 or not all(map(_CATEGORY.fullmatch, words)):
+        raise InvalidValue(value=text[:200], what="categories of alerts", expected=f"Use {ALERTS_OFF}".replace("`", ""))
+    loud = sorted(word for word in words if word == AlertKind.ATTENTION or not may_be_off(word, ""))
+    if loud:
+        raise InvalidValue(
+            value=loud[0], what="category of alerts", expected="What needs attention is told and shown everywhere"
+        )
+    return frozenset(words)
+
+
+def categories_off(settings: Mapping[str, Value], name: str) -> frozenset[str]:
+    """What a setting that turns categories of alerts off says; nothing, if another version understands it otherwise."""
+    try:
+        return parse_alerts_off(text(settings, name))
+    except InvalidValue:
+        return frozenset()
 
 
 _DAY = 86400.0
@@ -347,6 +375,20 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         TIME_OF_DAY,
         "When recipients get the morning summary of the last day, but for those that were made with --no-summary. A time "
         "without a zone is in UTC. It holds for the whole mesh.",
+    ),
+    TextSetting(
+        "alerts-off",
+        NONE,
+        ALERTS_OFF,
+        "Alerts that a server which is not in office keeps to itself: alert list --local shows them, no administrator does. Not "
+        "those that need attention. Those that it told before stay.",
+    ),
+    TextSetting(
+        "alerts-hidden",
+        NONE,
+        ALERTS_OFF,
+        "Alerts about a server that the administrator takes in, and neither lists nor counts nor tells anybody of. Not those "
+        "that need attention. Set for the whole mesh it holds for alerts about no server, too.",
     ),
     TextSetting(
         "alert-answer-after",

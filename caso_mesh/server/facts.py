@@ -17,7 +17,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource, local_id
-from caso_mesh.model.settings import AT_END, AT_ONCE, Value, text
+from caso_mesh.model.settings import AT_END, AT_ONCE, Value, categories_off, text
 from caso_mesh.model.states import AlertKind
 from caso_mesh.planning.forwarding import may_leave
 from caso_mesh.server.own_alerts import OwnAlert, OwnAlerts
@@ -37,14 +37,17 @@ Mark = tuple[str, int]
 
 
 class Forwarding(Struct, frozen=True):
-    """When job logs and history are told (``planning.forwarding``)."""
+    """When job logs and history are told (``planning.forwarding``), and which categories of alerts are not."""
 
     joblogs: str = AT_ONCE
     history: str = AT_END
+    alerts_off: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, settings: Mapping[str, Value]) -> Self:
-        return cls(text(settings, "joblog-forwarding"), text(settings, "history-forwarding"))
+    def of(cls, settings: Mapping[str, Value], *, in_office: bool = False) -> Self:
+        """In office a server keeps no alert to itself: that one decides what is shown."""
+        off = frozenset[str]() if in_office else categories_off(settings, "alerts-off")
+        return cls(text(settings, "joblog-forwarding"), text(settings, "history-forwarding"), off)
 
     def rules(self, attempt: str) -> Iterator[tuple[str, str]]:
         """Under which key what an attempt left is held back, and by which rule."""
@@ -54,7 +57,7 @@ class Forwarding(Struct, frozen=True):
 
 class FactWriter:
     """Appends facts of the server ``node`` (id); they are durable when a method returns. Those that are not to be told yet, or
-    never, are held back. ``off()``: the categories of alerts that are not told."""
+    never, are held back."""
 
     def __init__(
         self,
@@ -64,14 +67,12 @@ class FactWriter:
         forwarding: Callable[[], Forwarding] = Forwarding,
         *,
         node: str,
-        off: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._journal = journal
         self._new_id = new_id
         self._clock = clock
         self._forwarding = forwarding
         self._node = node
-        self._off = off
         self._held: set[str] = set()
         self._alerts: OwnAlerts | None = None
         #: There is little room left for facts that wait: logs and history are held back, whatever the settings say.
@@ -100,7 +101,7 @@ class FactWriter:
         changed, kept = list[OwnAlert](), set[int]()
         for number, fact in enumerate(new):
             if isinstance(fact, facts.AlertRaised | facts.AlertCleared | facts.AlertAnswered):
-                after = (await self.alerts()).after(fact, self._clock.now_ns(), self._off())
+                after = (await self.alerts()).after(fact, self._clock.now_ns(), self._forwarding().alerts_off)
                 if after is not None:
                     changed.append(after)
                     if not after.told:
@@ -246,7 +247,10 @@ class FactWriter:
     async def alert(
         self, alert: AlertKind, category: str, text: str, *, object: str = "", fields: dict[str, Any] | None = None
     ) -> str:
-        """Raises an alert; returns its id."""
+        """Raises an alert; returns its id. Of what stands and is kept back here nobody else can tell that it was raised before."""
+        known = (await self.alerts()).kept_back(category, object)
+        if known is not None and category in self._forwarding().alerts_off:
+            return known
         id_ = local_id(self._new_id(), self._node)
         await self.append(facts.AlertRaised(id_, alert, category, text, object=object, fields=fields or {}))
         return id_

@@ -102,7 +102,8 @@ class ServerNode:
         self.trust = trust
         self.clock = clock
         self.version = version
-        self.facts = FactWriter(journal, new_id, clock, lambda: Forwarding.of(self.orders.settings), node=keys.id)
+        told = lambda: Forwarding.of(self.orders.settings, in_office=in_office())
+        self.facts = FactWriter(journal, new_id, clock, told, node=keys.id)
         self.door = Door(Refusals(self.facts, clock), lambda: self.orders.roster)
         self._queue = queue
         self._discovery = discovery

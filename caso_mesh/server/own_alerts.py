@@ -69,6 +69,13 @@ class OwnAlerts:
                 return each.id
         return None
 
+    def kept_back(self, category: str, object: str) -> str | None:
+        """The id of the alert of a condition that is not over, and that the administrator does not hear of."""
+        for each in self.all():
+            if (each.category, each.object) == (category, object) and each.stands and not each.told:
+                return each.id
+        return None
+
     def unsettled(self) -> tuple[str, ...]:
         """Those of which the administrator may know more than this server."""
         return tuple(each.id for each in self._all.values() if each.told and (each.stands or not _settled(each)))
@@ -78,7 +85,7 @@ class OwnAlerts:
         match fact:
             case facts.AlertRaised() if is_local(fact.id) and is_of_place(fact.id, self._node):
                 if fact.id in self._all:
-                    return None
+                    return self._all[fact.id]  # told again, or kept back again
                 told = fact.category not in off or not may_be_off(fact.category, fact.alert)
                 return OwnAlert(fact.id, now_ns, fact.alert, fact.category, fact.object, fact.text, told)
             case facts.AlertCleared(id=id_, of="") if id_ in self._all:

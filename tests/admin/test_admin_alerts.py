@@ -16,7 +16,7 @@ from caso_mesh.model.alerts import AUTOMATIC
 from caso_mesh.model.commands import SetSetting
 from caso_mesh.model.errors import InvalidValue, NotFound
 from caso_mesh.model.ids import local_id
-from caso_mesh.model.settings import parse_answer_after
+from caso_mesh.model.settings import check_setting, parse_answer_after
 from caso_mesh.model.states import AlertKind
 
 pytestmark = pytest.mark.jumping
@@ -171,6 +171,39 @@ async def test_a_server_answers_no_alert_of_another_one_nor_of_the_mesh(tmp_path
             assert w.facts.audits("journal.push")[-1].fields["count"] == 1
         await w.report("gamma", facts.AlertAnswered(local_id("never", node("gamma")), "mallory", "x"))
         assert w.state.answers == {}
+
+
+async def test_what_is_hidden_of_a_server_is_taken_in_and_neither_listed_nor_counted_and_what_needs_attention_is(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        await w.report("beta", facts.AlertRaised("of-beta", AlertKind.ERROR, "catalog-error", "x", object="a-set"))
+        await w.report("gamma", facts.AlertRaised("of-gamma", AlertKind.ERROR, "catalog-error", "x", object="a-set"))
+        await raised(w, "server-stalled", object="beta")  # told in office, about beta
+        await raised(w, "job-held", AlertKind.ATTENTION)
+        assert await w.office._alert_calls.open() == 4
+        await w.submit(SetSetting("alerts-hidden", "catalog-error server-stalled", node("beta"), None))
+        found = (await w.ask("alert.list", q.AlertListRequest(all=True))).alerts
+        assert {(row.category, row.server) for row in found} == {("catalog-error", "gamma"), ("job-held", "alpha")}
+        assert await w.office._alert_calls.open() == 2
+        readings = await w.office.measures.take()
+        assert readings.alerts == {"attention-required": 1, "error": 1, "warning": 0, "information": 0}
+        assert (await w.ask("alert.show", q.Named("of-beta"))).alert.category == "catalog-error"
+        with pytest.raises(InvalidValue):
+            await w.submit(SetSetting("alerts-hidden", "job-held", None, None))
+        await w.submit(SetSetting("alerts-hidden", "catalog-error", None, "p"))
+        assert {row.category for row in (await w.ask("alert.list", q.AlertListRequest())).alerts} == {"job-held"}
+        await w.submit(SetSetting("alerts-hidden", "none", node("beta"), None))
+        assert await w.office._alert_calls.open() == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mass-change", "catalog-lost mass-change", "attention-required", "Catalog", "x;y"]
+)
+def test_categories_that_cannot_be_turned_off_are_refused(text: str) -> None:
+    for name in ("alerts-off", "alerts-hidden"):
+        with pytest.raises(InvalidValue):
+            check_setting(name, text)
 
 
 @pytest.mark.parametrize("text", ["", "warning", "warning 7d;", "warning 7d; warning 8d", "Warning 7d", "warning x"])

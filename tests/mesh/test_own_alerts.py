@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from mesh.inside import MemoryMesh
 from waiting import wait_for_async
@@ -63,3 +65,31 @@ async def test_alerts_of_a_server_are_answered_at_either_end_of_a_cut_and_closed
 
     await wait_for_async(agreed, 600, every_s=5, what="both ends agree")
     assert list(await seen(mesh, "beta", local=True)) == list(await seen(mesh, "alpha", local=False)) == ["not at all"]
+
+
+async def test_an_alert_is_seen_at_the_administrator_if_its_category_is_on_at_both_ends(memory_mesh):
+    mesh = await memory_mesh(2)
+    off = q.SettingSet("alerts-off", "catalog-error", server="beta")
+    await mesh.call("alpha", "settings.set", off, v.SettingList)
+
+    async def ordered() -> bool:
+        return mesh.nodes["beta"].server.orders.settings["alerts-off"] == "catalog-error"
+
+    await wait_for_async(ordered, 60, every_s=0.5, what="beta knows")
+    await raised(mesh, "beta", "kept there")
+    await mesh.call("alpha", "settings.set", q.SettingSet("alerts-off", "none", server="beta"), v.SettingList)
+    await wait_for_async(lambda: _not(ordered), 60, every_s=0.5, what="beta knows")
+    await raised(mesh, "beta", "told")
+
+    async def came() -> bool:
+        return set(await seen(mesh, "alpha", local=False)) == {"told"}
+
+    await wait_for_async(came, 60, every_s=0.5, what="alpha has it")
+    hidden = q.SettingSet("alerts-hidden", "catalog-error", server="beta")
+    await mesh.call("alpha", "settings.set", hidden, v.SettingList)
+    assert await seen(mesh, "alpha", local=False, all=True) == {}
+    assert set(await seen(mesh, "beta", local=True)) == {"kept there", "told"}
+
+
+async def _not(asked: Callable[[], Awaitable[bool]]) -> bool:
+    return not await asked()

@@ -25,7 +25,7 @@ from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.server.attempts import Attempts
-from caso_mesh.server.facts import FactWriter
+from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.queue import MIGRATIONS, LocalAttempt, Queue
 
 NODE, SOURCE, ADMIN = "node", "source", "admin"
@@ -227,7 +227,7 @@ class Daemon:
 async def daemon(
     folder: Path, world: World, runner: FakeRunner, *, run: bool = True, may_begin: Callable[[Any], bool] = lambda order: True,
     wrap: Callable[[Database], Database] = lambda database: database, clock: Clock | None = None,
-    off: Callable[[], tuple[str, ...]] = tuple,
+    forwarding: Callable[[], Forwarding] = Forwarding,
 ) -> AsyncIterator[Daemon]:  # fmt: skip
     new_id, clock = ids(), clock or Clock()
     numbered = folder / "starts"
@@ -241,7 +241,7 @@ async def daemon(
     ):
         queue = Queue(wrap(database))
         journal._database = wrap(journal._database)
-        writer = FactWriter(journal, new_id, clock, node=NODE, off=off)
+        writer = FactWriter(journal, new_id, clock, forwarding, node=NODE)
         await writer.load()
         reported: list[Progress] = []
 

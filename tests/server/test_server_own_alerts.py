@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,16 +13,19 @@ from server.test_server_folder import nothing_waits
 from caso_mesh.model import facts
 from caso_mesh.model.requests import AlertNews
 from caso_mesh.model.states import AlertKind
+from caso_mesh.server.facts import Forwarding
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.own_alerts import MOST, OwnAlert
 from caso_mesh.server.room import Room
 
 
 @asynccontextmanager
-async def up(folder: Path, off: Callable[[], tuple[str, ...]] = tuple) -> AsyncIterator[Daemon]:
+async def up(folder: Path, off: tuple[str, ...] = ()) -> AsyncIterator[Daemon]:
     folder.mkdir(exist_ok=True)
     world = World(folder)
-    async with daemon(folder, world, FakeRunner(backs_up(world)), run=False, off=off) as d:
+    async with daemon(
+        folder, world, FakeRunner(backs_up(world)), run=False, forwarding=lambda: Forwarding(alerts_off=frozenset(off))
+    ) as d:
         yield d
 
 
@@ -87,3 +90,22 @@ async def test_alerts_of_others_and_of_the_mesh_are_not_among_its_own(tmp_path: 
         await d.facts.append(facts.AlertRaised("x/elsewhere", AlertKind.ERROR, "job-failed", "x"))
         own = await d.facts.alert(AlertKind.ERROR, "catalog-error", "text")
         assert set(await kept(d)) == {own} and own.endswith(f"/{NODE}")
+
+
+async def test_what_is_turned_off_stays_here_with_its_end_and_its_answer(tmp_path: Path) -> None:
+    async with up(tmp_path, ("catalog-error", "job-held", "own-work-failed")) as d:
+        first, second = [await d.facts.alert(AlertKind.ERROR, "catalog-error", "text") for _ in range(2)]
+        loud = await d.facts.alert(AlertKind.ATTENTION, "job-held", "text")
+        await d.facts.append(facts.AlertCleared(first), facts.AlertAnswered(second, "boss", "ok"))
+        assert [fact.id for fact in await d.of(facts.AlertRaised)] == [loud]
+        assert await d.of(facts.AlertCleared) == await d.of(facts.AlertAnswered) == []
+        assert d.facts.unsettled_alerts() == (loud,)
+        standing = [await d.facts.alert(AlertKind.ERROR, "own-work-failed", "x", object="a") for _ in range(2)]
+        assert standing[0] == standing[1], "it is raised once, also when a restart has forgotten it"
+        again = facts.AlertRaised(second, AlertKind.ERROR, "catalog-error", "text")
+        await d.facts.append(again)
+        assert [fact.id for fact in await d.of(facts.AlertRaised)] == [loud]
+    async with up(tmp_path) as d:
+        found = await kept(d)
+        assert found[first].over_ns is not None and found[second].response == "ok" and found[loud].open
+        assert d.facts.unsettled_alerts() == (loud,), "what was kept back is not told later"
