@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.live import Live
-from caso_mesh.admin.on_device import readers_of
+from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, shown_path
 from caso_mesh.admin.tables import Tables
@@ -65,6 +65,7 @@ class Files:
         browsing: Browsing,
         live: Live,
         links: Links,
+        unreached: Unreached,
         work: Work,
         clock: Clock,
         new_id: IdSource,
@@ -74,6 +75,7 @@ class Files:
         self._browsing = browsing
         self._live = live
         self._links = links
+        self._unreached = unreached
         self._work = work
         self._clock = clock
         self._new_id = new_id
@@ -136,6 +138,8 @@ class Files:
         what = f"{shown} as of {format_instant(until_ns)}"
         if skipped:
             devices = sorted({device_name(state, each.device) for each in skipped})
+            if len(devices) == 1:
+                raise self._unreached(skipped[0].device)
             raise Unavailable(what=f"the device of every set with {what} ({', '.join(devices)})")
         raise NotFound(kind="set", name=what)
 
@@ -213,7 +217,7 @@ class Files:
         """Asks one server that reaches the device after the other, until one can answer."""
         readers = readers_of(self._keeper.state, self._live, self._links, backup.device)
         readers.sort(key=lambda each: each != first)
-        last: CasoError = Unavailable(what=f"the device {device_name(self._keeper.state, backup.device)}")
+        last: CasoError = self._unreached(backup.device)
         for server in readers:
             try:
                 return await ask(

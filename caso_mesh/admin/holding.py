@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from caso_mesh.admin.live import Live
-from caso_mesh.admin.on_device import readers_of
+from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
-from caso_mesh.admin.present import device_name, lock_in_force
+from caso_mesh.admin.present import lock_in_force
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected, Unavailable
+from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected
 from caso_mesh.model.jobs import set_read
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
@@ -39,6 +39,7 @@ class Holding:
         tables: Tables,
         live: Live,
         links: Links,
+        unreached: Unreached,
         work: Work,
         own: str,
         name: str,
@@ -48,6 +49,7 @@ class Holding:
         self._tables = tables
         self._live = live
         self._links = links
+        self._unreached = unreached
         self._work = work
         self._own = own
         self._name = name
@@ -111,7 +113,7 @@ class Holding:
         state = self._keeper.state
         readers = readers_of(state, self._live, self._links, backup.device)
         if not readers:
-            raise Unavailable(what=f"the device {device_name(state, backup.device)}")
+            raise self._unreached(backup.device)
         server = backup.server if backup.server in readers else readers[0]
         offset_s = self._links.clock_offset_s(server) or 0.0
         if hold.hold == "tombstone" and server != self._own and abs(offset_s) > _MOST_DIFFERENCE_S:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import hmac
 import json
+import os
+import ssl
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -52,7 +55,7 @@ def signature(secret: str, key: str, at_s: int, body: bytes) -> str:
 
 
 async def send(url: str, secret: str | None, body: bytes, *, recipient: str, key: str, at_s: int) -> str:
-    """Posts ``body``; the answer's status. Raises ``NotDelivered``, ``MessageRefused`` if this one is not taken."""
+    """Posts ``body``; the answer's status, as in ``HTTP 204``. Raises ``NotDelivered``, ``MessageRefused`` if this one is not taken."""
     headers = {
         "content-type": "application/json",
         "user-agent": f"caso-mesh/{__version__}",
@@ -74,6 +77,9 @@ async def send(url: str, secret: str | None, body: bytes, *, recipient: str, key
                     target = _moved(target, answer.status, answer.headers.get("location", ""), recipient)
     except TimeoutError:
         raise NotDelivered(recipient=recipient, detail=f"{shown(url)} did not answer in time") from None
+    except aiohttp.ClientConnectorError as error:
+        detail = f"cannot connect to {error.host}:{error.port}: {_reason(error)}"
+        raise NotDelivered(recipient=recipient, detail=one_line(detail, _LONGEST_DETAIL)) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         text = str(error).replace(url, shown(url)) or type(error).__name__
         raise NotDelivered(recipient=recipient, detail=one_line(f"{shown(url)}: {text}", _LONGEST_DETAIL)) from None
@@ -84,6 +90,17 @@ def shown(url: str) -> str:
     """Where a URL leads, without what is a secret in many of them."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Why there is no connection, as people say it."""
+    cause = error.os_error
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"there is no address of that name ({cause.strerror or cause})"
+    if cause.errno == errno.ECONNREFUSED:
+        return "connection refused, nothing listens there"
+    known = cause.errno is not None and cause.errno in errno.errorcode and not isinstance(cause, ssl.SSLError)
+    return os.strerror(cause.errno) if known and cause.errno is not None else cause.strerror or str(cause)
 
 
 def _moved(target: str, status: int, location: str, recipient: str) -> str:
@@ -97,7 +114,7 @@ def _moved(target: str, status: int, location: str, recipient: str) -> str:
 
 def _judged(status: int, retry_after: str | None, said: str, url: str, recipient: str) -> str:
     if 200 <= status < 300:
-        return str(status)
+        return f"HTTP {status}"
     detail = one_line(f"{shown(url)} answers {status} {said}", _LONGEST_DETAIL)
     if status in _OF_MESSAGE:
         raise MessageRefused(recipient=recipient, detail=detail)

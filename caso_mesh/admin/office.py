@@ -338,7 +338,7 @@ class Office:
             clock=clock,
             randomness=randomness,
         )
-        on_device = OnDevice(keeper=keeper, live=live, links=links)
+        on_device = OnDevice(keeper=keeper, live=live, links=links, unreached=away.device)
         work = Work(
             keeper=keeper,
             tables=tables,
@@ -387,6 +387,7 @@ class Office:
             browsing=browsing,
             live=live,
             links=links,
+            unreached=away.device,
             work=work,
             clock=clock,
             new_id=new_id,
@@ -398,11 +399,20 @@ class Office:
             where=where,
             live=live,
             links=links,
+            unreached=away.device,
             journal=facts,
             wake=self._catalogs.wake,
         )
         holding = Holding(
-            keeper=keeper, tables=tables, live=live, links=links, work=work, own=keys.id, name=server_name, clock=clock
+            keeper=keeper,
+            tables=tables,
+            live=live,
+            links=links,
+            unreached=away.device,
+            work=work,
+            own=keys.id,
+            name=server_name,
+            clock=clock,
         )
         self._brake = Brake(
             keeper=keeper,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import NotFound, Unavailable
+from caso_mesh.model.errors import DeviceAway, NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import DeviceState, Liveness, ServerState
 from caso_mesh.model.storage import BackupSet, Device
 from caso_mesh.wire.typed import Callee, ask
 
 _PAGE_S = 150.0
+
+#: What is said of a device (its id) that no server reaches.
+Unreached = Callable[[str], DeviceAway]
 
 
 def readers_of(state: ControlState, live: Live, links: Links, device_id: str) -> list[str]:
@@ -38,13 +43,14 @@ def readers_of(state: ControlState, live: Live, links: Links, device_id: str) ->
 class OnDevice:
     """Nothing is remembered: each question goes to the device."""
 
-    def __init__(self, *, keeper: ControlKeeper, live: Live, links: Links) -> None:
+    def __init__(self, *, keeper: ControlKeeper, live: Live, links: Links, unreached: Unreached) -> None:
         self._keeper = keeper
         self._live = live
         self._links = links
+        self._unreached = unreached
 
     async def sets(self, name: str) -> list[BackupSet]:
-        """The sets on the device of that name that are not deleted. Raises ``NotFound``, ``Unavailable`` while no server
+        """The sets on the device of that name that are not deleted. Raises ``NotFound``, ``DeviceAway`` while no server
         reaches it."""
         device, link = self._reader(name)
         found: list[BackupSet] = []
@@ -80,4 +86,4 @@ class OnDevice:
         device = state.device_named(name)
         for server in readers_of(state, self._live, self._links, device.id):
             return device, self._links.get(server)
-        raise Unavailable(what=f"the device {device.name}")
+        raise self._unreached(device.id)

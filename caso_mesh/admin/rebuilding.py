@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from caso_mesh.admin.live import Live
-from caso_mesh.admin.on_device import readers_of
+from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
@@ -53,6 +53,7 @@ class Rebuilding:
         where: Whereabouts,
         live: Live,
         links: Links,
+        unreached: Unreached,
         journal: Facts,
         wake: Callable[[], None],
     ) -> None:
@@ -62,6 +63,7 @@ class Rebuilding:
         self._where = where
         self._live = live
         self._links = links
+        self._unreached = unreached
         self._journal = journal
         self._wake = wake
 
@@ -75,7 +77,7 @@ class Rebuilding:
         device = state.device_named(request.name)
         readers = readers_of(state, self._live, self._links, device.id)
         if not readers:
-            raise Unavailable(what=f"the device {device.name}")
+            raise self._unreached(device.id)
         server, link = readers[0], self._links.get(readers[0])
         after, total, added, deleted, pending = "", 0, 0, 0, 0
         warnings: list[str] = []

@@ -7,6 +7,7 @@ from functools import partial
 
 from caso_mesh.admin import kept_catalogs
 from caso_mesh.admin.live import Live
+from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Links
 from caso_mesh.admin.present import device_name
 from caso_mesh.admin.tables import Tables
@@ -14,10 +15,14 @@ from caso_mesh.control import catalogs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model.catalogs import CatalogMode
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CatalogAway
+from caso_mesh.model.errors import CatalogAway, DeviceAway
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.storage import BackupSet
+from caso_mesh.model.states import DeviceState, Liveness, ServerState
+from caso_mesh.model.storage import BackupSet, DevicePath
 from caso_mesh.model.units import format_instant
+
+#: So many servers are named in one sentence.
+_MOST_NAMED = 5
 
 
 class Whereabouts:
@@ -93,9 +98,44 @@ class Away:
     def error(self, server: str, backup: BackupSet) -> CatalogAway:
         """What is said of a set whose catalog is on a server (node id) that does not answer."""
         state = self._keeper.state
+        device = device_name(state, backup.device)
+        if readers_of(state, self._live, self._links, backup.device):
+            way = f"""The set can be restored whole meanwhile. "caso-mesh catalog ls {backup.id} --from-device {device}" """
+            way += "reads it out of its device"
+        else:
+            why = self.why_unreached(backup.device)
+            way = f"Its device {device} cannot be reached either, and the set not be restored: {why}"
         return CatalogAway(
             server=state.name_of(server),
             since=self.since(server),
             set=backup.id,
-            device=device_name(state, backup.device),
+            device=device,
+            way=way,
         )
+
+    def device(self, device: str) -> DeviceAway:
+        """What is said of a device (its id) that no server can be asked about."""
+        return DeviceAway(device=device_name(self._keeper.state, device), why=self.why_unreached(device))
+
+    def why_unreached(self, device: str) -> str:
+        """Which servers would reach a device (its id), and what each of them waits for."""
+        row = self._keeper.state.devices.get(device)
+        if row is None:
+            return "it is not in the mesh"
+        if row.state in {DeviceState.OFFLINE, DeviceState.PAUSED}:
+            return f"it is {row.state.value}"
+        places = [place for place in row.paths if place.enabled]
+        if not places:
+            return "no server uses it"
+        said = [self._why(device, place) for place in places[:_MOST_NAMED]]
+        more = [f"{len(places) - _MOST_NAMED} more servers"] if len(places) > _MOST_NAMED else []
+        return "; ".join([*said, *more])
+
+    def _why(self, device: str, place: DevicePath) -> str:
+        name, server = self._keeper.state.name_of(place.server), self._keeper.state.servers.get(place.server)
+        report = self._live.report_of(device, place.server)
+        if server is None or not self.linked(place.server) or server.liveness is Liveness.NO_COMMUNICATION:
+            return f"{name} is not connected since {self.since(place.server)}"
+        if server.set_state is not ServerState.ENABLED:
+            return f"{name} is {server.set_state.value}"
+        return f"{name} says {report.problem}" if report is not None and report.problem else f"{name} did not answer"

@@ -23,6 +23,7 @@ from caso_mesh.admin.reasons import Reasons
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.telling import Pruning, Telling
+from caso_mesh.admin.whereabouts import Away
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.orders import orders_for
@@ -136,6 +137,7 @@ class LocalOffice:
         self._pruning = Pruning(
             keeper=keeper, tables=tables, submit=self._submit, clock=clock, doubtful=lambda: self._due.doubtful
         )
+        away = Away(keeper=keeper, live=live, links=links, clock=clock)
         self._work = Work(
             keeper=keeper,
             tables=tables,
@@ -143,7 +145,7 @@ class LocalOffice:
             submit=self._submit,
             clock=clock,
             new_id=local,
-            on_device=OnDevice(keeper=keeper, live=live, links=links),
+            on_device=OnDevice(keeper=keeper, live=live, links=links, unreached=away.device),
         )
         runs = Runs(
             keeper=keeper,

@@ -442,6 +442,15 @@ class Unavailable(CasoError):
     retryable = True
 
 
+class DeviceAway(Unavailable):
+    """The device {device} cannot be reached now: {why}.
+
+    It answers as soon as a server that reaches it is back; "caso-mesh device list" shows them.
+    """
+
+    code = "device-away"
+
+
 class NoAdmin(Unavailable):
     """No administrator is in office or reachable from {server}.
 
@@ -810,7 +819,7 @@ class CatalogNotHere(CasoError):
 class CatalogAway(CasoError):
     """catalog is on {server}, not reachable since {since}
 
-    The set can be restored whole meanwhile. "caso-mesh catalog ls {set} --from-device {device}" reads it out of its device.
+    {way}.
     """
 
     code = "catalog-away"

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from admin.admin_world import admin_world, node
 
+from caso_mesh.admin.live import Live
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.whereabouts import Away
 from caso_mesh.database import Database
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import InUse, Protected, Unavailable
+from caso_mesh.model.errors import DeviceAway, InUse, Protected
 
 pytestmark = pytest.mark.jumping
 DAY_NS = 86400 * 10**9
@@ -66,8 +68,20 @@ async def test_a_young_set_is_protected_and_a_device_that_nobody_reaches_is_wait
             await w.ask("set.delete", q.SetName(young.id))
         old = await expired_set(w)
         w.links.down(node("beta"))
-        with pytest.raises(Unavailable):
+        with pytest.raises(DeviceAway, match="device dbeta cannot be reached now: beta is not connected since 20"):
             await w.ask("set.delete", q.SetName(old.id))
+
+
+async def test_a_catalog_that_is_away_is_read_out_of_its_device_only_while_somebody_reaches_that(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        backup = await expired_set(w)
+        away = Away(keeper=w.keeper, live=Live(), links=w.links, clock=w.clock)
+        assert f"catalog ls {backup.id} --from-device dbeta" in away.error(node("gamma"), backup).hint
+        w.links.down(node("beta"))
+        hint = away.error(node("gamma"), backup).hint
+        assert "--from-device" not in hint and "beta is not connected since 20" in hint
 
 
 async def test_only_a_server_that_reaches_the_device_may_tell_that_a_set_is_deleted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 
 import pytest
 from admin.post_office import MailBox, certificate, mail_server, parts, room, web_server
@@ -71,7 +72,7 @@ async def test_a_message_that_was_sent_is_not_sent_again_by_the_next_office(tmp_
         to_all = Message("key-2", "s", "t", recipients=("ops", "ann", "nobody-there"))
         box.refuses_recipient = lambda address: "450 later" if address.startswith("bob") else None
         await wait_for_async(lambda: there.outbox.post(to_all))
-        await wait_for_async(lambda: box.to == ["ann@example.org"])
+        await wait_for_async(lambda: box.to == ["ann@example.org"] and there.outbox.waiting("ann") == 0)
         assert await there.outbox.post(to_all) == ("bob",)
         await there.another_office()
         box.refuses_recipient = lambda address: None
@@ -208,8 +209,20 @@ async def test_a_webhook_that_fails_is_tried_again_and_one_that_redirects_elsewh
         hook.answer = lambda number: (
             web.Response(status=308, headers={"location": "/other"}) if number == count + 1 else web.Response()
         )
-        assert await there.outbox.test("hook", HELLO) == "200"
+        assert await there.outbox.test("hook", HELLO) == "HTTP 200"
         assert hook.posts[-1][0] == "/other"
+
+
+async def test_where_nothing_listens_is_named_with_the_reason_and_without_the_path(tmp_path):
+    async with room(tmp_path) as there:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        there.recipient("hook", url=f"http://127.0.0.1:{port}/very-secret")
+        with pytest.raises(NotDelivered) as refused:
+            await there.outbox.test("hook", HELLO)
+        assert f"cannot connect to 127.0.0.1:{port}: connection refused" in refused.value.message
+        assert "ssl" not in refused.value.message and "very-secret" not in refused.value.message
 
 
 async def test_a_webhook_that_is_gone_gets_nothing_until_a_person_changes_it(tmp_path):

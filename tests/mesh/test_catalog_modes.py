@@ -77,7 +77,10 @@ async def test_distributed_and_the_server_is_away_sets_are_listed_and_details_sa
     assert away.value.message == f"catalog is on beta, not reachable since {since}"
     assert since.startswith("2025-01-06T")
     assert (away.value.code, away.value.exit_status) == ("catalog-away", UNAVAILABLE)
-    assert "--from-device disk-beta" in away.value.hint
+    assert (
+        f"disk-beta cannot be reached either, and the set not be restored: beta is not connected since {since[:16]}"
+        in (away.value.hint)
+    )
     found = await find(mesh, "*.txt")
     assert (found.matches, [each.text for each in found.away]) == ((), [away.value.message])
     with pytest.raises(CatalogAway, match="catalog is on beta, not reachable since"):
