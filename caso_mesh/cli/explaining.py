@@ -15,7 +15,7 @@ import cyclopts
 from cyclopts import App, CycloptsError
 
 from caso_mesh import __version__
-from caso_mesh.cli import grammar, output
+from caso_mesh.cli import examples, grammar, output
 from caso_mesh.cli.table import COMMANDS, place_of
 from caso_mesh.model.errors import UsageError
 
@@ -33,8 +33,10 @@ def make_app() -> App:
     titles = list(dict.fromkeys(group for group, _, _, _ in COMMANDS))
     groups = {title: cyclopts.Group(title, sort_key=number) for number, title in enumerate(titles)}
     for number, (group, name, _, text) in enumerate(COMMANDS):
+        # a group, which has none, takes none either
+        below = {"help_epilogue": examples.shown(name)} if name in examples.EXAMPLES else {}
         # cyclopts imports it when it is asked for: see __getattr__
-        app.command(f"{__name__}:{name}", name=name, help=text, group=groups[group], sort_key=number)
+        app.command(f"{__name__}:{name}", name=name, help=text, group=groups[group], sort_key=number, **below)
     return app
 
 
@@ -54,16 +56,17 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     module, attribute = place
     target = getattr(importlib.import_module(module), attribute)
-    return _group(target) if isinstance(target, grammar.Group) else _shown(target)
+    return _group(target, name) if isinstance(target, grammar.Group) else _shown(target)
 
 
-def _group(group: grammar.Group) -> App:
+def _group(group: grammar.Group, words: str) -> App:
     app = App(name=group.name, help=group.help)
     for name, sub in group.commands.items():
+        below = f"{words} {name}"
         if isinstance(sub, grammar.Group):
-            app.command(_group(sub), name=name)
+            app.command(_group(sub, below), name=name)
         else:
-            app.command(_shown(sub), name=name)
+            app.command(_shown(sub), name=name, help_epilogue=examples.shown(below))
     return app
 
 

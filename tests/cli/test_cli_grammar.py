@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import shlex
 import sys
 import typing
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caso_mesh.cli import explaining
+from caso_mesh.cli.examples import EXAMPLES
 from caso_mesh.cli.grammar import Command, Group, read
 from caso_mesh.cli.table import COMMANDS, place_of
 from caso_mesh.model.errors import UsageError
@@ -113,6 +115,19 @@ def test_the_usual_lines_are_read_plainly_and_mean_what_cyclopts_says(line: str)
 @pytest.mark.parametrize("line", UNCLEAR)
 def test_whatever_may_be_wrong_is_left_to_cyclopts(line: str) -> None:
     assert plainly([word.strip("'") for word in line.split()]) is None
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_every_example_is_of_its_command_and_right_and_shown_by_its_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in EXAMPLES[command]:
+        words = shlex.split(line)
+        assert line.startswith(f"{command} ")
+        assert by_cyclopts(words) is not None
+    explaining.make_app().help_print(command.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"caso-mesh {' '.join(line.split())}" in shown for line in EXAMPLES[command])
 
 
 def below(words: list[str], target: Any) -> list[list[str]]:
