@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.alerts import BY_NAME as CATEGORIES
 from caso_mesh.model.alerts import may_be_off
 from caso_mesh.model.bandwidth import NONE, parse_bandwidth
 from caso_mesh.model.errors import InvalidValue, Misuse, UnknownSetting
@@ -417,12 +418,21 @@ def parse_setting(name: str, text: str) -> Value:
     if setting is None:
         raise UnknownSetting(name=name)
     if isinstance(setting, TextSetting):
-        return setting.check(" ".join(text.split()))
+        words = setting.check(" ".join(text.split()))
+        if setting.form == ALERTS_OFF:
+            _check_categories(words)
+        return words
     try:
         value = parse_duration_s(text) if name.endswith("-s") else float(text)
     except ValueError:
         raise InvalidValue(value=text, what=name, expected="Use a number") from None
     return setting.check(value)
+
+
+def _check_categories(text: str) -> None:
+    """A person means a category that there is; a voter may know fewer."""
+    for word in sorted(parse_alerts_off(text) - CATEGORIES.keys()):
+        raise InvalidValue(value=word, what="category of alerts", expected="Use some of: caso-mesh alert categories")
 
 
 def check_setting(name: str, value: Value) -> Value:

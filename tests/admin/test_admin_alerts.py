@@ -16,7 +16,7 @@ from caso_mesh.model.alerts import AUTOMATIC
 from caso_mesh.model.commands import SetSetting
 from caso_mesh.model.errors import InvalidValue, NotFound
 from caso_mesh.model.ids import local_id
-from caso_mesh.model.settings import check_setting, parse_answer_after
+from caso_mesh.model.settings import check_setting, parse_answer_after, parse_setting
 from caso_mesh.model.states import AlertKind
 
 pytestmark = pytest.mark.jumping
@@ -204,6 +204,15 @@ def test_categories_that_cannot_be_turned_off_are_refused(text: str) -> None:
     for name in ("alerts-off", "alerts-hidden"):
         with pytest.raises(InvalidValue):
             check_setting(name, text)
+        with pytest.raises(InvalidValue):
+            parse_setting(name, text)
+
+
+def test_a_person_turns_off_a_category_that_there_is_and_a_voter_takes_what_a_newer_one_knows() -> None:
+    assert parse_setting("alerts-off", " catalog-lost,  clock-jumped") == "catalog-lost, clock-jumped"
+    with pytest.raises(InvalidValue):
+        parse_setting("alerts-off", "catalog-lost clock-jumpd")
+    assert check_setting("alerts-off", "catalog-lost of-a-newer-version") == "catalog-lost of-a-newer-version"
 
 
 @pytest.mark.parametrize("text", ["", "warning", "warning 7d;", "warning 7d; warning 8d", "Warning 7d", "warning x"])
