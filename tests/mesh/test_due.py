@@ -71,7 +71,7 @@ def test_cancel_after_counts_from_the_actual_start_and_ends_what_hangs(process_m
     disk.mkdir()
     mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(disk))
     mesh.ok("alpha", "server", "hold-queue", "alpha")
-    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)  # ahead of a slow command too
     schedule = ("--schedule", f"once {due:%Y-%m-%dT%H:%M:%S}", "--cancel-after", "1s")
     mesh.ok("alpha", "backup", "alpha:@slow", "--to", "any", "--name", "dump", *schedule)
 
@@ -82,7 +82,7 @@ def test_cancel_after_counts_from_the_actual_start_and_ends_what_hangs(process_m
     def held() -> bool:
         return any(row["reason"] == "queue-on-hold" for row in mesh.jobs() if row["name"] == "dump")
 
-    wait_for(held, 10.0, what="it waits, and that does not count", every_s=0.2)
+    wait_for(held, 30.0, what="it waits, and that does not count", every_s=0.2)
     mesh.ok("alpha", "server", "release-queue", "alpha")
     wait_for(lambda: hangs.exists() and hangs.read_text().strip(), 20.0, what="the dump hangs")
     wait_for(lambda: run()["state"] == "timed-out", 20.0, what="the run is timed out", every_s=0.2)
