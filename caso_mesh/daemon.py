@@ -13,6 +13,7 @@ from msgspec import structs
 
 from caso_mesh import __version__
 from caso_mesh.admin.catalogs import alert_of
+from caso_mesh.admin.desks.means import Custody
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.standby import Standby
@@ -261,7 +262,9 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
         )
         meter = Meter(
             server,
-            office=lambda: handler.router.office.measures if isinstance(handler.router.office, Office) else None,
+            office=lambda: (
+                handler.router.office.overview.measures if isinstance(handler.router.office, Office) else None
+            ),
             seat=lambda: _seat_readings(seat, handler.router.office is not None),
         )
         handler.router = router = Router(
@@ -374,14 +377,16 @@ def _seat(
             catalog=voter.catalog,
             links=links,
             facts=server.facts,
-            keys=keys,
+            custody=Custody(
+                keys=keys,
+                authority=voter.authority,
+                id_key=identity.load_id_key(),
+                root_key=root_key,
+                drop_root_key=identity.remove_root_key,
+                next_authority=_Next(identity),
+            ),
             server_name=server.config.server,
             version=__version__,
-            authority=voter.authority,
-            id_key=identity.load_id_key(),
-            root_key=root_key,
-            drop_root_key=identity.remove_root_key,
-            next_authority=_Next(identity),
             network=ports.network,
             discovery=discovery,
             addresses=lambda: server.addresses,

@@ -23,7 +23,6 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "m
 #: A longer file wants a reason; here are those that have one.
 LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
-    f"{PACKAGE}.admin.office": "the composition of the office: makes each part, names its calls and its duties",
     f"{PACKAGE}.control.plan": "one builder for each section of the file of the mesh",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
     f"{PACKAGE}.model.requests": "one short record for each call",

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from caso_mesh.admin.join_secrets import JoinSecrets
-from caso_mesh.admin.ports import Caller, Facts, Links, Submit
+from caso_mesh.admin.ports import Answer, Caller, Facts, Links, NodeAnswer, Submit
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
 from caso_mesh.identity import approval, enrolment, tokens
@@ -112,13 +112,13 @@ class Enrolment:
         self._suspects: dict[str, None] = {}
         self._lock = asyncio.Lock()
 
-    def handlers(self) -> dict[str, Any]:
-        return {
-            "identity.renew": self._renew,
-            "enrol.join": self._join,
-            "token.create": self._create_token,
-            "server.approve": self._approve,
-        }
+    def handlers(self) -> dict[str, Answer]:
+        """Calls of people, by name."""
+        return {"token.create": self._create_token, "server.approve": self._approve}
+
+    def node_handlers(self) -> dict[str, NodeAnswer]:
+        """Calls of nodes and newcomers, by name."""
+        return {"identity.renew": self._renew, "enrol.join": self._join}
 
     # --- join links ---
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from caso_mesh.admin.error_rules import category_of
 from caso_mesh.admin.live import Heard, Live
-from caso_mesh.admin.ports import Facts, Submit
+from caso_mesh.admin.ports import Facts, NodeAnswer, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
@@ -112,8 +112,8 @@ class Intake:
         self._piled_bytes = 0
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    def handlers(self) -> dict[str, Any]:
-        answers: dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]] = {
+    def handlers(self) -> dict[str, NodeAnswer]:
+        answers: dict[str, NodeAnswer] = {
             "journal.cursors": self._cursors,
             "journal.push": self._push,
             "journal.hash": self._hash,
@@ -122,7 +122,7 @@ class Intake:
         }
         return {call: self._heard(answer) for call, answer in answers.items()}
 
-    def _heard(self, answer: Callable[[Peer, Any, Any], Awaitable[Any]]) -> Callable[[Peer, Any, Any], Awaitable[Any]]:
+    def _heard(self, answer: NodeAnswer) -> NodeAnswer:
         """Whatever a server says, it is there: a heartbeat may wait behind a long report on a slow line."""
 
         async def heard(peer: Peer, request: Any, link: Any) -> Any:

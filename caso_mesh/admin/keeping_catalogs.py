@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caso_mesh.admin import kept_catalogs
 from caso_mesh.admin.fetching import PIECE, Fetching
-from caso_mesh.admin.ports import Links
+from caso_mesh.admin.ports import Links, NodeAnswer
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.sets import digest_of
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 #: Sets of one question.
 MOST_SETS = 500
 _ASK_S = 15.0
-
-NodeAnswer = Callable[[Peer, Any, Any], Awaitable[Any]]
 
 
 class KeepingCatalogs:

@@ -69,6 +69,8 @@ class Caller(Struct, frozen=True):
 
 #: A call of people, answered.
 Answer = Callable[[Caller, Any], Awaitable[Any]]
+#: A call of a node or a newcomer, answered: who asks, the request, the link.
+NodeAnswer = Callable[[Peer, Any, Any], Awaitable[Any]]
 
 
 class Done(Struct, frozen=True):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from caso_mesh.admin.ports import Links
+from caso_mesh.admin.ports import Links, NodeAnswer
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
@@ -24,7 +23,7 @@ class Relaying:
         self._keeper = keeper
         self._links = links
 
-    def handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
+    def handlers(self) -> dict[str, NodeAnswer]:
         return {"voter.relay": self._relay}
 
     async def _relay(self, peer: Peer, request: q.VoterRelay, link: Any) -> q.VoterRelayed:

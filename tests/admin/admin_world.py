@@ -13,6 +13,7 @@ from typing import Any
 from consensus.consensus_cluster import running
 from mesh.clock import VirtualClock
 
+from caso_mesh.admin.desks.means import Custody
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
@@ -218,14 +219,16 @@ class World:
             catalog=self.catalog,
             links=self.links,
             facts=self.facts,
-            keys=KEYS,
+            custody=Custody(
+                keys=KEYS,
+                authority=self.authority,
+                id_key=b"i" * 32,
+                root_key=lambda: self.root_key,
+                drop_root_key=self._drop_root_key,
+                next_authority=self.next_authority,
+            ),
             server_name="alpha",
             version="1",
-            authority=self.authority,
-            id_key=b"i" * 32,
-            root_key=lambda: self.root_key,
-            drop_root_key=self._drop_root_key,
-            next_authority=self.next_authority,
             network=self.network,
             discovery=self.discovery,
             addresses=lambda: ("alpha:1",),

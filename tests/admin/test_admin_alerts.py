@@ -111,7 +111,7 @@ async def test_what_nobody_answers_is_answered_after_the_time_that_is_set_and_th
                 ("mass-change", AlertKind.ATTENTION),  # it waits for a person
             )
         }
-        answering = w.office._answering
+        answering = w.office.alerts.answering
         assert await answering.look() == 0
         w.clock.wall_offset_s += 1.5 * DAY_S
         assert await answering.look() == 1
@@ -181,12 +181,12 @@ async def test_what_is_hidden_of_a_server_is_taken_in_and_neither_listed_nor_cou
         await w.report("gamma", facts.AlertRaised("of-gamma", AlertKind.ERROR, "catalog-error", "x", object="a-set"))
         await raised(w, "server-stalled", object="beta")  # told in office, about beta
         await raised(w, "job-held", AlertKind.ATTENTION)
-        assert await w.office._alert_calls.open() == 4
+        assert await w.office.alerts.calls.open() == 4
         await w.submit(SetSetting("alerts-hidden", "catalog-error server-stalled", node("beta"), None))
         found = (await w.ask("alert.list", q.AlertListRequest(all=True))).alerts
         assert {(row.category, row.server) for row in found} == {("catalog-error", "gamma"), ("job-held", "alpha")}
-        assert await w.office._alert_calls.open() == 2
-        readings = await w.office.measures.take()
+        assert await w.office.alerts.calls.open() == 2
+        readings = await w.office.overview.measures.take()
         assert readings.alerts == {"attention-required": 1, "error": 1, "warning": 0, "information": 0}
         assert (await w.ask("alert.show", q.Named("of-beta"))).alert.category == "catalog-error"
         with pytest.raises(InvalidValue):
@@ -194,7 +194,7 @@ async def test_what_is_hidden_of_a_server_is_taken_in_and_neither_listed_nor_cou
         await w.submit(SetSetting("alerts-hidden", "catalog-error", None, "p"))
         assert {row.category for row in (await w.ask("alert.list", q.AlertListRequest())).alerts} == {"job-held"}
         await w.submit(SetSetting("alerts-hidden", "none", node("beta"), None))
-        assert await w.office._alert_calls.open() == 3
+        assert await w.office.alerts.calls.open() == 3
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ async def test_nothing_is_delegated_before_the_servers_have_reported(tmp_path: P
         w.silent.add(node("gamma"))
         w.start()
         run = await w.backup(to="device:dbeta")
-        await w.until(lambda: w.office._delegation._live.waiting)
-        assert {each.reason for each in w.office._delegation._live.waiting.values()} == {WaitReason.ADMIN_IN_GRACE}
+        await w.until(lambda: w.office.means.live.waiting)
+        assert {each.reason for each in w.office.means.live.waiting.values()} == {WaitReason.ADMIN_IN_GRACE}
         began = w.clock.monotonic_s()
         await w.delegated(run)
         assert w.clock.monotonic_s() - began >= 4
@@ -141,7 +141,7 @@ async def test_when_the_source_is_lost_its_attempt_is_taken_back_and_waits_for_i
         part = w.state.run(run).parts[0]
         assert (part.state, part.recovered) == (RunState.READY, 0)
         shown = (await w.ask("job.list", q.JobListRequest())).jobs[0]
-        await w.until(lambda: w.office._delegation._live.waiting)
+        await w.until(lambda: w.office.means.live.waiting)
         shown = (await w.ask("job.list", q.JobListRequest())).jobs[0]
         assert shown.reason == "source-unreachable"
         assert shown.reason_fields["source"] == "gamma"
@@ -240,7 +240,7 @@ async def test_devices_in_trouble_and_clocks_apart_are_told_of_once_and_cleared(
 
 async def test_a_failing_duty_is_begun_again_and_told_of_and_stops_no_other(tmp_path: Path) -> None:
     async with admin_world(tmp_path, start=False) as w:
-        place, failed = w.office._delegation._place, []
+        place, failed = w.office.runs.delegation._place, []
 
         async def fails() -> None:
             failed.append(1)
@@ -248,7 +248,7 @@ async def test_a_failing_duty_is_begun_again_and_told_of_and_stops_no_other(tmp_
                 raise ZeroDivisionError if len(failed) == 2 else StateFull(state="s")
             await place()
 
-        w.office._delegation._place = fails  # type: ignore[method-assign]
+        w.office.runs.delegation._place = fails  # type: ignore[method-assign]
         w.start()
         run = await w.backup()
         await w.delegated(run)
@@ -270,7 +270,7 @@ async def test_a_duty_that_fails_while_the_office_ends_does_not_keep_it_from_end
             finally:
                 raise StateFull(state="s")
 
-        w.office._delegation._wake_on_change = fails_at_the_end  # type: ignore[method-assign]
+        w.office.runs.delegation._wake_on_change = fails_at_the_end  # type: ignore[method-assign]
         office = asyncio.create_task(w.office.run())
         await at_work.wait()
         office.cancel()
@@ -299,10 +299,10 @@ async def test_history_is_forgotten_after_its_time_with_its_ad_hoc_jobs_and_logs
         line = facts.LogLine(w.clock.now_ns(), "info", "hello")
         await w.report("beta", facts.JobLog(attempt.id, (line,)), *w.success(attempt))
         kept = await w.backup(schedule="0 0 1 1 *", name="yearly")
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         assert run in w.state.runs
         w.clock.wall_offset_s += 181 * 86400
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         assert run not in w.state.runs
         assert set(w.state.jobs) == {kept}
         assert await w.tables.log(attempt) == []
@@ -318,7 +318,7 @@ async def test_of_closed_runs_no_more_than_may_be_are_kept_and_open_ones_always(
         for run in runs:
             w.clock.wall_offset_s += 1
             await w.submit(CloseRun(run, RunState.CANCELED, w.clock.now_ns()))
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         assert set(w.state.runs) == {waiting, *runs[-10:]}
         assert {job.name for job in w.state.job_list()} == {"open", *(f"j{number}" for number in range(4, 14))}
 
@@ -330,4 +330,4 @@ async def test_the_keys_of_a_removed_server_stay_for_its_sets_and_let_nobody_in(
         roster = w.state.roster()
         assert [(row.id, row.public_key) for row in roster.former] == [(node("beta"), key)]
         assert node("beta") not in {row.id for row in roster.rows}
-        assert w.office._ordering.orders_of(node("gamma")).roster.former == roster.former
+        assert w.office.members.ordering.orders_of(node("gamma")).roster.former == roster.former

@@ -232,7 +232,7 @@ async def test_a_late_success_is_kept_listed_and_marked(tmp_path: Path) -> None:
         assert sorted(each.redundant for each in sets) == [False, True]
         assert w.state.run(run).state is RunState.SUCCEEDED
         await w.another_office()
-        await w.until(lambda: w.office._intake._live.redundant)
+        await w.until(lambda: w.office.means.live.redundant)
         assert sum(each.redundant for each in (await w.ask("set.list", q.SetListRequest())).sets) == 1
 
 
@@ -244,7 +244,7 @@ async def test_two_servers_that_cannot_reach_each_other_are_a_reason_to_wait_not
         await w.report("beta", w.end(attempt, AttemptState.FAILED, failure=cut))
 
         def waits() -> bool:
-            return any(each.reason.value == "no-data-path" for each in w.office._delegation._live.waiting.values())
+            return any(each.reason.value == "no-data-path" for each in w.office.means.live.waiting.values())
 
         await w.until(waits)
         assert w.state.run(run).closed_at_ns is None

@@ -99,14 +99,14 @@ async def test_runs_of_servers_own_are_kept_as_long_as_others_and_so_many_of_eac
         for number in range(1, 13):
             await told(w, "beta", number)
             w.clock.wall_offset_s += 60
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         listed = (await w.ask("job.list", q.JobListRequest(state="all"))).jobs
         assert [each.run.rpartition("@")[2] for each in listed] == [str(number) for number in range(12, 2, -1)]
         # the pass before forgot these runs; this one forgets what was told of their attempts
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         assert len(await w.tables.runs_told()) == 10
         w.clock.wall_offset_s += 181 * 86400
-        await w.office._pruning.prune()
+        await w.office.runs.pruning.prune()
         assert (await w.ask("job.list", q.JobListRequest(state="all"))).jobs == ()
 
 
@@ -130,10 +130,10 @@ async def test_what_a_copied_job_backed_up_counts_for_the_oldest_good_backup_of_
         w.clock.wall_offset_s += 86400
         await told(w, "beta", 1, row.id)
         w.clock.wall_offset_s += 20 * 3600
-        await w.office._ageing._look()
+        await w.office.alerts.ageing._look()
         assert w.facts.alerts("backup-overdue") == []
         w.clock.wall_offset_s += 7 * 3600
-        await w.office._ageing._look()
+        await w.office.alerts.ageing._look()
         (alert,) = w.facts.alerts("backup-overdue")
         assert "ended at" in alert.text
 
@@ -154,15 +154,15 @@ async def test_only_the_server_it_was_for_tells_what_came_of_a_copy_and_it_count
     async with admin_world(tmp_path) as w:
         await w.ask("error-rule.create", q.ErrorRuleCreate(_rule()))
         copied = (await w.ask("copy.to", q.CopyTo("server:beta", error_rules=True))).copies[0]
-        orders = w.office._ordering.orders_of(node("beta"))
+        orders = w.office.members.ordering.orders_of(node("beta"))
         assert [each.id for each in orders.copies] == [copied.id]
         made = facts.CopyTaken(copied.id, (Outcome("error-rule", "again", Came.MADE),))
         await w.report("gamma", made)
-        assert w.office._ordering.orders_of(node("beta")).copies != ()
+        assert w.office.members.ordering.orders_of(node("beta")).copies != ()
         await w.report("beta", made, facts.CopyTaken(copied.id, ()))
         (view,) = (await w.ask("copy.list", q.CopyListRequest())).copies
         assert (view.state, [each.came for each in view.outcomes]) == ("taken", ["made"])
-        assert w.office._ordering.orders_of(node("beta")).copies == ()
+        assert w.office.members.ordering.orders_of(node("beta")).copies == ()
 
 
 def _rule() -> ErrorRule:

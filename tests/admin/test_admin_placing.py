@@ -28,7 +28,7 @@ async def waits(w: World, run: str, reason: str) -> v.JobView:
     """The view of a run once it waits for that."""
 
     def found() -> Any:
-        waiting = w.office._delegation._live.waiting.get((run, w.state.run(run).parts[0].source))
+        waiting = w.office.means.live.waiting.get((run, w.state.run(run).parts[0].source))
         return waiting is not None and waiting.reason == reason
 
     await w.until(found)
@@ -97,12 +97,12 @@ async def test_who_waits_for_a_device_is_told_when_history_expects_it_to_be_idle
             view.reason_ends
             == f"ends when a job on one of these ends: dbeta; the first is expected to end at {expected}"
         )
-        from_start = w.office._delegation._learning.running(w.state)[0][attempt.id] - attempt.delegated_at_ns
+        from_start = w.office.runs.delegation._learning.running(w.state)[0][attempt.id] - attempt.delegated_at_ns
         assert from_start == pytest.approx(600 * SECOND)
         # what it reports itself counts for more
         done = Progress(attempt.id, AttemptState.RUNNING, Counts(bytes=50), w.clock.now_ns(), 30.0, total_bytes=100)
         await w.node_call(attempt.server, "attempt.progress", q.ProgressReport((done,)))
-        ends = w.office._delegation._learning.running(w.state)[0][attempt.id]
+        ends = w.office.runs.delegation._learning.running(w.state)[0][attempt.id]
         assert ends - w.clock.now_ns() == pytest.approx(30 * SECOND, abs=SECOND)
 
 

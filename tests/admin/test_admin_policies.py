@@ -141,7 +141,7 @@ async def test_a_then_b_waits_in_the_queue_and_says_for_what(tmp_path: Path) -> 
         await made(w, ("on conflict full then inc",), full=FULL, inc=INC)
         full, inc = await run_of(w, "full"), await run_of(w, "inc")
         attempt = await w.delegated(full.id)
-        waiting = await w.until(lambda: w.office._delegation._live.waiting.get((inc.id, node("beta"))))
+        waiting = await w.until(lambda: w.office.means.live.waiting.get((inc.id, node("beta"))))
         assert (waiting.reason, waiting.fields["run"]) == (WaitReason.BLOCKED_BY_RUN, full.id)
         await at(w, 6)
         assert w.state.run(inc.id).closed_at_ns is None, "its window begins when the other one has ended"

@@ -108,7 +108,7 @@ async def test_a_late_result_of_a_lost_server_is_kept_and_is_no_base(tmp_path: p
             good.id: False,
             late.id: True,
         }
-        assert w.office._live.redundant[KEYS.id] == (late.id,)
+        assert w.office.means.live.redundant[KEYS.id] == (late.id,)
 
 
 @pytest.mark.parametrize("told_late", [False, True])
@@ -135,7 +135,7 @@ async def test_a_set_that_was_whole_when_its_attempt_was_cut_short_is_no_base_be
         assert w.state.attempt(first.id).state in {AttemptState.RECOVERED, AttemptState.INTERRUPTED}
         sets = (await w.ask("set.list", q.SetListRequest())).sets
         assert {each.id: each.redundant for each in sets} == {good.id: False, cut_short.id: True}
-        assert w.office._live.redundant[KEYS.id] == (cut_short.id,)
+        assert w.office.means.live.redundant[KEYS.id] == (cut_short.id,)
 
 
 async def test_what_still_runs_on_a_disabled_server_goes_on_and_is_recovered_elsewhere_when_that_falls_silent(
@@ -168,7 +168,7 @@ async def test_a_server_that_returns_before_the_second_limit_fails_nothing_and_g
         w.links.down(first.server)
         await w.until(lambda: w.state.server(first.server).state is ServerState.STALLED, 320)
         waits = await w.backup(to="server:beta", name="second")
-        reason = await w.until(lambda: w.office._live.waiting.get((waits, KEYS.id)))
+        reason = await w.until(lambda: w.office.means.live.waiting.get((waits, KEYS.id)))
         assert (reason.reason, reason.fields) == ("server-stalled", {"servers": ["beta"]})
         began = w.clock.monotonic_s()
         await w.until(lambda: w.clock.monotonic_s() > began + 800, 900)  # the second limit is 900 s further
@@ -190,7 +190,7 @@ async def test_a_paused_server_finishes_what_runs_and_gets_nothing_new_until_it_
         waits = await w.backup(to="server:beta", name="second")
         await w.report("beta", *w.success(first))
         await w.until(lambda: w.state.run(first.run).state is RunState.SUCCEEDED)
-        reason = await w.until(lambda: w.office._live.waiting.get((waits, KEYS.id)))
+        reason = await w.until(lambda: w.office.means.live.waiting.get((waits, KEYS.id)))
         assert (reason.reason, reason.fields) == ("server-paused", {"servers": ["beta"]})
         await w.ask("server.set-state", q.ServerSetState("beta", ServerState.ENABLED))
         await w.delegated(waits)

@@ -53,7 +53,7 @@ async def ready(w: World) -> Post:
 
     def made() -> Any:
         office = make()
-        office.outbox.post = box.post  # type: ignore[method-assign]
+        office.reports.outbox.post = box.post  # type: ignore[method-assign]
         return office
 
     w.make_office = made  # type: ignore[method-assign]

@@ -49,7 +49,7 @@ async def ran_before(w: World, job: str, source: str, seconds: float, server: st
     ]
     # straight into the tables: nobody remembers those attempts any more
     await w.tables.accept(node(server), w.records(server, *map(facts.SetPublished, made)))
-    w.office._delegation.facts_came()
+    w.office.runs.delegation.facts_came()
 
 
 def _set(w: World, job: str, source: str, server: str, at_ns: int, seconds: float, **fields: Any) -> Any:

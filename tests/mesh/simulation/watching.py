@@ -78,11 +78,15 @@ class Watcher:
             yield
 
     def _in_office(self, office: Any) -> None:
-        name = self._world.ids.get(office._keeping._own, office._keeping._own)
+        name = self._world.ids.get(office.means.own, office.means.own)
         server = self._world.servers[name]
-        if server.node is None or server.node.seat.voter is None or server.node.seat.voter.keeper is not office._keeper:
+        if (
+            server.node is None
+            or server.node.seat.voter is None
+            or server.node.seat.voter.keeper is not office.means.keeper
+        ):
             return  # of a dead one
-        leadership = office._keeper.leadership
+        leadership = office.means.keeper.leadership
         place = (leadership.lineage, leadership.term)
         self._world.note("office", f"{name} {place}")
         if self._offices.setdefault(place, name) != name:
@@ -122,7 +126,7 @@ class Watcher:
                 if node is None or not node.in_office or server.disk_s > 0:
                     continue
                 voter, office = node.seat.voter, node.router.office
-                if voter is None or office is None or office._due.doubtful:
+                if voter is None or office is None or office.runs.due.doubtful:
                     continue
                 leadership = voter.consensus.leadership()
                 names = [self._world.ids.get(each, each) for each in leadership.voters]
