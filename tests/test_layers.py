@@ -23,7 +23,6 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "m
 #: A longer file wants a reason; here are those that have one.
 LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
-    f"{PACKAGE}.control.plan": "one builder for each section of the file of the mesh",
     f"{PACKAGE}.admin.people": "one short handler for each call of people",
     f"{PACKAGE}.model.requests": "one short record for each call",
     f"{PACKAGE}.model.commands": "one short record for each command of the log, and the union of all",

@@ -12,8 +12,9 @@ from caso_mesh.control import documents
 from caso_mesh.control.exporting import written
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.lines import Path
-from caso_mesh.control.plan import Plan, Step
+from caso_mesh.control.plan import Plan
 from caso_mesh.control.state import ControlState
+from caso_mesh.control.steps import Step
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
