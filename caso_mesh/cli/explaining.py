@@ -77,7 +77,8 @@ def _shown_default(default: Any) -> str | None:
 def _shown(function: grammar.Command) -> Any:
     """The function with annotations of cyclopts."""
     assert isinstance(function, types.FunctionType)
-    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    parts = function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    copy = types.FunctionType(*parts)
     copy.__kwdefaults__ = function.__kwdefaults__
     copy.__doc__, copy.__module__ = function.__doc__, function.__module__
     hints = typing.get_type_hints(function, include_extras=True)

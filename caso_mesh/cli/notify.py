@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 
 from msgspec.structs import replace
 
-from caso_mesh.cli import output
-from caso_mesh.cli.client import Client, ask, connect
+from caso_mesh.cli import named, output
+from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.named import Name
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import notice_docs as d
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import NotFound, UsageError
+from caso_mesh.model.errors import UsageError
 
 app = Group(name="notify", help="Mail and webhooks: recipients, groups, rules, the mail server, a test.")
 recipients = app.group(name="recipient", help="Recipients: mail addresses and webhooks.")
@@ -22,7 +23,7 @@ groups = app.group(name="group", help="Groups of recipients.")
 rules = app.group(name="rule", help="Rules: which alerts and ends of runs are told to whom.")
 smtp = app.group(name="smtp", help="The server that takes the mail of the mesh.")
 
-Name = Annotated[str, Parameter(name="NAME", help="Its name.")]
+
 Logon = Annotated[str | None, Parameter(help='By the secret of this logon it is signed; "" = not signed.')]
 Hourly = Annotated[int | None, Parameter(help="At most so many messages in an hour; the rest is one message.")]
 Summary = Annotated[bool | None, Parameter(help="Whether it gets the summary of each morning (summary-at).")]
@@ -53,18 +54,28 @@ Lists = Annotated[
 ]
 
 
-# --- recipients ---
+# --- what recipients, groups and rules share ---
 
 
-@recipients.command(name="list")
-def list_recipients(*, common: Common = DEFAULTS) -> None:
-    """List the recipients, what waits for them, and why the last message did not arrive."""
-    output.show(ask(common, "recipient.list", q.Nothing(), d.RecipientViews), common.json, _recipients)
+def _narrowed(doc: d.NoticeRuleDoc) -> tuple[str, ...]:
+    kinds = (
+        ("server", doc.servers),
+        ("pool", doc.pools),
+        ("job", doc.jobs),
+        ("policy", doc.policies),
+        ("list", doc.lists),
+    )
+    return tuple(f"{kind} {name}" for kind, names in kinds for name in names)
 
 
-def _recipients(view: d.RecipientViews) -> None:
-    output.table(
-        view.recipients,
+_RECIPIENT = named.Kind(
+    group=recipients,
+    name="recipient",
+    call="recipient",
+    edit=d.RecipientEdit,
+    views=d.RecipientViews,
+    rows=lambda view: view.recipients,
+    columns=(
         ("name", lambda row: row.name),
         ("to", lambda row: row.definition.mail or row.definition.url),
         ("signed by", lambda row: row.definition.logon),
@@ -72,7 +83,49 @@ def _recipients(view: d.RecipientViews) -> None:
         ("summary", lambda row: row.definition.summary),
         ("waiting", lambda row: row.waiting),
         ("problem", lambda row: row.problem),
-    )
+    ),
+    made="was added; try it: notify test {name}",
+    listing="List the recipients, what waits for them, and why the last message did not arrive.",
+    deletion="Delete a recipient that no group and no rule names.",
+)
+_GROUP = named.Kind(
+    group=groups,
+    name="group",
+    call="recipient-group",
+    edit=d.RecipientGroupEdit,
+    views=d.RecipientGroupViews,
+    rows=lambda view: view.groups,
+    columns=(("name", lambda row: row.name), ("members", lambda row: row.definition.members)),
+    made="was made",
+    listing="List the groups of recipients.",
+    deletion="Delete a group that no rule names; its members stay.",
+)
+_RULE = named.Kind(
+    group=rules,
+    name="rule",
+    call="notify-rule",
+    edit=d.NoticeRuleEdit,
+    views=d.NoticeRuleViews,
+    rows=lambda view: view.rules,
+    columns=(
+        ("name", lambda row: row.name),
+        ("to", lambda row: row.definition.to),
+        ("alerts", lambda row: row.definition.alerts),
+        ("ends", lambda row: row.definition.ends),
+        ("over", lambda row: row.definition.over),
+        ("only about", lambda row: _narrowed(row.definition)),
+    ),
+    made="was made",
+    listing="List the rules. While there is none, the one that is shown as standard holds.",
+    deletion="Delete a rule.",
+)
+
+
+for _kind in (_RECIPIENT, _GROUP, _RULE):
+    named.add_commands(_kind)
+
+
+# --- recipients ---
 
 
 @recipients.command(name="create")
@@ -90,8 +143,7 @@ def create_recipient(
     """Add a recipient. Until there is a rule it is told of every alert that needs attention or is an error."""
     doc = d.RecipientDoc(mail, url, logon or None)
     doc = replace(doc, hourly=doc.hourly if hourly is None else hourly, summary=not url if summary is None else summary)
-    view = ask(common, "recipient.create", d.RecipientEdit(name, doc), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"recipient {name} was added; try it: notify test {name}"))
+    named.create(_RECIPIENT, name, doc, common)
 
 
 @recipients.command(name="edit")
@@ -108,10 +160,7 @@ def edit_recipient(
 ) -> None:
     """Change a recipient. What waits for it goes to the new address."""
     with connect(common) as client:
-        rows = client.call("recipient.list", q.Nothing(), d.RecipientViews).recipients
-        old = next((row.definition for row in rows if row.name == name), None)
-        if old is None:
-            raise NotFound(kind="recipient", name=name)
+        old: d.RecipientDoc = named.definition(_RECIPIENT, name, client)
         if mail is not None or url is not None:
             old = replace(old, mail=mail or "", url=url or "")
         doc = d.RecipientDoc(
@@ -121,28 +170,10 @@ def edit_recipient(
             old.hourly if hourly is None else hourly,
             old.summary if summary is None else summary,
         )
-        view = client.call("recipient.set", d.RecipientEdit(name, doc), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"recipient {name} was changed"))
-
-
-@recipients.command(name="delete")
-def delete_recipient(name: Name, /, *, common: Common = DEFAULTS) -> None:
-    """Delete a recipient that no group and no rule names."""
-    view = ask(common, "recipient.delete", q.Named(name), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"recipient {name} was deleted"))
+        named.change(_RECIPIENT, name, doc, common, client)
 
 
 # --- groups ---
-
-
-@groups.command(name="list")
-def list_groups(*, common: Common = DEFAULTS) -> None:
-    """List the groups of recipients."""
-    output.show(ask(common, "recipient-group.list", q.Nothing(), d.RecipientGroupViews), common.json, _groups)
-
-
-def _groups(view: d.RecipientGroupViews) -> None:
-    output.table(view.groups, ("name", lambda row: row.name), ("members", lambda row: row.definition.members))
 
 
 @groups.command(name="create")
@@ -153,9 +184,7 @@ def create_group(
     common: Common = DEFAULTS,
 ) -> None:
     """Put recipients under one name."""
-    edit = d.RecipientGroupEdit(name, d.RecipientGroupDoc(members))
-    view = ask(common, "recipient-group.create", edit, v.Done)
-    output.show(view, common.json, lambda _: output.line(f"group {name} was made"))
+    named.create(_GROUP, name, d.RecipientGroupDoc(members), common)
 
 
 @groups.command(name="edit")
@@ -166,48 +195,11 @@ def edit_group(
     common: Common = DEFAULTS,
 ) -> None:
     """Replace the members of a group."""
-    edit = d.RecipientGroupEdit(name, d.RecipientGroupDoc(members))
-    view = ask(common, "recipient-group.set", edit, v.Done)
-    output.show(view, common.json, lambda _: output.line(f"group {name} was changed"))
-
-
-@groups.command(name="delete")
-def delete_group(name: Name, /, *, common: Common = DEFAULTS) -> None:
-    """Delete a group that no rule names; its members stay."""
-    view = ask(common, "recipient-group.delete", q.Named(name), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"group {name} was deleted"))
+    with connect(common) as client:
+        named.change(_GROUP, name, d.RecipientGroupDoc(members), common, client)
 
 
 # --- rules ---
-
-
-@rules.command(name="list")
-def list_rules(*, common: Common = DEFAULTS) -> None:
-    """List the rules. While there is none, the one that is shown as standard holds."""
-    output.show(ask(common, "notify-rule.list", q.Nothing(), d.NoticeRuleViews), common.json, _rules)
-
-
-def _rules(view: d.NoticeRuleViews) -> None:
-    output.table(
-        view.rules,
-        ("name", lambda row: row.name),
-        ("to", lambda row: row.definition.to),
-        ("alerts", lambda row: row.definition.alerts),
-        ("ends", lambda row: row.definition.ends),
-        ("over", lambda row: row.definition.over),
-        ("only about", lambda row: _narrowed(row.definition)),
-    )
-
-
-def _narrowed(doc: d.NoticeRuleDoc) -> tuple[str, ...]:
-    kinds = (
-        ("server", doc.servers),
-        ("pool", doc.pools),
-        ("job", doc.jobs),
-        ("policy", doc.policies),
-        ("list", doc.lists),
-    )
-    return tuple(f"{kind} {name}" for kind, names in kinds for name in names)
 
 
 @rules.command(name="create")
@@ -228,8 +220,7 @@ def create_rule(
 ) -> None:
     """Say who is told of which alerts and ends of runs, from now on."""
     doc = d.NoticeRuleDoc(to, alert, end, server, pool, job, policy, list_, over)
-    view = ask(common, "notify-rule.create", d.NoticeRuleEdit(name, doc), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"rule {name} was made"))
+    named.create(_RULE, name, doc, common)
 
 
 @rules.command(name="edit")
@@ -251,7 +242,7 @@ def edit_rule(
 ) -> None:
     """Change a rule: what is given replaces what was. It holds for what happens from then on."""
     with connect(common) as client:
-        old = _rule(client, name)
+        old: d.NoticeRuleDoc = named.definition(_RULE, name, client)
         if everywhere:
             old = replace(old, servers=(), pools=(), jobs=(), policies=(), lists=())
         if alert or end:
@@ -267,23 +258,7 @@ def edit_rule(
             list_ or old.lists,
             old.over if over is None else over,
         )
-        view = client.call("notify-rule.set", d.NoticeRuleEdit(name, doc), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"rule {name} was changed"))
-
-
-def _rule(client: Client, name: str) -> d.NoticeRuleDoc:
-    view = client.call("notify-rule.list", q.Nothing(), d.NoticeRuleViews)
-    found = None if view.standard else next((row.definition for row in view.rules if row.name == name), None)
-    if found is None:
-        raise NotFound(kind="notify-rule", name=name)
-    return found
-
-
-@rules.command(name="delete")
-def delete_rule(name: Name, /, *, common: Common = DEFAULTS) -> None:
-    """Delete a rule."""
-    view = ask(common, "notify-rule.delete", q.Named(name), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"rule {name} was deleted"))
+        named.change(_RULE, name, doc, common, client)
 
 
 # --- the mail server ---
