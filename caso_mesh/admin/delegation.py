@@ -18,8 +18,10 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.placing import AT_ONCE, Cut, Seen, attempt_of, beside, in_vain
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
+from caso_mesh.model.dialects import Dialects, heard
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
+from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.model.states import RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
@@ -193,7 +195,7 @@ class Delegation:
             if good:
                 free[device.id] = max(good)
         self._no_data_path = {pair: until for pair, until in self._no_data_path.items() if until > now_s}
-        learning = self._learning
+        learning, greetings = self._learning, self._greetings()
         ends_at_ns, to_come_bytes = learning.running(state)
         return Seen(
             connected={s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard},
@@ -207,28 +209,33 @@ class Delegation:
             ends_at_ns=ends_at_ns,
             to_come_bytes=to_come_bytes,
             stored_bytes=learning.stored_bytes,
-            levels=self._levels(),
+            levels={node: said.feature_level for node, said in greetings.items()},
+            dialects={node: _dialects(said) for node, said in greetings.items()},
             broken=broken,
             own_work=tuple(
                 (server, load.device, load.jobs)
-                for server, heard in self._live.heard.items()
-                for load in heard.beat.own_work
+                for server, last in self._live.heard.items()
+                for load in last.beat.own_work
             ),
             learnt=learning.history,
             in_grace=self.in_grace(),
             now_ns=self._calendar.now_ns(),
         )
 
-    def _levels(self) -> Mapping[str, int]:
-        """The feature level of what other servers run, as each said when it was linked."""
+    def _greetings(self) -> Mapping[str, HelloRequest | HelloReply]:
+        """What other servers said of their programs, each when it was linked."""
         greetings = {node: self._links.greeting_of(node) for node in self._links.nodes() if node != self._own}
-        return {node: said.feature_level for node, said in greetings.items() if said is not None}
+        return {node: said for node, said in greetings.items() if said is not None}
 
     def _silent_since_ns(self) -> Mapping[str, int]:
         """When servers that are not linked now were last heard."""
         now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
         return {
-            server: now_ns - round((now_s - heard.at_s) * _SECOND)
-            for server, heard in self._live.heard.items()
+            server: now_ns - round((now_s - last.at_s) * _SECOND)
+            for server, last in self._live.heard.items()
             if not self._links.linked(server)
         }
+
+
+def _dialects(said: HelloRequest | HelloReply) -> Dialects:
+    return heard(said.bulk_newest, said.bulk_oldest, said.feature_level)

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from caso_mesh.control.indexing import Trail, keep, keep_in_order
 from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.dialects import OWN, Dialects
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
 from caso_mesh.model.ids import attempt_id, second_run_id
@@ -73,7 +74,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
     its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``own_work``:
     (server, device, jobs) that servers run by themselves. ``levels``:
-    the feature level of the programs of linked servers, by node id. ``learnt``: what ``predicted`` stands on; while it is
+    the feature level of the programs of linked servers, by node id; ``dialects``: how their workers speak. ``learnt``: what ``predicted`` stands on; while it is
     the same object, so are all predictions of backups. ``now_ns``: by the calendar that schedules go by.
     """
 
@@ -91,6 +92,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     broken: Mapping[tuple[str, str], str] = {}
     own_work: tuple[tuple[str, str, int], ...] = ()
     levels: Mapping[str, int] = {}
+    dialects: Mapping[str, Dialects] = {}
     learnt: object = None
     in_grace: bool = False
     now_ns: int = 0
@@ -160,6 +162,7 @@ class Cut:
             frozenset(seen.connected),
             dict(seen.silent_since_ns),
             dict(seen.levels),
+            dict(seen.dialects),
         )
         busy = {(id, loads.running.get(id, 0), loads.reading.get(id, 0)) for id in {*loads.running, *loads.reading}}
         if of_servers != self._seen_of_servers:
@@ -195,6 +198,7 @@ class Cut:
             loads.reading.get(server.id, 0),
             lately if server.silent_since_ns is None else server.silent_since_ns,
             seen.levels.get(server.id, FEATURE_LEVEL),
+            seen.dialects.get(server.id, OWN),
         )
         known = self._rows.get(server.id)
         if known is None or known[0] is not limits or known[1] != now:
@@ -210,6 +214,7 @@ class Cut:
                 silent_since_ns=now[3],
                 held=limits[4],
                 level=now[4],
+                bulk=now[5],
                 local=server.data_location is DataLocation.SERVER,
             )
             known = self._rows[server.id] = (limits, now, row)

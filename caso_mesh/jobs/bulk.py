@@ -12,16 +12,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from msgspec import Struct
+
+from caso_mesh import __version__
 from caso_mesh.identity import certificates, tickets
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import FarEnd, Task
+from caso_mesh.model.dialects import NEWEST, OLDEST, OWN, heard, in_common
 from caso_mesh.model.errors import (
     CasoError,
     CertificateRefused,
     Misuse,
+    PeerMalformed,
     TicketInvalid,
     Unavailable,
+    UnknownCall,
+    VersionsDiffer,
     WrongPeer,
 )
 from caso_mesh.model.ids import base32, node_id
@@ -29,6 +36,8 @@ from caso_mesh.model.orders import ticket_paths
 
 #: A label of a server name has at most 63 characters, eight of which are taken.
 _TOKEN_CHARACTERS = 32
+#: Of what the other end calls the version of its program.
+_LONGEST_VERSION = 100
 #: Calls of the active end that may be unanswered, and their content in bytes: enough to be on their way at a time that a
 #: long way does not slow them down (a gigabit up to 64 ms of round trip), and no more, since both ends hold it in memory.
 WINDOW, WINDOW_BYTES = 32, 8 * 1024 * 1024
@@ -43,6 +52,18 @@ TERMS_DIFFER_S = 10.0
 def bulk_token(secret: bytes) -> str:
     """What names an attempt's bulk channel in the clear: it shows nothing of the secret."""
     return base32(hashlib.sha256(secret).digest())[:_TOKEN_CHARACTERS]
+
+
+class Join(Struct, frozen=True):
+    """The first call on each connection, and its answer: both ends show the same. ``newest`` and ``oldest``: the versions
+    of the dialogue that this end speaks; ``version``: of its program, for people."""
+
+    attempt: str
+    ticket: bytes
+    secret: bytes
+    newest: int = 0
+    oldest: int = 0
+    version: str = ""
 
 
 class Answering(Protocol):
@@ -111,6 +132,47 @@ def ticket_of(task: Task, desk: Desk) -> bytes:
     """What this end shows the other one: by the term that its server knows."""
     term, order = desk.term, task.order
     return order.ticket if term is None else term.tickets.get(order.attempt, order.ticket)
+
+
+def join_of(task: Task, desk: Desk) -> Join:
+    """What this end shows the other one."""
+    order = task.order
+    return Join(order.attempt, ticket_of(task, desk), order.secret, NEWEST, OLDEST, __version__)
+
+
+def agree(task: Task, desk: Desk, join: Join) -> int:
+    """The version of the dialogue that both ends use. Raises ``VersionsDiffer``. One that does not say which it speaks is
+    remembered on the desk: see ``explained``."""
+    far = far_of(task)
+    if join.newest < 1:
+        desk.untold.add(far.node)
+    version = in_common(OWN, heard(join.newest, join.oldest))
+    if version is None:
+        raise _differ(task, join)
+    return version
+
+
+def explained(task: Task, desk: Desk, error: CasoError) -> CasoError:
+    """Why an attempt failed, for people: where one end says nothing of its version, what either end could not read is no
+    fault of a peer, but of another version."""
+    if task.far is None or task.far.node not in desk.untold or type(error) not in (PeerMalformed, UnknownCall):
+        return error
+    desk.log("info", error.message)
+    return _differ(task, None)
+
+
+def _differ(task: Task, join: Join | None) -> VersionsDiffer:
+    far = far_of(task).name
+    theirs = heard(join.newest, join.oldest) if join is not None else heard(0, 0)
+    return VersionsDiffer(
+        server=task.server_name,
+        version=__version__,
+        spoken=str(OWN),
+        peer=far,
+        peer_version=join.version[:_LONGEST_VERSION] if join is not None and join.version else "of an earlier time",
+        peer_spoken=str(theirs),
+        older=far if theirs.newest <= OWN.newest else task.server_name,
+    )
 
 
 def far_of(task: Task) -> FarEnd:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from caso_mesh.jobs.bulk import TERMS_DIFFER_S, Admission, Answering, BulkChannel, bulk_token, far_of, ticket_of
+from caso_mesh.jobs.bulk import TERMS_DIFFER_S, Admission, Answering, BulkChannel, agree, bulk_token, far_of, join_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.errors import CasoError, LinkLost, NoDataPath, TicketInvalid, WrongPeer
@@ -103,13 +103,13 @@ class MemoryHub:
         far = far_of(party.task)
         if other.task.server != far.node:
             raise WrongPeer(address="the other end", found=other.task.server[:13], expected=far.name)
-        admission, order = Admission(party.task, lambda: party.desk.term), other.task.order
+        admission = Admission(party.task, lambda: party.desk.term)
         refusals: list[TicketInvalid] = []
 
         def admitted() -> bool:
-            ticket, now_ns = ticket_of(other.task, other.desk), party.desk.clock.now_ns()
+            shown = join_of(other.task, other.desk)
             try:
-                admission.check(order.attempt, ticket, order.secret, now_ns)
+                admission.check(shown.attempt, shown.ticket, shown.secret, party.desk.clock.now_ns())
             except TicketInvalid as error:
                 refusals.append(error)
                 return False
@@ -117,3 +117,4 @@ class MemoryHub:
 
         if not party.desk.wait_for(admitted, TERMS_DIFFER_S):
             raise refusals[-1]
+        agree(party.task, party.desk, join_of(other.task, other.desk))

@@ -14,8 +14,6 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
-
 from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import (
@@ -26,12 +24,14 @@ from caso_mesh.jobs.bulk import (
     Admission,
     Answering,
     BulkChannel,
+    Join,
     NothingToAsk,
+    agree,
     as_error,
     bulk_token,
     check_certificate,
     far_of,
-    ticket_of,
+    join_of,
 )
 from caso_mesh.jobs.bulk_answers import Answers, Call
 from caso_mesh.jobs.desk import Desk
@@ -47,6 +47,7 @@ from caso_mesh.model.errors import (
     Refused,
     TicketInvalid,
     UnknownCall,
+    VersionsDiffer,
 )
 from caso_mesh.wire.bulk import BulkAcceptor, dial_bulk
 from caso_mesh.wire.codec import from_wire, to_wire
@@ -67,14 +68,6 @@ BESIDE_S = 120.0
 LINGER_S = 5.0
 #: For the loop's last rounds.
 _ROUNDS_S = 0.01
-
-
-class Join(Struct, frozen=True):
-    """The first call on each connection, and its answer: both ends show the same."""
-
-    attempt: str
-    ticket: bytes
-    secret: bytes
 
 
 class WireMeeting:
@@ -140,6 +133,8 @@ class WireChannel:
         self._failed: BaseException | None = None
         # of the loop's thread:
         self._links: list[Link] = []
+        #: Of ends of another version.
+        self._strange: list[Link] = []
         self._watchers: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
@@ -316,7 +311,7 @@ class WireChannel:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                for link in list(self._links):
+                for link in [*self._links, *self._strange]:
                     await link.close(self._leaving)
                 self._answers.close()
                 await asyncio.gather(*self._watchers, return_exceptions=True)
@@ -358,6 +353,9 @@ class WireChannel:
                         self._lose(error)
                         return
                     log.debug("bulk channel to %s: %s", address, error)
+                except VersionsDiffer as error:
+                    self._lose(error)
+                    return
                 except CasoError as error:
                     log.debug("bulk channel to %s: %s", address, error)
             else:
@@ -383,16 +381,23 @@ class WireChannel:
             pace=self._pacer.wait,
         )
         try:
-            answer = from_wire(await link.call("join", to_wire(self._join()), timeout_s=_JOIN_S), Join)
+            join = to_wire(join_of(self._task, self._desk))
+            answer = from_wire(await link.call("join", join, timeout_s=_JOIN_S), Join)
             self._admission.check(answer.attempt, answer.ticket, answer.secret, self._desk.clock.now_ns())
+            self._agree(link, answer)
         except BaseException as error:
             await link.close(self._leaving or (error if isinstance(error, CasoError) else None))
             raise
         self._admitted(link)
 
-    def _join(self) -> Join:
-        order = self._task.order
-        return Join(order.attempt, ticket_of(self._task, self._desk), order.secret)
+    def _agree(self, link: Link, join: Join) -> None:
+        """Raises ``VersionsDiffer``. The other end may not find that out by itself: whatever it asks is answered with it."""
+        try:
+            agree(self._task, self._desk, join)
+        except VersionsDiffer as error:
+            self._strange.append(link)
+            self._lose(error)
+            raise
 
     def _admitted(self, link: Link) -> None:
         self._links.append(link)
@@ -454,9 +459,13 @@ class WireChannel:
                 self._desk.log("warning", f"{self._far.name} was refused: {error.message}")
                 self._turned_away(link.remote_address, error, None)
                 raise
-            if link not in self._links:
-                self._admitted(link)
-            return to_wire(self._join())
+            with suppress(VersionsDiffer):
+                self._agree(link, join)
+                if link not in self._links:
+                    self._admitted(link)
+            return to_wire(join_of(self._task, self._desk))
+        if link in self._strange and self._lost is not None:
+            raise self._lost
         if link not in self._links:
             raise Refused(detail="a worker joins first")
         try:

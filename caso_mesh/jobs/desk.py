@@ -87,6 +87,8 @@ class Desk:
         self.alone = False
         #: What admits both ends, once that has changed since the task was made.
         self.term: say.Term | None = None
+        #: Ends (node ids) that do not say which version of the bulk dialogue they speak.
+        self.untold: set[str] = set()
         #: Where exceptions go instead of the daemon: a source's end tells the device's end.
         self.on_exceptions: Callable[[tuple[SourceException, ...]], None] | None = None
         self._send = send

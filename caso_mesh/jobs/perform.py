@@ -23,7 +23,7 @@ from caso_mesh.jobs import (
     telling,
 )
 from caso_mesh.jobs.backup import SETTLE_NS, Known, run_backup, wanted_of
-from caso_mesh.jobs.bulk import Meet
+from caso_mesh.jobs.bulk import Meet, explained
 from caso_mesh.jobs.desk import Desk, Level
 from caso_mesh.jobs.feeding import CommandTarget, run_feed
 from caso_mesh.jobs.freezing import snapshots
@@ -102,7 +102,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
         # not the job's fault: it begins again, when this server has room
         state, failure = AttemptState.INTERRUPTED, error
     except CasoError as error:
-        state, failure = AttemptState.FAILED, error
+        state, failure = AttemptState.FAILED, explained(task, desk, error)
     except MemoryError:
         state, failure = AttemptState.FAILED, AttemptFailed(attempt=task.order.attempt, detail="not enough memory")
     except OSError as error:

@@ -545,6 +545,16 @@ class NoDataPath(Unavailable):
     code = "no-data-path"
 
 
+class VersionsDiffer(Unavailable):
+    """{server} (caso-mesh {version}) speaks version {spoken} of the bulk dialogue, {peer} (caso-mesh {peer_version}) version
+    {peer_spoken}: they have none in common.
+
+    Upgrade the program on {older}, then repeat it; no set was made of what was under way.
+    """
+
+    code = "versions-differ"
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 

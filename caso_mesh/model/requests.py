@@ -147,7 +147,8 @@ class AdoptAccept(Struct, frozen=True):
 
 class HelloRequest(Struct, frozen=True):
     """First on every link. ``admin`` is whom the caller takes for the administrator in office; ``claim``: who took the mesh
-    over by hand last, as far as the caller knows; ``feature_level``: what its software understands."""
+    over by hand last, as far as the caller knows; ``feature_level``: what its software understands; ``bulk_newest`` and
+    ``bulk_oldest``: the versions of the bulk dialogue that it speaks (``model/dialects.py``)."""
 
     name: str
     version: str
@@ -157,6 +158,8 @@ class HelloRequest(Struct, frozen=True):
     now_ns: int
     claim: Claim | None = None
     feature_level: int = 1
+    bulk_newest: int = 0
+    bulk_oldest: int = 0
 
 
 class HelloReply(Struct, frozen=True):
@@ -169,6 +172,8 @@ class HelloReply(Struct, frozen=True):
     now_ns: int
     claim: Claim | None = None
     feature_level: int = 1
+    bulk_newest: int = 0
+    bulk_oldest: int = 0
 
 
 class RosterNow(Struct, frozen=True):

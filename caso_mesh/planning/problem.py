@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.dialects import OWN, Dialects
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.jobs import Target, Waiting
 from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
@@ -14,7 +15,7 @@ from caso_mesh.model.states import DeviceState, JobKind, Priority, ServerState
 class ServerRow(Struct, frozen=True):
     """A server. ``running`` of ``concurrency`` jobs use it as media server, ``reading`` of ``source_concurrency`` read
     (or write) its file systems. ``silent_since_ns``: since when it is not connected, if that is known. ``held``: its
-    queue is on hold. ``level``: the feature level of its program. ``local``: its device and media data are on it, so that
+    queue is on hold. ``level``: the feature level of its program, ``bulk``: how its workers speak. ``local``: its device and media data are on it, so that
     nothing is delegated to it."""
 
     id: str
@@ -28,6 +29,7 @@ class ServerRow(Struct, frozen=True):
     silent_since_ns: int | None = None
     held: bool = False
     level: int = FEATURE_LEVEL
+    bulk: Dialects = OWN
     local: bool = False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import JobKind, WaitReason
@@ -35,7 +35,7 @@ class Reasons:
                 return reason
         old = self._round.too_old(part)
         if old and (self._round.source_too_old(part) or candidates.servers <= old):
-            which = {part.source} if self._round.source_too_old(part) else candidates.servers
+            which = {part.source} if self._round.source_too_old(part) else self._older(part, candidates.servers)
             return waiting(WaitReason.SERVER_TOO_OLD, servers=sorted(map(self._round.name, which)))
         cut = self._round.cut_off(part) | old
         if cut and candidates.servers <= cut:
@@ -60,6 +60,12 @@ class Reasons:
         first = self._round.first_of("pair", candidates.pairs)
         return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._round.devices_named(free), **first)
 
+    def _older(self, part: ReadyPart, servers: Collection[str]) -> Collection[str]:
+        """Whose program is too old, where none of ``servers`` does a part: theirs, or that of its source for them."""
+        if any(self._round.servers[id].level < part.level for id in servers):
+            return servers
+        return self._round.oldest({part.source, *servers})
+
     def _why_not_copied(self, part: ReadyPart, candidates: Candidates) -> Waiting | None:
         """What keeps a copy waiting that would keep nothing else: no other device, or nobody that can read the set."""
         if candidates.devices <= {part.device}:
@@ -70,7 +76,10 @@ class Reasons:
             names = ", ".join(sorted(map(self._round.name, readers)))
             limit = max(self._round.servers[id].source_concurrency for id in readers)
             return waiting(WaitReason.LIMIT_AT_SOURCE, source=names, limit=limit)
-        if all(writer in self._round.cut.get(reader, ()) for reader in readers for writer in candidates.servers):
+        if all(self._round.apart(reader, writer) for reader in readers for writer in candidates.servers):
+            if not all(w in self._round.cut.get(reader, ()) for reader in readers for w in candidates.servers):
+                older = self._round.oldest({*readers, *candidates.servers})
+                return waiting(WaitReason.SERVER_TOO_OLD, servers=sorted(map(self._round.name, older)))
             writers = sorted(map(self._round.name, candidates.servers))
             return waiting(
                 WaitReason.NO_DATA_PATH, source=", ".join(sorted(map(self._round.name, readers))), server=writers

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.dialects import NEWEST, OLDEST
 from caso_mesh.model.errors import (
     CasoError,
     CertificateRefused,
@@ -276,6 +277,8 @@ class LinkBook:
             now_ns=self._clock.now_ns(),
             claim=self._claim(),
             feature_level=FEATURE_LEVEL,
+            bulk_newest=NEWEST,
+            bulk_oldest=OLDEST,
         )
 
     def _reply(self) -> HelloReply:
@@ -290,6 +293,8 @@ class LinkBook:
             now_ns=self._clock.now_ns(),
             claim=self._claim(),
             feature_level=FEATURE_LEVEL,
+            bulk_newest=NEWEST,
+            bulk_oldest=OLDEST,
         )
 
     async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:

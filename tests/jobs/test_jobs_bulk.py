@@ -3,94 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 import threading
 import time
 
 import pytest
+from bulk_ends import Answers, Handed
 from job_site import doors
 from msgspec import structs
 from waiting import wait_for, wait_for_async
 
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs import messages as say
-from caso_mesh.jobs.bulk import SPAN, WINDOW_BYTES, NothingToAsk
+from caso_mesh.jobs.bulk import SPAN, WINDOW_BYTES
 from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.bulk_wire import WireMeeting
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.pacing import Pacer, Shared
 from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model.errors import DataDamaged, UnknownZone
-
-
-class Handed:
-    """What a door knows of a worker."""
-
-    def __init__(self) -> None:
-        self.bulk_channel, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.bulk_channel.setblocking(False)
-
-
-class Answers:
-    """Answers every call by ``answer(params)``."""
-
-    quick = frozenset({"quick"})
-
-    def __init__(self, answer, *, ordered=False) -> None:
-        self.answer = answer
-        self.ordered = ordered
-
-    def handle(self, method, params):
-        return self.answer(params)
-
-    def stay(self, channel, over) -> None:
-        """Until nobody calls any more."""
-        over.wait()
-
-
-@contextlib.contextmanager
-def met(site, spec, answering, places, workers, desk, **changes):
-    """The channel of the end that calls, which is alpha's and has ``desk``; ``answering`` is beta's."""
-    device, source = site.pair(spec, addresses=((places["alpha"],), (places["beta"],)), **changes)
-    mine, theirs = Handed(), Handed()
-    workers.update(alpha=(mine, device.order.secret), beta=(theirs, source.order.secret))
-    over = threading.Event()
-
-    def answer() -> None:
-        desk = Desk("a", lambda message: None, SystemClock())
-        with WireMeeting(theirs.theirs).meet(source, desk, answering) as channel:
-            answering.stay(channel, over)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        with WireMeeting(mine.theirs).meet(device, desk, NothingToAsk()) as channel:
-            yield channel
-    finally:
-        over.set()
-        thread.join()
-        for each in (mine, theirs):
-            each.bulk_channel.close()
-
-
-@pytest.fixture
-async def meeting(site, tmp_path):
-    """``meeting(script, answering)`` runs ``script(channel, desk)`` in a thread; what it returns."""
-    workers = {}
-    async with doors(site, workers) as places:
-        spec = site.backup_spec(tmp_path, source=site.beta)
-
-        async def meet(script, answering, **changes):
-            def work():
-                desk = Desk("a", lambda message: None, SystemClock())
-                with met(site, spec, answering, places, workers, desk, **changes) as channel:
-                    return script(channel, desk)
-
-            return await asyncio.to_thread(work)
-
-        yield meet
 
 
 async def test_a_slow_call_is_overtaken_by_so_many_only_as_the_other_end_keeps(meeting):

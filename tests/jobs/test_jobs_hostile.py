@@ -15,15 +15,12 @@ from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tls import client_context
 from caso_mesh.jobs import far_restore
 from caso_mesh.jobs import messages as say
-from caso_mesh.jobs.bulk import Admission, NothingToAsk, bulk_token, ticket_of
-from caso_mesh.jobs.bulk_memory import MemoryHub
-from caso_mesh.jobs.bulk_wire import Join
+from caso_mesh.jobs.bulk import Admission, Join, NothingToAsk, bulk_token, ticket_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.far_predicting import Found
 from caso_mesh.jobs.far_sink import Begin, Fetch, Finish, Have, Piece, Put, Report
 from caso_mesh.jobs.manifests import pack_members, pack_parts, parts_of
 from caso_mesh.jobs.predicting import Surveyed
-from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.jobs.worker import SystemClock
 from caso_mesh.model import jobs
 from caso_mesh.model.entries import Entry, EntryType
@@ -39,16 +36,6 @@ from caso_mesh.wire.network import ClientTls
 
 def name(data):
     return chunk_id(ID_KEY, data)
-
-
-@pytest.fixture
-def hub():
-    return MemoryHub()
-
-
-@pytest.fixture
-def threads(hub):
-    return ThreadRunner(clock=SystemClock(), hub=hub)
 
 
 class Liar:

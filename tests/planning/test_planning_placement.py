@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning.problems import GB, NOW, SECOND, device, part, problems, reading, server, to
 
+from caso_mesh.model.dialects import Dialects
 from caso_mesh.model.states import (
     IN_PLACE,
     REASON_ENDS,
@@ -394,6 +395,31 @@ def test_what_a_program_is_too_old_for_is_not_given_to_it_and_that_is_said():
     assert reasons == {"r": WaitReason.SERVER_TOO_OLD}
     given_out, _ = placed(TWO, msgspec.structs.replace(of_source, level=1), servers=older)
     assert given_out
+
+
+def test_two_servers_whose_workers_do_not_speak_with_each_other_are_not_paired_and_the_older_one_is_named():
+    before, later = Dialects(2, 1), Dialects(4, 3)
+    new = msgspec.structs.replace(TWO, servers=(SRC, *(server(name, bulk=later) for name in "ab")))
+    old_source = msgspec.structs.replace(
+        new, servers=(server("src", bulk=before, source_concurrency=9), *new.servers[1:])
+    )
+    one = part("r")
+    _, reasons = placed(old_source, one)
+    assert reasons == {"r": WaitReason.SERVER_TOO_OLD}
+    assert fields_of(old_source, one) == {"servers": ["src"]}
+    # another server that both can speak with is taken; and what is on one server alone needs no dialogue
+    between = (*old_source.servers[:2], server("b", bulk=Dialects(3, 2)))
+    given_out, _ = placed(old_source, one, servers=between)
+    assert given_out == {"r": ("b", "disk-b")}
+    own = (*old_source.devices, device("disk-src", "src"))
+    given_out, _ = placed(old_source, one, devices=own)
+    assert given_out == {"r": ("src", "disk-src")}
+    # a copy is read by one of the two servers, and written by the other
+    copy = part("c", kind=JobKind.DUPLICATE, device="disk-a", target=to("device", "disk-b"))
+    apart = (SRC, server("a", bulk=later), server("b", bulk=before))
+    _, reasons = placed(TWO, copy, servers=apart)
+    assert reasons == {"c": WaitReason.SERVER_TOO_OLD}
+    assert fields_of(msgspec.structs.replace(TWO, servers=apart), copy) == {"servers": ["b"]}
 
 
 def test_two_devices_of_one_read_are_both_taken_before_it_starts():
