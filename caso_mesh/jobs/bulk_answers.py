@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import Struct
 
 from caso_mesh.jobs.bulk import SPAN, Answering
-from caso_mesh.model.errors import CasoError, InternalError, PeerFault
+from caso_mesh.model.errors import CasoError, InternalError, PeerFault, UnknownCall
+from caso_mesh.wire.link import Link
+from caso_mesh.wire.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -89,3 +92,19 @@ def _pass_on(done: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
         error = InternalError(detail=f"{type(error).__name__}: {error}")
     future.set_exception(error)
     future.exception()  # nobody may be waiting any more
+
+
+class OnlyCalls:
+    """What the links of a channel serve."""
+
+    def __init__(self, asked: Callable[[Link, str, Any], Awaitable[Any]]) -> None:
+        self._asked = asked
+
+    async def call(self, link: Link, method: str, params: Any) -> Any:
+        return await self._asked(link, method, params)
+
+    async def notify(self, link: Link, method: str, params: Any) -> None:
+        raise UnknownCall(peer=link.remote_address, call=method)
+
+    async def stream(self, link: Link, method: str, params: Any, stream: Stream) -> None:
+        raise UnknownCall(peer=link.remote_address, call=method)

@@ -9,7 +9,7 @@ import concurrent.futures
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from caso_mesh.jobs.bulk import (
     far_of,
     join_of,
 )
-from caso_mesh.jobs.bulk_answers import Answers, Call
+from caso_mesh.jobs.bulk_answers import Answers, Call, OnlyCalls
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.pacing import Pacer, Shared
 from caso_mesh.jobs.task import Task
@@ -46,14 +46,12 @@ from caso_mesh.model.errors import (
     PeerFault,
     Refused,
     TicketInvalid,
-    UnknownCall,
     VersionsDiffer,
 )
 from caso_mesh.wire.bulk import BulkAcceptor, dial_bulk
 from caso_mesh.wire.codec import from_wire, to_wire
 from caso_mesh.wire.link import Link
 from caso_mesh.wire.network import ClientTls, ServerTls
-from caso_mesh.wire.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +294,7 @@ class WireChannel:
                         self._handoff,
                         tls=ServerTls(server),
                         authorise=self._authorise,
-                        handler=_Handler(self._asked),
+                        handler=OnlyCalls(self._asked),
                         on_refusal=self._turned_away,
                         pace=self._pacer.wait,
                     )
@@ -376,7 +374,7 @@ class WireChannel:
             bulk_token(self._task.order.secret),
             tls=ClientTls(client),
             authorise=self._authorise,
-            handler=_Handler(self._asked),
+            handler=OnlyCalls(self._asked),
             timeout_s=_DIAL_S,
             pace=self._pacer.wait,
         )
@@ -473,22 +471,6 @@ class WireChannel:
         except PeerFault as fault:
             self._turned_away(link.remote_address, fault, None)
             raise
-
-
-class _Handler:
-    """What the links of a channel serve."""
-
-    def __init__(self, asked: Callable[[Link, str, Any], Awaitable[Any]]) -> None:
-        self._asked = asked
-
-    async def call(self, link: Link, method: str, params: Any) -> Any:
-        return await self._asked(link, method, params)
-
-    async def notify(self, link: Link, method: str, params: Any) -> None:
-        raise UnknownCall(peer=link.remote_address, call=method)
-
-    async def stream(self, link: Link, method: str, params: Any, stream: Stream) -> None:
-        raise UnknownCall(peer=link.remote_address, call=method)
 
 
 def _server_name(task: Task) -> str:
