@@ -64,7 +64,7 @@ class Reasons:
         """Whose program is too old, where none of ``servers`` does a part: theirs, or that of its source for them."""
         if any(self._round.servers[id].level < part.level for id in servers):
             return servers
-        return self._round.oldest({part.source, *servers})
+        return self._round.together.oldest({part.source, *servers})
 
     def _why_not_copied(self, part: ReadyPart, candidates: Candidates) -> Waiting | None:
         """What keeps a copy waiting that would keep nothing else: no other device, or nobody that can read the set."""
@@ -76,9 +76,9 @@ class Reasons:
             names = ", ".join(sorted(map(self._round.name, readers)))
             limit = max(self._round.servers[id].source_concurrency for id in readers)
             return waiting(WaitReason.LIMIT_AT_SOURCE, source=names, limit=limit)
-        if all(self._round.apart(reader, writer) for reader in readers for writer in candidates.servers):
-            if not all(w in self._round.cut.get(reader, ()) for reader in readers for w in candidates.servers):
-                older = self._round.oldest({*readers, *candidates.servers})
+        if all(self._round.together.apart(reader, writer) for reader in readers for writer in candidates.servers):
+            if not all(w in self._round.together.cut_off(reader) for reader in readers for w in candidates.servers):
+                older = self._round.together.oldest({*readers, *candidates.servers})
                 return waiting(WaitReason.SERVER_TOO_OLD, servers=sorted(map(self._round.name, older)))
             writers = sorted(map(self._round.name, candidates.servers))
             return waiting(

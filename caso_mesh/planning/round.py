@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
-from caso_mesh.model.dialects import Dialects, in_common
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import IN_PLACE, JobKind, ServerState, WaitReason
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.candidates import Candidates, Key, Pair, Reach, key_of, key_of_second, key_of_set, waiting
 from caso_mesh.planning.demand import Demand, Levels
 from caso_mesh.planning.problem import Problem, ReadyPart
+from caso_mesh.planning.together import Together
 from caso_mesh.planning.window import opens_ns
 
 #: A part that waits for so long goes before younger ones of its priority however long they are, and takes what there is:
@@ -81,12 +81,7 @@ class Round:
             self._on_pair[busy.server, busy.device] = self._on_pair.get((busy.server, busy.device), 0) + 1
             self._busy[busy.job, busy.source] = busy.run
         self._held_by = holders(problem.holdings) if held_by is None else held_by
-        self.cut: dict[str, set[str]] = {}
-        for source, server in problem.no_data_path:
-            self.cut.setdefault(source, set()).add(server)
-        spoken = {row.bulk for row in problem.servers}
-        self._foreigners = any(in_common(one, other) is None for one in spoken for other in spoken)
-        self._foreign_to: dict[Dialects, set[str]] = {}
+        self.together = Together(problem)
         self._readers: dict[tuple[str, str], str] = {}
         self._seconds: dict[tuple[str, str], Pair] = {}
         self._rankings: dict[Key, Ranking] = {}
@@ -119,7 +114,7 @@ class Round:
         return pair
 
     def _choose(
-        self, part: ReadyPart, key: Key, candidates: Candidates, refused: set[str] | frozenset[str], *, last: bool
+        self, part: ReadyPart, key: Key, candidates: Candidates, refused: frozenset[str], *, last: bool
     ) -> Pair | Turn:
         """The source's own server first, then a device that holds sets of the source, then the best of all."""
         held: frozenset[str] = candidates.devices.intersection(self._held_by.get(part.source, ()))
@@ -274,12 +269,8 @@ class Round:
 
     def _reader(self, part: ReadyPart, writer: str) -> str | None:
         """The writer itself if it can, or else the one that reads least now, of those that reach the writer."""
-        readers = [id for id in self.reading_servers(part) if not self.apart(id, writer)]
+        readers = [id for id in self.reading_servers(part) if not self.together.apart(id, writer)]
         return min(readers, key=lambda reader: (reader != writer, self._reading[reader], reader), default=None)
-
-    def apart(self, reader: str, writer: str) -> bool:
-        """Whether two servers cannot reach each other, or do not speak with each other."""
-        return writer in self.cut.get(reader, ()) or writer in self._foreign(reader)
 
     def _can_be_read(self, part: ReadyPart, pair: Pair) -> bool:
         """A copy goes to another device than that of its set, and somebody reads the set for it."""
@@ -345,36 +336,19 @@ class Round:
         there = device in self._held_by.get(part.source, ())
         return part.predicted_bytes if there else part.elsewhere_bytes
 
-    def cut_off(self, part: ReadyPart) -> set[str]:
-        return self.cut.get(part.source, set()) if part.kind not in _NO_SOURCE else set()
+    def cut_off(self, part: ReadyPart) -> frozenset[str]:
+        return self.together.cut_off(part.source) if part.kind not in _NO_SOURCE else frozenset()
 
-    def too_old(self, part: ReadyPart) -> set[str]:
+    def too_old(self, part: ReadyPart) -> frozenset[str]:
         """The servers whose program cannot do it, or not with that of the source."""
-        foreign = self._foreign(part.source) if part.kind not in _NO_SOURCE else set()
+        foreign = self.together.foreign(part.source) if part.kind not in _NO_SOURCE else frozenset()
         if part.level == 1:
             return foreign
-        return foreign.union(row.id for row in self._problem.servers if row.level < part.level)
+        return foreign | {row.id for row in self._problem.servers if row.level < part.level}
 
     def source_too_old(self, part: ReadyPart) -> bool:
         source = self.servers.get(part.source)
         return part.kind not in _NO_SOURCE and source is not None and source.level < part.level
-
-    def _foreign(self, server: str) -> set[str]:
-        """The servers whose workers have no version of the bulk dialogue in common with those of one."""
-        row = self.servers.get(server)
-        if row is None or not self._foreigners:
-            return set()
-        found = self._foreign_to.get(row.bulk)
-        if found is None:
-            others = self._problem.servers
-            found = self._foreign_to[row.bulk] = {each.id for each in others if in_common(row.bulk, each.bulk) is None}
-        return found
-
-    def oldest(self, servers: Iterable[str]) -> set[str]:
-        """Of some servers those with the oldest workers: the first to be upgraded."""
-        rows = [row for row in map(self.servers.get, servers) if row is not None]
-        newest = min((row.bulk.newest for row in rows), default=0)
-        return {row.id for row in rows if row.bulk.newest == newest}
 
     def _ranking(self, key: Key, candidates: Candidates) -> Ranking:
         found = self._rankings.get(key)
