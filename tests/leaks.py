@@ -17,7 +17,7 @@ import uuid
 #: In the environment of everything that this test run starts, so that it is found wherever it went.
 MARK = "CASO_MESH_TEST_RUN"
 #: Something that is just ending (a thread after its last answer, a killed process) may take this long.
-GRACE_S = 2.0
+GRACE_S = 20.0
 #: Targets of descriptors that programs keep for good and that hold nothing of a test.
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random")
 

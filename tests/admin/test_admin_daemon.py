@@ -59,7 +59,7 @@ async def _takes_office(state: Path) -> bool:
     async with open_node(StateFolder(state), ports(state)) as node:
         running = asyncio.get_running_loop().create_task(node.run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not node.in_office:  # noqa: ASYNC110 - a few turns of the loop
                     await asyncio.sleep(0.01)
             return True

@@ -129,7 +129,7 @@ async def test_what_came_and_what_comes_is_equal_in_the_end(tmp_path: Path) -> N
             async def equal() -> bool:
                 return await everything(w.alpha) == await everything(w.beta)
 
-            await wait_for_async(equal, 20.0, what="the tables are equal", every_s=0.05)
+            await wait_for_async(equal, 30.0, what="the tables are equal", every_s=0.05)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -197,7 +197,7 @@ async def test_tables_that_are_made_anew_are_followed_from_their_beginning(tmp_p
         at.set()
         task = asyncio.create_task(w.following.run(lambda: link, at.wait))
         try:
-            await wait_for_async(lambda: _holds(w.beta, 6), 10.0, what="beta has followed")
+            await wait_for_async(lambda: _holds(w.beta, 6), 30.0, what="beta has followed")
             await fill(new, one, count=0)
             records = [each.record for each in (await w.alpha.arrived(0))[1]]
             await new.accept("node-alpha", records)
@@ -205,7 +205,7 @@ async def test_tables_that_are_made_anew_are_followed_from_their_beginning(tmp_p
             link._handlers = followed_at(tmp_path, new).handlers()
             # what wakes the question that waits at the old tables
             await w.alpha.accept("node-gamma", Reporter("node-gamma").records(5, facts.ServerStarted("1")))
-            await wait_for_async(lambda: _holds(w.beta, 8), 10.0, what="beta follows the new ones")
+            await wait_for_async(lambda: _holds(w.beta, 8), 30.0, what="beta follows the new ones")
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -228,7 +228,7 @@ async def test_without_an_administrator_a_voter_waits(tmp_path: Path) -> None:
             return
 
         task = asyncio.create_task(w.following.run(none, at_once))
-        await wait_for_async(lambda: _tried(lambda: tries, 2), 5.0, what="it has tried twice")
+        await wait_for_async(lambda: _tried(lambda: tries, 2), 30.0, what="it has tried twice")
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
@@ -335,12 +335,12 @@ async def test_a_voter_that_hangs_does_not_hold_up_what_another_one_tells_a_new_
         links.slow["beta", "replica.begin"] = asyncio.Event()
         async with asking(tmp_path, new, links) as office:
             assert not office.enough(["alpha", "beta", "gamma"])
-            await wait_for_async(lambda: office.enough(["alpha", "beta", "gamma"]), 5.0, what="gamma has answered")
+            await wait_for_async(lambda: office.enough(["alpha", "beta", "gamma"]), 30.0, what="gamma has answered")
             assert ("beta", "replica.begin") in links.asked
             assert await meaning(new) == await meaning(w.alpha)
             assert not office.enough(["alpha", "beta"])
             links.slow["beta", "replica.begin"].set()
-            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 5.0, what="beta has answered")
+            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 30.0, what="beta has answered")
 
 
 async def test_of_two_voters_that_have_pruned_the_one_that_was_away_does_not_take_back_what_the_other_told(
@@ -357,9 +357,9 @@ async def test_of_two_voters_that_have_pruned_the_one_that_was_away_does_not_tak
         # that the new office lacks what beta pruned is true when beta says so, and not when the answer has come
         links.slow["beta", "replica.begin"] = asyncio.Event()
         async with asking(tmp_path, new, links) as office:
-            await wait_for_async(lambda: office.enough(["alpha", "gamma"]), 5.0, what="gamma has answered")
+            await wait_for_async(lambda: office.enough(["alpha", "gamma"]), 30.0, what="gamma has answered")
             links.slow["beta", "replica.begin"].set()
-            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 5.0, what="beta has answered")
+            await wait_for_async(lambda: office.enough(["alpha", "beta"]), 30.0, what="beta has answered")
         assert ("gamma", "replica.copy") in links.asked
         assert await meaning(new) == await meaning(w.alpha)
 
@@ -380,7 +380,7 @@ async def test_records_go_when_every_voter_that_is_waited_for_has_settled_them(t
             async def said() -> bool:
                 return bool(followers.of(VOTER.id) == settled)
 
-            await wait_for_async(said, 10.0, what="beta has said what it holds durably")
+            await wait_for_async(said, 30.0, what="beta has said what it holds durably")
             assert await w.alpha.prune_records(settled, 0) == 40
             assert await w.alpha.held_upto(settled, 1 << 60) == {one.node: [(one.incarnation, 40)]}
         finally:
@@ -464,7 +464,7 @@ async def test_a_voter_whose_log_is_behind_forgets_nothing_of_runs_that_it_does_
             async def only_the_gone_one_went() -> bool:
                 return await runs(w.beta) == ["kept@1"]
 
-            await wait_for_async(only_the_gone_one_went, 5.0, every_s=0.01)
+            await wait_for_async(only_the_gone_one_went, 30.0, every_s=0.01)
         finally:
             task.cancel()
             await asyncio.wait([task])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from admin.admin_world import KEYS
-from admin.post_office import SECOND, MailBox, Room, mail_server, parts, room, web_server
+from admin.post_office import SECOND, MailBox, Room, mail_server, parts, room
 from control.control_world import backup
+from ports import hold_port
 from waiting import wait_for_async
 
 from caso_mesh.model import facts
@@ -162,11 +163,12 @@ async def test_that_nobody_would_be_told_stands_until_somebody_is(tmp_path):
 async def test_a_dead_webhook_is_told_by_mail(tmp_path):
     async with room(tmp_path) as there, mail_server() as box:
         set_up(there, box)
-        async with web_server() as gone:
-            there.recipient("hook", url=gone.url, summary=False)
-        await alert(there)
-        await there.notifying.look()
-        await wait_for_async(lambda: there.facts.alerts("notification-failed"))
+        with hold_port() as nobody:
+            gone = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook?token=very-secret"
+            there.recipient("hook", url=gone, summary=False)
+            await alert(there)
+            await there.notifying.look()
+            await wait_for_async(lambda: there.facts.alerts("notification-failed"))
         await there.notifying.look()
         await wait_for_async(lambda: len(box.mails) == 2)
         assert "notification-failed: hook was not told" in str(box.mails[1]["subject"])

@@ -6,11 +6,11 @@ import base64
 import hashlib
 import hmac
 import json
-import socket
 
 import pytest
 from admin.post_office import MailBox, certificate, mail_server, parts, room, web_server
 from aiohttp import web
+from ports import hold_port
 from waiting import wait_for_async
 
 from caso_mesh.model import facts
@@ -18,6 +18,13 @@ from caso_mesh.model.errors import DeviceFull, NotDelivered, UsageError
 from caso_mesh.model.notices import Attachment, DeleteRecipient, MailTls, Message, PutRecipientGroup, RecipientGroup
 
 HELLO = Message("key-1", "one backup failed at beta", "nightly failed at beta: device-full", recipients=("ann",))
+
+
+@pytest.fixture
+def nobody():
+    """A place where nobody listens yet."""
+    with hold_port() as held:
+        yield held
 
 
 async def sent(post: object, message: Message) -> None:
@@ -130,10 +137,11 @@ async def test_tls_from_the_first_byte_and_tls_that_is_only_offered(tmp_path):
             assert box.mails == []
 
 
-async def test_a_mail_server_that_is_down_is_told_of_and_gets_everything_when_it_returns(tmp_path):
+async def test_a_mail_server_that_is_down_is_told_of_and_gets_everything_when_it_returns(tmp_path, nobody):
     async with room(tmp_path) as there:
-        async with mail_server() as gone:
-            there.mail_by(gone)
+        gone = MailBox()
+        gone.port = nobody.getsockname()[1]
+        there.mail_by(gone)
         there.recipient("ann", "ann@example.org")
         for number in range(3):
             await there.outbox.post(Message(f"k{number}", f"message {number}", "t", recipients=("ann",)))
@@ -213,11 +221,9 @@ async def test_a_webhook_that_fails_is_tried_again_and_one_that_redirects_elsewh
         assert hook.posts[-1][0] == "/other"
 
 
-async def test_where_nothing_listens_is_named_with_the_reason_and_without_the_path(tmp_path):
+async def test_where_nothing_listens_is_named_with_the_reason_and_without_the_path(tmp_path, nobody):
     async with room(tmp_path) as there:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = nobody.getsockname()[1]
         there.recipient("hook", url=f"http://127.0.0.1:{port}/very-secret")
         with pytest.raises(NotDelivered) as refused:
             await there.outbox.test("hook", HELLO)

@@ -153,7 +153,7 @@ async def test_its_daemons_are_stopped_even_if_they_do_not_listen(
     monkeypatch.setattr(demo, "_STOP_TIMEOUT_S", 0.05)
     daemon = demo.Daemon("alpha", tmp_path, dict(os.environ))
     await daemon.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "deaf" not in daemon.last_words():  # noqa: ASYNC110 - a process has no event for this
             await asyncio.sleep(0.01)
     await daemon.stop()

@@ -153,7 +153,7 @@ class Terminal:
                 self.shown += os.read(self.parent, 1 << 16)
             return wanted in self.shown
 
-        wait_for(there, 15.0, what=f"the screen shows {wanted!r}", every_s=0.02)
+        wait_for(there, 30.0, what=f"the screen shows {wanted!r}", every_s=0.02)
         self.shown = b""
 
     def press(self, key: bytes) -> None:
@@ -166,7 +166,7 @@ class Terminal:
             self.status = os.waitpid(self.pid, os.WNOHANG)
             return self.status[0] != 0
 
-        wait_for(over, 15.0, what="it ends", every_s=0.02)
+        wait_for(over, 30.0, what="it ends", every_s=0.02)
         status = os.waitstatus_to_exitcode(self.status[1])
         assert termios.tcgetattr(self.child) == self.before
         os.close(self.parent)

@@ -87,7 +87,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         address = tmp_path / "notify"
         sock.bind(os.fspath(address))
-        sock.settimeout(5)
+        sock.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", os.fspath(address))
         yield sock
 

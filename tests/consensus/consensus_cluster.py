@@ -1,4 +1,5 @@
-"""Members of one replicated log in this process: real disks, links in memory that can be cut."""
+"""Members of one replicated log in this process: real disks, links in memory that can be cut. In virtual time: a machine or a
+disk that stands still for a second elects nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 from caso_mesh.consensus import Replicated, Timing, elected, open_replicated
 from caso_mesh.model.errors import CasoError
 
-#: Quick enough for a test, slow enough for a disk that is busy.
+#: Quick enough for a test of one voter in real time.
 QUICK = Timing(tick_s=0.02, election_ticks=10, heartbeat_ticks=2)
 
 
@@ -26,7 +27,7 @@ async def running(
         task = asyncio.create_task(log.run())
         try:
             if wait:
-                await asyncio.wait_for(elected(log), 20)
+                await asyncio.wait_for(elected(log), 30)
             yield log
         finally:
             task.cancel()
@@ -74,7 +75,7 @@ class Cluster:
             if other is not None and (node, to) not in self.cuts:
                 other.receive(node, lineage, data)
 
-        return {"transport": transport, "jitter": random.Random(node)}
+        return {"transport": transport, "jitter": random.Random(node), "same_thread": True}
 
     @contextlib.asynccontextmanager
     async def opened(self, node: str) -> AsyncIterator[Replicated]:

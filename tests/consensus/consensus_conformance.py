@@ -50,7 +50,7 @@ async def history(log: Consensus, after: int = 0) -> list[Entry | Snapshot]:
     if until <= after:
         return []
     async with aclosing(log.committed(after)) as entries:
-        return await asyncio.wait_for(take(entries, until), 10)
+        return await asyncio.wait_for(take(entries, until), 30)
 
 
 def commands(items: list[Entry | Snapshot]) -> list[bytes]:
@@ -59,7 +59,7 @@ def commands(items: list[Entry | Snapshot]) -> list[bytes]:
 
 async def _check_office(factory: Factory) -> None:
     async with factory() as log:
-        leadership = await asyncio.wait_for(in_office(log), 10)
+        leadership = await asyncio.wait_for(in_office(log), 30)
         assert leadership.leader in leadership.voters
         assert leadership.term >= 1
         assert leadership.lineage >= 1
@@ -101,10 +101,10 @@ async def _check_reading_in_parallel(factory: Factory) -> None:
         late = asyncio.ensure_future(follow(start + 30))
         for n in range(30, 40):
             await log.propose(b"p%d" % n)
-        results = await asyncio.wait_for(asyncio.gather(*early), 10)
+        results = await asyncio.wait_for(asyncio.gather(*early), 30)
         assert results[0] == results[1] == results[2]
         assert commands(results[0]) == [b"p%d" % n for n in range(40)]
-        assert commands(await asyncio.wait_for(late, 10)) == [b"p%d" % n for n in range(30, 40)]
+        assert commands(await asyncio.wait_for(late, 30)) == [b"p%d" % n for n in range(30, 40)]
 
 
 async def _check_limits(factory: Factory) -> None:
@@ -143,7 +143,7 @@ async def _check_restart(factory: Factory) -> None:
         position = await log.propose(b"kept")
         entries = await history(log)
     async with factory() as log:
-        after = await asyncio.wait_for(in_office(log), 10)
+        after = await asyncio.wait_for(in_office(log), 30)
         assert after.term > before.term
         assert after.lineage == before.lineage
         again = await history(log)
@@ -185,7 +185,7 @@ async def _check_compaction(factory: Factory) -> None:
             assert reached == snapshot.index + 1
             await log.compact(newer)
             # Overtaken: entries go on without a gap, or the newer snapshot replaces those that went.
-            for item in await asyncio.wait_for(take(slow, newer.index), 10):
+            for item in await asyncio.wait_for(take(slow, newer.index), 30):
                 assert item == newer or item.index == reached + 1
                 reached = item.index
         assert reached == newer.index
@@ -213,6 +213,6 @@ async def _check_closing(factory: Factory) -> None:
 
         following, watching = asyncio.ensure_future(follow()), asyncio.ensure_future(watch())
         await log.propose(b"seen")
-        await asyncio.wait_for(seen.wait(), 10)
-    assert commands(await asyncio.wait_for(following, 10)) == [b"seen"]
-    assert await asyncio.wait_for(watching, 10) >= 1
+        await asyncio.wait_for(seen.wait(), 30)
+    assert commands(await asyncio.wait_for(following, 30)) == [b"seen"]
+    assert await asyncio.wait_for(watching, 30) >= 1

@@ -389,7 +389,7 @@ async def _grow(site: Site, voters: int) -> None:
     names = [f"n{number}" for number in range(1, voters + 1)]
     first = site.members[names[0]] = Member(site, names[0], ())
     first.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not first.leads:  # noqa: ASYNC110 - of another loop of tasks
             await asyncio.sleep(0.01)
         for name in names[1:]:

@@ -140,7 +140,7 @@ async def test_a_full_disk_refuses_cleanly_and_the_log_goes_on_afterwards(opened
         with pytest.raises(StateFull):
             await log.propose(b"while it is full")
         await log._database.write(lambda conn: conn.execute("PRAGMA max_page_count=100000").fetchall())
-        await asyncio.wait_for(in_office(log), 10)
+        await asyncio.wait_for(in_office(log), 30)
         await log.propose(b"after")
         assert commands(await history(log)) == [b"%02d" % n * 5000 for n in taken] + [b"after"]
 

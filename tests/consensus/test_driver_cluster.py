@@ -13,11 +13,13 @@ from consensus_cluster import Cluster, cluster, until
 from caso_mesh.consensus import Entry, Replicated, Snapshot
 from caso_mesh.model.errors import LogUnavailable, Misuse, NotLeader, StateRolledBack
 
+pytestmark = pytest.mark.jumping
+
 
 async def applied(log: Replicated, count: int) -> list[bytes]:
     """The first commands that a member hands out, once there are as many."""
     found: list[bytes] = []
-    async with asyncio.timeout(20), aclosing(log.committed(0)) as entries:
+    async with asyncio.timeout(30), aclosing(log.committed(0)) as entries:
         async for item in entries:
             if isinstance(item, Entry) and item.kind == "command":
                 found.append(item.data)
@@ -63,9 +65,9 @@ async def test_a_leader_that_is_cut_off_steps_down_and_answers_nothing(tmp_path:
         reading = asyncio.create_task(c.nodes[old].read_index())
         new = await c.leader(other_than=old)
         with pytest.raises(LogUnavailable):
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, 30)
         with pytest.raises(LogUnavailable):
-            await asyncio.wait_for(reading, 10)
+            await asyncio.wait_for(reading, 30)
         assert not c.nodes[old].leadership().in_office
         await c.nodes[new].propose(b"after")
         c.cuts.clear()
@@ -99,13 +101,13 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot(tmp_path: pathlib
         back = await c.start(away)
         await log.propose(b"goes on")
         await until(lambda: log.lacks(away) == 0)
-        async with asyncio.timeout(20), aclosing(back.committed(0)) as entries:
+        async with asyncio.timeout(30), aclosing(back.committed(0)) as entries:
             first = await anext(entries)
         assert first == Snapshot(index, term, b"state")
         # and it has it still after its own restart
         await c.stop(away)
         back = await c.start(away)
-        async with asyncio.timeout(20), aclosing(back.committed(0)) as entries:
+        async with asyncio.timeout(30), aclosing(back.committed(0)) as entries:
             assert await anext(entries) == first
 
 
@@ -180,7 +182,7 @@ async def test_a_disk_that_was_put_back_takes_part_in_nothing(tmp_path: pathlib.
         shutil.copy(tmp_path / "old", c.path(victim))
         with pytest.raises(BaseExceptionGroup) as found:
             async with c.opened(victim) as log:
-                await asyncio.wait_for(log.run(), 20)
+                await asyncio.wait_for(log.run(), 30)
         assert found.group_contains(StateRolledBack, match=r"older copy")
         await c.propose(b"goes on with two")
 

@@ -7,11 +7,14 @@ import hashlib
 import pathlib
 from contextlib import aclosing
 
+import pytest
 from consensus_cluster import Cluster, cluster, until
 
 from caso_mesh.consensus import Replicated, Snapshot
 from caso_mesh.consensus.membership import Membership
 from caso_mesh.consensus.shipping import MOST_BYTES, Arriving, Piece
+
+pytestmark = pytest.mark.jumping
 
 #: More than 20 MB, of which no part is like another.
 STATE = hashlib.shake_256(b"a state").digest(24 << 20)
@@ -33,7 +36,7 @@ async def away_for_long(c: Cluster) -> tuple[Replicated, str, Snapshot]:
 
 
 async def first_of(log: Replicated) -> object:
-    async with asyncio.timeout(20), aclosing(log.committed(0)) as entries:
+    async with asyncio.timeout(30), aclosing(log.committed(0)) as entries:
         return await anext(entries)
 
 

@@ -105,7 +105,7 @@ async def kept(log: MemoryLog, **options: int) -> AsyncIterator[ControlKeeper]:
 
 
 async def submit(keeper: ControlKeeper, command, id: str):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await keeper.submit(command, who="ann", request_id=id, at_ns=NOW)
 
 

@@ -163,7 +163,7 @@ async def test_a_long_read_sees_one_state_and_does_not_block_the_writer(tmp_path
 
         reading = asyncio.ensure_future(db.read(slow))
         await asyncio.to_thread(began.wait, 10)
-        await asyncio.wait_for(db.write(put("b")), 5)
+        await asyncio.wait_for(db.write(put("b")), 30)
         go_on.set()
         assert await reading == (["a"], ["a"])
         assert await db.read(names) == ["a", "b"]
@@ -179,7 +179,7 @@ async def test_a_second_reader_does_not_wait_for_the_first(tmp_path):
 
         reading = asyncio.ensure_future(db.read(slow))
         await asyncio.to_thread(began.wait, 10)
-        assert await asyncio.wait_for(db.read(names), 5) == []
+        assert await asyncio.wait_for(db.read(names), 30) == []
         go_on.set()
         await reading
 
@@ -235,7 +235,7 @@ async def test_waiting_for_a_commit_ends_with_it_even_if_the_writer_was_cancelle
         task.cancel()
         await asyncio.wait([task])
         await db.write(put("b"))
-        assert await asyncio.wait_for(waiting, 5) > before
+        assert await asyncio.wait_for(waiting, 30) > before
 
 
 async def test_closing_finishes_what_was_asked_and_refuses_the_rest(opened):

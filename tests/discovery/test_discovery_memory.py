@@ -23,7 +23,7 @@ def sighting(node: str, *addresses: str, instance: str = "i1", mesh: str | None 
 
 
 async def take(stream: AsyncIterator[Sighting | Gone], count: int) -> list[Sighting | Gone]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return [await anext(stream) for _ in range(count)]
 
 

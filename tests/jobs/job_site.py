@@ -153,7 +153,7 @@ class Site:
         )
 
     def pair(
-        self, spec, *, addresses=((), ()), join_s=20.0, rejoin_s=20.0, secret=None, **changes
+        self, spec, *, addresses=((), ()), join_s=60.0, rejoin_s=60.0, secret=None, **changes
     ) -> tuple[Task, Task]:
         """The tasks of alpha (device) and beta (source or target) of one attempt; ``addresses`` of alpha and beta."""
         self.serial += 1

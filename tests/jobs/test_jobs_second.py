@@ -37,7 +37,7 @@ class Both:
     """A backup of ``source`` to the first device at alpha and to the second one at ``at``, by as many workers as it takes.
     What each said."""
 
-    def __init__(self, site, runners, second, *, source=None, at=None, join_s=20.0, rejoin_s=20.0):
+    def __init__(self, site, runners, second, *, source=None, at=None, join_s=60.0, rejoin_s=60.0):
         self.site = site
         self.runners = dict(zip(("alpha", "beta"), runners, strict=True))
         self.second = second

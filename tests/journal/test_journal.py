@@ -173,8 +173,8 @@ async def test_waiting_ends_with_the_next_record_and_not_before(opened):
         await journal.records("inc1", 0)
         assert not waiting.done()
         await journal.append([("a", b"2")])
-        await asyncio.wait_for(waiting, 5)
-        await asyncio.wait_for(journal.wait_beyond(head), 5)
+        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(journal.wait_beyond(head), 30)
         with pytest.raises(Misuse):
             await journal.wait_beyond(Head("other", 1, b""))
 
@@ -188,7 +188,7 @@ async def test_a_cancelled_append_is_noticed_by_those_who_wait(opened):
         task.cancel()
         await asyncio.wait([task])
         await journal.append([("a", b"2")])
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_another_servers_journal_is_refused(opened):

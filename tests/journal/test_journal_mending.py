@@ -136,7 +136,7 @@ async def test_what_was_lost_is_said_once(opened: Open, tmp_path: Path) -> None:
     async with opened() as journal:
         assert [record.seq for record in await journal.records("inc1", 0)] == [1]
         assert [record.seq for record in await journal.records("inc1", 1)] == [3, 4]
-        mended = await asyncio.wait_for(journal.next_mended(), 1)
+        mended = await asyncio.wait_for(journal.next_mended(), 30)
         assert (mended.lost, mended.aside) == (2, None)
         assert "record 2 of inc1" in mended.detail
         assert [record.seq for record in await journal.records("inc1", 4)] == [6, 7, 8, 9, 10]
@@ -146,7 +146,7 @@ async def test_what_was_lost_is_said_once(opened: Open, tmp_path: Path) -> None:
 
 async def reopened(opened: Open, held: Copy) -> Mended:
     async with opened() as journal:
-        mended = await asyncio.wait_for(journal.next_mended(), 1)
+        mended = await asyncio.wait_for(journal.next_mended(), 30)
         await journal.append([("a", b"new")])
         await held.follow(journal)
     return mended

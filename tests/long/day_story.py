@@ -105,7 +105,7 @@ class Day:
         mesh.wait_connected(*SERVERS)
         if self._admin("alpha") != "alpha":
             mesh.ok("alpha", "admin", "transfer", "--to", "alpha")
-            wait_for(lambda: self._admin("alpha") == "alpha", 20.0, what="alpha is in office", every_s=0.2)
+            wait_for(lambda: self._admin("alpha") == "alpha", 30.0, what="alpha is in office", every_s=0.2)
         file = mesh.folder / "mesh.toml"
         file.write_text(written(mesh.folder, self._night), "utf-8")
         mesh.ok("alpha", "apply", "-f", str(file))
@@ -127,7 +127,7 @@ class Day:
         def found() -> Any:
             return self.mesh.ok(at, "status")["admin"]
 
-        return str(wait_for(found, 20.0, what="somebody is in office", every_s=0.2))
+        return str(wait_for(found, 30.0, what="somebody is in office", every_s=0.2))
 
     def _running(self, at: str, server: str) -> dict[str, str]:
         """The runs that are at work on a server, by the name of their job."""

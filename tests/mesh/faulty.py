@@ -35,7 +35,7 @@ class Faulty:
             self._server = subprocess.Popen(argv, pass_fds=[device])
         finally:
             os.close(device)
-        wait_for(path.is_dir, 10.0, what="the faulty folder answers")
+        wait_for(path.is_dir, 30.0, what="the faulty folder answers")
 
     def fails(self, *faults: str) -> None:
         """From now on: "write EIO", "read EIO packs/d", "fsync hang", "write short", "all hang". None: all is well."""

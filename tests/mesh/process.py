@@ -9,19 +9,21 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ports import hold_port
 from waiting import wait_for
 
 #: Names of servers, in the order they join; the first makes the mesh and is the administrator.
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 #: A daemon that was told to stop has this long.
-STOP_S = 15.0
-START_S = 30.0
+STOP_S = 60.0
+START_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ProcessMesh:
         self.names: list[str] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._begun: list[Begun] = []
+        self._ports: list[socket.socket] = []
         #: What else daemons and commands find in their environment.
         self.variables: dict[str, str] = {}
         self._home = folder / "home"
@@ -73,8 +76,9 @@ class ProcessMesh:
         return contextlib.nullcontext()
 
     def listen(self, name: str) -> str:
-        """Where a server that is made now listens."""
-        return "127.0.0.1:0"
+        """Where a server that is made now listens: at a port that is nobody else's, also while no daemon is there."""
+        self._ports.append(held := hold_port())
+        return f"127.0.0.1:{held.getsockname()[1]}"
 
     # --- making it ---------------------------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class ProcessMesh:
         return process
 
     def run(self, name: str, *more: str) -> None:
-        """Starts the daemon of ``name`` and waits until it listens. (The port it finds the first time stays its own.)"""
+        """Starts the daemon of ``name`` and waits until it listens."""
         self._begin(name, *more)
         self._wait_listens(name)
 
@@ -242,6 +246,8 @@ class ProcessMesh:
                     problems.append(f"the daemon of {name} ended with {status}")
             except AssertionError as error:
                 problems.append(str(error).partition("\n")[0])
+        while self._ports:
+            self._ports.pop().close()
         assert not problems, "; ".join(problems)
 
     # --- its workers -------------------------------------------------------------------------------------------------
@@ -264,7 +270,7 @@ class ProcessMesh:
                     found.append(pid)
         return sorted(found)
 
-    def freeze(self, name: str, device: pathlib.Path, *, timeout_s: float = 30.0) -> Frozen:
+    def freeze(self, name: str, device: pathlib.Path, *, timeout_s: float = 60.0) -> Frozen:
         """Waits until content of a running backup lies in ``device`` (the folder of a device of ``name``) that was not
         there, and stops the workers of ``name`` in their tracks: what happens "in the middle" does so however quick this
         machine is."""
@@ -346,7 +352,7 @@ class ProcessMesh:
         self._begun.append(Begun(argv, process))
         return self._begun[-1]
 
-    def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 20.0) -> None:
+    def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 60.0) -> None:
         """Until ``at`` sees all of ``names`` connected."""
 
         def connected() -> bool:

@@ -73,6 +73,6 @@ def test_a_dump_of_one_server_is_stored_at_another_and_fed_to_a_command_of_a_thi
     assert failed.status == 1 and len(mesh.ok("alpha", "set", "list")["sets"]) == 1
 
     mesh.ok("alpha", "backup", "beta:@slow", "--to", "any")
-    wait_for(lambda: pid.exists() and pid.read_text().strip(), 20.0, what="the slow dump runs")
+    wait_for(lambda: pid.exists() and pid.read_text().strip(), 30.0, what="the slow dump runs")
     mesh.kill("beta")
-    wait_for(lambda: not is_alive(int(pid.read_text())), 10.0, what="it ends with the killed daemon")
+    wait_for(lambda: not is_alive(int(pid.read_text())), 30.0, what="it ends with the killed daemon")

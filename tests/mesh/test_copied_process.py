@@ -35,7 +35,7 @@ def test_a_copied_job_runs_at_its_due_time_though_the_administrator_was_killed_a
     (row,) = wait_for(ended, 30.0, what="the copied job has run", every_s=0.2)
     assert (row["name"], row["state"], row["server"]) == ("soon", "succeeded", "beta")
     mesh.run("alpha")
-    (backup,) = wait_for(mesh.sets, 20.0, what="its set has arrived", every_s=0.2)
+    (backup,) = wait_for(mesh.sets, 30.0, what="its set has arrived", every_s=0.2)
     assert backup["run"] == row["run"]
     (shown,) = mesh.jobs("alpha", "--state", "ended")
     assert (shown["run"], shown["state"], shown["local"]) == (row["run"], "succeeded", True)

@@ -26,7 +26,7 @@ async def test_a_test_marked_jumping_sleeps_a_week_at_once():
     assert isinstance(loop, JumpingLoop)
     await asyncio.sleep(7 * 86400)
     assert loop.time() == 7 * 86400
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 async def test_a_test_without_the_mark_has_real_time():
@@ -49,7 +49,7 @@ def test_timers_fire_in_their_order_each_at_its_own_time():
     seen, took = run(main)
     assert [delay for delay, _ in seen] == [0, 0.25, 29.999, 30, 3600]
     assert all(at == pytest.approx(delay, abs=1e-9) for delay, at in seen)
-    assert took < 5
+    assert took < 60
 
 
 def test_work_that_is_ready_takes_no_time_and_goes_before_every_timer():
@@ -71,7 +71,7 @@ def test_work_that_is_ready_takes_no_time_and_goes_before_every_timer():
 def test_a_timeout_does_not_run_out_while_a_thread_works():
     async def main(loop):
         release = threading.Event()
-        work = asyncio.create_task(asyncio.to_thread(release.wait, 20))
+        work = asyncio.create_task(asyncio.to_thread(release.wait, 100))
         timer = threading.Timer(0.2, release.set)
         timer.start()
         try:
@@ -91,7 +91,7 @@ def test_work_whose_waiter_gave_up_still_holds_the_clock_until_it_ends():
         release, ended = threading.Event(), threading.Event()
 
         def work():
-            release.wait(20)
+            release.wait(100)
             ended.set()
 
         future = loop.run_in_executor(None, work)

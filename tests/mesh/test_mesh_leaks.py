@@ -10,7 +10,13 @@ TESTS = pathlib.Path(__file__).parents[1]
 
 LEAKS = """
     import asyncio, contextlib, pathlib, socket, subprocess, threading
-    kept = []
+    import pytest
+    kept, over = [], threading.Event()
+
+    @pytest.fixture(scope="session", autouse=True)
+    def ends_at_last():
+        yield
+        over.set()
 
     def runs(*argv):
         line = b"".join(word.encode() + bytes(1) for word in argv)
@@ -21,7 +27,7 @@ LEAKS = """
         return False
 
     def test_thread():
-        threading.Thread(target=threading.Event().wait, args=(3,), name="forgotten").start()
+        threading.Thread(target=over.wait, name="forgotten").start()
 
     def test_daemon_thread():
         threading.Thread(target=threading.Event().wait, args=(60,), name="demon", daemon=True).start()
@@ -55,9 +61,11 @@ EXPECTED = [
 ]
 
 
-def run_inside(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, source: str) -> pytest.RunResult:
+def run_inside(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, source: str, *, grace_s: float = 20.0
+) -> pytest.RunResult:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    pytester.makeconftest((TESTS / "conftest.py").read_text("utf-8") + "\nleaks.GRACE_S = 0.2\n")
+    pytester.makeconftest((TESTS / "conftest.py").read_text("utf-8") + f"\nleaks.GRACE_S = {grace_s}\n")
     pytester.makepyfile(source)
     return pytester.runpytest_subprocess(
         "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"
@@ -65,7 +73,7 @@ def run_inside(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, sourc
 
 
 def test_what_a_test_leaves_behind_is_found(pytester, monkeypatch):
-    result = run_inside(pytester, monkeypatch, LEAKS)
+    result = run_inside(pytester, monkeypatch, LEAKS, grace_s=0.2)
     result.assert_outcomes(passed=7, errors=7)
     result.stdout.fnmatch_lines(EXPECTED)
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 import pytest
-from waiting import wait_for, wait_for_async
+from waiting import in_one_of_three, wait_for, wait_for_async
 
 
 def test_it_returns_the_first_true_value():
@@ -52,3 +52,16 @@ async def test_inside_a_loop_it_waits_by_the_loops_time_and_takes_coroutines():
     with pytest.raises(AssertionError, match="within 5 s"):
         await wait_for_async(lambda: None, 5)
     assert loop.time() == pytest.approx(3605, abs=0.1)
+
+
+async def test_what_a_slow_moment_spoils_is_tried_three_times_and_what_is_wrong_stays_wrong():
+    tries: list[int] = []
+
+    async def third():
+        tries.append(1)
+        assert len(tries) == 3
+
+    await in_one_of_three(third)
+    with pytest.raises(AssertionError):
+        await in_one_of_three(third)
+    assert len(tries) == 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.error
 import urllib.request
 
@@ -13,8 +12,7 @@ from waiting import wait_for
 
 def listen(mesh, name: str) -> str:
     """The address at which the daemon of ``name`` shows figures from its next start on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = mesh.listen(name)
     with (mesh.state(name) / "config.toml").open("a") as config:
         config.write(f'[metrics]\nlisten = "{address}"\n')
     return address
@@ -76,6 +74,6 @@ def test_a_monitored_mesh_tells_ages_readiness_and_why_not(process_mesh, tmp_pat
     assert json.loads(get(f"http://{beta}/healthz")[1])["status"] == "alive"
     assert get(f"http://{beta}/readyz") == (200, '{"status": "ready"}')
     mesh.kill("alpha")
-    wait_for(lambda: get(f"http://{beta}/readyz")[0] == 503, 20, what="beta is not ready without an administrator")
+    wait_for(lambda: get(f"http://{beta}/readyz")[0] == 503, 30.0, what="beta is not ready without an administrator")
     assert set(json.loads(get(f"http://{beta}/readyz")[1])["problems"]) == {"administrator"}
     assert get(f"http://{beta}/healthz")[0] == 200

@@ -5,30 +5,32 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+
+import pytest
+from ports import hold_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+@pytest.fixture
+def ports():
+    """Four that are nobody else's."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(hold_port()).getsockname()[1] for _ in range(4)]
 
 
-def test_the_tour_of_the_readme_works_as_it_is_written(tmp_path):
+def test_the_tour_of_the_readme_works_as_it_is_written(tmp_path, ports):
     text = (ROOT / "README.md").read_text("utf-8")
     blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", text)
     assert len(blocks) >= 5
     script = "\n".join(blocks)
     # Only where it runs is changed: ports that may be taken here, and where the program is installed.
     written = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", script)))
-    assert len(written) == 4  # three servers, and a place where nobody listens
-    for port, free in zip(written, free_ports(len(written)), strict=True):
+    # three servers, and a place where nobody listens
+    for port, free in zip(written, ports, strict=True):
         script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
     script = script.replace("$PWD/.venv/bin", str(pathlib.Path(sys.executable).parent))
     keep = {"PATH", "LANG", "CASO_MESH_TEST_RUN"}
@@ -45,7 +47,7 @@ def test_the_tour_of_the_readme_works_as_it_is_written(tmp_path):
         text=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=90)
+            output, _ = process.communicate(timeout=200)
         except subprocess.TimeoutExpired:
             process.terminate()
             output, _ = process.communicate(timeout=20)

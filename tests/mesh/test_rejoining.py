@@ -32,7 +32,7 @@ class Cuttable:
         mesh._configure("beta", "advertise", f'["{self.ways["beta"].address}"]')
         mesh.run("beta")
         mesh.wait_connected("alpha", "beta")
-        wait_for(lambda: self._addresses() == {name: way.address for name, way in self.ways.items()}, 20)
+        wait_for(lambda: self._addresses() == {name: way.address for name, way in self.ways.items()}, 30.0)
         disk = mesh.folder / "disk"
         disk.mkdir()
         mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(disk))
@@ -151,7 +151,7 @@ def test_a_cut_past_the_limit_ends_the_attempt_at_both_ends_and_the_run_goes_on_
     begun = mesh.begin("alpha", *cuttable.backup())
     cuttable.wait_middle()
     cuttable.cut()
-    wait_for(lambda: not any(cuttable.workers().values()), 15, what="both workers have given up")
+    wait_for(lambda: not any(cuttable.workers().values()), 30.0, what="both workers have given up")
     assert mesh.sets() == []
     cuttable.fast()
     cuttable.mend()

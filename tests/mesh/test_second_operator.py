@@ -57,7 +57,7 @@ def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_sa
     assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {first, second}
     assert any(row["category"] == "awaiting-approval" for row in mesh.ok("alpha", "alert", "list")["alerts"])
     assert waits(as_(mesh, "ben", "set", "delete", second)), "anna asked for another one"
-    wait_for(lambda: unprotected(mesh, first), 20.0, what="the set is protected no more")
+    wait_for(lambda: unprotected(mesh, first), 30.0, what="the set is protected no more")
     assert as_(mesh, "ben", "set", "delete", first).status == 0
     assert {row["id"] for row in mesh.ok("alpha", "set", "list")["sets"]} == {second}
     # nobody takes the rule off alone, nor deletes by a shorter retention

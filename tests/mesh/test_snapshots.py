@@ -91,7 +91,7 @@ def test_no_snapshot_outlives_a_killed_worker_or_a_killed_daemon_for_long(mount,
     workers = mesh.workers("beta")
     mesh.kill("beta")
     for pid in workers:
-        wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 10, what="its workers end with it")
+        wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 30.0, what="its workers end with it")
     left = snapshots(data)
     mesh.run("beta")
     wait_for(lambda: not set(left) & set(snapshots(data)), 30, what="what the dead left is removed at the start")

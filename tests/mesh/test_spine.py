@@ -165,7 +165,7 @@ def test_two_backups_run_on_two_servers_at_once_and_a_third_waits_and_says_why(p
             waiting = [row for row in rows if row["state"] == "ready"]
             return waiting[0] if running == {"beta", "gamma"} and len(waiting) == 1 else None
 
-        waiting = wait_for(two_and_one, 15.0, what="two run, one waits", every_s=0.1)
+        waiting = wait_for(two_and_one, 30.0, what="two run, one waits", every_s=0.1)
         assert waiting["reason"] == "no-idle-device"
         assert sorted(waiting["reason_fields"]["devices"]) == ["disk-beta", "disk-gamma"]
         text = mesh.cli("alpha", "job", "list", json_output=False).stdout
@@ -199,7 +199,7 @@ def test_a_scheduled_backup_fires_by_itself(process_mesh, tmp_path):
 def killed_in_the_middle(mesh: ProcessMesh, tree: pathlib.Path) -> tuple[str, str, object]:
     """A backup to the pool whose media server was killed in the middle: run, server, and the command that waits."""
     begun = mesh.begin("alpha", "backup", f"alpha:{tree}", "--to", "pool:vaults", "--wait")
-    wait_for(lambda: mesh.workers("beta") or mesh.workers("gamma"), 20.0, what="a worker runs", every_s=0.005)
+    wait_for(lambda: mesh.workers("beta") or mesh.workers("gamma"), 30.0, what="a worker runs", every_s=0.005)
     server = "beta" if mesh.workers("beta") else "gamma"
     with mesh.freeze(server, disk(mesh, server)):
         assert running_at(mesh, "beta", "gamma") == server

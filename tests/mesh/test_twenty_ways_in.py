@@ -97,7 +97,7 @@ class Site:
             fit = (row for row in rows if row["outcome"] == outcome)
             return next((row for row in fit if all(row[key] == value for key, value in fields.items())), None)
 
-        entry = wait_for(found, 20.0, what=f"{outcome} is in the audit log", every_s=0.2)
+        entry = wait_for(found, 30.0, what=f"{outcome} is in the audit log", every_s=0.2)
         assert entry is not None
         assert entry["source"], entry
         return entry
@@ -486,7 +486,7 @@ async def test_an_approval_code_that_was_ground(tmp_path: pathlib.Path) -> None:
                 found = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
                 return next((row for row in found.entries if row.what == "server.greet"), None)
 
-            entry = await wait_for_async(audited, 10.0, what="it is in the audit log", every_s=0.1)
+            entry = await wait_for_async(audited, 30.0, what="it is in the audit log", every_s=0.1)
             assert (entry.who, entry.outcome, entry.source) == ("newcomer", "peer-fault", listener.address)
             assert "another key" in entry.fields["detail"]
             listed = await mesh.call("alpha", "server.list", q.ServerListRequest(discovered=True), v.ServerList)
@@ -549,9 +549,9 @@ def waiting(site: Site) -> Iterator[AttemptOrder]:
         def delegated() -> AttemptOrder | None:
             return next((each for each in site.orders("beta").attempts if each.job == made["job"]), None)
 
-        order = wait_for(delegated, 20.0, what="it is delegated to beta", every_s=0.1)
+        order = wait_for(delegated, 30.0, what="it is delegated to beta", every_s=0.1)
         assert order is not None
-        wait_for(lambda: site.mesh.workers("beta"), 20.0, what="beta's worker waits for the source")
+        wait_for(lambda: site.mesh.workers("beta"), 30.0, what="beta's worker waits for the source")
         yield order
     finally:
         site.mesh.signal("gamma", signal.SIGCONT)
@@ -613,7 +613,7 @@ def test_tickets_that_were_used_before_borrowed_or_are_for_other_paths(site: Sit
         ]
         return {row["fields"]["reason"] for row in rows} >= set(ways)
 
-    wait_for(all_told, 20.0, what="each is in the audit log", every_s=0.2)
+    wait_for(all_told, 30.0, what="each is in the audit log", every_s=0.2)
     assert {(row["who"], row["what"], row["server"]) for row in rows} == {("gamma", "bulk", "beta")}
     assert all(row["source"].startswith("127.0.0.1:") and row["fields"]["attempt"] == waiting.attempt for row in rows)
     # another member has the true one, and even the secret

@@ -104,7 +104,7 @@ def test_a_server_changes_its_address_while_it_is_linked_and_while_it_is_away(tm
         wait_for(lambda: known_at(moved), 30.0, what="beta is known at its new address", every_s=0.2)
         assert wan.ok(1, "backup", f"alpha:{source}", "--to", target, "--wait")["state"] == "succeeded"
         wan.daemons[2].terminate()
-        assert wan.daemons[2].wait(timeout=15) == 0
+        assert wan.daemons[2].wait(timeout=60) == 0
         moved = site.move(2, 78)
         wan.daemon(2)
         wait_for(lambda: known_at(moved), 30.0, what="beta is back at another address", every_s=0.2)

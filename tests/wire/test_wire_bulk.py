@@ -100,7 +100,7 @@ async def test_the_worker_learns_that_the_daemon_is_gone():
         daemon_end.close()
         for _ in range(2):
             with pytest.raises(LinkLost):
-                await asyncio.wait_for(acceptor.accept(), 5)
+                await asyncio.wait_for(acceptor.accept(), 30)
 
 
 async def test_no_descriptor_is_left_after_many_handoffs():

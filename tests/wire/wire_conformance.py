@@ -163,7 +163,7 @@ async def a_caller_that_gives_up_cancels_the_handler(pair: Pair) -> None:
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 30)
     await wait_for(lambda: link.statistics().calls_in_flight == 0)
     assert await link.call("echo", {"still": "here"}) == {"still": "here"}
     await link.close()
@@ -316,8 +316,8 @@ async def losing_the_link_ends_everything_on_it(pair: Pair) -> None:
         await call
     with pytest.raises(LinkLost):
         await stream.receive()
-    assert isinstance(await asyncio.wait_for(link.wait_closed(), 5), LinkLost)
-    await asyncio.wait_for(stopped.wait(), 5)
+    assert isinstance(await asyncio.wait_for(link.wait_closed(), 30), LinkLost)
+    await asyncio.wait_for(stopped.wait(), 30)
     assert link.closed
     with pytest.raises(LinkLost):
         await link.call("echo")
@@ -339,7 +339,7 @@ async def the_dialler_closes_with_a_reason(pair: Pair) -> None:
     link = await pair.dial()
     (other,) = pair.links()
     await link.close(Conflict(detail="a newer link"))
-    reason = await asyncio.wait_for(other.wait_closed(), 5)
+    reason = await asyncio.wait_for(other.wait_closed(), 30)
     assert isinstance(reason, Conflict)
     assert reason.fields == {"detail": "a newer link"}
     assert isinstance(await link.wait_closed(), Conflict)
@@ -353,7 +353,7 @@ async def the_listener_closes_in_order(pair: Pair) -> None:
     call = asyncio.create_task(other.call("hang"))
     await wait_for(lambda: link.statistics().calls_served == 1)
     await other.close()
-    assert await asyncio.wait_for(link.wait_closed(), 5) is None
+    assert await asyncio.wait_for(link.wait_closed(), 30) is None
     with pytest.raises(LinkLost):
         await call
 
@@ -367,7 +367,7 @@ async def a_handler_may_close_its_own_link(pair: Pair) -> None:
     link = await pair.dial()
     with pytest.raises(LinkLost):
         await link.call("leave")
-    assert await asyncio.wait_for(link.wait_closed(), 5) is None
+    assert await asyncio.wait_for(link.wait_closed(), 30) is None
 
 
 async def statistics_count_what_was_carried(pair: Pair) -> None:
@@ -408,7 +408,7 @@ async def check(factory: Factory, one: Callable[[Pair], Awaitable[None]]) -> Non
     before = asyncio.all_tasks()
     async with factory() as pair:
         await one(pair)
-    await wait_for(lambda: asyncio.all_tasks() <= before, 3)
+    await wait_for(lambda: asyncio.all_tasks() <= before, 30.0)
 
 
 async def check_network(factory: Factory) -> None:

@@ -139,7 +139,7 @@ class Answers:
         await self.streams[method](link, params, stream)
 
 
-async def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Until ``condition`` holds, or the test fails."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
