@@ -92,13 +92,6 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
         if entries != row.entries:
             # the jobs that were made of it follow
             changes.append(Put("lists", row.id, msgspec.structs.replace(row, entries=entries)))
-    for row in state.lists.values():
-        entries = tuple(
-            msgspec.structs.replace(entry, server=server.id) if entry.server == old.id else entry
-            for entry in row.entries
-        )
-        if entries != row.entries:
-            changes.append(Put("lists", row.id, msgspec.structs.replace(row, entries=entries)))
     for job in state.job_list():
         spec = _moved(job.spec, old.id, server.id)
         if spec != job.spec:
