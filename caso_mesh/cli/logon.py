@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from caso_mesh.cli import output
+from caso_mesh.cli import hidden, output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, interactive
@@ -30,7 +28,6 @@ SecretFile = Annotated[
         help='Read the secret from this file ("-": standard input), without the end of its line; else it is asked for.',
     ),
 ]
-_TRIES = 3
 
 
 @app.command(name="list")
@@ -168,30 +165,11 @@ def _sealed(client: Client, name: str, users: q.LogonUsers, secret: str) -> q.Se
 def _secret(name: str, path: Path | None) -> str:
     """Out of a file, or asked for twice. Raises ``UsageError``."""
     if path is not None:
-        return _checked(_read(path), path)
+        text = hidden.read_text(path, "secret", LONGEST_SECRET + 3)
+        return _checked(text.removesuffix("\n").removesuffix("\r"), path)
     if not interactive():
         raise UsageError(detail="There is nobody to ask for the secret: give --secret-file")
-    for _ in range(_TRIES):
-        first = getpass.getpass(f"Secret of the logon {name}: ")
-        if getpass.getpass("The same again: ") == first:
-            return _checked(first, "what was typed")
-        output.note("They differ.")
-    raise UsageError(detail="The two secrets differ")
-
-
-def _read(path: Path) -> str:
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(LONGEST_SECRET + 3)
-        else:
-            with path.open("rb") as file:
-                data = file.read(LONGEST_SECRET + 3)
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise UsageError(detail=f"The secret cannot be read from {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UsageError(detail=f"{path} is not text (UTF-8)") from None
-    return text.removesuffix("\n").removesuffix("\r")
+    return _checked(hidden.ask_twice(f"Secret of the logon {name}: ", "secret"), "what was typed")
 
 
 def _checked(secret: str, where: object) -> str:

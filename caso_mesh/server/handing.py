@@ -12,12 +12,11 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import DeviceVanished, InvalidValue, NoKey, Refused
+from caso_mesh.model.errors import InvalidValue, NoKey, Refused
 from caso_mesh.sealing.wrapping import wrap
 from caso_mesh.server.patience import bounded
-from caso_mesh.vault.header import read_header
+from caso_mesh.server.vault_folder import vault_folder
 from caso_mesh.vault.keys import add_missing_recipients, open_content_key, wrapped_keys, wrapping_context
-from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
 
 T = TypeVar("T")
@@ -102,11 +101,5 @@ class HandingCalls:
     @contextmanager
     def _opened(self, request: q.DeviceKeys) -> Iterator[FolderBackend]:
         self._check(request.path)
-        backend = FolderBackend(request.path, request.name, marker=FORMAT)
-        try:
-            header = read_header(backend)
-            if header is None or header.vault != request.vault:
-                raise DeviceVanished(device=request.name, detail=f"{request.path} holds another vault or none")
+        with vault_folder(request.path, device=request.name, vault=request.vault) as backend:
             yield backend
-        finally:
-            backend.close()

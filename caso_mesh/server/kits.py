@@ -15,10 +15,9 @@ from caso_mesh.model.orders import Orders
 from caso_mesh.model.storage import Device
 from caso_mesh.server.handing import HandingCalls
 from caso_mesh.server.patience import bounded
-from caso_mesh.vault.header import read_header
+from caso_mesh.server.vault_folder import vault_folder
 from caso_mesh.vault.keys import add_missing_recipients, load_keys
 from caso_mesh.vault.mesh_copies import put_copy
-from caso_mesh.vault.names import FORMAT
 
 #: How long a device may take.
 _SECONDS = 50.0
@@ -105,11 +104,5 @@ class KitCalls:
         place = device.path_on(self._node)
         if place is None or not place.enabled:
             raise DeviceVanished(device=device.name, detail=f"{self._name} has no path to it")
-        backend = FolderBackend(place.path, device.name, marker=FORMAT)
-        try:
-            header = read_header(backend)
-            if header is None or header.vault != device.vault:
-                raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
+        with vault_folder(place.path, device=device.name, vault=device.vault) as backend:
             yield backend
-        finally:
-            backend.close()

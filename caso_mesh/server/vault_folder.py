@@ -1,0 +1,25 @@
+"""The folder of a device on this server, opened by the daemon itself for what is too small for a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.model.errors import DeviceVanished
+from caso_mesh.vault.header import read_header
+from caso_mesh.vault.names import FORMAT
+
+
+@contextmanager
+def vault_folder(path: str, *, device: str, vault: str) -> Iterator[FolderBackend]:
+    """While the block lasts; ``device`` is its name. Blocks. Raises ``DeviceVanished`` if another vault than ``vault`` lies
+    there, or none, and what the folder does."""
+    backend = FolderBackend(path, device, marker=FORMAT)
+    try:
+        header = read_header(backend)
+        if header is None or header.vault != vault:
+            raise DeviceVanished(device=device, detail=f"{path} holds another vault or none")
+        yield backend
+    finally:
+        backend.close()
