@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import pathlib
 import re
 import subprocess
@@ -13,16 +14,17 @@ import pytest
 from alert_source import raised
 
 from caso_mesh import docs
+from caso_mesh.cli import program
 from caso_mesh.cli.grammar import Group
 from caso_mesh.cli.table import COMMANDS
 from caso_mesh.config import Config
 from caso_mesh.docs import generate
 from caso_mesh.model.alerts import BY_NAME as ALERTS
 from caso_mesh.model.calls import CALLS
-from caso_mesh.model.errors import all_errors
+from caso_mesh.model.errors import LISTED_BY, UsageError, all_errors
 from caso_mesh.model.facts import Fact
 from caso_mesh.model.settings import SETTINGS
-from caso_mesh.model.states import RunState, ServerState, WaitReason
+from caso_mesh.model.states import REASON_ENDS, REASON_TEXT, RunState, ServerState, WaitReason
 from caso_mesh.vault import names
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -114,6 +116,39 @@ def test_no_page_shows_a_command_that_does_not_exist(path):
             continue  # a sentence
         words = shown.split()
         assert any(" ".join(words).startswith(each) for each in known), f"caso-mesh {shown}"
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """What ``caso-mesh`` is followed by in a sentence: a command, and what stands for its arguments."""
+    found = []
+    for shown in re.findall(r"caso-mesh ([a-z][^\"',;:()]*)", re.sub(r"\{\w+\}", "NAME", text)):
+        words = re.split(r"\.( |$)", shown)[0].split()
+        name = next((each for each in KNOWN if words[: len(each)] == each), None)
+        if name is None:
+            found.append(words)
+            continue
+        rest = itertools.takewhile(lambda word: re.match(r"[A-Z]|--[a-z]", word), words[len(name) :])
+        found.append([*name, *rest])
+    return found
+
+
+KNOWN = sorted((each.split() for each in commands()), key=len, reverse=True)
+#: What follows the program's name where that is the subject of a sentence.
+NO_COMMANDS = ("on this server", "server in", "speaks TLS")
+
+
+def test_no_hint_names_a_command_or_an_argument_that_is_refused():
+    """What would end a wait named three that were."""
+    texts = [*REASON_TEXT.values(), *REASON_ENDS.values(), *(each.do for each in ALERTS.values())]
+    texts += [f"{error.template()} {error.hint_template()}" for error in all_errors().values()]
+    texts += [f"caso-mesh {command}" for command in LISTED_BY.values()]
+    for words in {tuple(words) for text in texts for words in commands_in(text)}:
+        if " ".join(words).startswith(NO_COMMANDS):
+            continue
+        try:
+            program.parse(list(words))
+        except UsageError as error:
+            assert "requires an argument" in error.message, f"caso-mesh {' '.join(words)}: {error.message}"
 
 
 def test_every_key_of_the_configuration_file_is_in_the_guide():

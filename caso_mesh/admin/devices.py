@@ -17,7 +17,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.commands import AddDevice, Batch, Command, RemoveDevice, SetDevice, SetDevicePaths
-from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceNotShared, InUse, InvalidValue, NotFound
+from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceNotSeen, DeviceNotShared, InUse, InvalidValue
 from caso_mesh.model.ids import IdSource, check_name
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
@@ -169,10 +169,10 @@ def _with_quotas(device: Device, quotas: Mapping[str, int | None]) -> Device:
 
 
 def _enabling(state: ControlState, device: Device, enabled: Mapping[str, bool]) -> SetDevicePaths:
-    """What lets servers (ids) use a device, or not. Raises ``NotFound`` for one that does not see it."""
+    """What lets servers (ids) use a device, or not. Raises ``DeviceNotSeen`` for one that does not see it."""
     for server in enabled:
         if device.path_on(server) is None:
-            raise NotFound(kind="server", name=f"{state.name_of(server)} of the device {device.name}")
+            raise DeviceNotSeen(server=state.name_of(server), device=device.name)
     paths = tuple(structs.replace(place, enabled=enabled.get(place.server, place.enabled)) for place in device.paths)
     return SetDevicePaths(device.id, device.kind, paths)
 

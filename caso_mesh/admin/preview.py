@@ -37,7 +37,9 @@ class Preview:
     async def _preview(self, caller: Caller, request: q.SchedulePreview) -> v.PreviewList:
         """Raises ``NotFound``, ``InvalidValue``."""
         if not 0 < request.days <= _MOST_DAYS:
-            raise InvalidValue(value=f"{request.days:g}", what="number of days", expected="It lies between 0 and 400")
+            raise InvalidValue(
+                value=f"{request.days:g}", what="number of days", expected="It is more than 0 and at most 400"
+            )
         state, now_ns = self._keeper.state, self._calendar.now_ns()
         until_ns, limit = now_ns + round(request.days * _DAY_NS), max(1, min(request.limit, _MOST_ROWS))
         dues: list[tuple[int, Job]] = []

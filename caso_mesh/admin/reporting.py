@@ -77,7 +77,9 @@ class Reporting:
         now_ns = self._calendar.now_ns()
         zone = zone_named(request.zone or usual_zone(self._keeper.state)).key
         if request.days is not None and not 0 < request.days <= _MOST_DAYS:
-            raise InvalidValue(value=f"{request.days:g}", what="number of days", expected="It lies between 0 and 3660")
+            raise InvalidValue(
+                value=f"{request.days:g}", what="number of days", expected="It is more than 0 and at most 3660"
+            )
         span_ns = round((request.days or definition.days or 1.0) * 86400 * SECOND)
         if definition.ahead:
             begins_ns = now_ns if request.since_ns is None else max(now_ns, request.since_ns)

@@ -115,7 +115,7 @@ class Runs:
                 if job.schedule is None or (only is not None and only.isdisjoint(sources_of(job.spec))):
                     continue
                 view = self._waits_for_its_time(job)
-                if wanted in {None, "all", view.state} and self._is_in_time(job, request):
+                if view is not None and wanted in {None, "all", view.state} and self._is_in_time(job, request):
                     listed.add(job.id, [view])
         runs = state.open_runs() if wanted is None else list(state.runs.values())
         runs = [
@@ -155,10 +155,13 @@ class Runs:
             found |= {attempt.server, attempt.source}
         return found
 
-    def _waits_for_its_time(self, job: Job) -> v.JobView:
+    def _waits_for_its_time(self, job: Job) -> v.JobView | None:
+        """``None``: its schedule is over, it runs by hand only."""
         if job.state is JobState.ON_HOLD:
             return present.scheduled_view(self._keeper.state, job, None, "on-hold", "on-hold", {"job": job.name})
         due = self._due.next_due_ns(job)
+        if due is None:
+            return None
         fields = {"due": format_instant(due)}
         return present.scheduled_view(self._keeper.state, job, due, "scheduled", "not-yet-due", fields)
 

@@ -208,6 +208,8 @@ def _outcome(
     if run.closed_at_ns is None or part.state is RunState.READY:
         return []
     if part.state is RunState.SUPERSEDED:
+        if part.source != run.parts[0].source:
+            return []  # told once: it is the run that gives way
         by = part.failure.fields.get("by") if part.failure is not None else None
         text = f"gives way to {_name(state, by) if isinstance(by, str) else 'another run'}, which takes its place"
         return [_told(run.closed_at_ns, _CAME + 1, "superseded", text, run, source=source, state=part.state.value)]

@@ -57,7 +57,7 @@ def backup(
         bool, Parameter(negative=(), help="Leave out what folders with a CACHEDIR.TAG hold.")
     ] = False,
     no_default_excludes: Annotated[
-        bool, Parameter(negative=(), help="Read caches and other things that are left out by default, too.")
+        bool, Parameter(negative=(), help="Read what is in /proc, /sys, /run and /dev, and swap files, too.")
     ] = False,
     media_set: Annotated[str, Parameter(help="Media set: decides how long the set is kept.")] = DEFAULT_MEDIA_SET,
     priority: PriorityOption = "medium",

@@ -45,7 +45,10 @@ def parse(words: list[str]) -> Callable[[], Any]:
     try:
         command, bound, _ = make_app().parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        raise UsageError(detail=" ".join(str(error).split()).rstrip(".")) from None
+        detail = " ".join(str(error).split())
+        if detail.endswith(", ..."):  # of many commands the first
+            detail = f"{detail.removesuffix(', ...')} and others, which --help lists"
+        raise UsageError(detail=detail.rstrip(".")) from None
     return lambda: command(*bound.args, **bound.kwargs)
 
 

@@ -72,9 +72,14 @@ def _list(view: v.JobList) -> None:
         ("read", lambda row: output.size(row.bytes_read)),
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
-        ("until", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else row.reason_ends),
+        ("ends", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else _ends(row.reason_ends)),
     )
     note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
+
+
+def _ends(text: str | None) -> str | None:
+    """What ends a wait, below the heading that says so."""
+    return None if text is None else text.removeprefix("ends ")
 
 
 @app.command

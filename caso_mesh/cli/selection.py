@@ -39,7 +39,7 @@ OneFileSystem = Annotated[bool | None, Parameter(help="Do not enter other mounte
 ExcludeCaches = Annotated[bool | None, Parameter(help="Leave out what folders with a CACHEDIR.TAG hold.")]
 LargerThan = Annotated[str | None, Parameter(help="Leave out files of more than this size, as in 500MB; or none.")]
 DefaultExcludes = Annotated[
-    bool | None, Parameter(help="Leave out caches and other things that are left out by default.")
+    bool | None, Parameter(help="Leave out what is in /proc, /sys, /run and /dev, and swap files (default).")
 ]
 Priority = PriorityOption
 Window = Annotated[

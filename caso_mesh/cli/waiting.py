@@ -33,10 +33,17 @@ class Watcher(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Tells only what a run waits for, when it has waited for a while: who reads a log shall not have to ask."""
+
+    def __init__(self) -> None:
+        self._told: dict[str | None, str] = {}
 
     def update(self, progress: v.RunProgress) -> None:
-        return
+        for part in progress.parts:
+            if part.reason_text is None or progress.result is not None or self._told.get(part.source) == part.reason:
+                continue
+            self._told[part.source] = part.reason or ""
+            output.note(f"{part.run or part.name} waits: {part.reason_text}; it {part.reason_ends or 'waits'}")
 
     def close(self) -> None:
         return

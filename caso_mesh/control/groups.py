@@ -21,9 +21,9 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import (
     AlreadyExists,
     DataLocationRefused,
+    DeviceNotSeen,
     InUse,
     InvalidValue,
-    NotFound,
     UnknownSetting,
     UsageError,
 )
@@ -81,7 +81,7 @@ def set_device(state: ControlState, command: SetDevice, context: Context) -> Eff
     quotas = dict(command.quotas)
     for server in quotas:
         if device.path_on(server) is None:
-            raise NotFound(kind="server", name=f"{state.name_of(server)} of the device {device.name}")
+            raise DeviceNotSeen(server=state.name_of(server), device=device.name)
     changed = msgspec.structs.replace(
         device,
         paths=tuple(

@@ -94,7 +94,7 @@ def report_schedule_faults(state: ControlState, row: ReportSchedule) -> Iterator
     if not row.forms:
         yield Fault(UsageError(detail="Say in which form the report is sent"), ("forms",))
     if row.days is not None and not 0 < row.days <= _LONGEST_DAYS:
-        expected = "It lies between 0 and 3660"
+        expected = "It is more than 0 and at most 3660"
         yield Fault(InvalidValue(value=f"{row.days:g}", what="number of days", expected=expected), ("days",))
     if row.server is not None:
         yield from refused(("server",), state.server_named, row.server)

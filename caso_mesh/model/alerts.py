@@ -82,7 +82,7 @@ CATEGORIES: tuple[Category, ...] = (
     Category(
         "clock-jumped", (_W,),
         "The administrator's clock was set while it was in office. Nothing expires for clock-steady-s.",
-        "See that it is right now: caso-mesh set expiry shows what would go by it.",
+        "See that it is right now: caso-mesh set expire --dry-run shows what would go by it.",
     ),
     Category(
         "device-error", (_E,),

@@ -92,6 +92,8 @@ def _plain(value: Any) -> Any:
 def _fill(template: str, fields: dict[str, Any]) -> str:
     def one(match: re.Match[str]) -> str:
         value = fields.get(match[1])
+        if match[1] == "kind":  # a person reads words
+            return str(value).replace("-", " ")
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     return _FIELD.sub(one, template)
@@ -172,6 +174,15 @@ class InvalidSchedule(UsageError):
     """
 
     code = "invalid-schedule"
+
+
+class ScheduleOutsideWindow(InvalidSchedule):
+    """The schedule "{cron}" is not valid: {detail}.
+
+    Choose another time, or another window: "caso-mesh selection edit LIST --window".
+    """
+
+    code = "schedule-outside-window"
 
 
 class UnknownZone(UsageError):
@@ -766,12 +777,15 @@ LISTED_BY = {
     "catalog": "set list",
     "device-pool": "device pool list",
     "job": "job list --state all",
+    "media-set": "mediaset list",
     "notify-rule": "notify rule list",
     "recipient": "notify recipient list",
     "recipient-group": "notify group list",
     "report-schedule": "report scheduled",
+    "rule": "policy show POLICY",
     "run": "job list --state all",
     "selection-list": "selection list",
+    "template": "policy show POLICY",
 }  # fmt: skip
 
 
@@ -788,7 +802,7 @@ class NotFound(CasoError):
     @property
     def hint(self) -> str:
         """Names the command, if there is one."""
-        command = LISTED_BY.get(str(self.fields["kind"]))
+        command = LISTED_BY.get(str(self.fields["kind"]).replace(" ", "-"))
         return "" if command is None else f'"caso-mesh {command}" shows what there is.'
 
 
@@ -799,6 +813,17 @@ class Ambiguous(CasoError):
     """
 
     code = "ambiguous"
+    category = "not-found"
+    exit_status = NOT_FOUND
+
+
+class DeviceNotSeen(CasoError):
+    """The server {server} does not see the device {device}.
+
+    "caso-mesh device share {device} --on {server}=FOLDER" lets one more server use a device.
+    """
+
+    code = "device-not-seen"
     category = "not-found"
     exit_status = NOT_FOUND
 
@@ -858,7 +883,7 @@ class Conflict(CasoError):
 
 
 class AlreadyExists(Conflict):
-    """There already is a {kind} "{name}".
+    """The {kind} "{name}" is there already.
 
     Choose another name.
     """

@@ -238,8 +238,8 @@ REASON_TEXT: dict[WaitReason, str] = {
 REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.NOT_YET_DUE: "ends at {due}",
     WaitReason.ON_HOLD: "ends when it is released: caso-mesh job release {job}",
-    WaitReason.QUEUE_ON_HOLD: "ends when the queue is released: caso-mesh server release-queue {servers}",
-    WaitReason.NO_SERVER_IN_POOL: "ends when the pool {pool} gets a server: caso-mesh pool set {pool} SERVER ...",
+    WaitReason.QUEUE_ON_HOLD: "ends when the queue of one of these is released, with caso-mesh server release-queue NAME: {servers}",
+    WaitReason.NO_SERVER_IN_POOL: "ends when the pool {pool} gets a server: caso-mesh pool set {pool} --server NAME ...",
     WaitReason.NO_SERVER_REACHABLE: "ends when one of these is linked again: {servers}",
     WaitReason.SERVER_PAUSED: "ends when one of these is resumed or enabled: {servers}",
     WaitReason.SERVER_STALLED: "ends when one of these answers again: {servers}",
@@ -263,7 +263,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
     WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
     WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",
-    WaitReason.DATA_ON_SERVER: "ends with: caso-mesh server set {servers} --data-location admin",
+    WaitReason.DATA_ON_SERVER: "ends when one of these is told caso-mesh server set NAME --data-location admin: {servers}",
     WaitReason.NO_LOGON: "ends when {source} may use it and is handed a copy, by a linked server that has one or by: "
     "caso-mesh logon set {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",

@@ -238,7 +238,16 @@ def _way(follows: Mapping[str, Sequence[str]], start: str, end: str) -> list[str
 def _never_first(policy: Policy, sound: Sequence[int]) -> Iterator[Fault]:
     first = first_of(policy)
     template = None if first is None else policy.template(first)
-    if template is None or template.schedule is not None:
+    if template is None:
+        return
+    needs_set = template.backup_type is None and any(each.backup_type for each in policy.templates)
+    for number in sound:
+        rule = policy.rules[number]
+        if needs_set and rule.kind is RuleKind.FIRST:
+            detail = f"{first} must complete first, but there is no set for it before a backup, which waits for it"
+            yield Fault(_invalid(policy, detail), number)
+            return
+    if template.schedule is not None:
         return
     for number in sound:
         rule = policy.rules[number]

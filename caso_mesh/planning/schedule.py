@@ -28,6 +28,7 @@ _LONGEST = 200
 _MOST_DAYS, _LONGEST_S = 4000, 7 * 86400.0
 #: Nothing is due after this: the calendar of ``datetime`` ends soon after it.
 _END_NS = (datetime.datetime(9900, 1, 1, tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1) * _SECOND
+_NEVER = "no such date ever comes"
 
 
 def check_schedule(schedule: CronSchedule) -> None:
@@ -42,7 +43,7 @@ def check_schedule(schedule: CronSchedule) -> None:
         if seconds is not None and not 1 <= seconds <= _LONGEST_S:
             raise InvalidValue(value=format_number(seconds), what=what, expected="It lies between 1 second and 7 days")
     if next_due_ns(schedule, 0 if schedule.at_ns is None else schedule.at_ns - 1) is None:
-        raise InvalidSchedule(cron=schedule.cron or schedule.text, detail="no such date ever comes")
+        raise InvalidSchedule(cron=schedule.cron or schedule.text, detail=_NEVER)
 
 
 def local_day(at_ns: int, zone_name: str) -> datetime.date:
@@ -145,8 +146,19 @@ def _cron(schedule: CronSchedule, start: datetime.datetime) -> CronSim:
             fields[1] = "*"
             cron = CronSim(" ".join(fields), start)
     except (CronSimError, ValueError, AssertionError) as error:
-        raise InvalidSchedule(cron=schedule.cron, detail=str(error) or "it cannot be read") from None
+        detail = _NEVER if _is_good_in_some_month(fields) else str(error) or "it cannot be read"
+        raise InvalidSchedule(cron=schedule.cron, detail=detail) from None
     return cron
+
+
+def _is_good_in_some_month(fields: list[str]) -> bool:
+    """Whether a line that was refused is wrong by its days not being in its months only."""
+    try:
+        CronSim(" ".join([*fields[:3], "*", fields[4]]), datetime.datetime(2000, 1, 1))
+        CronSim(" ".join([*fields[:2], "*", *fields[3:]]), datetime.datetime(2000, 1, 1))
+    except (CronSimError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def clock_times(schedule: CronSchedule) -> Iterator[tuple[int, int]]:

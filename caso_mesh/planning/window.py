@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import functools
 
-from caso_mesh.model.errors import InvalidSchedule
+from caso_mesh.model.errors import ScheduleOutsideWindow
 from caso_mesh.model.hours import DAY_MIN, Window, parse_window
 from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import CronSchedule, Run
@@ -57,7 +57,7 @@ def opens_ns(text: str, now_ns: int) -> int | None:
 
 
 def check_inside(schedule: CronSchedule, text: str, from_ns: int) -> None:
-    """Raises ``InvalidSchedule`` if the schedule can start outside of a window; ``InvalidValue``, ``UnknownZone``.
+    """Raises ``ScheduleOutsideWindow`` if the schedule can start outside of a window; ``InvalidValue``, ``UnknownZone``.
 
     In one zone all times of the week that the schedule has are looked at; in two, its due times of the next year.
     """
@@ -72,7 +72,7 @@ def check_inside(schedule: CronSchedule, text: str, from_ns: int) -> None:
         when = None if due is None else f"{_EPOCH + datetime.timedelta(seconds=due // _SECOND):%Y-%m-%dT%H:%M}Z"
     if when is not None:
         written = schedule.text or schedule.cron
-        raise InvalidSchedule(cron=written, detail=f"{when} is outside the window {text} of the selection list")
+        raise ScheduleOutsideWindow(cron=written, detail=f"{when} is outside the window {text} of the selection list")
 
 
 def check_window(text: str) -> None:

@@ -70,7 +70,7 @@ class RunRow(Struct, frozen=True, gc=False):
 
 
 class SetRow(Struct, frozen=True, gc=False):
-    """One backup set. ``kept_by`` are the reasons why it stays, as ``set expiry`` names them."""
+    """One backup set. ``kept_by`` are the reasons why it stays, as ``set expire`` names them."""
 
     id: str
     source: str

@@ -50,7 +50,10 @@ async def test_what_is_in_a_queue_on_hold_waits_and_says_how_to_release_it(tmp_p
         run = await w.backup(to="device:dbeta")
         view = await waits(w, run, "queue-on-hold")
         assert view.reason_text == "the queue is on hold: beta"
-        assert view.reason_ends == "ends when the queue is released: caso-mesh server release-queue beta"
+        assert (
+            view.reason_ends
+            == "ends when the queue of one of these is released, with caso-mesh server release-queue NAME: beta"
+        )
         other = await w.backup(source="gamma")
         assert (await w.delegated(other)).server == node("gamma")
         servers = await w.ask("queue.hold", q.QueueHold(False, server="beta"))

@@ -107,6 +107,17 @@ async def test_a_run_that_takes_too_long_after_its_actual_start_ends_as_timed_ou
         assert (await w.until(lambda: w.facts.alerts("job-timed-out")))[0].object == run.id
 
 
+async def test_a_job_whose_only_due_time_is_over_waits_for_nothing(tmp_path: Path) -> None:
+    """It was listed as scheduled, due at None."""
+    async with admin_world(tmp_path) as w:
+        await made(w, once=TemplateDoc("full", to="device:dbeta", schedule="once 2025-01-06T00:03"), full=FULL)
+        (row,) = [row for row in (await w.ask("job.list", q.JobListRequest())).jobs if row.name == "home.nightly.once"]
+        assert (row.reason, row.reason_ends) == ("not-yet-due", "ends at 2025-01-06T00:03:00Z")
+        await run_of(w, "once")
+        listed = (await w.ask("job.list", q.JobListRequest(state="scheduled"))).jobs
+        assert [row.name for row in listed] == ["home.nightly.full"]
+
+
 async def test_of_two_that_are_due_at_once_the_full_one_runs_and_the_history_says_so(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         await made(w, ("when inc completes start check",), full=FULL, inc=INC, check=TemplateDoc("verify"))

@@ -104,6 +104,20 @@ async def test_waiting_goes_on_until_the_facts_have_arrived(daemon: FakeDaemon, 
     assert [each.request for each in daemon.received[1:]] == [q.RunFollow(RUN, 0.02, until_end=True)] * 4
 
 
+async def test_what_a_run_waits_for_is_told_once_to_whoever_reads_a_log(daemon: FakeDaemon, shell: Shell) -> None:
+    """A command in a script said nothing for as long as the pool of its target was empty."""
+    waits = part(
+        "ready", reason="device-paused", reason_text="paused: disk1", reason_ends="ends when one of these is resumed"
+    )
+    daemon.answers["verify"] = SUBMITTED
+    daemon.answers["run.follow"] = [
+        *[progress("ready", waits)] * 3,
+        progress("succeeded", part("succeeded"), done=result("succeeded")),
+    ]
+    told = await shell("verify", "set1", "--wait")
+    assert told.err.count("job1@1 waits: paused: disk1; it ends when one of these is resumed") == 1
+
+
 async def test_json_lines_are_the_changes_and_end_with_the_result(daemon: FakeDaemon, shell: Shell) -> None:
     records = [progress("running", part(percent=each)) for each in (10.0, 10.0, 20.0)]
     records.append(

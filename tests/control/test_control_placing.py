@@ -10,7 +10,7 @@ from caso_mesh.control.forecast import forecast
 from caso_mesh.control.foretold import Away
 from caso_mesh.control.placing import Cut, Seen
 from caso_mesh.model.commands import HoldRun, SetDevice, SetSetting
-from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.errors import DeviceNotSeen, InvalidValue
 from caso_mesh.model.states import RunState
 
 
@@ -96,7 +96,7 @@ def test_of_a_quota_is_left_what_neither_sets_take_nor_running_jobs_will(mesh):
 
 
 def test_a_quota_is_for_a_server_that_has_the_device_and_not_negative(mesh):
-    with pytest.raises(NotFound):
+    with pytest.raises(DeviceNotSeen):
         mesh.do(SetDevice("device-disk-c", quotas=(("node-beta", 1000),)))
     with pytest.raises(InvalidValue):
         mesh.do(SetDevice("device-disk-c", quotas=(("node-gamma", -1),)))

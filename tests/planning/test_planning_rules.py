@@ -168,6 +168,7 @@ def test_when_a_completes_succeeds_or_fails_start_b(kind, ends):
 
 
 CHECK, MORE = template("check", "verify", None), template("more", "copy", None)
+LATE = template("late", "incremental", None)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +187,13 @@ CHECK, MORE = template("check", "verify", None), template("more", "copy", None)
         ([rule("supersedes", "full", "check")], "check has no schedule"),
         ([rule("starts", "full", "more"), rule("starts", "full", "more")], "twice"),
         ([rule("starts", "full", "check")], "no set yet that check"),
-        ([rule("first", "check"), rule("succeeds", "full", "check")], "check must complete first, but only"),
+        ([rule("first", "late"), rule("succeeds", "full", "late")], "late must complete first, but only"),
+        ([rule("first", "check")], "no set for it before a backup, which waits for it"),
     ],
 )  # fmt: skip
 def test_rules_that_contradict_each_other_go_in_a_circle_or_never_hold_are_refused_with_the_reason(rules, said):
     with pytest.raises(InvalidPolicy) as refused:
-        check_policy(policy(FULL, DIFF, INC, CHECK, MORE, rules=tuple(rules)))
+        check_policy(policy(FULL, DIFF, INC, CHECK, MORE, LATE, rules=tuple(rules)))
     assert said in refused.value.message
     assert "nightly" in refused.value.message
 
