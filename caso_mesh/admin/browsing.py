@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,13 +36,19 @@ log = logging.getLogger(__name__)
 ASK_S = 10.0
 
 
+#: Of a path: the node id of its source, and itself.
+Place = tuple[str, bytes]
+
+
 class Found(Struct, frozen=True):
-    """``away``: servers that may have more, and could not be asked. ``cut_off``: a search took too long and was ended."""
+    """``away``: servers that may have more, and could not be asked. ``cut_off``: a search took too long and was ended.
+    ``next``: the place behind which another search goes on."""
 
     matches: list[Match]
     more: bool
     cut_off: bool
     away: tuple[c.CatalogAway, ...] = ()
+    next: Place | None = None
 
 
 class _Asked(Struct):
@@ -123,25 +130,40 @@ class Browsing:
 
     # --- all sets ---
 
-    async def find(self, request: q.CatalogFind, sources: Collection[str] | None, limit: int) -> Found:
-        """Files of ``sources`` (node ids; ``None`` = of all): the newest set that has each, in order of source and path."""
-        own = await self._catalog.matches(request, sources, limit)
+    async def find(
+        self, request: q.CatalogFind, sources: Collection[str] | None, limit: int, after: Place | None = None
+    ) -> Found:
+        """Files of ``sources`` (node ids; ``None`` = of all): the newest set that has each, in order of source and path, the
+        first ``limit`` behind a place. Nothing is given of what lies behind the place that one of those got to that were
+        asked: it comes with the next page, with what that one has there."""
+        own = await self._catalog.matches(request, sources, limit, after)
         question = c.CatalogSearch(
-            replace(request, server=None, limit=limit), None if sources is None else tuple(sorted(sources))
+            replace(request, server=None, limit=limit, after=None),
+            None if sources is None else tuple(sorted(sources)),
+            after,
         )
         answers, away = await self._ask_all(sources, "catalog.search", question, c.CatalogHits)
         found = {(each.source, each.path): each for each in own.matches}
         more, cut_off = len(own.matches) > limit, own.is_cut_off
+        reached = [] if own.reached is None else [own.reached]
         for server, reply in ((asked.server, reply) for asked, reply in answers):
             more, cut_off = more or reply.more, cut_off or reply.cut_off
+            if _is_ahead(reply.reached, sources, after):
+                reached.append(reply.reached)
+            else:
+                cut_off = cut_off or reply.more  # what it has behind cannot be asked for
             for hit in reply.hits:
                 match = Match(hit.set, hit.source, hit.path, _entry(hit))
-                if (sources is None or hit.source in sources) and await self._is_newer(
-                    server, match, found.get((hit.source, hit.path))
-                ):
-                    found[hit.source, hit.path] = match
-        matches = sorted(found.values(), key=lambda each: (each.source, path_key(each.path)))
-        return Found(matches[:limit], more or len(matches) > limit, cut_off, away)
+                place = hit.source, hit.path
+                if (sources is not None and hit.source not in sources) or (after and _order(place) <= _order(after)):
+                    continue
+                if await self._is_newer(server, match, found.get(place)):
+                    found[place] = match
+        end = min(reached, key=_order, default=None)
+        places = sorted((each for each in found if end is None or _order(each) <= _order(end)), key=_order)
+        if len(places) > limit:
+            more, end = True, places[limit - 1]
+        return Found([found[each] for each in places[:limit]], more, cut_off, away, end)
 
     async def _is_newer(self, server: Server, match: Match, known: Match | None) -> bool:
         """Whether what a server says is of a set of its own, and newer than what is known."""
@@ -245,6 +267,19 @@ def _is_away(error: CasoError) -> bool:
         error.retryable
         or isinstance(error, PeerFault)
         or (isinstance(error, NotFound) and not isinstance(error, PathNotInSet))
+    )
+
+
+def _order(place: Place) -> Place:
+    return place[0], path_key(place[1])
+
+
+def _is_ahead(place: Place | None, sources: Collection[str] | None, after: Place | None) -> TypeGuard[Place]:
+    """Whether a search gets on by that place, and it is one that was asked about."""
+    return (
+        place is not None
+        and (sources is None or place[0] in sources)
+        and (after is None or _order(place) > _order(after))
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from caso_mesh.admin import present
 from caso_mesh.admin.browsing import Browsing
+from caso_mesh.admin.finding import Finding
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit
 from caso_mesh.admin.set_lists import SetLists
@@ -16,7 +17,6 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import InvalidValue, NotFound
-from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_instant, format_seconds
 
 #: Entries of one answer.
@@ -43,6 +43,7 @@ class History:
         self._keeper = keeper
         self._tables = tables
         self._browsing = browsing
+        self._finding = Finding(keeper=keeper, browsing=browsing)
         self._submit = submit
         self._work = work
         self._clock = clock
@@ -54,7 +55,7 @@ class History:
         return {
             "set.list": self._sets.answer,
             "catalog.ls": self._catalog_ls,
-            "catalog.find": self._catalog_find,
+            "catalog.find": self._finding.answer,
             "catalog.versions": self._catalog_versions,
             "catalog.du": self._catalog_du,
         }
@@ -72,33 +73,6 @@ class History:
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         found, more = await self._browsing.folder(backup, path, after=request.after, limit=limit)
         return v.EntryList(tuple(present.entry_view(each) for each in found), more)
-
-    async def _catalog_find(self, caller: Caller, request: q.CatalogFind) -> v.MatchList:
-        state = self._keeper.state
-        source = state.server_named(request.server).origin if request.server else None
-        limit = max(1, min(request.limit, _MOST_ENTRIES))
-        limits = caller.limits(Role.RESTORE)
-        asked = limits if source is None else {source} if limits is None else limits & {source}
-        found = await self._browsing.find(request, asked, limit)
-        return v.MatchList(
-            tuple(
-                v.MatchView(
-                    server=state.name_of(match.source),
-                    path=present.shown_path(match.path),
-                    path_b64=present.b64(match.path),
-                    set=match.set,
-                    size=match.entry.size,
-                    mtime=format_seconds(match.entry.modified[0]),
-                    mtime_ns=present.mtime_ns(match.entry.modified),
-                    type=match.entry.type.value,
-                )
-                for match in found.matches
-            ),
-            found.more,
-            found.away,
-            found.cut_off,
-            () if limits is None or source in limits else tuple(sorted(map(state.name_of, limits))),
-        )
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
         source = self._keeper.state.server_named(request.server).origin

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from caso_mesh.catalog import index
 from caso_mesh.catalog.export import Export
 from caso_mesh.catalog.index import FolderUsage, Found, IngestResult, SliceLost, Version, Wanted
@@ -210,21 +212,34 @@ class Catalog:
         async with self._long_questions:
             return await self._read(lambda conn: index.usage(conn, set_id, path, depth=depth))
 
-    async def find(self, glob: str | bytes, wanted: Wanted = ANYTHING, *, limit: int = 1000) -> Found:
+    async def find(
+        self,
+        glob: str | bytes,
+        wanted: Wanted = ANYTHING,
+        *,
+        limit: int = 1000,
+        after: tuple[str, bytes] | None = None,
+    ) -> Found:
         """As ``index.find``; it is cut off when it has taken ``LONGEST_S``."""
 
         def ask(conn: sqlite3.Connection) -> Found:
             end_s = time.monotonic() + LONGEST_S
             # in a simulation nothing depends on how fast the machine is
             is_over = (lambda: False) if self._same_thread else lambda: time.monotonic() > end_s
-            return index.find(conn, glob, wanted, limit=limit, is_over=is_over)
+            return index.find(conn, glob, wanted, limit=limit, after=after, is_over=is_over)
 
         async with self._long_questions:
             return await self._read(ask)
 
-    async def matches(self, asked: CatalogFind, sources: Collection[str] | None, limit: int) -> Found:
+    async def matches(
+        self,
+        asked: CatalogFind,
+        sources: Collection[str] | None,
+        limit: int,
+        after: tuple[str, bytes] | None = None,
+    ) -> Found:
         """What ``find`` gives for a question of a person about ``sources`` (node ids; ``None`` = all); more than ``limit``
-        if there is more."""
+        if there is more: then it has ``reached`` the last that is within it."""
         wanted = Wanted(
             sources=None if sources is None else frozenset(sources),
             since_ns=asked.since_ns,
@@ -236,7 +251,11 @@ class Catalog:
             type=asked.type,
             ignore_case=asked.ignore_case,
         )
-        return await self.find(asked.glob, wanted, limit=limit + 1)
+        found = await self.find(asked.glob, wanted, limit=limit + 1, after=after)
+        if len(found.matches) <= limit:
+            return found
+        last = found.matches[limit - 1]
+        return replace(found, reached=(last.source, last.path))
 
     async def versions(self, source: str, path: bytes) -> list[Version]:
         """As ``index.versions``."""

@@ -18,16 +18,18 @@ from __future__ import annotations
 import fnmatch
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from caso_mesh.catalog import folders, names
+from caso_mesh.catalog import names
 from caso_mesh.catalog.browse import timelines
-from caso_mesh.catalog.schema import ATTRIBUTES, from_row, join, number_of, split
-from caso_mesh.catalog.segment import NAME_MAX, CatalogEntry
+from caso_mesh.catalog.in_order import Filter, Leads, Rows, Walk, leads
+from caso_mesh.catalog.schema import from_row, join, number_of
+from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import InvalidValue
 
@@ -37,8 +39,10 @@ _WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
 _COUNT = 2000
 #: SQLite's steps between two looks at the time: about a millisecond.
 _STEPS = 20_000
-#: Beyond every name.
-_HIGHEST = b"\xff" * (NAME_MAX + 1)
+#: So many folders are walked through before the index is asked where names of many are.
+_FIRST_FOLDERS = 3000
+#: How many folders are entered between two looks at the time: small questions have few steps.
+_LOOK_EACH = 200
 
 
 class Match(Struct, frozen=True):
@@ -91,14 +95,15 @@ class Wanted(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """``is_cut_off``: the time was over before everything was looked at."""
+    """``is_cut_off``: the time was over before everything was looked at; all that comes before and at ``reached`` (source and
+    path) was, if it is known."""
 
     matches: list[Match]
     is_cut_off: bool = False
+    reached: tuple[str, bytes] | None = None
 
 
 ANYTHING = Wanted()
-_Hits = dict[tuple[str, bytes], tuple[tuple[int, str], CatalogEntry]]
 
 
 def find(
@@ -107,24 +112,22 @@ def find(
     wanted: Wanted = ANYTHING,
     *,
     limit: int = 1000,
+    after: tuple[str, bytes] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Found:
     """Paths that match ``glob``, each once per source, with the newest set that has them as ``wanted``, in order of source
-    and path.
+    and path: the first ``limit`` of those that come ``after`` a source and a path.
 
-    When more than ``limit`` match, which of them are given is not defined. ``is_over`` is asked about every millisecond
-    whether to stop. Raises ``InvalidValue`` for an empty or overlong pattern.
+    ``is_over`` is asked about every millisecond whether to stop. Raises ``InvalidValue`` for an empty or overlong pattern.
     """
     text = glob.decode("utf-8", "surrogateescape") if isinstance(glob, bytes) else glob
     if len(text) > _PATTERN_MAX or not text.strip("/") or not _is_path_text(text):
         raise InvalidValue(value=text[:100], what="pattern", expected="Give a name, with * for any text")
-    hits: _Hits = {}
+    search = _Search(conn, text, wanted, limit, after, is_over)
     with _ended_when(conn, is_over) as state:
-        _Search(conn, text, wanted, hits, limit).run()
-    found = [
-        Match(newest[1], node, path, entry) for (node, path), (newest, entry) in sorted(hits.items(), key=_by_place)
-    ]
-    return Found(found[:limit], state.is_cut_off)
+        search.run()
+    is_cut_off = state.is_cut_off or search.is_cut_off
+    return Found(search.hits, is_cut_off, search.place if is_cut_off and search.place != after else None)
 
 
 class _State(Struct):
@@ -151,118 +154,117 @@ def _ended_when(conn: sqlite3.Connection, is_over: Callable[[], bool]) -> Iterat
 
 
 class _Search:
-    """One question. ``run`` puts what it finds into ``hits``, until there are more than ``limit``."""
+    """One question. ``run`` puts what it finds into ``hits``, until there are ``limit``."""
 
-    def __init__(self, conn: sqlite3.Connection, glob: str, wanted: Wanted, hits: _Hits, limit: int) -> None:
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        glob: str,
+        wanted: Wanted,
+        limit: int,
+        after: tuple[str, bytes] | None,
+        is_over: Callable[[], bool],
+    ) -> None:
         self._conn = conn
         self._glob = glob
-        self._wanted = wanted
-        self._hits = hits
         self._limit = limit
+        self._exact = not wanted.ignore_case
+        self._is_over = is_over
         self._matches = _matcher(glob, ignore_case=wanted.ignore_case)
-        self._paths = folders.Paths(conn)
         self._lines = timelines(conn, since_ns=wanted.since_ns, until_ns=wanted.until_ns)
         self._newest: dict[tuple[int, int, int], tuple[int, str] | None] = {}
+        literal = _longest_in_name(glob) if self._exact else b""
+        self._only = Filter(*wanted.condition(), literal)
+        self._entered = 0
         self._chains: dict[str, list[int]] = {}
+        self._tops: dict[str, int] = dict(conn.execute("SELECT node, root FROM source").fetchall())
         for chain, node in conn.execute("SELECT c.id, s.node FROM chain c JOIN source s ON s.id = c.source"):
             if chain in self._lines and (wanted.sources is None or node in wanted.sources):
                 self._chains.setdefault(node, []).append(chain)
+        self.hits: list[Match] = []
+        self.place = after
+        self.is_cut_off = False
 
     def run(self) -> None:
-        texts = _texts(self._glob, ascii_only=self._wanted.ignore_case)
-        if texts:
-            self._by_index(min(texts, key=lambda text: _cost(self._conn, text)) if len(texts) > 1 else texts[0])
-        else:
-            self._through_all()
+        """Where the index leads to many names, most of them match, as a rule: it is only asked when the first folders have
+        not given enough."""
+        texts = _texts(self._glob, ascii_only=not self._exact)
+        if not texts:
+            self._walk(None, None)
+            return
+        text, cost = texts[0], 0
+        for each in texts:
+            its_cost = _cost(self._conn, each)
+            if each is texts[0] or its_cost < cost:
+                text, cost = each, its_cost
+        if self._exact:
+            self._only = replace(self._only, part=text.text)
+        if cost >= _COUNT and self._walk(None, _FIRST_FOLDERS):
+            return
+        self._walk(leads(self._conn, text.text, is_last=text.is_last), None)
 
-    def _by_index(self, text: _Text) -> None:
-        for folder, lowest, highest, literal in self._candidates(text):
-            place = self._paths.get(folder)
-            if place is None or place[0] not in self._chains:
+    def _walk(self, index: Leads | None, most_folders: int | None) -> bool:
+        """From the place that was reached on; whether there is nothing more to do."""
+        most = None if most_folders is None else self._entered + most_folders
+
+        def entered() -> bool:
+            self._entered += 1
+            if self._entered % _LOOK_EACH == 0 and self._is_over():
+                self.is_cut_off = True
+            return not self.is_cut_off and (most is None or self._entered < most)
+
+        for node in sorted(self._chains):
+            if self.place is not None and node < self.place[0]:
                 continue
-            self._look_into(folder, place, lowest, highest, literal)
-            if len(self._hits) >= self._limit:
-                return
+            after = self.place[1] if self.place is not None and node == self.place[0] else None
+            walk = Walk(
+                self._conn,
+                top=self._tops[node],
+                chains=self._chains[node],
+                only=self._only,
+                leads=index,
+                after=after,
+                entered=entered,
+            )
+            try:
+                with closing(walk.names()) as found:
+                    if self._look_at(node, found):
+                        return True
+            finally:
+                if walk.place is not None:
+                    self.place = node, walk.place
+            if self.is_cut_off or (most is not None and self._entered >= most):
+                return self.is_cut_off
+        return True
 
-    def _look_into(self, folder: int, place: tuple[str, bytes], lowest: bytes, highest: bytes, literal: bytes) -> None:
-        condition, values = self._wanted.condition()
-        query = (
-            f"SELECT name, first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name >= ?"
-            f" AND name <= ? AND instr(name, ?){condition}"
-        )
-        verdicts: dict[bytes, bool] = {}
-        for chain in self._chains[place[0]]:
-            for name, *row in self._conn.execute(query, (chain, folder, lowest, highest, literal, *values)):
-                self._look_at(chain, place, name, row, verdicts)
+    def _look_at(self, node: str, found: Iterable[tuple[bytes, bytes, Rows]]) -> bool:
+        """Whether there are enough."""
+        if len(self.hits) >= self._limit:
+            return True
+        folder, prefix = b"", ""
+        for at, name, rows in found:
+            if at is not folder:
+                folder, prefix = at, _readable(at) + "/" if at else ""
+            if not self._matches(prefix, _readable(name)):
+                continue
+            best: tuple[tuple[int, str], tuple[Any, ...]] | None = None
+            for row in rows:
+                newest = self._newest_of(row[1], row[2], row[3])
+                if newest is not None and (best is None or best[0] < newest):
+                    best = newest, row
+            if best is None:
+                continue
+            path = join(at, name)
+            self.hits.append(Match(best[0][1], node, path, from_row(path, best[1][4:])))
+            if len(self.hits) >= self._limit:
+                return True
+        return False
 
-    def _candidates(self, text: _Text) -> Iterator[tuple[int, bytes, bytes, bytes]]:
-        """Folders, the lowest and the highest of the names that may match, and what those hold: most names are told from it
-        before they cost anything. (SQLite finds an empty text everywhere.)"""
-        exact = not self._wanted.ignore_case
-        literal = text.text.strip(b"/") if exact else b""
-        for folder, lowest, highest in names.blocks(self._conn, text.text):
-            yield folder, lowest, highest, literal
-        if text.is_last:
-            return
-        literal = _longest_in_name(self._glob) if exact else b""
-        for begin in names.folders(self._conn, text.text):
-            for folder in folders.below(self._conn, begin):
-                yield folder, b"", _HIGHEST, literal
-
-    def _through_all(self) -> None:
-        """The rows go by as they lie, folder by folder."""
-        condition, values = self._wanted.condition()
-        literal = b"" if self._wanted.ignore_case else _longest_in_name(self._glob)
-        query = (
-            f"SELECT folder, name, first, last, {ATTRIBUTES} FROM version WHERE chain = ?{condition} AND instr(name, ?)"
-        )
-        verdicts: dict[bytes, bool] = {}
-        at: int | None = None
-        place: tuple[str, bytes] | None = None
-        for chains in self._chains.values():
-            for chain in chains:
-                for folder, name, *row in self._conn.execute(query, (chain, *values, literal)):
-                    if folder != at:
-                        at, place, verdicts = folder, self._paths.get(folder), {}
-                        if len(self._hits) >= self._limit:
-                            self._look_elsewhere()
-                            return
-                    if place is not None:
-                        self._look_at(chain, place, name, row, verdicts)
-
-    def _look_elsewhere(self) -> None:
-        """What was found in one chain of a source may be newer in another one that was not looked at."""
-        tops = dict(self._conn.execute("SELECT node, root FROM source").fetchall())
-        for node, path in list(self._hits):
-            at, name = split(path)
-            folder = folders.find(self._conn, tops[node], at) if len(self._chains[node]) > 1 else None
-            if folder is not None:
-                self._look_into(folder, (node, at), name, name, b"")
-
-    def _look_at(
-        self, chain: int, place: tuple[str, bytes], name: bytes, row: list[Any], verdicts: dict[bytes, bool]
-    ) -> None:
-        node, at = place
-        verdict = verdicts.get(name)
-        if verdict is None:
-            verdict = verdicts[name] = self._matches(_readable(at) + "/" if at else "", _readable(name))
-        if not verdict:
-            return
-        interval = (chain, row[0], row[1])
+    def _newest_of(self, chain: int, first: int, last: int) -> tuple[int, str] | None:
+        interval = chain, first, last
         if interval not in self._newest:
-            self._newest[interval] = self._lines[chain].newest(row[0], row[1])
-        newest = self._newest[interval]
-        if newest is None:
-            return
-        path = join(at, name)
-        known = self._hits.get((node, path))
-        if known is None or known[0] < newest:
-            self._hits[node, path] = newest, from_row(path, row[2:])
-
-
-def _by_place(item: tuple[tuple[str, bytes], object]) -> tuple[str, bytes]:
-    node, path = item[0]
-    return node, path.replace(b"/", b"\x00")
+            self._newest[interval] = self._lines[chain].newest(first, last)
+        return self._newest[interval]
 
 
 def _is_path_text(text: str) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Iterator
 from typing import Annotated, Literal
+
+import msgspec
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
@@ -14,6 +18,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut, UsageError
+from caso_mesh.model.listing import MOST_MATCHES
 from caso_mesh.model.units import parse_instant_ns, parse_size
 
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
@@ -107,11 +112,12 @@ def find(
     type: Annotated[Literal["f", "d", "l"] | None, Parameter(help="Only files, folders or symbolic links.")] = None,
     ignore_case: Annotated[bool, Parameter(negative=(), help="Letters match whatever their case.")] = False,
     limit: Annotated[int, Parameter(help="At most this many.", at_least=1)] = 1000,
+    after: Annotated[str | None, Parameter(help="Go on behind a page, by what that one said.")] = None,
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Find files by name, size, time and type in all backup sets. Exit status 7: a server that keeps catalogs could not be
-    asked, or the search took too long and was cut off."""
+    """Find files by name, size, time and type in all backup sets, in order of server and path. Exit status 7: a server that
+    keeps catalogs could not be asked, or the search took too long and was cut off."""
 
     def instant_ns(text: str | None) -> int | None:
         return None if text is None else parse_instant_ns(text)
@@ -128,16 +134,37 @@ def find(
         modified_until_ns=instant_ns(modified_until),
         type=_TYPES[type] if type is not None else None,
         ignore_case=ignore_case,
+        after=after,
     )
-    view = ask(common, "catalog.find", request, v.MatchList)
+    with connect(common) as client:
+        pages = list(_pages(client, request))
+    view = msgspec.structs.replace(
+        pages[-1],
+        matches=tuple(match for page in pages for match in page.matches),
+        away=tuple({each.server: each for page in pages for each in page.away}.values()),
+    )
     output.show(view, common.json, _matches)
     if view.cut_off:
         output.warning(
-            "the search took too long and was cut off: there may be others; give three letters of the name, or a server"
+            "the search took too long and was cut off: there may be others"
+            + ("" if view.next is None else f", it goes on with --after {shlex.quote(view.next)}")
+            + "; give three letters of the name, or a server"
         )
     if view.only:
         output.warning(_only(view.only))
     return _away(view) or (WITH_EXCEPTIONS if view.cut_off else 0)
+
+
+def _pages(client: Client, request: q.CatalogFind) -> Iterator[v.MatchList]:
+    """Page after page, until there are as many as were asked for, or one took too long."""
+    left = request.limit
+    while True:
+        page = client.call("catalog.find", msgspec.structs.replace(request, limit=min(left, MOST_MATCHES)), v.MatchList)
+        yield page
+        left -= len(page.matches)
+        if page.next is None or page.cut_off or left <= 0:
+            return
+        request = msgspec.structs.replace(request, after=page.next)
 
 
 def _only(servers: tuple[str, ...]) -> str:
@@ -161,8 +188,8 @@ def _matches(view: v.MatchList) -> None:
         ("modified", lambda row: row.mtime),
         ("set", lambda row: row.set),
     )
-    if view.more:
-        output.warning("there is more; narrow the search, or raise --limit")
+    if view.next is not None and not view.cut_off:
+        output.note(f"There are more: --after {shlex.quote(view.next)}, or a higher --limit")
 
 
 @app.command

@@ -109,10 +109,12 @@ class CatalogLookedUp(Struct, frozen=True):
 
 
 class CatalogSearch(Struct, frozen=True):
-    """Files of ``sources`` (node ids; ``None`` = of all) as ``find`` asks for them, whose ``server`` means nothing here."""
+    """Files of ``sources`` (node ids; ``None`` = of all) as ``find`` asks for them, whose ``server`` and ``after`` mean nothing
+    here: the first of those that come ``after`` a source and a path, in order of both."""
 
     find: CatalogFind
     sources: tuple[str, ...] | None = None
+    after: tuple[str, bytes] | None = None
 
 
 class CatalogHit(Struct, frozen=True):
@@ -129,11 +131,13 @@ class CatalogHit(Struct, frozen=True):
 
 
 class CatalogHits(Struct, frozen=True):
-    """``cut_off``: the search took too long and was ended; there may be others."""
+    """``cut_off``: the search took too long and was ended; there may be others. ``reached``: the source and the path up to
+    which these are all there are, of those with ``more`` and of those cut off, if it is known."""
 
     hits: tuple[CatalogHit, ...]
     more: bool = False
     cut_off: bool = False
+    reached: tuple[str, bytes] | None = None
 
 
 class CatalogHistory(Struct, frozen=True):

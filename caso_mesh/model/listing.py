@@ -15,6 +15,8 @@ from caso_mesh.model.errors import InvalidValue
 
 #: Rows of one answer, whatever was asked for.
 MOST_ROWS = 100_000
+#: The same of a search in catalogs.
+MOST_MATCHES = 50_000
 
 
 class SetStanding(StrEnum):

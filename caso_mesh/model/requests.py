@@ -1013,7 +1013,7 @@ class CatalogList(Struct, frozen=True):
 class CatalogFind(Struct, frozen=True):
     """Paths that match ``glob``, each as it is in the newest set that has it as asked for. ``since_ns``, ``until_ns``: when
     the set ended; ``size_min``, ``size_max``: bytes; ``modified_since_ns``, ``modified_until_ns``: the time of the
-    file; all bounds are included."""
+    file; all bounds are included. ``after``: go on behind a page, by its ``next``."""
 
     glob: bytes
     server: str | None = None
@@ -1026,6 +1026,7 @@ class CatalogFind(Struct, frozen=True):
     modified_until_ns: int | None = None
     type: EntryType | None = None
     ignore_case: bool = False
+    after: str | None = None
 
 
 class CatalogVersions(Struct, frozen=True):

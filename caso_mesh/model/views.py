@@ -818,13 +818,15 @@ class MatchView(Struct, frozen=True):
 
 class MatchList(Struct, frozen=True):
     """``away``: servers that keep catalogs which could not be asked. ``cut_off``: the search took too long and was ended.
-    ``only``: the servers that the caller's role is limited to, if no others were searched because of that."""
+    ``only``: the servers that the caller's role is limited to, if no others were searched because of that. ``more``: there
+    are others behind these; ``next``: what goes on there, and where a search goes on that was ended."""
 
     matches: tuple[MatchView, ...]
     more: bool = False
     away: tuple[CatalogAway, ...] = ()
     cut_off: bool = False
     only: tuple[str, ...] = ()
+    next: str | None = None
 
 
 class VersionView(Struct, frozen=True):

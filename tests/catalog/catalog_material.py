@@ -125,8 +125,15 @@ def listing(conn: sqlite3.Connection, set_id: str) -> Tree:
     return found
 
 
-def find(conn: sqlite3.Connection, glob: str | bytes, *, limit: int = 1000, **wanted: Any) -> list[index.Match]:
+def find(
+    conn: sqlite3.Connection,
+    glob: str | bytes,
+    *,
+    limit: int = 1000,
+    after: tuple[str, bytes] | None = None,
+    **wanted: Any,
+) -> list[index.Match]:
     """What a search finds that has all the time it needs."""
-    found = index.find(conn, glob, index.Wanted(**wanted), limit=limit)
+    found = index.find(conn, glob, index.Wanted(**wanted), limit=limit, after=after)
     assert not found.is_cut_off
     return found.matches

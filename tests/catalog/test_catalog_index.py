@@ -9,9 +9,9 @@ import pytest
 from catalog_material import changes, connect, file, find, folder, full, listing, make_set, raw_segment, tree
 
 from caso_mesh.catalog import changes as changes_module
-from caso_mesh.catalog import index, walk
+from caso_mesh.catalog import index, search, walk
 from caso_mesh.catalog.segment import CatalogEntry, SegmentReader
-from caso_mesh.model.entries import EntryType
+from caso_mesh.model.entries import EntryType, path_key
 from caso_mesh.model.errors import (
     AlreadyExists,
     CatalogBaseMissing,
@@ -437,3 +437,41 @@ def test_a_search_that_takes_too_long_is_cut_off_and_says_so(conn):
         assert found.is_cut_off and len(asked) <= 5 and len(found.matches) < 10_000
     assert not index.find(conn, "f00017", is_over=lambda: True).is_cut_off  # quicker than anybody looks at the clock
     assert len(find(conn, "*7*", limit=100_000)) == 10_317
+
+
+@pytest.mark.parametrize(("first_folders", "count"), [(500, 2000), (3, 0), (40, 0)])
+def test_a_search_goes_on_behind_any_place_whichever_way_it_takes(conn, monkeypatch, first_folders, count):
+    """By the index alone, through some folders first, or through all."""
+    monkeypatch.setattr(search, "_FIRST_FOLDERS", first_folders)
+    monkeypatch.setattr(search, "_COUNT", count)
+    for node in ("node-a", "node-b"):
+        wanted = tree(*(file(b"srv/%s/%d.d/report-%d" % (b"ab"[n % 2 :][:1], n % 7, n)) for n in range(60)))
+        wanted |= tree(*(file(b"srv/reports/deep/%d/x" % n) for n in range(40)), file(b"srv/report", size=7))
+        take(conn, make_set(f"{node}-1", source=node, ended=1), wanted)
+        again = wanted | tree(file(b"srv/b-report"))
+        take(conn, make_set(f"{node}-2", source=node, ended=2, filters=b"others"), again)
+    for glob in ("*report*", "report*", "*/reports/*", "?", "*.d/*"):
+        whole = find(conn, glob)
+        places = [(match.source, path_key(match.path)) for match in whole]
+        assert places == sorted(places) and len({*places}) == len(places) > 40
+        assert {match.set for match in whole} == {"node-a-2", "node-b-2"}
+        for at in range(0, len(whole), 5):
+            after = (whole[at].source, whole[at].path)
+            assert find(conn, glob, after=after, limit=6) == whole[at + 1 : at + 7]
+        behind = [match for match in whole if places[whole.index(match)] > ("node-b", b"srv\x00a\xff")]
+        assert find(conn, glob, after=("node-b", b"srv/a\xff")) == behind
+
+
+def test_a_search_that_was_cut_off_goes_on_where_it_got_to_and_misses_nothing(conn, monkeypatch):
+    monkeypatch.setattr(search, "_LOOK_EACH", 10)
+    take(conn, make_set("s1"), tree(*(file(b"srv/d%03d/f%d" % (n % 200, n)) for n in range(1000)), file(b"srv/f")))
+    found, after, rounds = list[index.Match](), None, 0
+    while True:
+        step = index.find(conn, "f*[05]", after=after, limit=10_000, is_over=lambda: True)
+        found += step.matches
+        if not step.is_cut_off:
+            break
+        assert step.reached is not None and step.reached != after
+        after, rounds = step.reached, rounds + 1
+    assert rounds >= 20
+    assert found == find(conn, "f*[05]") and len(found) == 200

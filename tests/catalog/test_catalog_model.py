@@ -148,6 +148,10 @@ def check(rng: Random, conn: sqlite3.Connection, reference: Reference) -> None:
     )
 
 
+def place_of(found: list[index.Match]) -> tuple[str, bytes] | None:
+    return (found[-1].source, found[-1].path) if found else None
+
+
 def check_find(conn, reference, glob, source, since, until, low, high) -> None:
     best: dict[tuple[str, bytes], tuple[int, str, CatalogEntry]] = {}
     for set_id, wanted in reference.trees.items():
@@ -172,9 +176,13 @@ def check_find(conn, reference, glob, source, since, until, low, high) -> None:
         "size_max": high,
     }
     assert find(conn, glob, **bounds) == expected, glob
-    if len(expected) > 1:
-        some = find(conn, glob, **bounds, limit=1)
-        assert len(some) == 1 and some[0] in expected
+    assert find(conn, glob, **bounds, limit=1) == expected[:1], glob
+    for limit in (2, 3) if until != HIGHEST else ():
+        pages: list[index.Match] = []
+        while page := find(conn, glob, **bounds, limit=limit, after=place_of(pages)):
+            assert len(page) <= limit
+            pages += page
+        assert pages == expected, glob
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))

@@ -708,6 +708,22 @@ async def test_a_search_that_was_cut_off_says_so_and_its_status_too(daemon: Fake
     daemon.answers["catalog.find"] = v.MatchList((MATCH,), cut_off=True)
     result = await shell(*words("catalog find ??"))
     assert result.status == 7 and "took too long and was cut off" in result.err
+    daemon.answers["catalog.find"] = v.MatchList((), cut_off=True, next="alpha:/srv/it's")
+    result = await shell(*words("catalog find ??"))
+    assert result.status == 7 and "goes on with --after 'alpha:/srv/it'\"'\"'s'" in result.err
+    assert len(daemon.received) == 2
+
+
+async def test_a_search_is_asked_for_page_by_page_up_to_the_limit_and_says_how_it_goes_on(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    daemon.answers["catalog.find"] = v.MatchList((MATCH,) * 50_000, more=True, next="alpha:/srv/x")
+    result = await shell(*words("catalog find x --after alpha:/srv --limit 100000"))
+    assert result.status == 0 and "There are more: --after alpha:/srv/x, or a higher --limit" in result.err
+    assert [(each.request.after, each.request.limit) for each in daemon.received] == [
+        ("alpha:/srv", 50_000),
+        ("alpha:/srv/x", 50_000),
+    ]
 
 
 async def test_what_a_file_names_is_restored_too_one_path_a_line_escaped_or_ended_by_nul(

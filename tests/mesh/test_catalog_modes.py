@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mesh.catalog_site import browsed, find, ls, mode_of, set_mode, settled, small_tree, versions
 
-from caso_mesh.model.errors import UNAVAILABLE, CatalogAway
+from caso_mesh.model import views as v
+from caso_mesh.model.errors import UNAVAILABLE, CatalogAway, InvalidValue
 
 pytestmark = pytest.mark.jumping
 
@@ -87,3 +88,42 @@ async def test_distributed_and_the_server_is_away_sets_are_listed_and_details_sa
         await versions(mesh, "beta", tree / "changed")
     view = await mode_of(mesh)
     assert (view.connected, view.unreachable_since, view.note) == (False, since, away.value.message)
+
+
+async def test_a_search_goes_on_page_by_page_over_all_servers_and_modes(memory_mesh, tmp_path):
+    mesh, tree = await a_site(memory_mesh, tmp_path, "distributed", servers=3)
+    await mesh.add_device("alpha")
+    await two_sets(mesh, tree, source="beta")
+    for source, target in (("alpha", "alpha"), ("gamma", "alpha"), ("gamma", "beta"), ("alpha", "beta")):
+        (tree / f"of-{source}").write_text(source)
+        assert (await mesh.result((await mesh.backup(source, tree, f"server:{target}")).run)).state == "succeeded"
+    await settled(mesh, sets=4)
+
+    async def pages(limit: int, after: str | None = None) -> list[v.MatchView]:
+        found = []
+        while True:
+            page = await find(mesh, f"*{tree.name}/*", limit=limit, after=after)
+            assert len(page.matches) <= limit and not page.cut_off and not page.away
+            assert page.more == (page.next is not None)
+            found += page.matches
+            if page.next is None:
+                return found
+            last, after = found[-1], page.next
+            assert after == f"{last.server}:{last.path}"
+
+    whole = await find(mesh, f"*{tree.name}/*")
+    assert (whole.more, whole.next) == (False, None)
+    assert len(whole.matches) == len({(each.server, each.path) for each in whole.matches}) > 30
+    assert {each.server for each in whole.matches} == {"alpha", "beta", "gamma"}
+    for limit in (7, 20):
+        assert await pages(limit) == list(whole.matches)
+    for mode in ("replicated", "centralized", "distributed"):
+        await set_mode(mesh, mode)
+        await settled(mesh, sets=4)
+        middle = whole.matches[13]
+        assert await pages(9, f"{middle.server}:{middle.path}") == list(whole.matches[14:])
+    await mesh.stop("beta")
+    away = await find(mesh, f"*{tree.name}/*", limit=5)
+    assert (away.more, len(away.matches), [each.server for each in away.away]) == (True, 5, ["beta"])
+    with pytest.raises(InvalidValue, match="place in the catalogs"):
+        await find(mesh, "*", after="nowhere")

@@ -216,8 +216,8 @@ async def test_a_person_with_a_role_on_some_servers_finds_nothing_of_others_in_a
     answers = mesh.nodes["beta"].server.catalogs
 
     class Talkative:
-        async def matches(self, asked, sources, limit):
-            return await real.matches(asked, None, limit)
+        async def matches(self, asked, sources, limit, after):
+            return await real.matches(asked, None, limit, after)
 
     real, answers._catalog = answers._catalog, Talkative()
     assert {match.server for match in (await found("*")).matches} == {"beta"}
