@@ -47,8 +47,7 @@ class Ageing:
 
     async def _look(self) -> None:
         state, now_ns, overdue = self._keeper.state, self._clock.now_ns(), set[str]()
-        redundant = {each for ids in self._live.redundant.values() for each in ids}
-        for age in await ages(state, self._tables, redundant, now_ns):
+        for age in await ages(state, self._tables, self._live.uncounted(), now_ns):
             if age.overdue(now_ns):
                 overdue.add(await self._tell(age))
         for object_ in self._alarms.standing(CATEGORY):

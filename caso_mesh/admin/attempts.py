@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from caso_mesh.model.device_jobs import Inventoried
+from caso_mesh.model.inventories import InventoryView
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted
 from caso_mesh.model.states import AttemptState, BackupType
 
@@ -31,6 +33,11 @@ class AttemptRow(Struct, frozen=True, gc=False):
     set: str | None
     failure: Failure | None
     predicted: Predicted | None = None
+    found: Inventoried | None = None
+
+    def inventory(self, device: str) -> InventoryView | None:
+        """What an inventory found in the device of that name."""
+        return None if self.found is None else InventoryView(device=device, **structs.asdict(self.found))
 
 
 class AttemptRows:
@@ -49,7 +56,9 @@ class AttemptRows:
         return other if other is not None and other.ended_at_ns is not None else media
 
 
-_ATTEMPT = "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted"
+_ATTEMPT = (
+    "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found"
+)
 
 
 def of_runs(c: sqlite3.Connection, runs: Sequence[str]) -> AttemptRows:
@@ -78,7 +87,7 @@ def lengths(c: sqlite3.Connection, ids: Sequence[str]) -> dict[tuple[str, str], 
 
 
 def _row(row: Any) -> AttemptRow:
-    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted = row
+    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted, found = row
     return AttemptRow(
         id=id_,
         reporter=reporter,
@@ -92,4 +101,5 @@ def _row(row: Any) -> AttemptRow:
         set=set_id,
         failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
         predicted=msgspec.msgpack.decode(predicted, type=Predicted) if predicted else None,
+        found=msgspec.msgpack.decode(found, type=Inventoried) if found else None,
     )

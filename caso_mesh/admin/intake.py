@@ -232,6 +232,8 @@ class Intake:
                 return None if own else f"the answer to the alert {id_[:64]} of another server"
             case facts.SetFound(set=backup):
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
+            case facts.SetsMissing():
+                return None if self._votes(server) else "which sets are missing"
             case facts.NoticesSent(recipient=recipient):
                 return None if self._votes(server) else f"what the recipient {recipient[:64]} was told"
             case facts.AuditTrimmed():

@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, totals, waits
+from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, missing_sets, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.resources import MOST_FILE_SYSTEMS
@@ -58,6 +58,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             return _found(c, backup, reader)
         case facts.SetDeleted() | facts.SetLocked():
             return _held(c, fact)
+        case facts.SetsMissing():
+            missing_sets.write(c, at_ns, fact)
         case facts.CatalogDetail(set=set_id, digest=digest, size=size):
             owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (set_id,)).fetchone()
             if owner is None or owner[0] != server:
@@ -200,7 +202,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
     _attempt(c, fact.attempt, server)
     ended = c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
-        f" failure = ?, predicted = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
+        f" failure = ?, predicted = ?, found = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
             fact.state.value,
             fact.type.value if fact.type else None,
@@ -210,6 +212,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             fact.set,
             msgspec.msgpack.encode(fact.failure) if fact.failure else None,
             msgspec.msgpack.encode(fact.predicted) if fact.predicted else None,
+            msgspec.msgpack.encode(fact.found) if fact.found else None,
             fact.attempt,
             server,
             *_ACTIVE,

@@ -29,6 +29,8 @@ class Live:
         self.progress: dict[str, Progress] = {}
         self.waiting: Mapping[tuple[str, str], Waiting] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
+        #: Sets that are not where they are believed to be, by device.
+        self.missing: dict[str, frozenset[str]] = {}
         #: Whether runs that are due at once are being opened.
         self.opening = False
         #: Why runs waited that are being closed as missed.
@@ -36,6 +38,10 @@ class Live:
         #: Set by a heartbeat of a server that is not known to be alive.
         self.returned = asyncio.Event()
         self._news = asyncio.Event()
+
+    def uncounted(self) -> set[str]:
+        """Sets that are no backup to rely on: of attempts that were not needed, and those that are not there."""
+        return {each for sets in (*self.redundant.values(), *self.missing.values()) for each in sets}
 
     def tell(self) -> None:
         """Facts or catalogs came: whoever follows a run looks again."""

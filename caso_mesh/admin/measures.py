@@ -144,8 +144,7 @@ class Measures:
     async def _ages(self, state: ControlState, sums: _SetSums) -> tuple[list[LastBackup], int]:
         """As ``Ageing`` judges them, and how many are left out."""
         now_ns = self._clock.now_ns()
-        redundant = {each for ids in self._live.redundant.values() for each in ids}
-        every = await ages(state, self._tables, redundant, now_ns)
+        every = await ages(state, self._tables, self._live.uncounted(), now_ns)
         lengths = {(source, each.ended_at_ns): each.seconds for (_, source), each in sums.newest.items()}
         return [_last(state, lengths, age, now_ns) for age in every[:MOST_SOURCES]], len(every[MOST_SOURCES:])
 

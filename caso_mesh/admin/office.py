@@ -23,6 +23,7 @@ from caso_mesh.admin.desks.records import RecordsDesk
 from caso_mesh.admin.desks.reports import ReportsDesk
 from caso_mesh.admin.desks.runs import RunsDesk
 from caso_mesh.admin.desks.sets import SetsDesk
+from caso_mesh.admin.desks.storage import StorageDesk
 from caso_mesh.admin.duties import Duty, keep_all
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.live import Live
@@ -115,6 +116,7 @@ class Office:
         )
         self.runs = RunsDesk(means, reach, catalogs=self.catalogs, local=local, clocks_differ=clocks_differ)
         self.sets = SetsDesk(means, reach, self.catalogs, self.runs, clocks_differ=clocks_differ)
+        self.storage = StorageDesk(means, self.catalogs, self.runs)
         self.records = RecordsDesk(means, self.runs, consensus=consensus, followers=followers, copies=copies)
         self.alerts = AlertsDesk(means, self.runs)
         self.reports = ReportsDesk(
@@ -130,6 +132,7 @@ class Office:
         self.node_handlers: Mapping[str, NodeAnswer] = {
             **self.members.node_answers(),
             **self.catalogs.node_answers(),
+            **self.storage.node_answers(),
             **self.records.node_answers(),
             "mesh.summary": self._summary,
         }
@@ -139,6 +142,7 @@ class Office:
             | self.catalogs.answers()
             | self.runs.answers()
             | self.sets.answers()
+            | self.storage.answers()
             | self.alerts.answers()
             | self.reports.answers()
             | self.plans.answers()
@@ -185,6 +189,7 @@ class Office:
         while True:
             try:
                 await self.records.intake.load_redundant()
+                await self.storage.stocktaking.load()
                 await self.means.alarms.load()
                 return
             except CasoError as error:

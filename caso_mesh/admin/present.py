@@ -14,6 +14,7 @@ from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import from_wire
 from caso_mesh.model.jobs import (
@@ -294,6 +295,7 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
         error=failure_view(attempt.failure or (row.failure if row else None)),
         redundant=attempt.state is AttemptState.REDUNDANT,
         predicted=predicted_of([row]) if row else None,
+        inventory=row.inventory(device_name(state, attempt.device)) if row else None,
     )
 
 
@@ -385,6 +387,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "media_set": spec.media_set,
                 "verify": spec.verify,
             }
+        case InventorySpec(devices=devices):
+            return {"devices": [device_name(state, each) for each in devices] or ["all that take work"]}
         case DrillSpec() as spec:
             size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries
             server = state.name_of(spec.server)
@@ -411,6 +415,7 @@ def set_view(
     verdict: Verdict,
     *,
     redundant: bool,
+    missing: bool,
     catalog: bool,
     names: Mapping[str, str],
     devices: Mapping[str, str],
@@ -442,6 +447,7 @@ def set_view(
         expired=verdict.goes,
         copy_of=backup.copy_of,
         made_of=backup.made_of,
+        missing=missing,
     )
 
 

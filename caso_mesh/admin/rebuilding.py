@@ -32,12 +32,12 @@ _TAKEN_IN_S = 60.0
 _WHO = "catalog rebuild"
 
 
-class _Found(Struct, frozen=True):
-    """What came of a page: how many sets were new, how many known ones are deleted there, and those that are known with
-    another content."""
+class Told(Struct, frozen=True):
+    """What came of a page (ids): sets that were new, known ones that are deleted there, and those that are known with another
+    content."""
 
-    added: int
-    deleted: int
+    added: list[str]
+    deleted: list[str]
     differ: list[str]
 
 
@@ -93,9 +93,9 @@ class Rebuilding:
             kept = await self._where.kept(there)
             lacking = [each for each in there if await self._lacks(each, kept=each.id in kept)]
             await self._tables.fetch_again(server, [each.id for each in lacking])
-            found = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
+            found = await self.tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
             warnings += [f"the set {each} is known with another content; that stays" for each in found.differ]
-            total, added, deleted = total + len(there), added + found.added, deleted + found.deleted
+            total, added, deleted = total + len(there), added + len(found.added), deleted + len(found.deleted)
             pending += len(lacking)
             keepers |= {keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}
             more = page.more and bool(page.sets)
@@ -132,14 +132,14 @@ class Rebuilding:
             return [f"catalogs that {self._keeper.state.name_of(keeper)} keeps are made when it is connected again"]
         return []
 
-    async def _tell(
+    async def tell(
         self,
         device: Device,
         server: str,
         there: Sequence[BackupSet],
         gone: Sequence[str],
         locks: Mapping[str, int | None],
-    ) -> _Found:
+    ) -> Told:
         """Tells what is news of a page of what lies on a device, and returns when the tables hold it."""
         known = {each.id: await self._tables.set(each.id) for each in there}
         states = await self._tables.detail_states([*known])
@@ -156,12 +156,16 @@ class Rebuilding:
             if each not in gone and _is_longer(until_ns, known_locks.get(each, 0))
         ]
         lost = [each for each in gone if await self._tables.set(each) is not None]
+        missing = self._live.missing.get(device.id, frozenset())
+        if not missing.isdisjoint(known):
+            left = self._live.missing[device.id] = missing.difference(known)
+            told.append(facts.SetsMissing(device.id, tuple(sorted(left)), ""))
         if told:
             await self._journal.append(*told)
             await self._taken_in([each for each in known if known[each] is None], gone)
-        return _Found(
-            sum(each is None for each in known.values()),
-            len(lost),
+        return Told(
+            [each for each in known if known[each] is None],
+            lost,
             [each.id for each in there if known[each.id] not in (None, each)],
         )
 

@@ -35,6 +35,10 @@ class Retaining:
         """The ids of sets of attempts that were not needed."""
         return {each for ids in self._live.redundant.values() for each in ids}
 
+    def missing(self) -> set[str]:
+        """The ids of sets that are not where they are believed to be."""
+        return {each for ids in self._live.missing.values() for each in ids}
+
     def away(self, sets: Iterable[BackupSet]) -> set[str]:
         """Of the devices (ids) of some sets those that nobody reaches now."""
         return {device for device in {each.device for each in sets} if self._away(device)}
@@ -45,7 +49,7 @@ class Retaining:
         state = self._keeper.state
         media_sets = {each.name: each for each in state.media_set_list()}
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
-        locks, redundant = await self._tables.locks(), self.redundant()
+        locks, redundant = await self._tables.locks(), self._live.uncounted()
         line, now_ns = line_of(state), self._clock.now_ns()
         lines: dict[str, Line] = {}
         for number, each in enumerate(sets):

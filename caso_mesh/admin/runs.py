@@ -393,6 +393,11 @@ class Runs:
             warnings=warnings,
             predicted=present.predicted_of(told),
             second=present.second_outcomes(state, run),
+            inventories=tuple(
+                found
+                for each in attempts
+                if (row := rows.of(each)) and (found := row.inventory(present.device_name(state, each.device)))
+            ),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, set_rows, totals
+from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, missing_sets, set_rows, totals
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -98,4 +98,6 @@ MIGRATIONS: Sequence[str] = (
     kept_catalogs.TABLE,
     audit_rows.MIGRATION,
     "CREATE TABLE file_systems (server TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT;",
+    missing_sets.TABLE,
+    "ALTER TABLE attempt ADD COLUMN found BLOB;",
 )

@@ -62,6 +62,8 @@ class Scoping:
                 return [backup.source]
             case "device":
                 return [place.server for place in state.device_named(value).paths]
+            case "devices":
+                return [place.server for name in value for place in state.device_named(name).paths]
             case "job":
                 told = await self._tables.local_runs(run=value.partition("#")[0], limit=1) if is_local(value) else []
                 if told:

@@ -54,7 +54,7 @@ class SetLists:
         else:
             shown, more, verdicts = await self._known(wanted, standing, request)
         details, kept = await self._tables.detail_states([each.id for each in shown]), await self._where.kept(shown)
-        redundant = self._retaining.redundant()
+        redundant, missing = self._retaining.redundant(), self._retaining.missing()
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
         return v.SetList(
@@ -63,6 +63,7 @@ class SetLists:
                     each,
                     verdicts[each.id],
                     redundant=each.id in redundant,
+                    missing=request.from_device is None and each.id in missing,
                     catalog=details.get(each.id) == "here" or each.id in kept,
                     names=names,
                     devices=devices,

@@ -87,6 +87,13 @@ def place_of(c: sqlite3.Connection, set_id: str) -> tuple[int, str] | None:
     return None if row is None else (int(row[0]), str(row[1]))
 
 
+def on_device(c: sqlite3.Connection, device: str, after: str = "") -> list[BackupSet]:
+    """Those on a device (id) whose ids follow ``after``, by id."""
+    sql = "SELECT data FROM backup_set WHERE device = ? AND id > ? ORDER BY id"
+    decode = msgspec.msgpack.Decoder(BackupSet).decode
+    return [decode(row[0]) for row in c.execute(sql, (device, after))]
+
+
 def on_media(c: sqlite3.Connection) -> dict[tuple[str, str], tuple[int, int]]:
     """(writing server, label) -> how many sets are on a medium, and the bytes that they have stored."""
     there: dict[tuple[str, str], tuple[int, int]] = {}

@@ -30,10 +30,12 @@ from caso_mesh.model.commands import (
     SetJob,
     SetRunPriority,
 )
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Conflict, InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
+from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
 from caso_mesh.model.jobs import (
     BackupSpec,
     CronSchedule,
@@ -164,18 +166,7 @@ class Work:
             return await self._create(
                 caller, trial, request.priority, request.name or "", f"test-run-{names}", None, tuple(warnings)
             )
-        schedule = None
-        if request.schedule is not None:
-            schedule = structs.replace(
-                parse_schedule(request.schedule, request.zone or "UTC"),
-                excludes=tuple(sorted(set(request.exclude_days))),
-                start_window_s=request.start_window_s,
-                cancel_after_s=request.cancel_after_s,
-                catch_up=request.catch_up,
-            )
-            check_schedule(schedule)
-            if schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
-                raise InvalidSchedule(cron=schedule.text, detail="that time is over")
+        schedule = None if request.schedule is None else self._schedule(request)
         return await self._create(
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )
@@ -375,6 +366,33 @@ class Work:
             found.list,
         )
         return await self._create(caller, spec, request.priority, "", f"synthetic-{found.name}", None)
+
+    async def inventory(self, caller: Caller, request: DeviceInventory) -> v.Submitted:
+        """Raises ``NotFound`` for a device, or without any, ``InvalidSchedule``."""
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return self._submitted(before.result)
+        state = self._keeper.state
+        devices = tuple(dict.fromkeys(state.device_named(name).id for name in request.devices))
+        if not state.devices:
+            raise NotFound(kind="device", name="")
+        stem = f"inventory-{request.devices[0] if len(devices) == 1 else 'of-devices'}"
+        schedule = None if request.when is None else self._schedule(request.when)
+        return await self._create(caller, InventorySpec(devices), request.priority, request.name or "", stem, schedule)
+
+    def _schedule(self, when: ScheduleWords | q.BackupRequest) -> CronSchedule:
+        """As a person said it. Raises ``InvalidSchedule``."""
+        schedule = structs.replace(
+            parse_schedule(when.schedule or "", when.zone or "UTC"),
+            excludes=tuple(sorted(set(when.exclude_days))),
+            start_window_s=when.start_window_s,
+            cancel_after_s=when.cancel_after_s,
+            catch_up=when.catch_up,
+        )
+        check_schedule(schedule)
+        if schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
+            raise InvalidSchedule(cron=schedule.text, detail="that time is over")
+        return schedule
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""

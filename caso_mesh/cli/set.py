@@ -144,6 +144,7 @@ def _list(view: v.SetList) -> None:
         ("device", lambda row: row.device),
         ("media set", lambda row: row.media_set),
         ("expires", _expires),
+        ("missing", lambda row: "yes" if row.missing else None),
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
     )

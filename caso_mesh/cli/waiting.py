@@ -15,6 +15,7 @@ from caso_mesh.cli.options import NOT_LOCAL, Common, Local, Waiting, check_waiti
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Unavailable
+from caso_mesh.model.inventories import InventoryView
 
 #: The daemon answers when something has changed, and after this long for the sake of the bars.
 _WAIT_S = 0.5
@@ -147,6 +148,16 @@ def _second(each: v.SecondOutcome) -> str:
     return f"{each.set or '-'} {where} ({each.state}){why}"
 
 
+def _figures(result: v.RunResult) -> tuple[tuple[str, object], ...]:
+    if result.inventories:
+        return ()
+    return (
+        ("files", result.files),
+        ("size", output.size(result.bytes)),
+        ("read", output.size(result.bytes_read)),
+    )
+
+
 def _predicted(found: v.PredictedView | None) -> tuple[tuple[str, object], ...]:
     if found is None:
         return ()
@@ -157,6 +168,23 @@ def _predicted(found: v.PredictedView | None) -> tuple[tuple[str, object], ...]:
             "will take",
             "unknown: nothing was backed up there yet" if found.seconds is None else output.duration(found.seconds),
         ),
+    )
+
+
+def _inventory(found: InventoryView) -> None:
+    output.details(
+        ("device", found.device),
+        ("sets", found.sets),
+        ("missing sets", found.missing or None),
+        ("sets nobody knew", found.added or None),
+        ("deleted sets", found.deleted or None),
+        ("unreadable", found.unreadable or None),
+        ("media", len(found.media)),
+        ("writers", found.writers),
+        ("open sessions", found.sessions or None),
+        ("of nobody", found.abandoned or None),
+        ("packs", f"{found.packs} of {output.size(found.pack_bytes)}"),
+        ("free", f"{output.size(found.free_bytes)} of {output.size(found.total_bytes)}"),
     )
 
 
@@ -174,15 +202,15 @@ def show_result(result: v.RunResult) -> None:
         ("set", result.set),
         *((f"set of {each.source}", f"{each.set or '-'} ({each.state})") for each in result.sets if several),
         *((f"second set of {each.source}", _second(each)) for each in result.second),
-        ("files", result.files),
-        ("size", output.size(result.bytes)),
-        ("read", output.size(result.bytes_read)),
+        *_figures(result),
         # only backups store something
         ("stored", output.size(result.bytes_stored) if result.type else None),
         ("time", output.duration(result.seconds)),
         ("exceptions", len(result.exceptions) or None),
         *_predicted(result.predicted),
     )
+    for found in result.inventories:
+        _inventory(found)
     for each in result.exceptions[:_SHOWN]:
         output.warning(f"{each.path}: {each.reason}")
     if len(result.exceptions) > _SHOWN:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import msgspec
 
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.jobs import Failure, Job, JobSpec, OfSetsSpec, Run, Terms, VerifySpec
+from caso_mesh.model.states import DeviceState
 from caso_mesh.planning import lifecycle
 
 
@@ -28,7 +30,7 @@ def begin(
     """A run whose parts that cannot be done have failed from the start: with a source that left the mesh, or without a
     set to verify, to copy or to make another one of; what that is, a run that follows another one knows when that has
     ended (``after_the_end``). ``by_hand``: a person started it, who need not mind windows."""
-    spec = _with_sets(job.spec, sets or {})
+    spec = _with_devices(state, _with_sets(job.spec, sets or {}))
     job = msgspec.structs.replace(job, spec=spec)
     run = lifecycle.begin_run(job, id=id, due_at_ns=due_at_ns, at_ns=at_ns, who=who)
     schedule = job.schedule
@@ -72,9 +74,22 @@ def _with_sets(spec: JobSpec, sets: Mapping[str, str]) -> JobSpec:
     return msgspec.structs.replace(spec, sets=tuple(sets.get(source, "") for source in spec.sources))
 
 
+def _with_devices(state: ControlState, spec: JobSpec) -> JobSpec:
+    """Of every device: of those that take work. What is in a safe, or paused, is left alone."""
+    if not isinstance(spec, InventorySpec) or spec.devices:
+        return spec
+    working = (DeviceState.ONLINE, DeviceState.READ_ONLY)
+    ids = tuple(device.id for device in state.device_list() if device.state in working)
+    return InventorySpec(ids or ("",))  # without any there is one part, which fails
+
+
 def _impossible(state: ControlState, spec: JobSpec, source: str) -> Failure | None:
     if isinstance(spec, VerifySpec):
         return None
+    if isinstance(spec, InventorySpec):
+        if source in state.devices:
+            return None
+        return Failure("not-found", {"kind": "device", "name": source or "that takes work"})
     if isinstance(spec, OfSetsSpec):
         if spec.set_of(source):
             return None

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from caso_mesh.control.indexing import Trail, keep, keep_in_order
 from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.dialects import OWN, Dialects
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
@@ -343,12 +344,15 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
                 if path.quota_bytes is not None and (place := (path.server, device.id))
             ),
             no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
+            lost=not usable and device.state in {DeviceState.ONLINE, DeviceState.READ_ONLY},
         )
 
 
 def _device_of(spec: JobSpec, source: str, device_of_set: Callable[[str], str | None]) -> str | None:
     if isinstance(spec, RestoreSpec) and spec.device is not None:
         return spec.device
+    if isinstance(spec, InventorySpec):
+        return source
     set_id = set_read(spec, source)
     return None if set_id is None else device_of_set(set_id)
 

@@ -178,8 +178,8 @@ class ControlState:
         return _kept(self.attempts, id, "attempt")
 
     def name_of(self, server: str) -> str:
-        """The name of a server for people; of one that left the mesh its last name, else its id."""
-        known = self.servers.get(server)
+        """For people: of a server that left the mesh its last name, else its id. Also of a device, the source of work on it."""
+        known = self.servers.get(server) or self.devices.get(server)
         return known.name if known is not None else self.removed.get(server) or server
 
     def successor_of(self, server: str) -> Server | None:

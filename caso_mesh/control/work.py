@@ -30,6 +30,7 @@ from caso_mesh.model.commands import (
     SetJob,
     SetRunPriority,
 )
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import (
@@ -294,6 +295,9 @@ def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
     """All that ``check_spec`` would refuse; places are the keys of ``JobDoc``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
         yield from refused((), state.server, spec.server)
+    if isinstance(spec, InventorySpec):
+        for device in spec.devices:
+            yield from refused((), state.device, device)
     if isinstance(spec, SyntheticSpec):
         yield from refused(("media_set",), state.media_set_named, spec.media_set)
     for wanted in logons_of(spec):

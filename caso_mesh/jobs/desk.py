@@ -12,10 +12,11 @@ from typing import Literal
 from msgspec import structs
 
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.messages import Answered, Consults
 from caso_mesh.jobs.waiting import Busy, Waiting, no_clock
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.errors import Canceled
+from caso_mesh.model.errors import Canceled, from_wire
 from caso_mesh.model.facts import LogLine
 from caso_mesh.model.jobs import Counts, Progress
 from caso_mesh.model.states import AttemptState
@@ -97,6 +98,7 @@ class Desk:
         self._lines: list[LogLine] = []
         self._exceptions: list[SourceException] = []
         self._may_publish = False
+        self._answer: Answered | None = None
         self._canceled = False
         self._killed = False
 
@@ -107,6 +109,8 @@ class Desk:
         match message:
             case say.Publish():
                 self._may_publish = True
+            case say.Answered():
+                self._answer = message
             case say.Cancel():
                 self._canceled = True
             case say.Alone():
@@ -212,6 +216,19 @@ class Desk:
             total_bytes=self.total_bytes,
             total_files=self.total_files,
         )
+
+    def consult(self, question: Consults) -> Answered:
+        """What the administrator answers. Raises ``Canceled``, what it refuses with, and ``Unavailable`` if nobody can be
+        asked."""
+        self.check()
+        self._answer = None
+        self.say(question)
+        self.wait_for(lambda: self._answer is not None)
+        answer: say.Answered | None = self._answer
+        assert answer is not None
+        if answer.failure is not None:
+            raise from_wire({"code": answer.failure.code, "fields": answer.failure.fields})
+        return answer
 
     def ask_publish(self, set_id: str) -> None:
         """Waits until the daemon has journalled that the set is about to be published. Raises ``Canceled``."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from caso_mesh.model.device_jobs import Inventoried
+from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.facts import LogLine
 from caso_mesh.model.jobs import Counts, Failure, Predicted, Progress
@@ -60,6 +62,15 @@ class TurnedAway(Struct, frozen=True, tag="turned-away", tag_field="say"):
     detail: str
 
 
+class Consults(Struct, frozen=True, tag="consults", tag_field="say"):
+    """What a worker asks the administrator, by way of its daemon; it goes on when it has been ``Answered``. One of the first
+    fields is set."""
+
+    found: DeviceFound | None = None
+    lacks: DeviceLacks | None = None
+    lines: tuple[LogLine, ...] = ()
+
+
 class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     """The last message of a worker, always."""
 
@@ -71,15 +82,23 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     failure: Failure | None = None
     lines: tuple[LogLine, ...] = ()
     predicted: Predicted | None = None
+    found: Inventoried | None = None
 
 
 #: Messages that take along what was logged before them: a small job is told in few.
-WithLines = Began | Verifying | MayPublish | Published | Ended
-FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | TurnedAway | Ended
+WithLines = Began | Verifying | MayPublish | Published | Consults | Ended
+FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | TurnedAway | Consults | Ended
 
 
 class Publish(Struct, frozen=True, tag="publish", tag_field="say"):
     """``publishing`` is in the journal: go."""
+
+
+class Answered(Struct, frozen=True, tag="answered", tag_field="say"):
+    """What the administrator said, or why it could not be asked."""
+
+    compared: DeviceCompared | None = None
+    failure: Failure | None = None
 
 
 class Cancel(Struct, frozen=True, tag="cancel", tag_field="say"):
@@ -113,4 +132,4 @@ class Term(Struct, frozen=True, tag="term", tag_field="say"):
     term: tuple[int, int]
 
 
-ToWorker = Publish | Cancel | Watch | Pace | Term | Alone
+ToWorker = Publish | Cancel | Watch | Pace | Term | Alone | Answered

@@ -18,6 +18,7 @@ from caso_mesh.jobs import (
     far_restore,
     far_store,
     far_target,
+    inventory,
     predicting,
     synthesizing,
     telling,
@@ -37,6 +38,7 @@ from caso_mesh.jobs.sink import Sink, VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
+from caso_mesh.model.device_jobs import Inventoried, InventorySpec
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull, WorkerDied
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -83,6 +85,7 @@ class Outcome:
         self.type: BackupType | None = None
         self.set: str | None = None
         self.predicted: Predicted | None = None
+        self.found: Inventoried | None = None
 
 
 def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], None] = lambda: None) -> None:
@@ -127,6 +130,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
             type=outcome.type,
             failure=None if failure is None else Failure(code=failure.code, fields=failure.fields),
             predicted=outcome.predicted,
+            found=outcome.found,
         )
     )
 
@@ -143,6 +147,9 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
 
     def predicted(found: Predicted) -> None:
         outcome.predicted = found
+
+    def inventoried(found: Inventoried) -> None:
+        outcome.found = found
 
     match task.order.spec, task.order.end:
         case BackupSpec(), "both":
@@ -188,6 +195,8 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             copying.run_here(task, desk, tools.backend_for, on_published=published)
         case SyntheticSpec(), _:
             synthesizing.run_synthetic(task, desk, tools.backend_for, on_published=published)
+        case InventorySpec(), _:
+            inventory.run_inventory(task, desk, tools.backend_for, inventoried)
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

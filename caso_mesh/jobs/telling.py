@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.jobs import (
     BackupSpec,
     Counts,
@@ -14,8 +15,9 @@ from caso_mesh.model.jobs import (
     SyntheticSpec,
     TestRunSpec,
     VerifySpec,
+    kind_of,
 )
-from caso_mesh.model.states import AttemptState
+from caso_mesh.model.states import OF_DEVICE, AttemptState
 from caso_mesh.model.units import escape_path, format_duration, format_size
 
 #: Paths that are named in one line.
@@ -60,10 +62,14 @@ def begins(task: Task) -> str:
             return f"begins: synthetic full of {what} on {_device(task)}, medium {task.medium}, at {here}"
         case VerifySpec() as spec, _:
             return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
+        case InventorySpec(), _:
+            return f"begins: inventory of {_device(task)} at {here}"
 
 
 def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> str:
     """One line for the end of an attempt."""
+    if kind_of(task.order.spec) in OF_DEVICE:
+        return f"ended, {state.value}, in {format_duration(seconds)}"
     figures = [f"{counts.files} files", f"{counts.entries} entries", format_size(counts.bytes)]
     match task.order.spec:
         case BackupSpec() | DuplicateSpec() | SyntheticSpec():

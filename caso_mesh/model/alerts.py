@@ -254,6 +254,14 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "sets-missing", (_E,),
+        "An inventory did not find sets on their device that should be there. They are no backup to rely on any more: they do not "
+        "count as the last good ones, and expire no older ones.",
+        "If their device was swapped, or a folder of it is lost, bring that back and take the inventory again: caso-mesh device "
+        "inventory NAME. Otherwise back up anew; caso-mesh set list shows them as missing.",
+        standing=True,
+    ),
+    Category(
         "state-full", (_E, _W),
         "The disk of a state folder is full: no new work is taken there, or catalogs wait.",
         "Make room on that disk.",

@@ -16,6 +16,8 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
+from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.orders import OrdersChange
 from caso_mesh.model.report_schedules import (
     ReportScheduleEdit,
@@ -31,7 +33,7 @@ Place = Literal["local", "admin", "node", "own"]
 #: What the fields of a request name, by which it is found which servers a call concerns: a set and a job (also a run or
 #: attempt) concern the servers whose files they are about, a device those that reach it, an alert who it is about.
 #: ``source``: a set, or the server whose newest one is meant. A list concerns the servers that it names.
-Names = Literal["server", "servers", "pool", "set", "source", "device", "job", "alert", "list"]
+Names = Literal["server", "servers", "pool", "set", "source", "device", "devices", "job", "alert", "list"]
 Scope = tuple[tuple[str, Names], ...]
 #: A call that shows what there is: whoever has the role on some server is shown what concerns those.
 SHOWN: Scope = (("*", "servers"),)
@@ -160,6 +162,10 @@ _OF_MESH: tuple[Call, ...] = (
     Call("mesh.keep", "node", "node", q.MeshKeep, v.Done, "Lay down a sealed copy of the mesh in a device."),
     Call("logon.grant", "node", "node", q.LogonGrant, q.LogonGranted,
          "Seal the secret of a logon, which this server has, to others that may use it."),
+    Call("device.found", "node", "admin", DeviceFound, DeviceCompared,
+         "What an inventory of a device found, put before what is believed to be there."),
+    Call("device.lacks", "node", "admin", DeviceLacks, v.Done,
+         "Which sets an inventory did not find in a device, having looked for them twice."),
     Call("path.check", "node", "node", q.PathCheck, q.PathCheckReply,
          "Whether this server has, and allows to read or write, some paths."),
     Call("set.piece", "node", "node", q.SetPiece, q.SetPieceReply,
@@ -229,6 +235,9 @@ _OF_MESH: tuple[Call, ...] = (
          "One more server sees a device, or one sees it no more.", changes=True),
     Call("device.remove", "admin", "admin", q.DeviceName, v.Done,
          "Take a device without sets out of the mesh; nothing on it is deleted.", changes=True),
+    Call("device.inventory", "operator", "admin", DeviceInventory, v.Submitted,
+         "Look what lies in devices, now or by a schedule, and compare it with what is believed to be there.",
+         changes=True, scope=(("devices", "devices"),)),
     Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices.", scope=SHOWN),
     Call("kit.create", "admin", "admin", q.KitCreate, q.KitMaterial,
          "What goes into a new recovery kit; content keys are wrapped to it.", changes=True),

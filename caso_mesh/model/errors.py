@@ -909,6 +909,15 @@ class MadeByPolicy(Conflict):
     code = "made-by-policy"
 
 
+class NotWithoutAdmin(Conflict):
+    """The attempt {attempt} does nothing without the administrator: what it is about is not for a server alone to decide.
+
+    Give the command without --local.
+    """
+
+    code = "not-without-admin"
+
+
 class NotOfThisServer(Conflict):
     """{what} are not of {server}: by itself a server works on its own files and devices only.
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from caso_mesh.model.audit import Change
 from caso_mesh.model.copies import Outcome
+from caso_mesh.model.device_jobs import Inventoried
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted, Run
@@ -57,7 +58,7 @@ class AttemptVerifying(Struct, frozen=True, tag="attempt-verifying", tag_field="
 
 class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full. ``predicted``: what
-    a test run found. ``kind``: of the job, for what is counted over all of them."""
+    a test run found, ``found``: what an inventory did. ``kind``: of the job, for what is counted over all of them."""
 
     attempt: str
     state: AttemptState
@@ -68,6 +69,7 @@ class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     failure: Failure | None = None
     predicted: Predicted | None = None
     kind: JobKind | None = None
+    found: Inventoried | None = None
 
 
 class AttemptExceptions(Struct, frozen=True, tag="attempt-exceptions", tag_field="fact"):
@@ -113,6 +115,15 @@ class SetLocked(Struct, frozen=True, tag="set-locked", tag_field="fact"):
     device: str
     who: str
     until_ns: int | None = None
+
+
+class SetsMissing(Struct, frozen=True, tag="sets-missing", tag_field="fact"):
+    """Of the sets that are believed to be on ``device`` (id) just these are not there, as an attempt found. Told by the server
+    in office, which it asked."""
+
+    device: str
+    sets: tuple[str, ...]
+    attempt: str
 
 
 class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact"):
@@ -260,6 +271,7 @@ Fact = (
     | SetFound
     | SetDeleted
     | SetLocked
+    | SetsMissing
     | CatalogDetail
     | CatalogAtServer
     | MediumChanged

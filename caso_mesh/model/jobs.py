@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import (
     AttemptState,
@@ -184,10 +185,20 @@ class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):
 
 
 JobSpec = (
-    BackupSpec | RestoreSpec | VerifySpec | VerifySetsSpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec
+    BackupSpec
+    | RestoreSpec
+    | VerifySpec
+    | VerifySetsSpec
+    | DuplicateSpec
+    | SyntheticSpec
+    | DrillSpec
+    | TestRunSpec
+    | InventorySpec
 )
 #: What one attempt is about.
-PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec
+PartSpec = (
+    BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec | InventorySpec
+)
 #: What is about one set of each source: the newest ones, until a run knows them.
 OfSetsSpec = VerifySetsSpec | DuplicateSpec | SyntheticSpec
 
@@ -208,6 +219,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.DRILL
         case TestRunSpec():
             return JobKind.TEST_RUN
+        case InventorySpec():
+            return JobKind.INVENTORY
 
 
 def backup_of(spec: JobSpec) -> BackupSpec | None:
@@ -253,6 +266,8 @@ def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
             return replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
         case TestRunSpec(backup=backup):
             return TestRunSpec(replace(backup, sources=tuple(part for part in backup.sources if part.server == source)))
+        case InventorySpec():
+            return InventorySpec((source,))
         case _:
             return spec
 

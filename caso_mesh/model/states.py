@@ -92,10 +92,13 @@ class JobKind(StrEnum):
     SYNTHETIC = "synthetic"
     DRILL = "drill"
     TEST_RUN = "test-run"
+    INVENTORY = "inventory"
 
 
-#: What the server of a set's device does alone: it needs nobody's files, and no other device.
-IN_PLACE: frozenset[JobKind] = frozenset({JobKind.VERIFY, JobKind.SYNTHETIC})
+#: What is about a device as a whole.
+OF_DEVICE: frozenset[JobKind] = frozenset({JobKind.INVENTORY})
+#: What a server that reaches a device does alone: it needs nobody's files, and no other device.
+IN_PLACE: frozenset[JobKind] = frozenset({JobKind.VERIFY, JobKind.SYNTHETIC}) | OF_DEVICE
 
 
 class BackupType(StrEnum):

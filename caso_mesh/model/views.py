@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.model.catalogs import CatalogAway
 from caso_mesh.model.documents import CalendarDoc, DevicePoolDoc, LogonDoc, MediaSetDoc, PolicyDoc, SelectionDoc
+from caso_mesh.model.inventories import InventoryView
 from caso_mesh.model.rules import ErrorRule
 
 
@@ -489,7 +490,7 @@ class RunResult(Struct, frozen=True):
     """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
     ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying.
     ``predicted`` is what a test run says of all sources together, ``None`` for any other job. ``second``: of a backup to two
-    devices what became of the second one, for each source."""
+    devices what became of the second one, for each source. ``inventories``: what was found in each device."""
 
     job: str
     run: str
@@ -510,6 +511,7 @@ class RunResult(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     predicted: PredictedView | None = None
     second: tuple[SecondOutcome, ...] = ()
+    inventories: tuple[InventoryView, ...] = ()
 
 
 class JobView(Struct, frozen=True):
@@ -573,6 +575,7 @@ class AttemptView(Struct, frozen=True):
     error: dict[str, Any] | None
     redundant: bool = False
     predicted: PredictedView | None = None
+    inventory: InventoryView | None = None
 
 
 class RunView(Struct, frozen=True):
@@ -690,7 +693,8 @@ class Story(Struct, frozen=True):
 class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
     ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy.
-    ``made_of``: the set of which this full one was made without reading the source."""
+    ``made_of``: the set of which this full one was made without reading the source. ``missing``: an inventory did not find it
+    on its device."""
 
     id: str
     source: str
@@ -718,6 +722,7 @@ class SetView(Struct, frozen=True):
     expired: bool = False
     copy_of: str | None = None
     made_of: str | None = None
+    missing: bool = False
 
 
 class SetList(Struct, frozen=True):

@@ -9,7 +9,7 @@ from operator import is_not
 from typing import TypeVar
 
 from caso_mesh.model.jobs import Target, TargetKind, Waiting
-from caso_mesh.model.states import DeviceState, JobKind, ServerState, WaitReason
+from caso_mesh.model.states import OF_DEVICE, DeviceState, JobKind, ServerState, WaitReason
 from caso_mesh.planning.problem import DeviceRow, Problem, ReadyPart, ServerRow
 
 _Row = TypeVar("_Row", ServerRow, DeviceRow)
@@ -19,8 +19,8 @@ Pair = tuple[str, str]
 Key = tuple[str, str, str]
 
 _ANY = Target(TargetKind.ANY)
-#: Who reads a set where it lies, and who makes another one there.
-_SET, _SET_MADE = "set", "set-made"
+#: Who reads a set where it lies, who makes another one there, and who looks at a device.
+_SET, _SET_MADE, _LOOK = "set", "set-made", "look"
 _BY_TARGET = frozenset({JobKind.BACKUP, JobKind.DUPLICATE, JobKind.TEST_RUN})
 
 
@@ -28,6 +28,8 @@ def key_of(part: ReadyPart) -> Key:
     """Parts with the same one have the same candidates."""
     if part.kind is JobKind.SYNTHETIC:
         return (_SET_MADE, part.device or "", "")
+    if part.kind in OF_DEVICE:
+        return (_LOOK, part.device or "", "")
     if part.kind not in _BY_TARGET:
         return key_of_set(part)
     target = part.target or _ANY
@@ -123,8 +125,8 @@ class Reach:
         found = self._candidates.get(key)
         if found is None:
             kind, name, within = key
-            if kind in {_SET, _SET_MADE}:
-                found = for_set(self, name, writes=kind == _SET_MADE)
+            if kind in {_SET, _SET_MADE, _LOOK}:
+                found = for_set(self, name, writes=kind == _SET_MADE, looks=kind == _LOOK)
             else:
                 found = for_target(self, _target(kind, name), within)
             self._candidates[key] = found
@@ -144,10 +146,11 @@ class Reach:
         *,
         reads: bool = False,
         writes: bool = True,
+        looks: bool = False,
         priorities: Mapping[str, int] | None = None,
     ) -> Candidates:
         """What of some servers and devices can be used, or the first thing that would have to change. ``reads``: a set
-        that is there."""
+        that is there. ``looks``: also at a device that cannot be used, to find out why."""
         wanted = {device.id for device in devices}
         once = {server.id: server for server in servers}.values()
         reach = [server for server in once if any(row.id in wanted for row in self._devices_of(server))]
@@ -164,7 +167,7 @@ class Reach:
             return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
         pairs = [(server, device) for server in active for device in self._devices_of(server) if device.id in wanted]
         good = {DeviceState.ONLINE} if writes else {DeviceState.ONLINE, DeviceState.READ_ONLY}
-        online = [pair for pair in pairs if pair[1].state in good]
+        online = [pair for pair in pairs if pair[1].state in good or (looks and pair[1].lost)]
         if not online:
             return Candidates(_why_offline([device for _, device in pairs]))
         roomy = [pair for pair in online if not pair[1].low()] if writes else online
@@ -224,14 +227,15 @@ def _target(kind: str, name: str) -> Target:
     return Target(TargetKind(kind), name or None)
 
 
-def for_set(reach: Reach, device: str, *, writes: bool = False) -> Candidates:
-    """The candidates for reading a set on ``device``, or for making another one of it there (``writes``), or why there are
-    none at all."""
+def for_set(reach: Reach, device: str, *, writes: bool = False, looks: bool = False) -> Candidates:
+    """The candidates for reading a set on ``device``, for making another one of it there (``writes``), or for looking at
+    the device itself (``looks``), or why there are none at all."""
     row = reach.devices.get(device)
     if row is None:
-        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target="the device of the set"))
+        what = "a device that left the mesh" if looks else "the device of the set"
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target=what))
     servers = [reach.servers[id] for id in row.servers if id in reach.servers]
-    return reach.narrow(servers, [row], reads=True, writes=writes)
+    return reach.narrow(servers, [row], reads=True, writes=writes, looks=looks)
 
 
 def waiting(reason: WaitReason, **fields: object) -> Waiting:
@@ -282,4 +286,4 @@ def _server(row: ServerRow) -> object:
 
 
 def _device(row: DeviceRow) -> object:
-    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key
+    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key, row.lost

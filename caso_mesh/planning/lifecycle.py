@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import (
@@ -48,7 +49,7 @@ class Closed(Struct, frozen=True):
 
 
 def sources_of(spec: JobSpec) -> tuple[str, ...]:
-    """The node id of each part that a run of ``spec`` has."""
+    """The source of each part that a run of ``spec`` has: a node id, or of work about devices that of the device."""
     match spec:
         case (BackupSpec() as backup) | TestRunSpec(backup=backup):
             return tuple(source.server for source in backup.sources)
@@ -58,6 +59,8 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
             return (spec.source,)
         case VerifySetsSpec() | DuplicateSpec() | SyntheticSpec():
             return spec.sources
+        case InventorySpec():
+            return spec.devices
 
 
 def begin_run(job: Job, *, id: str, due_at_ns: int, at_ns: int, who: str) -> Run:

@@ -36,7 +36,8 @@ class ServerRow(Struct, frozen=True):
 class DeviceRow(Struct, frozen=True):
     """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known. ``reserved_bytes``
     of them are what running jobs are predicted to store yet. ``left_bytes``: what is left of the quota of a server that
-    has one, reservations taken off. ``no_key``: no server that sees it opens it."""
+    has one, reservations taken off. ``no_key``: no server that sees it opens it. ``lost``: none can use it, although nobody
+    has put it offline: what is wrong with it is for an inventory to find out."""
 
     id: str
     name: str
@@ -49,6 +50,7 @@ class DeviceRow(Struct, frozen=True):
     reserved_bytes: int = 0
     left_bytes: tuple[tuple[str, int], ...] = ()
     no_key: bool = False
+    lost: bool = False
 
     def low(self) -> bool:
         """Whether nothing more may be written, however little."""
@@ -70,7 +72,7 @@ class DevicePoolRow(Struct, frozen=True):
 class ReadyPart(Struct, frozen=True):
     """A part of a run without an active attempt.
 
-    ``target`` is a backup's or copy's; ``device`` is the one that holds the set that is read (``None``: no device has
+    ``target`` is a backup's or copy's; ``device`` is the one that holds the set that is read, or that the work is about (``None``: no device has
     it). ``predicted_s`` is how long it will take on a server of speed 1, ``None`` if nobody knows; ``elsewhere_s`` the
     same on a device that holds no set of the source, where all has to be stored anew. ``predicted_bytes`` is what it will
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may

@@ -7,7 +7,7 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -28,11 +28,12 @@ from caso_mesh.model.errors import (
     UnknownCall,
 )
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import Counts, Failure, Progress
+from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.settings import text
 from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.server.consulting import AdminPort
 from caso_mesh.server.endings import Endings, TaskPort
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.queue import LocalAttempt, Queue
@@ -75,7 +76,7 @@ class _Running:
 class Attempts:
     """Keeps the workers in step with the orders. ``wrote`` is told of each set that was made here.
 
-    ``may_begin``: whether an attempt may be begun now; call ``look_again`` when that changes. ``report`` tells progress. ``over`` is
+    ``may_begin``: whether an attempt may be begun now; call ``look_again`` when that changes. ``consulting``: what the administrator is told and asked. ``over`` is
     told of each worker's end, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
     where from, and more.
     """
@@ -89,7 +90,7 @@ class Attempts:
         tasks: TaskPort,
         clock: Clock,
         new_id: IdSource,
-        report: Callable[[tuple[Progress, ...]], Awaitable[None]],
+        consulting: AdminPort,
         may_begin: Callable[[AttemptOrder], bool] = lambda order: True,
         over: Callable[[LocalAttempt], None] = lambda local: None,
         wrote: Callable[[BackupSet], None] = lambda backup: None,
@@ -103,7 +104,7 @@ class Attempts:
         self._tasks = tasks
         self._clock = clock
         self._new_id = new_id
-        self._report = report
+        self._consulting = consulting
         self._may_begin = may_begin
         self._over = over
         self._refused_to = refused
@@ -375,7 +376,7 @@ class Attempts:
             case say.Progressed(progress=progress):
                 running.counts = progress.counts
                 if tells:
-                    await self._report((progress,))
+                    await self._consulting.report((progress,))
             case say.Logged(lines=lines):
                 await self._write(*_log(order, lines))
             case say.Excepted(exceptions=exceptions):
@@ -390,6 +391,9 @@ class Attempts:
             case say.Published(set=set_, segment_digest=digest, segment_size=size):
                 running.published = True
                 await self._endings.wrote(set_, digest, size, before=log)
+            case say.Consults():
+                await self._write(*log)
+                await worker.send(await self._consulting.ask(order, message))
             case say.TurnedAway(code=code, source=source, detail=detail):
                 running.turned_away.add(code)
                 self._refused_to(order, code, source, {"attempt": order.attempt, "reason": detail[:500]})
@@ -424,6 +428,7 @@ class Attempts:
             type=ended.type,
             failure=ended.failure,
             predicted=ended.predicted,
+            found=ended.found,
         )
         # Where a set may be in the vault of which the worker did not live to tell, the vault is asked.
         known = running.published or ended.set is not None

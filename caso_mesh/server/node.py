@@ -20,7 +20,6 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import Progress
 from caso_mesh.model.mesh import Roster
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
@@ -31,6 +30,7 @@ from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
 from caso_mesh.server.catalogs import OwnCatalogs
+from caso_mesh.server.consulting import Consulting
 from caso_mesh.server.courier import Courier, prune_journal
 from caso_mesh.server.damage import tell_of_damage, tell_of_old_copy
 from caso_mesh.server.facts import FactWriter, Forwarding
@@ -197,7 +197,7 @@ class ServerNode:
             tasks=self._tasks,
             clock=clock,
             new_id=new_id,
-            report=self._report,
+            consulting=Consulting(lambda: self.admin_link, clock),
             may_begin=self._may_begin,
             over=self._over,
             wrote=self.catalogs.made,
@@ -479,9 +479,6 @@ class ServerNode:
                         self.links.wake()
                 case Gone():
                     continue
-
-    async def _report(self, progress: tuple[Progress, ...]) -> None:
-        await self.admin_link.notify("attempt.progress", q.ProgressReport(progress))
 
     # --- the journal ---
 

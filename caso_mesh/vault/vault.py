@@ -40,6 +40,7 @@ from caso_mesh.vault.records import ClosedRecord, SessionRecord, decode_record, 
 from caso_mesh.vault.remembered import RememberedSets
 from caso_mesh.vault.segments import SegmentStore
 from caso_mesh.vault.session import Lane, Session
+from caso_mesh.vault.stock import Stock, stock
 from caso_mesh.vault.table import Table
 from caso_mesh.vault.tree import TreeReader
 from caso_mesh.vault.verifying import verify_set
@@ -286,6 +287,10 @@ class Vault:
     def _note_published(self, name: str, backup_set: BackupSet) -> None:
         with self._lock:
             self._sets[name] = backup_set
+
+    def stock(self, on_object: Callable[[], None] = lambda: None) -> Stock:
+        """What lies here, by name and size alone. ``on_object`` is called for each object; what it raises ends it."""
+        return stock(self._backend, on_object)
 
     # --- reading ---
 

@@ -172,6 +172,22 @@ class ScriptedWorker:
             await self.told.wait()
 
 
+class ToldAdmin:
+    """An administrator who is told, and answers what ``answer`` says."""
+
+    def __init__(self) -> None:
+        self.reported: list[Progress] = []
+        self.asked: list[tuple[AttemptOrder, say.Consults]] = []
+        self.answer = say.Answered()
+
+    async def report(self, progress: tuple[Progress, ...]) -> None:
+        self.reported.extend(progress)
+
+    async def ask(self, order: AttemptOrder, question: say.Consults) -> say.Answered:
+        self.asked.append((order, question))
+        return self.answer
+
+
 class FakeRunner:
     def __init__(self, script: Callable[[ScriptedWorker], AsyncIterator[say.FromWorker]]) -> None:
         self.script = script
@@ -243,10 +259,8 @@ async def daemon(
         journal._database = wrap(journal._database)
         writer = FactWriter(journal, new_id, clock, forwarding, node=NODE)
         await writer.load()
-        reported: list[Progress] = []
-
-        async def report(progress: tuple[Progress, ...]) -> None:
-            reported.extend(progress)
+        told = ToldAdmin()
+        reported = told.reported
 
         attempts = Attempts(
             queue=queue,
@@ -255,7 +269,7 @@ async def daemon(
             tasks=world.tasks(queue),
             clock=clock,
             new_id=lambda: f"s{start}{new_id()}",
-            report=report,
+            consulting=told,
             may_begin=may_begin,
         )
         made = Daemon(attempts, queue, journal, writer)

@@ -51,7 +51,7 @@ class CatalogsDesk:
             voters=voters,
             own=means.own,
         )
-        self._rebuilding = Rebuilding(
+        self.rebuilding = Rebuilding(
             keeper=keeper,
             tables=tables,
             catalog=catalog,
@@ -69,7 +69,7 @@ class CatalogsDesk:
 
     def answers(self) -> dict[str, Answer]:
         """Calls of people, by name."""
-        return {**self._rebuilding.handlers(), **self._modes.handlers()}
+        return {**self.rebuilding.handlers(), **self._modes.handlers()}
 
     def node_answers(self) -> dict[str, NodeAnswer]:
         """Calls of nodes, by name."""

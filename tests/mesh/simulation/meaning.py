@@ -23,7 +23,7 @@ Told = tuple[str, Record, str | None]
 #: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
 #: voter is with fetching it, ``forgotten`` whether its catalog has forgotten a deleted set.
 TABLES = {
-    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted",
+    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found",
     "exception": "attempt, path, reason, detail, reporter",
     "log_line": "attempt, at_ns, level, text, server",
     "run_wait": "run, source, reporter, since_ns, reason, fields",
@@ -38,6 +38,7 @@ TABLES = {
     "audit_floor": "before_ns",
     "set_gone": "set_id, device, request",
     "set_lock": "set_id, device, until_ns",
+    "missing_sets": "device, at_ns, data",
     "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
     # of an attempt with two ends the first end that came counts
     "attempt_total": "coalesce(sum(attempts), 0)",
@@ -95,6 +96,10 @@ def worked_out(told: Iterable[Told]) -> Rows:
             ((fact.run.id, server), (fact.run.created_at_ns, fact.run.closed_at_ns, _pack(fact), fact.list))
             for server, _, fact in of(facts.LocalRun)
         ),
+        # of several administrators' words the newest
+        "missing_sets": _last(
+            sorted(((fact.device,), (at.at_ns, _pack(fact.sets))) for _, at, fact in of(facts.SetsMissing))
+        ),
         **_sets(of),
         **_alerts(of),
         **_audit(of),
@@ -123,7 +128,7 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
         key = (fact.attempt, server)
         if isinstance(fact, facts.AttemptVerifying) and key not in found:
             continue
-        row = found.setdefault(key, ["queued", None, None, None, None, None, None, None, None])
+        row = found.setdefault(key, ["queued", *[None] * 9])
         over = row[0] not in {state.value for state in ATTEMPT_ACTIVE}
         match fact:
             case facts.AttemptStarted(type=type_) if row[0] == "queued":
@@ -139,6 +144,7 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
                     fact.set,
                     _pack(fact.failure) if fact.failure else None,
                     _pack(fact.predicted) if fact.predicted else None,
+                    _pack(fact.found) if fact.found else None,
                 )
             case _:
                 pass

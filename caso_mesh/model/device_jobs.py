@@ -1,0 +1,34 @@
+"""Jobs that are about devices as a whole, not about somebody's files.
+
+A run of one has a part per device; the *source* of such a part is the device's id, since nobody's files are touched.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class InventorySpec(Struct, frozen=True, tag="inventory", tag_field="kind"):
+    """Look what lies in ``devices`` (ids), and compare it with what is believed to be there. A run knows them; a job without
+    any is about every device that takes work when the run begins. Their parts have the device's id as source."""
+
+    devices: tuple[str, ...] = ()
+
+
+class Inventoried(Struct, frozen=True):
+    """What an inventory found in a device. Of sets those that are there (not deleted), have a tombstone, are believed to be
+    there and are not, and were not known. ``media``: labels. ``sessions`` without an end, ``abandoned`` of them."""
+
+    sets: int
+    deleted: int
+    missing: int
+    added: int
+    unreadable: int
+    media: tuple[str, ...]
+    writers: int
+    sessions: int
+    abandoned: int
+    packs: int
+    pack_bytes: int
+    free_bytes: int
+    total_bytes: int
