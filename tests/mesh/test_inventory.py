@@ -31,7 +31,7 @@ def test_an_inventory_tells_what_lies_in_a_device_and_what_should_and_does_not(p
     assert marked == {first: True, second: False}
     wait_for(lambda: "sets-missing" in alerts(mesh), 30, what="the alert")
     assert any(line.startswith("1 sets, 0 deleted ones") for line in log(mesh, answer.document["run"]))
-    told = mesh.ok("alpha", "history", "--kind", "inventory")["attempts"]
+    told = mesh.ok("alpha", "history", "--kind", "inventory")["entries"]
     assert [row["run"] for row in told] == [answer.document["run"], whole["run"]]
 
     (tmp_path / "aside").rename(lost)
