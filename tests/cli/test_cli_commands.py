@@ -20,6 +20,7 @@ from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
+from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
 from caso_mesh.model.listing import SetStanding
 from caso_mesh.model.metrics import Exposition
 from caso_mesh.model.report_schedules import (
@@ -241,6 +242,20 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("device share disk1 --on beta=/mnt", "device.share", q.DeviceShare("disk1", "beta", "/mnt"), DEVICE, ["disk1"]),
     ("device unshare disk1 beta", "device.share", q.DeviceShare("disk1", "beta"), DEVICE, ["disk1"]),
     ("device remove disk1", "device.remove", q.DeviceName("disk1"), v.Done(), ["untouched"]),
+    (
+        "device inventory disk1 nas --priority low",
+        "device.inventory",
+        DeviceInventory(("disk1", "nas"), Priority.LOW),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    (
+        "device inventory --all --schedule 5_2_*_*_* --zone Europe/Berlin --cancel-after 1h --catch-up --name weekly",
+        "device.inventory",
+        DeviceInventory((), name="weekly", when=ScheduleWords("5 2 * * *", "Europe/Berlin", (), None, 3600.0, True)),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
     (
         "device list --server beta",
         "device.list",
