@@ -425,6 +425,8 @@ class Round:
         if source is not None and source.connected and source.state not in _NOT_THERE:
             lacks = part.no_logon
             return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
+        if source is not None and source.connected and source.state is ServerState.DISABLED:
+            return waiting(WaitReason.SERVER_PAUSED, servers=[source.name])
         since = None if source is None else format_instant(source.silent_since_ns)
         return waiting(WaitReason.SOURCE_UNREACHABLE, source=self.name(part.source), since=since or "it joined")
 

@@ -82,6 +82,9 @@ async def test_a_job_lost_with_all_servers_of_its_target_is_held_with_an_alert_a
         await w.until(lambda: w.state.run(submitted.run).stranded)
         assert w.state.job(job).state is JobState.ACTIVE  # the run is held, never the job
         (alert,) = await w.until(lambda: w.facts.alerts("job-held"))
+        await w.until(lambda: (submitted.run, node("alpha")) in w.office.means.live.waiting)
+        (held,) = (await w.ask("job.list", q.JobListRequest())).jobs[1:]
+        assert (held.reason, held.reason_ends) == ("no-server-left", "ends when another server of the target returns")
         # the next due run comes as if nothing were held, and is held by nobody
         next_due = await w.until(lambda: [run for run in w.state.runs_of(job) if run.id != submitted.run], 7200)
         assert (next_due[0].state, next_due[0].held) == (RunState.READY, False)

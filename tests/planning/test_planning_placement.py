@@ -184,7 +184,7 @@ WAITS = [
     (
         part("r"),
         {"servers": (server("src", state=ServerState.DISABLED), *TWO.servers[1:])},
-        WaitReason.SOURCE_UNREACHABLE,
+        WaitReason.SERVER_PAUSED,
     ),
     (
         # fallen asleep: its link is not known to be lost yet

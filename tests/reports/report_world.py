@@ -158,7 +158,7 @@ def site(**fields: Any) -> Gathered:
                     50 * MB),
             WorkRow("office.full", "files", "succeeded", NOW + 2 * HOUR, "berta", "vault-b", NOW + 4 * HOUR, NOW + 5 * HOUR,
                     40 * MB, True),
-            WorkRow("own.full", "alpha", "missed", NOW + 3 * HOUR, waits="no device belongs to the target any; add one"),
+            WorkRow("own.full", "alpha", "missed", NOW + 3 * HOUR, waits="no device that may be used belongs to the target any"),
         ),
     }  # fmt: skip
     return Gathered(**(values | fields))

@@ -1,0 +1,99 @@
+"""Why a run waits, as a person is told of it in the list of jobs, and what ends that: reason by reason."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from admin.admin_world import World, admin_world
+from admin.test_admin_placing import waits
+
+from caso_mesh.model import requests as q
+from caso_mesh.model.commands import CreatePool
+from caso_mesh.model.jobs import Failure
+from caso_mesh.model.mesh import Pool
+from caso_mesh.model.rules import ErrorRule
+from caso_mesh.model.states import AttemptState, DeviceState, ServerState
+from caso_mesh.model.views import JobView
+
+pytestmark = pytest.mark.jumping
+
+
+def state_of(name: str, state: ServerState) -> q.ServerSetState:
+    return q.ServerSetState(name, state)
+
+
+async def is_told(w: World, run: str, reason: str, text: str, ends: str) -> JobView:
+    view = await waits(w, run, reason)
+    assert (view.state, view.reason, view.reason_text, view.reason_ends) == ("ready", reason, text, ends)
+    return view
+
+
+async def test_a_paused_server_and_a_disabled_source_are_named_and_run_again_when_they_are_released(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A source that somebody had disabled was called unreachable since it joined."""
+    async with admin_world(tmp_path) as w:
+        await w.ask("server.set-state", state_of("beta", ServerState.PAUSED))
+        await w.ask("server.set-state", state_of("gamma", ServerState.DISABLED))
+        ends = "ends when one of these is resumed or enabled: "
+        run = await w.backup(to="device:dbeta")
+        await is_told(w, run, "server-paused", "paused or disabled: beta", f"{ends}beta")
+        source = await w.backup("gamma", to="any")
+        await is_told(w, source, "server-paused", "paused or disabled: gamma", f"{ends}gamma")
+        for name in ("beta", "gamma"):
+            await w.ask("server.set-state", state_of(name, ServerState.ENABLED))
+        await w.delegated(run)
+        await w.delegated(source)
+
+
+async def test_a_paused_device_an_offline_one_and_a_pool_without_servers_are_named_until_that_ends(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.submit(CreatePool(Pool("empty", ())))
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.PAUSED))
+        await w.ask("device.set", q.DeviceSet("dgamma", DeviceState.OFFLINE))
+        paused, offline = await w.backup(to="device:dbeta"), await w.backup(to="device:dgamma")
+        empty = await w.backup(to="pool:empty")
+        ends = "ends when one of these is resumed, with caso-mesh device resume NAME: dbeta"
+        await is_told(w, paused, "device-paused", "paused: dbeta", ends)
+        ends = "ends when one of these can be used again: dgamma"
+        await is_told(w, offline, "device-offline", "offline: dgamma", ends)
+        ends = "ends when the pool empty gets a server: caso-mesh pool set empty --server NAME ..."
+        await is_told(w, empty, "no-server-in-pool", "the pool empty has no server; add one", ends)
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.ONLINE, concurrency=2))
+        await w.delegated(paused)
+        await w.ask("pool.set", q.PoolEdit("empty", ("beta",)))
+        await w.delegated(empty)
+
+
+async def test_limits_of_a_source_and_of_a_server_are_told_and_the_end_of_a_job_frees_their_slots(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        for name, value in (("source-concurrency", "1"), ("server-concurrency", "1")):
+            await w.ask("settings.set", q.SettingSet(name, value))
+        for device in ("dbeta", "dgamma"):
+            await w.ask("device.set", q.DeviceSet(device, None, concurrency=3))
+        first = await w.delegated(await w.backup(to="device:dbeta"))
+        source = await w.backup(to="device:dgamma")
+        ends = "ends when a job that uses alpha as its source ends"
+        await is_told(w, source, "limit-at-source", "alpha already runs 1 jobs as a source", ends)
+        server = await w.backup("gamma", to="device:dbeta")
+        ends = "ends when a job of one of these ends: beta"
+        await is_told(w, server, "no-idle-server", "all servers of the target are busy: beta", ends)
+        await w.report("beta", *w.success(first))
+        await w.delegated(source)
+        await w.delegated(server)
+
+
+async def test_a_run_that_is_tried_again_later_says_when(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("error-rule.create", q.ErrorRuleCreate(ErrorRule("full", ("device-full",), 2, 600.0)))
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        await w.report("beta", w.end(attempt, AttemptState.FAILED, failure=Failure("device-full", {"device": "dbeta"})))
+        view = await waits(w, attempt.run, "retry-later")
+        at = view.reason_fields["at"]
+        assert (view.reason_text, view.reason_ends) == (f"tried again at {at}", f"ends at {at}")
+        await w.delegated(attempt.run, 2, 700.0)
