@@ -9,22 +9,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from caso_mesh import __version__
 from caso_mesh.admin.catalogs import alert_of
 from caso_mesh.admin.desks.means import Custody
+from caso_mesh.admin.measures import Measures
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.standby import Standby
 from caso_mesh.api.router import Router
-from caso_mesh.config import load_config, write_config
+from caso_mesh.config import Config, load_config, write_config
 from caso_mesh.consensus import Replicated, open_replicated
 from caso_mesh.database import Database
 from caso_mesh.discovery.sighting import Discovery, Sighting
 from caso_mesh.founding import make_folder, newcomer_config, wait_for_approval
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal
 from caso_mesh.local.room import LocalRoom
 from caso_mesh.machine import Ports, addresses_of, checked_listen
@@ -32,14 +34,12 @@ from caso_mesh.metrics.exposition import Seat as SeatReadings
 from caso_mesh.metrics.listener import MetricsListener
 from caso_mesh.metrics.meter import Meter
 from caso_mesh.metrics.readiness import Readiness
-from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import WallCalendar
-from caso_mesh.model.errors import StateDamaged, StateMissing, TakenOver
-from caso_mesh.model.ids import IdSource, local_id
+from caso_mesh.model.errors import StateMissing
+from caso_mesh.model.ids import IdSource
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.presets import LINK_SILENCE_S
-from caso_mesh.model.states import AlertKind
 from caso_mesh.seat import Seat, Voter
 from caso_mesh.server import joining
 from caso_mesh.server.folder import StateFolder
@@ -48,7 +48,7 @@ from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.resources import Resources
-from caso_mesh.server.seating import Seating, tell_member
+from caso_mesh.server.seating import Seating, tell_damaged, tell_lost, tell_member
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.vouching import ask_whom_to_trust
 from caso_mesh.wire.limits import Limits
@@ -160,133 +160,40 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
     if not joining.is_member(folder):
         raise StateMissing(state=folder.path)
     await asyncio.to_thread(folder.complete)
-    new_id, same = ports.id_source(), ports.same_thread
-    identity = IdentityStore(folder.identity)
-    keys: NodeKeys = identity.load_keys()
     async with AsyncExitStack() as stack:
-        queue = Queue(
-            await stack.enter_async_context(
-                Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=same)
-            )
-        )
-        orders = await queue.load_orders()
-        if orders is None:
-            raise StateMissing(state=folder.path)
-        journal = await stack.enter_async_context(
-            Journal.open(folder.journal, keys.id, clock=ports.clock, new_id=new_id, same_thread=same)
-        )
-        trust = Trust(ports.clock, identity.chain_path, identity.key_path)
+        member = await _open_member(stack, folder, config, ports)
+        trust, later = member.trust, _Later()
         runner = await stack.enter_async_context(ports.runner(folder))
         discovery = await stack.enter_async_context(ports.discovery(config))
-        seat: Seat
-        local: LocalRoom
-
-        def in_office() -> bool:
-            return seat.in_office()
-
-        def authority() -> Authority | None:
-            return seat.authority()
-
-        server = ServerNode(
-            folder=folder,
-            config=config,
-            keys=keys,
-            identity=identity,
-            orders=orders,
-            queue=queue,
-            journal=journal,
-            trust=trust,
-            runner=runner,
-            discovery=discovery,
-            clock=ports.clock,
-            new_id=new_id,
-            randomness=ports.randomness,
-            version=__version__,
-            in_office=in_office,
-            authority=authority,
-            same_thread=same,
-        )
-
-        def removed(by: str) -> None:
-            local.removed(by)
-
-        handler, limits = _Handler(), Limits(heartbeat_s=LINK_SILENCE_S[config.preset])
-        links = LinkBook(
-            own=server.own,
-            network=ports.network,
-            trust=trust,
-            handler=handler,
-            clock=ports.clock,
-            version=__version__,
-            greeting=server.greeting,
-            wanted=server.wanted,
-            partners=server.bearings.partners,
-            concerns=server.bearings.concerns,
-            claim=server.bearings.claim,
-            learnt=server.learnt,
-            before_hello=server.renew,
-            after_hello=partial(ask_whom_to_trust, server),
-            removed=removed,
-            jitter=ports.jitter,
-            limits=limits,
-        )
+        server = _server(member, runner, discovery, later)
+        limits = Limits(heartbeat_s=LINK_SILENCE_S[config.preset])
+        links = _links(member, server, later, limits)
         server.use_links(links)
-        seat = _seat(folder, identity, keys, server, links, discovery, ports, new_id)
-        local = LocalRoom(
+        later.seat = seat = _seat(member, server, links, discovery)
+        later.local = local = LocalRoom(
             node=server,
             folder=folder,
-            journal=journal,
-            identity=identity,
+            journal=member.journal,
+            identity=member.identity,
             clock=ports.clock,
             calendar=ports.calendar or WallCalendar(ports.clock),
-            new_id=new_id,
+            new_id=member.new_id,
             randomness=ports.randomness,
-            same_thread=same,
+            same_thread=ports.same_thread,
         )
-
-        async def ordered(orders: Orders) -> None:
-            await seat.ordered(orders)
-            local.ordered(orders)
-
-        server.on_orders, server.takeovers.on_claim = ordered, seat.fence
+        server.on_orders, server.takeovers.on_claim = later.ordered, seat.fence
         stack.push_async_callback(seat.close)
         await seat.open()
-        seating = Seating(
-            identity=identity,
-            is_admin=server.bearings.is_admin,
-            root=lambda: server.orders.roster.anchors[0].certificate,
-            prepare=seat.prepare,
-            take=seat.take,
-            hear=seat.hear,
-            randomness=ports.randomness,
-        )
-        meter = Meter(
-            server,
-            office=lambda: (
-                handler.router.office.overview.measures if isinstance(handler.router.office, Office) else None
-            ),
-            seat=lambda: _seat_readings(seat, handler.router.office is not None),
-        )
-        handler.router = router = Router(
-            server_name=config.server,
-            own=keys.id,
-            local={**server.handlers(), **seating.handlers(), **seat.handlers(), **meter.handlers()},
-            roster=lambda: seat.roster() or server.orders.roster,
-            admin=server.admin_link,
-            facts=server.facts,
-            refusals=server.door.refusals,
-            clock=ports.clock,
-            caller=Caller,
-            own_work=local.handlers(),
-        )
-        links.own_link = OwnLink(server.own(), handler)
+        meter = Meter(server, office=later.measures, seat=later.readings)
+        later.router = router = _router(member, server, seat, local, meter)
+        links.own_link = OwnLink(server.own(), later)
         await stack.enter_async_context(links.closing())
         listener = await stack.enter_async_context(
             ports.network.listen(
                 config.listen,
                 tls=ServerTls(trust.server_tls),
                 authorise=trust.authorise,
-                handler=handler,
+                handler=later,
                 on_refusal=server.door.at_listener,
                 worker_for=server.attempts.bulk_channel,
                 limits=limits,
@@ -304,24 +211,75 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             seat=seat,
             local=local,
             metrics=MetricsListener(config.metrics, meter, Readiness(server), server.facts, config.server),
-            resources=None if same else Resources(server.facts, ports.file_systems),
+            resources=None if ports.same_thread else Resources(server.facts, ports.file_systems),
             discovery=discovery,
-            instance=new_id(),
+            instance=member.new_id(),
             addresses_now=lambda: addresses_of(config, listener.address),
         )
 
 
-def _seat_readings(seat: Seat, in_office: bool) -> SeatReadings:
-    voter = seat.voter
-    if voter is None:
-        return SeatReadings(in_office=False, voter=False, term=None, index=None)
-    return SeatReadings(in_office, voter=True, term=voter.keeper.leadership.term, index=voter.keeper.position.index)
+class _Member(Struct, frozen=True):
+    """What lies in the state folder of a member, opened, and the ports."""
+
+    folder: StateFolder
+    config: Config
+    identity: IdentityStore
+    keys: NodeKeys
+    queue: Queue
+    orders: Orders
+    journal: Journal
+    trust: Trust
+    ports: Ports
+    new_id: IdSource
 
 
-class _Handler:
-    """Stands in for the router while it is being made: a listener needs its handler first."""
+async def _open_member(stack: AsyncExitStack, folder: StateFolder, config: Config, ports: Ports) -> _Member:
+    new_id, same = ports.id_source(), ports.same_thread
+    identity = IdentityStore(folder.identity)
+    keys = identity.load_keys()
+    queue = Queue(
+        await stack.enter_async_context(Database.open(folder.queue, QUEUE_MIGRATIONS, durable=True, same_thread=same))
+    )
+    orders = await queue.load_orders()
+    if orders is None:
+        raise StateMissing(state=folder.path)
+    journal = await stack.enter_async_context(
+        Journal.open(folder.journal, keys.id, clock=ports.clock, new_id=new_id, same_thread=same)
+    )
+    trust = Trust(ports.clock, identity.chain_path, identity.key_path)
+    return _Member(folder, config, identity, keys, queue, orders, journal, trust, ports, new_id)
 
+
+class _Later:
+    """Stands in for what is made after those that call it: a server, its links and its listener come before its seat, the
+    room of its own work, and the router that answers for all of them."""
+
+    seat: Seat
+    local: LocalRoom
     router: Router
+
+    def in_office(self) -> bool:
+        return self.seat.in_office()
+
+    def authority(self) -> Authority | None:
+        return self.seat.authority()
+
+    def removed(self, by: str) -> None:
+        self.local.removed(by)
+
+    async def ordered(self, orders: Orders) -> None:
+        await self.seat.ordered(orders)
+        self.local.ordered(orders)
+
+    def measures(self) -> Measures | None:
+        office = self.router.office
+        return office.overview.measures if isinstance(office, Office) else None
+
+    def readings(self) -> SeatReadings:
+        voter, in_office = self.seat.voter, self.router.office is not None
+        if voter is None:
+            return SeatReadings(in_office=False, voter=False, term=None, index=None)
+        return SeatReadings(in_office, voter=True, term=voter.keeper.leadership.term, index=voter.keeper.position.index)
 
     async def call(self, link: object, method: str, params: object) -> object:
         return await self.router.call(link, method, params)
@@ -333,6 +291,74 @@ class _Handler:
         await self.router.stream(link, method, params, stream)
 
 
+def _server(member: _Member, runner: Runner, discovery: Discovery | None, later: _Later) -> ServerNode:
+    return ServerNode(
+        folder=member.folder,
+        config=member.config,
+        keys=member.keys,
+        identity=member.identity,
+        orders=member.orders,
+        queue=member.queue,
+        journal=member.journal,
+        trust=member.trust,
+        runner=runner,
+        discovery=discovery,
+        clock=member.ports.clock,
+        new_id=member.new_id,
+        randomness=member.ports.randomness,
+        version=__version__,
+        in_office=later.in_office,
+        authority=later.authority,
+        same_thread=member.ports.same_thread,
+    )
+
+
+def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -> LinkBook:
+    return LinkBook(
+        own=server.own,
+        network=member.ports.network,
+        trust=member.trust,
+        handler=later,
+        clock=member.ports.clock,
+        version=__version__,
+        greeting=server.greeting,
+        wanted=server.wanted,
+        partners=server.bearings.partners,
+        concerns=server.bearings.concerns,
+        claim=server.bearings.claim,
+        learnt=server.learnt,
+        before_hello=server.renew,
+        after_hello=partial(ask_whom_to_trust, server),
+        removed=later.removed,
+        jitter=member.ports.jitter,
+        limits=limits,
+    )
+
+
+def _router(member: _Member, server: ServerNode, seat: Seat, local: LocalRoom, meter: Meter) -> Router:
+    seating = Seating(
+        identity=member.identity,
+        is_admin=server.bearings.is_admin,
+        root=lambda: server.orders.roster.anchors[0].certificate,
+        prepare=seat.prepare,
+        take=seat.take,
+        hear=seat.hear,
+        randomness=member.ports.randomness,
+    )
+    return Router(
+        server_name=member.config.server,
+        own=member.keys.id,
+        local={**server.handlers(), **seating.handlers(), **seat.handlers(), **meter.handlers()},
+        roster=lambda: seat.roster() or server.orders.roster,
+        admin=server.admin_link,
+        facts=server.facts,
+        refusals=server.door.refusals,
+        clock=member.ports.clock,
+        caller=Caller,
+        own_work=local.handlers(),
+    )
+
+
 class _Next:
     """The authority of a rotation that is announced lies beside the one in use."""
 
@@ -341,17 +367,8 @@ class _Next:
         self.take = identity.take_next_authority
 
 
-def _seat(
-    folder: StateFolder,
-    identity: IdentityStore,
-    keys: NodeKeys,
-    server: ServerNode,
-    links: LinkBook,
-    discovery: Discovery | None,
-    ports: Ports,
-    new_id: IdSource,
-) -> Seat:
-    same = ports.same_thread
+def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Discovery | None) -> Seat:
+    folder, config, identity, keys, ports = member.folder, member.config, member.identity, member.keys, member.ports
 
     def root_key() -> bytes | None:
         return identity.load_authority().root_key_bytes() if identity.has_root_key else None
@@ -361,11 +378,11 @@ def _seat(
             folder.consensus,
             keys.id,
             lineage=joining.lineage if joining else 1,
-            preset=joining.preset if joining else server.config.preset,
+            preset=joining.preset if joining else config.preset,
             joins=joining.founders if joining else (),
             transport=partial(tell_member, links),
             jitter=ports.jitter,
-            same_thread=same,
+            same_thread=ports.same_thread,
         )
         return await stack.enter_async_context(opening)
 
@@ -385,7 +402,7 @@ def _seat(
                 drop_root_key=identity.remove_root_key,
                 next_authority=_Next(identity),
             ),
-            server_name=server.config.server,
+            server_name=config.server,
             version=__version__,
             network=ports.network,
             discovery=discovery,
@@ -395,7 +412,7 @@ def _seat(
             copies=folder.tables,
             clock=ports.clock,
             calendar=ports.calendar or WallCalendar(ports.clock),
-            new_id=new_id,
+            new_id=member.new_id,
             randomness=ports.randomness,
             credentials=server.logons.credentials,
         )
@@ -410,37 +427,20 @@ def _seat(
             admin=server.admin_link.get,
             wait_admin=server.wait_admin,
             clock=ports.clock,
-            lost=lambda category, text: alert_of(server.facts, server.config.server, category, text),
+            lost=lambda category, text: alert_of(server.facts, config.server, category, text),
         )
-
-    async def lost(error: BaseException) -> None:
-        name = server.config.server
-        text = f"{name} takes part in no decision of the mesh any more: {error}"
-        if isinstance(error, TakenOver):
-            # told once, however often it is started before the one that took over reaches it
-            id_ = local_id(f"voter-lost-{error.fields['lineage']}", server.keys.id)
-            await server.facts.append(facts.AlertRaised(id_, AlertKind.WARNING, "voter-lost", text, object=name))
-        else:
-            await server.facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
-
-    async def damaged(error: StateDamaged, aside: Path) -> None:
-        text = (
-            f"{error.fields['path']} of {server.config.server} was damaged, {error.fields['detail']}: it is {aside} now. What it "
-            "held comes from another voter, or from the journals of the servers; what only it held is lost"
-        )
-        await server.facts.alert(AlertKind.ERROR, "tables-damaged", text, object=server.config.server)
 
     return Seat(
         folder=folder,
         identity=identity,
         node=keys.id,
-        same_thread=same,
+        same_thread=ports.same_thread,
         clock=ports.clock,
         open_log=open_log,
         make_office=make_office,
         make_standby=make_standby,
-        on_lost=lost,
-        on_damaged=damaged,
+        on_lost=partial(tell_lost, server.facts, config.server, keys.id),
+        on_damaged=partial(tell_damaged, server.facts, config.server),
         on_anew=links.begin_anew,
         on_office=server.office_changed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from caso_mesh.identity.certificates import public_key_of
@@ -11,9 +12,12 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
-from caso_mesh.model.errors import CasoError, Misuse, Refused, StateMissing, Unavailable
-from caso_mesh.model.ids import SHORT_NODE_ID
+from caso_mesh.model.errors import CasoError, Misuse, Refused, StateDamaged, StateMissing, TakenOver, Unavailable
+from caso_mesh.model.facts import AlertRaised
+from caso_mesh.model.ids import SHORT_NODE_ID, local_id
+from caso_mesh.model.states import AlertKind
 from caso_mesh.model.views import Done
+from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.links import LinkBook
 from caso_mesh.wire.codec import to_wire
 
@@ -99,3 +103,23 @@ async def tell_member(links: LinkBook, node: str, lineage: int, data: bytes) -> 
         log.debug("to the voter %s: %s", node[:SHORT_NODE_ID], error)
         return False
     return True
+
+
+async def tell_lost(facts: FactWriter, name: str, node: str, error: BaseException) -> None:
+    """An alert of a server (its name and node id) that cannot take part in the log any more."""
+    text = f"{name} takes part in no decision of the mesh any more: {error}"
+    if isinstance(error, TakenOver):
+        # told once, however often it is started before the one that took over reaches it
+        id_ = local_id(f"voter-lost-{error.fields['lineage']}", node)
+        await facts.append(AlertRaised(id_, AlertKind.WARNING, "voter-lost", text, object=name))
+    else:
+        await facts.alert(AlertKind.ERROR, "voter-lost", text, object=name)
+
+
+async def tell_damaged(facts: FactWriter, name: str, error: StateDamaged, aside: Path) -> None:
+    """An alert of a server (its name) whose replica was damaged and lies ``aside`` now."""
+    text = (
+        f"{error.fields['path']} of {name} was damaged, {error.fields['detail']}: it is {aside} now. What it "
+        "held comes from another voter, or from the journals of the servers; what only it held is lost"
+    )
+    await facts.alert(AlertKind.ERROR, "tables-damaged", text, object=name)
