@@ -22,7 +22,7 @@ from caso_mesh.model.dialects import Dialects, heard
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
 from caso_mesh.model.requests import HelloReply, HelloRequest
-from caso_mesh.model.states import RunState, ServerState
+from caso_mesh.model.states import Liveness, RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
 
@@ -205,6 +205,7 @@ class Delegation:
             silent_since_ns=self._silent_since_ns(),
             holdings=learning.holdings,
             no_data_path=tuple(self._no_data_path),
+            telling=self._telling(now_s),
             speeds=learning.speeds,
             ends_at_ns=ends_at_ns,
             to_come_bytes=to_come_bytes,
@@ -226,6 +227,11 @@ class Delegation:
         """What other servers said of their programs, each when it was linked."""
         greetings = {node: self._links.greeting_of(node) for node in self._links.nodes() if node != self._own}
         return {node: said for node, said in greetings.items() if said is not None}
+
+    def _telling(self, now_s: float) -> tuple[str, ...]:
+        """Who is back, or may be in this moment, and has not told yet what it did of what it was given up with."""
+        given_up = {server.id for server in self._keeper.state.server_list() if server.liveness is not Liveness.ALIVE}
+        return tuple(id for id in sorted(given_up.union(self._live.telling(now_s))) if self._links.linked(id))
 
     def _silent_since_ns(self) -> Mapping[str, int]:
         """When servers that are not linked now were last heard."""

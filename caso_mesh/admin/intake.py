@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from caso_mesh.admin.error_rules import category_of
-from caso_mesh.admin.live import Heard, Live
+from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Facts, NodeAnswer, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -128,9 +128,9 @@ class Intake:
         async def heard(peer: Peer, request: Any, link: Any) -> Any:
             server = self._keeper.state.servers.get(peer.id)
             if server is not None:
-                self._live.heard_at_s[peer.id] = self._clock.monotonic_s()
+                now_s = self._live.heard_at_s[peer.id] = self._clock.monotonic_s()
                 if server.liveness is not Liveness.ALIVE:
-                    self._live.returned.set()
+                    self._live.returns(peer.id, now_s)
             return await answer(peer, request, link)
 
         return heard
@@ -377,7 +377,7 @@ class Intake:
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
         if peer.id in self._keeper.state.servers:
-            self._live.heard[peer.id] = Heard(self._clock.monotonic_s(), beat)
+            self._live.hear(peer.id, beat, self._clock.monotonic_s())
         news = await self._news(peer.id, beat.alerts[:_MOST_ALERTS]) if beat.alerts else ()
         return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority, news)
 

@@ -11,6 +11,9 @@ from msgspec import Struct
 from caso_mesh.model.jobs import Progress, Waiting
 from caso_mesh.model.requests import DeviceReport, Heartbeat
 
+#: What a server that is back did while it was away is waited for at most so long before others do it again.
+NEWS_S = 60.0
+
 
 class Heard(Struct, frozen=True):
     """The last heartbeat of a server, by the monotonic clock of this administrator."""
@@ -24,6 +27,8 @@ class Live:
 
     def __init__(self) -> None:
         self.heard: dict[str, Heard] = {}
+        #: Since when a server tells what it did before it was back, by the monotonic clock.
+        self._telling_s: dict[str, float] = {}
         #: When any message of a server came last, by the monotonic clock.
         self.heard_at_s: dict[str, float] = {}
         self.progress: dict[str, Progress] = {}
@@ -35,13 +40,30 @@ class Live:
         self.opening = False
         #: Why runs waited that are being closed as missed.
         self.missed_for: dict[str, Waiting] = {}
-        #: Set by a heartbeat of a server that is not known to be alive.
+        #: Set by whatever a server says that is not known to be alive.
         self.returned = asyncio.Event()
         self._news = asyncio.Event()
 
     def uncounted(self) -> set[str]:
         """Sets that are no backup to rely on: of attempts that were not needed, and those that are not there."""
         return {each for sets in (*self.redundant.values(), *self.missing.values()) for each in sets}
+
+    def returns(self, server: str, now_s: float) -> None:
+        """A server that was given up says something: until its heartbeat knows better, it has more to tell."""
+        self._telling_s[server] = now_s
+        self.returned.set()
+
+    def hear(self, server: str, beat: Heartbeat, now_s: float) -> None:
+        """A heartbeat has come."""
+        self.heard[server] = Heard(now_s, beat)
+        if beat.telling:
+            self._telling_s.setdefault(server, now_s)
+        else:
+            self._telling_s.pop(server, None)
+
+    def telling(self, now_s: float) -> tuple[str, ...]:
+        """Servers that are back and whose facts of before are on their way, and not for too long."""
+        return tuple(sorted(id for id, since_s in self._telling_s.items() if now_s - since_s < NEWS_S))
 
     def tell(self) -> None:
         """Facts or catalogs came: whoever follows a run looks again."""

@@ -71,7 +71,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     holds a set. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
     ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
-    other. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
+    other. ``telling``: servers that are back and have not told yet what they did. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
     its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``own_work``:
     (server, device, jobs) that servers run by themselves. ``levels``:
@@ -86,6 +86,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     silent_since_ns: Mapping[str, int] = {}
     holdings: tuple[tuple[str, str], ...] = ()
     no_data_path: tuple[tuple[str, str], ...] = ()
+    telling: tuple[str, ...] = ()
     speeds: tuple[tuple[str, str, float], ...] = ()
     ends_at_ns: Mapping[str, int] = {}
     to_come_bytes: Mapping[str, int] = {}
@@ -142,6 +143,7 @@ class Cut:
             ),
             holdings=seen.holdings,
             no_data_path=seen.no_data_path,
+            telling=seen.telling,
             speeds=seen.speeds,
             in_grace=seen.in_grace,
         )

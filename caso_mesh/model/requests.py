@@ -231,7 +231,8 @@ class DeviceLoad(Struct, frozen=True):
 
 class Heartbeat(Struct, frozen=True):
     """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet. ``own_work``:
-    what it runs by itself. ``alerts``: those of its own of which it does not know that they are answered or over."""
+    what it runs by itself. ``alerts``: those of its own of which it does not know that they are answered or over. ``telling``:
+    facts of before it met this administrator are still on their way."""
 
     now_ns: int
     authority: Authority | None
@@ -240,6 +241,7 @@ class Heartbeat(Struct, frozen=True):
     devices: tuple[DeviceReport, ...] = ()
     own_work: tuple[DeviceLoad, ...] = ()
     alerts: tuple[str, ...] = ()
+    telling: bool = False
 
 
 class AlertNews(Struct, frozen=True):

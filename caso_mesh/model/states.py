@@ -182,6 +182,7 @@ class WaitReason(StrEnum):
     DATA_ON_SERVER = "data-on-server"
     MEMBERSHIP_UNCONFIRMED = "membership-unconfirmed"
     REMOVED_FROM_MESH = "removed-from-mesh"
+    NEWS_ON_ITS_WAY = "news-on-its-way"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -199,6 +200,7 @@ PASSING: frozenset[WaitReason] = frozenset(
         WaitReason.BLOCKED_BY_RUN,
         WaitReason.OUTSIDE_WINDOW,
         WaitReason.WAITING_FOR_FIRST,
+        WaitReason.NEWS_ON_ITS_WAY,
     }
 )
 
@@ -235,6 +237,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "nobody has confirmed that {server} belongs to the mesh: its certificate ended at {since}",
     WaitReason.REMOVED_FROM_MESH: "{server} was removed from the mesh",
+    WaitReason.NEWS_ON_ITS_WAY: "{server} is back and may have done it: what it did is on its way",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -271,6 +274,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     "caso-mesh logon set {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",
     WaitReason.REMOVED_FROM_MESH: "never ends: that machine may join again, with another state folder",
+    WaitReason.NEWS_ON_ITS_WAY: "ends when {server} has told all, after a minute at the latest",
 }
 
 

@@ -124,7 +124,8 @@ class Problem(Struct, frozen=True):
 
     ``holdings``: (source, device) where the device holds sets of the source. ``no_data_path``: (source, server) that
     cannot reach each other. ``speeds``: (server, device, how fast jobs run there), where that is known to differ from 1.
-    ``in_grace``: the administrator has just taken office and does not know yet who is there.
+    ``in_grace``: the administrator has just taken office and does not know yet who is there. ``telling``: servers that are
+    back and have not told yet what they did.
     """
 
     servers: tuple[ServerRow, ...]
@@ -137,6 +138,7 @@ class Problem(Struct, frozen=True):
     no_data_path: tuple[tuple[str, str], ...] = ()
     speeds: tuple[tuple[str, str, float], ...] = ()
     in_grace: bool = False
+    telling: tuple[str, ...] = ()
 
 
 class Assignment(Struct, frozen=True):

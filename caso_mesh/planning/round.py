@@ -402,6 +402,9 @@ class Round:
             return waiting(WaitReason.NOT_YET_DUE, due=format_instant(part.due_at_ns))
         if part.not_before_ns > self._now_ns:
             return waiting(WaitReason.RETRY_LATER, at=format_instant(part.not_before_ns))
+        back = [server for server in part.recovered_on if server in self._problem.telling]
+        if back:
+            return waiting(WaitReason.NEWS_ON_ITS_WAY, server=self.name(back[0]))
         if part.first is not None:
             return waiting(WaitReason.WAITING_FOR_FIRST, first=part.first)
         if part.behind is not None:

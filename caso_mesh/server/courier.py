@@ -31,7 +31,7 @@ _PRUNE_EACH_S = 30.0
 
 class Courier:
     """``held(upto)`` is told up to where in each incarnation enough voters hold the facts. ``rolled_back(what)`` is told before a new journal begins, since this state folder turned out to be an older copy;
-    ``compared()`` whenever both journals were found to agree."""
+    ``compared()`` whenever both journals were found to agree, ``told()`` when one administrator has all that was there."""
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Courier:
         rolled_back: Callable[[RolledBack], Awaitable[None]],
         compared: Callable[[], Awaitable[None]],
         held: Callable[[Mapping[str, int]], Awaitable[None]],
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._admin = admin
@@ -49,10 +50,18 @@ class Courier:
         self._rolled_back = rolled_back
         self._compared = compared
         self._held = held
+        self._told = told
+        #: The link to the administrator that has been told all.
+        self._told_over: Callee | None = None
         self._prune_at_s = 0.0
         self._pause_s = _FIRST_PAUSE_S
         #: By incarnation, up to where the administrator has taken the journal in.
         self.taken: dict[str, int] = {}
+
+    @property
+    def telling(self) -> bool:
+        """Whether the one in office has not been told yet what was there when it was met."""
+        return self._told_over is None or not self._serves(self._told_over)
 
     async def run(self) -> None:
         """Never returns."""
@@ -92,6 +101,9 @@ class Courier:
             await self._compared()
             if not plan.send:
                 self._pause_s = _FIRST_PAUSE_S
+                if self._told_over is not link:
+                    self._told_over = link
+                    self._told()
                 if not await self._wait_for_more(link, head):
                     return
                 continue

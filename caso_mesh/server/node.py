@@ -208,14 +208,6 @@ class ServerNode:
         )
         self._renewal: Renewal
         self.journal = journal
-        self.courier = Courier(
-            journal,
-            self._admin_callee,
-            self.wait_admin,
-            rolled_back=self._rolled_back,
-            compared=self._journal_compared,
-            held=self._prune_journal,
-        )
         self._compared = False
         self._note_waits = True
         self._orders_are_old = False
@@ -230,6 +222,10 @@ class ServerNode:
             refused=self._ask_who_is_in_office,
             jitter=random.Random(randomness(8)),
         )
+        self.courier = Courier(
+            journal, self._admin_callee, self.wait_admin, rolled_back=self._rolled_back, compared=self._journal_compared,
+            held=self._prune_journal, told=self._heart.soon,
+        )  # fmt: skip
         self.own_work = OwnWork(orders, self.attempts.use, self._heart.soon)
         self._survey = Survey(storage=self.storage, orders=lambda: self.orders, node=keys.id, news=self._heart.soon)
         self.takeovers = Takeovers(self.bearings, trust)
@@ -459,6 +455,7 @@ class ServerNode:
             devices=self.room.told(self._survey.reports),
             own_work=self.own_work.loads(),
             alerts=self.facts.unsettled_alerts(),
+            telling=self.courier.telling,
         )
 
     async def _ask_who_is_in_office(self) -> None:

@@ -199,6 +199,8 @@ class World:
         self.free_bytes = 1 << 40
         self.problem: dict[str, str] = {}
         self.silent: set[str] = set()
+        #: Servers whose heartbeats say that they have more to tell of before they were back.
+        self.telling: set[str] = set()
         self.skew_s: dict[str, int] = {}
         self.own_work: dict[str, tuple[q.DeviceLoad, ...]] = {}
         self.next_authority = NextHere(self)
@@ -283,8 +285,9 @@ class World:
             for device in self.state.devices_of(id_)
         )
         beat = q.Heartbeat(
-            self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports, self.own_work.get(id_, ())
-        )
+            self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports, self.own_work.get(id_, ()),
+            telling=id_ in self.telling,
+        )  # fmt: skip
         await self.node_call(id_, "server.heartbeat", beat)
 
     # --- calls ---

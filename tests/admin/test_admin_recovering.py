@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from admin.admin_world import KEYS, World, admin_world, name_of, node
 
+from caso_mesh.admin.live import NEWS_S
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.rules import ErrorRule, Then
-from caso_mesh.model.states import AttemptState, JobState, RunState, ServerState
+from caso_mesh.model.states import AttemptState, JobState, RunState, ServerState, WaitReason
 
 pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
@@ -92,6 +93,40 @@ async def test_a_job_lost_with_all_servers_of_its_target_is_held_with_an_alert_a
         await w.report("beta", *w.success(await w.delegated(submitted.run, 4)))
         await w.delegated(next_due[0].id)
         await w.until(lambda: any(isinstance(f, facts.AlertCleared) and f.id == alert.id for f in w.facts.all))
+
+
+async def test_a_server_that_is_back_gets_what_it_was_lost_with_once_it_has_told_what_it_did(
+    tmp_path: pathlib.Path,
+) -> None:
+    """It was given its part again in the moment of its return, and what it had made of it while it was away came after."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        first = await w.delegated(run)
+        await lost(w, first)
+        other = await w.backup(source="gamma", to="server:beta")
+        w.telling.add(first.server)
+        back(w, first.server)
+        # what it was not lost with does not wait for that
+        await w.delegated(other, seconds=5)
+        assert f"{run}#2" not in w.state.attempts
+        reasons = {key: each.reason for key, each in w.office.means.live.waiting.items()}
+        assert reasons[run, node("alpha")] is WaitReason.NEWS_ON_ITS_WAY
+        await w.report("beta", *w.success(first, w.made_set(first)))
+        w.telling.clear()
+        await w.until(lambda: w.state.run(run).state is RunState.SUCCEEDED)
+        assert f"{run}#2" not in w.state.attempts
+
+
+async def test_what_a_server_is_back_with_and_cannot_tell_is_waited_for_a_minute(tmp_path: pathlib.Path) -> None:
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        first = await w.delegated(run)
+        await lost(w, first)
+        w.telling.add(first.server)
+        back(w, first.server)
+        began = w.clock.monotonic_s()
+        await w.delegated(run, 2, seconds=200)
+        assert NEWS_S - 5 <= w.clock.monotonic_s() - began <= NEWS_S + 15
 
 
 async def test_a_late_result_of_a_lost_server_is_kept_and_is_no_base(tmp_path: pathlib.Path) -> None:
