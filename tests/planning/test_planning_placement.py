@@ -174,6 +174,7 @@ WAITS = [
     (part("r", due_at_ns=NOW + SECOND), {}, WaitReason.NOT_YET_DUE),
     (part("r", not_before_ns=NOW + SECOND), {}, WaitReason.RETRY_LATER),
     (part("r"), {"in_grace": True}, WaitReason.ADMIN_IN_GRACE),
+    (part("r", recovered_on=("b",)), {"telling": ("b",)}, WaitReason.NEWS_ON_ITS_WAY),
     (part("r"), {"busy": (Busy("job-r", "src", "earlier"),)}, WaitReason.BLOCKED_BY_RUN),
     (part("r", source="nobody"), {}, WaitReason.SOURCE_UNREACHABLE),
     (
