@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from msgspec.structs import replace
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
-from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -67,25 +69,39 @@ KeepMonthly = Annotated[int | None, Parameter(help="Beyond that, the newest set 
 KeepYearly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many years.")]
 
 
+@shared
+@dataclass(frozen=True)
+class Options:
+    """How a media set is kept; what is not given stays as it is, or as usual."""
+
+    append: Append = None
+    medium_size: MediumSize = None
+    protection: Protection = None
+    keep: Keep = None
+    keep_last: KeepLast = None
+    keep_daily: KeepDaily = None
+    keep_weekly: KeepWeekly = None
+    keep_monthly: KeepMonthly = None
+    keep_yearly: KeepYearly = None
+
+    def given(self) -> dict[str, Any]:
+        """The values of options that were given, by the names of a media set's fields."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+NOTHING_SAID = Options()
+
+
 @app.command
 def create(
     name: Name,
     /,
     *,
-    append: Append = None,
-    medium_size: MediumSize = None,
-    protection: Protection = None,
-    keep: Keep = None,
-    keep_last: KeepLast = None,
-    keep_daily: KeepDaily = None,
-    keep_weekly: KeepWeekly = None,
-    keep_monthly: KeepMonthly = None,
-    keep_yearly: KeepYearly = None,
+    options: Options = NOTHING_SAID,
     common: Common = DEFAULTS,
 ) -> None:
     """Make a media set; what is not said is as in keep-4-weeks."""
-    values = {key: value for key, value in locals().items() if key not in {"name", "common"} and value is not None}
-    edit = q.MediaSetEdit(name, replace(MediaSetDoc(), **values))
+    edit = q.MediaSetEdit(name, replace(MediaSetDoc(), **options.given()))
     output.show(ask(common, "mediaset.create", edit, v.Done), common.json, lambda _: output.line(f"media set {name}"))
 
 
@@ -94,21 +110,12 @@ def edit(
     name: Name,
     /,
     *,
-    append: Append = None,
-    medium_size: MediumSize = None,
-    protection: Protection = None,
-    keep: Keep = None,
-    keep_last: KeepLast = None,
-    keep_daily: KeepDaily = None,
-    keep_weekly: KeepWeekly = None,
-    keep_monthly: KeepMonthly = None,
-    keep_yearly: KeepYearly = None,
+    options: Options = NOTHING_SAID,
     common: Common = DEFAULTS,
 ) -> None:
     """Change a media set; its protection never becomes shorter."""
-    values = {key: value for key, value in locals().items() if key not in {"name", "common"} and value is not None}
     with connect(common) as client:
-        edit = q.MediaSetEdit(name, replace(_definition(client, name), **values))
+        edit = q.MediaSetEdit(name, replace(_definition(client, name), **options.given()))
         view = client.call("mediaset.set", edit, v.Done)
     output.show(view, common.json, lambda _: output.line(f"media set {name}"))
 

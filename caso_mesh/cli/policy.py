@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec.structs import replace
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
-from caso_mesh.cli.grammar import Group, Parameter
+from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -219,43 +221,63 @@ SecondTo = Annotated[
 AllowShrink = Annotated[bool | None, Parameter(help="Accept over 90 % less than the last set of the same paths.")]
 
 
+@shared
+@dataclass(frozen=True)
+class TemplateOptions:
+    """What a template does; what is not given stays as it is, or as usual."""
+
+    type: Type = None
+    to: To = None
+    second_to: SecondTo = None
+    schedule: Schedule = None
+    zone: Zone = None
+    exclude_day: ExcludeDays = ()
+    calendar: Calendars = ()
+    start_window: StartWindow = None
+    cancel_after: CancelAfter = None
+    catch_up: CatchUp = None
+    media_set: MediaSet = None
+    priority: Priority = None
+    verify: Verify = None
+    pre: Pre = None
+    post: Post = None
+    logon: Logon = None
+    post_always: PostAlways = None
+    ignore_exit_codes: IgnoreExitCodes = None
+    snapshot: Snapshot = None
+    allow_shrink: AllowShrink = None
+
+    def given(self) -> dict[str, Any]:
+        """The values of options that were given, by the names of a template's fields."""
+        names = {"exclude_day": "exclude_days", "calendar": "calendars"}
+        values = {names.get(each.name, each.name): getattr(self, each.name) for each in dataclasses.fields(self)}
+        given = {key: value for key, value in values.items() if value not in (None, ())}
+        taken_back = {key: None for key, value in given.items() if value == UNSET}
+        emptied = {key: () for key, value in given.items() if value == (UNSET,)}
+        return {**given, **taken_back, **emptied}
+
+
+NOTHING_SAID = TemplateOptions()
+
+
 @templates.command
 def add(
     name: Name,
     template: Template,
     /,
     *,
-    type: Type = None,
-    to: To = None,
-    second_to: SecondTo = None,
-    schedule: Schedule = None,
-    zone: Zone = None,
-    exclude_day: ExcludeDays = (),
-    calendar: Calendars = (),
-    start_window: StartWindow = None,
-    cancel_after: CancelAfter = None,
-    catch_up: CatchUp = None,
-    media_set: MediaSet = None,
-    priority: Priority = None,
-    verify: Verify = None,
-    pre: Pre = None,
-    post: Post = None,
-    logon: Logon = None,
-    post_always: PostAlways = None,
-    ignore_exit_codes: IgnoreExitCodes = None,
-    snapshot: Snapshot = None,
-    allow_shrink: AllowShrink = None,
+    options: TemplateOptions = NOTHING_SAID,
     common: Common = DEFAULTS,
 ) -> None:
     """Add a template; each associated selection list gets a job of it."""
-    values = {key: value for key, value in locals().items() if key not in {"name", "template", "common"}}
-    if type is None:
+    does = options.type
+    if does is None:
         raise UsageError(detail="Say what it does, with --type")
 
     def change(policy: PolicyDoc) -> PolicyDoc:
         if template in policy.templates:
             raise AlreadyExists(kind="template", name=template)
-        made = replace(TemplateDoc(type), **_given(values))
+        made = replace(TemplateDoc(does), **options.given())
         return replace(policy, templates={**policy.templates, template: made})
 
     _change(common, name, change)
@@ -267,47 +289,18 @@ def edit_(
     template: Template,
     /,
     *,
-    type: Type = None,
-    to: To = None,
-    second_to: SecondTo = None,
-    schedule: Schedule = None,
-    zone: Zone = None,
-    exclude_day: ExcludeDays = (),
-    calendar: Calendars = (),
-    start_window: StartWindow = None,
-    cancel_after: CancelAfter = None,
-    catch_up: CatchUp = None,
-    media_set: MediaSet = None,
-    priority: Priority = None,
-    verify: Verify = None,
-    pre: Pre = None,
-    post: Post = None,
-    logon: Logon = None,
-    post_always: PostAlways = None,
-    ignore_exit_codes: IgnoreExitCodes = None,
-    snapshot: Snapshot = None,
-    allow_shrink: AllowShrink = None,
+    options: TemplateOptions = NOTHING_SAID,
     common: Common = DEFAULTS,
 ) -> None:
     """Change a template; its jobs follow, runs that are open go on as they began."""
-    values = {key: value for key, value in locals().items() if key not in {"name", "template", "common"}}
 
     def change(policy: PolicyDoc) -> PolicyDoc:
         if template not in policy.templates:
             raise NotFound(kind="template", name=template)
-        made = replace(policy.templates[template], **_given(values))
+        made = replace(policy.templates[template], **options.given())
         return replace(policy, templates={**policy.templates, template: made})
 
     _change(common, name, change)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of options that were given, by the names of a template's fields."""
-    fields = {"exclude_day": "exclude_days", "calendar": "calendars"}
-    given = {fields.get(key, key): value for key, value in values.items() if value not in (None, ())}
-    taken_back = {key: None for key, value in given.items() if value == UNSET}
-    emptied = {key: () for key, value in given.items() if value == (UNSET,)}
-    return {**given, **taken_back, **emptied}
 
 
 @templates.command(name="copy")
