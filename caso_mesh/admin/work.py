@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import structs
-
-from caso_mesh.admin.bases import bases_of, root_of
+from caso_mesh.admin import backup_words
+from caso_mesh.admin.bases import bases_of
 from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.documents import clean_path, parse_target
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.control.logons import with_logon
-from caso_mesh.control.policies import check_second, check_target
+from caso_mesh.control.policies import check_target
 from caso_mesh.control.seconds import is_second
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -32,12 +30,11 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import Conflict, InvalidSchedule, InvalidValue, NotFound, Unavailable, UsageError
+from caso_mesh.model.errors import Conflict, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
-from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
+from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.jobs import (
-    BackupSpec,
     CronSchedule,
     DrillSpec,
     DuplicateSpec,
@@ -46,17 +43,15 @@ from caso_mesh.model.jobs import (
     JobSpec,
     RestoreSpec,
     Run,
-    SourceRoots,
     SyntheticSpec,
     TestRunSpec,
     VerifySpec,
 )
 from caso_mesh.model.selections import LISTED, spread, unpack
-from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobState, Priority
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, Priority
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.model.units import format_instant, format_number
-from caso_mesh.planning.presets import parse_schedule
-from caso_mesh.planning.schedule import check_schedule, next_due_ns
+from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.wire.typed import ask
 
 
@@ -99,74 +94,18 @@ class Work:
         if before is not None:
             return self._submitted(before.result)
         state = self._keeper.state
-        if not request.sources:
-            raise UsageError(detail="Nothing to back up: give SERVER:PATH")
-        belonging = {
-            "--zone": request.zone,
-            "--exclude-day": request.exclude_days,
-            "--start-window": request.start_window_s,
-            "--cancel-after": request.cancel_after_s,
-            "--catch-up": request.catch_up,
-        }
-        lost = next((option for option, value in belonging.items() if value not in (None, (), False)), None)
-        if lost is not None and request.schedule is None:
-            raise UsageError(detail=f"{lost} belongs to --schedule")
-        if request.test_run and request.schedule is not None:
-            raise UsageError(detail="A test run is made now: leave --schedule away")
-        target = parse_target(request.target)
-        check_target(state, target)
-        state.media_set_named(request.media_set)
-        roots: dict[str, set[bytes]] = {}
-        for name, path in request.sources:
-            roots.setdefault(state.server_named(name).id, set()).add(root_of(path))
-        if request.larger_than is not None and request.larger_than < 0:
-            raise InvalidValue(value=request.larger_than, what="size", expected="Use 0 or more bytes")
-        if request.post is None and request.post_always:
-            raise UsageError(detail="--post-always belongs to --post")
-        commands = [
-            (name, kind)
-            for name, kind in ((request.pre, CommandKind.PRE), (request.post, CommandKind.POST))
-            if name is not None
-        ]
+        said = backup_words.checked(state, request)
         warnings: list[str] = []
-        for server, paths in sorted(roots.items()):
-            warnings += await self.check_paths(server, sorted(paths), tuple(commands), must=request.test_run)
-        if request.test_run and request.second is not None:
-            raise UsageError(
-                detail="A test run tries one device: leave --second-to away, or try the other one with --to"
-            )
-        second = None if request.second is None else parse_target(request.second)
-        if second is not None:
-            check_second(state, target, second)
-        spec = BackupSpec(
-            sources=tuple(
-                SourceRoots(server, tuple(sorted(paths, key=path_key))) for server, paths in sorted(roots.items())
-            ),
-            target=target,
-            type=request.type or (BackupType.FULL if request.schedule is None else BackupType.INCREMENTAL),
-            excludes=request.excludes,
-            one_file_system=request.one_file_system,
-            exclude_caches=request.exclude_caches,
-            larger_than=request.larger_than,
-            default_excludes=request.default_excludes,
-            media_set=request.media_set,
-            verify=request.verify,
-            pre=request.pre,
-            post=request.post,
-            post_always=request.post_always,
-            ignore_exit_codes=request.ignore_exit_codes,
-            snapshot=request.snapshot,
-            allow_shrink=request.allow_shrink,
-            second=second,
-        )
-        spec = with_logon(spec, request.logon)
-        names = "-".join(state.name_of(server) for server in sorted(roots))
+        for server, paths in said.roots:
+            warnings += await self.check_paths(server, sorted(paths), said.commands, must=request.test_run)
+        spec = backup_words.spec_of(state, request, said)
+        names = "-".join(state.name_of(server) for server, _ in said.roots)
         if request.test_run:
             trial = TestRunSpec(spec)
             return await self._create(
                 caller, trial, request.priority, request.name or "", f"test-run-{names}", None, tuple(warnings)
             )
-        schedule = None if request.schedule is None else self._schedule(request)
+        schedule = None if request.schedule is None else backup_words.schedule_of(request, self._clock.now_ns())
         return await self._create(
             caller, spec, request.priority, request.name or "", f"backup-{names}", schedule, tuple(warnings)
         )
@@ -377,22 +316,8 @@ class Work:
         if not state.devices:
             raise NotFound(kind="device", name="")
         stem = f"inventory-{request.devices[0] if len(devices) == 1 else 'of-devices'}"
-        schedule = None if request.when is None else self._schedule(request.when)
+        schedule = None if request.when is None else backup_words.schedule_of(request.when, self._clock.now_ns())
         return await self._create(caller, InventorySpec(devices), request.priority, request.name or "", stem, schedule)
-
-    def _schedule(self, when: ScheduleWords | q.BackupRequest) -> CronSchedule:
-        """As a person said it. Raises ``InvalidSchedule``."""
-        schedule = structs.replace(
-            parse_schedule(when.schedule or "", when.zone or "UTC"),
-            excludes=tuple(sorted(set(when.exclude_days))),
-            start_window_s=when.start_window_s,
-            cancel_after_s=when.cancel_after_s,
-            catch_up=when.catch_up,
-        )
-        check_schedule(schedule)
-        if schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
-            raise InvalidSchedule(cron=schedule.text, detail="that time is over")
-        return schedule
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""
