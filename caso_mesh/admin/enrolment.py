@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from caso_mesh.admin.join_secrets import JoinSecrets
+from caso_mesh.admin.join_secrets import JoinSecrets, audited
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links, NodeAnswer, Submit
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
@@ -31,7 +31,6 @@ from caso_mesh.model.errors import (
     JoinLinkInvalid,
     NotFound,
     PeerFault,
-    RateLimited,
     Refused,
 )
 from caso_mesh.model.facts import Audit
@@ -136,20 +135,9 @@ class Enrolment:
 
     async def _join(self, peer: Peer, request: q.JoinRequest, link: Any) -> q.JoinReply:
         source = str(link.remote_address)
-        token = tokens.digest(request.secret)
-        outcome = "refused"
-        try:
-            reply = await self._judge(request, token, source.rpartition(":")[0])
-            outcome = "done"
-            return reply
-        except CasoError as error:
-            outcome = error.code
-            raise
-        finally:
-            if outcome != RateLimited.code:
-                fields = {"replaces": request.replaces[:63]} if request.replaces else {}
-                what = Audit(request.name[:63], "enrol.join", "enrol", outcome=outcome, source=source, fields=fields)
-                await self._facts.append(what)
+        fields = {"replaces": request.replaces[:63]} if request.replaces else {}
+        async with audited(self._facts, request.name[:63], "enrol.join", source, fields):
+            return await self._judge(request, tokens.digest(request.secret), source.rpartition(":")[0])
 
     async def _judge(self, request: q.JoinRequest, token: bytes, host: str) -> q.JoinReply:
         self._secrets.shown(token, host)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from caso_mesh.admin.ports import Caller, done_before
+from caso_mesh.admin.ports import Caller, Facts, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity import tokens
 from caso_mesh.model.clock import Clock, Randomness
-from caso_mesh.model.errors import InvalidValue, RateLimited, WrongState
+from caso_mesh.model.errors import CasoError, InvalidValue, RateLimited, WrongState
+from caso_mesh.model.facts import Audit
 
 #: Tries to join with no good secret in a minute: from one address, from all.
 _RATE, _RATE_OF_ALL, _RATE_WINDOW_S = 10, 100, 60.0
@@ -49,6 +53,23 @@ class JoinSecrets:
         known = self._keeper.state.tokens.get(token)
         if known is None or known.used_by is not None or known.expires_at_ns < self._clock.now_ns():
             self._guesses.count(host, self._clock.monotonic_s())
+
+
+@asynccontextmanager
+async def audited(
+    facts: Facts, who: str, what: str, source: str, fields: dict[str, Any] | None = None
+) -> AsyncIterator[None]:
+    """What came of showing a secret in the block goes into the audit log, unless it was shown too often."""
+    outcome = "refused"
+    try:
+        yield
+        outcome = "done"
+    except CasoError as error:
+        outcome = error.code
+        raise
+    finally:
+        if outcome != RateLimited.code:
+            await facts.append(Audit(who, what, "enrol", outcome=outcome, source=source, fields=fields or {}))
 
 
 class _Guesses:

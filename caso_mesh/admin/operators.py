@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from caso_mesh.admin.join_secrets import JoinSecrets
+from caso_mesh.admin.join_secrets import JoinSecrets, audited
 from caso_mesh.admin.ports import Answer, Caller, Facts, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.operators import open_invitations
@@ -17,8 +17,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import AdmitOperator, InviteOperator, RevokeOperator
-from caso_mesh.model.errors import CasoError, InvalidValue, JoinLinkInvalid, RateLimited
-from caso_mesh.model.facts import Audit
+from caso_mesh.model.errors import InvalidValue, JoinLinkInvalid
 from caso_mesh.model.ids import node_id
 from caso_mesh.model.mesh import JoinToken, Operator, OperatorGrant
 from caso_mesh.model.units import format_instant
@@ -100,17 +99,8 @@ class Operators:
         source, token = str(link.remote_address), tokens.digest(request.secret)
         invitation = self._keeper.state.tokens.get(token)
         who = invitation.grant.name if invitation is not None and invitation.grant is not None else "anonymous"
-        outcome = "refused"
-        try:
-            reply = await self._admit(request, token, source.rpartition(":")[0])
-            outcome = "done"
-            return reply
-        except CasoError as error:
-            outcome = error.code
-            raise
-        finally:
-            if outcome != RateLimited.code:
-                await self._facts.append(Audit(who, "enrol.operator", "enrol", outcome=outcome, source=source))
+        async with audited(self._facts, who, "enrol.operator", source):
+            return await self._admit(request, token, source.rpartition(":")[0])
 
     async def _admit(self, request: q.OperatorRequest, token: bytes, host: str) -> q.OperatorReply:
         self._secrets.shown(token, host)

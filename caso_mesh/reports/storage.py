@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from caso_mesh.model.reports import Cell, Chart, ChartKind, Figure, Kind, Need, Series, Tone
+from caso_mesh.model.reports import Cell, Chart, ChartKind, Figure, Kind, Need, Series, Table, Tone
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.units import duration_text, format_size
 from caso_mesh.reports import making as m
@@ -37,7 +37,6 @@ def stored(rows: Iterable[SetRow]) -> int:
 
 def device_summary(told: Gathered) -> m.Answer:
     sets = by_key(told.sets, "device")
-    runs = m.grouped((row for row in told.runs if row.ended_ns is not None and row.device), lambda row: row.device)
     unwell = [(row, text) for row in told.devices for text in _unwell(row)]
     soon = [
         (row, days)
@@ -79,48 +78,54 @@ def device_summary(told: Gathered) -> m.Answer:
             ],
             [("Used", Tone.PLAIN), ("Free", Tone.PLAIN)],
         ),
-        tables=(
-            m.table(
-                told,
-                "devices",
-                "Devices",
-                (
-                    m.text("device", "Device"), m.state("state", "State"), m.text("kind", "Kind"),
-                    m.text("pools", "Pools"), m.octets("free", "Free"), m.octets("total", "Size"),
-                    m.percent("used", "Used"), m.octets("low_space", "Low below"), m.octets("a_day", "A day"),
-                    m.count("days_until_full", "Full in days"), m.count("sets", "Sets"), m.octets("stored", "Stored"),
-                ),
-                [_device(told, row, sets.get(row.name, [])) for row in told.devices],
-                "There are no devices.",
-            ),
-            m.table(
-                told,
-                "use",
-                "Their use",
-                (
-                    m.text("device", "Device"), m.count("runs", "Runs"), m.percent("rate", "Success rate"), m.count("running", "Running"),
-                    m.count("concurrency", "At once"), m.count("kits", "Recovery kits"),
-                ),
-                [
-                    (row.name, tally.total, tally.rate, row.running, row.concurrency, row.kits)
-                    for row, tally in ((row, runs.get(row.name, m.Tally())) for row in told.devices)
-                ],
-            ),
-            m.table(
-                told,
-                "places",
-                "Where they are",
-                (m.text("device", "Device"), m.text("server", "Server"), m.text("path", "Path"), m.text("there", "Reachable"),
-                 m.text("problem", "Problem")),
-                [
-                    (row.name, place.server, place.path, place.there, place.problem or None)
-                    for row in told.devices
-                    for place in row.places
-                ],
-            ),
-        ),
+        tables=_device_tables(told, sets),
         notes=("A day is the average of what was stored in the last four weeks and is still there; what expires is not taken off.",
                "Full in days is left out where that is more than ten years away."),
+    )  # fmt: skip
+
+
+def _device_tables(told: Gathered, sets: Mapping[str, list[SetRow]]) -> tuple[Table, ...]:
+    """``sets``: by the names of the devices that they lie on."""
+    runs = m.grouped((row for row in told.runs if row.ended_ns is not None and row.device), lambda row: row.device)
+    return (
+        m.table(
+            told,
+            "devices",
+            "Devices",
+            (
+                m.text("device", "Device"), m.state("state", "State"), m.text("kind", "Kind"),
+                m.text("pools", "Pools"), m.octets("free", "Free"), m.octets("total", "Size"),
+                m.percent("used", "Used"), m.octets("low_space", "Low below"), m.octets("a_day", "A day"),
+                m.count("days_until_full", "Full in days"), m.count("sets", "Sets"), m.octets("stored", "Stored"),
+            ),
+            [_device(told, row, sets.get(row.name, [])) for row in told.devices],
+            "There are no devices.",
+        ),
+        m.table(
+            told,
+            "use",
+            "Their use",
+            (
+                m.text("device", "Device"), m.count("runs", "Runs"), m.percent("rate", "Success rate"), m.count("running", "Running"),
+                m.count("concurrency", "At once"), m.count("kits", "Recovery kits"),
+            ),
+            [
+                (row.name, tally.total, tally.rate, row.running, row.concurrency, row.kits)
+                for row, tally in ((row, runs.get(row.name, m.Tally())) for row in told.devices)
+            ],
+        ),
+        m.table(
+            told,
+            "places",
+            "Where they are",
+            (m.text("device", "Device"), m.text("server", "Server"), m.text("path", "Path"), m.text("there", "Reachable"),
+             m.text("problem", "Problem")),
+            [
+                (row.name, place.server, place.path, place.there, place.problem or None)
+                for row in told.devices
+                for place in row.places
+            ],
+        ),
     )  # fmt: skip
 
 
