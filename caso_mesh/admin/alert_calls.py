@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
@@ -16,7 +16,7 @@ from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
+from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail, AlertFollow, AlertsNow
 from caso_mesh.model.alerts import BY_NAME
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert
@@ -113,22 +113,28 @@ class AlertCalls:
         return AlertDetail(self._view(row), about, known.text, do, known.standing)
 
     async def _follow(self, caller: Caller, request: AlertFollow) -> AlertsNow:
-        """Answers as soon as what fits is not what the caller knows, or when its time is over."""
-        end_s = self._clock.monotonic_s() + max(0.0, min(request.wait_s, _LONGEST_S))
-        wanted = request.which
-        while True:
-            views = tuple((await self._fitting(caller, wanted))[: limited(wanted.limit)])
-            mark = hashlib.sha256(msgspec.msgpack.encode(views)).hexdigest()[:16]
-            if mark != request.known or self._clock.monotonic_s() >= end_s:
-                return AlertsNow(mark, views)
-            await asyncio.sleep(_LOOK_S)
+        return await followed(lambda: self._fitting(caller, request.which), request, self._clock)
 
-    async def _answer(self, caller: Caller, request: q.AlertAnswer) -> v.Done:
-        if done_before(self._keeper, caller) is None:
-            row = await self._row(request.id)
-            command = AnswerAlert(row.id, request.response, self._clock.now_ns())
-            await self._submit(command, who=caller.who, request_id=caller.request_id)
-        return v.Done()
+    async def _answer(self, caller: Caller, request: q.AlertAnswer) -> AlertAnswered:
+        before = done_before(self._keeper, caller)
+        if before is not None:
+            return AlertAnswered(**before.result)
+        row = await self._row(request.id)
+        command = AnswerAlert(row.id, request.response, self._clock.now_ns())
+        return AlertAnswered(**await self._submit(command, who=caller.who, request_id=caller.request_id))
+
+
+async def followed(
+    fitting: Callable[[], Awaitable[list[v.AlertView]]], request: AlertFollow, clock: Clock
+) -> AlertsNow:
+    """What fits, as soon as it is not what the caller knows, or when its time is over."""
+    end_s = clock.monotonic_s() + max(0.0, min(request.wait_s, _LONGEST_S))
+    while True:
+        views = tuple((await fitting())[: limited(request.which.limit)])
+        mark = hashlib.sha256(msgspec.msgpack.encode(views)).hexdigest()[:16]
+        if mark != request.known or clock.monotonic_s() >= end_s:
+            return AlertsNow(mark, views)
+        await asyncio.sleep(_LOOK_S)
 
 
 def check_which(request: q.AlertListRequest) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -14,9 +16,9 @@ from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.alert_calls import AlertDetail, AlertFollow, AlertsNow
+from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail, AlertFollow, AlertsNow
 from caso_mesh.model.alerts import CATEGORIES, CategoryList
-from caso_mesh.model.errors import UsageError
+from caso_mesh.model.errors import NoAdmin, UsageError
 from caso_mesh.model.units import parse_instant_ns
 
 app = Group(name="alert", help="Alerts: list, show, watch, answer.")
@@ -53,8 +55,7 @@ def list_(
     common: Common = DEFAULTS,
 ) -> None:
     """List the alerts that nobody answered yet."""
-    if local.local and pool is not None:
-        raise UsageError(detail="With --local a server shows its own alerts: leave out --pool")
+    _check_pool(pool, local)
     request = q.AlertListRequest(
         all,
         server,
@@ -65,10 +66,31 @@ def list_(
         parse_instant_ns(since) if since is not None else None,
         parse_instant_ns(until) if until is not None else None,
     )
-    output.show(ask(common, local.call("alert.list"), request, v.AlertList), common.json, _list)
+    with _either_end(local):
+        view = ask(common, local.call("alert.list"), request, v.AlertList)
+    output.show(view, common.json, lambda view: _list(view, local))
 
 
-def _list(view: v.AlertList) -> None:
+def _check_pool(pool: str | None, local: Local) -> None:
+    if local.local and pool is not None:
+        raise UsageError(detail="With --local a server shows its own alerts: leave out --pool")
+
+
+@contextmanager
+def _either_end(local: Local) -> Iterator[None]:
+    """Says what can be done where no administrator is reached."""
+    try:
+        yield
+    except NoAdmin:
+        if not local.local:
+            output.note("What the server that was asked told of itself is shown and answered without one: --local")
+        raise
+
+
+def _list(view: v.AlertList, local: Local) -> None:
+    if local.local:
+        output.note("What this server told of itself. Those of the mesh are at the administrator: without --local")
+    columns = (("kept here", lambda row: row.here),) if local.local else ()
     output.table(
         view.alerts,
         ("id", lambda row: row.id),
@@ -79,15 +101,18 @@ def _list(view: v.AlertList) -> None:
         ("text", lambda row: row.text),
         ("answered", lambda row: row.answered and f"{row.response} by {row.answered_by}"),
         ("cleared", lambda row: row.cleared),
+        *columns,
     )
     if view.more:
         output.note("There are more: a higher --limit, or a shorter time: --until, --since")
 
 
 @app.command
-def show(id: Id, /, *, common: Common = DEFAULTS) -> None:
+def show(id: Id, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Show one alert: what it means and what to do about it."""
-    output.show(ask(common, "alert.show", q.Named(id), AlertDetail), common.json, _detail)
+    with _either_end(local):
+        view = ask(common, local.call("alert.show"), q.Named(id), AlertDetail)
+    output.show(view, common.json, _detail)
 
 
 def _detail(view: AlertDetail) -> None:
@@ -101,6 +126,7 @@ def _detail(view: AlertDetail) -> None:
         ("raised", f"{row.raised} by {row.server}"),
         ("answered", row.answered and f"{row.answered} by {row.answered_by}: {row.response}"),
         ("over", row.cleared or ("with its condition" if view.stands else None)),
+        ("kept here", row.here),
         ("it means", view.means or None),
         ("what to do", view.do or None),
     )
@@ -114,15 +140,17 @@ def watch(
     type_: Types = (),
     category: Categories = (),
     json_lines: Annotated[bool, Parameter(name="--json-lines", negative=(), help="One JSON record a line.")] = False,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Print the open alerts, then each that is raised, answered or over, until interrupted."""
+    _check_pool(pool, local)
     which = q.AlertListRequest(True, server, pool, 500, type_, category)
     known: dict[str, v.AlertView] = {}
     request, first = AlertFollow(which, "", 0.0), True
-    with connect(common) as client:
+    with _either_end(local), connect(common) as client:
         while True:
-            now = client.call("alert.follow", request, AlertsNow)
+            now = client.call(local.call("alert.follow"), request, AlertsNow)
             for row in reversed(now.alerts):
                 closed = row.answered is not None or row.cleared is not None
                 if known.get(row.id) != row and not (first and closed):
@@ -167,6 +195,16 @@ def answer(
     local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
-    """Answer an alert."""
-    view = ask(common, local.call("alert.answer"), q.AlertAnswer(id, response), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"alert {id} is answered: {response}"))
+    """Answer an alert. Of two answers the first counts."""
+    with _either_end(local):
+        view = ask(common, local.call("alert.answer"), q.AlertAnswer(id, response), AlertAnswered)
+
+    def say(view: AlertAnswered) -> None:
+        if not view.first:
+            output.line(f"alert {id} was answered before: {view.response} (by {view.who})")
+            return
+        output.line(f"alert {id} is answered{' here' if local.local else ''}: {view.response}")
+        if local.local:
+            output.note("It counts in the mesh, too, unless the administrator has another answer when they meet")
+
+    output.show(view, common.json, say)

@@ -116,7 +116,7 @@ def find(
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Find files by name, size, time and type in all backup sets, in order of server and path. Exit status 7: a server that
+    """Find files by name, size, time and type in all backup sets, server by server in order of paths. Exit status 7: a server that
     keeps catalogs could not be asked, or the search took too long and was cut off."""
 
     def instant_ns(text: str | None) -> int | None:

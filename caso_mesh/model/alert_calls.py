@@ -19,6 +19,14 @@ class AlertDetail(Struct, frozen=True):
     stands: bool = False
 
 
+class AlertAnswered(Struct, frozen=True):
+    """The answer that counts: the ``first`` one, which may be that of somebody else."""
+
+    response: str
+    who: str
+    first: bool
+
+
 class AlertFollow(Struct, frozen=True):
     """``which``: of what; ``known``: the mark of the last answer; ``wait_s``: how long to wait for another one."""
 

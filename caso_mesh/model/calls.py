@@ -429,7 +429,7 @@ _OF_MESH: tuple[Call, ...] = (
          scope=(("name", "alert"),)),
     Call("alert.follow", "viewer", "admin", a.AlertFollow, a.AlertsNow,
          "The alerts that fit, as soon as they are others than the caller knows.", scope=SHOWN),
-    Call("alert.answer", "operator", "admin", q.AlertAnswer, v.Done, "Answer an alert.", changes=True,
+    Call("alert.answer", "operator", "admin", q.AlertAnswer, a.AlertAnswered, "Answer an alert.", changes=True,
          scope=(("id", "alert"),)),
     Call("report.list", "viewer", "admin", q.Nothing, ReportList, "The reports that there are.", scope=SHOWN),
     Call("report.show", "viewer", "admin", ReportShow, Report,
@@ -454,7 +454,7 @@ LOCAL: tuple[str, ...] = (
 )  # fmt: skip
 
 #: Alerts that a server told of itself are seen and answered at it: it opens nothing of its own work for that.
-OWN_ALERTS: tuple[str, ...] = ("alert.list", "alert.answer")
+OWN_ALERTS: tuple[str, ...] = ("alert.list", "alert.show", "alert.follow", "alert.answer")
 
 
 def _local(call: Call) -> Call:

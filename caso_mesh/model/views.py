@@ -872,6 +872,8 @@ class SettingList(Struct, frozen=True):
 
 
 class AlertView(Struct, frozen=True):
+    """``here``, where a server shows its own alerts: what of it is kept there, the answer until it is the one that counts, or all."""
+
     id: str
     alert: str
     category: str
@@ -883,6 +885,7 @@ class AlertView(Struct, frozen=True):
     answered_by: str | None
     response: str | None
     cleared: str | None
+    here: str | None = None
 
 
 class AlertList(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Self
 
 import pytest
@@ -10,8 +11,10 @@ from cli_notice_cases import ALERT
 from msgspec.structs import replace
 
 from caso_mesh.cli import alert
+from caso_mesh.cli.options import Local
 from caso_mesh.model.alert_calls import AlertFollow, AlertsNow
 from caso_mesh.model.alerts import CATEGORIES
+from caso_mesh.model.errors import NoAdmin, UsageError
 
 
 class Interrupted(Exception):
@@ -21,8 +24,10 @@ class Interrupted(Exception):
 class Talk:
     """A connection that answers by a list, then is interrupted."""
 
-    def __init__(self, answers: list[AlertsNow]) -> None:
-        self.answers, self.asked = answers, list[AlertFollow]()
+    def __init__(
+        self, answers: list[AlertsNow], name: str = "alert.follow", end: Callable[[], Exception] = Interrupted
+    ) -> None:
+        self.answers, self.asked, self.name, self.end = answers, list[AlertFollow](), name, end
 
     def __enter__(self) -> Self:
         return self
@@ -31,10 +36,10 @@ class Talk:
         pass
 
     def call(self, name: str, request: AlertFollow, reply: type[AlertsNow]) -> AlertsNow:
-        assert name == "alert.follow"
+        assert name == self.name
         self.asked.append(request)
         if not self.answers:
-            raise Interrupted
+            raise self.end()
         return self.answers.pop(0)
 
 
@@ -68,3 +73,19 @@ def test_every_category_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     alert.categories()
     shown = capsys.readouterr().out
     assert all(each.name in shown for each in CATEGORIES)
+
+
+def test_a_watch_at_a_server_is_answered_by_it_alone_and_one_without_an_administrator_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Talk([AlertsNow("m1", (ALERT,))], "local.alert.follow")
+    monkeypatch.setattr(alert, "connect", lambda common: own)
+    with pytest.raises(Interrupted):
+        alert.watch(local=Local(True))
+    assert "device-gone" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="leave out --pool"):
+        alert.watch(pool="west", local=Local(True))
+    monkeypatch.setattr(alert, "connect", lambda common: Talk([], end=lambda: NoAdmin(server="beta")))
+    with pytest.raises(NoAdmin):
+        alert.watch()
+    assert "shown and answered without one: --local" in capsys.readouterr().err

@@ -12,10 +12,12 @@ from cli_notice_cases import CASES as NOTICE_CASES
 from cli_policy_cases import COPY_CASES, POLICY_CASES
 from cli_world import FakeDaemon, Shell
 
+from caso_mesh.cli import catalog as catalog_commands
 from caso_mesh.model import audit as audit_log
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
@@ -539,9 +541,11 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
     ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
-    ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
+    ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), AlertAnswered("seen", "ann", True), ["al1 is answered: seen"]),
     ("alert list --local", "local.alert.list", q.AlertListRequest(), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
-    ("alert answer al1 seen --local", "local.alert.answer", q.AlertAnswer("al1", "seen"), v.Done(), ["al1"]),
+    ("alert show al1 --local", "local.alert.show", q.Named("al1"), AlertDetail(msgspec.structs.replace(ALERT, here="the answer"), ()), ["kept here", "the answer"]),
+    ("alert answer al1 seen --local", "local.alert.answer", q.AlertAnswer("al1", "seen"), AlertAnswered("seen", "ann", True), ["al1 is answered here: seen"]),
+    ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), AlertAnswered("known", "bob", False), ["answered before: known (by bob)"]),
     *POLICY_CASES,
     *COPY_CASES,
     (
@@ -622,6 +626,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "overview",
         # until it is interrupted: tests/cli/test_cli_alert
         "alert.follow",
+        "local.alert.follow",
         "log.follow",
         "local.run.follow",
         "kit.create",
@@ -730,14 +735,15 @@ async def test_a_search_that_was_cut_off_says_so_and_its_status_too(daemon: Fake
 
 
 async def test_a_search_is_asked_for_page_by_page_up_to_the_limit_and_says_how_it_goes_on(
-    daemon: FakeDaemon, shell: Shell
+    daemon: FakeDaemon, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.answers["catalog.find"] = v.MatchList((MATCH,) * 50_000, more=True, next="alpha:/srv/x")
-    result = await shell(*words("catalog find x --after alpha:/srv --limit 100000"))
+    monkeypatch.setattr(catalog_commands, "MOST_MATCHES", 2)
+    daemon.answers["catalog.find"] = v.MatchList((MATCH,) * 2, more=True, next="alpha:/srv/x")
+    result = await shell(*words("catalog find x --after alpha:/srv --limit 3"))
     assert result.status == 0 and "There are more: --after alpha:/srv/x, or a higher --limit" in result.err
     assert [(each.request.after, each.request.limit) for each in daemon.received] == [
-        ("alpha:/srv", 50_000),
-        ("alpha:/srv/x", 50_000),
+        ("alpha:/srv", 2),
+        ("alpha:/srv/x", 1),
     ]
 
 

@@ -13,6 +13,7 @@ from waiting import wait_for_async
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.alert_calls import AlertAnswered
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import Protected
 
@@ -83,7 +84,7 @@ async def test_what_looks_encrypted_locks_the_last_good_sets_and_nothing_expires
     assert len(await mesh.sets()) == len(nights) + 2
     with pytest.raises(Protected):
         await mesh.call("alpha", "set.delete", q.SetName(nights[-1]), v.Done)
-    await mesh.call("alpha", "alert.answer", q.AlertAnswer(alert.id, "disk restored"), v.Done)
+    await mesh.call("alpha", "alert.answer", q.AlertAnswer(alert.id, "disk restored"), AlertAnswered)
     await expire(mesh)
     assert {row.id for row in await mesh.sets()} == {nights[-1], last}
     set_clocks(mesh, 200.0)
