@@ -121,14 +121,15 @@ class Site:
         return _sh(*self.words(i), *argv, text=text)
 
     def plug(self, i: int) -> None:
-        """Gives machine ``i`` its eth0."""
+        """Gives machine ``i`` its eth0, which is up before it has an address: there is no moment at which an address is seen
+        that nothing can be sent from."""
         _sh(
             *("ip", "-n", self._hub, "link", "add", f"p{i}", "type", "veth"),
             *("peer", "name", "eth0", "netns", self._names[i]),
         )
         _sh("ip", "-n", self._hub, "link", "set", f"p{i}", "master", "br0", "up")
-        _sh("ip", "-n", self._names[i], "addr", "add", f"{self.address(i)}/24", "dev", "eth0")
         _sh("ip", "-n", self._names[i], "link", "set", "eth0", "up")
+        _sh("ip", "-n", self._names[i], "addr", "add", f"{self.address(i)}/24", "dev", "eth0")
 
     def unplug(self, i: int) -> None:
         """Takes eth0 of machine ``i`` away, with its address."""

