@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from caso_mesh.jobs.cutting import cut_front
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.host_commands import Running
-from caso_mesh.jobs.sink import Member, Sink
+from caso_mesh.jobs.sink import Sink
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType
 from caso_mesh.model.errors import ContainsNoData
 from caso_mesh.model.host_commands import HostCommand, dump_path
@@ -66,16 +67,5 @@ def _store(
             final = count < len(room)
             filled += count
             size += count
-        cut: list[Member] = []
-        at = 0
-        for length in chunker.cut(view[:filled], final) if filled else ():
-            cut.append((name_of(view[at : at + length]), at, length))
-            at += length
-        for (chunk, begin, length), wants in zip(cut, lane.want([member[0] for member in cut]), strict=True):
-            chunks.append((chunk, length))
-            if wants:
-                lane.add(chunk, view[begin : begin + length])
-        kept = filled - at
-        if kept and not final:
-            view[:kept] = bytes(view[at:filled])
+        kept = cut_front(view, filled, final, chunks, chunker=chunker, name_of=name_of, lane=lane)
     return tuple(chunks), size

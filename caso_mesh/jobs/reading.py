@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import structs
 
+from caso_mesh.jobs.cutting import cut_front
 from caso_mesh.jobs.pool import Pool
 from caso_mesh.jobs.sink import Member, NameOf, SinkLane
 from caso_mesh.model.entries import ChunkRef, Entry, EntryType, SourceException
@@ -131,7 +132,7 @@ class Reader:
         return tuple(chunks), end, total
 
     def _extent(self, file: OpenFile, offset: int, length: int, chunks: list[ChunkRef]) -> int:
-        view, name_of, lane = self._view, self.name_of, self.lane
+        view = self._view
         kept = done = 0
         final = False
         while not final:
@@ -140,19 +141,9 @@ class Reader:
             count = file.read_into(view[kept : kept + wanted], offset + done)
             done += count
             final = count < wanted or done == length
-            filled = kept + count
-            at = 0
-            cut: list[Member] = []
-            for size in self.chunker.cut(view[:filled], final) if filled else ():
-                cut.append((name_of(view[at : at + size]), at, size))
-                at += size
-            for (chunk, begin, size), wants in zip(cut, lane.want([member[0] for member in cut]), strict=True):
-                chunks.append((chunk, size))
-                if wants:
-                    lane.add(chunk, view[begin : begin + size])
-            kept = filled - at
-            if kept and not final:
-                view[:kept] = bytes(view[at:filled])
+            kept = cut_front(
+                view, kept + count, final, chunks, chunker=self.chunker, name_of=self.name_of, lane=self.lane
+            )
         return done
 
 
