@@ -1,14 +1,35 @@
-"""Alerts in the administrator's tables: how many are kept."""
+"""Alerts in the administrator's tables: how they come there, and how many are kept."""
 
 from __future__ import annotations
 
 import sqlite3
 
+from caso_mesh.model import facts
 from caso_mesh.model.alerts import CATEGORIES
 
 #: So many are kept at most, beside those of conditions that stand.
 KEPT = 50_000
 _STANDING = tuple(each.name for each in CATEGORIES if each.standing)
+
+
+def raised(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AlertRaised) -> None:
+    """One that a server told of; its end may have come before it."""
+    c.execute(
+        "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?,"
+        " (SELECT at_ns FROM alert_end WHERE server = ? AND id = ?))",
+        (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text, server, fact.id),
+    )
+
+
+def cleared(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AlertCleared) -> None:
+    """The end of what an alert told of. Of several ends the earliest counts, in whichever order they come."""
+    of = fact.of or server
+    (ended_ns,) = c.execute(
+        "INSERT INTO alert_end VALUES (?, ?, ?)"
+        " ON CONFLICT (server, id) DO UPDATE SET at_ns = min(at_ns, excluded.at_ns) RETURNING at_ns",
+        (of, fact.id, at_ns),
+    ).fetchone()
+    c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (ended_ns, fact.id, of))
 
 
 def forget(c: sqlite3.Connection, before_ns: int, kept: int = KEPT) -> None:

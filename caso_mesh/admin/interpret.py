@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, missing_sets, totals, waits
+from caso_mesh.admin import alert_rows, audit_rows, kept_catalogs, local_runs, missing_sets, totals, waits
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.resources import MOST_FILE_SYSTEMS
@@ -60,13 +60,8 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             return _held(c, fact)
         case facts.SetsMissing():
             missing_sets.write(c, at_ns, fact)
-        case facts.CatalogDetail(set=set_id, digest=digest, size=size):
-            owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (set_id,)).fetchone()
-            if owner is None or owner[0] != server:
-                return f"the catalog of set {set_id[:64]}, which it has not made"
-            c.execute(
-                "INSERT OR IGNORE INTO catalog_detail VALUES (?, ?, ?, ?, 'pending')", (set_id, server, digest, size)
-            )
+        case facts.CatalogDetail():
+            return _detail(c, server, fact)
         case facts.CatalogAtServer():
             return kept_catalogs.write(c, server, fact)
         case facts.MediumChanged(medium=medium):
@@ -75,19 +70,9 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
             data = msgspec.msgpack.encode(medium)
             c.execute("INSERT OR REPLACE INTO medium VALUES (?, ?, ?)", (server, medium.label, data))
         case facts.AlertRaised():
-            c.execute(
-                "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?,"
-                " (SELECT at_ns FROM alert_end WHERE server = ? AND id = ?))",
-                (fact.id, at_ns, server, fact.alert.value, fact.category, fact.object, fact.text, server, fact.id),
-            )
-        case facts.AlertCleared(id=id_, of=of):
-            # of several ends the earliest counts, in whichever order they come
-            (ended_ns,) = c.execute(
-                "INSERT INTO alert_end VALUES (?, ?, ?)"
-                " ON CONFLICT (server, id) DO UPDATE SET at_ns = min(at_ns, excluded.at_ns) RETURNING at_ns",
-                (of or server, id_, at_ns),
-            ).fetchone()
-            c.execute("UPDATE alert SET cleared_at_ns = ? WHERE id = ? AND server = ?", (ended_ns, id_, of or server))
+            alert_rows.raised(c, server, at_ns, fact)
+        case facts.AlertCleared():
+            alert_rows.cleared(c, server, at_ns, fact)
         case facts.NoticesSent():
             c.executemany(
                 "INSERT OR IGNORE INTO notice_sent VALUES (?, ?, ?, ?, ?)",
@@ -146,6 +131,17 @@ def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
         "INSERT INTO catalog_detail VALUES (?, ?, x'', 0, 'pending') ON CONFLICT (set_id) DO UPDATE"
         " SET state = 'pending', server = excluded.server, digest = x'', size = 0 WHERE state = 'damaged'",
         (backup.id, reader),
+    )
+    return None
+
+
+def _detail(c: sqlite3.Connection, server: str, fact: facts.CatalogDetail) -> str | None:
+    owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (fact.set,)).fetchone()
+    if owner is None or owner[0] != server:
+        return f"the catalog of set {fact.set[:64]}, which it has not made"
+    c.execute(
+        "INSERT OR IGNORE INTO catalog_detail VALUES (?, ?, ?, ?, 'pending')",
+        (fact.set, server, fact.digest, fact.size),
     )
     return None
 
