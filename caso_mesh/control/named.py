@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from caso_mesh.control.documents import one_of
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.commands import SetDevice
+from caso_mesh.model.commands import SetDevice, SetDevicePaths
 from caso_mesh.model.documents import (
     NO_END,
     CalendarDoc,
@@ -17,7 +19,7 @@ from caso_mesh.model.documents import (
     MediaSetDoc,
     ServerDoc,
 )
-from caso_mesh.model.errors import InvalidValue, all_errors
+from caso_mesh.model.errors import DeviceNotSeen, InvalidValue, all_errors
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.policies import DayCalendar, DevicePool, DevicePoolMember
 from caso_mesh.model.rules import ErrorRule, Then
@@ -88,13 +90,31 @@ def device_of(state: ControlState, name: str, doc: DeviceDoc) -> SetDevice:
     )
 
 
+def device_paths_of(state: ControlState, name: str, doc: DeviceDoc) -> SetDevicePaths:
+    """By which servers it is to be used, with the quotas of the same document. Raises ``NotFound``, ``DeviceNotSeen``."""
+    device, quotas = state.device_named(name), dict(device_of(state, name, doc).quotas)
+    disabled = {state.server_named(server).id for server in doc.disabled or ()}
+    for server in sorted(disabled):
+        if device.path_on(server) is None:
+            raise DeviceNotSeen(server=state.name_of(server), device=name)
+    paths = tuple(
+        msgspec.structs.replace(
+            place, enabled=place.server not in disabled, quota_bytes=quotas.get(place.server, place.quota_bytes)
+        )
+        for place in device.paths
+    )
+    return SetDevicePaths(device.id, device.kind, paths)
+
+
 def device_doc(state: ControlState, device: Device) -> DeviceDoc:
+    disabled = tuple(sorted(state.name_of(path.server) for path in device.paths if not path.enabled))
     limited = {state.name_of(path.server): path.quota_bytes for path in device.paths if path.quota_bytes is not None}
     return DeviceDoc(
         concurrency=device.concurrency,
         low_space=size_text(device.low_space_bytes),
         state=device.state.value,
         quotas={name: size_text(size) for name, size in sorted(limited.items())},
+        disabled=disabled or None,
     )
 
 

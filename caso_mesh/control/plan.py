@@ -226,13 +226,17 @@ class Plan:
 
     def _device(self, name: str, doc: d.DeviceDoc, path: Path) -> None:
         state, device = self._state, self._state.device_named(name)
-        doc = self._file.sound(doc, path, lambda doc: named.device_of(state, name, doc))
+        doc = self._file.sound(doc, path, lambda doc: named.device_paths_of(state, name, doc))
         was, new = plain(named.device_doc(state, device)), plain(doc)
+        disabled = new.pop("disabled", None)
         was["quotas"] = {server: was.get("quotas", {}).get(server, d.NO_END) for server in doc.quotas}
         changed = {key: value for key, value in new.items() if value != was.get(key)}
         if changed:
             before = {key: was[key] for key in changed}
             self._file.add(path, named.device_of(state, name, doc), "device", name, before, changed)
+        if disabled is not None and set(disabled) != set(was.get("disabled", ())):
+            command, before = named.device_paths_of(state, name, doc), {"disabled": was.get("disabled", [])}
+            self._file.add((*path, "disabled"), command, "device", name, before, {"disabled": disabled})
 
     def _device_pool(self, name: str, doc: d.DevicePoolDoc, path: Path) -> None:
         state = self._state

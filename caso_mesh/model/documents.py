@@ -148,12 +148,13 @@ class ServerDoc(Struct, frozen=True):
 
 class DeviceDoc(Struct, frozen=True):
     """What can be changed of a device that is there. ``quotas``: how much the sets of a server may take on it, or
-    ``none``."""
+    ``none``. ``disabled``: the servers that see it and shall not use it, all of them."""
 
     concurrency: int | None = None
     low_space: str | None = None
     state: str | None = None
     quotas: dict[str, str] = {}
+    disabled: tuple[str, ...] | None = None
 
 
 class JobDoc(Struct, frozen=True):

@@ -41,6 +41,7 @@ concurrency = 4
 low_space = "10GB"
 state = "paused"
 quotas = { beta = "2TB" }
+disabled = ["beta"]
 
 [device_pool.disks]
 devices = ["disk-b:10", "disk-c"]
@@ -150,6 +151,7 @@ def test_a_file_makes_the_mesh_as_it_says_and_again_changes_nothing(mesh):
         "create setting server beta",
         "change server gamma",
         "change device disk-b",
+        "change device disk-b",
         "create device pool disks",
         "create device pool later",
         "create media set two-years",
@@ -203,6 +205,17 @@ def test_a_quota_is_taken_back_by_a_file_that_says_none(mesh):
     assert apply(mesh, '[device.disk-b.quotas]\nbeta = "none"\n') == ["change device disk-b"]
     assert mesh.state.device_named("disk-b").paths[0].quota_bytes is None
     assert apply(mesh, '[device.disk-b.quotas]\nbeta = "none"\n') == []
+
+
+def test_a_device_is_used_again_by_a_server_that_a_file_disables_no_more(mesh):
+    apply(mesh, FILE)
+    assert apply(mesh, "[device.disk-b]\nconcurrency = 4\n") == []
+    assert [path.enabled for path in mesh.state.device_named("disk-b").paths] == [False], "what is not named stays"
+    both = '[device.disk-b]\ndisabled = []\nquotas = { beta = "1TB" }\n'
+    assert apply(mesh, both) == ["change device disk-b", "change device disk-b"]
+    (path,) = mesh.state.device_named("disk-b").paths
+    assert (path.enabled, path.quota_bytes) == (True, 10**12)
+    assert apply(mesh, both) == []
 
 
 def test_a_dry_run_tells_each_value_that_changes(mesh):
