@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from caso_mesh.admin.ports import Answer, Caller
-from caso_mesh.control.dues import verdict_of
+from caso_mesh.control.dues import next_due_of, verdict_of
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import requests as q
@@ -92,7 +92,17 @@ def _row(state: ControlState, job: Job, due_ns: int) -> v.PreviewRow:
         by_due=format_instant(by.due_ns) if by is not None and not held else None,
         after=names.get(after.template) if after is not None and not held else None,
         starts=_starts(policy, origin.template) if policy and origin and shown == "scheduled" else (),
+        first=_first(state, job, due_ns) if shown == "scheduled" else None,
     )
+
+
+def _first(state: ControlState, job: Job, due_ns: int) -> str | None:
+    """The job that must complete once before, as long as it has not, and is due later if at all."""
+    first = state.jobs.get(job.first) if job.first is not None else None
+    if first is None or first.completed_at_ns is not None:
+        return None
+    comes_ns = next_due_of(first)
+    return first.name if comes_ns is None or comes_ns > due_ns else None
 
 
 def _siblings(state: ControlState, job: Job) -> Mapping[str, str]:

@@ -48,4 +48,6 @@ def _because(row: v.PreviewRow) -> str | None:
     if row.by is not None:
         return f"{row.by} is due at {row.by_due}"
     pieces = [f"runs after {row.after}"] if row.after is not None else []
+    if row.first is not None:
+        pieces.append(f"waits for {row.first}, which must complete first")
     return ", ".join([*pieces, *row.starts]) or None

@@ -19,6 +19,7 @@ from caso_mesh.model import notice_docs as n
 from caso_mesh.model.commands import Command
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.report_schedules import ReportScheduleDoc
+from caso_mesh.model.units import format_number
 from caso_mesh.model.views import Change, Mistake
 
 D = TypeVar("D", bound=Struct)
@@ -202,4 +203,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return format_number(value)
     return "as usual" if value is None else json.dumps(value, ensure_ascii=False)

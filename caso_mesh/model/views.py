@@ -266,7 +266,8 @@ class CalendarViews(Struct, frozen=True):
 
 class PreviewRow(Struct, frozen=True):
     """A due time of a job. ``state`` is ``scheduled``, ``superseded`` (``by`` another job, due at ``by_due``), or
-    ``on-hold``. ``after``: it waits for the end of that job's run. ``starts``: what it starts by rules, and when."""
+    ``on-hold``. ``after``: it waits for the end of that job's run. ``first``: that job must complete once before, and is not
+    due before it. ``starts``: what it starts by rules, and when."""
 
     due: str
     job: str
@@ -279,6 +280,7 @@ class PreviewRow(Struct, frozen=True):
     by_due: str | None = None
     after: str | None = None
     starts: tuple[str, ...] = ()
+    first: str | None = None
 
 
 class PreviewList(Struct, frozen=True):

@@ -217,6 +217,14 @@ async def test_a_preview_of_more_days_than_there_are_and_of_nothing_is_refused(t
         assert [row.state for row in one.runs] == ["superseded", "superseded"]
 
 
+async def test_a_preview_says_what_must_complete_first_until_that_is_due(tmp_path: Path) -> None:
+    """Runs that would all be missed were shown as if nothing were in their way."""
+    async with admin_world(tmp_path) as w:
+        await made(w, ("full must complete first",), full=replace(FULL, schedule="wed 04:00"), inc=INC)
+        rows = (await w.ask("schedule.preview", q.SchedulePreview("home.nightly.inc", 4.0))).runs
+        assert [row.first for row in rows] == ["home.nightly.full"] * 3 + [None]
+
+
 async def test_a_backup_by_hand_takes_the_same_schedules_and_refuses_what_belongs_to_one(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         for link in w.links.links.values():
