@@ -21,7 +21,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import Associate, Batch, CreateJob, EditJob, PutList, PutPolicy
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.jobs import BackupSpec, Job
+from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job
 from caso_mesh.model.policies import ListEntry, Policy, SelectionList, Template, TemplateType
 from caso_mesh.model.states import Role
 
@@ -74,12 +74,13 @@ class Applying:
                     warnings += await self._places(plan, step, row, old)
                 case PutPolicy(policy=policy, before=old_policy):
                     touched.add(policy.id)
-                    for template in policy.templates:
-                        path = (*step.path, "templates", template.name)
-                        await self._try(plan, path, self._check_once(_alone(policy, template), old_policy))
+                    over = self._policies.once_over(policy, old_policy)
+                    warnings += [_is_over(f"{policy.name}.{each.name}", each.schedule) for each in over]
                 case Associate(policy=policy_id, list=list_id):
                     touched |= {policy_id, list_id}
-                case CreateJob(job=Job(id=id, name=name, spec=BackupSpec() as spec)):
+                case CreateJob(job=Job(id=id, name=name, spec=BackupSpec() as spec, schedule=schedule)):
+                    if schedule is not None and schedule.at_ns is not None and schedule.at_ns <= self._clock.now_ns():
+                        warnings.append(_is_over(name, schedule))
                     warnings += await self._job(plan, step, name, spec, None)
                 case EditJob(job=id, spec=BackupSpec() as spec):
                     known = state.jobs[id]
@@ -118,16 +119,17 @@ class Applying:
         commands = self._policies.check_commands(Policy("", name, (once,), (), "", 0), [row])
         return warnings + await self._try(plan, step.path, commands)
 
-    async def _check_once(self, policy: Policy, old: Policy | None) -> list[str]:
-        self._policies.check_once(policy, old)
-        return []
-
     async def _try(self, plan: Plan, path: Path, check: Awaitable[list[str]], *written: str) -> list[str]:
         try:
             return await check
         except CasoError as error:
             plan.mistake(path, error, *written)
             return []
+
+
+def _is_over(name: str, schedule: CronSchedule | None) -> str:
+    """No mistake in a file, which may be the export of a mesh in which it has run by now."""
+    return f'{name} has the schedule "{schedule.text if schedule else ""}", which is over: it runs by hand or by a rule only'
 
 
 def _alone(policy: Policy, template: Template) -> Policy:

@@ -34,7 +34,7 @@ from caso_mesh.model.commands import (
 from caso_mesh.model.errors import Conflict, InUse, InvalidSchedule, NotFound
 from caso_mesh.model.host_commands import CommandKind
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.policies import Policy, SelectionList
+from caso_mesh.model.policies import Policy, SelectionList, Template
 from caso_mesh.model.units import format_instant
 
 
@@ -264,13 +264,21 @@ class Policies:
 
     def check_once(self, policy: Policy, old: Policy | None) -> None:
         """Raises ``InvalidSchedule`` for a template that shall run once, at a time that is over."""
+        for template in self.once_over(policy, old):
+            written = template.schedule.text if template.schedule is not None else ""
+            raise InvalidSchedule(cron=written, detail=f"that time of the template {template.name} is over")
+
+    def once_over(self, policy: Policy, old: Policy | None) -> list[Template]:
+        """Templates that shall run once, at a time that is over, and did not say so before."""
+        found = []
         for template in policy.templates:
             before = old.template(template.name) if old is not None else None
             schedule = template.schedule
             if schedule is None or schedule.at_ns is None or (before is not None and before.schedule == schedule):
                 continue
             if schedule.at_ns <= self._clock.now_ns():
-                raise InvalidSchedule(cron=schedule.text, detail=f"that time of the template {template.name} is over")
+                found.append(template)
+        return found
 
     async def check_commands(self, policy: Policy, lists: Iterable[SelectionList]) -> list[str]:
         """Asks the servers of lists whether they have the commands that templates name. Raises

@@ -77,7 +77,7 @@ def test_what_was_sent_is_no_change_and_a_change_says_what_it_is(mesh: Script) -
     plan = plan_of(mesh, later)
     assert [step.change.details for step in plan.steps] == [
         ('schedule: "daily 07:00" -> "daily 08:00"',),
-        ("days: 7.0 -> as usual",),
+        ("days: 7 -> as usual",),
     ]
     assert mesh.state.report_schedules["mornings"] == before, "a plan alone does nothing"
     assert apply(mesh, later) == ["change report schedule mornings", "change report schedule weekly"]

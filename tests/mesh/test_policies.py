@@ -197,7 +197,6 @@ home = ["nightly"]
         [
             (3, "selection.home"),
             (4, "selection.home"),
-            (8, "policy.nightly.templates.full"),
             (9, "policy.nightly.templates.full"),
             (10, "policy.nightly.templates.full.media_set"),
             (12, "job.logs"),
@@ -212,5 +211,10 @@ home = ["nightly"]
     exported = await mesh.call("alpha", "config.export", q.Nothing(), v.Exported)
     again = await mesh.call("alpha", "config.apply", q.ConfigApply(exported.text), v.Applied)
     assert again.changes == ()
+    over = '[policy.past.templates.once]\ntype = "full"\nto = "any"\nschedule = "once 2025-01-01T00:00"\n'
+    told = await mesh.call("alpha", "config.apply", q.ConfigApply(over), v.Applied)
+    assert (told.applied, len(told.changes)) == (True, 1), "as the export of a mesh has it in which it ran by now"
+    assert "past.once" in told.warnings[0]
+    assert "is over" in told.warnings[0]
     run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.full"), v.Submitted)
     assert (await mesh.result(run.run)).state == "succeeded"
