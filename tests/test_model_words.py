@@ -265,6 +265,15 @@ def test_facts_come_back_and_those_of_a_newer_version_are_kept():
         facts.decode("server-started", msgspec.msgpack.encode({"fact": "server-started", "version": 7}))
 
 
+def test_a_fact_with_a_value_that_a_later_version_added_is_as_unknown_as_another_kind_and_one_that_lies_is_malformed():
+    """A server that waited for a reason of its own time was told of as if it had done what it may not."""
+    kind, data = facts.encode(facts.RunWaits("run", "source", 1, WaitReason.ON_HOLD, {}))
+    later = msgspec.msgpack.decode(data) | {"reason": "moon-too-full"}
+    assert facts.decode(kind, msgspec.msgpack.encode(later)) == facts.UnknownFact(kind)
+    with pytest.raises(PeerMalformed):
+        facts.decode(kind, msgspec.msgpack.encode(later | {"fact": "server-started"}))
+
+
 def test_ranks_and_texts_cover_every_member():
     assert REASON_TEXT.keys() == set(WaitReason)
     assert sorted(PRIORITY_RANK.values()) == list(range(len(PRIORITY_RANK)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from caso_mesh.admin.keeping import Followers
+from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
 from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Record
@@ -23,6 +24,7 @@ from caso_mesh.model.errors import (
     JournalGap,
     NotFound,
     Refused,
+    StateTooNew,
     Unavailable,
 )
 from caso_mesh.wire.typed import Callee, ask
@@ -67,6 +69,9 @@ class Followed:
     async def _begin(self, peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
         self._check(peer)
         place = await self._tables.place_behind((each.server, each.incarnation, each.seq) for each in request.heads)
+        if place.pruned and 0 < request.schema < len(MIGRATIONS):
+            log.warning("%s runs an earlier version and cannot take over these tables: upgrade it", peer.name)
+            raise StateTooNew(state="the tables of the administrator", found=len(MIGRATIONS), known=request.schema)
         self._followers.began(peer.id)
         return q.ReplicaPlace(place.life, place.arrival, place.pruned)
 
@@ -149,7 +154,7 @@ class Following:
 
     async def run(self, link: Callable[[], Callee], wait: Callable[[], Awaitable[None]]) -> None:
         """Follows whoever ``link`` leads to. Never returns."""
-        pause_s = _FIRST_PAUSE_S
+        pause_s, told = _FIRST_PAUSE_S, ""
         while True:
             await wait()
             try:
@@ -159,6 +164,11 @@ class Following:
                 while link() is callee and place.life == life:
                     place = await self._step(callee, place, _WAIT_S)
                     pause_s = _FIRST_PAUSE_S
+            except StateTooNew as error:
+                # a voter that was away, or is new, while the others run a later version
+                if told != str(error):
+                    told = str(error)
+                    log.error("this voter has no tables of its own before it is upgraded: %s", error)
             except CasoError as error:
                 log.debug("following: %s", error)
             await asyncio.sleep(pause_s)
@@ -192,7 +202,7 @@ class Following:
     async def _place(self, callee: Callee) -> q.ReplicaPlace:
         """Where to go on behind what these tables hold; ``pruned`` if that is not there any more."""
         heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
-        return await ask(callee, "replica.begin", q.ReplicaBegin(heads), q.ReplicaPlace)
+        return await ask(callee, "replica.begin", q.ReplicaBegin(heads, len(MIGRATIONS)), q.ReplicaPlace)
 
     async def _take_over(self, callee: Callee) -> None:
         """Becomes a copy of the other one's tables, with what only these held."""

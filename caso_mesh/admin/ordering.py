@@ -13,6 +13,7 @@ from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.tickets import digest_of_paths, issue
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders, UnknownCall
+from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.orders import Orders, ticket_paths
 from caso_mesh.model.requests import OrdersTaken
@@ -101,6 +102,16 @@ class Ordering:
             )
         return ticket
 
+    def _of_version(self, server: str) -> str:
+        """Which software it runs, where that may be why."""
+        greeting = self._links.greeting_of(server)
+        if greeting is None or greeting.feature_level == FEATURE_LEVEL:
+            return ""
+        return (
+            f" (it runs caso-mesh {greeting.version} of feature level {greeting.feature_level}, this server is of level"
+            f" {FEATURE_LEVEL}: upgrade the older)"
+        )
+
     async def run(self) -> None:
         """Never returns."""
         serving: dict[str, tuple[Callee, asyncio.Task[None]]] = {}
@@ -174,7 +185,7 @@ class Ordering:
                         name = self._keeper.state.name_of(server)
                         log.log(
                             logging.ERROR if isinstance(error, StaleOrders) else logging.INFO,
-                            "%s does not take its orders: %s", name, error,
+                            "%s does not take its orders%s: %s", name, self._of_version(server), error,
                         )  # fmt: skip
                         await asyncio.sleep(pause_s)
                         pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)

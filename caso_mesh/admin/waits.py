@@ -14,6 +14,7 @@ from caso_mesh.model.states import WaitReason
 
 #: Of one part of a run, the newest. Whoever tells them tells the later ones more rarely.
 _MOST = 100
+_KNOWN = frozenset(reason.value for reason in WaitReason)
 
 
 class WaitRow(Struct, frozen=True):
@@ -46,5 +47,7 @@ def read(c: sqlite3.Connection, runs: Sequence[str]) -> list[WaitRow]:
         marks = ", ".join("?" * len(piece))
         sql = f"SELECT run, source, since_ns, reason, fields FROM run_wait WHERE run IN ({marks})"
         for run, source, since_ns, reason, fields in c.execute(sql, tuple(piece)):
-            found.append(WaitRow(run, source, since_ns, Waiting(WaitReason(reason), msgspec.msgpack.decode(fields))))
+            if reason in _KNOWN:  # else a later version wrote these tables
+                why = Waiting(WaitReason(reason), msgspec.msgpack.decode(fields))
+                found.append(WaitRow(run, source, since_ns, why))
     return sorted(found, key=lambda each: each.since_ns)

@@ -7,7 +7,8 @@ two 8-byte counts (entries, removals) and the magic. In the frame lie blocks, ea
 of length 0 ends them. Records are in *path order* (``model/entries.py``) over the whole segment.
 
 What is read may come from a hostile peer: lengths, depth, counts and the decompression window are bounded before memory
-is spent, and every path is checked. Whatever is wrong is ``DataDamaged``.
+is spent, and every path is checked. Whatever is wrong is ``DataDamaged``; a later format is ``StateTooNew``, and waits for the
+program that knows it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import io
 import operator
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +29,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from caso_mesh.model.entries import Entry, EntryType, path_key
-from caso_mesh.model.errors import DataDamaged, Misuse, StateDiskFailed, StateFull
+from caso_mesh.model.errors import DataDamaged, Misuse, StateDiskFailed, StateFull, StateTooNew
 from caso_mesh.model.storage import BackupSet
 
 if sys.version_info >= (3, 14):
@@ -36,6 +38,8 @@ else:
     from backports import zstd
 
 _MAGIC = b"CMCTLG1\n"
+#: How later formats begin: the same, with another number.
+_FAMILY = re.compile(rb"CMCTLG([1-9])\n")
 _TAIL = 16 + len(_MAGIC)
 _HEAD_MAX = 64 * 1024
 _BLOCK_RECORDS = 2000
@@ -298,7 +302,8 @@ def _explained(path: str | None) -> Iterator[None]:
 class SegmentReader:
     """Reads one segment, from a file's path or from bytes; it may be iterated more than once.
 
-    ``max_entries`` bounds the records. Raises ``DataDamaged`` here, and while iterating, for all that is wrong.
+    ``max_entries`` bounds the records. Raises ``DataDamaged`` here, and while iterating, for all that is wrong; here
+    ``StateTooNew`` for a later format.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, max_entries: int = 1_000_000_000) -> None:
@@ -306,7 +311,11 @@ class SegmentReader:
         with self._open() as file:
             length = file.seek(0, io.SEEK_END)
             file.seek(0)
-            if file.read(len(_MAGIC)) != _MAGIC:
+            begins = file.read(len(_MAGIC))
+            if begins != _MAGIC:
+                later = _FAMILY.fullmatch(begins)
+                if later is not None:
+                    raise StateTooNew(state="the catalog segment", found=int(later[1]), known=1)
                 raise self._damaged("it does not begin as a segment")
             head_length = int.from_bytes(file.read(4), "big")
             if head_length > _HEAD_MAX or length < file.tell() + head_length + _TAIL:

@@ -18,7 +18,8 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
 from caso_mesh.model.audit import Change
 from caso_mesh.model.commands import Command, Envelope, decode, encode
-from caso_mesh.model.errors import CasoError, LogUnavailable, Misuse, NotLeader, from_wire
+from caso_mesh.model.errors import CasoError, FeatureLevelTooLow, LogUnavailable, Misuse, NotLeader, from_wire
+from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel
 from caso_mesh.model.orders import Authority
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,11 @@ _BREATH = 100
 
 
 class ControlKeeper:
-    """Control state as of the log. The owner runs ``run()`` in its task group and ends it by cancelling."""
+    """Control state as of the log. The owner runs ``run()`` in its task group and ends it by cancelling. ``own``: the log of
+    one server's own work, which has no level: whoever writes it is whoever reads it."""
 
-    def __init__(self, consensus: Consensus, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
+    def __init__(self, consensus: Consensus, *, snapshot_every: int = SNAPSHOT_EVERY, own: bool = False) -> None:
+        self._own = own
         self._consensus = consensus
         self._snapshot_every = snapshot_every
         self._state = ControlState()
@@ -70,7 +73,8 @@ class ControlKeeper:
         """Applies what is committed, until the log is closed.
 
         Raises ``PeerMalformed`` for a command that this version does not know: applying stops there, because a state
-        without it would be another than that of the others; and what the log itself raises (``StateDamaged``).
+        without it would be another than that of the others; ``FeatureLevelTooLow`` once the mesh is at a level beyond it,
+        as after a way back to an earlier program; and what the log itself raises (``StateDamaged``).
         """
         if self._running:
             raise Misuse("this keeper already runs")
@@ -179,6 +183,8 @@ class ControlKeeper:
             raise Misuse(f"the log gave entry {entry.index} after {self._position.index}")
         if entry.kind == "command":
             envelope = decode(entry.data)
+            if isinstance(envelope.command, SetFeatureLevel):
+                _check_level(envelope.command.level)
             apply(
                 self._state,
                 envelope,
@@ -199,6 +205,8 @@ class ControlKeeper:
         if snapshot.index < self._position.index:
             raise Misuse(f"the log gave a snapshot of {snapshot.index} after {self._position.index}")
         self._state.restore(snapshot.data)
+        if self._state.mesh is not None and not self._own:
+            _check_level(self._state.mesh.feature_level)
         self._compacted = snapshot.index
         self._moved(Position(snapshot.term, snapshot.index))
 
@@ -219,3 +227,8 @@ class ControlKeeper:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _check_level(level: int) -> None:
+    if level > FEATURE_LEVEL:
+        raise FeatureLevelTooLow(what="the program of this server", needed=level, level=FEATURE_LEVEL)

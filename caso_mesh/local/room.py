@@ -153,7 +153,7 @@ class LocalRoom:
             database = await stack.enter_async_context(
                 Database.open(self._tables, MIGRATIONS, durable=False, same_thread=self._same_thread)
             )
-            keeper = ControlKeeper(consensus)
+            keeper = ControlKeeper(consensus, own=True)
             office = LocalOffice(
                 node=self._node,
                 keeper=keeper,

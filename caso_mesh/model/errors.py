@@ -283,7 +283,7 @@ class StateMissing(CasoError):
 class StateTooNew(CasoError):
     """{state} was written by a newer version ({found}, this program knows {known}).
 
-    Install that version again, or restore the copy of the folder that was made before the upgrade.
+    Install that version again, or a later one; "caso-mesh help guide", "Upgrading", tells the way back.
     """
 
     code = "state-too-new"

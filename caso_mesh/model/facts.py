@@ -299,14 +299,21 @@ def encode(fact: Fact) -> tuple[str, bytes]:
     return fact_kind(fact), msgspec.msgpack.encode(fact)
 
 
+#: What msgspec says of a value that an enumeration, or a union by tags, does not have.
+_LATER_VALUE = ("Invalid enum value", "Invalid value ")
+
+
 def decode(kind: str, data: bytes) -> Fact | UnknownFact:
-    """The fact of a journal record. Raises ``PeerMalformed`` if a known kind does not hold what it must."""
+    """The fact of a journal record. Raises ``PeerMalformed`` if a known kind does not hold what it must. A value of an
+    enumeration that this version does not know is of a later one: the fact is as unknown as another kind would be."""
     type_ = _TYPES.get(kind)
     if type_ is None:
         return UnknownFact(kind=kind)
     try:
         fact: Fact = msgspec.msgpack.decode(data, type=type_)
     except msgspec.MsgspecError as error:
+        if str(error).startswith(_LATER_VALUE) and "`$.fact`" not in str(error):
+            return UnknownFact(kind=kind)
         raise PeerMalformed(peer="a journal", detail=f"fact {kind}: {error}") from None
     return fact
 

@@ -306,9 +306,11 @@ class ReplicaHead(Struct, frozen=True):
 
 
 class ReplicaBegin(Struct, frozen=True):
-    """A voter wants to follow the tables of another one, and holds this much already."""
+    """A voter wants to follow the tables of another one, and holds this much already. ``schema``: the version of its tables;
+    those of a later one cannot be taken over (0: it does not tell)."""
 
     heads: tuple[ReplicaHead, ...]
+    schema: int = 0
 
 
 class ReplicaPlace(Struct, frozen=True):

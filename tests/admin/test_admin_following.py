@@ -16,6 +16,7 @@ from admin.admin_world import Reporter
 from waiting import wait_for_async
 
 from caso_mesh.admin import copying
+from caso_mesh.admin import following as module
 from caso_mesh.admin.asking import Asking
 from caso_mesh.admin.following import Followed, Following
 from caso_mesh.admin.keeping import Followers
@@ -29,7 +30,7 @@ from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME
-from caso_mesh.model.errors import JournalChainBroken, LinkLost, NoAdmin, Refused
+from caso_mesh.model.errors import JournalChainBroken, LinkLost, NoAdmin, Refused, StateTooNew
 from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.codec import from_wire, to_wire
 
@@ -283,6 +284,29 @@ async def test_a_voter_that_comes_after_records_were_pruned_takes_over_the_table
         assert await meaning(w.beta) == await meaning(w.alpha)
         assert len((await everything(w.beta))[2]) == 65 * 2 + 3  # each fact was taken in once
         assert list(tmp_path.glob("**/taken*")) == list(tmp_path.glob("**/copy*")) == []
+
+
+async def test_a_voter_of_an_earlier_version_is_told_so_before_tables_are_sent_that_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were sent again every few seconds, and no log said why nothing came of it."""
+    async with two(tmp_path) as w, tables_at(tmp_path / "new.db") as new:
+        await fill(w.alpha, Reporter("node-alpha"), count=5)
+        await w.alpha.prune_records(await w.alpha.settle(), 0)
+        later = [*MIGRATIONS, "CREATE TABLE later (x INTEGER) STRICT;"]
+        begin = w.followed._begin
+
+        async def by_a_later_program(peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "MIGRATIONS", later)
+                return await begin(peer, request, link)
+
+        monkeypatch.setattr(w.followed, "_begin", by_a_later_program)
+        voters = Voters(alpha=w.followed)
+        with pytest.raises(StateTooNew) as refused:
+            await following_at(tmp_path, new).catch_up(voters.get("alpha"))
+        assert refused.value.fields["known"] == len(MIGRATIONS)
+        assert ("alpha", "replica.copy") not in voters.asked
 
 
 class Voters:

@@ -23,7 +23,7 @@ from caso_mesh.catalog.segment import (
     from_entry,
 )
 from caso_mesh.model.entries import Entry, EntryType, path_key
-from caso_mesh.model.errors import DataDamaged, Misuse
+from caso_mesh.model.errors import DataDamaged, Misuse, StateTooNew
 
 SET = make_set("set")
 HEAD = {"set": "set", "chain": "chain", "base": None}
@@ -52,6 +52,14 @@ def block(*entries: object, removed: tuple[bytes, ...] = ()) -> bytes:
 def refused(data: bytes, words: str) -> None:
     with pytest.raises(DataDamaged, match=words):
         list(SegmentReader(data))
+
+
+def test_a_segment_of_a_later_format_is_not_damaged_but_for_a_later_program():
+    """A voter would have marked it as damaged, and not have looked at it again when it was upgraded."""
+    with pytest.raises(StateTooNew) as refused_:
+        SegmentReader(forged([], entries=0).replace(b"CMCTLG1", b"CMCTLG2"))
+    assert (refused_.value.fields["found"], refused_.value.fields["known"]) == (2, 1)
+    refused(forged([], entries=0).replace(b"CMCTLG1", b"CMCTLGX"), "does not begin")
 
 
 names = st.binary(min_size=1, max_size=6).filter(lambda n: n not in {b".", b".."} and b"/" not in n and b"\0" not in n)

@@ -12,8 +12,16 @@ from control_world import FOUND, NOW, operator, server
 from caso_mesh.consensus.port import Entry, Leadership, Position, Snapshot
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import check_state
-from caso_mesh.model.commands import AdmitServer, CreatePool, SetPool, SetServerState
-from caso_mesh.model.errors import AlreadyExists, LogUnavailable, NotFound, NotLeader, PeerMalformed
+from caso_mesh.model.commands import AdmitServer, CreatePool, Envelope, SetPool, SetServerState, encode
+from caso_mesh.model.errors import (
+    AlreadyExists,
+    FeatureLevelTooLow,
+    LogUnavailable,
+    NotFound,
+    NotLeader,
+    PeerMalformed,
+)
+from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.states import Role, ServerState
 
@@ -228,6 +236,34 @@ async def test_an_unknown_command_stops_applying_and_tells_all_who_wait():
     with pytest.raises(PeerMalformed):
         await waiting
     assert keeper.position.index == log.last - 2
+
+
+async def test_a_program_that_is_older_than_the_mesh_stops_at_its_level_and_says_so():
+    """A voter that went back to an earlier program applied what was decided at a level that it does not have."""
+    later = FEATURE_LEVEL + 1
+    log, message = (
+        MemoryLog(),
+        f"That needs feature level {later}; the program of this server is at level {FEATURE_LEVEL}.",
+    )
+    async with kept(log) as keeper:
+        await submit(keeper, FOUND, "r1")
+        snapshot = keeper.state.snapshot()
+    for entry in (
+        Entry(log.last + 1, 1, "command", encode(Envelope("r2", "test", NOW, SetFeatureLevel(later)))),
+        Snapshot(
+            log.last + 1, 1, snapshot.replace(*(b"feature_level" + bytes([each]) for each in (FEATURE_LEVEL, later)))
+        ),
+    ):
+        again = MemoryLog()
+        again.entries += log.entries
+        if isinstance(entry, Entry):
+            again.entries.append(entry)
+        else:
+            await again.compact(entry)
+        again.show(None)
+        with pytest.raises(FeatureLevelTooLow) as stopped:
+            await ControlKeeper(again).run()
+        assert stopped.value.message == message
 
 
 async def test_when_the_log_is_closed_waiters_end_and_changes_end():

@@ -39,6 +39,7 @@ async def test_the_level_rises_when_the_last_voter_is_upgraded_and_older_servers
 
     # the one in office and one more run later software; the third does not yet
     monkeypatch.setattr("caso_mesh.admin.voting.FEATURE_LEVEL", LATER)
+    monkeypatch.setattr("caso_mesh.control.keeper.FEATURE_LEVEL", LATER)
     await greets_as("beta", LATER)
     assert level() == FEATURE_LEVEL
     await greets_as("gamma", LATER)
