@@ -82,7 +82,8 @@ def selection_of(state: ControlState, old: SelectionList, doc: SelectionDoc) -> 
 
 
 def selection_doc(state: ControlState, row: SelectionList) -> SelectionDoc:
-    shown = [(place_text(state, entry.server, entry.root), entry) for entry in row.entries]
+    by_name = sorted(row.entries, key=lambda entry: (state.name_of(entry.server), path_key(entry.root)))
+    shown = [(place_text(state, entry.server, entry.root), entry) for entry in by_name]
     return SelectionDoc(
         paths=tuple(text for text, entry in shown if _plain(entry)),
         entries=tuple(
@@ -304,7 +305,11 @@ def job_doc(state: ControlState, job: Job) -> JobDoc:
     if not isinstance(spec, BackupSpec) or schedule is None:
         raise Misuse(f"{job.name} is no recurring backup")
     return JobDoc(
-        paths=tuple(place_text(state, source.server, root) for source in spec.sources for root in source.roots),
+        paths=tuple(
+            place_text(state, source.server, root)
+            for source in sorted(spec.sources, key=lambda source: state.name_of(source.server))
+            for root in source.roots
+        ),
         to=str(spec.target),
         schedule=presets.shown(schedule),
         zone=schedule.zone,

@@ -88,7 +88,7 @@ def rule_doc(state: ControlState, row: NoticeRule) -> NoticeRuleDoc:
         row.to,
         (*(kind.value for kind in row.types), *row.categories),
         tuple(end.value for end in row.ends),
-        tuple(map(state.name_of, row.servers)),
+        tuple(sorted(map(state.name_of, row.servers))),
         row.pools,
         _names(row.jobs, {job.id: job.name for job in state.job_list()}),
         _names(row.policies, {policy.id: policy.name for policy in state.policy_list()}),

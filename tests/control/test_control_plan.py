@@ -6,7 +6,9 @@ import pathlib
 
 import pytest
 from control_world import Script
+from msgspec.structs import replace
 
+from caso_mesh.control.documents import job_doc, selection_doc
 from caso_mesh.control.exporting import written
 from caso_mesh.control.lines import Lines
 from caso_mesh.control.plan import Plan
@@ -109,7 +111,7 @@ type = "verify"
 office = ["nightly"]
 
 [job.by-hand]
-paths = ["gamma:/var"]
+paths = ["beta:/var", "gamma:/var"]
 to = "any"
 schedule = "0 3 * * *"
 priority = "high"
@@ -188,6 +190,19 @@ def test_what_is_exported_is_as_it_is_and_makes_another_mesh_alike(mesh):
     other.device("disk-c", "gamma")
     apply(other, text)
     assert written(other.state) == text
+
+
+def test_the_order_of_places_in_an_export_is_that_of_names_and_not_of_keys(mesh):
+    """Two meshes that were alike wrote different files."""
+    apply(mesh, FILE)
+    row = next(iter(mesh.state.lists.values()))
+    turned = replace(row, entries=row.entries[::-1])
+    assert {entry.server for entry in row.entries} == {"node-beta", "node-gamma"}
+    assert selection_doc(mesh.state, turned) == selection_doc(mesh.state, row)
+    job = mesh.state.job_named("by-hand")
+    assert len(job.spec.sources) == 2
+    spec = replace(job.spec, sources=job.spec.sources[::-1])
+    assert job_doc(mesh.state, replace(job, spec=spec)) == job_doc(mesh.state, job)
 
 
 def test_an_error_rule_of_a_file_is_changed_in_one_step_and_only_that(mesh):
