@@ -8,6 +8,7 @@ import pytest
 from job_site import listen, run, run_pair
 from job_trees import make_tree
 from msgspec import structs
+from waiting import in_one_of_three
 
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.desk import Desk
@@ -136,14 +137,18 @@ async def test_far_away_the_sample_is_compared_where_it_was_restored(site, runne
 async def test_a_worker_that_is_killed_leaves_only_its_scratch_folder(site, runner, tree, tmp_path):
     set_id = await backed_up(site, runner, make_tree(tmp_path / "large", large=60 << 20))
     task = drill_task(site, set_id, tmp_path, entries=None, percent=100.0)
-    worker = await runner.start(task)
 
-    async def kill(message):
-        if isinstance(message, say.Began):
-            await worker.kill()
+    async def attempt():
+        worker = await runner.start(task)
 
-    heard = await listen(worker, on=kill)
-    assert heard.ended.state is AttemptState.INTERRUPTED
+        async def kill(message):
+            if isinstance(message, say.Began):
+                await worker.kill()
+
+        heard = await listen(worker, on=kill)
+        assert heard.ended.state is AttemptState.INTERRUPTED, "it was done before it could be killed"
+
+    await in_one_of_three(attempt)
     remove_tree(task.scratch)
     assert not os.path.exists(task.scratch)
     remove_tree(task.scratch)

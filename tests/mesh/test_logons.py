@@ -74,7 +74,7 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
     assert (refused.status, refused.error_code) == (4, "logon-not-permitted"), refused
     mesh.ok("alpha", "pool", "set", "dbs", "--server", "beta", "--server", "gamma")
     wait_for(
-        lambda: mesh.ok("alpha", "logon", "list")["logons"][0]["there"] == ["beta", "gamma"], 20.0,
+        lambda: mesh.ok("alpha", "logon", "list")["logons"][0]["there"] == ["beta", "gamma"], 60.0,
         what="gamma has a copy",
     )  # fmt: skip
     assert dumped("gamma")[1] == expected(SECRET)
@@ -83,7 +83,7 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
     assert dumped("gamma")[1] == expected(LATER)
 
     mesh.ok(
-        "alpha", "backup", "beta:@who", "--to", "any", "--logon", "db", "--schedule", "0 3 * * *", "--name", "nightly"
+        "alpha", "backup", "beta:@who", "--to", "any", "--logon", "db", "--schedule", "0 3 1 1 *", "--name", "nightly"
     )
     in_use = mesh.cli("alpha", "logon", "delete", "db")
     assert (in_use.status, in_use.error_code) == (6, "in-use"), in_use

@@ -146,12 +146,13 @@ async def test_a_device_is_shared_with_one_more_server_taken_away_from_one_and_u
 async def test_two_servers_write_one_device_at_once_share_what_is_stored_and_one_goes_on_without_the_other(
     memory_mesh, tmp_path
 ):
+    # first of all: what changed within 20 ms before a backup is read again by the next
+    trees = {name: make_tree(tmp_path / name, files=15) for name in ("beta", "gamma")}
     mesh = await memory_mesh(3)
     folder = mesh.folder / "nas"
     folder.mkdir()
     on = {"beta": str(folder), "gamma": str(folder)}
     await mesh.call("alpha", "device.add", q.DeviceAdd("nas", "shared", on, concurrency=4), v.DeviceView)
-    trees = {name: make_tree(tmp_path / name, files=15) for name in ("beta", "gamma")}
     runs = {name: (await mesh.backup(name, tree, "device:nas")).run for name, tree in trees.items()}
     first = {name: await mesh.result(run) for name, run in runs.items()}
     assert {name: (each.state, each.server) for name, each in first.items()} == {

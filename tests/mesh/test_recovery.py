@@ -135,7 +135,7 @@ def test_the_administrator_is_rebuilt_from_disks_and_the_kit_and_nobody_joins_ag
     new_copy(disk_alpha, [])
     before = copies(disk_alpha)
     mesh.ok(
-        "alpha", "backup", f"gamma:{tree}", "--to", "pool:stores", "--schedule", "0 2 * * *", "--zone", "UTC",
+        "alpha", "backup", f"gamma:{tree}", "--to", "pool:stores", "--schedule", "0 2 1 1 *", "--zone", "UTC",
         "--name", "nightly",
     )  # fmt: skip
     new_copy(disk_alpha, before)

@@ -13,7 +13,7 @@ def test_reports_of_a_mesh_in_which_one_backup_succeeded_and_one_failed(process_
     mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(vault))
     mesh.ok("alpha", "backup", f"alpha:{good}", "--to", "device:disk", "--wait")
     job = mesh.ok(
-        "alpha", "backup", f"beta:{gone}", "--to", "device:disk", "--schedule", "0 2 * * *", "--name", "nightly"
+        "alpha", "backup", f"beta:{gone}", "--to", "device:disk", "--schedule", "0 2 1 1 *", "--name", "nightly"
     )
     (gone / "file").unlink()
     gone.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 from collections.abc import Callable
 
@@ -18,13 +19,15 @@ def test_a_person_asks_what_the_night_will_be_like_without_a_server_and_nothing_
     (source / "file").write_bytes(b"some bytes\n" * 1000)
     (tmp_path / "disk").mkdir()
     mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(tmp_path / "disk"))
+    # each hour, and not now
+    schedule = f"{(datetime.datetime.now(datetime.UTC).minute + 30) % 60} * * * *"
     for server in ("alpha", "beta"):
         mesh.ok(
-            "alpha", "backup", f"{server}:{source}", "--to", "device:disk", "--name", server, "--schedule", "0 * * * *"
+            "alpha", "backup", f"{server}:{source}", "--to", "device:disk", "--name", server, "--schedule", schedule
         )
     for server in ("alpha", "beta"):
         run = mesh.ok("alpha", "job", "run", server)["run"]
-        wait_for(lambda run=run: mesh.ok("alpha", "job", "show", run)["runs"][0]["state"] == "succeeded", timeout_s=30)
+        wait_for(lambda run=run: mesh.ok("alpha", "job", "show", run)["runs"][0]["state"] == "succeeded", timeout_s=60)
 
     view = mesh.ok("alpha", "what-if", "--days", "2")
     assert view["good"], view
