@@ -50,7 +50,7 @@ T = TypeVar("T")
 #: A seat that is given comes with its list, or soon after it.
 _SEAT_COMES_S = 30.0
 #: Calls of voters that follow the tables of this one.
-_FOLLOWED = ("replica.begin", "replica.pull", "replica.floors", "replica.copy")
+_FOLLOWED = ("replica.begin", "replica.pull", "replica.floors", "replica.copy", "replica.audit")
 
 
 class Voter:

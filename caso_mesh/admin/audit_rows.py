@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from caso_mesh.admin import audit_chain
+from caso_mesh.journal import Record
 from caso_mesh.model import facts
 from caso_mesh.model.audit import MOST_BYTES, MOST_ENTRIES, Change
 
@@ -20,7 +22,7 @@ CREATE TABLE audit_floor (before_ns INTEGER NOT NULL) STRICT;
 """
 #: What tells of a trim outlives it.
 TRIM = "audit.trim"
-_COLUMNS = "at_ns, server, who, what, category, outcome, source, fields, changed"
+_COLUMNS = audit_chain.COLUMNS
 _changed = msgspec.msgpack.Decoder(tuple[Change, ...])
 
 
@@ -52,31 +54,31 @@ class Wanted(Struct, frozen=True):
     oldest_first: bool = False
 
 
-def write(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Audit) -> None:
-    """What a server wrote down, unless entries of its time are trimmed."""
-    if fact.what != TRIM and at_ns < _floor_ns(c):
-        return
-    c.execute(
-        f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            at_ns,
-            server,
-            fact.who,
-            fact.what,
-            fact.category,
-            fact.outcome,
-            fact.source,
-            msgspec.msgpack.encode(fact.fields),
-            msgspec.msgpack.encode(fact.changed),
-        ),
+def write(c: sqlite3.Connection, server: str, record: Record, fact: facts.Audit) -> None:
+    """What a server wrote down, unless entries of its time are trimmed: then it has its place in the chain alone."""
+    row = (
+        record.at_ns,
+        server,
+        fact.who,
+        fact.what,
+        fact.category,
+        fact.outcome,
+        fact.source,
+        msgspec.msgpack.encode(fact.fields),
+        msgspec.msgpack.encode(fact.changed),
     )
+    place = audit_chain.add(c, server, record, row, stays=fact.what == TRIM)
+    if fact.what == TRIM or record.at_ns >= floor_ns(c):
+        c.execute(
+            f"INSERT INTO audit ({_COLUMNS}, chain, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *place)
+        )
 
 
 def trim(c: sqlite3.Connection, at_ns: int, fact: facts.AuditTrimmed) -> str | None:
     """Forgets what is older; or why the fact means nothing."""
     if fact.before_ns > at_ns:
         return "that entries of the audit log are trimmed that are still to come"
-    if fact.before_ns > _floor_ns(c):
+    if fact.before_ns > floor_ns(c):
         c.execute("DELETE FROM audit_floor")
         c.execute("INSERT INTO audit_floor VALUES (?)", (fact.before_ns,))
     c.execute("DELETE FROM audit WHERE at_ns < ? AND what <> ?", (fact.before_ns, TRIM))
@@ -86,9 +88,17 @@ def trim(c: sqlite3.Connection, at_ns: int, fact: facts.AuditTrimmed) -> str | N
 def forget(c: sqlite3.Connection, before_ns: int) -> None:
     """The time for which entries are kept is over."""
     c.execute("DELETE FROM audit WHERE at_ns < ?", (before_ns,))
+    audit_chain.forget(c, before_ns)
 
 
-def _floor_ns(c: sqlite3.Connection) -> int:
+def tells_of_trim(c: sqlite3.Connection, before_ns: int) -> bool:
+    """Whether an entry tells of a trim up to that instant."""
+    rows = c.execute("SELECT fields FROM audit WHERE what = ? AND outcome = 'done'", (TRIM,))
+    return any(msgspec.msgpack.decode(fields).get("before_ns") == before_ns for (fields,) in rows)
+
+
+def floor_ns(c: sqlite3.Connection) -> int:
+    """Entries of before that instant are trimmed; -1: none are."""
     row = c.execute("SELECT before_ns FROM audit_floor").fetchone()
     return -1 if row is None else int(row[0])
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from caso_mesh.admin.audit_proof import digests
 from caso_mesh.admin.keeping import Followers
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
@@ -17,6 +18,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Record
 from caso_mesh.journal.replica import Arrived
 from caso_mesh.model import requests as q
+from caso_mesh.model.audit_chain import AuditDigests, AuditSpans
 from caso_mesh.model.errors import (
     CasoError,
     DataDamaged,
@@ -64,6 +66,7 @@ class Followed:
             "replica.pull": self._pull,
             "replica.floors": self._floors,
             "replica.copy": self._copy,
+            "replica.audit": self._audit,
         }
 
     async def _begin(self, peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
@@ -78,6 +81,10 @@ class Followed:
     async def _floors(self, peer: Peer, request: q.Nothing, link: Any) -> q.ReplicaFloors:
         self._check(peer)
         return q.ReplicaFloors(tuple(q.ReplicaHead(*each) for each in await self._tables.floors()))
+
+    async def _audit(self, peer: Peer, request: AuditSpans, link: Any) -> AuditDigests:
+        self._check(peer)
+        return await self._tables.ask(lambda c: digests(c, request))
 
     async def _copy(self, peer: Peer, request: q.ReplicaCopy, link: Any) -> q.ReplicaCopyPiece:
         """The copy stays until it was read to its end, or is asked for again."""

@@ -11,6 +11,7 @@ import sqlite3
 import msgspec
 
 from caso_mesh.admin import alert_rows, audit_rows, kept_catalogs, local_runs, missing_sets, totals, waits
+from caso_mesh.journal import Record
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
 from caso_mesh.model.resources import MOST_FILE_SYSTEMS
@@ -21,8 +22,9 @@ _ACTIVE = tuple(state.value for state in ATTEMPT_ACTIVE)
 _LONGEST_ATTEMPT = 400
 
 
-def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact | facts.UnknownFact) -> str | None:
-    """Writes what ``fact`` of ``server`` (node id), recorded at ``at_ns``, means; or says why it means nothing."""
+def interpret(c: sqlite3.Connection, server: str, record: Record, fact: facts.Fact | facts.UnknownFact) -> str | None:
+    """Writes what ``fact`` of ``server`` (node id), which ``record`` holds, means; or says why it means nothing."""
+    at_ns = record.at_ns
     match fact:
         case facts.AttemptStarted(attempt=attempt, type=type_):
             _attempt(c, attempt, server)
@@ -79,7 +81,7 @@ def interpret(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.Fact |
                 [(fact.recipient, key, fact.message, at_ns, fact.given_up) for key in (fact.message, *fact.keys)],
             )
         case facts.Audit():
-            audit_rows.write(c, server, at_ns, fact)
+            audit_rows.write(c, server, record, fact)
         case facts.AuditTrimmed():
             return audit_rows.trim(c, at_ns, fact)
         case facts.FileSystems(systems=systems):

@@ -123,7 +123,7 @@ class Office:
             means, self.runs, self.sets, consensus=consensus, followers=followers, credentials=credentials
         )
         self.plans = PlansDesk(means, self.runs)
-        self.overview = OverviewDesk(means, self.runs, local)
+        self.overview = OverviewDesk(means, self.runs, local, voters=lambda: consensus.leadership().voters)
 
         work = self.runs.work
         self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=reach.on_device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import audit_rows, kept_catalogs, local_runs, missing_sets, set_rows, totals
+from caso_mesh.admin import audit_chain, audit_rows, kept_catalogs, local_runs, missing_sets, set_rows, totals
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -100,4 +100,5 @@ MIGRATIONS: Sequence[str] = (
     "CREATE TABLE file_systems (server TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, data BLOB NOT NULL) STRICT;",
     missing_sets.TABLE,
     "ALTER TABLE attempt ADD COLUMN found BLOB;",
+    audit_chain.MIGRATION,
 )

@@ -487,7 +487,7 @@ def _mean(c: sqlite3.Connection, server: str, record: Record) -> str | None:
     """Why a record means nothing, or ``None`` after writing what it does. It never stops those behind it."""
     c.execute("SAVEPOINT fact")
     try:
-        reason = interpret(c, server, record.at_ns, facts.decode(record.kind, record.data))
+        reason = interpret(c, server, record, facts.decode(record.kind, record.data))
     except PeerMalformed as error:
         reason = error.message
     except (OverflowError, ValueError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError) as error:

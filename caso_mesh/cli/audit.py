@@ -27,10 +27,11 @@ from caso_mesh.model.audit import (
     AuditView,
     Change,
 )
-from caso_mesh.model.errors import AlreadyExists, Refused, UsageError
+from caso_mesh.model.audit_chain import AuditMark, AuditVerified, AuditVerify
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, AlreadyExists, InvalidValue, Refused, UsageError
 from caso_mesh.model.units import parse_instant_ns
 
-app = Group(name="audit", help="Who did what: list, export, trim.")
+app = Group(name="audit", help="Who did what: list, export, verify, trim.")
 
 #: A cell that a spreadsheet would take for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -218,6 +219,54 @@ def trim(
     if not yes and interactive() and not confirm(f"Forget all entries of before {before}? They cannot be had back."):
         raise UsageError(detail="Nothing was trimmed")
     output.show(ask(common, "audit.trim", request, AuditTrimmed), common.json, _trimmed)
+
+
+@app.command
+def verify(
+    *,
+    against: Annotated[
+        Path | None, Parameter(help="What this command printed earlier with --json, which lay elsewhere meanwhile.")
+    ] = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Look whether the audit log is what was written down: entry by entry at the administrator, at the other voters, and
+    against an earlier answer. Exit status 1: it is not; 7: a voter could not be asked."""
+    marks = () if against is None else _marks(against)
+    view = ask(common, "audit.verify", AuditVerify(marks), AuditVerified)
+    output.show(view, common.json, lambda view: _verified(view, len(marks)))
+    if not view.whole:
+        return FAILED
+    return WITH_EXCEPTIONS if any(each.state == "away" for each in view.voters) else 0
+
+
+def _marks(path: Path) -> tuple[AuditMark, ...]:
+    """Raises ``InvalidValue``."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=AuditVerified).marks
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidValue(
+            value=path, what="earlier answer", expected=f"Give what audit verify --json printed ({error})"
+        ) from None
+
+
+def _verified(view: AuditVerified, marks: int) -> None:
+    output.details(
+        ("audit log", "whole" if view.whole else "not what was written down"),
+        ("from", view.since),
+        ("to", view.until),
+        ("entries", view.entries),
+        ("trimmed", f"{view.trimmed} of before {view.trimmed_before}" if view.trimmed_before else "none"),
+        ("time is over", view.aged or None),
+        (
+            "without chain",
+            view.unchained and f"{view.unchained} of before there were chains: nothing is proven of them",
+        ),
+        ("as noted", f"{view.compared} of {marks} marks" if marks else None),
+    )
+    for each in view.voters:
+        output.line(f"{each.server}: {each.state}, {each.text}")
+    for problem in view.problems:
+        output.warning(f"{problem.server}, {problem.at or 'no time'}: {problem.text}")
 
 
 def _trimmed(view: AuditTrimmed) -> None:

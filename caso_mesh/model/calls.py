@@ -16,6 +16,7 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.audit_chain import AuditDigests, AuditSpans, AuditVerified, AuditVerify
 from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.orders import OrdersChange
@@ -114,6 +115,8 @@ _OF_MESH: tuple[Call, ...] = (
          "Which records this voter has pruned, so that another one may."),
     Call("replica.copy", "node", "node", q.ReplicaCopy, q.ReplicaCopyPiece,
          "A piece of a copy of this voter's tables, for one that was away while records were pruned."),
+    Call("replica.audit", "node", "node", AuditSpans, AuditDigests,
+         "What this voter holds of the audit log, as digests, to be compared."),
     Call("voter.relay", "node", "admin", q.VoterRelay, q.VoterRelayed,
          "A voter that is not in office fetches a catalog detail by way of the administrator."),
     Call("catalog.read", "node", "node", q.CatalogRead, q.CatalogPiece,
@@ -441,6 +444,8 @@ _OF_MESH: tuple[Call, ...] = (
     Call("report.scheduled", "viewer", "admin", q.Nothing, ReportScheduleList, "The reports that are sent by themselves."),
     Call("audit.list", "viewer", "admin", audit.AuditListRequest, audit.AuditList,
          "Who did what, from where, what became of it, and what it changed."),
+    Call("audit.verify", "viewer", "admin", AuditVerify, AuditVerified,
+         "Whether the audit log is what was written: here, at the other voters, and against marks that were noted earlier."),
     Call("audit.trim", "admin", "admin", audit.AuditTrim, audit.AuditTrimmed,
          "Forget old entries of the audit log. That it was trimmed stays in it.", changes=True),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from cli_world import FakeDaemon, Shell
 from msgspec.structs import replace
 
 from caso_mesh.model.audit import AuditList, AuditListRequest, AuditTrim, AuditTrimmed, AuditView, Change
+from caso_mesh.model.audit_chain import AuditMark, AuditProblem, AuditVerified, AuditVerify, AuditVoter
 from caso_mesh.model.errors import StateDamaged
 from caso_mesh.model.units import parse_instant_ns
 
@@ -89,3 +90,26 @@ async def test_a_trim_says_what_is_gone(daemon: FakeDaemon, shell: Shell) -> Non
     done = await shell("audit", "trim", "--before", "2025-01-01T00:00:00Z")
     assert done.out == "7 entries are gone; the oldest one left is of 2025-01-01T00:00:00Z\n"
     assert daemon.received[0].request == AuditTrim(parse_instant_ns("2025-01-01T00:00:00Z"))
+
+
+async def test_what_is_wrong_with_it_is_named_and_the_status_says_so_and_what_was_noted_is_sent_along(
+    daemon: FakeDaemon, shell: Shell, tmp_path: Path
+) -> None:
+    marks = (AuditMark("node", "inc", 7, "00ff"),)
+    same, away = AuditVoter("beta", "same", "all"), AuditVoter("gamma", "away", "not connected")
+    good = AuditVerified(True, 9, 0, 0, 0, "2025-01-02", "2025-02-01", None, (), (same,), 0, marks)
+    daemon.answers["audit.verify"] = good
+    noted = tmp_path / "noted.json"
+    noted.write_text((await shell("audit", "verify", "--json")).out)
+    daemon.answers["audit.verify"] = replace(good, voters=(same, away), compared=1)
+    shown = await shell("audit", "verify", "--against", str(noted))
+    assert (shown.status, daemon.received[-1].request) == (7, AuditVerify(marks))
+    assert "gamma: away, not connected" in shown.out and "1 of 1 marks" in shown.out
+    problem = AuditProblem("beta", "2025-01-03", "the entry is not what was written")
+    daemon.answers["audit.verify"] = replace(good, whole=False, problems=(problem,))
+    shown = await shell("audit", "verify")
+    assert shown.status == 1 and "not what was written down" in shown.out
+    assert "beta, 2025-01-03: the entry is not what was written" in shown.err
+    noted.write_text("{}")
+    shown = await shell("audit", "verify", "--against", str(noted))
+    assert shown.status == 2 and "audit verify --json" in shown.err

@@ -18,6 +18,7 @@ from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail
+from caso_mesh.model.audit_chain import AuditVerified, AuditVerify, AuditVoter
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
@@ -99,6 +100,9 @@ USAGE = c.UsageView("/srv", "L3Nydg==", 12, 3456)
 VERSION = v.VersionView(
     "/srv/a", "file", 7, "2025-01-01T00:00:00Z", "1", "0644", "set1", "set2", 2, "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
 )  # fmt: skip
+PROOF = AuditVerified(
+    True, 9, 3, 0, 0, "2025-01-02", "2025-02-01", "2025-01-01", (), (AuditVoter("beta", "same", "all of it"),), 0, ()
+)
 ALERT = v.AlertView(
     "al1", "error", "device-error", "beta", "disk1", "disk1 is full", "2025-01-01T00:00:00Z", None, None, None, None
 )
@@ -569,6 +573,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["job1@1#1", "device: The device disk1 is full."],
     ),
     ("audit trim --before 1970-01-01T00:00:09Z", "audit.trim", audit_log.AuditTrim(9 * 10**9), audit_log.AuditTrimmed(3, None), ["3 entries"]),
+    ("audit verify", "audit.verify", AuditVerify(), PROOF, ["whole", "3 of before 2025-01-01", "2025-02-01", "beta: same"]),
     ("audit list --category pool --limit 9", "audit.list", audit_log.AuditListRequest(9, "pool"), audit_log.AuditList((AUDIT,)), ["name=west"]),
 ]  # fmt: skip
 #: What a server also answers by itself is asked of it with one more word.

@@ -11,11 +11,16 @@ from caso_mesh.model import audit
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.audit import Change
+from caso_mesh.model.audit_chain import AuditMark, AuditVerified, AuditVerify
 from caso_mesh.model.errors import NotFound
 
 
 async def entries(mesh, at: str, **which: object) -> tuple[audit.AuditView, ...]:
     return (await mesh.call(at, "audit.list", audit.AuditListRequest(**which), audit.AuditList)).entries
+
+
+async def verified(mesh, at: str, against: tuple[AuditMark, ...] = ()) -> AuditVerified:
+    return await mesh.call(at, "audit.verify", AuditVerify(against), AuditVerified)
 
 
 @pytest.mark.jumping
@@ -50,6 +55,21 @@ async def test_a_change_is_told_with_both_values_and_a_trim_holds_at_the_next_ad
     assert trimmed.removed >= 4
     assert await entries(mesh, "alpha", category="pool") == ()
     await asyncio.sleep(10.0)
+    proof = await verified(mesh, "alpha")
+    assert (proof.whole, proof.problems, proof.trimmed >= 4) == (True, (), True)
+    assert [(each.server, each.state) for each in proof.voters] == [("beta", "same"), ("gamma", "same")]
+
+    async def again_the_same() -> bool:
+        return (await verified(mesh, "beta", proof.marks)).compared == len(proof.marks)
+
+    # somebody changes one entry at a voter that is not in office
+    tables = mesh.nodes["gamma"].seat.voter.tables
+    changes = "UPDATE audit SET who = ? WHERE what = 'audit.trim'"
+    await tables._database.write(lambda c: c.execute(changes, ("nobody",)))
+    proof = await verified(mesh, "alpha")
+    assert (proof.whole, proof.problems) == (False, ())
+    assert [(each.server, each.state) for each in proof.voters] == [("beta", "same"), ("gamma", "differs")]
+    await tables._database.write(lambda c: c.execute(changes, ("local-alpha",)))
     await mesh.stop("alpha")
 
     async def again() -> bool:
@@ -57,5 +77,6 @@ async def test_a_change_is_told_with_both_values_and_a_trim_holds_at_the_next_ad
 
     await wait_for_async(again, 60.0, what="another one is in office")
     assert await entries(mesh, "beta", what="settings.set") == ()
+    await wait_for_async(again_the_same, 60.0, what="the next administrator has all that was noted")
     (trim,) = await entries(mesh, "beta", what="audit.trim")
     assert (trim.who, trim.outcome) == ("local-alpha", "done")

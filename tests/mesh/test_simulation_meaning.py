@@ -161,8 +161,8 @@ async def test_every_kind_of_fact_and_every_table_is_compared(tmp_path: Path) ->
 async def test_a_kind_of_fact_that_is_dropped_when_it_is_taken_in_is_noticed(tmp_path: Path, kind: type) -> None:
     interpret = product.interpret
 
-    def drops(c: sqlite3.Connection, server: str, at_ns: int, fact: Any) -> str | None:
-        return None if isinstance(fact, kind) else interpret(c, server, at_ns, fact)
+    def drops(c: sqlite3.Connection, server: str, record: Record, fact: Any) -> str | None:
+        return None if isinstance(fact, kind) else interpret(c, server, record, fact)
 
     with mock.patch.object(product, "interpret", drops):
         assert await seen(tmp_path) is not None
@@ -172,10 +172,10 @@ async def test_a_kind_of_fact_that_is_dropped_when_it_is_taken_in_is_noticed(tmp
 async def test_a_kind_of_fact_that_is_taken_twice_is_noticed_or_means_nothing_more(tmp_path: Path, kind: type) -> None:
     interpret = product.interpret
 
-    def doubles(c: sqlite3.Connection, server: str, at_ns: int, fact: Any) -> str | None:
+    def doubles(c: sqlite3.Connection, server: str, record: Record, fact: Any) -> str | None:
         if isinstance(fact, kind):
-            interpret(c, server, at_ns, fact)
-        return interpret(c, server, at_ns, fact)
+            interpret(c, server, record, fact)
+        return interpret(c, server, record, fact)
 
     with mock.patch.object(product, "interpret", doubles):
         assert (await seen(tmp_path) is not None) is (kind in ADDING)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from caso_mesh.admin.attempt_history import AttemptHistory
+from caso_mesh.admin.audit_proof import AuditProof
 from caso_mesh.admin.auditing import Auditing
 from caso_mesh.admin.desks.means import Means
 from caso_mesh.admin.desks.runs import RunsDesk
@@ -14,9 +17,11 @@ from caso_mesh.admin.story import Stories
 
 
 class OverviewDesk:
-    """It has no duty. ``local``: what servers ran by themselves."""
+    """It has no duty. ``local``: what servers ran by themselves; ``voters`` hold the same tables."""
 
-    def __init__(self, means: Means, runs: RunsDesk, local: LocalHistory) -> None:
+    def __init__(
+        self, means: Means, runs: RunsDesk, local: LocalHistory, *, voters: Callable[[], Collection[str]]
+    ) -> None:
         keeper, tables, live, links, clock = means.keeper, means.tables, means.live, means.links, means.clock
         self.measures = Measures(keeper=keeper, tables=tables, live=live, links=links, own=means.own, clock=clock)
         self._overviews = Overviews(
@@ -27,6 +32,7 @@ class OverviewDesk:
         )
         self._stories = Stories(keeper=keeper, tables=tables, work=runs.work, due=runs.due, clock=clock, local=local)
         self._auditing = Auditing(keeper=keeper, tables=tables, facts=means.facts, clock=clock)
+        self._proof = AuditProof(keeper=keeper, tables=tables, links=links, voters=voters, own=means.own, clock=clock)
 
     def answers(self) -> dict[str, Answer]:
         """Calls of people, by name."""
@@ -35,4 +41,5 @@ class OverviewDesk:
             **self._attempts.handlers(),
             **self._stories.handlers(),
             **self._auditing.handlers(),
+            **self._proof.handlers(),
         }

@@ -5,6 +5,7 @@ It knows nothing of cursors, copies or the order in which journals came: whateve
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
@@ -34,7 +35,9 @@ TABLES = {
     "medium": "server, label, data",
     "alert": "id, raised_at_ns, server, alert, category, object, text, cleared_at_ns",
     "alert_end": "server, id, at_ns",
-    "audit": "at_ns, server, who, what, category, outcome, source, fields, changed",
+    "audit": "at_ns, server, who, what, category, outcome, source, fields, chain, seq, changed",
+    "audit_chain": "chain, server, incarnation, first, seq, head",
+    "audit_link": "chain, seq, at_ns, stays, entry, link",
     "audit_floor": "before_ns",
     "set_gone": "set_id, device, request",
     "set_lock": "set_id, device, until_ns",
@@ -238,13 +241,38 @@ def _audit(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, 
                 fact.outcome,
                 fact.source,
                 _pack(fact.fields),
+                _chain(server, at.incarnation)[:16],
+                at.seq,
                 _pack(fact.changed),
             )
             for server, at, fact in of(facts.Audit)
             if floor is None or at.at_ns >= floor or fact.what == "audit.trim"
         ],
+        **_chains(of(facts.Audit)),
         "audit_floor": [] if floor is None else [(floor,)],
     }
+
+
+def _chains(told: list[tuple[str, Record, Any]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
+    """Entries of one incarnation of a journal hang together, whether they are trimmed or not."""
+    chains: dict[bytes, list[Any]] = {}
+    links = []
+    for server, at, fact in told:
+        first = _chain(server, at.incarnation)
+        row = (at.at_ns, server, fact.who, fact.what, fact.category, fact.outcome, fact.source)
+        entry = _digest(b"caso-mesh audit entry 1\x00" + _pack((*row, _pack(fact.fields), _pack(fact.changed))))
+        known = chains.setdefault(first[:16], [server, at.incarnation, at.seq, 0, first])
+        known[3], known[4] = at.seq, _digest(known[4] + at.seq.to_bytes(8, "big") + entry)
+        links.append((first[:16], at.seq, at.at_ns, int(fact.what == "audit.trim"), entry, known[4]))
+    return {"audit_chain": [(chain, *row) for chain, row in chains.items()], "audit_link": links}
+
+
+def _chain(server: str, incarnation: str) -> bytes:
+    return _digest(b"caso-mesh audit chain 1\x00" + _pack((server, incarnation)))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def difference(one: Rows, other: Rows) -> str | None:
