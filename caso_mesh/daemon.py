@@ -427,6 +427,7 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
             admin=server.admin_link.get,
             wait_admin=server.wait_admin,
             clock=ports.clock,
+            randomness=ports.randomness,
             lost=lambda category, text: alert_of(server.facts, config.server, category, text),
         )
 

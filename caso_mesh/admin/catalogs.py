@@ -20,6 +20,7 @@ from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import (
     AlreadyExists,
     CasoError,
@@ -31,10 +32,13 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.pauses import Pauses
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S = 2.0
+#: How long what cannot be had is left alone, the first time and at most. A server that is linked again is asked at once.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 4.0, 60.0
+_LEAST_PAUSE_S = 1.0
 #: Catalogs that are dropped before it is looked whether that is still right.
 _DROPPED_AT_ONCE = 50
 
@@ -42,7 +46,8 @@ _DROPPED_AT_ONCE = 50
 class CatalogIntake:
     """``incoming`` is a folder for segments on their way. Servers are asked side by side, each for one at a time.
     ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
-    (id) now. One that is lost or of no use, or changes a set whose detail is not here, is made anew by the server that keeps
+    (id) now. A detail that cannot be had is left alone for longer and longer, until a server is linked that has it or
+    reaches the device. One that is lost or of no use, or changes a set whose detail is not here, is made anew by the server that keeps
     it, or out of the tree. ``lost`` is told (category and text of an alert) when this catalog lacks what it had."""
 
     def __init__(
@@ -56,6 +61,8 @@ class CatalogIntake:
         alarms: Alarms,
         incoming: Path,
         arrived: Callable[[], None],
+        clock: Clock,
+        randomness: Randomness,
         readers: Callable[[str], list[str]] = lambda device: [],
         lost: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
@@ -73,6 +80,10 @@ class CatalogIntake:
         self._lost = lost
         self._mended = 0
         self._wake = asyncio.Event()
+        self._clock = clock
+        self._pauses = Pauses(first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S, randomness=randomness)
+        #: What is left alone, by who has it and by the device that it lies on.
+        self._alone: dict[str, set[str]] = {}
         #: Sets whose detail changes a listing that is not here, with that base.
         self.without_base: dict[str, str] = {}
         #: Sets whose detail does not fit on the disk of the state folder.
@@ -86,7 +97,7 @@ class CatalogIntake:
         """Never returns."""
         await asyncio.to_thread(self._begin)
         await self._miss()
-        unobserve = self._links.observe(lambda node, linked: self._wake.set())
+        unobserve = self._links.observe(self._linked)
         self._catalog.on_mended.append(self._wake.set)
         working: dict[str, asyncio.Task[None]] = {}
         try:
@@ -102,21 +113,50 @@ class CatalogIntake:
                     await self._drop()
                     elsewhere = await self._where.not_fetched()
                     pending = [each for each in await self._tables.pending_details() if each.maker not in elsewhere]
+                    await self._remember({each.set for each in pending})
+                    now_s = self._clock.monotonic_s()
                     by_server: dict[str, list[PendingDetail]] = {}
                     for each in pending:
-                        by_server.setdefault(each.server, []).append(each)
+                        if self._pauses.is_due(each.set, now_s):
+                            by_server.setdefault(each.server, []).append(each)
                     for server, details in by_server.items():
                         task = working.get(server)
                         if task is None or task.done():
                             working[server] = group.create_task(self._work_off(details))
                     try:
-                        async with asyncio.timeout(_PAUSE_S if pending else None):
+                        pause_s = self._pauses.next_s(now_s)
+                        # what is due may wait for what its server is asked for just now
+                        async with asyncio.timeout(None if pause_s is None else max(_LEAST_PAUSE_S, pause_s)):
                             await self._wake.wait()
                     except TimeoutError:
                         continue
         finally:
             unobserve()
             self._catalog.on_mended.remove(self._wake.set)
+
+    def _linked(self, node: str, linked: bool) -> None:
+        """What that server has, or could make, is asked for at once."""
+        if linked:
+            for place in [place for place in self._alone if place == node or node in self._readers(place)]:
+                for set_id in self._alone.pop(place):
+                    self._pauses.over(set_id)
+        self._wake.set()
+
+    async def _remember(self, pending: set[str]) -> None:
+        """Of what nobody waits for any more nothing is kept, nor is it told that it waits."""
+        self._pauses.keep(pending)
+        self._alone = {place: left for place, sets in self._alone.items() if (left := sets & pending)}
+        for set_id in self.without_base.keys() - pending:
+            del self.without_base[set_id]
+        if not self.without_room <= pending or not pending:
+            self.without_room &= pending
+            await self._tell()
+
+    def _leave_alone(self, pending: PendingDetail, device: str | None = None) -> None:
+        self._pauses.failed(pending.set, self._clock.monotonic_s())
+        for place in (pending.server, device):
+            if place is not None:
+                self._alone.setdefault(place, set()).add(pending.set)
 
     def _begin(self) -> None:
         self._incoming.mkdir(0o700, parents=True, exist_ok=True)
@@ -163,20 +203,20 @@ class CatalogIntake:
             await self._lost("catalog-damaged" if damage is not None else "catalog-lost", text)
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
-        """Others are looked for at once if one of these is done; else after a pause."""
-        done = False
+        """Others are looked for at once."""
         for each in details:
             if each.size and not self._links.linked(each.server):
-                break
-            done = await self._take(each) or done
+                self._leave_alone(each)
+            elif await self._take(each):
+                self._pauses.over(each.set)
         await self._tell()
-        if done:
-            self._wake.set()
+        self._wake.set()
 
     async def _take(self, pending: PendingDetail) -> bool:
         """Whether nothing more is to be done for it."""
         backup = await self._tables.set(pending.set)
         if backup is None:
+            self._leave_alone(pending)
             return False
         path = self._incoming / f"{pending.set}.segment"
         try:
@@ -192,17 +232,17 @@ class CatalogIntake:
             await self._tables.set_detail_state(pending.set, "here")
         except CatalogBaseMissing as error:
             self.without_base[pending.set] = str(error.fields["base"])
-            self._waits(pending, error)
+            self._waits(pending, backup, error)
         except StateFull as error:
             self.without_room.add(pending.set)
-            self._waits(pending, error)
+            self._waits(pending, backup, error)
         except (DataDamaged, NotFound, ObjectMissing, AlreadyExists) as error:
             await self._damaged(pending, error)
             return True
         except (CasoError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.without_room.add(pending.set)
-            self._waits(pending, error)
+            self._waits(pending, backup, error)
         else:
             self.without_base.pop(pending.set, None)
             self.without_room.discard(pending.set)
@@ -213,8 +253,9 @@ class CatalogIntake:
             await asyncio.to_thread(path.unlink, missing_ok=True)
         return False
 
-    def _waits(self, pending: PendingDetail, error: Exception) -> None:
+    def _waits(self, pending: PendingDetail, backup: BackupSet, error: Exception) -> None:
         """Says once why."""
+        self._leave_alone(pending, backup.device)
         if self._told.get(pending.set) != str(error):
             self._told[pending.set] = str(error)
             log.info("catalog of set %s waits: %s", pending.set, error)

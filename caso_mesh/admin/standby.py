@@ -18,7 +18,7 @@ from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model.clock import Clock
+from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.states import AlertKind
 from caso_mesh.wire.codec import pack, unpack
@@ -45,6 +45,7 @@ class Standby:
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
         clock: Clock,
+        randomness: Randomness,
         lost: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._keeper = keeper
@@ -61,6 +62,8 @@ class Standby:
             alarms=Alarms(tables=tables, facts=_Silent(), own="", offices=tuple),
             incoming=incoming,
             arrived=lambda: None,
+            clock=clock,
+            randomness=randomness,
             readers=self._readers,
             lost=lost,
         )

@@ -475,6 +475,7 @@ async def test_a_voter_whose_log_is_behind_forgets_nothing_of_runs_that_it_does_
         standby = Standby(
             keeper=keeper, tables=w.beta, catalog=catalog, incoming=tmp_path / "incoming", copies=tmp_path, admin=lambda: link,
             wait_admin=at_once, clock=SimpleNamespace(now_ns=lambda: 2000, monotonic_s=lambda: 0.0),
+            randomness=bytes,
         )  # fmt: skip
         task = asyncio.create_task(standby.run())
         try:

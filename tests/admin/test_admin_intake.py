@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from admin.test_admin_rebuilding import segment
 
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import JournalGap
+from caso_mesh.model.errors import JournalGap, Unavailable
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.states import AlertKind, AttemptState, RunState
 from caso_mesh.model.storage import Medium
@@ -294,16 +295,66 @@ async def test_a_catalog_that_does_not_fit_waits_with_an_alert_and_holds_nobody_
         digest = hashlib.sha256(whole).digest()
         await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, digest, len(whole)))
         await asyncio.sleep(20)
-        assert 1 < asked < 20
+        assert 1 < asked < 6
         assert len(w.facts.alerts("state-full")) == 1
         told = await w.ask("run.follow", q.RunFollow(run))
         assert told.result is not None, "it waits for what cannot come"
         assert told.result.state == "succeeded"
         assert any("does not fit" in warning for warning in told.result.warnings)
         monkeypatch.undo()
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
         assert await w.tables.pending_details() == []
         assert [fact for fact in w.facts.all if isinstance(fact, facts.AlertCleared)]
+
+
+async def test_a_catalog_that_cannot_be_had_is_asked_for_less_and_less_and_at_once_when_its_server_returns(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        whole, asked = segment(backup), list[float]()
+
+        def busy(request: q.CatalogRead) -> q.CatalogPiece:
+            asked.append(w.clock.monotonic_s())
+            raise Unavailable(what="the catalog")
+
+        answers = w.links.get(node("beta")).answers
+        answers["catalog.read"] = busy
+        digest = hashlib.sha256(whole).digest()
+        await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, digest, len(whole)))
+        await asyncio.sleep(600)
+        gaps = [after - before for before, after in itertools.pairwise(asked)]
+        assert 10 < len(asked) < 25, "every two seconds it were 300"
+        assert gaps[0] < 5 and all(gap > 25 for gap in gaps[6:]) and max(gaps) < 65
+        count = len(asked)
+        w.links.down(node("beta"))
+        await asyncio.sleep(300)
+        assert len(asked) == count, "nobody is asked who is away"
+        w.links.up(node("beta"), "beta").answers["catalog.read"] = lambda request: q.CatalogPiece(
+            whole[request.offset : request.offset + request.length], len(whole)
+        )
+        await asyncio.sleep(1)
+        assert await w.tables.pending_details() == []
+
+
+async def test_that_catalogs_wait_for_room_is_over_when_none_waits_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alert stood for ever when the set was deleted meanwhile."""
+    async with admin_world(tmp_path) as w:
+        full = shutil.disk_usage(tmp_path)._replace(total=64 << 20, free=0)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        await w.report("beta", *w.success(attempt, backup), facts.CatalogDetail(backup.id, b"d" * 32, 100))
+        await asyncio.sleep(10)
+        (alert,) = w.facts.alerts("state-full")
+        assert not any(isinstance(fact, facts.AlertCleared) for fact in w.facts.all)
+        await w.report("beta", facts.SetDeleted(backup.id, backup.device, "ann"))
+        await asyncio.sleep(90)
+        (over,) = [fact for fact in w.facts.all if isinstance(fact, facts.AlertCleared)]
+        assert over.id == alert.id
 
 
 async def test_a_catalog_that_was_lost_is_noticed_and_fetched_again(tmp_path: Path) -> None:

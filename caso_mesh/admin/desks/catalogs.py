@@ -38,6 +38,8 @@ class CatalogsDesk:
             alarms=means.alarms,
             incoming=incoming,
             arrived=live.tell,
+            clock=means.clock,
+            randomness=means.randomness,
             readers=reach.readers,
             lost=lambda category, text: alert_of(means.facts, means.name, category, text),
         )
