@@ -138,7 +138,8 @@ async def test_a_device_is_shared_with_one_more_server_taken_away_from_one_and_u
     await refused(share(mesh, "nas", "gamma"), "not-found")
     await refused(share(mesh, "nas", "beta"), "usage")
     await refused(
-        mesh.call("alpha", "device.set", set_.__class__("nas", enabled={"gamma": True}), v.DeviceView), "not-found"
+        mesh.call("alpha", "device.set", set_.__class__("nas", enabled={"gamma": True}), v.DeviceView),
+        "device-not-seen",
     )
     assert_equal(tree, await restored(mesh, done.set, "alpha", tree))
 
