@@ -49,6 +49,8 @@ from caso_mesh.vault.tree import TreeReader, TreeWriter
 
 #: Results that wait for earlier ones to be written into the tree, per thread.
 _AHEAD = 16
+#: So often who is told how far it is.
+_PAUSE_S = 0.25
 #: A file system's clock may be behind the machine's by a tick or two: 20 ms. Changes so close are looked at again.
 SETTLE_NS = 20_000_000
 _SECOND = 1_000_000_000
@@ -190,6 +192,7 @@ class _Backup:
         self._small = chunker.minimum
         self._known = known
         self._on_pause = on_pause
+        self._paused = time.monotonic()
         self._places = places
         self._on_entry = on_entry
         self._ahead = _AHEAD * max(1, threads)
@@ -225,16 +228,12 @@ class _Backup:
             places=self._places,
         )
         with self._pool:
-            paused = time.monotonic()
             for found in walker.found():
                 if isinstance(found, Same):
                     self._take_same(found)
                 else:
                     self._take(found)
-                if time.monotonic() - paused > 0.25:
-                    desk.check()
-                    self._on_pause()
-                    paused = time.monotonic()
+                self._pause()
             self._close_batch()
             while self._waiting:
                 self._drain()
@@ -243,6 +242,13 @@ class _Backup:
         if not self._content:
             raise ContainsNoData(paths=list(self._wanted.roots))
         return Tree(self._tree.finish(), self._tree.entries)
+
+    def _pause(self) -> None:
+        """Between entries, and while a large file is read: how far it is, is told all the same."""
+        if time.monotonic() - self._paused > _PAUSE_S:
+            self._desk.check()
+            self._on_pause()
+            self._paused = time.monotonic()
 
     # --- what the walk finds ---
 
@@ -311,10 +317,12 @@ class _Backup:
         large = _Large(walked)
         # in its place first: while its regions are submitted, what is before it can be drained
         self._enqueue(large)
+        if self._waiting[0] is large:
+            self._desk.path = walked.entry.path
         try:
             for extents in regions_of(walked):
                 region = RegionJob(walked, extents)
-                self._pool.submit(region)
+                self._pool.submit(region, self._pause)
                 large.regions.append(region)
         except Unreadable as error:
             large.unreadable = error.exception
@@ -338,15 +346,16 @@ class _Backup:
         item = self._waiting.popleft()
         self._desk.check()
         if isinstance(item, BatchJob):
-            self._pool.wait(item)
+            self._pool.wait(item, self._pause)
             for walked, entry in zip(item.walked, item.found, strict=True):
                 if isinstance(entry, Same):
                     self._keep_same(entry)
                 elif isinstance(walked, Walked):
                     self._add(walked, entry)
             return
+        self._desk.path = item.walked.entry.path
         for region in item.regions:
-            self._pool.wait(region)
+            self._pool.wait(region, self._pause)
         entry, told = (None, item.unreadable) if item.unreadable else joined(item.walked, item.regions)
         if told is not None:
             self._desk.exception(told)

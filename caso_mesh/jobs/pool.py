@@ -11,6 +11,8 @@ from typing import Generic, Protocol, Self, TypeVar
 S = TypeVar("S")
 C_contra = TypeVar("C_contra", contravariant=True)
 
+_MEANWHILE_S = 0.25
+
 
 class Job(Protocol[C_contra]):
     """``run`` does the work with what its thread owns; ``done`` is set when it has ended, well or not."""
@@ -53,22 +55,28 @@ class Pool(Generic[S]):
         for thread in self._threads:
             thread.join()
 
-    def submit(self, job: Job[S]) -> None:
-        """Waits while enough jobs are queued."""
+    def submit(self, job: Job[S], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Waits while enough jobs are queued, and calls ``meanwhile`` now and then."""
         self._check()
         if self._threads:
-            self._queue.put(job)
-            return
+            while True:
+                try:
+                    self._queue.put(job, timeout=_MEANWHILE_S)
+                    return
+                except queue.Full:
+                    meanwhile()
         if self._own is None:
             self._own = self._make_own()
         job.run(self._own)
         job.done = True
 
-    def wait(self, job: Job[S]) -> None:
-        """Until the job is done."""
-        if not job.done:
+    def wait(self, job: Job[S], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Until the job is done; ``meanwhile`` is called now and then."""
+        while not job.done and self._failure is None:
             with self._changed:
-                self._changed.wait_for(lambda: job.done or self._failure is not None)
+                if self._changed.wait_for(lambda: job.done or self._failure is not None, _MEANWHILE_S):
+                    break
+            meanwhile()
         self._check()
 
     def _check(self) -> None:

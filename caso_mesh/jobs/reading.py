@@ -115,23 +115,26 @@ class Reader:
         ``Unreadable``."""
         self.check()
         with walked.open() as file:
-            chunks, end, count = self._extents(file, extents)
-            self.on_read(count)
+            chunks, end, _ = self._extents(file, extents, self.on_read)
             return chunks, end, file.change()
 
-    def _extents(self, file: OpenFile, extents: Sequence[Extent]) -> tuple[tuple[ChunkRef, ...], int, int]:
-        """Chunks, the end of the data that was there, and the bytes that were read."""
+    def _extents(
+        self, file: OpenFile, extents: Sequence[Extent], on_read: Callable[[int], None] = lambda count: None
+    ) -> tuple[tuple[ChunkRef, ...], int, int]:
+        """Chunks, the end of the data that was there, and the bytes that were read; ``on_read`` is told as they are."""
         chunks: list[ChunkRef] = []
         total = end = 0
         for offset, length in extents:
-            count = self._extent(file, offset, length, chunks)
+            count = self._extent(file, offset, length, chunks, on_read)
             total += count
             end = offset + count
             if count < length:
                 break
         return tuple(chunks), end, total
 
-    def _extent(self, file: OpenFile, offset: int, length: int, chunks: list[ChunkRef]) -> int:
+    def _extent(
+        self, file: OpenFile, offset: int, length: int, chunks: list[ChunkRef], on_read: Callable[[int], None]
+    ) -> int:
         view = self._view
         kept = done = 0
         final = False
@@ -140,6 +143,7 @@ class Reader:
             wanted = min(len(view) - kept, length - done)
             count = file.read_into(view[kept : kept + wanted], offset + done)
             done += count
+            on_read(count)
             final = count < wanted or done == length
             kept = cut_front(
                 view, kept + count, final, chunks, chunker=self.chunker, name_of=self.name_of, lane=self.lane

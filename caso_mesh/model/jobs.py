@@ -483,7 +483,10 @@ class Progress(Struct, frozen=True):
     def percent(self) -> float | None:
         if self.state not in {AttemptState.RUNNING, AttemptState.VERIFYING} or not self.total_bytes:
             return None
-        return min(99.9, 100.0 * self.counts.bytes / self.total_bytes)
+        moved = self.counts.bytes
+        if self.state is AttemptState.RUNNING:  # of a large file nothing is in the tree until all of it was read
+            moved = max(moved, self.counts.bytes_read)
+        return min(99.9, 100.0 * moved / self.total_bytes)
 
     @property
     def rate(self) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 from job_site import run_pair
 from job_trees import make_tree
 
+from caso_mesh.jobs import messages as say
 from caso_mesh.model.states import AttemptState
 from caso_mesh.sources.compare import differences
 
@@ -26,6 +28,24 @@ async def test_a_tree_of_another_server_comes_back_there(site, runners, tmp_path
     assert device.ended.state is AttemptState.SUCCEEDED, (device.lines, target.lines)
     assert target.ended.state is AttemptState.SUCCEEDED, target.lines
     assert list(differences(os.fsencode(tree), os.fsencode(out) + os.fsencode(tree), holes=True)) == []
+
+
+async def test_how_far_a_single_large_file_is_by_now_is_told_while_it_is_read(site, runners, tmp_path):
+    """The bars stood at nothing for as long as large files were read for another server: it was told between files."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "image").write_bytes(os.urandom(12_000_000))
+    device, _ = await run_pair(
+        site,
+        runners,
+        site.backup_spec(tree, source=site.beta),
+        change=lambda device, source: (device, msgspec.structs.replace(source, bandwidth="5MB")),
+    )
+    assert device.ended.state is AttemptState.SUCCEEDED, device.lines
+    told = [message.progress for message in device.all(say.Progressed)]
+    under_way = [each for each in told if each.counts.bytes_read and not each.counts.files]
+    assert under_way
+    assert all(each.path.endswith("/tree/image") for each in under_way)
 
 
 async def test_a_damaged_file_is_named_and_the_rest_comes_back_there(site, runners, tmp_path):
