@@ -97,7 +97,8 @@ class Holding:
         """Raises ``NotFound``, ``Ambiguous``, ``InvalidValue``, ``Unavailable``."""
         now_ns = self._clock.now_ns()
         if request.until_ns is not None and not now_ns < request.until_ns < 1 << 63:
-            raise InvalidValue(value=request.until_ns, what="end of a lock", expected="Use a time to come")
+            given = format_instant(request.until_ns) if request.until_ns < 1 << 63 else request.until_ns
+            raise InvalidValue(value=given, what="end of a lock", expected="Use a time to come")
         backup = await self._work.find_set(request.set)
         await self.lock(backup, caller.who, caller.request_id, request.until_ns)
         return v.Done()

@@ -188,6 +188,10 @@ class Runs:
             spec=present.spec_view(state, job),
             runs=tuple(self._run_view(run, rows) for run in runs),
             origin=present.origin_view(state, job),
+            start_window_s=job.schedule.start_window_s if job.schedule else None,
+            cancel_after_s=job.schedule.cancel_after_s if job.schedule else None,
+            catch_up=job.schedule.catch_up if job.schedule else False,
+            exclude_days=job.schedule.excludes if job.schedule else (),
         )
 
     def _run_view(self, run: Run, rows: AttemptRows) -> v.RunView:

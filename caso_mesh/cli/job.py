@@ -55,10 +55,10 @@ def list_(
     state, common = listing.split({*GROUPS, *(each.value for each in RunState)})
     request = q.JobListRequest(state, servers.server, servers.pool, limit, time.since_ns, time.until_ns, after)
     view = ask(common, local.call("job.list"), request, v.JobList)
-    output.show(view, common.json, _list)
+    output.show(view, common.json, lambda view: _list(view, local.words))
 
 
-def _list(view: v.JobList) -> None:
+def _list(view: v.JobList, local: str = "") -> None:
     output.table(
         view.jobs,
         ("run", lambda row: row.run or row.job),
@@ -72,14 +72,16 @@ def _list(view: v.JobList) -> None:
         ("read", lambda row: output.size(row.bytes_read)),
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
-        ("ends", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else _ends(row.reason_ends)),
+        ("ends", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else _ends(row, local)),
     )
     note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
 
 
-def _ends(text: str | None) -> str | None:
-    """What ends a wait, below the heading that says so."""
-    return None if text is None else text.removeprefix("ends ")
+def _ends(row: v.JobView, local: str) -> str | None:
+    """What ends a wait, below the heading that says so; a command in it is for the list that it was asked of."""
+    if row.reason_ends is None:
+        return None
+    return row.reason_ends.removeprefix("ends ") + (local if row.reason == WaitReason.ON_HOLD.value else "")
 
 
 @app.command
@@ -98,8 +100,16 @@ def _show(view: v.JobDetail) -> None:
         ("created", f"{view.created} by {view.created_by}"),
         ("schedule", f"{view.schedule} ({view.zone})" if view.schedule else None),
         ("next due", view.next_due),
+        ("start window", None if view.start_window_s is None else output.duration(view.start_window_s)),
+        ("cancel after", None if view.cancel_after_s is None else output.duration(view.cancel_after_s)),
+        ("catch up", "yes" if view.catch_up else None),
+        ("without a run", view.exclude_days or None),
         ("made of", _origin(view)),
-        *((key.replace("_", " "), value) for key, value in view.spec.items() if value not in (None, [], (), "")),
+        *(
+            (key.replace("_", " "), output.size(value) if key == "larger_than" else value)
+            for key, value in view.spec.items()
+            if value not in (None, [], (), "")
+        ),
     )
     if view.runs:
         output.line("")

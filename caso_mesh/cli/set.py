@@ -88,7 +88,13 @@ def lock(
 ) -> None:
     """Protect a backup set from being deleted. Nobody can take that back or shorten it."""
     request = q.SetLock(set, parse_instant_ns(until) if until is not None else None)
-    output.show(ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line("locked"))
+    output.show(ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line(_locked(set, until)))
+
+
+def _locked(set: str, until: str | None) -> str:
+    if until is None:
+        return f"{set} is locked without end"
+    return f"{set} is locked until {until}, or longer if it was: no lock is shortened"
 
 
 @app.command

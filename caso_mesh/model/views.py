@@ -602,7 +602,8 @@ class OriginView(Struct, frozen=True):
 
 
 class JobDetail(Struct, frozen=True):
-    """``origin`` is ``None`` for a job that a person made."""
+    """``origin`` is ``None`` for a job that a person made. ``start_window_s``, ``cancel_after_s``, ``catch_up`` and
+    ``exclude_days`` (those of its calendars, too) belong to the schedule."""
 
     job: str
     name: str
@@ -617,6 +618,10 @@ class JobDetail(Struct, frozen=True):
     spec: dict[str, Any]
     runs: tuple[RunView, ...]
     origin: OriginView | None = None
+    start_window_s: float | None = None
+    cancel_after_s: float | None = None
+    catch_up: bool = False
+    exclude_days: tuple[str, ...] = ()
 
 
 class RunProgress(Struct, frozen=True):

@@ -240,6 +240,8 @@ async def test_a_backup_by_hand_takes_the_same_schedules_and_refuses_what_belong
         assert (job.schedule.text, job.schedule.cancel_after_s, job.schedule.catch_up) == ("weekdays 22:00", 60.0, True)
         rows = (await w.ask("schedule.preview", q.SchedulePreview(job.name, 3.0))).runs
         assert [row.due for row in rows] == ["2025-01-06T21:00:00Z", "2025-01-08T21:00:00Z"]
+        shown = await w.ask("job.show", q.JobName(job.name))
+        assert (shown.cancel_after_s, shown.catch_up, shown.exclude_days) == (60.0, True, ("2025-01-07",))
         for wrong in ({"catch_up": True}, {"exclude_days": ("2025-01-07",)}, {"schedule": "once 2024-01-01T00:00"}):
             with pytest.raises(CasoError):
                 await w.backup(**wrong)
