@@ -11,6 +11,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import device_name, shown_path
+from caso_mesh.admin.source_names import source_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.catalog.sets import is_within
@@ -99,15 +100,15 @@ class Files:
         covers a path where nothing was at that time.
         """
         state = self._keeper.state
-        source = state.server_named(request.server)
+        origin = await source_of(state, self._tables, request.server)
         paths = [clean_path(path) for path in request.paths]
         if not paths:
             raise UsageError(detail="Name at least one path")
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
-        near = source.id if request.near is None else state.server_named(request.near).id
+        near = self._at(origin) if request.near is None else state.server_named(request.near).id
         skipped: list[BackupSet] = []
         found: tuple[BackupSet, list[str]] | None = None
-        async for backup in self._tables.sets_until(source.origin, until_ns):
+        async for backup in self._tables.sets_until(origin, until_ns):
             if found is not None and backup.ended_at_ns < found[0].ended_at_ns:
                 break
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
@@ -122,7 +123,7 @@ class Files:
             await self._check_paths(backup, paths)
             return v.SetChoice(
                 id=backup.id,
-                source=source.name,
+                source=request.server,
                 type=backup.type.value,
                 started=format_instant(backup.started_at_ns) or "",
                 ended=format_instant(backup.ended_at_ns) or "",
@@ -134,7 +135,7 @@ class Files:
                     for each in [each for each in skipped if not _same(each, backup)][:3]
                 ),
             )
-        shown = ", ".join(f"{source.name}:{shown_path(path)}" for path in paths[:3])
+        shown = ", ".join(f"{request.server}:{shown_path(path)}" for path in paths[:3])
         what = f"{shown} as of {format_instant(until_ns)}"
         if skipped:
             devices = sorted({device_name(state, each.device) for each in skipped})
@@ -146,12 +147,12 @@ class Files:
     async def _shown_as_of(self, caller: Caller, request: c.CatalogAsOf) -> c.CatalogChoice:
         """The newest set that ended in time and covers the path, also one that cannot be read now; of its copies one whose
         catalog is here. Raises ``NotFound``."""
-        source = self._keeper.state.server_named(request.server)
+        origin = await source_of(self._keeper.state, self._tables, request.server)
         path = clean_path(request.path)
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
         found: BackupSet | None = None
         detail = False
-        async for backup in self._tables.sets_until(source.origin, until_ns):
+        async for backup in self._tables.sets_until(origin, until_ns):
             if found is not None and (detail or backup.ended_at_ns < found.ended_at_ns):
                 break
             if any(is_within(path, root) or is_within(root, path) for root in backup.roots):
@@ -159,15 +160,20 @@ class Files:
                 if found is None or (here and _same(backup, found)):
                     found, detail = backup, here
         if found is None:
-            what = f"{source.name}:{shown_path(path)} as of {format_instant(until_ns)}"
+            what = f"{request.server}:{shown_path(path)} as of {format_instant(until_ns)}"
             raise NotFound(kind="set", name=what)
         return c.CatalogChoice(
             set=found.id,
-            source=source.name,
+            source=request.server,
             started=format_instant(found.started_at_ns) or "",
             ended=format_instant(found.ended_at_ns) or "",
             detail=detail,
         )
+
+    def _at(self, origin: str) -> str:
+        """The machine that is there now for the sets that are kept under an id."""
+        now = self._keeper.state.successor_of(origin)
+        return origin if now is None else now.id
 
     async def _check_paths(self, backup: BackupSet, paths: list[bytes]) -> None:
         try:

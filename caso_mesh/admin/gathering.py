@@ -42,6 +42,8 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import NotReady
 from caso_mesh.model.jobs import Run
 from caso_mesh.model.settings import number
+from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.media import media_of
 from caso_mesh.reports import rows as r
 
 #: Runs of which the attempts are looked up at once.
@@ -179,13 +181,15 @@ class Gathering:
         ]
 
     async def _media(self, names: Names, scope: Scope, now_ns: int) -> list[r.MediumRow]:
-        state, counts = self._keeper.state, dict[tuple[str, str], int]()
+        state, counts, foreign = self._keeper.state, dict[tuple[str, str], int](), list[BackupSet]()
+        imported = {device.id for device in state.device_list() if device.imported is not None}
         async for piece in sets_between(self._tables, 0, 2**62):
             for backup in piece:
                 place = (backup.server, backup.medium)
                 counts[place] = counts.get(place, 0) + 1
+                foreign += [backup] if backup.device in imported else []
         media_sets = {each.name: each for each in state.media_set_list()}
-        media, devices = await self._tables.media(), dict(state.devices)
+        media, devices = [*await self._tables.media(), *media_of(foreign)], dict(state.devices)
         return await asyncio.to_thread(medium_rows, media, media_sets, devices, names, counts, now_ns, scope.only)
 
     async def _sets(self, names: Names, scope: Scope) -> list[r.SetRow]:

@@ -8,6 +8,7 @@ from caso_mesh.admin.finding import Finding
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit
 from caso_mesh.admin.set_lists import SetLists
+from caso_mesh.admin.source_names import source_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.documents import clean_path
@@ -43,7 +44,7 @@ class History:
         self._keeper = keeper
         self._tables = tables
         self._browsing = browsing
-        self._finding = Finding(keeper=keeper, browsing=browsing)
+        self._finding = Finding(keeper=keeper, tables=tables, browsing=browsing)
         self._submit = submit
         self._work = work
         self._clock = clock
@@ -75,7 +76,7 @@ class History:
         return v.EntryList(tuple(present.entry_view(each) for each in found), more)
 
     async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
-        source = self._keeper.state.server_named(request.server).origin
+        source = await source_of(self._keeper.state, self._tables, request.server)
         path = clean_path(request.path)
         views = []
         found, away = await self._browsing.versions(source, path)

@@ -10,6 +10,7 @@ from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.present import lock_in_force
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -27,6 +28,7 @@ _MOST_DIFFERENCE_S = 30.0
 _FACT_S = 10.0
 _HOLD_S = 60.0
 _END_OF_TIME = "the end of time"
+_REFUSED = "its sets are neither deleted nor locked here"
 
 
 class Holding:
@@ -69,6 +71,7 @@ class Holding:
     async def remove(self, backup: BackupSet, who: str, request_id: str) -> None:
         """Deletes a set, as ``set.delete`` does."""
         state, now_ns = self._keeper.state, self._clock.now_ns()
+        refuse_imported(state.devices.get(backup.device), _REFUSED)
         for run in state.open_runs():
             if any(set_read(run.spec, part.source) == backup.id for part in run.parts):
                 raise InUse(kind="set", name=backup.id, by=f"the run {run.id}")
@@ -106,6 +109,7 @@ class Holding:
     async def lock(self, backup: BackupSet, who: str, request_id: str, until_ns: int | None) -> None:
         """Locks a set, as ``set.lock`` does."""
         now_ns = self._clock.now_ns()
+        refuse_imported(self._keeper.state.devices.get(backup.device), _REFUSED)
         hold = q.SetHold(backup.device, backup.id, "lock", who, request_id, now_ns, until_ns=until_ns)
         await self._ask(backup, hold)
 

@@ -152,7 +152,7 @@ class Kits:
         return kit
 
     def _view(self, kit: RecoveryKit) -> v.KitView:
-        devices = self._keeper.state.device_list()
+        devices = self._devices()
         return v.KitView(
             id=kit.id,
             created=format_instant(kit.created_at_ns) or "",
@@ -208,8 +208,12 @@ class Kits:
     async def _complete(self) -> None:
         """Wraps the content keys of every device to the kits that lack them, and of each device to all once a day."""
         async with self._completing, asyncio.TaskGroup() as group:
-            for device in self._keeper.state.device_list():
+            for device in self._devices():
                 group.create_task(self._complete_device(device))
+
+    def _devices(self) -> list[Device]:
+        """Those of this mesh: what is imported is opened by the kits of the mesh that it came from, and nothing is written there."""
+        return [device for device in self._keeper.state.device_list() if device.imported is None]
 
     async def _complete_device(self, device: Device) -> None:
         state, now_s = self._keeper.state, self._clock.monotonic_s()
@@ -258,7 +262,7 @@ class Kits:
             return
         digest = hashlib.sha256(essence(state)).digest()
         due = []
-        for device in state.device_list():
+        for device in self._devices():
             known, at_s = self._copied.get(device.id, (b"", 0.0))
             if known != digest or now_s - at_s >= AGAIN_S:
                 due.append(device)

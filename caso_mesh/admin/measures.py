@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from caso_mesh.admin import totals
 from caso_mesh.admin.ages import Age, ages
+from caso_mesh.admin.device_states import shown_device_state
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
@@ -152,10 +153,11 @@ class Measures:
         running = Counter(attempt.device for attempt in state.active_attempts())
         found = []
         for device in state.device_list():
-            reports = [self._live.report_of(device.id, place.server) for place in device.paths]
-            good = [report.free_bytes for report in reports if report is not None and report.problem is None]
+            told = [self._live.report_of(device.id, place.server) for place in device.paths]
+            reports = [report for report in told if report is not None]
+            good = [report.free_bytes for report in reports if report.problem is None]
             sets, stored = sums.devices.get(device.id, (0, 0))
-            shown = "offline" if device.state.value == "online" and any(reports) and not good else device.state.value
+            shown = shown_device_state(device, reports)
             found.append(DeviceReading(device.name, shown, sets, stored, max(good, default=None), running[device.id]))
         return found
 

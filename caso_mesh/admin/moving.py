@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from caso_mesh.admin.devices import Devices, Places, clean_folder
+from caso_mesh.admin.importing import sealed_to
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
@@ -16,13 +17,15 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.commands import SetDevicePaths
 from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceVanished, InvalidValue, NoKey, NotFound, UsageError
+from caso_mesh.model.imported import Imported
+from caso_mesh.model.importing import FolderOpen, FolderOpened
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S, _OPEN_S = 60.0, 120.0
 
 
 class Moving:
@@ -78,12 +81,28 @@ class Moving:
         validate(self._keeper.state, command, who=caller.who, at_ns=0)
         known = {(place.server, place.path) for place in device.paths}
         new = [(server, path) for server, path in places if (server.id, path) not in known]
+        if device.imported is not None:
+            command = structs.replace(command, copies=await self._seen(device, device.imported, new))
+            new = []
         if new and len(places) > 1:
             await self._devices.prove(places, device.id)
         for server, path in new:
             await self._look(device, server, path)
         await self._submit(command, who=caller.who, request_id=caller.request_id)
         return self._keeper.state.device(device.id)
+
+    async def _seen(self, device: Device, came: Imported, new: Places) -> dict[str, bytes]:
+        """What opens an imported device, for servers that had it not; each has looked whether the vault is in its folder, in
+        which nothing is written. Raises ``DeviceVanished``, ``NoKey``."""
+        lacking = tuple(sorted({server.id for server, _ in new} - came.copies.keys()))
+        copies = await sealed_to(self._links, device, lacking) if lacking else {}
+        for server, path in new:
+            wanted = FolderOpen(device.name, path, device.vault, came.mesh, {**came.copies, **copies}, came.signers)
+            try:
+                await ask(self._links.get(server.id), "foreign.open", wanted, FolderOpened, timeout_s=_OPEN_S)
+            except DeviceVanished:
+                raise DeviceVanished(device=device.name, detail=f"{server.name}:{path} holds another vault") from None
+        return copies
 
     def _path(self, device: Device, server: Server, path: str) -> DevicePath:
         """A server that saw the device keeps what was said of it."""

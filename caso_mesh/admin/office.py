@@ -14,6 +14,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.desks.alerts import AlertsDesk
 from caso_mesh.admin.desks.catalogs import CatalogsDesk
+from caso_mesh.admin.desks.devices import DevicesDesk
 from caso_mesh.admin.desks.means import Custody, Means, submitting
 from caso_mesh.admin.desks.members import MembersDesk
 from caso_mesh.admin.desks.overview import OverviewDesk
@@ -122,6 +123,7 @@ class Office:
         self.reports = ReportsDesk(
             means, self.runs, self.sets, consensus=consensus, followers=followers, credentials=credentials
         )
+        self.devices = DevicesDesk(means, self.catalogs)
         self.plans = PlansDesk(means, self.runs)
         self.overview = OverviewDesk(means, self.runs, local, voters=lambda: consensus.leadership().voters)
 
@@ -145,6 +147,7 @@ class Office:
             | self.storage.answers()
             | self.alerts.answers()
             | self.reports.answers()
+            | self.devices.answers()
             | self.plans.answers()
             | self.overview.answers()
         )
@@ -156,6 +159,7 @@ class Office:
             **self.records.duties(),
             **self.alerts.duties(),
             **self.reports.duties(),
+            **self.devices.duties(),
         }
 
     def noting(self, request_id: str) -> AbstractContextManager[list[Change]]:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from caso_mesh.admin.attempts import AttemptRow, AttemptRows
 from caso_mesh.admin.live import Live
 from caso_mesh.catalog.segment import CatalogEntry
+from caso_mesh.control.importing import source_named
 from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
@@ -38,7 +39,14 @@ from caso_mesh.model.jobs import (
     set_read,
 )
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, AttemptState, RunState, WaitReason
+from caso_mesh.model.states import (
+    ATTEMPT_ACTIVE,
+    REASON_ENDS,
+    REASON_TEXT,
+    AttemptState,
+    RunState,
+    WaitReason,
+)
 from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
@@ -57,14 +65,13 @@ def shown_path(path: bytes) -> str:
 def restricted_to(
     state: ControlState, server: str | None, pool: str | None, limits: frozenset[str] | None = None
 ) -> frozenset[str] | None:
-    """The node ids that a view is filtered by; ``None`` = all. ``limits``: those that the caller may see at all. Raises
-    ``NotFound``."""
+    """Node ids that a view is filtered by; ``None`` = all. ``limits``: what the caller may see. Raises ``NotFound``."""
     only = limits
     if pool is not None:
         members = frozenset(each.id for each in state.servers_of_pool(pool))
         only = members if only is None else only & members
     if server is not None:
-        one = frozenset({state.server_named(server).id})
+        one = frozenset({source_named(state, server) if "@" in server else state.server_named(server).id})
         only = one if only is None else only & one
     if only is None:
         return None

@@ -72,9 +72,12 @@ class Rebuilding:
         return {"catalog.rebuild": self._rebuild}
 
     async def _rebuild(self, caller: Caller, request: q.DeviceName) -> v.CatalogRebuilt:
+        return await self.rebuild(request.name)
+
+    async def rebuild(self, name: str) -> v.CatalogRebuilt:
         """Repeated, nothing happens. Raises ``NotFound``, ``Unavailable`` while no server reaches the device."""
         state = self._keeper.state
-        device = state.device_named(request.name)
+        device = state.device_named(name)
         readers = readers_of(state, self._live, self._links, device.id)
         if not readers:
             raise self._unreached(device.id)

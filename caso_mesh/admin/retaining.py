@@ -51,6 +51,7 @@ class Retaining:
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
         locks, redundant = await self._tables.locks(), self._live.uncounted()
         line, now_ns = line_of(state), self._clock.now_ns()
+        imported = {device.id for device in state.device_list() if device.imported is not None}
         lines: dict[str, Line] = {}
         for number, each in enumerate(sets):
             lines[each.id] = line(each)
@@ -65,6 +66,7 @@ class Retaining:
                 locks=locks,
                 redundant=redundant,
                 away=away,
+                imported=imported,
                 line_of=lambda each: lines[each.id],
                 now_ns=now_ns,
             )

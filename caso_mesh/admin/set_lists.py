@@ -11,6 +11,7 @@ from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.set_rows import Wanted
+from caso_mesh.admin.source_names import source_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.control.keeper import ControlKeeper
@@ -44,7 +45,7 @@ class SetLists:
     async def answer(self, caller: Caller, request: SetListRequest) -> v.SetList:
         state = self._keeper.state
         only = present.restricted_to(state, request.server, request.pool, caller.limits())
-        source = state.server_named(request.source).origin if request.source else None
+        source = await source_of(state, self._tables, request.source) if request.source else None
         wanted = Wanted(of=only, source=source, since_ns=request.since_ns, until_ns=request.until_ns)
         standing = SetStanding.EXPIRED if request.expired else request.state
         if request.from_device is not None:

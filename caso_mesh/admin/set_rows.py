@@ -81,17 +81,28 @@ def _list(values: Collection[str]) -> str:
     return json.dumps(sorted(values))
 
 
+def source_called(c: sqlite3.Connection, name: str) -> str | None:
+    """The source (node id) of the newest set that says this name."""
+    decode = msgspec.msgpack.Decoder(_Source).decode
+    rows = c.execute("SELECT source, data FROM backup_set ORDER BY ended_at_ns DESC, id DESC")
+    return next((source for source, data in rows if decode(data).source_name == name), None)
+
+
+class _Source(Struct):
+    source_name: str
+
+
 def place_of(c: sqlite3.Connection, set_id: str) -> tuple[int, str] | None:
     """Where a set stands among the others, by its id."""
     row = c.execute("SELECT ended_at_ns, id FROM backup_set WHERE id = ?", (set_id,)).fetchone()
     return None if row is None else (int(row[0]), str(row[1]))
 
 
-def on_device(c: sqlite3.Connection, device: str, after: str = "") -> list[BackupSet]:
-    """Those on a device (id) whose ids follow ``after``, by id."""
-    sql = "SELECT data FROM backup_set WHERE device = ? AND id > ? ORDER BY id"
+def on_device(c: sqlite3.Connection, device: str, after: str = "", limit: int = -1) -> list[BackupSet]:
+    """Those on a device (id) whose ids follow ``after``, by id; -1 = all."""
+    sql = "SELECT data FROM backup_set WHERE device = ? AND id > ? ORDER BY id LIMIT ?"
     decode = msgspec.msgpack.Decoder(BackupSet).decode
-    return [decode(row[0]) for row in c.execute(sql, (device, after))]
+    return [decode(row[0]) for row in c.execute(sql, (device, after, limit))]
 
 
 def on_media(c: sqlite3.Connection) -> dict[tuple[str, str], tuple[int, int]]:

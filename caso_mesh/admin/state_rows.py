@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct, structs
 
 from caso_mesh.admin import present, tables
 from caso_mesh.admin.audit_rows import AuditRow
+from caso_mesh.admin.device_states import shown_device_state
 from caso_mesh.admin.run_rows import Names
 from caso_mesh.control.coverage import cover, is_backup_disk, named_places
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.requests import DeviceReport
 from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import DeviceState
 from caso_mesh.model.storage import BackupSet, Device, MediaSet, Medium
 from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
@@ -34,6 +34,12 @@ def names_of(state: ControlState) -> Names:
     """Names as they are now; copies, so that a thread may read them."""
     return Names(
         servers={
+            **{
+                node: each.imported.shown(node, name)
+                for each in state.devices.values()
+                if each.imported is not None
+                for node, name in each.imported.names.items()
+            },
             **state.removed,
             **{id: server.name for server in state.servers.values() for id in (*server.succeeds, server.id)},
         },
@@ -126,7 +132,7 @@ def device_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) ->
             r.DeviceRow(
                 name=device.name,
                 kind=device.kind.value,
-                state=_shown(device, reports),
+                state=shown_device_state(device, reports),
                 places=tuple(
                     r.PlaceRow(
                         state.name_of(place.server),
@@ -155,12 +161,6 @@ def device_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) ->
             )
         )
     return found
-
-
-def _shown(device: Device, reports: Collection[DeviceReport]) -> str:
-    if device.state is DeviceState.ONLINE and reports and all(report.problem is not None for report in reports):
-        return DeviceState.OFFLINE.value
-    return device.state.value
 
 
 def medium_rows(

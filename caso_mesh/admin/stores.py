@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import structs
 
-from caso_mesh.admin import present
+from caso_mesh.admin import present, set_rows
+from caso_mesh.admin.device_states import shown_device_state
 from caso_mesh.admin.devices import Devices
+from caso_mesh.admin.importing import Importing
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.paging import page
@@ -20,7 +24,8 @@ from caso_mesh.model.commands import RetireMedium
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.listing import check_state, in_time
 from caso_mesh.model.states import DeviceState
-from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, MediumState
+from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, Medium, MediumState
+from caso_mesh.planning.media import media_of
 
 
 class Stores:
@@ -34,6 +39,7 @@ class Stores:
         live: Live,
         devices: Devices,
         moving: Moving,
+        importing: Importing,
         submit: Submit,
         clock: Clock,
     ) -> None:
@@ -42,6 +48,7 @@ class Stores:
         self._live = live
         self._devices = devices
         self._moving = moving
+        self._importing = importing
         self._submit = submit
         self._clock = clock
 
@@ -59,7 +66,7 @@ class Stores:
             "medium.retire": self._medium_retire,
         }
 
-    async def _device_view(self, device: Device, warnings: tuple[str, ...] = ()) -> v.DeviceView:
+    async def device_view(self, device: Device, warnings: tuple[str, ...] = ()) -> v.DeviceView:
         counts = await self._tables.set_counts()
         return self._shown_device(device, counts, warnings)
 
@@ -70,9 +77,7 @@ class Stores:
         reports = [self._live.report_of(device.id, place.server) for place in device.paths]
         seen = [report for report in reports if report is not None]
         good = [report for report in seen if report.problem is None]
-        shown = device.state.value
-        if shown == "online" and seen and not good:
-            shown = "offline"
+        shown = shown_device_state(device, seen)
         sets, stored = counts.get(device.id, (0, 0))
         return v.DeviceView(
             name=device.name,
@@ -94,22 +99,27 @@ class Stores:
             },
             disabled=tuple(state.name_of(place.server) for place in device.paths if not place.enabled),
             warnings=(*warnings, *(report.detail for report in seen if report.problem is not None)),
+            mesh=None if device.imported is None else device.imported.mesh_name,
         )
 
     async def _device_add(self, caller: Caller, request: q.DeviceAdd) -> v.DeviceView:
         device, warnings = await self._devices.add(caller, request)
-        return await self._device_view(device, warnings)
+        return await self.device_view(device, warnings)
 
     async def _device_set(self, caller: Caller, request: q.DeviceSet) -> v.DeviceView:
-        return await self._device_view(await self._devices.change(caller, request))
+        return await self.device_view(await self._devices.change(caller, request))
 
     async def _device_move(self, caller: Caller, request: q.DeviceMove) -> v.DeviceView:
-        return await self._device_view(await self._moving.move(caller, request))
+        return await self.device_view(await self._moving.move(caller, request))
 
     async def _device_share(self, caller: Caller, request: q.DeviceShare) -> v.DeviceView:
-        return await self._device_view(await self._moving.share(caller, request))
+        return await self.device_view(await self._moving.share(caller, request))
 
     async def _device_remove(self, caller: Caller, request: q.DeviceName) -> v.Done:
+        device = next((each for each in self._keeper.state.device_list() if each.name == request.name), None)
+        if device is not None and device.imported is not None:
+            await self._importing.remove(caller, device)
+            return v.Done()
         counts = await self._tables.set_counts()
         await self._devices.remove(caller, request, {device: sets for device, (sets, _) in counts.items()})
         return v.Done()
@@ -154,6 +164,14 @@ class Stores:
             await self._submit(command, who=caller.who, request_id=caller.request_id)
         return v.Done()
 
+    async def _media(self) -> list[Medium]:
+        """What servers told of their media, and those of imported devices, of which nobody does; by label."""
+        media = await self._tables.media()
+        for device in self._keeper.state.device_list():
+            if device.imported is not None:
+                media += media_of(await self._tables.ask(partial(set_rows.on_device, device=device.id)))
+        return sorted(media, key=lambda medium: (medium.label, medium.server))
+
     async def _medium_list(self, caller: Caller, request: q.MediumListRequest) -> v.MediumList:
         state, now_ns = self._keeper.state, self._clock.now_ns()
         only = present.restricted_to(state, request.server, request.pool, caller.limits())
@@ -161,7 +179,7 @@ class Stores:
         there = await self._tables.on_media()
         views = (
             present.medium_view(state, medium, now_ns, *there.get((medium.server, medium.label), (0, 0)))
-            for medium in await self._tables.media()
+            for medium in await self._media()
             if (only is None or medium.server in only)
             and in_time(medium.last_write_at_ns, request.since_ns, request.until_ns)
         )

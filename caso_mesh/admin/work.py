@@ -54,6 +54,9 @@ from caso_mesh.model.units import format_instant, format_number
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.wire.typed import ask
 
+_SAY_WHERE = "{source} is a server of another mesh: say where to, with --to SERVER:FOLDER; --to SERVER:/ puts everything where it was there"
+_SAY_SERVER = "{source} is a server of another mesh: say which server is to restore it, with --on"
+
 
 def _with_places(paths: tuple[bytes, ...], backup: BackupSet) -> tuple[bytes, ...]:
     """What is restored to where it came from: of a whole set all that came from a place. Raises ``UsageError``."""
@@ -139,7 +142,8 @@ class Work:
         if name:
             check_name(name, "job")
         else:
-            name = f"{stem[:50]}-{id_[10:18]}"
+            # what has an @ in it is a run
+            name = f"{stem[:50].replace('@', '-')}-{id_[10:18]}"
         job = Job(
             id=id_,
             name=name,
@@ -183,6 +187,11 @@ class Work:
         now = self._keeper.state.successor_of(backup.source)
         return backup.source if now is None else now.id
 
+    def _is_foreign(self, backup: BackupSet) -> bool:
+        """Whether it is a set of another mesh, on a device that was imported from there."""
+        device = self._keeper.state.devices.get(backup.device)
+        return device is not None and device.imported is not None
+
     async def restore(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -204,6 +213,8 @@ class Work:
             base = b"/" + clean_path(request.to[1])
         elif request.strip:
             raise UsageError(detail="--strip belongs to --to")
+        elif self._is_foreign(backup):
+            raise UsageError(detail=_SAY_WHERE.format(source=backup.source_name))
         elif server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
         asked = request.paths + (unpack(request.selection) if request.selection else ())
@@ -229,6 +240,7 @@ class Work:
             overwrite=request.overwrite,
             ownership=request.ownership,
             device=device,
+            foreign=self._is_foreign(backup),
         )
         return await self._create(
             caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
@@ -262,8 +274,9 @@ class Work:
         except Unavailable:
             pass  # it waits for that server, which checks again when it starts
         spec = RestoreSpec(
-            set=backup.id, server=server, paths=paths, into_command=name, device=device, logon=request.logon
-        )
+            set=backup.id, server=server, paths=paths, into_command=name, device=device, logon=request.logon,
+            foreign=self._is_foreign(backup),
+        )  # fmt: skip
         return await self._create(caller, spec, request.priority, "", f"restore-{backup.source_name}-into-{name}", None)
 
     async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:
@@ -288,7 +301,8 @@ class Work:
         known = {row.name for row in state.media_set_list()}
         media_set = request.media_set or (backup.media_set if backup.media_set in known else DEFAULT_MEDIA_SET)
         state.media_set_named(media_set)
-        spec = DuplicateSpec((backup.source,), target, (backup.id,), media_set, request.verify)
+        foreign = self._is_foreign(backup)
+        spec = DuplicateSpec((backup.source,), target, (backup.id,), media_set, request.verify, foreign=foreign)
         return await self._create(caller, spec, request.priority, "", f"duplicate-{backup.source_name}", None)
 
     async def synthetic(self, caller: Caller, request: q.SyntheticRequest) -> v.Submitted:
@@ -334,6 +348,8 @@ class Work:
         else:
             backup = await self.find_set(request.set)
         server = self._at(backup) if request.server is None else state.server_named(request.server).id
+        if request.server is None and self._is_foreign(backup):
+            raise UsageError(detail=_SAY_SERVER.format(source=backup.source_name))
         if server not in state.servers:
             raise NotFound(kind="server", name=backup.source_name)
         if request.percent is not None and (request.entries is not None or not 0 < request.percent <= 100):
@@ -345,7 +361,9 @@ class Work:
         if (request.entries is not None and request.entries < 1) or request.max_bytes < 0:
             raise InvalidValue(value=request.entries, what="sample", expected="Use at least one entry")
         entries = None if request.percent is not None else request.entries or 100
-        spec = DrillSpec(backup.id, server, entries, request.percent, request.max_bytes)
+        spec = DrillSpec(
+            backup.id, server, entries, request.percent, request.max_bytes, foreign=self._is_foreign(backup)
+        )
         return await self._create(caller, spec, request.priority, "", f"drill-{backup.source_name}", None)
 
     # --- jobs ---

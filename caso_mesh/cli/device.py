@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from caso_mesh.cli import device_pool, device_work, output
+from caso_mesh.cli import device_import, device_pool, device_work, output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.listing import ANY_SERVER, LISTING, AfterOption, LimitOption, Listing, Servers, note_more
@@ -19,6 +19,7 @@ from caso_mesh.model.units import parse_size
 app = Group(name="device", help="Storage devices.")
 device_pool.add_to(app)
 device_work.add_to(app)
+device_import.add_to(app)
 
 Name = Annotated[str, Parameter(name="NAME", help="Name of the device.")]
 LowSpace = Annotated[str | None, Parameter(help="Below this free space no new job starts, as in 10GB.")]
@@ -220,6 +221,6 @@ def unshare(
 
 @app.command
 def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
-    """Take a device without sets out of the mesh; nothing on it is deleted."""
+    """Take a device without sets, or an imported one, out of the mesh; nothing on it is deleted."""
     view = ask(common, "device.remove", q.DeviceName(name), v.Done)
     output.show(view, common.json, lambda _: output.line(f"device {name} was removed; its folder is untouched"))

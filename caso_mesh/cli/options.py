@@ -11,7 +11,7 @@ from typing import Annotated
 from caso_mesh.cli.grammar import Parameter, shared
 from caso_mesh.model.errors import InvalidValue, UsageError
 from caso_mesh.model.host_commands import dump_path
-from caso_mesh.model.ids import NAME, split_server_path
+from caso_mesh.model.ids import NAME, SOURCE_NAME, split_server_path
 from caso_mesh.model.units import parse_duration_s, unescape_path
 
 STATE_VARIABLE = "CASO_MESH_STATE"
@@ -167,7 +167,7 @@ def command_place(text: str) -> tuple[str, str]:
 def rooted_place(text: str, *, escaped: bool) -> tuple[str, bytes]:
     """Server and path bytes of ``SERVER:PATH``, whose leading slash may be missing. Raises ``InvalidValue``."""
     server, colon, path = text.partition(":")
-    if not colon or not NAME.match(server) or not path:
+    if not colon or not SOURCE_NAME.match(server) or not path:
         raise InvalidValue(value=text, what="place", expected="Use SERVER:PATH")
     return server, rooted_path(path, escaped=escaped)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from caso_mesh.control.importing import check_imported, label_of, placed
 from caso_mesh.control.policies import users_of_target
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
@@ -28,9 +29,11 @@ from caso_mesh.model.errors import (
     UsageError,
 )
 from caso_mesh.model.ids import check_name
+from caso_mesh.model.importing import ImportDevice
 from caso_mesh.model.jobs import Target, TargetKind
 from caso_mesh.model.mesh import Pool
 from caso_mesh.model.settings import BY_NAME, Value, check_setting
+from caso_mesh.model.states import DeviceState
 from caso_mesh.model.storage import Device, DeviceKind
 
 
@@ -64,7 +67,23 @@ def delete_pool(state: ControlState, command: DeletePool, context: Context) -> E
 
 def add_device(state: ControlState, command: AddDevice, context: Context) -> Effect:
     """``AlreadyExists`` for a name, a vault or a place that another device has."""
+    return _new_device(state, command.device)
+
+
+def import_device(state: ControlState, command: ImportDevice, context: Context) -> Effect:
+    """As ``add_device``; ``InvalidValue`` for one of this very mesh."""
     device = command.device
+    check_imported(state, device)
+    came = device.imported
+    assert came is not None
+    label = label_of(state.device_list(), came.mesh, came.mesh_name)
+    device = placed(
+        msgspec.structs.replace(device, imported=msgspec.structs.replace(came, mesh_name=label)), device.paths
+    )
+    return _new_device(state, device)
+
+
+def _new_device(state: ControlState, device: Device) -> Effect:
     check_name(device.name, "device")
     _check_device(device)
     for other in state.device_list():
@@ -78,6 +97,8 @@ def add_device(state: ControlState, command: AddDevice, context: Context) -> Eff
 
 def set_device(state: ControlState, command: SetDevice, context: Context) -> Effect:
     device = state.device(command.device)
+    if command.state is DeviceState.IMPORTED:
+        raise InvalidValue(value=command.state, what="state", expected="No device is set to that")
     quotas = dict(command.quotas)
     for server in quotas:
         if device.path_on(server) is None:
@@ -99,7 +120,7 @@ def set_device(state: ControlState, command: SetDevice, context: Context) -> Eff
 def set_device_paths(state: ControlState, command: SetDevicePaths, context: Context) -> Effect:
     """``InUse`` while attempts use a place that it would have no more; else as ``add_device``."""
     device = state.device(command.device)
-    changed = msgspec.structs.replace(device, kind=command.kind, paths=command.paths)
+    changed = placed(msgspec.structs.replace(device, kind=command.kind), command.paths, command.copies)
     _check_device(changed)
     _check_places(state, changed)
     stay = {(path.server, path.path) for path in changed.paths}
@@ -128,7 +149,7 @@ def remove_device(state: ControlState, command: RemoveDevice, context: Context) 
     """``InUse`` while attempts are active on it, or a template or a recurring job is targeted at it or a device pool has
     it. That no live set is on it is for the administrator to check."""
     device = state.device(command.device)
-    users = [attempt.id for attempt in state.active_attempts() if attempt.device == device.id]
+    users = [each.id for each in state.active_attempts() if device.id in {each.device, each.from_device}]
     users += [
         f"device pool {pool.name}"
         for _, pool in sorted(state.device_pools.items())

@@ -113,6 +113,7 @@ def _devices_of(state: ControlState, target: Target, within: Target | None) -> l
         device
         for device in state.device_list()
         if (named is None or device.id in named)
+        and device.imported is None
         and any(path.enabled and path.server in servers for path in device.paths)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from caso_mesh.control.catalogs import mode_of
+from caso_mesh.control.importing import placed
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.catalogs import CatalogMode
@@ -243,7 +244,7 @@ def remove_server(state: ControlState, command: RemoveServer, context: Context) 
         changes.append(Put("pools", pool.name, msgspec.structs.replace(pool, servers=members)))
     for device in state.devices_of(server.id):
         paths = tuple(path for path in device.paths if path.server != server.id)
-        changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
+        changes.append(Put("devices", device.id, placed(device, paths)))
     changes += [Put("copies", copy.id, None) for copy in state.copy_list(server.id)]
     anchors = without_voter(state, server.id, context.at_ns)
     if anchors != state.anchors:

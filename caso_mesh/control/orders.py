@@ -15,6 +15,7 @@ from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import NodeAddress, RosterRow
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange, SecondEnd
 from caso_mesh.model.states import ATTEMPT_ACTIVE, IN_PLACE
+from caso_mesh.model.storage import Device
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -76,7 +77,7 @@ def orders_for(
         roster=state.roster(),
         nodes=state.addresses(),
         settings=state.settings_of(server_id),
-        devices=tuple(sorted(devices.values(), key=lambda device: device.name)),
+        devices=tuple(sorted((_told(device, server_id) for device in devices.values()), key=lambda each: each.name)),
         media_sets=tuple(state.media_set_list()),
         attempts=tuple(attempts),
         logons=tuple(
@@ -86,6 +87,14 @@ def orders_for(
         ),
         copies=tuple(copy for copy in state.copy_list(server_id) if copy.taken_at_ns is None),
     )
+
+
+def _told(device: Device, server: str) -> Device:
+    """A device as a server (id) is told of it: of what opens an imported one, its own copy."""
+    if device.imported is None:
+        return device
+    own = {node: copy for node, copy in device.imported.copies.items() if node == server}
+    return msgspec.structs.replace(device, imported=msgspec.structs.replace(device.imported, copies=own))
 
 
 def spec_of(state: ControlState, attempt: Attempt) -> PartSpec | None:

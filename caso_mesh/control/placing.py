@@ -347,6 +347,7 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
             ),
             no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
             lost=not usable and device.state in {DeviceState.ONLINE, DeviceState.READ_ONLY},
+            imported=device.imported is not None,
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from caso_mesh.control.faults import Fault, raise_first, refused
+from caso_mesh.control.importing import check_written, refuse_imported
 from caso_mesh.control.logons import check_logons, new_logons
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
@@ -304,6 +305,8 @@ def device_pool_faults(state: ControlState, pool: DevicePool) -> Iterator[Fault]
     yield from refused((), check_name, pool.name, "device pool")
     for member in pool.members:
         yield from refused(("devices",), state.device, member.device)
+        imported = state.devices.get(member.device)
+        yield from refused(("devices",), refuse_imported, imported, "it cannot be in a device pool")
         if not 0 <= member.priority <= 1000:
             error = InvalidValue(value=member.priority, what="priority", expected="It lies between 0 and 1000")
             yield Fault(error, ("devices",))
@@ -337,7 +340,7 @@ def delete_calendar(state: ControlState, command: DeleteCalendar, context: Conte
 
 
 def check_target(state: ControlState, target: Target) -> None:
-    """Raises ``NotFound``."""
+    """Raises ``NotFound``, ``DeviceImported`` for a device that nothing is written to."""
     name = target.name or ""
     match target.kind:
         case TargetKind.SERVER:
@@ -345,7 +348,7 @@ def check_target(state: ControlState, target: Target) -> None:
         case TargetKind.POOL:
             state.pool_named(name)
         case TargetKind.DEVICE:
-            state.device_named(name)
+            check_written(state, target, "it is no target of a backup or of a copy")
         case TargetKind.DEVICES:
             state.device_pool_named(name)
         case TargetKind.ANY:

@@ -15,6 +15,7 @@ from caso_mesh.control import (
     firing,
     following,
     groups,
+    importing,
     kits,
     logons,
     made,
@@ -68,6 +69,8 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.SetDevicePaths: groups.set_device_paths,
     commands.RetireMedium: groups.retire_medium,
     commands.RemoveDevice: groups.remove_device,
+    commands.ImportDevice: groups.import_device,
+    commands.NoteImported: importing.note_imported,
     commands.SetSetting: groups.set_setting,
     commands.AddKit: kits.add_kit,
     commands.ConfirmKit: kits.confirm_kit,
@@ -258,6 +261,12 @@ def check_state(state: ControlState) -> None:
         _require(
             all(path.server in state.servers for path in device.paths), f"servers of {device.name} are in the mesh"
         )
+    came = [device for device in state.devices.values() if device.imported is not None]
+    meshes = {(each.imported.mesh, each.imported.mesh_name) for each in came if each.imported is not None}
+    _require(len({name for _, name in meshes}) == len({mesh for mesh, _ in meshes}) == len(meshes), "meshes differ")
+    for each in came:
+        holders = each.imported.copies.keys() if each.imported is not None else set()
+        _require(holders <= {path.server for path in each.paths}, f"who opens {each.name} sees it")
     replaced = [old for server in state.servers.values() for old in server.succeeds]
     _require(
         len(set(replaced)) == len(replaced) and set(replaced) <= state.removed.keys(), "replaced machines stay away"

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from caso_mesh.control.importing import placed
 from caso_mesh.control.membership import (
     at_home,
     check_newcomer,
@@ -84,7 +85,7 @@ def replace_server(state: ControlState, command: ReplaceServer, context: Context
         paths = tuple(
             msgspec.structs.replace(path, server=server.id) if path.server == old.id else path for path in device.paths
         )
-        changes.append(Put("devices", device.id, msgspec.structs.replace(device, paths=paths)))
+        changes.append(Put("devices", device.id, placed(device, paths)))
     for row in state.selection_lists():
         entries = tuple(
             msgspec.structs.replace(entry, server=server.id) if entry.server == old.id else entry

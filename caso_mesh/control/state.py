@@ -38,7 +38,7 @@ from caso_mesh.model.report_schedules import ReportSchedule
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.settings import Value, effective
 from caso_mesh.model.states import ATTEMPT_ACTIVE
-from caso_mesh.model.storage import Device, MediaSet
+from caso_mesh.model.storage import Device, MediaSet, foreign_name
 
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
 REQUESTS_KEPT = 10_000
@@ -180,7 +180,7 @@ class ControlState:
     def name_of(self, server: str) -> str:
         """For people: of a server that left the mesh its last name, else its id. Also of a device, the source of work on it."""
         known = self.servers.get(server) or self.devices.get(server)
-        return known.name if known is not None else self.removed.get(server) or server
+        return known.name if known else self.removed.get(server) or foreign_name(self.devices, server) or server
 
     def successor_of(self, server: str) -> Server | None:
         """The server of that id, or that in the place of the machine that had it."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from caso_mesh.jobs import far_sink as wire
 from caso_mesh.jobs.bulk import BulkChannel, Meet, NothingToAsk, far_of
@@ -22,8 +24,10 @@ from caso_mesh.jobs.messages import Began
 from caso_mesh.jobs.publishing import check_published, name_damage, publish_copy
 from caso_mesh.jobs.storing import BackendFor, Base, Writing, load_set, newest, open_vault, writing
 from caso_mesh.jobs.task import DeviceAccess, Task
+from caso_mesh.jobs.translating import translate
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError, DataDamaged, DeviceVanished, Misuse, PeerMalformed, UnknownCall
+from caso_mesh.model.importing import as_here
 from caso_mesh.model.jobs import DuplicateSpec
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sources.filters import merged_roots
@@ -48,14 +52,6 @@ class Begin(Struct, frozen=True):
     set: BackupSet
 
 
-class _Calls(Protocol):
-    """As much of a bulk channel as copying needs."""
-
-    def call(self, method: str, params: Any = None) -> Any: ...
-
-    def start(self, method: str, params: Any = None, *, size: int = 0) -> Any: ...
-
-
 def run_reading_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) -> None:
     """Reads the set here, for the other end to store. Raises what either end fails with; ``DataDamaged`` with the files
     that are hit."""
@@ -68,10 +64,10 @@ def run_reading_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor)
             desk.flush()
             channel.start("report", to_wire(wire.Report(desk.tally.counts(), desk.path)))
 
-        _Reading(desk, vault, channel, task.id_key, on_pause=tell).send(first)
+        root = _send(task, desk, vault, channel, first, far_of(task).name, tell)
         channel.drain()
         report = wire.Report(desk.tally.counts(), desk.path)
-        answer = channel.call("finish", to_wire(wire.Finish(first.root, report)))
+        answer = channel.call("finish", to_wire(wire.Finish(root, report)))
         from_wire(answer, wire.Finished, peer=far_of(task).name)
 
 
@@ -85,10 +81,10 @@ def run_writing_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor,
             with open_vault(task, desk, backend_for) as vault:
                 with _storing(task, desk, vault, far, first) as work:
                     root = far.wait_finish(channel).root
-                    if root != first.root:
+                    if root != first.root and not _spec_of(task).foreign:
                         raise PeerMalformed(peer=far_of(task).name, detail="it ended another tree than it began")
                     far.check_tree(root)
-                    published = publish_copy(task, desk, work, first)
+                    published = publish_copy(task, desk, work, replace(first, root=root))
                     on_published(published.set)
                 desk.say(published)
                 far.finished(published.set.id)
@@ -107,13 +103,32 @@ def run_here(task: Task, desk: Desk, backend_for: BackendFor, *, on_published: O
         far = _WritingEnd(task, desk, task.server_name)
         far.check_first(first)
         with _storing(task, desk, vault, far, first) as work:
-            _Reading(desk, from_vault, _Here(far), task.id_key, on_pause=work.pause).send(first)
-            far.check_tree(first.root)
-            published = publish_copy(task, desk, work, first)
+            root = _send(task, desk, from_vault, _Here(far), first, task.server_name, work.pause)
+            far.check_tree(root)
+            published = publish_copy(task, desk, work, replace(first, root=root))
             on_published(published.set)
         desk.say(published)
         if _spec_of(task).verify:
             check_published(desk, vault, published.set)
+
+
+def _send(
+    task: Task,
+    desk: Desk,
+    vault: Vault,
+    channel: wire.Calls,
+    first: BackupSet,
+    far: str,
+    on_pause: Callable[[], None],
+) -> bytes:
+    """Sends what the other end lacks of a set; the id of its tree there."""
+    if not _spec_of(task).foreign:
+        _Reading(desk, vault, channel, task.id_key, on_pause=on_pause).send(first)
+        return first.root
+    desk.log("info", "the set is of another mesh: all of it is read, and gets the ids of this one")
+    sink = wire.FarSink(channel, task.id_key, far, asks=True)
+    damaged = partial(name_damage, first)
+    return translate(desk, vault, first, sink, task.id_key, on_pause=on_pause, damaged=damaged)
 
 
 def _spec_of(task: Task) -> DuplicateSpec:
@@ -132,7 +147,7 @@ def _opened(task: Task, desk: Desk, backend_for: BackendFor) -> Iterator[tuple[V
     with open_vault(task, desk, backend_for, at=access) as vault:
         first = load_set(vault, _spec_of(task).set_of(task.order.source), task.order.kept_as)
         desk.log("info", f"reads the set {first.id} on the device {access.name}")
-        yield vault, first
+        yield vault, first if access.foreign is None else as_here(first, access.foreign.device)
 
 
 @contextmanager
@@ -241,7 +256,7 @@ class _Reading:
     end has is passed over with all that hangs on it. Memory: the ids of what was sent, and a few pieces of packs."""
 
     def __init__(
-        self, desk: Desk, vault: Vault, channel: _Calls, id_key: bytes, *, on_pause: Callable[[], None]
+        self, desk: Desk, vault: Vault, channel: wire.Calls, id_key: bytes, *, on_pause: Callable[[], None]
     ) -> None:
         self._desk = desk
         self._vault = vault

@@ -138,11 +138,13 @@ class Drill:
     def __init__(self, task: Task, desk: Desk) -> None:
         folder = os.fsencode(os.path.realpath(task.scratch))
         spec = drill_spec(task)
-        restore = RestoreSpec(set=spec.set, server=spec.server, base=folder)
+        restore = RestoreSpec(set=spec.set, server=spec.server, base=folder, foreign=spec.foreign)
         order = structs.replace(task.order, spec=restore)
         self.task = structs.replace(task, order=order, own_paths=(), may_write=(folder,))
         self.desk = desk
         self._drill = task
+        #: By which chunks are named; of a set of another mesh the other end says it.
+        self.id_key = task.id_key
         self._folder = folder
         self._here = False
         self._promised: dict[bytes, Entry] = {}
@@ -220,7 +222,7 @@ class Drill:
             if at < offset and not self._is_zero(file, at, offset):
                 return f"something else than a hole before byte {offset}"
             data = bytearray(length)
-            if file.read_into(data, offset) != length or chunk_id(self._drill.id_key, data) != chunk:
+            if file.read_into(data, offset) != length or chunk_id(self.id_key, data) != chunk:
                 return f"another one between bytes {offset} and {offset + length}"
             at = offset + length
         if file.size != promise.size or not self._is_zero(file, at, promise.size):

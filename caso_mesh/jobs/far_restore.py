@@ -58,6 +58,12 @@ class Begin(Struct, frozen=True):
     entries: tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 
+class Keyed(Struct, frozen=True):
+    """Said first of a set of another mesh: by which key its chunks are named. It opens nothing."""
+
+    id_key: bytes
+
+
 class Begun(Struct, frozen=True):
     """A byte for each entry: 1 if its content is to follow."""
 
@@ -107,6 +113,8 @@ def run_device_end(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) 
         desk.say(Began())
         backup = load_set(vault, spec.set)
         far = Far(channel, desk, far_of(task).name)
+        if spec.foreign:
+            channel.call("keyed", to_wire(Keyed(task.id_key)))
         if spec.into_command is not None:
             target = FarCommand(far)
             run_feed(desk, vault, backup, target, spec.chosen())
@@ -124,6 +132,8 @@ def run_drill(task: Task, desk: Desk, meet: Meet, backend_for: BackendFor) -> No
         desk.say(Began())
         backup = load_set(vault, spec.set)
         entries = promised(desk, vault, backup, sampled(desk, vault, backup, spec, task.order.run))
+        if spec.foreign:
+            channel.call("keyed", to_wire(Keyed(task.id_key)))
         channel.call("promise", to_wire(promise_of(backup, entries)))
         far = Far(channel, desk, far_of(task).name)
         _Push(far, desk, vault).run(entries)

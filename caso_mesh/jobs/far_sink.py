@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
-from caso_mesh.jobs.bulk import BulkChannel
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.manifests import pack_members
 from caso_mesh.jobs.sink import Member, SinkLane
@@ -131,11 +131,19 @@ def take_report(desk: Desk, report: Report, far: str) -> None:
         desk.exception(exception)
 
 
+class Calls(Protocol):
+    """As much of a bulk channel as sending needs."""
+
+    def call(self, method: str, params: Any = None) -> Any: ...
+
+    def start(self, method: str, params: Any = None, *, size: int = 0) -> Any: ...
+
+
 class FarSink:
     """Sends to the device's end. See ``sink.Sink``. ``holds_base``: it has the whole tree that change is measured against,
     which is read elsewhere."""
 
-    def __init__(self, channel: BulkChannel, id_key: bytes, far: str, *, asks: bool, holds_base: bool = False) -> None:
+    def __init__(self, channel: Calls, id_key: bytes, far: str, *, asks: bool, holds_base: bool = False) -> None:
         self._channel = channel
         self._id_key = id_key
         self._far = far
@@ -170,7 +178,7 @@ class FarSink:
 
 
 class _FarLane:
-    def __init__(self, channel: BulkChannel, claimed: dict[bytes, object], *, asks: bool) -> None:
+    def __init__(self, channel: Calls, claimed: dict[bytes, object], *, asks: bool) -> None:
         self._channel = channel
         self._asks = asks
         self._claimed = claimed

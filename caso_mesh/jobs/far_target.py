@@ -14,7 +14,7 @@ import msgspec
 from caso_mesh.jobs.bulk import Meet, far_of
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.drilling import Drill, DrillTarget, Promise
-from caso_mesh.jobs.far_restore import Begin, Begun, Record, Taken, Write, Written
+from caso_mesh.jobs.far_restore import Begin, Begun, Keyed, Record, Taken, Write, Written
 from caso_mesh.jobs.feeding import CommandTarget
 from caso_mesh.jobs.hands import LONG, Handful, Hands
 from caso_mesh.jobs.manifests import parts_of
@@ -25,7 +25,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import CasoError, DataDamaged, PeerFault, PeerMalformed, UnknownCall
 from caso_mesh.model.jobs import RestoreSpec
-from caso_mesh.vault.chunking import chunk_id
+from caso_mesh.vault.chunking import ID_KEY_SIZE, chunk_id
 from caso_mesh.vault.packing import unpack
 from caso_mesh.vault.packs import MAX_RECORD
 from caso_mesh.wire.codec import from_wire, to_wire
@@ -69,6 +69,8 @@ class _TargetEnd:
         self._name = far_of(task).name
         self._paths = outermost([path.strip(b"/") for path in spec.chosen()])
         self._task = task
+        self._foreign = spec.foreign
+        self._id_key = task.id_key
         self._drill = drill
         self._target: FolderTarget | CommandTarget | DrillTarget | None = None
         self._into_command = spec.into_command is not None
@@ -110,6 +112,8 @@ class _TargetEnd:
             with self._steps:
                 self._check_going()
                 match method:
+                    case "keyed" if self._foreign:
+                        return self._on_keyed(from_wire(params, Keyed, peer=self._name))
                     case "begin":
                         return to_wire(self._on_begin(from_wire(params, Begin, peer=self._name)))
                     case "write":
@@ -137,6 +141,13 @@ class _TargetEnd:
             with self._quiet:
                 self._writers -= 1
                 self._quiet.notify_all()
+
+    def _on_keyed(self, keyed: Keyed) -> None:
+        if len(keyed.id_key) != ID_KEY_SIZE or self._target is not None:
+            raise self._fault("it names no key, or names it late")
+        self._id_key = keyed.id_key
+        if self._drill is not None:
+            self._drill.id_key = keyed.id_key
 
     def _on_begin(self, begin: Begin) -> Begun:
         entries: list[tuple[bytes, Entry]] = []
@@ -190,7 +201,7 @@ class _TargetEnd:
         handful = Handful(self._hands) if self._hands is not None and isinstance(target, FolderTarget) else None
         for chunk, offset, length, where in parts:
             data = raw[offset : offset + length]
-            if chunk_id(self._task.id_key, data) != chunk:
+            if chunk_id(self._id_key, data) != chunk:
                 wrong.append(chunk)
                 continue
             for path, at in where:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Began, Consults
-from caso_mesh.jobs.storing import BackendFor, open_vault
+from caso_mesh.jobs.storing import BackendFor, device_of, open_vault
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.device_jobs import Inventoried
 from caso_mesh.model.device_work import PAGE, DeviceCompared, DeviceFound, DeviceLacks, OpenSession
 from caso_mesh.model.entries import SourceException
+from caso_mesh.model.importing import as_here
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_size
 from caso_mesh.vault.records import SessionRecord
@@ -34,6 +35,10 @@ def run_inventory(task: Task, desk: Desk, backend_for: BackendFor, on_found: Cal
     with open_vault(task, desk, backend_for, writes=False) as vault:
         sets = _sets(vault, desk)
         sessions = vault.open_sessions()
+        foreign = device_of(task).foreign
+        if foreign is not None:
+            # known here by other names; and who worked there is no business of this mesh
+            sets, sessions = [as_here(each, foreign.device) for each in sets], []
         stock = vault.stock(desk.check)
         gone = {each.id for each in sets if vault.holds.is_gone(each.id)}
         free, total = vault.space()

@@ -42,7 +42,7 @@ from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.model.states import Overwrite
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
-from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.header import VaultHeader, read_header
 from caso_mesh.vault.keys import add_missing_recipients, load_keys
 from caso_mesh.vault.mesh_copies import copy_names, open_copy
@@ -58,7 +58,7 @@ class OfflineVault:
         self.header = header
         #: What a person should know of the vault itself, one line each.
         self.notes: list[str] = []
-        self._known = _roster(backend, kit, self.notes)
+        self._known = roster_of(backend, kit, self.notes)
         self._unknown: set[str] = set()
         try:
             keys = load_keys(backend, kit.id, kit.unwrap, kit.id_key)
@@ -134,7 +134,7 @@ def opened_folder(path: str, kit: Kit) -> Iterator[tuple[Backend, VaultHeader]]:
         backend.close()
 
 
-def mesh_copies(backend: Backend, kit: Kit, notes: list[str]) -> Iterator[MeshCopy]:
+def mesh_copies(backend: Readable, kit: Kit, notes: list[str]) -> Iterator[MeshCopy]:
     """The copies of the mesh that the kit opens and that an administrator of the mesh made, newest object first; what
     is wrong with others is added to ``notes``."""
     for name in copy_names(backend):
@@ -147,7 +147,7 @@ def mesh_copies(backend: Backend, kit: Kit, notes: list[str]) -> Iterator[MeshCo
             notes.append(f"{name}: {error.message}")
 
 
-def _roster(backend: Backend, kit: Kit, notes: list[str]) -> dict[str, bytes]:
+def roster_of(backend: Readable, kit: Kit, notes: list[str]) -> dict[str, bytes]:
     """Public keys of servers, by node id, as the newest copy of the mesh knows them."""
     for copy in mesh_copies(backend, kit, notes):
         state = ControlState()

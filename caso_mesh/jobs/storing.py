@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from caso_mesh.sealing.signing import verify
 from caso_mesh.vault.backend import Backend
 from caso_mesh.vault.header import read_header
 from caso_mesh.vault.names import FORMAT
-from caso_mesh.vault.objects import Signer, VaultKeys
+from caso_mesh.vault.objects import Signer, VaultKeys, Verify
 from caso_mesh.vault.session import Session
 from caso_mesh.vault.vault import Vault
 
@@ -31,6 +31,19 @@ BackendFor = Callable[[DeviceAccess], Backend]
 def folder_backend(access: DeviceAccess) -> Backend:
     """The device as a folder of this machine. Raises ``DeviceVanished``."""
     return FolderBackend(access.path, access.name, marker=FORMAT)
+
+
+def signed_by(keys: Mapping[str, bytes], *, unknown: bool = False) -> Verify:
+    """Whether one of those whose public keys these are, by node id, has signed; whose key is empty (``unknown``) is believed:
+    nobody could tell any more."""
+
+    def signed(server: str, domain: str, message: bytes, signature: bytes) -> bool:
+        key = keys.get(server)
+        if key is None:
+            return False
+        return verify(key, domain, message, signature) if key or not unknown else True
+
+    return signed
 
 
 def device_of(task: Task) -> DeviceAccess:
@@ -58,11 +71,11 @@ def open_vault(
         if header is None or header.vault != access.vault:
             raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
 
-        def signed(server: str, domain: str, message: bytes, signature: bytes) -> bool:
-            key = task.public_keys.get(server)
-            return key is not None and verify(key, domain, message, signature)
-
-        keys = VaultKeys(id_key=task.id_key, content_keys=access.content_keys, write_key=access.write_key)
+        foreign = access.foreign
+        signed = signed_by(task.public_keys if foreign is None else foreign.signers, unknown=foreign is not None)
+        id_key = task.id_key if foreign is None else foreign.id_key
+        keys = VaultKeys(id_key=id_key, content_keys=access.content_keys, write_key=access.write_key)
+        writes = writes and foreign is None
         # a backup builds on what is there; who reads a set back must see whether its object is still sound
         remembers = isinstance(task.order.spec, BackupSpec)
         vault = Vault(

@@ -10,12 +10,29 @@ from msgspec import Struct
 from caso_mesh.model.bandwidth import NONE
 from caso_mesh.model.host_commands import HostCommand
 from caso_mesh.model.orders import AttemptOrder
+from caso_mesh.model.storage import Device
 from caso_mesh.sources.snapshots import SnapshotPlace
+
+
+class ForeignAccess(Struct, frozen=True):
+    """Of a vault of another mesh: the id key of that mesh, and the record of the device, which came from there."""
+
+    id_key: bytes
+    device: Device
+
+    def __repr__(self) -> str:
+        return f"<ForeignAccess {self.device.name}>"
+
+    @property
+    def signers(self) -> dict[str, bytes]:
+        """The public keys of those who signed there, by node id; empty where it cannot be checked."""
+        return {} if self.device.imported is None else self.device.imported.signers
 
 
 class DeviceAccess(Struct, frozen=True):
     """A vault that this worker reads or writes. ``content_keys`` are key ids and 32-byte keys; new packs use
-    ``write_key``. ``writer`` is this server's registration in the vault, ``label`` and ``media_set`` the medium."""
+    ``write_key``. ``writer`` is this server's registration in the vault, ``label`` and ``media_set`` the medium. ``foreign``:
+    it is one of another mesh, and only read."""
 
     device: str
     name: str
@@ -26,6 +43,7 @@ class DeviceAccess(Struct, frozen=True):
     write_key: str
     cache_folder: str
     writer: str
+    foreign: ForeignAccess | None = None
 
 
 class FarEnd(Struct, frozen=True):

@@ -106,7 +106,7 @@ def _of_mesh(mesh: MeshReadings) -> Iterator[Sample]:
 
 
 def _of_device(device: DeviceReading) -> Iterator[Sample]:
-    yield "caso_mesh_device_online", (device.name,), device.state == "online"
+    yield "caso_mesh_device_online", (device.name,), device.state in {"online", "imported"}
     if device.free_bytes is not None:
         yield "caso_mesh_device_free_bytes", (device.name,), device.free_bytes
     yield "caso_mesh_device_stored_bytes", (device.name,), device.stored_bytes

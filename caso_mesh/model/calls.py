@@ -13,6 +13,7 @@ from msgspec import Struct
 from caso_mesh.model import alert_calls as a
 from caso_mesh.model import audit, history, metrics, overview
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import importing as i
 from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -162,6 +163,14 @@ _OF_MESH: tuple[Call, ...] = (
          "Wrap content keys that are wrapped to this server to another one."),
     Call("device.take-keys", "node", "node", q.DeviceTakeKeys, v.Done,
          "Lay down content keys that were wrapped to this server."),
+    Call("foreign.look", "node", "node", i.FolderLook, i.ForeignVault,
+         "What of the vault of another mesh in a folder of this server is needed to open it."),
+    Call("foreign.read", "node", "node", i.FolderRead, i.ForeignObjects,
+         "Sealed keys and copies of the mesh, out of such a vault."),
+    Call("foreign.open", "node", "node", i.FolderOpen, i.FolderOpened,
+         "Whether such a vault can be read with what was sealed to this server."),
+    Call("foreign.seal", "node", "node", i.ForeignSeal, i.ForeignSealed,
+         "Seal what opens an imported device to more servers."),
     Call("mesh.keep", "node", "node", q.MeshKeep, v.Done, "Lay down a sealed copy of the mesh in a device."),
     Call("logon.grant", "node", "node", q.LogonGrant, q.LogonGranted,
          "Seal the secret of a logon, which this server has, to others that may use it."),
@@ -237,10 +246,16 @@ _OF_MESH: tuple[Call, ...] = (
     Call("device.share", "admin", "admin", q.DeviceShare, v.DeviceView,
          "One more server sees a device, or one sees it no more.", changes=True),
     Call("device.remove", "admin", "admin", q.DeviceName, v.Done,
-         "Take a device without sets out of the mesh; nothing on it is deleted.", changes=True),
+         "Take a device without sets, or an imported one, out of the mesh; nothing on it is deleted.", changes=True),
     Call("device.inventory", "operator", "admin", DeviceInventory, v.Submitted,
          "Look what lies in devices, now or by a schedule, and compare it with what is believed to be there.",
          changes=True, scope=(("devices", "devices"),)),
+    Call("device.look", "admin", "admin", i.DeviceLook, i.ForeignVault,
+         "What of the vault of another mesh is needed to open it with its recovery kit."),
+    Call("device.read", "admin", "admin", i.DeviceRead, i.ForeignObjects,
+         "Sealed keys and copies of that mesh, which only its recovery kit opens."),
+    Call("device.import", "admin", "admin", i.DeviceImport, v.DeviceView,
+         "Take over a device that another mesh wrote, for reading.", changes=True),
     Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices.", scope=SHOWN),
     Call("kit.create", "admin", "admin", q.KitCreate, q.KitMaterial,
          "What goes into a new recovery kit; content keys are wrapped to it.", changes=True),

@@ -13,6 +13,7 @@ from msgspec import Struct
 from caso_mesh.model.copies import CopyTo, FollowOrders, NoteCopy, TakeCopy
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.features import SetFeatureLevel
+from caso_mesh.model.importing import ImportDevice, NoteImported
 from caso_mesh.model.jobs import Attempt, CronSchedule, Failure, Job, JobSpec
 from caso_mesh.model.logons import DeleteLogon, GrantLogon, PutLogon
 from caso_mesh.model.mesh import Anchor, MeshInfo, Operator, OperatorGrant, Pool, Server, SetDataLocation
@@ -186,11 +187,13 @@ class SetDevice(Struct, frozen=True, tag="set-device", tag_field="do"):
 
 
 class SetDevicePaths(Struct, frozen=True, tag="set-device-paths", tag_field="do"):
-    """A device lies elsewhere, other servers see it, or may use it: all of its places."""
+    """A device lies elsewhere, other servers see it, or may use it: all of its places. ``copies``: what opens an imported one,
+    sealed to servers (node ids) that had none."""
 
     device: str
     kind: DeviceKind
     paths: tuple[DevicePath, ...]
+    copies: dict[str, bytes] = {}
 
 
 class RetireMedium(Struct, frozen=True, tag="retire-medium", tag_field="do"):
@@ -471,6 +474,8 @@ Command = (
     | SetDevicePaths
     | RetireMedium
     | RemoveDevice
+    | ImportDevice
+    | NoteImported
     | SetSetting
     | AddKit
     | ConfirmKit

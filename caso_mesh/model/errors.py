@@ -988,12 +988,37 @@ class DevicePathInvalid(CasoError):
 class DeviceForeign(CasoError):
     """{path} holds a vault of another mesh ({mesh}).
 
-    Choose another folder. What is on it is restored with the recovery kit of that mesh: "vault restore".
+    Choose another folder, or take it over with the recovery kit of that mesh: "caso-mesh device import"; "vault restore"
+    reads it without a mesh.
     """
 
     code = "device-foreign"
     category = "device"
     exit_status = CONFLICT
+
+
+class DeviceNotForeign(CasoError):
+    """{path} on {server} holds a vault of this very mesh: there is nothing to import.
+
+    If it is a device that was carried here: "caso-mesh device move NAME --to SERVER=FOLDER"; one that was removed from the
+    mesh comes back with "caso-mesh device add".
+    """
+
+    code = "device-not-foreign"
+    category = "device"
+    exit_status = CONFLICT
+
+
+class DeviceImported(CasoError):
+    """The device {device} is imported from the mesh {mesh}, read-only: {what}.
+
+    Copy sets to a device of this mesh with "caso-mesh duplicate SET --to device:NAME"; what is on an imported device stays
+    until the device is removed from the mesh.
+    """
+
+    code = "device-imported"
+    category = "device"
+    exit_status = REFUSED
 
 
 class DeviceNotShared(CasoError):

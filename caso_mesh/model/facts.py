@@ -26,8 +26,8 @@ from caso_mesh.model.storage import BackupSet, Medium
 
 #: Characters of one field of a request in the audit log.
 _LONGEST = 500
-#: Fields of requests that never are in the audit log.
-SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies"})
+#: Fields of requests that never are in the audit log: secrets, sealed or not, and what only programs read.
+SECRET = frozenset({"secret", "code", "link", "passphrase", "signature", "nonce", "copies", "signers"})
 
 #: A URL: its scheme, a user in it, its host and port, and the rest, which often is what opens it.
 _URL = re.compile(r"(https?://)(?:[^\s/?#\"'@]*@)?([^\s/?#\"'@]*)[^\s\"']*", re.IGNORECASE)

@@ -37,6 +37,8 @@ SINCE: Mapping[str, int] = {
     "put-report-schedule": 3,
     "delete-report-schedule": 3,
     "note-report": 3,
+    "import-device": 4,
+    "note-imported": 4,
 }
 #: Work that names logon information.
 _LOGONS = 2
@@ -54,6 +56,8 @@ SETTINGS: Mapping[str, int] = {"catalog-mode": 3}
 _SELECTION = 3
 #: The level of device and media data on a server.
 _DATA_ON_SERVER = 3
+#: The level of work with sets of another mesh, and of devices that came from one.
+_IMPORTED = 4
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -75,6 +79,8 @@ def level_of(command: Struct) -> int:
         levels.append(SETTINGS.get(str(getattr(command, "name", "")), 1))
     if getattr(command, "location", None) is DataLocation.SERVER:
         levels.append(_DATA_ON_SERVER)
+    if command.__struct_config__.tag == "set-device-paths" and getattr(command, "copies", None):
+        levels.append(_IMPORTED)
     for template in getattr(policy, "templates", ()):
         levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
     return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])
@@ -87,4 +93,5 @@ def level_of_work(spec: Struct) -> int:
     logons = getattr(backup, "logon", None) or any(getattr(source, "logons", ()) for source in sources)
     second = _SECOND if getattr(backup, "second", None) is not None else 1
     selection = _SELECTION if getattr(backup, "selection", b"") else 1
-    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1, second, selection)
+    foreign = _IMPORTED if getattr(backup, "foreign", False) else 1
+    return max(KINDS.get(str(spec.__struct_config__.tag), 1), _LOGONS if logons else 1, second, selection, foreign)

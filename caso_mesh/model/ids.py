@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from caso_mesh.model.errors import Ambiguous, InvalidName, InvalidValue, NotFound
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+#: A server whose files a set holds: one of this mesh, or ``NAME@MESH`` of another one whose devices were imported.
+SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(?:@[a-z0-9][a-z0-9._-]{0,69})*\Z")
 #: Set ids become file names.
 SET_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 #: Characters of a node id that are shown to people.
@@ -128,7 +130,7 @@ def job_of_run(run: str) -> str:
 def split_server_path(text: str) -> tuple[str, str]:
     """``SERVER:PATH`` at its first colon. Raises ``InvalidValue``."""
     server, colon, path = text.partition(":")
-    if not colon or not NAME.match(server) or not path.startswith("/"):
+    if not colon or not SOURCE_NAME.match(server) or not path.startswith("/"):
         raise InvalidValue(value=text, what="place", expected="Use SERVER:/absolute/path")
     return server, path
 

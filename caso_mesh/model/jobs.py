@@ -95,7 +95,8 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
 
     ``base`` ``None`` = where it came from; otherwise below that folder by its whole path, or with ``strip`` without
     the path of its root. ``device`` (id): where the set lies if the administrator does not know. ``into_command``: the one file in ``paths`` becomes the input of that command of the server, which
-    is given ``logon``. ``selection``: paths that are too many to be listed (``selections.pack``).
+    is given ``logon``. ``selection``: paths that are too many to be listed (``selections.pack``). ``foreign``: the set is of
+    another mesh, on a device that came from there.
     """
 
     set: str
@@ -109,6 +110,7 @@ class RestoreSpec(Struct, frozen=True, tag="restore", tag_field="kind"):
     device: str | None = None
     logon: str | None = None
     selection: bytes = b""
+    foreign: bool = False
 
     def chosen(self) -> tuple[bytes, ...]:
         """All paths that are to be restored; none: everything. Raises ``DataDamaged``."""
@@ -137,7 +139,8 @@ class VerifySetsSpec(Struct, frozen=True, tag="verify-sets", tag_field="kind"):
 
 class DuplicateSpec(Struct, frozen=True, tag="duplicate", tag_field="kind"):
     """Copy one set of each of ``sources`` (node ids) to another device. A run knows them, as ``sets`` beside the sources;
-    the job of a policy does not, since it is about the newest ones. ``within``: as of a backup."""
+    the job of a policy does not, since it is about the newest ones. ``within``: as of a backup. ``foreign``: the sets are of another mesh, so
+    that all that is in them gets other ids."""
 
     sources: tuple[str, ...]
     target: Target
@@ -145,6 +148,7 @@ class DuplicateSpec(Struct, frozen=True, tag="duplicate", tag_field="kind"):
     media_set: str = DEFAULT_MEDIA_SET
     verify: bool = False
     within: Target | None = None
+    foreign: bool = False
 
     def set_of(self, source: str) -> str:
         """The set of a source; empty while it is not known."""
@@ -169,13 +173,15 @@ class SyntheticSpec(Struct, frozen=True, tag="synthetic", tag_field="kind"):
 
 class DrillSpec(Struct, frozen=True, tag="drill", tag_field="kind"):
     """Restore a random sample of ``set`` to a scratch folder of ``server`` (node id) and compare it with what the set
-    promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes."""
+    promises. The sample has ``entries`` entries, or each with a chance of ``percent``; of at most ``max_bytes`` bytes.
+    ``foreign``: as of a restore."""
 
     set: str
     server: str
     entries: int | None = 100
     percent: float | None = None
     max_bytes: int = 1_000_000_000
+    foreign: bool = False
 
 
 class TestRunSpec(Struct, frozen=True, tag="test-run", tag_field="kind"):

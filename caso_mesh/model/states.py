@@ -25,10 +25,13 @@ class Liveness(StrEnum):
 
 
 class DeviceState(StrEnum):
+    """What a person has set; ``IMPORTED`` is only shown, of one that came from another mesh and can be read."""
+
     ONLINE = "online"
     OFFLINE = "offline"
     PAUSED = "paused"
     READ_ONLY = "read-only"
+    IMPORTED = "imported"
 
 
 class JobState(StrEnum):
@@ -165,6 +168,7 @@ class WaitReason(StrEnum):
     BETTER_PLACE_SOON = "better-place-soon"
     DEVICE_PAUSED = "device-paused"
     DEVICE_OFFLINE = "device-offline"
+    DEVICE_IMPORTED = "device-imported"
     DEVICE_LOW_ON_SPACE = "device-low-on-space"
     DEVICE_NOT_REACHABLE = "device-not-reachable"
     NO_DEVICE_IN_TARGET = "no-device-in-target"
@@ -220,6 +224,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.BETTER_PLACE_SOON: "it would end later on {devices}, which is idle, than where it waits for a slot",
     WaitReason.DEVICE_PAUSED: "paused: {devices}",
     WaitReason.DEVICE_OFFLINE: "offline: {devices}",
+    WaitReason.DEVICE_IMPORTED: "imported from another mesh, read-only: {devices}",
     WaitReason.DEVICE_LOW_ON_SPACE: "low on space: {devices}",
     WaitReason.DEVICE_NOT_REACHABLE: "no permitted server reaches {devices}",
     WaitReason.NO_DEVICE_IN_TARGET: "no device that may be used belongs to the target {target}",
@@ -256,6 +261,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.BETTER_PLACE_SOON: "ends when a job on a faster server or on a device with its sets ends",
     WaitReason.DEVICE_PAUSED: "ends when one of these is resumed, with caso-mesh device resume NAME: {devices}",
     WaitReason.DEVICE_OFFLINE: "ends when one of these can be used again: {devices}",
+    WaitReason.DEVICE_IMPORTED: "ends when the target gets a device of this mesh",
     WaitReason.DEVICE_LOW_ON_SPACE: "ends when space is freed on one of these, or a job ends that has reserved it: {devices}",
     WaitReason.DEVICE_NOT_REACHABLE: "ends when a permitted server has a path to one of these: {devices}",
     WaitReason.NO_DEVICE_IN_TARGET: "ends when the target {target} gets a device, or a server of it may use one: caso-mesh device set NAME --enable",

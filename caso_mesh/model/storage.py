@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 
+from caso_mesh.model.imported import Imported
 from caso_mesh.model.states import BackupType, DeviceState
 
 
@@ -26,7 +28,7 @@ class DevicePath(Struct, frozen=True):
 
 class Device(Struct, frozen=True):
     """A storage device. ``concurrency`` is jobs at once; below ``low_space_bytes`` free no new job starts. ``retired``: labels
-    of its media that take nothing more."""
+    of its media that take nothing more. ``imported``: it came from another mesh, and is only read."""
 
     name: str
     id: str
@@ -37,9 +39,18 @@ class Device(Struct, frozen=True):
     low_space_bytes: int = 0
     state: DeviceState = DeviceState.ONLINE
     retired: tuple[str, ...] = ()
+    imported: Imported | None = None
 
     def path_on(self, server: str) -> DevicePath | None:
         return next((place for place in self.paths if place.server == server), None)
+
+
+def foreign_name(devices: Mapping[str, Device], node: str) -> str | None:
+    """What a server of another mesh (node id) is called here, if devices with its sets are among these."""
+    for device in devices.values():
+        if device.imported is not None and node in device.imported.names:
+            return device.imported.shown(node, node)
+    return None
 
 
 class MediaSet(Struct, frozen=True):

@@ -145,7 +145,7 @@ class KitList(Struct, frozen=True):
 class DeviceView(Struct, frozen=True):
     """``free_bytes`` and ``used_bytes`` are what its servers reported last; ``used_bytes`` is the vault's own size.
     ``quotas``: server -> how many bytes its sets may take, for those that may not take all. ``disabled``: servers that
-    see it and may not use it."""
+    see it and may not use it. ``mesh``: that from which an imported device came."""
 
     name: str
     id: str
@@ -162,6 +162,7 @@ class DeviceView(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     quotas: dict[str, int] = {}
     disabled: tuple[str, ...] = ()
+    mesh: str | None = None
 
 
 class DeviceList(Struct, frozen=True):

@@ -98,6 +98,8 @@ class Reach:
         #: Devices that take work and that only this server reaches.
         self.alone: dict[str, list[str]] = {}
         for device in problem.devices:
+            if device.imported:
+                continue
             if self.sharing[device.id] == 1 and device.state is DeviceState.ONLINE and not device.low():
                 (server,) = (id for id in device.servers if id in self.servers and _up(self.servers[id]))
                 self.alone.setdefault(server, []).append(device.id)
@@ -166,6 +168,11 @@ class Reach:
         if not active:
             return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
         pairs = [(server, device) for server in active for device in self._devices_of(server) if device.id in wanted]
+        if writes:
+            own = [pair for pair in pairs if not pair[1].imported]
+            if not own:
+                return Candidates(waiting(WaitReason.DEVICE_IMPORTED, devices=_names(device for _, device in pairs)))
+            pairs = own
         good = {DeviceState.ONLINE} if writes else {DeviceState.ONLINE, DeviceState.READ_ONLY}
         online = [pair for pair in pairs if pair[1].state in good or (looks and pair[1].lost)]
         if not online:
@@ -286,4 +293,4 @@ def _server(row: ServerRow) -> object:
 
 
 def _device(row: DeviceRow) -> object:
-    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key, row.lost
+    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key, row.lost, row.imported

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -76,6 +76,8 @@ def medium_state(medium: Medium, media_set: MediaSet, now_ns: int) -> MediumStat
 def shown_state(medium: Medium, media_set: MediaSet | None, device: Device | None, now_ns: int) -> MediumState:
     """What a person is shown: also that it was retired, or came with a device that its server does not see any more, so
     that nothing is appended to it."""
+    if device is not None and device.imported is not None:
+        return MediumState.IMPORTED
     if device is not None and medium.label in device.retired:
         return MediumState.RETIRED
     if media_set is None:
@@ -83,6 +85,26 @@ def shown_state(medium: Medium, media_set: MediaSet | None, device: Device | Non
     state = medium_state(medium, media_set, now_ns)
     carried = device is not None and device.path_on(medium.server) is None
     return MediumState.IMPORTED if state is MediumState.APPENDABLE and carried else state
+
+
+def media_of(sets: Iterable[BackupSet]) -> list[Medium]:
+    """The media of an imported device, by its sets: nobody in this mesh has records of them."""
+    found: dict[tuple[str, str], Medium] = {}
+    for each in sets:
+        known = found.get((each.server, each.medium)) or Medium(
+            label=each.medium,
+            device=each.device,
+            media_set=each.media_set,
+            server=each.server,
+            opened_at_ns=each.started_at_ns,
+            last_write_at_ns=each.ended_at_ns,
+            closes_at_ns=None,
+        )
+        written = after_write(known, each.bytes_stored, each.ended_at_ns)
+        found[each.server, each.medium] = msgspec.structs.replace(
+            written, opened_at_ns=min(known.opened_at_ns, each.started_at_ns)
+        )
+    return [found[key] for key in sorted(found)]
 
 
 def protected_until_ns(medium: Medium, media_set: MediaSet) -> int | None:

@@ -37,7 +37,8 @@ class DeviceRow(Struct, frozen=True):
     """A device, with the servers that have an enabled path to it. ``free_bytes`` ``None`` = not known. ``reserved_bytes``
     of them are what running jobs are predicted to store yet. ``left_bytes``: what is left of the quota of a server that
     has one, reservations taken off. ``no_key``: no server that sees it opens it. ``lost``: none can use it, although nobody
-    has put it offline: what is wrong with it is for an inventory to find out."""
+    has put it offline: what is wrong with it is for an inventory to find out. ``imported``: it came from another mesh, and
+    nothing is written to it."""
 
     id: str
     name: str
@@ -51,6 +52,7 @@ class DeviceRow(Struct, frozen=True):
     left_bytes: tuple[tuple[str, int], ...] = ()
     no_key: bool = False
     lost: bool = False
+    imported: bool = False
 
     def low(self) -> bool:
         """Whether nothing more may be written, however little."""

@@ -35,6 +35,7 @@ class Keep(StrEnum):
     PROTECTION = "protection"
     LOCKED = "locked"
     NO_MEDIA_SET = "no-media-set"
+    IMPORTED = "imported"
     LAST_GOOD = "last-good"
     LAST = "last"
     DAILY = "daily"
@@ -43,8 +44,8 @@ class Keep(StrEnum):
     YEARLY = "yearly"
 
 
-#: What keeps a set without end, until newer ones take its place.
-BY_PLACE = frozenset({Keep.LAST_GOOD, Keep.LAST, Keep.DAILY, Keep.WEEKLY, Keep.MONTHLY, Keep.YEARLY})
+#: What keeps a set without end: until newer ones take its place, or its device leaves the mesh.
+BY_PLACE = frozenset({Keep.LAST_GOOD, Keep.LAST, Keep.DAILY, Keep.WEEKLY, Keep.MONTHLY, Keep.YEARLY, Keep.IMPORTED})
 
 _PERIODS: Mapping[Keep, _Period] = {
     Keep.DAILY: lambda at: (at.year, at.month, at.day),
@@ -84,23 +85,30 @@ def judge(
     locks: Mapping[str, int | None],
     redundant: Collection[str],
     away: Collection[str] = (),
+    imported: Collection[str] = (),
     line_of: Callable[[BackupSet], Line],
     now_ns: int,
 ) -> dict[str, Verdict]:
     """A verdict for each of ``sets``, which are all that there are of their lines.
 
     ``media`` by writing server and label. ``locks``: ends of locks, ``None`` = without end. ``away``: devices (ids) that
-    nobody reaches; what lies there does not make an older set elsewhere dispensable.
+    nobody reaches; what lies there does not make an older set elsewhere dispensable. ``imported``: devices (ids) that came from
+    another mesh, where nothing is deleted; nor does what is there.
     """
     known = list(sets)
     lines: dict[str, Line] = {each.id: line_of(each) for each in known}
-    kept = _by_place([each for each in known if each.id not in redundant], media_sets, away, lines)
+    stay = [each for each in known if each.device in imported]
+    others = [each for each in known if each.id not in redundant and each.device not in imported]
+    kept = _by_place(others, media_sets, away, lines)
     written: dict[tuple[str, str], int] = {}
     for each in known:
         place = (each.server, each.medium)
         written[place] = max(written.get(place, 0), each.ended_at_ns)
     found: dict[str, Verdict] = {}
+    found.update((each.id, Verdict((Keep.IMPORTED,), None, None)) for each in stay)
     for each in known:
+        if each.id in found:
+            continue
         media_set = media_sets.get(each.media_set)
         if media_set is None:
             found[each.id] = Verdict((Keep.NO_MEDIA_SET, *kept.get(each.id, ())), None, None)

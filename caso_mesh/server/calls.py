@@ -39,6 +39,7 @@ class Calls:
         """By name of the call."""
         kits, answers = self._node.kit_calls, CatalogAnswers(self._node.catalogs)
         handing = kits.handing(self._check_device)
+        importing = kits.importing(self._check_device, self._node.storage)
         return {
             "link.hello": self._hello,
             "server.seen": self._seen,
@@ -52,6 +53,10 @@ class Calls:
             "device.keys": handing.sealed,
             "device.rewrap": handing.rewrap,
             "device.take-keys": handing.take,
+            "foreign.look": importing.look,
+            "foreign.read": importing.read,
+            "foreign.open": importing.open,
+            "foreign.seal": importing.seal,
             "mesh.keep": kits.keep,
             "logon.grant": self._node.logons.grant,
             "path.check": self._path_check,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -52,9 +53,10 @@ class SetHolding:
     async def hold(self, request: q.SetHold, admin: str) -> v.Done:
         """Adds a lock or a tombstone, and tells it; repeated, a tombstone is only told again.
 
-        Raises ``NotFound``, ``Protected``, ``ClocksDiffer``, ``InUse``, ``DataDamaged`` (a hold that cannot be read), and
+        Raises ``NotFound``, ``DeviceImported``, ``Protected``, ``ClocksDiffer``, ``InUse``, ``DataDamaged`` (a hold that cannot be read), and
         what the device does.
         """
+        refuse_imported(self._vaults.device(request.device), "its sets are neither deleted nor locked here")
         access = await self._vaults.access(request.device)
         now_ns = self._clock.now_ns()
         if request.hold == "tombstone":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import requests as q
@@ -14,7 +15,9 @@ from caso_mesh.model.errors import DeviceVanished, InvalidValue, NoKey, NotFound
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.storage import Device
 from caso_mesh.server.handing import HandingCalls
+from caso_mesh.server.importing import ImportCalls
 from caso_mesh.server.patience import bounded
+from caso_mesh.server.storage import Storage
 from caso_mesh.server.vault_folder import vault_folder
 from caso_mesh.vault.keys import add_missing_recipients, load_keys
 from caso_mesh.vault.mesh_copies import put_copy
@@ -58,6 +61,18 @@ class KitCalls:
             randomness=self._randomness,
         )
 
+    def importing(self, check: Callable[[str], None], storage: Storage) -> ImportCalls:
+        """What takes over devices of other meshes; ``check`` as above."""
+        return ImportCalls(
+            node=self._node,
+            name=self._name,
+            is_admin=self._is_admin,
+            orders=self._orders,
+            check=check,
+            storage=storage,
+            randomness=self._randomness,
+        )
+
     async def grant(self, peer: Peer, request: q.DeviceGrant, link: object) -> q.DeviceGrantReply:
         """Wraps each content key of a device to the recipients that lack it; repeated, nothing happens.
 
@@ -93,6 +108,7 @@ class KitCalls:
             raise Refused(detail=f"{peer.name} is not the administrator")
         for device in self._orders().devices:
             if device.id == device_id:
+                refuse_imported(device, "nothing is written to it")
                 return device
         raise NotFound(kind="device", name=device_id)
 

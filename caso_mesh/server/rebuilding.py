@@ -13,6 +13,7 @@ from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.model import requests as q
 from caso_mesh.model.entries import Entry, EntryType, path_key
 from caso_mesh.model.errors import NotFound, PathNotInSet
+from caso_mesh.model.importing import as_here
 from caso_mesh.model.units import escape_path
 from caso_mesh.server.patience import bounded
 from caso_mesh.server.segments import Segments
@@ -49,6 +50,8 @@ class Rebuilding:
                 gone = tuple(each.id for each in page if vault.holds.is_gone(each.id))
                 locks = {each.id: lock.until_ns for each in page if (lock := vault.holds.lock_of(each.id)) is not None}
                 problems = tuple(vault.problems()[:20]) if not request.after else ()
+                if access.foreign is not None:
+                    page = [as_here(each, access.foreign.device) for each in page]
                 return q.VaultSetsReply(tuple(page), gone, locks, len(known) > limit, problems)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)

@@ -10,7 +10,8 @@ from pathlib import Path
 from caso_mesh.devices.checks import check_folder, existing_vault_header, inside, mount_of
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.devices.shared import NONCE_LIMIT, read_nonces, remove_nonces, write_nonce
-from caso_mesh.jobs.task import DeviceAccess
+from caso_mesh.identity.imported import open_foreign
+from caso_mesh.jobs.task import DeviceAccess, ForeignAccess
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import (
     CasoError,
@@ -20,6 +21,7 @@ from caso_mesh.model.errors import (
     DeviceVanished,
     InvalidValue,
     NoKey,
+    SealBroken,
 )
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.requests import (
@@ -31,7 +33,7 @@ from caso_mesh.model.requests import (
 )
 from caso_mesh.model.storage import Device
 from caso_mesh.server.patience import begin, bounded
-from caso_mesh.vault.chunking import ChunkerParameters
+from caso_mesh.vault.chunking import ID_KEY_SIZE, ChunkerParameters
 from caso_mesh.vault.header import create_vault, read_header
 from caso_mesh.vault.keys import add_recipients, create_content_key, load_keys
 from caso_mesh.vault.names import FORMAT
@@ -144,6 +146,22 @@ class Storage:
         except NoKey:
             raise NoKey(device=name) from None
 
+    def _keys_of(self, backend: FolderBackend, device: Device) -> VaultKeys:
+        """Of an imported one they lie in no vault but with its record."""
+        if device.imported is None:
+            return self._keys(backend, device.name)
+        copy = device.imported.copies.get(self._node)
+        if copy is None:
+            raise NoKey(device=device.name)
+        return self.foreign_keys(copy, device.vault)
+
+    def foreign_keys(self, copy: bytes, vault: str) -> VaultKeys:
+        """What opens a vault of another mesh, out of this server's own copy. Raises ``SealBroken``."""
+        found = open_foreign(self._unwrap, copy, vault=vault, node=self._node)
+        if not found.content_keys or len(found.id_key) != ID_KEY_SIZE:
+            raise SealBroken(object=f"what opens the vault {vault}")
+        return VaultKeys(found.id_key, found.content_keys, max(found.content_keys))
+
     async def proof(self, request: DeviceProof, check: Callable[[str], None]) -> DeviceProofReply:
         """One step of proving that several servers see one folder. ``check`` as in ``prepare``."""
 
@@ -182,7 +200,7 @@ class Storage:
             header = read_header(backend)
             if header is None or header.vault != device.vault:
                 raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
-            keys = self._keys(backend, device.name)
+            keys = self._keys_of(backend, device)
         finally:
             backend.close()
         return DeviceAccess(
@@ -195,6 +213,7 @@ class Storage:
             write_key=keys.write_key,
             cache_folder=str(self._cache / device.vault),
             writer=writer,
+            foreign=None if device.imported is None else ForeignAccess(keys.id_key, device),
         )
 
     async def reports(self, devices: Iterable[Device]) -> tuple[DeviceReport, ...]:
@@ -222,7 +241,7 @@ class Storage:
     def _look_for_key(self, backend: FolderBackend, device: Device) -> None:
         """Once it opens it is not looked at again. Raises ``NoKey``."""
         if device.vault not in self._opens:
-            self._keys(backend, device.name)
+            self._keys_of(backend, device)
             self._opens.add(device.vault)
 
     def _report(self, device: Device) -> DeviceReport:

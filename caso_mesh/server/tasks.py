@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
@@ -108,6 +109,7 @@ class TaskMaker:
             writer = await self._queue.writer(device.vault, self._new_id())
             access = await self._storage.access(device, writer, orders.roster.mesh.id)
             if isinstance(order.spec, BackupSpec | DuplicateSpec | SyntheticSpec):
+                refuse_imported(device, "nothing is written to it")
                 medium = await self._medium(orders, device, order.spec.media_set)
         reads: DeviceAccess | None = None
         if isinstance(order.spec, DuplicateSpec) and order.end in {"both", "source"}:
@@ -126,7 +128,7 @@ class TaskMaker:
             server=self._node,
             server_name=self._name,
             source_name=self._trust.name_of(order.source),
-            id_key=self._storage.id_key(),
+            id_key=self._storage.id_key() if access is None or access.foreign is None else access.foreign.id_key,
             chunker_seed=orders.roster.mesh.chunker_seed,
             identity_folder=str(self._folder.identity),
             public_keys=_writers(orders),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.jobs.storing import signed_by
 from caso_mesh.jobs.task import DeviceAccess
 from caso_mesh.model.errors import DeviceVanished, NotFound
 from caso_mesh.model.orders import Orders
@@ -14,7 +15,7 @@ from caso_mesh.sealing.signing import verify
 from caso_mesh.server.storage import Storage
 from caso_mesh.vault.header import read_header
 from caso_mesh.vault.names import FORMAT
-from caso_mesh.vault.objects import VaultKeys
+from caso_mesh.vault.objects import VaultKeys, Verify
 from caso_mesh.vault.vault import Vault
 
 
@@ -43,10 +44,12 @@ class Vaults:
             header = read_header(backend)
             if header is None or header.vault != access.vault:
                 raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
-            keys = VaultKeys(
-                id_key=self._storage.id_key(), content_keys=access.content_keys, write_key=access.write_key
-            )
-            return backend, Vault(backend, header, keys, verify=self._signed, cache_folder=access.cache_folder)
+            id_key = self._storage.id_key()
+            signed: Verify = self._signed
+            if access.foreign is not None:
+                id_key, signed = access.foreign.id_key, signed_by(access.foreign.signers, unknown=True)
+            keys = VaultKeys(id_key=id_key, content_keys=access.content_keys, write_key=access.write_key)
+            return backend, Vault(backend, header, keys, verify=signed, cache_folder=access.cache_folder)
         except BaseException:
             backend.close()
             raise

@@ -6,7 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 
-class Backend(Protocol):
+class Readable(Protocol):
+    """Objects of a vault that can be read, wherever it is."""
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``offset`` on, fewer if the object is shorter. Raises ``ObjectMissing``."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of all finished objects whose name begins with ``prefix``, by name."""
+        ...
+
+
+class Backend(Readable, Protocol):
     """Synchronous and thread-safe. Any method may raise ``DeviceVanished`` or ``DeviceError``."""
 
     def put(self, name: str, parts: Sequence[bytes | memoryview | bytearray]) -> None:
@@ -16,16 +28,8 @@ class Backend(Protocol):
         """
         ...
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """``length`` bytes from ``offset`` on, fewer if the object is shorter. Raises ``ObjectMissing``."""
-        ...
-
     def size(self, name: str) -> int:
         """Bytes of an object. Raises ``ObjectMissing``."""
-        ...
-
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """(name, bytes) of all finished objects whose name begins with ``prefix``, by name."""
         ...
 
     def delete(self, name: str) -> None:

@@ -7,7 +7,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from caso_mesh.model.errors import DataDamaged, ObjectMissing, VaultTooNew
-from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.chunking import ChunkerParameters
 from caso_mesh.vault.names import FORMAT, FORMAT_VERSION, check_id
 
@@ -42,7 +42,7 @@ def create_vault(backend: Backend, *, vault: str, mesh: str, chunker: ChunkerPar
     return header
 
 
-def read_header(backend: Backend) -> VaultHeader | None:
+def read_header(backend: Readable) -> VaultHeader | None:
     """None if there is no vault. Raises ``VaultTooNew``, ``DataDamaged``."""
     try:
         content = backend.get(FORMAT, 0, _LONGEST)

@@ -18,7 +18,7 @@ from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import CasoError, DataDamaged, Misuse, NoKey, ObjectMissing, SealBroken
 from caso_mesh.sealing.derive import derive
 from caso_mesh.sealing.wrapping import wrap
-from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.chunking import ID_KEY_SIZE
 from caso_mesh.vault.header import VaultHeader, read_header
 from caso_mesh.vault.names import FORMAT, Kind, check_id, key_name, parse_key
@@ -84,7 +84,7 @@ def add_missing_recipients(
     return added
 
 
-def wrapped_keys(backend: Backend, id_key: bytes) -> dict[str, dict[str, bytes]]:
+def wrapped_keys(backend: Readable, id_key: bytes) -> dict[str, dict[str, bytes]]:
     """What sound key objects hold: of each content key, by its id, how it was wrapped to whom."""
     header = _header(backend)
     found: dict[str, dict[str, bytes]] = {}
@@ -116,7 +116,7 @@ def open_content_key(
 
 
 def load_keys(
-    backend: Backend, recipient: str, private_key_unwrap: Callable[[bytes, bytes], bytes], id_key: bytes
+    backend: Readable, recipient: str, private_key_unwrap: Callable[[bytes, bytes], bytes], id_key: bytes
 ) -> VaultKeys:
     """All content keys that were wrapped to ``recipient``.
 
@@ -167,7 +167,7 @@ def check_key_objects(backend: Backend, header: VaultHeader, id_key: bytes) -> l
     return found
 
 
-def _header(backend: Backend) -> VaultHeader:
+def _header(backend: Readable) -> VaultHeader:
     header = read_header(backend)
     if header is None:
         raise ObjectMissing(name=FORMAT)
@@ -202,7 +202,7 @@ def _add(
     backend.put(name, [content, _mac(header, name, id_key, content)])
 
 
-def _read(backend: Backend, header: VaultHeader, name: str, key_id: str, id_key: bytes) -> _Wrapped:
+def _read(backend: Readable, header: VaultHeader, name: str, key_id: str, id_key: bytes) -> _Wrapped:
     stored = backend.get(name)
     content, mac = stored[:-_MAC_SIZE], stored[-_MAC_SIZE:]
     if mac != _mac(header, name, id_key, content):

@@ -15,7 +15,7 @@ from caso_mesh.model.errors import DataDamaged, Misuse, NoKey, ObjectExists, Obj
 from caso_mesh.sealing.aead import TAG_SIZE, Sealer
 from caso_mesh.sealing.derive import derive
 from caso_mesh.sealing.wrapping import wrap
-from caso_mesh.vault.backend import Backend
+from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.names import Kind, mesh_name, parse_mesh
 from caso_mesh.vault.objects import NO_NONCE, SALT_SIZE, framed, parse_preamble, preamble
 from caso_mesh.vault.packing import Compressor, unpack
@@ -70,7 +70,7 @@ def open_copy(
     return bytes(unpack(flags, payload, raw_length, LONGEST, name=name))
 
 
-def copy_names(backend: Backend) -> list[str]:
+def copy_names(backend: Readable) -> list[str]:
     """The copies in a vault, newest first."""
     found = [(sequence, name) for name, _ in backend.list("mesh/") if (sequence := parse_mesh(name)) is not None]
     return [name for _, name in sorted(found, reverse=True)]

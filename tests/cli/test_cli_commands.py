@@ -636,6 +636,10 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "local.run.follow",
         "kit.create",
         "kit.confirm",
+        # tests/cli/test_cli_device_import
+        "device.look",
+        "device.read",
+        "device.import",
         # as JSON its rows are objects: tests/cli/test_cli_report
         "report.show",
         "set.as-of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from caso_mesh.model.imported import Imported
 from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import (
     FACTORY_MEDIA_SETS,
@@ -16,7 +17,15 @@ from caso_mesh.model.storage import (
     Medium,
     MediumState,
 )
-from caso_mesh.planning.media import after_write, label_prefix, medium_for, medium_state, set_expiry, shown_state
+from caso_mesh.planning.media import (
+    after_write,
+    label_prefix,
+    media_of,
+    medium_for,
+    medium_state,
+    set_expiry,
+    shown_state,
+)
 
 SECOND = 1_000_000_000
 DAY = 86400 * SECOND
@@ -161,3 +170,19 @@ def test_a_medium_that_came_with_a_device_from_another_server_is_imported_until_
     assert shown_state(medium, WEEKS, carried, NOW) is MediumState.IMPORTED
     assert shown_state(medium, WEEKS, carried, NOW + 6 * DAY) is MediumState.PROTECTED
     assert shown_state(medium, None, carried, NOW) is MediumState.IMPORTED, "nobody knows its media set"
+
+
+def test_a_medium_of_an_imported_device_is_known_by_its_sets_and_always_imported():
+    came = Imported("m", "meadow", {}, {}, {})
+    device = Device(
+        "old", "d", DeviceKind.DISK, "v", (DevicePath("id-b", "/x"),), retired=("ALPHA-000001",), imported=came
+    )
+    one = msgspec.structs.replace(backup_set(NOW - 9 * DAY), bytes_stored=5)
+    two = msgspec.structs.replace(backup_set(NOW), bytes_stored=7)
+    other = msgspec.structs.replace(one, medium="ALPHA-000002")
+    first, second = media_of([two, other, one])
+    assert (first.label, first.sets, first.bytes) == ("ALPHA-000001", 2, 12)
+    assert (first.opened_at_ns, first.last_write_at_ns) == (one.started_at_ns, NOW)
+    assert second.label == "ALPHA-000002"
+    for media_set in (None, WEEKS, FOREVER):
+        assert shown_state(first, media_set, device, NOW + 900 * DAY) is MediumState.IMPORTED

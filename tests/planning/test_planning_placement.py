@@ -265,6 +265,8 @@ WAITS = [
         {"devices": (device("d", "a", state=DeviceState.OFFLINE, no_key=True),)},
         WaitReason.NO_KEY_FOR_DEVICE,
     ),
+    (part("r", target=B), {"devices": (device("d", "b", imported=True),)}, WaitReason.DEVICE_IMPORTED),
+    (reading("r", JobKind.SYNTHETIC, "d"), {"devices": (device("d", "b", imported=True),)}, WaitReason.DEVICE_IMPORTED),
     (
         reading("r", JobKind.SYNTHETIC, "disk-b", level=2),
         {"servers": (SRC, server("b", level=1))},
@@ -319,6 +321,17 @@ def test_a_part_that_waits_for_others_says_when_the_first_of_them_is_expected_to
     busy = (ends("other", "b", 300.0), ends("another", "b", 100.0))
     problem = msgspec.structs.replace(TWO, **{"busy": busy, **change})
     assert fields_of(problem, one)["expected"] == format_instant(NOW + expected * SECOND)
+
+
+def test_a_device_of_another_mesh_is_read_and_never_written_whatever_else_is_busy():
+    came = device("came", "b", imported=True)
+    given_out, _ = placed(TWO, reading("r", JobKind.RESTORE, "came"), devices=(came,))
+    assert given_out == {"r": ("b", "came")}
+    full = device("disk-b", "b", running=1, concurrency=1)
+    given_out, reasons = placed(TWO, part("r"), devices=(came, full))
+    assert (given_out, reasons) == ({}, {"r": WaitReason.NO_IDLE_DEVICE})
+    given_out, _ = placed(TWO, part("r"), devices=(came, device("disk-b", "b")))
+    assert given_out == {"r": ("b", "disk-b")}
 
 
 def test_reasons_name_servers_and_devices_by_their_names_not_ids():

@@ -128,6 +128,19 @@ def test_a_set_of_a_media_set_that_is_not_known_stays():
     assert verdicts(sets, kept_for(1.0))["old"].kept_by == (Keep.NO_MEDIA_SET,)
 
 
+def test_a_set_on_a_device_of_another_mesh_stays_and_makes_no_other_set_dispensable():
+    sets = [
+        backup_set("here", NOW - 90 * DAY),
+        backup_set("old", NOW - 900 * DAY, device="came"),
+        backup_set("newer", NOW - 80 * DAY, device="came", media_set="nobody-knows"),
+    ]
+    found = verdicts(sets, kept_for(1.0), imported={"came"})
+    assert {id: each.kept_by for id, each in found.items()} == {
+        "here": (Keep.LAST_GOOD,), "old": (Keep.IMPORTED,), "newer": (Keep.IMPORTED,),
+    }  # fmt: skip
+    assert found["old"].expires_at_ns is None and found["old"].protected_until_ns is None
+
+
 def test_grandfather_father_son_keeps_the_newest_set_of_each_day_week_month_and_year():
     first = datetime.datetime(2025, 1, 1, 22, tzinfo=datetime.UTC)
     days = [first + datetime.timedelta(days=day) for day in range(400)]

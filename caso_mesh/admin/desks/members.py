@@ -130,7 +130,7 @@ class MembersDesk:
             clock=clock,
             randomness=randomness,
         )
-        self._granting = Granting(keeper=keeper, live=live, links=links)
+        self._granting = Granting(keeper=keeper, live=live, links=links, submit=submit)
         self._logons = Logons(keeper=keeper, links=links, submit=submit, alarms=alarms)
 
     def duties(self) -> dict[str, Duty]:

@@ -1,4 +1,4 @@
-"""What shall be: devices and pools, the file of the mesh, jobs copied to servers, and what would come of a change."""
+"""What shall be: the file of the mesh, jobs copied to servers, and what would come of a change."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from caso_mesh.admin.applying import Applying
 from caso_mesh.admin.copies import Copies
 from caso_mesh.admin.desks.means import Means
 from caso_mesh.admin.desks.runs import RunsDesk
-from caso_mesh.admin.devices import Devices
-from caso_mesh.admin.moving import Moving
 from caso_mesh.admin.ports import Answer
-from caso_mesh.admin.stores import Stores
 from caso_mesh.admin.what_if import WhatIf
 
 
@@ -17,17 +14,7 @@ class PlansDesk:
     """It has no duty."""
 
     def __init__(self, means: Means, runs: RunsDesk) -> None:
-        keeper, submit, links, clock, new_id = means.keeper, means.submit, means.links, means.clock, means.new_id
-        devices = Devices(keeper=keeper, submit=submit, links=links, new_id=new_id, randomness=means.randomness)
-        self._stores = Stores(
-            keeper=keeper,
-            tables=means.tables,
-            live=means.live,
-            devices=devices,
-            moving=Moving(keeper=keeper, submit=submit, links=links, devices=devices),
-            submit=submit,
-            clock=clock,
-        )
+        keeper, submit, clock, new_id = means.keeper, means.submit, means.clock, means.new_id
         self._applying = Applying(keeper=keeper, policies=runs.policies, submit=submit, clock=clock, new_id=new_id)
         self._copies = Copies(keeper=keeper, submit=submit, clock=clock, new_id=new_id)
         self._what_if = WhatIf(keeper=keeper, known=runs.delegation.known, calendar=means.calendar)
@@ -35,7 +22,6 @@ class PlansDesk:
     def answers(self) -> dict[str, Answer]:
         """Calls of people, by name."""
         return {
-            **self._stores.handlers(),
             **self._applying.handlers(),
             **self._copies.handlers(),
             **self._what_if.handlers(),
