@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from caso_mesh.admin.error_rules import category_of
+from caso_mesh.admin.flooding import REASONS, Flooding
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Facts, NodeAnswer, Submit
 from caso_mesh.admin.tables import Tables
@@ -67,7 +68,9 @@ _OF_NO_SET = frozenset(
     )
 )
 #: So many facts are what happens now; more are what has piled up while a server was away.
-_FEW = 32
+_FEW, _LITTLE = 32, 1 << 20
+#: Pushes of one server at once: one, and those that a link which broke has left behind.
+_PUSHES = 3
 #: Of servers with what has piled up so many are heard at once; and how much of theirs may wait in memory, with what is around
 #: each record.
 _AT_ONCE, MOST_PILED_BYTES, _AROUND = 2, 64 << 20, 300
@@ -97,6 +100,7 @@ class Intake:
         linked: Callable[[str], bool],
         held: Callable[[str], tuple[q.JournalPlace, ...]],
         asked_enough: Callable[[], bool],
+        flooding: Flooding,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -109,8 +113,10 @@ class Intake:
         self._linked = linked
         self._held = held
         self._asked_enough = asked_enough
+        self._flooding = flooding
         self._piled_bytes = 0
         self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._pushing: dict[str, int] = {}
 
     def handlers(self) -> dict[str, NodeAnswer]:
         answers: dict[str, NodeAnswer] = {
@@ -147,10 +153,25 @@ class Intake:
 
     async def _push(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
         """What piled up at many servers is taken by few at a time, so that what happens now elsewhere does not wait behind it;
-        whoever would wait for long comes again later, with what it has then."""
-        if len(request.records) <= _FEW:
-            return await self._take(peer, request, link)
+        whoever would wait for long comes again later, with what it has then. So does one that has told too much, or calls
+        again and again without waiting for an answer."""
+        if self._pushing.get(peer.id, 0) >= _PUSHES:
+            raise Unavailable(what="The administrator, which has not taken the facts before these,")
+        await self._flooding.admit(peer.id)
+        self._pushing[peer.id] = self._pushing.get(peer.id, 0) + 1
+        try:
+            taken = await self._in_turn(peer, request, link)
+        finally:
+            self._pushing[peer.id] -= 1
+            if not self._pushing[peer.id]:
+                del self._pushing[peer.id]
+        await self._flooding.look(peer.id)
+        return taken
+
+    async def _in_turn(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
         size = sum(len(record.data) + _AROUND for record in request.records)
+        if len(request.records) <= _FEW and size <= _LITTLE:
+            return await self._take(peer, request, link)
         if self._piled_bytes + size > MOST_PILED_BYTES:
             raise Unavailable(what="Room for more facts")
         self._piled_bytes += size
@@ -187,11 +208,13 @@ class Intake:
                 await self._submit(NoteCopy(fact.copy, fact.outcomes, record.at_ns), request_id=f"copied-{fact.copy}")
             if reason is None and isinstance(fact, facts.AttemptEnded):
                 reason = await self._close(peer.id, record.at_ns, fact, published)
+            too_much = self._flooding.weigh(peer.id, record, fact)
+            reason = reason or too_much
             if reason is not None:
                 refused[record.incarnation, record.seq] = reason
         taken = await self._tables.accept(peer.id, records, refused)
-        if taken.refused:
-            await self._tell(peer, taken.refused, str(getattr(link, "remote_address", "")))
+        if reasons := [each for each in taken.refused if each not in REASONS]:
+            await self._tell(peer, reasons, str(getattr(link, "remote_address", "")))
         self._changed(not {record.kind for record in records} <= _OF_NO_SET)
         return self._cursors_of(peer, taken.heads)
 
@@ -376,6 +399,7 @@ class Intake:
             self._live.redundant[origin] = tuple(sorted({*known, *found}))
 
     async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
+        await self._flooding.look()
         if peer.id in self._keeper.state.servers:
             self._live.hear(peer.id, beat, self._clock.monotonic_s())
         news = await self._news(peer.id, beat.alerts[:_MOST_ALERTS]) if beat.alerts else ()

@@ -242,6 +242,13 @@ CATEGORIES: tuple[Category, ...] = (
         "The text names the command that copies it.",
     ),
     Category(
+        "server-floods", (_W,),
+        "A server tells without end. Log lines of it, then exceptions and further alerts of a category, are left out.",
+        "See what it logs and why; caso-mesh server pause SERVER keeps new work from it. With work that really is so much: raise "
+        "journal-limit-mb for it.",
+        standing=True,
+    ),
+    Category(
         "server-no-communication", (_E,),
         "A server was not heard of for so long that its jobs are recovered elsewhere.",
         "See to the server, or to the network before it.",

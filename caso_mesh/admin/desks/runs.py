@@ -12,6 +12,7 @@ from caso_mesh.admin.desks.reach import Reach
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.duties import Duty
 from caso_mesh.admin.error_rules import ErrorRules
+from caso_mesh.admin.flooding import Flooding
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.intake import Intake
 from caso_mesh.admin.local_history import LocalHistory
@@ -133,6 +134,7 @@ class RunsDesk:
             linked=means.links.linked,
             held=held,
             asked_enough=asked_enough,
+            flooding=Flooding(keeper=means.keeper, alarms=means.alarms, clock=means.clock),
         )
 
     def duties(self) -> dict[str, Duty]:
