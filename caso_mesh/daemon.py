@@ -414,7 +414,7 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
             calendar=ports.calendar or WallCalendar(ports.clock),
             new_id=member.new_id,
             randomness=ports.randomness,
-            credentials=server.logons.credentials,
+            credentials=server.kept.logons.credentials,
         )
 
     def make_standby(voter: Voter) -> Standby:

@@ -37,9 +37,9 @@ class Calls:
 
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
-        kits, answers = self._node.kit_calls, CatalogAnswers(self._node.catalogs)
+        kits, answers = self._node.kept.kit_calls, CatalogAnswers(self._node.kept.catalogs)
         handing = kits.handing(self._check_device)
-        importing = kits.importing(self._check_device, self._node.storage)
+        importing = kits.importing(self._check_device, self._node.kept.storage)
         return {
             "link.hello": self._hello,
             "server.seen": self._seen,
@@ -58,7 +58,7 @@ class Calls:
             "foreign.open": importing.open,
             "foreign.seal": importing.seal,
             "mesh.keep": kits.keep,
-            "logon.grant": self._node.logons.grant,
+            "logon.grant": self._node.kept.logons.grant,
             "path.check": self._path_check,
             "catalog.make": self._catalog_make,
             "catalog.look": self._catalog_look,
@@ -113,23 +113,23 @@ class Calls:
 
     async def _catalog_read(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
         self._only_admin(peer)
-        return await asyncio.to_thread(self._node.segments.piece, request, self._node.clock.now_ns())
+        return await asyncio.to_thread(self._node.kept.segments.piece, request, self._node.clock.now_ns())
 
     async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
         self._only_admin(peer)
-        return await self._node.files.piece(request)
+        return await self._node.kept.files.piece(request)
 
     async def _set_folder(self, peer: Peer, request: q.SetFolder, link: Any) -> q.SetFolderReply:
         self._only_admin(peer)
-        return await self._node.rebuilding.folder(request)
+        return await self._node.kept.rebuilding.folder(request)
 
     async def _vault_sets(self, peer: Peer, request: q.VaultSets, link: Any) -> q.VaultSetsReply:
         self._only_admin(peer)
-        return await self._node.rebuilding.sets(request)
+        return await self._node.kept.rebuilding.sets(request)
 
     async def _catalog_make(self, peer: Peer, request: q.CatalogMake, link: Any) -> q.CatalogMade:
         self._only_admin(peer)
-        return await self._node.rebuilding.make(request)
+        return await self._node.kept.rebuilding.make(request)
 
     def _of_catalog(self, answer: Callable[[Any], Awaitable[Any]]) -> Handler:
         async def asked(peer: Peer, request: Any, link: Any) -> Any:
@@ -140,23 +140,25 @@ class Calls:
 
     async def _catalog_look(self, peer: Peer, request: q.Nothing, link: Any) -> v.Done:
         self._only_admin(peer)
-        self._node.catalogs.look()
+        self._node.kept.catalogs.look()
         return v.Done()
 
     async def _set_hold(self, peer: Peer, request: q.SetHold, link: Any) -> v.Done:
         self._only_admin(peer)
-        return await self._node.holding.hold(request, self._node.trust.name_of(peer.id))
+        return await self._node.kept.holding.hold(request, self._node.trust.name_of(peer.id))
 
     # --- devices and paths ---
 
     async def _device_prepare(self, peer: Peer, request: q.DevicePrepare, link: Any) -> q.DevicePrepareReply:
         self._only_admin(peer)
         node = self._node
-        return await node.storage.prepare(request, node.folder.path, node.orders.roster.mesh.id, self._check_device)
+        return await node.kept.storage.prepare(
+            request, node.folder.path, node.orders.roster.mesh.id, self._check_device
+        )
 
     async def _device_proof(self, peer: Peer, request: q.DeviceProof, link: Any) -> q.DeviceProofReply:
         self._only_admin(peer)
-        return await self._node.storage.proof(request, lambda path: self._check_device(path, request.device))
+        return await self._node.kept.storage.proof(request, lambda path: self._check_device(path, request.device))
 
     def _check_device(self, path: str, there: str = "") -> None:
         """A device lies where this server's own file lets things be written, and not inside of another one; the device

@@ -29,35 +29,26 @@ from caso_mesh.server.attempts import Attempts, any_ended
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
-from caso_mesh.server.catalogs import OwnCatalogs
 from caso_mesh.server.consulting import Consulting
 from caso_mesh.server.courier import Courier, prune_journal
 from caso_mesh.server.damage import tell_of_damage, tell_of_old_copy
 from caso_mesh.server.facts import FactWriter, Forwarding
-from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.greetings import bounded_addresses
-from caso_mesh.server.holding import SetHolding
-from caso_mesh.server.kits import KitCalls
+from caso_mesh.server.kept import Kept
 from caso_mesh.server.links import LinkBook, Target
-from caso_mesh.server.logons import Logons
 from caso_mesh.server.own_work import OwnWork
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
-from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.refusals import Door, Refusals
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
 from caso_mesh.server.scratch import Scratch
-from caso_mesh.server.segments import Segments
 from caso_mesh.server.snapshots import SnapshotKeeper
-from caso_mesh.server.storage import Storage
 from caso_mesh.server.survey import Survey
 from caso_mesh.server.takeovers import Takeovers
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
-from caso_mesh.server.vaults import Vaults
-from caso_mesh.vault.objects import Signer
 from caso_mesh.wire.typed import Callee
 
 log = logging.getLogger(__name__)
@@ -120,47 +111,19 @@ class ServerNode:
             authority=authority,
             peers=config.peers,
         )
-        self.segments = Segments(folder.segments)
-        self.storage = Storage(
-            node=keys.id,
-            name=config.server,
-            unwrap=keys.unwrap,
+        self.kept = kept = Kept(
+            folder=folder,
+            config=config,
+            keys=keys,
             id_key=identity.load_id_key,
-            new_id=new_id,
-            randomness=randomness,
-            cache=folder.cache,
-        )
-        self.kit_calls = KitCalls(
-            node=keys.id,
-            name=config.server,
+            facts=self.facts,
             orders=lambda: self.orders,
             is_admin=self.bearings.is_admin,
-            unwrap=keys.unwrap,
-            id_key=self.storage.id_key,
-            randomness=randomness,
-        )
-        self.logons = Logons(keys, config.server, lambda: self.orders, self.bearings.is_admin, randomness)
-        self.vaults = Vaults(storage=self.storage, orders=lambda: self.orders)
-        self.rebuilding = Rebuilding(vaults=self.vaults, segments=self.segments)
-        self.catalogs = OwnCatalogs(
-            path=folder.own_catalog,
-            name=config.server,
-            segments=self.segments,
-            facts=self.facts,
-            orders=lambda: self.orders,
             admin=self._admin_callee,
-            rebuilding=self.rebuilding,
-            same_thread=same_thread,
-        )
-        self.files = SetFiles(vaults=self.vaults, clock=clock)
-        self.holding = SetHolding(
-            name=config.server,
-            vaults=self.vaults,
-            orders=lambda: self.orders,
-            facts=self.facts,
-            signer=Signer(keys.id, keys.signing.sign),
             clock=clock,
-            deleted=self.catalogs.deleted,
+            new_id=new_id,
+            randomness=randomness,
+            same_thread=same_thread,
         )
         self._commands = config.host_commands()
         self.places = Places()
@@ -178,15 +141,15 @@ class ServerNode:
             identity=identity,
             trust=trust,
             queue=queue,
-            storage=self.storage,
+            storage=kept.storage,
             orders=lambda: self.orders,
             allow=self.allow,
             may_read=config.allow.read,
             may_write=config.allow.write,
             places=self.places,
             snapshots=self._snapshots.place,
-            segments=self.segments,
-            credentials=self.logons.credentials,
+            segments=kept.segments,
+            credentials=kept.logons.credentials,
             clock=clock,
             new_id=new_id,
         )
@@ -200,7 +163,7 @@ class ServerNode:
             consulting=Consulting(lambda: self.admin_link, clock),
             may_begin=self._may_begin,
             over=self._over,
-            wrote=self.catalogs.made,
+            wrote=kept.catalogs.made,
             refused=self.door.at_attempt,
         )
         self.room = Room(
@@ -227,7 +190,7 @@ class ServerNode:
             held=self._prune_journal, told=self._heart.soon,
         )  # fmt: skip
         self.own_work = OwnWork(orders, self.attempts.use, self._heart.soon)
-        self._survey = Survey(storage=self.storage, orders=lambda: self.orders, node=keys.id, news=self._heart.soon)
+        self._survey = Survey(storage=kept.storage, orders=lambda: self.orders, node=keys.id, news=self._heart.soon)
         self.takeovers = Takeovers(self.bearings, trust)
 
     # --- who and where ---
@@ -359,7 +322,7 @@ class ServerNode:
             self.trust.use(roster)
             self.takeovers.look()
             self.own_work.ordered(orders)
-            self.catalogs.ordered()
+            self.kept.catalogs.ordered()
             if orders.devices != before.devices or any_ended(before, orders):
                 # a job that is over has changed how much is free
                 self._survey.look()
@@ -423,7 +386,7 @@ class ServerNode:
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self.facts.run(self.attempts.holding))
-            for part in (self.room, self._snapshots, self._scratch, self.files, self.catalogs):
+            for part in (self.room, self._snapshots, self._scratch, self.kept.files, self.kept.catalogs):
                 group.create_task(part.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))
@@ -441,7 +404,7 @@ class ServerNode:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.to_thread(self.segments.sweep, self.clock.now_ns(), self.attempts.sets())
+            await asyncio.to_thread(self.kept.segments.sweep, self.clock.now_ns(), self.attempts.sets())
             await self.facts.forget_held(self.clock.now_ns() - round(self._setting("joblog-keep-s") * 1e9))
             await asyncio.sleep(_SWEEP_EACH_S)
 
@@ -465,7 +428,7 @@ class ServerNode:
     def _link_changed(self, node: str, linked: bool) -> None:
         if linked and node == self.admin():
             self._heart.soon()
-            self.catalogs.look()
+            self.kept.catalogs.look()
 
     async def _look_around(self, discovery: Discovery) -> None:
         async for sighting in discovery.sightings():

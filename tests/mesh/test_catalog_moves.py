@@ -185,7 +185,7 @@ async def test_a_set_that_is_deleted_while_its_server_is_away_goes_from_both_pla
     await mesh.wait_connected("beta")
 
     async def gone() -> bool:
-        own = mesh.nodes["beta"].server.catalogs
+        own = mesh.nodes["beta"].server.kept.catalogs
         return sets[0] not in own._mine and not (await find(mesh, "only-0")).matches
 
     await wait_for_async(gone, 200.0, every_s=1.0, what="the deleted set is forgotten")
@@ -213,7 +213,7 @@ async def test_a_person_with_a_role_on_some_servers_finds_nothing_of_others_in_a
     assert (await found("of-gamma")).matches == ()
     assert {match.server for match in (await found("*.txt")).matches} == {"beta"}
     # the server that keeps the catalogs says more than it was asked for: it is not believed
-    answers = mesh.nodes["beta"].server.catalogs
+    answers = mesh.nodes["beta"].server.kept.catalogs
 
     class Talkative:
         async def matches(self, asked, sources, limit, after):
@@ -300,7 +300,7 @@ async def test_a_set_that_is_not_in_the_own_catalog_yet_has_not_arrived(memory_m
     mesh, tree = await a_site(memory_mesh, tmp_path, "distributed")
     first, _ = await two_sets(mesh, tree)
     await settled(mesh, sets=2)
-    own = mesh.nodes["beta"].server.catalogs
+    own = mesh.nodes["beta"].server.kept.catalogs
     own._mine.discard(first)
     with pytest.raises(CatalogAway):
         await ls(mesh, first, tree)  # it was said to be there

@@ -69,7 +69,7 @@ async def test_the_catalog_of_own_work_is_kept_on_the_server_without_any_connect
     await mesh.stop("alpha")
     request = q.BackupRequest((("beta", bytes(tree)),), "device:disk-beta")
     await mesh.call("beta", "local.backup", request, v.Submitted)
-    own = mesh.nodes["beta"].server.catalogs
+    own = mesh.nodes["beta"].server.kept.catalogs
     await wait_for_async(lambda: len(own._mine) == 1, 60.0, every_s=0.5, what="the server has its catalog")
     (set_id,) = own._mine
     await mesh.run("alpha")
