@@ -19,7 +19,7 @@ from caso_mesh.model.states import BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
 from caso_mesh.vault.backend import Backend
-from caso_mesh.vault.header import read_header
+from caso_mesh.vault.header import header_of
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import Signer, VaultKeys, Verify
 from caso_mesh.vault.session import Session
@@ -67,9 +67,7 @@ def open_vault(
     access = at or device_of(task)
     backend = backend_for(access)
     try:
-        header = read_header(backend)
-        if header is None or header.vault != access.vault:
-            raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
+        header = header_of(backend, access.vault, device=access.name, path=access.path)
 
         foreign = access.foreign
         signed = signed_by(task.public_keys if foreign is None else foreign.signers, unknown=foreign is not None)

@@ -33,6 +33,7 @@ from caso_mesh.model.requests import (
 )
 from caso_mesh.model.storage import Device
 from caso_mesh.server.patience import begin, bounded
+from caso_mesh.server.vault_folder import vault_folder
 from caso_mesh.vault.chunking import ID_KEY_SIZE, ChunkerParameters
 from caso_mesh.vault.header import create_vault, read_header
 from caso_mesh.vault.keys import add_recipients, create_content_key, load_keys
@@ -195,14 +196,8 @@ class Storage:
         place = device.path_on(self._node)
         if place is None or not place.enabled:
             raise DeviceVanished(device=device.name, detail=f"{self._name} has no path to it")
-        backend = FolderBackend(place.path, device.name, marker=FORMAT)
-        try:
-            header = read_header(backend)
-            if header is None or header.vault != device.vault:
-                raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
+        with vault_folder(place.path, device=device.name, vault=device.vault) as backend:
             keys = self._keys_of(backend, device)
-        finally:
-            backend.close()
         return DeviceAccess(
             device=device.id,
             name=device.name,
@@ -249,15 +244,9 @@ class Storage:
         try:
             if place is None:
                 raise DeviceVanished(device=device.name, detail=f"{self._name} has no path to it")
-            backend = FolderBackend(place.path, device.name, marker=FORMAT)
-            try:
-                header = read_header(backend)
-                if header is None or header.vault != device.vault:
-                    raise DeviceVanished(device=device.name, detail=f"{place.path} holds another vault or none")
+            with vault_folder(place.path, device=device.name, vault=device.vault) as backend:
                 self._look_for_key(backend, device)
                 free, total = backend.space()
-            finally:
-                backend.close()
         except CasoError as error:
             return DeviceReport(device.id, 0, 0, 0, problem=error.code, detail=error.message)
         except Exception as error:

@@ -13,7 +13,7 @@ from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import DeviceVanished, NotFound
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, RestoreSpec, SyntheticSpec, TestRunSpec
@@ -31,7 +31,7 @@ from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
 from caso_mesh.server.trust import Trust
 from caso_mesh.sources.snapshots import SnapshotPlace
-from caso_mesh.vault.header import read_header
+from caso_mesh.vault.header import header_of
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys
 from caso_mesh.vault.vault import Vault
@@ -249,9 +249,7 @@ class TaskMaker:
     def _look(self, access: DeviceAccess, set_id: str) -> BackupSet | None:
         backend = FolderBackend(access.path, access.name, marker=FORMAT)
         try:
-            header = read_header(backend)
-            if header is None or header.vault != access.vault:
-                raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
+            header = header_of(backend, access.vault, device=access.name, path=access.path)
             keys = VaultKeys(
                 id_key=self._storage.id_key(), content_keys=access.content_keys, write_key=access.write_key
             )

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from caso_mesh.devices.folder import FolderBackend
-from caso_mesh.model.errors import DeviceVanished
-from caso_mesh.vault.header import read_header
+from caso_mesh.vault.header import header_of
 from caso_mesh.vault.names import FORMAT
 
 
@@ -17,9 +16,7 @@ def vault_folder(path: str, *, device: str, vault: str) -> Iterator[FolderBacken
     there, or none, and what the folder does."""
     backend = FolderBackend(path, device, marker=FORMAT)
     try:
-        header = read_header(backend)
-        if header is None or header.vault != vault:
-            raise DeviceVanished(device=device, detail=f"{path} holds another vault or none")
+        header_of(backend, vault, device=device, path=path)
         yield backend
     finally:
         backend.close()

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.jobs.storing import signed_by
 from caso_mesh.jobs.task import DeviceAccess
-from caso_mesh.model.errors import DeviceVanished, NotFound
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.storage import Device
 from caso_mesh.sealing.signing import verify
 from caso_mesh.server.storage import Storage
-from caso_mesh.vault.header import read_header
+from caso_mesh.vault.header import header_of
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import VaultKeys, Verify
 from caso_mesh.vault.vault import Vault
@@ -41,9 +41,7 @@ class Vaults:
         """The vault, and what is to be closed after it. Blocks. Raises ``DeviceVanished`` if another one lies there."""
         backend = FolderBackend(access.path, access.name, marker=FORMAT)
         try:
-            header = read_header(backend)
-            if header is None or header.vault != access.vault:
-                raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
+            header = header_of(backend, access.vault, device=access.name, path=access.path)
             id_key = self._storage.id_key()
             signed: Verify = self._signed
             if access.foreign is not None:

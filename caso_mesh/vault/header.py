@@ -6,7 +6,7 @@ import msgspec
 from blake3 import blake3
 from msgspec import Struct
 
-from caso_mesh.model.errors import DataDamaged, ObjectMissing, VaultTooNew
+from caso_mesh.model.errors import DataDamaged, DeviceVanished, ObjectMissing, VaultTooNew
 from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.chunking import ChunkerParameters
 from caso_mesh.vault.names import FORMAT, FORMAT_VERSION, check_id
@@ -62,4 +62,13 @@ def read_header(backend: Readable) -> VaultHeader | None:
         raise DataDamaged(object=FORMAT, detail=str(error)) from error
     if header.suite != SUITE:
         raise VaultTooNew(found=header.suite, known=SUITE)
+    return header
+
+
+def header_of(backend: Backend, vault: str, *, device: str, path: str) -> VaultHeader:
+    """That of the vault (id) that is to lie on a device (name) at that path. Raises ``DeviceVanished`` if another one does or
+    none, and as ``read_header``."""
+    header = read_header(backend)
+    if header is None or header.vault != vault:
+        raise DeviceVanished(device=device, detail=f"{path} holds another vault or none")
     return header
