@@ -15,6 +15,7 @@ from caso_mesh.admin.approving import Approving
 from caso_mesh.admin.desks.alerts import AlertsDesk
 from caso_mesh.admin.desks.catalogs import CatalogsDesk
 from caso_mesh.admin.desks.devices import DevicesDesk
+from caso_mesh.admin.desks.keys import KeysDesk
 from caso_mesh.admin.desks.means import Custody, Means, submitting
 from caso_mesh.admin.desks.members import MembersDesk
 from caso_mesh.admin.desks.overview import OverviewDesk
@@ -23,6 +24,7 @@ from caso_mesh.admin.desks.reach import Reach
 from caso_mesh.admin.desks.records import RecordsDesk
 from caso_mesh.admin.desks.reports import ReportsDesk
 from caso_mesh.admin.desks.runs import RunsDesk
+from caso_mesh.admin.desks.servers import ServersDesk
 from caso_mesh.admin.desks.sets import SetsDesk
 from caso_mesh.admin.desks.storage import StorageDesk
 from caso_mesh.admin.duties import Duty, keep_all
@@ -102,16 +104,19 @@ class Office:
             randomness=randomness,
         )
         reach, local = Reach(means), LocalHistory(keeper=keeper, tables=tables)
+        self.servers = ServersDesk(means, custody, addresses=addresses, version=version)
+        self.keys = KeysDesk(means, custody, holds=self.servers.ordering.holds)
         self.members = MembersDesk(
             means,
             custody,
+            self.servers,
+            self.keys,
             consensus=consensus,
             network=network,
             discovery=discovery,
             addresses=addresses,
-            version=version,
         )
-        clocks_differ = self.members.watch.clocks_differ
+        clocks_differ = self.servers.watch.clocks_differ
         self.catalogs = CatalogsDesk(
             means, reach, catalog=catalog, incoming=incoming, voters=lambda: consensus.leadership().voters
         )
@@ -140,7 +145,8 @@ class Office:
         }
         #: Calls of people, by name.
         self.people_handlers: Mapping[str, Answer] = approving.guarded(
-            self.members.answers()
+            self.keys.answers()
+            | self.members.answers()
             | self.catalogs.answers()
             | self.runs.answers()
             | self.sets.answers()
@@ -152,6 +158,8 @@ class Office:
             | self.overview.answers()
         )
         self._duties: Mapping[str, Duty] = {
+            **self.servers.duties(),
+            **self.keys.duties(),
             **self.members.duties(),
             **self.catalogs.duties(),
             **self.runs.duties(),

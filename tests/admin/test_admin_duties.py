@@ -330,4 +330,4 @@ async def test_the_keys_of_a_removed_server_stay_for_its_sets_and_let_nobody_in(
         roster = w.state.roster()
         assert [(row.id, row.public_key) for row in roster.former] == [(node("beta"), key)]
         assert node("beta") not in {row.id for row in roster.rows}
-        assert w.office.members.ordering.orders_of(node("gamma")).roster.former == roster.former
+        assert w.office.servers.ordering.orders_of(node("gamma")).roster.former == roster.former

@@ -154,15 +154,15 @@ async def test_only_the_server_it_was_for_tells_what_came_of_a_copy_and_it_count
     async with admin_world(tmp_path) as w:
         await w.ask("error-rule.create", q.ErrorRuleCreate(_rule()))
         copied = (await w.ask("copy.to", q.CopyTo("server:beta", error_rules=True))).copies[0]
-        orders = w.office.members.ordering.orders_of(node("beta"))
+        orders = w.office.servers.ordering.orders_of(node("beta"))
         assert [each.id for each in orders.copies] == [copied.id]
         made = facts.CopyTaken(copied.id, (Outcome("error-rule", "again", Came.MADE),))
         await w.report("gamma", made)
-        assert w.office.members.ordering.orders_of(node("beta")).copies != ()
+        assert w.office.servers.ordering.orders_of(node("beta")).copies != ()
         await w.report("beta", made, facts.CopyTaken(copied.id, ()))
         (view,) = (await w.ask("copy.list", q.CopyListRequest())).copies
         assert (view.state, [each.came for each in view.outcomes]) == ("taken", ["made"])
-        assert w.office.members.ordering.orders_of(node("beta")).copies == ()
+        assert w.office.servers.ordering.orders_of(node("beta")).copies == ()
 
 
 def _rule() -> ErrorRule:
