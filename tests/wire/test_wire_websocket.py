@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import msgpack
 import pytest
+from ports import hold_port
 from wire_fixtures import Answers, client_tls, only, pki, server_tls, wait_for
 
 from caso_mesh.model.errors import (
@@ -134,8 +135,8 @@ async def test_dialling_where_nobody_listens_says_so():
         with pytest.raises(CannotConnect) as caught:  # accepted by the kernel, never answered
             await dial(address, pki()[2], timeout_s=0.2)
         assert "within 0.2 s" in caught.value.message
-    with pytest.raises(CannotConnect):
-        await dial(address, pki()[2])
+    with hold_port() as nobody, pytest.raises(CannotConnect):
+        await dial(f"127.0.0.1:{nobody.getsockname()[1]}", pki()[2])
     with pytest.raises(CannotConnect):
         await dial("not an address", pki()[2])
 
@@ -269,13 +270,13 @@ async def test_a_message_before_the_hello_is_answered_with_goodbye():
 async def test_a_silent_peer_is_dropped_after_the_hello_timeout():
     async with listening(limits=Limits(hello_timeout_s=0.1)) as listener, aiohttp.ClientSession() as session:
         sock = await raw_websocket(session, listener.address)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(8):  # which is less than what is usual
             assert (await sock.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
         await sock.close()
         host, port = listener.address.split(":")
         context = client_tls(pki()[2]).current()
         reader, writer = await asyncio.open_connection(host, int(port), ssl=context)  # TLS, but never HTTP
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(8):
             assert await reader.read() == b""
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
@@ -310,7 +311,7 @@ async def test_tls_1_2_is_refused():
 
 async def test_idle_connections_cannot_keep_others_out(monkeypatch):
     monkeypatch.setattr(websocket, "MAX_PENDING", 4)
-    async with listening() as listener:
+    async with listening(limits=Limits(hello_timeout_s=300.0)) as listener:
         host, port = listener.address.split(":")
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(6)]
         link = await dial(listener.address, pki()[2])
