@@ -99,7 +99,7 @@ class Cluster:
             capture_output=True,
             text=True,
             cwd="/",
-            timeout=60,
+            timeout=200,
             stdin=subprocess.DEVNULL,
             check=False,
         )
