@@ -174,10 +174,11 @@ def path_fault(path: bytes) -> str | None:
 
 def _are_plain(paths: list[bytes]) -> bool:
     """Whether certainly none has a fault: all at once, since nearly all are plain and there are millions."""
-    joined = b"\x00" + b"\x00".join(paths) + b"\x00"
+    joined = b"/" + b"/".join(paths) + b"/"
     return (
-        joined.count(b"\x00") == len(paths) + 1
-        and not any(sign in joined for sign in (b"//", b"/.", b"\x00/", b"\x00.", b"/\x00"))
+        b"\x00" not in joined
+        and b"//" not in joined
+        and b"/." not in joined
         and max(map(len, paths), default=0) <= NAME_MAX
     )
 
@@ -359,29 +360,29 @@ class SegmentReader:
             if entries > self._header.entries or removed > self._header.removed:
                 raise self._damaged("it has more records than it says")
             records: list[Record] = list(block.entries)
+            keys = [entry.path.replace(b"/", b"\x00") for entry in block.entries]
             if block.removed:
-                records.extend(map(Removal, block.removed))
-                records.sort(key=_record_key)
-            last = self._check(records, last)
+                records += map(Removal, block.removed)
+                keys += [path.replace(b"/", b"\x00") for path in block.removed]
+                order = sorted(range(len(keys)), key=keys.__getitem__)
+                records, keys = [records[at] for at in order], [keys[at] for at in order]
+            self._check(records, keys, last)
+            last = keys[-1] if keys else last
             yield records
         if (entries, removed) != (self._header.entries, self._header.removed):
             raise self._damaged("it has fewer records than it says")
 
-    def _check(self, records: list[Record], last: bytes | None) -> bytes | None:
-        """The key of the last record. Raises ``DataDamaged`` for one that is out of order after ``last`` or has no path that a
-        catalog takes."""
-        paths = [record.path for record in records]
-        keys = [path.replace(b"/", b"\x00") for path in paths]
-        if last is not None:
-            keys.insert(0, last)
-        if not all(map(operator.lt, keys, keys[1:])):
+    def _check(self, records: list[Record], keys: list[bytes], last: bytes | None) -> None:
+        """Raises ``DataDamaged`` for a record that is out of order, also after ``last``, or has no path that a catalog takes.
+        ``keys`` are those of path order, as ``path_key`` makes them."""
+        if (last is not None and keys and keys[0] <= last) or not all(map(operator.lt, keys, keys[1:])):
             raise self._damaged("its records are not in path order")
+        paths = [record.path for record in records]
         if not _are_plain(paths):
             for path in paths:
                 fault = path_fault(path)
                 if fault is not None:
                     raise self._damaged(fault)
-        return keys[-1] if keys else None
 
     def _raw_blocks(self) -> Iterator[bytes]:
         with self._open() as file:
@@ -406,10 +407,6 @@ class SegmentReader:
 
     def _damaged(self, detail: str) -> DataDamaged:
         return DataDamaged(object="the catalog segment", detail=detail)
-
-
-def _record_key(record: Record) -> bytes:
-    return path_key(record.path)
 
 
 class _Frame:
