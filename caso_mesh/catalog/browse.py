@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left, bisect_right
+from itertools import islice
 
 from msgspec import Struct
 
-from caso_mesh.catalog import folders, sets
-from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, IN_SET, Row, from_row, join, split
+from caso_mesh.catalog import blocks, folders, sets
+from caso_mesh.catalog.schema import DIRECTORY, Row, from_row, join, split
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import PathNotInSet
@@ -91,11 +92,8 @@ def list_folder(
     found: dict[bytes, CatalogEntry] = {}
     folder = folders.find(conn, place.top, path)
     if folder is not None:
-        query = (
-            f"SELECT name, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name > ? AND {IN_SET}"
-            " ORDER BY name LIMIT ?"
-        )
-        for name, *attributes in conn.execute(query, (place.chain, folder, begin, place.seq, place.seq, limit)):
+        page = blocks.listing(conn, place.chain, folder, place.seq, after=begin)
+        for name, _first, attributes in islice(page, max(limit, 0)):
             found[name] = from_row(join(path, name), attributes)
     above = {child for child in on_the_way(place.record.roots, path) if split(child)[1] > begin}
     missing = [child for child in above if split(child)[1] not in found and leads_to_root(conn, place, child)]
@@ -118,12 +116,9 @@ def versions(conn: sqlite3.Connection, source: str, path: bytes) -> list[Version
         return []
     having: dict[Row, list[tuple[int, str]]] = {}
     for chain, line in timelines(conn, source=source).items():
-        rows = conn.execute(
-            f"SELECT first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ?",
-            (chain, folder, split(path)[1]),
-        )
-        for first, last, *attributes in rows:
-            having.setdefault(tuple(attributes), []).extend(line.within(first, last))
+        name = split(path)[1]
+        for _name, first, last, attributes in blocks.history(conn, chain, folder, name, name):
+            having.setdefault(attributes, []).extend(line.within(first, last))
     found = [(max(ends), min(ends), len(ends), row) for row, ends in having.items() if ends]
     found.sort(key=lambda item: item[0], reverse=True)
     return [Version(from_row(path, row), first[1], last[1], count) for last, first, count, row in found]
@@ -139,9 +134,8 @@ def _row(conn: sqlite3.Connection, place: sets.DetailedPlace, path: bytes) -> Ro
     folder = folders.find(conn, place.top, at)
     if folder is None:
         return None
-    query = f"SELECT {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ? AND {IN_SET}"
-    row: Row | None = conn.execute(query, (place.chain, folder, name, place.seq, place.seq)).fetchone()
-    return row
+    state = blocks.state(conn, place.chain, folder, name, upto=place.seq)
+    return None if state is None else state[1]
 
 
 def on_the_way(roots: tuple[bytes, ...], path: bytes) -> set[bytes]:

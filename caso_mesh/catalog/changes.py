@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
-from caso_mesh.catalog import folders, names
-from caso_mesh.catalog.schema import ATTRIBUTES, Bytes, Row
+from caso_mesh.catalog import blocks, folders, names
+from caso_mesh.catalog.schema import Row
 
 #: Operations after which a slice ends: about a tenth of a second. Smaller ones cost: 5000 take 15 % longer in all.
 SLICE = 20_000
@@ -20,50 +21,39 @@ class Changes:
     def __init__(self, chain: int, seq: int) -> None:
         self.chain = chain
         self.seq = seq
-        self.ended = self.first_seen = 0
-        #: Versions that begin, as they are written: whoever appends here has it counted with the next flush.
-        self.begun: list[tuple[object, ...]] = []
-        self._ended: list[tuple[int, int, int, Bytes, int]] = []
-        self._undone: list[tuple[int, int, Bytes, int]] = []
-        self._appeared = 0
+        self.appeared = self.ended = self.first_seen = 0
+        self._blocks: list[blocks.Block] = []
         self._touched: set[int] = set()
         self._names = names.NameWriter()
         self._folders = folders.FolderWriter()
         self._operations = 0
 
-    def begin(self, folder: int, name: Bytes, row: Row) -> None:
-        """A version begins with the new set."""
-        self.begun.append((self.chain, folder, name, self.seq, *row))
-
-    @property
-    def appeared(self) -> int:
-        return self._appeared + len(self.begun)
-
-    def end(self, folder: int, name: Bytes, first: int) -> None:
-        """The current version, which began at ``first``, is not in the new set."""
-        if first == self.seq:
-            self._undone.append((self.chain, folder, name, first))
-            self._appeared -= 1
-        else:
-            self._ended.append((self.seq - 1, self.chain, folder, name, first))
-            self.ended += 1
+    def put(self, folder: int, found: Sequence[bytes], rows: Sequence[Row | None]) -> None:
+        """From the new set on, each of the names, which are in order, is what its row says, or gone."""
         self._touched.add(folder)
-        self._operations += 1
+        if len(found) <= blocks.FULL:  # as nearly always
+            self._blocks.append(blocks.pack(self.chain, folder, self.seq, found, rows))
+            return
+        for at in range(0, len(found), blocks.FULL):
+            end = at + blocks.FULL
+            self._blocks.append(blocks.pack(self.chain, folder, self.seq, found[at:end], rows[at:end]))
+
+    def count_end(self, first: int) -> None:
+        """A version that began at ``first`` is not in the new set."""
+        if first == self.seq:
+            self.appeared -= 1
+        else:
+            self.ended += 1
 
     def end_folder(self, conn: sqlite3.Connection, folder: int) -> None:
         """All current versions in ``folder`` itself are not in the new set."""
-        undone = conn.execute(
-            "DELETE FROM version WHERE chain = ? AND folder = ? AND first = ?", (self.chain, folder, self.seq)
-        ).rowcount
-        ended = conn.execute(
-            "UPDATE version SET last = ? WHERE chain = ? AND folder = ? AND last = 0",
-            (self.seq - 1, self.chain, folder),
-        ).rowcount
-        if undone or ended:
-            self._touched.add(folder)
-        self._appeared -= undone
-        self.ended += ended
-        self._operations += 1 + undone + ended
+        gone: list[bytes] = []
+        for name, first, _row in blocks.listing(conn, self.chain, folder, self.seq):
+            gone.append(name)
+            self.count_end(first)
+        if gone:
+            self.put(folder, gone, [None] * len(gone))
+        self.work_done(1 + len(gone))
 
     def new_folder(self, conn: sqlite3.Connection, parent: int, name: bytes) -> int:
         """The id of a folder that is not there yet."""
@@ -75,38 +65,24 @@ class Changes:
         self.first_seen += len(found)
 
     def work_done(self, number: int) -> None:
-        """Something took time and changed nothing."""
+        """So many operations, whether they changed anything or not."""
         self._operations += number
 
     def is_slice_full(self) -> bool:
         """Whether it is time to yield; if so, counting begins anew."""
-        if self._operations + len(self.begun) < SLICE:
+        if self._operations < SLICE:
             return False
         self._operations = 0
         return True
 
     def flush(self, conn: sqlite3.Connection) -> None:
         """Write what was collected."""
-        conn.executemany("DELETE FROM version WHERE chain = ? AND folder = ? AND name = ? AND first = ?", self._undone)
-        conn.executemany(
-            "UPDATE version SET last = ? WHERE chain = ? AND folder = ? AND name = ? AND first = ?", self._ended
-        )
-        # Neighbours in the tree go in one after the other, which also fills pages better.
-        self.begun.sort()
-        conn.executemany(
-            f"INSERT INTO version (chain, folder, name, first, last, {ATTRIBUTES})"
-            " VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self.begun,
-        )
-        self._touched.update(row[1] for row in self.begun)  # type: ignore[misc]
-        self._appeared += len(self.begun)
+        blocks.insert(conn, self._blocks)
         conn.executemany(
             "INSERT OR IGNORE INTO touched (chain, seq, folder) VALUES (?, ?, ?)",
             [(self.chain, self.seq, folder) for folder in sorted(self._touched)],
         )
         self._folders.flush(conn)
         self._names.flush(conn)
-        self._undone.clear()
-        self._ended.clear()
-        self.begun.clear()
+        self._blocks.clear()
         self._touched.clear()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from itertools import islice
 
-from caso_mesh.catalog import folders, sets
-from caso_mesh.catalog.schema import ATTRIBUTES, DIRECTORY, IN_SET, Row, from_row, join, split
+from caso_mesh.catalog import blocks, folders, sets
+from caso_mesh.catalog.schema import DIRECTORY, Row, from_row, join, split
 from caso_mesh.catalog.segment import CatalogEntry, Record, Removal
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import NotFound
@@ -67,10 +66,9 @@ class Export:
         folder = folders.find(conn, self._place.top, at)
         if folder is None:
             return
-        query = f"SELECT {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name = ? AND {IN_SET}"
-        row = conn.execute(query, (self._place.chain, folder, name, self._place.seq, self._place.seq)).fetchone()
-        if row is not None:
-            found.append(from_row(path, row))
+        state = blocks.state(conn, self._place.chain, folder, name, upto=self._place.seq)
+        if state is not None and state[1] is not None:
+            found.append(from_row(path, state[1]))
         if path in self._roots:
             self._within = path
             self._enter(conn, folder, path, name)
@@ -87,7 +85,7 @@ class Export:
             if not listing.rows and not listing.fetch(conn, place):
                 self._stack.pop()
                 return
-            name, *attributes = listing.rows.popleft()
+            name, _first, attributes = listing.rows.popleft()
             entry = from_row(join(listing.path, name), attributes)
             found.append(entry)
             if attributes[0] == DIRECTORY:
@@ -120,9 +118,7 @@ class Export:
         return _tops(found)
 
     def _listing(self, conn: sqlite3.Connection, folder: int, seq: int) -> dict[bytes, Row]:
-        query = f"SELECT name, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND {IN_SET}"
-        rows = conn.execute(query, (self._place.chain, folder, seq, seq))
-        return {name: tuple(attributes) for name, *attributes in rows}
+        return {name: row for name, _first, row in blocks.listing(conn, self._place.chain, folder, seq)}
 
 
 class _Listing:
@@ -131,18 +127,15 @@ class _Listing:
     def __init__(self, folder: int, path: bytes) -> None:
         self.folder = folder
         self.path = path
-        self.rows: deque[Any] = deque()
+        self.rows: deque[tuple[bytes, int, Row]] = deque()
         self._after = b""
         self._more = True
 
     def fetch(self, conn: sqlite3.Connection, place: sets.DetailedPlace) -> bool:
         """Whether there are rows."""
         if self._more:
-            query = (
-                f"SELECT name, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND name > ? AND {IN_SET}"
-                " ORDER BY name LIMIT ?"
-            )
-            page = conn.execute(query, (place.chain, self.folder, self._after, place.seq, place.seq, _PAGE)).fetchall()
+            # not held over slices: other sets that go may join blocks
+            page = list(islice(blocks.listing(conn, place.chain, self.folder, place.seq, after=self._after), _PAGE))
             self._more = len(page) == _PAGE
             self.rows.extend(page)
             if page:
@@ -150,7 +143,7 @@ class _Listing:
         return bool(self.rows)
 
 
-def _entry(folder: bytes, name: bytes, row: Sequence[Any]) -> CatalogEntry:
+def _entry(folder: bytes, name: bytes, row: Row) -> CatalogEntry:
     return from_row(join(folder, name), row)
 
 

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 #: The parent of each source's top folder.
 NOWHERE = 0
+#: Folders one in the other that are looked for at once, and how.
+_LEVELS = 8
+_DESCEND = [
+    f"SELECT {', '.join(f'f{at}.id' for at in range(levels))} FROM folder f0"
+    + "".join(
+        f" JOIN folder f{at} ON f{at}.parent = f{at - 1}.id AND f{at}.name = ?{at + 2}" for at in range(1, levels)
+    )
+    + " WHERE f0.parent = ?1 AND f0.name = ?2"
+    for levels in range(1, _LEVELS + 1)
+]
 
 
 def child(conn: sqlite3.Connection, parent: int, name: bytes) -> int | None:
     row = conn.execute("SELECT id FROM folder WHERE parent = ? AND name = ?", (parent, name)).fetchone()
     return None if row is None else int(row[0])
+
+
+def descend(conn: sqlite3.Connection, parent: int, names: Sequence[bytes]) -> Sequence[int] | None:
+    """The ids of folders one in the other, ``None`` if any is missing. In one question, as far as that goes."""
+    found: list[int] = []
+    for at in range(0, len(names), _LEVELS):
+        some = names[at : at + _LEVELS]
+        row = conn.execute(_DESCEND[len(some) - 1], (found[-1] if found else parent, *some)).fetchone()
+        if row is None:
+            return None
+        found += row
+    return found
 
 
 def make_top(conn: sqlite3.Connection, node: str) -> int:
@@ -57,14 +79,10 @@ def next_id(conn: sqlite3.Connection, table: str) -> int:
 
 def find(conn: sqlite3.Connection, top: int, path: bytes) -> int | None:
     """The id of the folder ``path`` below the folder ``top``, or ``None``."""
-    at = top
-    if path:
-        for name in path.split(b"/"):
-            found = child(conn, at, name)
-            if found is None:
-                return None
-            at = found
-    return at
+    if not path:
+        return top
+    ids = descend(conn, top, path.split(b"/"))
+    return None if ids is None else ids[-1]
 
 
 def below(conn: sqlite3.Connection, folder: int) -> Iterator[int]:
@@ -85,7 +103,7 @@ def remove_if_empty(conn: sqlite3.Connection, folder: int, chains: list[int]) ->
         if conn.execute("SELECT 1 FROM folder WHERE parent = ? LIMIT 1", (folder,)).fetchone():
             return
         for chain in chains:
-            if conn.execute("SELECT 1 FROM version WHERE chain = ? AND folder = ? LIMIT 1", (chain, folder)).fetchone():
+            if conn.execute("SELECT 1 FROM block WHERE chain = ? AND folder = ? LIMIT 1", (chain, folder)).fetchone():
                 return
         conn.execute("DELETE FROM folder WHERE id = ?", (folder,))
         conn.execute(

@@ -10,30 +10,27 @@ import heapq
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from operator import itemgetter
-from typing import Any
 
 from msgspec import Struct
 
-from caso_mesh.catalog import folders, names
-from caso_mesh.catalog.schema import ATTRIBUTES, join
+from caso_mesh.catalog import blocks, folders, names
+from caso_mesh.catalog.schema import Row, join
 from caso_mesh.catalog.segment import NAME_MAX
 
 _Range = tuple[bytes, bytes]
 #: A folder below another one: name and id.
 _Child = tuple[bytes, int]
-#: Of the versions of one name: itself, its chain, ``first``, ``last`` and the attributes.
-Rows = list[tuple[Any, ...]]
+#: Of the versions of one name: itself, its chain, ``first``, ``last`` and what it is.
+Rows = list[tuple[bytes, int, int, int, Row]]
 #: Up to what is beyond every name.
 _EVERYTHING: list[_Range] = [(b"", b"\xff" * (NAME_MAX + 1))]
 
 
 class Filter(Struct, frozen=True):
-    """What SQL leaves out by itself. ``condition`` and ``values``: of rows of ``version``; each name that may match holds
-    ``literal``; a part of each path that may match holds ``part`` (with a slash where that begins or ends): in a folder
-    whose path does not, the name must. Neither is needed. (SQLite finds an empty text everywhere.)"""
+    """What is left out before paths are compared. ``admits``: of versions; each name that may match holds ``literal``; a part of each path that may match holds ``part`` (with a slash where that begins or ends): in a folder
+    whose path does not, the name must. Neither is needed."""
 
-    condition: str
-    values: tuple[int, ...]
+    admits: Callable[[Row], bool]
     literal: bytes = b""
     part: bytes = b""
 
@@ -194,16 +191,14 @@ class Walk:
 
     def _of_chain(
         self, chain: int, folder: int, ranges: list[_Range], literal: bytes, low: bytes | None
-    ) -> Generator[tuple[Any, ...], None, None]:
+    ) -> Generator[tuple[bytes, int, int, int, Row], None, None]:
+        admits = self._only.admits
         for lowest, highest in ranges:
-            begin, is_begun = (lowest, False) if low is None or low < lowest else (low, True)
-            query = (
-                f"SELECT name, chain, first, last, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ?"
-                f" AND name {'>' if is_begun else '>='} ? AND name <= ? AND instr(name, ?){self._only.condition}"
-                " ORDER BY name"
-            )
+            begin = lowest if low is None or low < lowest else low + b"\x00"
             if begin <= highest:
-                yield from self._conn.execute(query, (chain, folder, begin, highest, literal, *self._only.values))
+                for name, first, last, row in blocks.history(self._conn, chain, folder, begin, highest, literal):
+                    if admits(row):
+                        yield name, chain, first, last, row
 
     def _below(self, folder: int, is_whole: bool, low: bytes | None) -> Generator[_Child, None, None]:
         if is_whole or self._leads is None:

@@ -6,10 +6,10 @@ savepoint.
 
 from caso_mesh.catalog.browse import Version, implied, list_folder, lookup, versions
 from caso_mesh.catalog.ingest import Ingest, IngestResult, SliceLost, ingest
+from caso_mesh.catalog.migrations import MIGRATIONS
 from caso_mesh.catalog.names import rebuild as rebuild_names
 from caso_mesh.catalog.names import wants_rebuild as names_want_rebuild
 from caso_mesh.catalog.removal import abandon_all, remove_set
-from caso_mesh.catalog.schema import MIGRATIONS
 from caso_mesh.catalog.search import Found, Match, Wanted, find
 from caso_mesh.catalog.sets import add_set, has_detail, set_as_of, sets
 from caso_mesh.catalog.soundness import check

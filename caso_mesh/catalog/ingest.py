@@ -16,10 +16,10 @@ from typing import cast
 
 from msgspec import Struct
 
-from caso_mesh.catalog import sets
+from caso_mesh.catalog import blocks, sets
 from caso_mesh.catalog.changes import Changes
 from caso_mesh.catalog.removal import abandon
-from caso_mesh.catalog.schema import ATTRIBUTES, IN_SET, Row
+from caso_mesh.catalog.schema import Row
 from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.catalog.walk import Walk
 from caso_mesh.model.errors import CatalogBaseMissing, DataDamaged
@@ -120,27 +120,28 @@ class Ingest:
             (self._changes.chain, base, latest),
         ).fetchall()
         for (folder,) in touched:
-            wanted = dict(self._listing(conn, folder, IN_SET, (base, base)))
-            current = dict(self._listing(conn, folder, "last = 0", ()))
+            wanted = self._listing(conn, folder, base)
+            current = self._listing(conn, folder, latest)
+            said: dict[bytes, Row | None] = {}
             for name, (first, row) in current.items():
-                if name not in wanted or wanted[name][1] != row:
-                    changes.end(folder, name, first)
+                if name not in wanted:
+                    changes.count_end(first)
+                    said[name] = None
+                elif wanted[name][1] != row:
+                    changes.count_end(first)
             for name, (_first, row) in wanted.items():
                 if name not in current or current[name][1] != row:
-                    changes.begin(folder, name, row)
+                    changes.appeared += 1
+                    said[name] = row
+            if said:
+                order = sorted(said)
+                changes.put(folder, order, [said[name] for name in order])
             changes.work_done(2 + len(wanted))
             if changes.is_slice_full():
                 yield
 
-    def _listing(
-        self, conn: sqlite3.Connection, folder: int, which: str, values: tuple[int, ...]
-    ) -> Iterator[tuple[bytes, tuple[int, Row]]]:
-        # A row that begins at the new place is ours, from before the last flush.
-        query = (
-            f"SELECT name, first, {ATTRIBUTES} FROM version WHERE chain = ? AND folder = ? AND first < ? AND {which}"
-        )
-        for row in conn.execute(query, (self._changes.chain, folder, self._changes.seq, *values)).fetchall():
-            yield row[0], (row[1], row[2:])
+    def _listing(self, conn: sqlite3.Connection, folder: int, at: int) -> dict[bytes, tuple[int, Row]]:
+        return {name: (first, row) for name, first, row in blocks.listing(conn, self._changes.chain, folder, at)}
 
 
 def ingest(conn: sqlite3.Connection, segment: SegmentReader) -> IngestResult:

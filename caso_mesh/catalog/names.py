@@ -11,10 +11,10 @@ https://www.sqlite.org/fts5.html#the_trigram_tokenizer, with ``detail=none``: a 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+from caso_mesh.catalog import blocks as versions
 from caso_mesh.catalog.folders import next_id
-from caso_mesh.catalog.schema import Bytes
 
 BLOCK = 32
 #: Most trigrams of one question: more hardly select better.
@@ -56,16 +56,6 @@ class NameWriter:
         self._blocks.clear()
 
 
-def is_known(conn: sqlite3.Connection, chains: Iterable[int], folder: int, name: Bytes) -> bool:
-    """Whether any version, past or current, has this name."""
-    return any(
-        conn.execute(
-            "SELECT 1 FROM version WHERE chain = ? AND folder = ? AND name = ? LIMIT 1", (chain, folder, name)
-        ).fetchone()
-        for chain in chains
-    )
-
-
 def count_gone(conn: sqlite3.Connection, number: int) -> None:
     conn.execute("UPDATE name_count SET gone = gone + ?", (number,))
 
@@ -95,8 +85,8 @@ def rebuild(conn: sqlite3.Connection) -> None:
             waiting.extend(row[0] for row in conn.execute("SELECT id FROM folder WHERE parent = ?", (folder,)))
             names: set[bytes] = set()
             for chain in chains:
-                rows = conn.execute("SELECT DISTINCT name FROM version WHERE chain = ? AND folder = ?", (chain, folder))
-                names.update(row[0] for row in rows)
+                for key in versions.keys(conn, chain, folder):
+                    names.update(versions.load_names(conn, key.id))
             writer.add_all(folder, sorted(names))
             count += len(names)
             if count > 50_000:
@@ -155,7 +145,6 @@ __all__ = [
     "count_blocks",
     "count_gone",
     "folders",
-    "is_known",
     "rebuild",
     "trigrams",
     "wants_rebuild",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import islice
 
-from caso_mesh.catalog import folders, names, sets
+from caso_mesh.catalog import blocks, folders, names, sets
+from caso_mesh.catalog.joining import join
+
+#: Names that are looked up at once.
+_NAMES = 10_000
 
 
 def roll_back(conn: sqlite3.Connection, chain: int, seq: int, previous: int) -> None:
@@ -13,11 +18,15 @@ def roll_back(conn: sqlite3.Connection, chain: int, seq: int, previous: int) -> 
     source = conn.execute("SELECT source FROM chain WHERE id = ?", (chain,)).fetchone()[0]
     chains = sets.chains_of_source(conn, source)
     for folder in _touched(conn, chain, seq):
-        _delete(conn, chains, chain, folder, "first > ?", (previous,))
-        conn.execute(
-            "UPDATE version SET last = 0 WHERE chain = ? AND folder = ? AND last >= ? AND last > 0",
-            (chain, folder, previous),
-        )
+        keys = [key for key in blocks.keys(conn, chain, folder) if key.first > previous]
+        said = (name for name, _row in blocks.last_said(conn, keys))
+        gone = 0
+        while lost := list(islice(said, _NAMES)):
+            known = blocks.known(conn, chains, folder, lost, but=(chain, previous))
+            gone += len(lost) - len(known)
+        conn.executemany("DELETE FROM block WHERE id = ?", [(key.id,) for key in keys])
+        if gone:
+            names.count_gone(conn, gone)
         folders.remove_if_empty(conn, folder, chains)
     conn.execute("DELETE FROM touched WHERE chain = ? AND seq = ?", (chain, seq))
 
@@ -65,14 +74,22 @@ def remove_set(conn: sqlite3.Connection, set_id: str) -> None:
 
 def _remove_between(conn: sqlite3.Connection, source: int, chain: int, seq: int, previous: int, following: int) -> None:
     chains = sets.chains_of_source(conn, source)
-    folders_hit = _touched(conn, chain, seq)
-    for folder in folders_hit:
-        _delete(conn, chains, chain, folder, "first > ? AND last < ? AND last > 0", (previous, following))
-        folders.remove_if_empty(conn, folder, chains)
+    # Only where something began with the set and with the one after it, the first may have been for this set alone.
+    both = conn.execute(
+        "SELECT folder FROM touched WHERE chain = ?1 AND seq = ?2"
+        " INTERSECT SELECT folder FROM touched WHERE chain = ?1 AND seq = ?3",
+        (chain, seq, following),
+    ).fetchall()
+    for (folder,) in both:
+        lost = join(conn, chain, folder, previous, following)
+        if lost:
+            names.count_gone(conn, len(lost) - len(blocks.known(conn, chains, folder, lost)))
+            folders.remove_if_empty(conn, folder, chains)
     # What happened at this place now happened between its neighbours.
-    conn.executemany(
-        "INSERT OR IGNORE INTO touched (chain, seq, folder) VALUES (?, ?, ?)",
-        [(chain, following, folder) for folder in folders_hit],
+    conn.execute(
+        "INSERT OR IGNORE INTO touched (chain, seq, folder) SELECT chain, ?3, folder FROM touched"
+        " WHERE chain = ?1 AND seq = ?2",
+        (chain, seq, following),
     )
     conn.execute("DELETE FROM touched WHERE chain = ? AND seq = ?", (chain, seq))
 
@@ -80,16 +97,3 @@ def _remove_between(conn: sqlite3.Connection, source: int, chain: int, seq: int,
 def _touched(conn: sqlite3.Connection, chain: int, seq: int) -> list[int]:
     query = "SELECT folder FROM touched WHERE chain = ? AND seq = ?"
     return [row[0] for row in conn.execute(query, (chain, seq)).fetchall()]
-
-
-def _delete(
-    conn: sqlite3.Connection, chains: list[int], chain: int, folder: int, which: str, values: tuple[int, ...]
-) -> None:
-    where = f"chain = ? AND folder = ? AND {which}"
-    hit = conn.execute(f"SELECT DISTINCT name FROM version WHERE {where}", (chain, folder, *values)).fetchall()
-    if not hit:
-        return
-    conn.execute(f"DELETE FROM version WHERE {where}", (chain, folder, *values))
-    gone = sum(not names.is_known(conn, chains, folder, name) for (name,) in hit)
-    if gone:
-        names.count_gone(conn, gone)

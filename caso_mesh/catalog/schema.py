@@ -1,8 +1,9 @@
-"""The tables of a catalog, and how an entry lies in them.
+"""How an entry lies in the tables of a catalog (``migrations.py`` has them).
 
 A *version* is an interval of sets: ``first`` and ``last`` are places in the chain's order of arrival (``seq``), ``last``
 is 0 while the version is still current. The current versions of a chain are exactly the listing of its latest set.
-Paths are split: folders have ids (one tree for each source), a version names its folder's id and its own name.
+Paths are split: folders have ids (one tree for each source). Versions lie in blocks, by folder and by the place where
+they begin: see ``blocks.py``.
 
 ``touched`` says in which folders versions begin at, or ended just before, a place; with it a set is removed, or an older
 set taken as a base, without looking at all versions.
@@ -17,54 +18,11 @@ Ids of folders are never given again: ``touched`` may still name one that is gon
 
 from __future__ import annotations
 
-from typing import Any
-
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
 
-MIGRATIONS: list[str] = [
-    """
-    CREATE TABLE source (id INTEGER PRIMARY KEY, node TEXT NOT NULL UNIQUE, root INTEGER NOT NULL);
-    CREATE TABLE chain (
-        id INTEGER PRIMARY KEY, chain TEXT NOT NULL UNIQUE, source INTEGER NOT NULL, next_seq INTEGER NOT NULL);
-    CREATE INDEX chain_by_source ON chain (source);
-    CREATE TABLE backup_set (
-        id INTEGER PRIMARY KEY, set_id TEXT NOT NULL UNIQUE, source INTEGER NOT NULL, chain INTEGER NOT NULL,
-        seq INTEGER, ended_at_ns INTEGER NOT NULL, record BLOB NOT NULL);
-    CREATE INDEX backup_set_by_time ON backup_set (source, ended_at_ns);
-    CREATE UNIQUE INDEX backup_set_by_place ON backup_set (chain, seq);
-    CREATE TABLE folder (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, name BLOB NOT NULL);
-    CREATE UNIQUE INDEX folder_by_name ON folder (parent, name);
-    CREATE TABLE version (
-        chain INTEGER NOT NULL, folder INTEGER NOT NULL, name BLOB NOT NULL, first INTEGER NOT NULL,
-        last INTEGER NOT NULL, type INTEGER NOT NULL, size INTEGER NOT NULL, seconds INTEGER NOT NULL,
-        nanoseconds INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
-        fingerprint BLOB NOT NULL, PRIMARY KEY (chain, folder, name, first)) WITHOUT ROWID;
-    CREATE TABLE touched (
-        chain INTEGER NOT NULL, seq INTEGER NOT NULL, folder INTEGER NOT NULL,
-        PRIMARY KEY (chain, seq, folder)) WITHOUT ROWID;
-    CREATE TABLE pending (chain INTEGER PRIMARY KEY, seq INTEGER NOT NULL, slice INTEGER NOT NULL);
-    CREATE TABLE name_block (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, folder INTEGER NOT NULL, lowest BLOB NOT NULL, highest BLOB NOT NULL);
-    CREATE VIRTUAL TABLE name_text USING fts5 (
-        names, content='', detail=none, columnsize=0, tokenize='trigram');
-    CREATE VIRTUAL TABLE folder_text USING fts5 (
-        name, content='', detail=none, columnsize=0, tokenize='trigram');
-    CREATE TABLE name_count (id INTEGER PRIMARY KEY CHECK (id = 1), indexed INTEGER NOT NULL, gone INTEGER NOT NULL);
-    INSERT INTO name_count VALUES (1, 0, 0);
-    """
-]
-
-#: The columns that make up an entry beside its name, in the order of ``to_row`` and ``from_row``.
-ATTRIBUTES = "type, size, seconds, nanoseconds, mode, uid, gid, fingerprint"
-#: A version that the set at place ``?`` (given twice) has.
-IN_SET = "first <= ? AND (last = 0 OR last >= ?)"
-
-#: As it is bound. The sqlite3 module asks for an adapter of every ``bytes``, and of no ``bytearray``: with millions of them
-#: that is an eighth of the time.
-Bytes = bytes | bytearray
-Row = tuple[int, int, int, int, int, int, int, Bytes]
+#: What an entry is beside its name: type, size, seconds, nanoseconds, mode, user, group, fingerprint.
+Row = tuple[int, int, int, int, int, int, int, bytes]
 
 #: How each type is stored; never renumber.
 _NUMBERS = {
@@ -78,6 +36,8 @@ _NUMBERS = {
 }
 _TYPE_OF = {number: type_ for type_, number in _NUMBERS.items()}
 FILE, DIRECTORY = _NUMBERS[EntryType.FILE], _NUMBERS[EntryType.DIRECTORY]
+#: By the bare value: the hash of a member of an enumeration is a call of Python.
+_NUMBERS_BY_VALUE = {str(type_.value): number for type_, number in _NUMBERS.items()}
 
 
 class Nonsense(Exception):
@@ -91,19 +51,11 @@ def number_of(type_: EntryType) -> int:
 
 def to_row(entry: CatalogEntry) -> Row:
     seconds, nanoseconds = entry.modified
-    return (
-        _NUMBERS[entry.type],
-        entry.size,
-        seconds,
-        nanoseconds,
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        bytearray(entry.fingerprint),
-    )
+    number = _NUMBERS_BY_VALUE[entry.type._value_]
+    return number, entry.size, seconds, nanoseconds, entry.mode, entry.uid, entry.gid, entry.fingerprint
 
 
-def from_row(path: bytes, row: Any) -> CatalogEntry:
+def from_row(path: bytes, row: Row) -> CatalogEntry:
     """Raises ``Nonsense``."""
     type_, size, seconds, nanoseconds, mode, uid, gid, fingerprint = row
     known = _TYPE_OF.get(type_)

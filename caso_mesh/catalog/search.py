@@ -20,7 +20,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,7 +27,7 @@ from msgspec.structs import replace
 from caso_mesh.catalog import names
 from caso_mesh.catalog.browse import timelines
 from caso_mesh.catalog.in_order import Filter, Leads, Rows, Walk, leads
-from caso_mesh.catalog.schema import from_row, join, number_of
+from caso_mesh.catalog.schema import Row, from_row, join, number_of
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import InvalidValue
@@ -41,8 +40,8 @@ _COUNT = 2000
 _STEPS = 20_000
 #: So many folders are walked through before the index is asked where names of many are.
 _FIRST_FOLDERS = 3000
-#: How many folders are entered between two looks at the time: small questions have few steps.
-_LOOK_EACH = 200
+#: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
+_LOOK_EACH, _COMPARE_EACH = 200, 1000
 
 
 class Match(Struct, frozen=True):
@@ -76,22 +75,16 @@ class Wanted(Struct, frozen=True):
     type: EntryType | None = None
     ignore_case: bool = False
 
-    def condition(self) -> tuple[str, tuple[int, ...]]:
-        """Of the rows of ``version``, and its values."""
-        parts: list[str] = []
-        values: list[int] = []
-        for text, bound in (("size >= ?", self.size_min), ("size <= ?", self.size_max)):
-            if bound is not None:
-                parts.append(text)
-                values.append(max(0, min(bound, 2**63 - 1)))
-        for sign, time in ((">=", self.modified_since), ("<=", self.modified_until)):
-            if time is not None:
-                parts.append(f"(seconds, nanoseconds) {sign} (?, ?)")
-                values += time
-        if self.type is not None:
-            parts.append("type = ?")
-            values.append(number_of(self.type))
-        return "".join(f" AND {part}" for part in parts), tuple(values)
+    def admits(self, row: Row) -> bool:
+        """Whether what lies at a path is as wanted."""
+        size, modified = row[1], row[2:4]
+        return (
+            (self.size_min is None or size >= self.size_min)
+            and (self.size_max is None or size <= self.size_max)
+            and (self.modified_since is None or modified >= self.modified_since)
+            and (self.modified_until is None or modified <= self.modified_until)
+            and (self.type is None or row[0] == number_of(self.type))
+        )
 
 
 class Found(Struct, frozen=True):
@@ -174,8 +167,8 @@ class _Search:
         self._lines = timelines(conn, since_ns=wanted.since_ns, until_ns=wanted.until_ns)
         self._newest: dict[tuple[int, int, int], tuple[int, str] | None] = {}
         literal = _longest_in_name(glob) if self._exact else b""
-        self._only = Filter(*wanted.condition(), literal)
-        self._entered = 0
+        self._only = Filter(wanted.admits, literal)
+        self._entered = self._compared = 0
         self._chains: dict[str, list[int]] = {}
         self._tops: dict[str, int] = dict(conn.execute("SELECT node, root FROM source").fetchall())
         for chain, node in conn.execute("SELECT c.id, s.node FROM chain c JOIN source s ON s.id = c.source"):
@@ -243,19 +236,23 @@ class _Search:
             return True
         folder, prefix = b"", ""
         for at, name, rows in found:
+            self._compared += 1
+            if self._compared % _COMPARE_EACH == 0 and self._is_over():
+                self.is_cut_off = True
+                return True
             if at is not folder:
                 folder, prefix = at, _readable(at) + "/" if at else ""
             if not self._matches(prefix, _readable(name)):
                 continue
-            best: tuple[tuple[int, str], tuple[Any, ...]] | None = None
+            best: tuple[tuple[int, str], Row] | None = None
             for row in rows:
                 newest = self._newest_of(row[1], row[2], row[3])
                 if newest is not None and (best is None or best[0] < newest):
-                    best = newest, row
+                    best = newest, row[4]
             if best is None:
                 continue
             path = join(at, name)
-            self.hits.append(Match(best[0][1], node, path, from_row(path, best[1][4:])))
+            self.hits.append(Match(best[0][1], node, path, from_row(path, best[1])))
             if len(self.hits) >= self._limit:
                 return True
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from caso_mesh.catalog import sets
-from caso_mesh.catalog.schema import ATTRIBUTES, Nonsense
+from caso_mesh.catalog.schema import Nonsense
 
 #: Of a larger catalog (about 30 MB) the pages are not read for this: that takes seconds.
 _CHECKED_PAGES = 8192
@@ -24,7 +24,7 @@ def check(conn: sqlite3.Connection, *, pages: bool = False) -> None:
     Raises ``Nonsense``, and what SQLite raises."""
     for table in ("folder", "touched", "name_block"):
         conn.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-    conn.execute(f"SELECT first, last, {ATTRIBUTES} FROM version LIMIT 1").fetchone()
+    conn.execute("SELECT first, names, entries FROM block LIMIT 1").fetchone()
     for table, columns in _HOLD.items():
         wrong = " OR ".join(
             f"typeof({name}) <> '{type_}'" for name, type_ in zip(columns[::2], columns[1::2], strict=True)

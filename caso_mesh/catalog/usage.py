@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from msgspec import Struct
 
-from caso_mesh.catalog import browse, folders, sets
-from caso_mesh.catalog.schema import DIRECTORY, FILE, IN_SET, join, split
+from caso_mesh.catalog import blocks, browse, folders, sets
+from caso_mesh.catalog.schema import DIRECTORY, FILE, Row, join, split
 from caso_mesh.model.entries import EntryType, path_key
 from caso_mesh.model.errors import PathNotInSet
 from caso_mesh.model.units import escape_path
@@ -56,16 +58,38 @@ def usage(conn: sqlite3.Connection, set_id: str, path: bytes, *, depth: int = 0)
 
 def _sums(conn: sqlite3.Connection, place: sets.DetailedPlace, top: int, depth: int) -> dict[int, tuple[int, int]]:
     """By folder, files and bytes in itself; of folders at ``depth`` with all that lies below them."""
+    found: dict[int, tuple[int, int]] = {}
+    for counted, _folder, each in _blocks_below(conn, place, top, depth):
+        files, size = found.get(counted, (0, 0))
+        sizes = [row[1] for row in _standing(each) if row is not None and row[0] == FILE]
+        found[counted] = files + len(sizes), size + sum(sizes)
+    return found
+
+
+def _blocks_below(
+    conn: sqlite3.Connection, place: sets.DetailedPlace, top: int, depth: int
+) -> Iterator[tuple[int, int, list[tuple[int, int, bytes, bytes]]]]:
+    """For each folder below ``top``: with which one it counts, and its blocks (place, id, names, entries) that the set may have."""
     rows = conn.execute(
         "WITH RECURSIVE below(id, counted, depth) AS (VALUES(?1, ?1, 0) UNION ALL"
         " SELECT f.id, CASE WHEN below.depth < ?2 THEN f.id ELSE below.counted END, below.depth + 1"
         " FROM below JOIN folder f ON f.parent = below.id)"
-        " SELECT below.counted, count(*), sum(v.size) FROM below CROSS JOIN version v ON v.chain = ?3 AND"
-        f" v.folder = below.id WHERE v.type = {FILE} AND v.first <= ?4 AND (v.last = 0 OR v.last >= ?4)"
-        " GROUP BY below.counted",
+        " SELECT below.counted, below.id, b.first, b.id, b.names, b.entries FROM below CROSS JOIN block b ON b.chain = ?3 AND"
+        " b.folder = below.id WHERE b.first <= ?4",
         (top, depth, place.chain, place.seq),
     )
-    return {counted: (files, size) for counted, files, size in rows}
+    for (counted, folder), each in groupby(rows, key=lambda row: (row[0], row[1])):
+        yield counted, folder, [row[2:] for row in each]
+
+
+def _standing(each: list[tuple[int, int, bytes, bytes]]) -> Iterable[Row | None]:
+    """What holds at last in a folder with these blocks."""
+    if len(each) == 1:
+        return blocks.opened(*each[0][2:])[1]
+    said: dict[bytes, Row | None] = {}
+    for _first, _id, names, entries in sorted(each):
+        said.update(zip(*blocks.opened(names, entries), strict=True))
+    return said.values()
 
 
 def _subfolders(
@@ -73,13 +97,7 @@ def _subfolders(
 ) -> list[tuple[int, int, bytes]]:
     """Id, parent and path of the folders in a folder that the set has, or that lead to one of its roots. One that was
     never seen with anything in it has no id."""
-    names = {
-        name
-        for (name,) in conn.execute(
-            f"SELECT name FROM version WHERE chain = ? AND folder = ? AND type = {DIRECTORY} AND {IN_SET}",
-            (place.chain, folder, place.seq, place.seq),
-        )
-    }
+    names = {name for name, _first, row in blocks.listing(conn, place.chain, folder, place.seq) if row[0] == DIRECTORY}
     names |= {
         split(each)[1]
         for each in browse.on_the_way(place.record.roots, path)

@@ -107,7 +107,10 @@ def changes(backup_set: BackupSet, base: str, before: Tree, after: Tree, *, tops
 def connect() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:", isolation_level=None)
     for migration in index.MIGRATIONS:
-        conn.executescript(migration)
+        if callable(migration):
+            migration(conn)
+        else:
+            conn.executescript(migration)
     return conn
 
 

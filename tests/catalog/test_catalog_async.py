@@ -9,7 +9,7 @@ import pytest
 from catalog_material import changes, file, full, make_set, raw_segment, tree
 
 from caso_mesh.catalog import changes as changes_module
-from caso_mesh.catalog import index
+from caso_mesh.catalog import index, walk
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.model.errors import DataDamaged, PathNotInSet
@@ -69,6 +69,7 @@ async def test_what_was_taken_in_is_there_when_the_catalog_is_opened_again(tmp_p
 
 async def test_a_set_is_seen_whole_or_not_at_all_while_others_are_served(tmp_path, monkeypatch):
     monkeypatch.setattr(changes_module, "SLICE", 1)
+    monkeypatch.setattr(walk, "RUN", 1)
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
         for name in ("s1", "s2"):
             await catalog.add_set(make_set(name))
@@ -101,6 +102,7 @@ async def test_segments_that_come_at_once_are_taken_in_one_after_the_other(tmp_p
 
 async def test_a_segment_that_turns_out_damaged_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(changes_module, "SLICE", 20)
+    monkeypatch.setattr(walk, "RUN", 7)
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
         for name in ("s1", "s2"):
             await catalog.add_set(make_set(name))
@@ -116,6 +118,7 @@ async def test_a_segment_that_turns_out_damaged_leaves_nothing(tmp_path, monkeyp
 @pytest.mark.parametrize("slices", [1, 3, 8])
 async def test_a_cancelled_taking_in_is_taken_back_by_the_next_or_by_opening_again(tmp_path, monkeypatch, slices):
     monkeypatch.setattr(changes_module, "SLICE", 20)
+    monkeypatch.setattr(walk, "RUN", 7)
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
         for name in ("s1", "s2", "s3"):
             await catalog.add_set(make_set(name))
@@ -148,6 +151,7 @@ async def test_a_cancelled_taking_in_is_taken_back_by_the_next_or_by_opening_aga
 
 async def test_a_slice_that_the_database_lost_begins_the_segment_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(changes_module, "SLICE", 20)
+    monkeypatch.setattr(walk, "RUN", 7)
     async with Catalog.open(tmp_path / "catalog.db", same_thread=True) as catalog:
         await catalog.add_set(make_set("s1"))
         step, lost = index.Ingest.step, []

@@ -36,12 +36,12 @@ def take(conn, backup_set, wanted, base=None, before=None):
     return index.ingest(conn, segment)
 
 
-def rows(conn, table="version"):
+def rows(conn, table="block"):
     return conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
 def everything(conn):
-    tables = ("version", "touched", "pending", "name_block", "folder", "backup_set")
+    tables = ("block", "touched", "pending", "name_block", "folder", "backup_set")
     return {table: conn.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
 
 
@@ -317,7 +317,6 @@ def test_a_folder_that_becomes_a_file_loses_what_it_held(conn):
 
 def test_a_large_folder_is_compared_page_by_page_and_taken_in_over_many_slices(conn, monkeypatch):
     monkeypatch.setattr(changes_module, "SLICE", 100)
-    monkeypatch.setattr(walk, "PAGE", 70)
     first = tree(*(file(b"srv/flat/%04d" % n) for n in range(0, 3000, 2)), file(b"srv/gone/x/y"))
     second = tree(*(file(b"srv/flat/%04d" % n, size=n % 7) for n in range(0, 3000, 3)))
     take(conn, make_set("s1"), first)
@@ -331,11 +330,12 @@ def test_a_large_folder_is_compared_page_by_page_and_taken_in_over_many_slices(c
 
 def test_nothing_is_seen_between_slices_and_all_of_it_can_be_taken_back(conn, monkeypatch):
     monkeypatch.setattr(changes_module, "SLICE", 3)
+    monkeypatch.setattr(walk, "RUN", 2)
     first = tree(*(file(b"srv/d%d/f%d" % (n % 4, n)) for n in range(20)))
     second = tree(*(file(b"srv/d%d/g%d" % (n % 4, n)) for n in range(20)), file(b"srv/d1/f1", size=99))
     take(conn, make_set("s1"), first)
     index.add_set(conn, make_set("s2"))
-    kept = conn.execute("SELECT * FROM version").fetchall()
+    kept = conn.execute("SELECT * FROM block").fetchall()
     for segment in (full(make_set("s2"), second), changes(make_set("s2"), "s1", first, second)):
         work, steps = index.Ingest(segment), 0
         while steps < 8 and work.step(conn) is None:
@@ -346,7 +346,7 @@ def test_nothing_is_seen_between_slices_and_all_of_it_can_be_taken_back(conn, mo
             assert not index.has_detail(conn, "s2")
         assert steps == 8
         index.abandon_all(conn)
-        assert conn.execute("SELECT * FROM version").fetchall() == kept
+        assert conn.execute("SELECT * FROM block").fetchall() == kept
         assert rows(conn, "pending") == 0
         with pytest.raises(index.SliceLost):
             work.step(conn)

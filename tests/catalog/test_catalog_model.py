@@ -7,11 +7,12 @@ import sqlite3
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from catalog_material import Tree, changes, connect, file, find, folder, full, listing, make_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caso_mesh.catalog import index
+from caso_mesh.catalog import blocks, index
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.catalog.sets import is_within
 from caso_mesh.model.entries import EntryType, path_key
@@ -191,6 +192,12 @@ def test_every_order_of_arrival_gives_each_set_exactly_its_own_listing(steps, se
     rng = Random(seed)
     conn = connect()
     reference = Reference()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "FULL", rng.choice([1, 2, 5, 64]))
+        every_order(rng, conn, reference, steps)
+
+
+def every_order(rng: Random, conn: sqlite3.Connection, reference: Reference, steps: int) -> None:
     for step in range(steps):
         one_step(rng, conn, reference, f"set{step:02d}")
     check(rng, conn, reference)
@@ -199,7 +206,7 @@ def test_every_order_of_arrival_gives_each_set_exactly_its_own_listing(steps, se
         reference.forget(set_id)
         if rng.random() < 0.2:
             check(rng, conn, reference)
-    for table in ("source", "chain", "backup_set", "folder", "version", "touched", "pending"):
+    for table in ("source", "chain", "backup_set", "folder", "block", "touched", "pending"):
         assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
     conn.close()
 
