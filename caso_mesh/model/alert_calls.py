@@ -20,11 +20,12 @@ class AlertDetail(Struct, frozen=True):
 
 
 class AlertAnswered(Struct, frozen=True):
-    """The answer that counts: the ``first`` one, which may be that of somebody else."""
+    """The answer that counts: the ``first`` one, which may be that of somebody else. (An earlier administrator says only that
+    it was done.)"""
 
-    response: str
-    who: str
-    first: bool
+    response: str = ""
+    who: str = ""
+    first: bool = True
 
 
 class AlertFollow(Struct, frozen=True):
