@@ -60,7 +60,8 @@ class OlderPeer:
         answered = self._asked.setdefault((id(direction._wire), direction.receiver), {})
         match value:
             case [kind, id_, method, params] if kind == REQUEST:
-                asked[id_] = method
+                # what a person signed is answered as what it asks for
+                asked[id_] = str(params["call"]) if method == "call.signed" else method
                 if method in self._calls:
                     value[3] = self._greeting(direction, self.pruned(params, self._calls[method][0]))
                 elif direction.receiver.name == self.name:
