@@ -43,6 +43,16 @@ _SETTINGS = frozenset({SETTING, "ransomware-brake", "clock-steady-s", "audit-kee
 _ROWS = 1000
 
 
+def _about(request: Struct, wanted: Mapping[str, Any]) -> str:
+    """What a second operator has to know of a call to give the same."""
+    match request:
+        case q.SettingSet(name=name, value=value):
+            return f"{name} {'unset' if value is None else value}"
+        case q.ConfigApply(text=text):
+            return f"a file of {len(text.splitlines())} lines"
+    return next((str(value) for value in wanted.values() if isinstance(value, str)), "")
+
+
 class Approving:
     """``check_set`` raises for a set that is not there, or not only one."""
 
@@ -110,7 +120,7 @@ class Approving:
         if isinstance(request, q.SetName):
             await self._check_set(request.set)
         waits = AwaitingApproval(call=name, who=caller.who)
-        about = next((str(value) for value in wanted.values() if isinstance(value, str)), "")
+        about = _about(request, wanted)
         text = f"{waits.message} It is about {about}." if about else waits.message
         await self._alarms.attempt(caller.request_id, AlertKind.ATTENTION, waits.code, text, object=about)
         raise waits

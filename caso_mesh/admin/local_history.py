@@ -22,6 +22,8 @@ from caso_mesh.model.units import format_instant
 
 #: So many of the newest are looked through for those that a list is about.
 _MOST = 5000
+#: And for one of a name.
+_NEWEST = 500
 _ENDS = frozenset(state.value for state in RUN_ENDS)
 
 
@@ -60,11 +62,20 @@ class LocalHistory:
         return structs.replace(view, local=True)
 
     async def find(self, name: str) -> facts.LocalRun | None:
-        """The run of that id (of a run, an attempt, or a job: its newest one), if it is one of these."""
+        """The run of that id (of a run, an attempt, or a job: its newest one), if it is one of these; the newest one of a job
+        of that name, if there is no other of it."""
         if not is_local(name):
-            return None
+            return None if "@" in name or self._is_known(name) else await self._named(name)
         found = await self._tables.local_runs(run=name.partition("#")[0], limit=1)
         return next((told for server, told in found if self._is_shown(server, told)), None)
+
+    def _is_known(self, name: str) -> bool:
+        return any(name == job.name or job.id.startswith(name) for job in self._keeper.state.job_list())
+
+    async def _named(self, name: str) -> facts.LocalRun | None:
+        """Among the newest: a server has few jobs of its own."""
+        found = await self._tables.local_runs(limit=_NEWEST)
+        return next((told for server, told in found if told.run.name == name and self._is_shown(server, told)), None)
 
     async def runs(self, *, server: str | None = None, listed: str | None = None, limit: int) -> list[facts.LocalRun]:
         """The newest ones of a server (id), or of a selection list (id)."""

@@ -121,10 +121,11 @@ class Work:
         request = q.PathCheck(tuple(b"/" + path for path in paths), "read", commands)
         try:
             reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
-        except Unavailable as error:
+        except Unavailable:
             if must:
                 raise
-            return (f"{error.message} Its paths are checked when the run starts.",)
+            name = self._keeper.state.name_of(server)
+            return (f"{name} does not answer now: what it has and allows is looked at when the run starts",)
         return reply.warnings
 
     async def _create(

@@ -97,7 +97,7 @@ def _list(view: v.AlertList, local: Local) -> None:
         ("raised", lambda row: row.raised),
         ("category", lambda row: row.category),
         ("type", lambda row: row.alert),
-        ("server", lambda row: row.server),
+        ("raised by", lambda row: row.server),
         ("text", lambda row: row.text),
         ("answered", lambda row: row.answered and f"{row.response} by {row.answered_by}"),
         ("cleared", lambda row: row.cleared),

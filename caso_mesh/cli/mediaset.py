@@ -14,7 +14,7 @@ from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.documents import MediaSetDoc
+from caso_mesh.model.documents import NO_END, MediaSetDoc
 from caso_mesh.model.errors import NotFound
 
 app = Group(name="mediaset", help="Media sets: how long sets are kept.")
@@ -33,6 +33,7 @@ def _list(view: v.MediaSetList) -> None:
         ("keep", lambda row: ", ".join([_period(row.keep_s), *_counts(row.definition)])),
         ("append", lambda row: _period(row.append_s)),
         ("protected", lambda row: _period(row.protection_s)),
+        ("closes at", lambda row: None if row.definition.medium_size == NO_END else row.definition.medium_size),
         ("factory", lambda row: row.factory),
     )
 
@@ -102,7 +103,13 @@ def create(
 ) -> None:
     """Make a media set; what is not said is as in keep-4-weeks."""
     edit = q.MediaSetEdit(name, replace(MediaSetDoc(), **options.given()))
-    output.show(ask(common, "mediaset.create", edit, v.Done), common.json, lambda _: output.line(f"media set {name}"))
+    output.show(ask(common, "mediaset.create", edit, v.Done), common.json, lambda _: _made(edit))
+
+
+def _made(edit: q.MediaSetEdit) -> None:
+    doc = edit.definition
+    kept = ", ".join([f"keep {doc.keep}", *_counts(doc)])
+    output.line(f"media set {edit.name}: {kept}; append {doc.append}; protection {doc.protection}")
 
 
 @app.command
@@ -117,7 +124,7 @@ def edit(
     with connect(common) as client:
         edit = q.MediaSetEdit(name, replace(_definition(client, name), **options.given()))
         view = client.call("mediaset.set", edit, v.Done)
-    output.show(view, common.json, lambda _: output.line(f"media set {name}"))
+    output.show(view, common.json, lambda _: _made(edit))
 
 
 @app.command
@@ -126,8 +133,9 @@ def copy(
 ) -> None:
     """Copy a media set; the copy has no media."""
     with connect(common) as client:
-        view = client.call("mediaset.create", q.MediaSetEdit(new, _definition(client, name)), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"media set {new}"))
+        edit = q.MediaSetEdit(new, _definition(client, name))
+        view = client.call("mediaset.create", edit, v.Done)
+    output.show(view, common.json, lambda _: _made(edit))
 
 
 def _definition(client: Client, name: str) -> MediaSetDoc:

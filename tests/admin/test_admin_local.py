@@ -59,6 +59,7 @@ async def test_runs_of_a_servers_own_are_shown_with_their_attempts_and_logs_and_
         assert (await w.ask("job.list", q.JobListRequest(state="all", server="gamma"))).jobs == ()
         detail = await w.ask("job.show", q.JobName(run.job))
         assert [each.attempts[0].set for each in detail.runs] == ["set1"]
+        assert (await w.ask("job.show", q.JobName("mine"))).job == run.job, "by the name that is listed, too"
         assert (await w.ask("job.log", q.JobLogRequest(f"{run.id}#1"))).attempts[0].lines[0].text == "began"
         assert w.facts.audits("journal.push") == []
 
