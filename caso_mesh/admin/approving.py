@@ -31,6 +31,7 @@ _DAY_NS = 86400 * 1_000_000_000
 GUARDED = (
     "set.delete",
     "device.remove",
+    "device.erase",
     "mediaset.set",
     "config.apply",
     "operator.create",

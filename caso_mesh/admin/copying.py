@@ -12,7 +12,7 @@ _TABLES = (
     "journal_incarnation", "journal_record", "journal_trace", "attempt", "exception", "log_line", "run_wait",
     "backup_set", "catalog_detail", "medium", "alert", "alert_end", "audit", "set_gone", "set_lock",
     "local_run", "notice_sent", "attempt_total", "audit_floor",
-    "catalog_keeper", "catalog_kept", "file_systems", "missing_sets", "audit_chain", "audit_link",
+    "catalog_keeper", "catalog_kept", "file_systems", "missing_sets", "erased_vault", "audit_chain", "audit_link",
 )  # fmt: skip
 
 

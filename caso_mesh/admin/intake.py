@@ -257,6 +257,8 @@ class Intake:
                 return None if self._votes(server) else f"the set {backup.id[:64]}, found for an administrator"
             case facts.SetsMissing():
                 return None if self._votes(server) else "which sets are missing"
+            case facts.VaultErased():
+                return None if self._votes(server) else "that a device was erased"
             case facts.NoticesSent(recipient=recipient):
                 return None if self._votes(server) else f"what the recipient {recipient[:64]} was told"
             case facts.AuditTrimmed():

@@ -10,7 +10,16 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import alert_rows, audit_rows, kept_catalogs, local_runs, missing_sets, totals, waits
+from caso_mesh.admin import (
+    alert_rows,
+    audit_rows,
+    erased_vaults,
+    kept_catalogs,
+    local_runs,
+    missing_sets,
+    totals,
+    waits,
+)
 from caso_mesh.journal import Record
 from caso_mesh.model import facts
 from caso_mesh.model.ids import SET_ID, run_of_attempt
@@ -60,6 +69,8 @@ def interpret(c: sqlite3.Connection, server: str, record: Record, fact: facts.Fa
             return _found(c, backup, reader)
         case facts.SetDeleted() | facts.SetLocked():
             return _held(c, fact)
+        case facts.VaultErased():
+            erased_vaults.write(c, fact)
         case facts.SetsMissing():
             missing_sets.write(c, at_ns, fact)
         case facts.CatalogDetail():
@@ -110,7 +121,7 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
     if not SET_ID.match(backup.id):
         return "a set without a proper id"
     gone = c.execute("SELECT 1 FROM set_gone WHERE set_id = ? AND device = ?", (backup.id, backup.device)).fetchone()
-    if gone is not None:
+    if gone is not None or erased_vaults.took(c, backup):
         return None
     data = msgspec.msgpack.encode(backup)
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
@@ -124,6 +135,8 @@ def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
     """It lies there, whatever was said before; its catalog is made out of its tree, so it has no size yet."""
     if not SET_ID.match(backup.id):
         return "a set without a proper id"
+    if erased_vaults.took(c, backup):
+        return None
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
     if known is None:
         insert_set(c, backup)
@@ -178,13 +191,7 @@ def _held(c: sqlite3.Connection, fact: facts.SetDeleted | facts.SetLocked) -> st
             (fact.set, fact.device, fact.until_ns),
         )
         return None
-    c.execute(
-        "INSERT OR IGNORE INTO set_gone (set_id, device, request) VALUES (?, ?, ?)",
-        (fact.set, fact.device, fact.request),
-    )
-    c.execute("DELETE FROM backup_set WHERE id = ?", (fact.set,))
-    c.execute("DELETE FROM catalog_detail WHERE set_id = ?", (fact.set,))
-    kept_catalogs.forget(c, fact.set)
+    erased_vaults.forget(c, fact.set, fact.device, fact.request)
     return None
 
 

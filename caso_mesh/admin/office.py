@@ -122,7 +122,7 @@ class Office:
         )
         self.runs = RunsDesk(means, reach, catalogs=self.catalogs, local=local, clocks_differ=clocks_differ)
         self.sets = SetsDesk(means, reach, self.catalogs, self.runs, clocks_differ=clocks_differ)
-        self.storage = StorageDesk(means, self.catalogs, self.runs)
+        self.storage = StorageDesk(means, self.catalogs, self.runs, self.sets)
         self.records = RecordsDesk(means, self.runs, consensus=consensus, followers=followers, copies=copies)
         self.alerts = AlertsDesk(means, self.runs)
         self.reports = ReportsDesk(
@@ -164,6 +164,7 @@ class Office:
             **self.catalogs.duties(),
             **self.runs.duties(),
             **self.sets.duties(),
+            **self.storage.duties(),
             **self.records.duties(),
             **self.alerts.duties(),
             **self.reports.duties(),

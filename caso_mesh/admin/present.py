@@ -15,7 +15,7 @@ from caso_mesh.control.importing import source_named
 from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model import views as v
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import from_wire
 from caso_mesh.model.jobs import (
@@ -394,6 +394,8 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
                 "media_set": spec.media_set,
                 "verify": spec.verify,
             }
+        case EraseSpec() as spec:
+            return {"device": device_name(state, spec.device), "vault": spec.becomes, "even_last_good": spec.last_good}
         case InventorySpec(devices=devices):
             return {"devices": [device_name(state, each) for each in devices] or ["all that take work"]}
         case DrillSpec() as spec:

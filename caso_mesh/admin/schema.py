@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caso_mesh.admin import audit_chain, audit_rows, kept_catalogs, local_runs, missing_sets, set_rows, totals
+from caso_mesh.admin import (
+    audit_chain,
+    audit_rows,
+    erased_vaults,
+    kept_catalogs,
+    local_runs,
+    missing_sets,
+    set_rows,
+    totals,
+)
 from caso_mesh.journal.replica import ARRIVALS, FLOORS
 from caso_mesh.journal.replica import MIGRATION as REPLICA
 
@@ -101,4 +110,5 @@ MIGRATIONS: Sequence[str] = (
     missing_sets.TABLE,
     "ALTER TABLE attempt ADD COLUMN found BLOB;",
     audit_chain.MIGRATION,
+    erased_vaults.TABLE,
 )

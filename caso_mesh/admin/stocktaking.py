@@ -68,8 +68,17 @@ class Stocktaking:
         self._live.missing = await self._tables.ask(missing_sets.read)
 
     async def _inventory(self, caller: Caller, request: DeviceInventory) -> v.Submitted:
-        """Raises ``NotFound`` for a device, ``InvalidSchedule``."""
-        return await self._work.inventory(caller, request)
+        """Raises ``NotFound`` for a device, or without any, ``InvalidSchedule``."""
+
+        async def made() -> InventorySpec:
+            state = self._keeper.state
+            if not state.devices:
+                raise NotFound(kind="device", name="")
+            return InventorySpec(tuple(dict.fromkeys(state.device_named(name).id for name in request.devices)))
+
+        stem = f"inventory-{request.devices[0] if len(request.devices) == 1 else 'of-devices'}"
+        name = request.name or ""
+        return await self._work.create(caller, made, request.priority, stem, name=name, when=request.when)
 
     def _attempt(self, peer: Peer, id_: str) -> tuple[Attempt, Device]:
         state = self._keeper.state

@@ -16,12 +16,13 @@ from caso_mesh.admin.paging import page
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control import named
+from caso_mesh.control.erasing import erasures
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import RetireMedium
-from caso_mesh.model.errors import NotFound
+from caso_mesh.model.errors import EraseUnfinished, NotFound
 from caso_mesh.model.listing import check_state, in_time
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.storage import FACTORY_MEDIA_SETS, Device, Medium, MediumState
@@ -78,6 +79,8 @@ class Stores:
         seen = [report for report in reports if report is not None]
         good = [report for report in seen if report.problem is None]
         shown = shown_device_state(device, seen)
+        if device.erasing:
+            shown = "erasing" if device.id in erasures(state) else "erase-unfinished"
         sets, stored = counts.get(device.id, (0, 0))
         return v.DeviceView(
             name=device.name,
@@ -98,7 +101,14 @@ class Stores:
                 if place.quota_bytes is not None
             },
             disabled=tuple(state.name_of(place.server) for place in device.paths if not place.enabled),
-            warnings=(*warnings, *(report.detail for report in seen if report.problem is not None)),
+            warnings=(
+                *warnings,
+                *(
+                    report.detail
+                    for report in seen
+                    if report.problem is not None and (shown, report.problem) != ("erasing", EraseUnfinished.code)
+                ),
+            ),
             mesh=None if device.imported is None else device.imported.mesh_name,
         )
 
@@ -181,10 +191,16 @@ class Stores:
             present.medium_view(state, medium, now_ns, *there.get((medium.server, medium.label), (0, 0)))
             for medium in await self._media()
             if (only is None or medium.server in only)
+            and not _is_gone(state.devices.get(medium.device), medium)
             and in_time(medium.last_write_at_ns, request.since_ns, request.until_ns)
         )
         fits = (view for view in views if request.state in {None, view.state})
         return v.MediumList(*page(fits, request, lambda view: view.label))
+
+
+def _is_gone(device: Device | None, medium: Medium) -> bool:
+    """Whether the device was erased since."""
+    return device is not None and medium.opened_at_ns < device.formatted_at_ns
 
 
 def _within(device: Device, limits: frozenset[str] | None) -> Device:

@@ -17,7 +17,8 @@ from caso_mesh.control.losses import give_up, take_back
 from caso_mesh.control.orders import ends_of
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import SetLiveness, SetServerAddresses
-from caso_mesh.model.errors import NotFound, StateFull
+from caso_mesh.model.device_jobs import EraseSpec
+from caso_mesh.model.errors import EraseUnfinished, NotFound, StateFull
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.requests import DeviceReport
@@ -196,6 +197,8 @@ class ServerWatch:
         touched = [(a, state.run(a.run)) for a in state.active_attempts() if lost & {a.server, a.source}]
         rows = await self._tables.attempts([run.id for _, run in touched])
         for attempt, run in touched:
+            if attempt.server in lost and isinstance(run.spec, EraseSpec):
+                continue  # it may be at work there: nobody else begins before that server has said how it ended
             if attempt.server in lost:
                 row = rows.of(attempt)
                 running = attempt.id in self._live.progress or (row is not None and row.started_at_ns is not None)
@@ -251,6 +254,8 @@ class ServerWatch:
         place = f"{server.name}:{device.name}"
         if report.problem == StateFull.code:
             return  # nothing is wrong with the device, and the server raises an alert of its own
+        if report.problem == EraseUnfinished.code and device.erasing:
+            return  # somebody is at it, or there is an alert that says so
         if report.problem is not None:
             text = f"The device {device.name} cannot be used on {server.name}: {report.detail}"
             await self._alarms.begins(AlertKind.ERROR, "device-error", text, object=place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from caso_mesh.admin import backup_words
@@ -28,12 +28,11 @@ from caso_mesh.model.commands import (
     SetJob,
     SetRunPriority,
 )
-from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Conflict, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
-from caso_mesh.model.inventories import DeviceInventory
+from caso_mesh.model.inventories import ScheduleWords
 from caso_mesh.model.jobs import (
     CronSchedule,
     DrillSpec,
@@ -321,18 +320,22 @@ class Work:
         )
         return await self._create(caller, spec, request.priority, "", f"synthetic-{found.name}", None)
 
-    async def inventory(self, caller: Caller, request: DeviceInventory) -> v.Submitted:
-        """Raises ``NotFound`` for a device, or without any, ``InvalidSchedule``."""
+    async def create(
+        self,
+        caller: Caller,
+        make: Callable[[], Awaitable[JobSpec]],
+        priority: Priority,
+        stem: str,
+        *,
+        name: str = "",
+        when: ScheduleWords | None = None,
+    ) -> v.Submitted:
+        """Work that is worked out first, and begins now or by a schedule; asked for again, what came of it."""
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
-        state = self._keeper.state
-        devices = tuple(dict.fromkeys(state.device_named(name).id for name in request.devices))
-        if not state.devices:
-            raise NotFound(kind="device", name="")
-        stem = f"inventory-{request.devices[0] if len(devices) == 1 else 'of-devices'}"
-        schedule = None if request.when is None else backup_words.schedule_of(request.when, self._clock.now_ns())
-        return await self._create(caller, InventorySpec(devices), request.priority, request.name or "", stem, schedule)
+        schedule = None if when is None else backup_words.schedule_of(when, self._clock.now_ns())
+        return await self._create(caller, await make(), priority, name, stem, schedule)
 
     async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""

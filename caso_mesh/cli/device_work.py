@@ -1,4 +1,4 @@
-"""``caso-mesh device inventory``: jobs that are about a device as a whole."""
+"""``caso-mesh device inventory`` and ``erase``: jobs that are about a device as a whole."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated
 
 from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, Waiting
+from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, Waiting, interactive
 from caso_mesh.cli.waiting import submit
+from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
 from caso_mesh.model.states import Priority
@@ -17,6 +18,7 @@ from caso_mesh.model.units import parse_duration_s
 def add_to(devices: Group) -> None:
     """Adds the commands to those of devices."""
     devices.command(inventory)
+    devices.command(erase)
 
 
 def inventory(
@@ -81,3 +83,33 @@ def inventory(
         )
     request = DeviceInventory(tuple(names), Priority(priority), name, when)
     return submit(common, waiting, "device.inventory", request)
+
+
+def erase(
+    name: Annotated[str, Parameter(name="NAME", help="Name of the device.")],
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Do not ask for its name once more.")] = False,
+    even_last_good: Annotated[
+        bool,
+        Parameter(negative=(), help="Also if it holds the last good set of a list. Locked and protected ones stay."),
+    ] = False,
+    priority: PriorityOption = "medium",
+    waiting: Waiting = NOT_WAITING,
+    common: Common = DEFAULTS,
+) -> int:
+    """Erase all that lies in a device, for ever, and begin a new, empty vault in it.
+
+    It is refused while a set on it is locked or protected, is the last good one of a list, or while anything is at work there.
+    One that was cut off goes on when the command is given again.
+    """
+    if not yes:
+        if not interactive():
+            raise UsageError(detail=f"Say --yes to erase all that lies on the device {name}")
+        if (
+            input(f"All backup sets on the device {name} will be gone for ever. Type its name to go on: ").strip()
+            != name
+        ):
+            raise UsageError(detail="Nothing was erased")
+    request = DeviceErase(name, even_last_good, Priority(priority))
+    return submit(common, waiting, "device.erase", request)

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "device add disk1 --server alpha --path /mnt/disk1 --low-space 10GB",
         "device add nas --kind shared --on alpha=/mnt/nas --on beta=/mnt/nas",
     ),
+    "device erase": ("device erase disk1 --wait",),
     "device inventory": ("device inventory disk1 --wait", "device inventory --all --schedule 'sun 06:00'"),
     "policy create": ("policy create office --zone Europe/Berlin",),
     "policy template add": ("policy template add office nightly --type incremental --to any --schedule 'daily 02:00'",),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import InventorySpec, OfDevices
 from caso_mesh.model.jobs import Failure, Job, JobSpec, OfSetsSpec, Run, Terms, VerifySpec
 from caso_mesh.model.states import DeviceState
 from caso_mesh.planning import lifecycle
@@ -86,7 +86,7 @@ def _with_devices(state: ControlState, spec: JobSpec) -> JobSpec:
 def _impossible(state: ControlState, spec: JobSpec, source: str) -> Failure | None:
     if isinstance(spec, VerifySpec):
         return None
-    if isinstance(spec, InventorySpec):
+    if isinstance(spec, OfDevices):
         if source in state.devices:
             return None
         return Failure("not-found", {"kind": "device", "name": source or "that takes work"})

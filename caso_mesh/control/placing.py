@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
+from caso_mesh.control.erasing import erasures
 from caso_mesh.control.indexing import Trail, keep, keep_in_order
 from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import OfDevices
 from caso_mesh.model.dialects import OWN, Dialects
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
@@ -24,6 +25,7 @@ from caso_mesh.model.jobs import (
     Part,
     RestoreSpec,
     Run,
+    TestRunSpec,
     Waiting,
     kind_of,
     placed_by,
@@ -301,6 +303,7 @@ class _Loads:
         self.running: dict[str, int] = {}
         self.reading: dict[str, int] = {}
         self.writing: dict[str, int] = {}
+        self.copied_from: dict[str, int] = {}
         self.reserved: dict[str, int] = {}
         self.reserved_by: dict[tuple[str, str], int] = {}
         for attempt in active:
@@ -309,6 +312,8 @@ class _Loads:
                 # what one server writes to two devices is one job to it
                 _add(self.running, attempt.server, 1)
             _add(self.writing, attempt.device, 1)
+            if attempt.from_device:
+                _add(self.copied_from, attempt.from_device, 1)
             if not attempt.beside and kind_of(state.run(attempt.run).spec) not in IN_PLACE:
                 _add(self.reading, attempt.other, 1)
             to_come = seen.to_come_bytes.get(attempt.id, 0)
@@ -326,7 +331,9 @@ def _add(sums: dict[_Key, int], key: _Key, number: int) -> None:
 
 
 def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceRow]:
+    taken = erasures(state)
     for device in state.device_list():
+        eraser = taken.get(device.id)
         enabled = tuple(path.server for path in device.paths if path.enabled)
         servers = tuple(server for server in enabled if (device.id, server) not in seen.broken)
         usable = bool(servers) or not enabled
@@ -335,8 +342,9 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
             device.name,
             device.state if usable else DeviceState.OFFLINE,
             servers or enabled,
-            running=loads.writing.get(device.id, 0),
-            concurrency=device.concurrency,
+            # who erases it is alone there
+            running=loads.writing.get(device.id, 0) + (0 if eraser is None else loads.copied_from.get(device.id, 0)),
+            concurrency=device.concurrency if eraser is None else 1,
             free_bytes=seen.free_bytes.get(device.id),
             low_space_bytes=device.low_space_bytes,
             reserved_bytes=loads.reserved.get(device.id, 0),
@@ -348,13 +356,15 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
             no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
             lost=not usable and device.state in {DeviceState.ONLINE, DeviceState.READ_ONLY},
             imported=device.imported is not None,
+            taken="" if eraser is None else eraser.id,
+            emptied=bool(device.erasing),
         )
 
 
 def _device_of(spec: JobSpec, source: str, device_of_set: Callable[[str], str | None]) -> str | None:
     if isinstance(spec, RestoreSpec) and spec.device is not None:
         return spec.device
-    if isinstance(spec, InventorySpec):
+    if isinstance(spec, OfDevices):
         return source
     set_id = set_read(spec, source)
     return None if set_id is None else device_of_set(set_id)
@@ -454,7 +464,7 @@ def beside(first: Attempt, server: str, device: str, secret: bytes = b"") -> tup
 
 def in_vain(state: ControlState, plan: Plan) -> list[tuple[str, Waiting]]:
     """Test runs (ids) that would wait for what does not pass by itself: that is what they were to find out."""
-    trials = ((run, part) for run in state.open_trials() for part in run.parts)
+    trials = ((run, part) for run in state.open_apart() if isinstance(run.spec, TestRunSpec) for part in run.parts)
     found = [(run.id, plan.waiting.get((run.id, part.source))) for run, part in trials]
     return [(run, waits) for run, waits in found if waits is not None and waits.reason not in PASSING]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from caso_mesh.control import (
     copying,
+    erasing,
     error_rules,
     firing,
     following,
@@ -68,6 +69,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.SetDevice: groups.set_device,
     commands.SetDevicePaths: groups.set_device_paths,
     commands.RetireMedium: groups.retire_medium,
+    commands.BeginErase: erasing.begin_erase,
     commands.RemoveDevice: groups.remove_device,
     commands.ImportDevice: groups.import_device,
     commands.NoteImported: importing.note_imported,

@@ -21,7 +21,7 @@ from caso_mesh.control.membership import (
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import ReplaceServer
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, InventorySpec, OfDevices
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound
 from caso_mesh.model.jobs import (
     Attempt,
@@ -129,7 +129,7 @@ def _runs(state: ControlState, old: str, new: str, at_ns: int) -> Iterable[Put]:
             closed = lifecycle.close_attempt(run, attempt, AttemptState.RECOVERED, at_ns=at_ns, taken_back=True)
             run, attempts[attempt.id] = closed.run, closed.attempt
         # a verification, a copy or a synthetic full names whose set it is, and needs nobody's files
-        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | OfSetsSpec | InventorySpec):
+        if lifecycle.is_open(before) and not isinstance(run.spec, VerifySpec | OfSetsSpec | OfDevices):
             run = msgspec.structs.replace(run, spec=_moved(run.spec, old, new), parts=_parts(run, old, new))
             attempts = {each: _of(attempt, old, new) for each, attempt in attempts.items()}
         if run != before:
@@ -161,5 +161,5 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
         case VerifySetsSpec(sources=sources) | DuplicateSpec(sources=sources) | SyntheticSpec(sources=sources):
             return msgspec.structs.replace(spec, sources=tuple(new if each == old else each for each in sources))
-        case VerifySpec() | InventorySpec():
+        case VerifySpec() | InventorySpec() | EraseSpec():
             return spec

@@ -13,6 +13,7 @@ from caso_mesh.control import image, indexing
 from caso_mesh.control.roster import rows_of
 from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.copies import Copy
+from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
@@ -45,8 +46,7 @@ REQUESTS_KEPT = 10_000
 
 #: Tables that the roster is made of, beside ``servers``, of which only some fields are on it.
 _ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "pools"})
-#: Tables of one record.
-_OF_ONE = frozenset({"mesh", "anchors", "rotation", "mail_server"})
+_OF_ONE = frozenset({"mesh", "anchors", "rotation", "mail_server"})  # tables of one record
 #: Tables of which every server's orders may hold something.
 _IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
 _Record = TypeVar(
@@ -97,7 +97,7 @@ class ControlState:
         self._active: dict[str, Attempt] = {}
         self._attempts_of: dict[str, dict[str, Attempt]] = {}
         self._runs_of: dict[str, dict[str, Run]] = {}
-        self._trials: dict[str, Run] = {}
+        self._apart: dict[str, Run] = {}
         self._trail = indexing.Trail()
         # The jobs (ids) of each association, as (policy, list).
         self._made_of: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -274,9 +274,9 @@ class ControlState:
         """By id."""
         return [self._open[id] for id in self._open_ids]
 
-    def open_trials(self) -> list[Run]:
-        """The open runs of test runs, by id."""
-        return [self._trials[id] for id in sorted(self._trials)]
+    def open_apart(self) -> list[Run]:
+        """The open runs of test runs, and those that erase a device, by id."""
+        return [self._apart[id] for id in sorted(self._apart)]
 
     @property
     def trail(self) -> indexing.Trail:
@@ -455,8 +455,8 @@ class ControlState:
         is_open = run is not None and run.closed_at_ns is None
         indexing.keep_in_order(self._open_ids, id, id in self._open, is_open)
         indexing.keep(self._open, id, run if is_open else None)
-        is_trial = run is not None and is_open and isinstance(run.spec, TestRunSpec)
-        indexing.keep(self._trials, id, run if is_trial else None)
+        is_apart = run is not None and is_open and isinstance(run.spec, TestRunSpec | EraseSpec)
+        indexing.keep(self._apart, id, run if is_apart else None)
         self._trail = self._trail.noted(id)
         indexing.keep_in(self._runs_of, job, id, run)
 

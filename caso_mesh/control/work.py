@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from caso_mesh.control.erasing import after_erase, check_alone
 from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.logons import check_logons, logons_of
 from caso_mesh.control.made import check_by_hand, check_no_open_run
@@ -30,7 +31,7 @@ from caso_mesh.model.commands import (
     SetJob,
     SetRunPriority,
 )
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, OfDevices
 from caso_mesh.model.errors import AlreadyExists, Conflict, InvalidValue, NotFound, UsageError, WrongState
 from caso_mesh.model.ids import attempt_id, check_name, run_id, run_now_id
 from caso_mesh.model.jobs import (
@@ -58,6 +59,8 @@ def create_job(state: ControlState, command: CreateJob, context: Context) -> Eff
     if job.id in state.jobs or any(other.name == job.name for other in state.jobs.values()):
         raise AlreadyExists(kind="job", name=job.name)
     check_spec(state, job.spec)
+    if isinstance(job.spec, EraseSpec) and not command.run_now:
+        raise UsageError(detail="A device is erased now or not at all: it is no work for a schedule")
     job = msgspec.structs.replace(job, serial=0, last_due_at_ns=None)
     if not command.run_now:
         return Effect({"job": job.id, "run": None}, (Put("jobs", job.id, job),))
@@ -172,6 +175,7 @@ def delegate(state: ControlState, command: Delegate, context: Context) -> Effect
     if attempt.state is not AttemptState.QUEUED or attempt.cancel or attempt.ended_at_ns is not None:
         raise WrongState(kind="attempt", name=attempt.id, state=attempt.state)
     after = lifecycle.delegate(run, part.source)
+    check_alone(state, run, [attempt] if command.second is None else [attempt, command.second])
     second = begin_second(state, run, attempt, command.second)
     return Effect({"attempt": attempt.id}, (Put("runs", run.id, after), Put("attempts", attempt.id, attempt), *second))
 
@@ -207,6 +211,7 @@ def close_attempt(state: ControlState, command: CloseAttempt, context: Context) 
     if part is not None and not lifecycle.part_is_open(part):
         changes += _cancel_active(state, closed.run, except_for=attempt.id, source=attempt.source)
     changes += settle_seconds(state, closed, command.at_ns)
+    changes += after_erase(state, closed)
     return Effect(result, tuple(changes))
 
 
@@ -295,7 +300,7 @@ def spec_faults(state: ControlState, spec: JobSpec) -> Iterator[Fault]:
     """All that ``check_spec`` would refuse; places are the keys of ``JobDoc``."""
     if isinstance(spec, RestoreSpec | DrillSpec):
         yield from refused((), state.server, spec.server)
-    if isinstance(spec, InventorySpec):
+    if isinstance(spec, OfDevices):
         for device in spec.devices:
             yield from refused((), state.device, device)
     if isinstance(spec, SyntheticSpec):

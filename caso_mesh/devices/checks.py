@@ -84,6 +84,11 @@ def existing_vault_header(path: str, *, server: str = "this server") -> bytes | 
         raise DevicePathInvalid(path=path, server=server, detail=detail) from error
 
 
+def is_unfinished(path: str) -> bool:
+    """Whether what lies in a folder is being erased, or was until that was cut off: the object ``erasing`` says so."""
+    return os.path.lexists(os.path.join(path, "erasing"))
+
+
 def mount_of(path: str) -> Mount:
     """The mount that ``path`` lies on (Linux: proc_pid_mountinfo(5); elsewhere the type is unknown).
 

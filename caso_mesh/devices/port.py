@@ -17,7 +17,7 @@ _OBJECT_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}/)*[A-Za-z0-9_-
 #: Longest object name in characters, slashes included.
 MAX_NAME = 1024
 #: Names below these may use the reserve, so that deleting and reclaiming still work on a full device.
-RESERVED_FOR = ("holds/", "marks/", "sweeps/", "sessions/", "damage/")
+RESERVED_FOR = ("holds/", "marks/", "sweeps/", "sessions/", "damage/", "erasing")
 #: The part of a device that all other names leave free.
 RESERVE = 0.02
 

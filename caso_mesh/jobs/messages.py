@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from caso_mesh.model.device_jobs import Inventoried
-from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
+from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks, EraseGranted, MayErase
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.facts import LogLine
 from caso_mesh.model.jobs import Counts, Failure, Predicted, Progress
@@ -68,6 +68,7 @@ class Consults(Struct, frozen=True, tag="consults", tag_field="say"):
 
     found: DeviceFound | None = None
     lacks: DeviceLacks | None = None
+    erase: MayErase | None = None
     lines: tuple[LogLine, ...] = ()
 
 
@@ -98,6 +99,7 @@ class Answered(Struct, frozen=True, tag="answered", tag_field="say"):
     """What the administrator said, or why it could not be asked."""
 
     compared: DeviceCompared | None = None
+    grant: EraseGranted | None = None
     failure: Failure | None = None
 
 

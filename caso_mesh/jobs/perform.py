@@ -13,6 +13,7 @@ from caso_mesh.catalog.segment import from_entry
 from caso_mesh.jobs import (
     copying,
     drilling,
+    erasing,
     far_backup,
     far_predicting,
     far_restore,
@@ -38,7 +39,7 @@ from caso_mesh.jobs.sink import Sink, VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.device_jobs import Inventoried, InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, Inventoried, InventorySpec
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull, WorkerDied
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -195,6 +196,8 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             copying.run_here(task, desk, tools.backend_for, on_published=published)
         case SyntheticSpec(), _:
             synthesizing.run_synthetic(task, desk, tools.backend_for, on_published=published)
+        case EraseSpec(), _:
+            erasing.run_erase(task, desk, tools.backend_for)
         case InventorySpec(), _:
             inventory.run_inventory(task, desk, tools.backend_for, inventoried)
         case VerifySpec() as spec, _:

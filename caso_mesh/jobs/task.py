@@ -10,7 +10,7 @@ from msgspec import Struct
 from caso_mesh.model.bandwidth import NONE
 from caso_mesh.model.host_commands import HostCommand
 from caso_mesh.model.orders import AttemptOrder
-from caso_mesh.model.storage import Device
+from caso_mesh.model.storage import Device, MediaSet
 from caso_mesh.sources.snapshots import SnapshotPlace
 
 
@@ -44,6 +44,15 @@ class DeviceAccess(Struct, frozen=True):
     cache_folder: str
     writer: str
     foreign: ForeignAccess | None = None
+
+
+class ErasePlan(Struct, frozen=True):
+    """What decides whether a device may be erased here. ``begun``: the orders say that it was begun. ``last_writes``: of this
+    server's own media, by label."""
+
+    begun: bool
+    media_sets: tuple[MediaSet, ...]
+    last_writes: dict[str, int]
 
 
 class FarEnd(Struct, frozen=True):
@@ -93,6 +102,7 @@ class Task(Struct, frozen=True):
     media_set: str = ""
     device: DeviceAccess | None = None
     reads: DeviceAccess | None = None
+    erase: ErasePlan | None = None
     far: FarEnd | None = None
     second_far: FarEnd | None = None
     tls: TlsFiles | None = None

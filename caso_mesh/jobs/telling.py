@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
 from caso_mesh.model.jobs import (
     BackupSpec,
     Counts,
@@ -62,6 +62,8 @@ def begins(task: Task) -> str:
             return f"begins: synthetic full of {what} on {_device(task)}, medium {task.medium}, at {here}"
         case VerifySpec() as spec, _:
             return f"begins: verification of the set {spec.set} on {_device(task)} at {here}"
+        case EraseSpec(), _:
+            return f"begins: {_device(task)} is erased at {here}"
         case InventorySpec(), _:
             return f"begins: inventory of {_device(task)} at {here}"
 

@@ -85,6 +85,11 @@ CATEGORIES: tuple[Category, ...] = (
         "See that it is right now: caso-mesh set expire --dry-run shows what would go by it.",
     ),
     Category(
+        "device-erased", (_W,),
+        "An operator had a device erased: the sets on it are gone.",
+        "Nothing, if it was meant to be. caso-mesh audit list --what device-erased tells who and when.",
+    ),
+    Category(
         "device-error", (_E,),
         "A device cannot be used on a server: its folder is gone, cannot be written, or is not the device that it was.",
         "Mount it, or repair it; caso-mesh device list shows what its server says.",
@@ -94,6 +99,12 @@ CATEGORIES: tuple[Category, ...] = (
         "device-low-on-space", (_W,),
         "There is less room on a device than its low space limit. No new backups are placed on it.",
         "Delete sets that are no longer needed and reclaim, shorten what new sets are kept for, or add a device.",
+        standing=True,
+    ),
+    Category(
+        "erase-unfinished", (_E,),
+        "The erase of a device had begun and did not end. Nothing that was on it can be used, and nothing new is written there.",
+        "Run it again: caso-mesh device erase NAME. It goes on where it was cut off.",
         standing=True,
     ),
     Category(

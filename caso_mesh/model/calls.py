@@ -18,7 +18,8 @@ from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.audit_chain import AuditDigests, AuditSpans, AuditVerified, AuditVerify
-from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
+from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks, EraseGranted, MayErase
+from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.orders import OrdersChange
 from caso_mesh.model.report_schedules import (
@@ -178,6 +179,8 @@ _OF_MESH: tuple[Call, ...] = (
          "What an inventory of a device found, put before what is believed to be there."),
     Call("device.lacks", "node", "admin", DeviceLacks, v.Done,
          "Which sets an inventory did not find in a device, having looked for them twice."),
+    Call("device.may-erase", "node", "admin", MayErase, EraseGranted,
+         "Whether an attempt that stands at its device may erase it now. It may only once that is committed."),
     Call("path.check", "node", "node", q.PathCheck, q.PathCheckReply,
          "Whether this server has, and allows to read or write, some paths."),
     Call("set.piece", "node", "node", q.SetPiece, q.SetPieceReply,
@@ -256,6 +259,8 @@ _OF_MESH: tuple[Call, ...] = (
          "Sealed keys and copies of that mesh, which only its recovery kit opens."),
     Call("device.import", "admin", "admin", i.DeviceImport, v.DeviceView,
          "Take over a device that another mesh wrote, for reading.", changes=True),
+    Call("device.erase", "admin", "admin", DeviceErase, v.Submitted,
+         "Erase all that lies in a device and begin a new, empty vault in it.", changes=True),
     Call("device.list", "viewer", "admin", q.DeviceListRequest, v.DeviceList, "The storage devices.", scope=SHOWN),
     Call("kit.create", "admin", "admin", q.KitCreate, q.KitMaterial,
          "What goes into a new recovery kit; content keys are wrapped to it.", changes=True),

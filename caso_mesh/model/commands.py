@@ -203,6 +203,13 @@ class RetireMedium(Struct, frozen=True, tag="retire-medium", tag_field="do"):
     label: str
 
 
+class BeginErase(Struct, frozen=True, tag="begin-erase", tag_field="do"):
+    """All that speaks against erasing its device was looked at, and nothing does: the attempt may begin. Until one that erases
+    the device has ended well, nothing else is done with it."""
+
+    attempt: str
+
+
 class RemoveDevice(Struct, frozen=True, tag="remove-device", tag_field="do"):
     device: str
 
@@ -473,6 +480,7 @@ Command = (
     | SetDevice
     | SetDevicePaths
     | RetireMedium
+    | BeginErase
     | RemoveDevice
     | ImportDevice
     | NoteImported

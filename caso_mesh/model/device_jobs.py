@@ -15,6 +15,23 @@ class InventorySpec(Struct, frozen=True, tag="inventory", tag_field="kind"):
     devices: tuple[str, ...] = ()
 
 
+class EraseSpec(Struct, frozen=True, tag="erase", tag_field="kind"):
+    """Empty the vault of ``device`` (id), and begin a new one there, with the id ``becomes``. ``last_good``: also if it holds the
+    last good set of a list; locked or protected ones it never takes along."""
+
+    device: str
+    becomes: str
+    last_good: bool = False
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (self.device,)
+
+
+#: What is about devices as a whole.
+OfDevices = InventorySpec | EraseSpec
+
+
 class Inventoried(Struct, frozen=True):
     """What an inventory found in a device. Of sets those that are there (not deleted), have a tombstone, are believed to be
     there and are not, and were not known. ``media``: labels. ``sessions`` without an end, ``abandoned`` of them."""

@@ -51,3 +51,21 @@ class DeviceLacks(Struct, frozen=True):
 
     attempt: str
     sets: tuple[str, ...]
+
+
+class MayErase(Struct, frozen=True):
+    """An attempt has looked at its device itself, and nothing there speaks against erasing it: ``sets`` would be gone with
+    ``vault`` (id). ``sessions`` have no end."""
+
+    attempt: str
+    vault: str
+    sets: int
+    sessions: tuple[OpenSession, ...] = ()
+
+
+class EraseGranted(Struct, frozen=True):
+    """It may, and is committed. The key of the new vault is wrapped to ``recipients``: encryption keys by server and recovery
+    kit. ``now_ns`` is the administrator's clock."""
+
+    recipients: dict[str, bytes]
+    now_ns: int

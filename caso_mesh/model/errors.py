@@ -909,6 +909,15 @@ class MadeByPolicy(Conflict):
     code = "made-by-policy"
 
 
+class LastGood(Conflict):
+    """The device {device} holds the last good backup set of {lines}.
+
+    Back that up to another device first, or give the command with --even-last-good.
+    """
+
+    code = "last-good"
+
+
 class NotWithoutAdmin(Conflict):
     """The attempt {attempt} does nothing without the administrator: what it is about is not for a server alone to decide.
 
@@ -1048,6 +1057,15 @@ class DeviceVanished(DeviceError):
     """
 
     code = "device-vanished"
+
+
+class EraseUnfinished(DeviceError):
+    """What lies on the device {device} is being erased, and that is unfinished.
+
+    Nothing of it can be used any more. Run it again: caso-mesh device erase NAME.
+    """
+
+    code = "erase-unfinished"
 
 
 class DeviceReadOnly(DeviceError):

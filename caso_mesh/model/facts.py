@@ -126,6 +126,16 @@ class SetsMissing(Struct, frozen=True, tag="sets-missing", tag_field="fact"):
     attempt: str
 
 
+class VaultErased(Struct, frozen=True, tag="vault-erased", tag_field="fact"):
+    """The vault of ``device`` (id) is being erased by an attempt: all sets in it are gone, also those that are told of later. Told
+    by the server in office, which let it begin."""
+
+    device: str
+    vault: str
+    attempt: str
+    who: str
+
+
 class CatalogDetail(Struct, frozen=True, tag="catalog-detail", tag_field="fact"):
     """The catalog detail of a set lies ready as a segment of ``size`` bytes with this SHA-256; with 0 bytes it was lost,
     and is made out of the tree."""
@@ -272,6 +282,7 @@ Fact = (
     | SetDeleted
     | SetLocked
     | SetsMissing
+    | VaultErased
     | CatalogDetail
     | CatalogAtServer
     | MediumChanged

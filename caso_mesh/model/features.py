@@ -39,11 +39,12 @@ SINCE: Mapping[str, int] = {
     "note-report": 3,
     "import-device": 4,
     "note-imported": 4,
+    "begin-erase": 4,
 }
 #: Work that names logon information.
 _LOGONS = 2
 #: Kinds of jobs and types of templates that came after level 1.
-KINDS: Mapping[str, int] = {"synthetic": 2, "inventory": 4}
+KINDS: Mapping[str, int] = {"synthetic": 2, "inventory": 4, "erase": 4}
 #: The level of backups to two devices.
 _SECOND = 2
 #: The level of media that close at a size.

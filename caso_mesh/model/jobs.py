@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from caso_mesh.model.device_jobs import InventorySpec
+from caso_mesh.model.device_jobs import EraseSpec, InventorySpec, OfDevices
 from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import (
     AttemptState,
@@ -199,12 +199,10 @@ JobSpec = (
     | SyntheticSpec
     | DrillSpec
     | TestRunSpec
-    | InventorySpec
+    | OfDevices
 )
 #: What one attempt is about.
-PartSpec = (
-    BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec | InventorySpec
-)
+PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec | OfDevices
 #: What is about one set of each source: the newest ones, until a run knows them.
 OfSetsSpec = VerifySetsSpec | DuplicateSpec | SyntheticSpec
 
@@ -227,6 +225,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.TEST_RUN
         case InventorySpec():
             return JobKind.INVENTORY
+        case EraseSpec():
+            return JobKind.ERASE
 
 
 def backup_of(spec: JobSpec) -> BackupSpec | None:

@@ -96,10 +96,11 @@ class JobKind(StrEnum):
     DRILL = "drill"
     TEST_RUN = "test-run"
     INVENTORY = "inventory"
+    ERASE = "erase"
 
 
 #: What is about a device as a whole.
-OF_DEVICE: frozenset[JobKind] = frozenset({JobKind.INVENTORY})
+OF_DEVICE: frozenset[JobKind] = frozenset({JobKind.INVENTORY, JobKind.ERASE})
 #: What a server that reaches a device does alone: it needs nobody's files, and no other device.
 IN_PLACE: frozenset[JobKind] = frozenset({JobKind.VERIFY, JobKind.SYNTHETIC}) | OF_DEVICE
 
@@ -179,6 +180,7 @@ class WaitReason(StrEnum):
     ADMIN_IN_GRACE = "admin-in-grace"
     RETRY_LATER = "retry-later"
     BLOCKED_BY_RUN = "blocked-by-run"
+    ERASE_UNFINISHED = "erase-unfinished"
     OUTSIDE_WINDOW = "outside-window"
     WAITING_FOR_FIRST = "waiting-for-first"
     SERVER_TOO_OLD = "server-too-old"
@@ -235,6 +237,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.ADMIN_IN_GRACE: "the administrator has just taken office and waits for the servers to report",
     WaitReason.RETRY_LATER: "tried again at {at}",
     WaitReason.BLOCKED_BY_RUN: "waits for the end of {run}",
+    WaitReason.ERASE_UNFINISHED: "an erase has begun and is unfinished: {devices}",
     WaitReason.OUTSIDE_WINDOW: "outside the window of its selection list, which opens at {opens}",
     WaitReason.WAITING_FOR_FIRST: "{first} must complete once before it starts",
     WaitReason.SERVER_TOO_OLD: "the program is too old for it on {servers}",
@@ -272,6 +275,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.ADMIN_IN_GRACE: "ends when all servers have reported, after a few seconds at the latest",
     WaitReason.RETRY_LATER: "ends at {at}",
     WaitReason.BLOCKED_BY_RUN: "ends when {run} ends",
+    WaitReason.ERASE_UNFINISHED: "ends when it is run again and ends well, with caso-mesh device erase NAME: {devices}",
     WaitReason.OUTSIDE_WINDOW: "ends at {opens}",
     WaitReason.WAITING_FOR_FIRST: "ends when {first} has completed",
     WaitReason.SERVER_TOO_OLD: "ends when the program is upgraded on {servers}",

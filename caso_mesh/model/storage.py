@@ -28,7 +28,8 @@ class DevicePath(Struct, frozen=True):
 
 class Device(Struct, frozen=True):
     """A storage device. ``concurrency`` is jobs at once; below ``low_space_bytes`` free no new job starts. ``retired``: labels
-    of its media that take nothing more. ``imported``: it came from another mesh, and is only read."""
+    of its media that take nothing more. ``imported``: it came from another mesh, and is only read. ``erasing``: the id of the vault that it
+    becomes, while it is erased or that is unfinished; media that were opened before ``formatted_at_ns`` are in it no more."""
 
     name: str
     id: str
@@ -40,6 +41,8 @@ class Device(Struct, frozen=True):
     state: DeviceState = DeviceState.ONLINE
     retired: tuple[str, ...] = ()
     imported: Imported | None = None
+    erasing: str = ""
+    formatted_at_ns: int = 0
 
     def path_on(self, server: str) -> DevicePath | None:
         return next((place for place in self.paths if place.server == server), None)

@@ -19,8 +19,8 @@ Pair = tuple[str, str]
 Key = tuple[str, str, str]
 
 _ANY = Target(TargetKind.ANY)
-#: Who reads a set where it lies, who makes another one there, and who looks at a device.
-_SET, _SET_MADE, _LOOK = "set", "set-made", "look"
+#: Who reads a set where it lies, who makes another one there, and who looks at a device, or erases it.
+_SET, _SET_MADE, _LOOK, _ERASE = "set", "set-made", "look", "erase"
 _BY_TARGET = frozenset({JobKind.BACKUP, JobKind.DUPLICATE, JobKind.TEST_RUN})
 
 
@@ -29,7 +29,7 @@ def key_of(part: ReadyPart) -> Key:
     if part.kind is JobKind.SYNTHETIC:
         return (_SET_MADE, part.device or "", "")
     if part.kind in OF_DEVICE:
-        return (_LOOK, part.device or "", "")
+        return (_ERASE if part.kind is JobKind.ERASE else _LOOK, part.device or "", "")
     if part.kind not in _BY_TARGET:
         return key_of_set(part)
     target = part.target or _ANY
@@ -127,8 +127,10 @@ class Reach:
         found = self._candidates.get(key)
         if found is None:
             kind, name, within = key
-            if kind in {_SET, _SET_MADE, _LOOK}:
-                found = for_set(self, name, writes=kind == _SET_MADE, looks=kind == _LOOK)
+            if kind in {_LOOK, _ERASE}:
+                found = for_device(self, name, erases=kind == _ERASE)
+            elif kind in {_SET, _SET_MADE}:
+                found = for_set(self, name, writes=kind == _SET_MADE)
             else:
                 found = for_target(self, _target(kind, name), within)
             self._candidates[key] = found
@@ -149,10 +151,12 @@ class Reach:
         reads: bool = False,
         writes: bool = True,
         looks: bool = False,
+        erases: bool = False,
         priorities: Mapping[str, int] | None = None,
     ) -> Candidates:
         """What of some servers and devices can be used, or the first thing that would have to change. ``reads``: a set
-        that is there. ``looks``: also at a device that cannot be used, to find out why."""
+        that is there. ``looks``: also at a device that cannot be used, to find out why. ``erases``: what nobody else may use
+        from then on."""
         wanted = {device.id for device in devices}
         once = {server.id: server for server in servers}.values()
         reach = [server for server in once if any(row.id in wanted for row in self._devices_of(server))]
@@ -168,12 +172,17 @@ class Reach:
         if not active:
             return Candidates(waiting(WaitReason.QUEUE_ON_HOLD, servers=_names(up)))
         pairs = [(server, device) for server in active for device in self._devices_of(server) if device.id in wanted]
-        if writes:
+        if not erases:
+            free_of = [pair for pair in pairs if not (pair[1].taken or pair[1].emptied)]
+            if not free_of:
+                return Candidates(_why_taken([device for _, device in pairs]))
+            pairs = free_of
+        if writes or erases:
             own = [pair for pair in pairs if not pair[1].imported]
             if not own:
                 return Candidates(waiting(WaitReason.DEVICE_IMPORTED, devices=_names(device for _, device in pairs)))
             pairs = own
-        good = {DeviceState.ONLINE} if writes else {DeviceState.ONLINE, DeviceState.READ_ONLY}
+        good = {DeviceState.ONLINE} if writes or erases else {DeviceState.ONLINE, DeviceState.READ_ONLY}
         online = [pair for pair in pairs if pair[1].state in good or (looks and pair[1].lost)]
         if not online:
             return Candidates(_why_offline([device for _, device in pairs]))
@@ -234,15 +243,24 @@ def _target(kind: str, name: str) -> Target:
     return Target(TargetKind(kind), name or None)
 
 
-def for_set(reach: Reach, device: str, *, writes: bool = False, looks: bool = False) -> Candidates:
-    """The candidates for reading a set on ``device``, for making another one of it there (``writes``), or for looking at
-    the device itself (``looks``), or why there are none at all."""
+def for_set(reach: Reach, device: str, *, writes: bool = False) -> Candidates:
+    """The candidates for reading a set on ``device``, or for making another one of it there (``writes``), or why there are
+    none at all."""
     row = reach.devices.get(device)
     if row is None:
-        what = "a device that left the mesh" if looks else "the device of the set"
-        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target=what))
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target="the device of the set"))
     servers = [reach.servers[id] for id in row.servers if id in reach.servers]
-    return reach.narrow(servers, [row], reads=True, writes=writes, looks=looks)
+    return reach.narrow(servers, [row], reads=True, writes=writes)
+
+
+def for_device(reach: Reach, device: str, *, erases: bool) -> Candidates:
+    """The candidates for looking at a device as a whole, or for erasing it, or why there are none at all. Neither needs room,
+    and both are done also where nothing else can be done with it."""
+    row = reach.devices.get(device)
+    if row is None:
+        return Candidates(waiting(WaitReason.NO_DEVICE_IN_TARGET, target="a device that left the mesh"))
+    servers = [reach.servers[id] for id in row.servers if id in reach.servers]
+    return reach.narrow(servers, [row], reads=True, writes=False, looks=True, erases=erases)
 
 
 def waiting(reason: WaitReason, **fields: object) -> Waiting:
@@ -265,6 +283,13 @@ def _why_down(reach: Sequence[ServerRow], *, reads: bool) -> Waiting:
     if all(row.state in {ServerState.STALLED, ServerState.NO_COMMUNICATION} for row in others):
         return waiting(WaitReason.SERVER_STALLED, servers=_names(others))
     return waiting(WaitReason.NO_SERVER_REACHABLE, servers=_names(others))
+
+
+def _why_taken(devices: Sequence[DeviceRow]) -> Waiting:
+    taken = sorted(device.taken for device in devices if device.taken)
+    if taken:
+        return waiting(WaitReason.BLOCKED_BY_RUN, run=taken[0])
+    return waiting(WaitReason.ERASE_UNFINISHED, devices=_names(devices))
 
 
 def _why_offline(devices: Sequence[DeviceRow]) -> Waiting:
@@ -293,4 +318,16 @@ def _server(row: ServerRow) -> object:
 
 
 def _device(row: DeviceRow) -> object:
-    return row.id, row.name, row.state, row.servers, row.concurrency, row.low(), row.no_key, row.lost, row.imported
+    return (
+        row.id,
+        row.name,
+        row.state,
+        row.servers,
+        row.concurrency,
+        row.low(),
+        row.no_key,
+        row.lost,
+        row.imported,
+        row.taken,
+        row.emptied,
+    )

@@ -20,15 +20,17 @@ def medium_for(
     server_name: str,
     now_ns: int,
     retired: Collection[str] = (),
+    formatted_at_ns: int = 0,
 ) -> Medium:
     """The medium that ``server`` (id) appends its next set of ``media_set`` on ``device`` (id) to.
 
-    The open one among ``media`` if there is one that is not ``retired`` (labels), else a new one: its label is the next after all labels of the same
+    The open one among ``media`` if there is one that is not ``retired`` (labels) and not of before the device was erased
+    (``formatted_at_ns``), else a new one: its label is the next after all labels of the same
     prefix among ``media``, which should be all that the server ever wrote, on whatever device.
     """
     mine = [row for row in media if (row.device, row.media_set, row.server) == (device, media_set.name, server)]
     opened = [row for row in mine if medium_state(row, media_set, now_ns) is MediumState.APPENDABLE]
-    usable = [row for row in opened if row.label not in retired]
+    usable = [row for row in opened if row.label not in retired and row.opened_at_ns >= formatted_at_ns]
     if usable:
         return max(usable, key=lambda row: row.label)
     prefix = label_prefix(server_name, server)

@@ -38,7 +38,7 @@ class DeviceRow(Struct, frozen=True):
     of them are what running jobs are predicted to store yet. ``left_bytes``: what is left of the quota of a server that
     has one, reservations taken off. ``no_key``: no server that sees it opens it. ``lost``: none can use it, although nobody
     has put it offline: what is wrong with it is for an inventory to find out. ``imported``: it came from another mesh, and
-    nothing is written to it."""
+    nothing is written to it. ``taken``: the run that erases it; ``emptied``: that has begun, and did not end."""
 
     id: str
     name: str
@@ -53,6 +53,8 @@ class DeviceRow(Struct, frozen=True):
     no_key: bool = False
     lost: bool = False
     imported: bool = False
+    taken: str = ""
+    emptied: bool = False
 
     def low(self) -> bool:
         """Whether nothing more may be written, however little."""

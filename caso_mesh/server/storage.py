@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from caso_mesh.devices.checks import check_folder, existing_vault_header, inside, mount_of
+from caso_mesh.devices.checks import check_folder, existing_vault_header, inside, is_unfinished, mount_of
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.devices.shared import NONCE_LIMIT, read_nonces, remove_nonces, write_nonce
 from caso_mesh.identity.imported import open_foreign
@@ -19,6 +19,7 @@ from caso_mesh.model.errors import (
     DeviceForeign,
     DevicePathInvalid,
     DeviceVanished,
+    EraseUnfinished,
     InvalidValue,
     NoKey,
     SealBroken,
@@ -31,7 +32,7 @@ from caso_mesh.model.requests import (
     DeviceProofReply,
     DeviceReport,
 )
-from caso_mesh.model.storage import Device
+from caso_mesh.model.storage import Device, DevicePath
 from caso_mesh.server.patience import begin, bounded
 from caso_mesh.server.vault_folder import vault_folder
 from caso_mesh.vault.chunking import ID_KEY_SIZE, ChunkerParameters
@@ -192,16 +193,40 @@ class Storage:
         what = f"the device {device.name} on {self._name}"
         return await bounded(lambda: self._access(device, writer, mesh), what=what, seconds=_ACCESS_S)
 
-    def _access(self, device: Device, writer: str, mesh: str) -> DeviceAccess:
+    async def access_to_erase(self, device: Device, writer: str, mesh: str) -> DeviceAccess:
+        """As ``access``; where the vault cannot be opened any more since an erase was cut off, without keys. What lies there is
+        for the worker to look at."""
+
+        def work() -> DeviceAccess:
+            try:
+                return self._access(device, writer, mesh, erases=True)
+            except (DeviceVanished, EraseUnfinished, NoKey):
+                place = self._place(device)
+                if not device.erasing and not is_unfinished(place.path):
+                    raise
+                return self._accessed(device, place.path, VaultKeys(self.id_key(), {}, ""), writer, mesh)
+
+        return await bounded(work, what=f"the device {device.name} on {self._name}", seconds=_ACCESS_S)
+
+    def _place(self, device: Device) -> DevicePath:
         place = device.path_on(self._node)
         if place is None or not place.enabled:
             raise DeviceVanished(device=device.name, detail=f"{self._name} has no path to it")
+        return place
+
+    def _access(self, device: Device, writer: str, mesh: str, *, erases: bool = False) -> DeviceAccess:
+        place = self._place(device)
+        if device.erasing and not erases:
+            raise EraseUnfinished(device=device.name)
         with vault_folder(place.path, device=device.name, vault=device.vault) as backend:
             keys = self._keys_of(backend, device)
+        return self._accessed(device, place.path, keys, writer, mesh)
+
+    def _accessed(self, device: Device, path: str, keys: VaultKeys, writer: str, mesh: str) -> DeviceAccess:
         return DeviceAccess(
             device=device.id,
             name=device.name,
-            path=place.path,
+            path=path,
             vault=device.vault,
             mesh=mesh,
             content_keys=keys.content_keys,

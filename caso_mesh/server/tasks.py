@@ -11,8 +11,9 @@ from msgspec import structs
 from caso_mesh.control.importing import refuse_imported
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.store import IdentityStore
-from caso_mesh.jobs.task import DeviceAccess, FarEnd, Task, TlsFiles
+from caso_mesh.jobs.task import DeviceAccess, ErasePlan, FarEnd, Task, TlsFiles
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.host_commands import CommandKind, HostCommand, dump_name
 from caso_mesh.model.ids import IdSource
@@ -107,7 +108,10 @@ class TaskMaker:
         if order.end in {"both", "device"}:
             device = self._device(orders, order.device)
             writer = await self._queue.writer(device.vault, self._new_id())
-            access = await self._storage.access(device, writer, orders.roster.mesh.id)
+            if isinstance(order.spec, EraseSpec):
+                access = await self._storage.access_to_erase(device, writer, orders.roster.mesh.id)
+            else:
+                access = await self._storage.access(device, writer, orders.roster.mesh.id)
             if isinstance(order.spec, BackupSpec | DuplicateSpec | SyntheticSpec):
                 refuse_imported(device, "nothing is written to it")
                 medium = await self._medium(orders, device, order.spec.media_set)
@@ -138,6 +142,7 @@ class TaskMaker:
             media_set=medium.media_set if medium else "",
             device=access,
             reads=reads,
+            erase=await self._erase_plan(orders, order),
             far=far,
             second_far=None if order.second is None else self._end(orders, order.second.media),
             tls=TlsFiles(str(self._trust.chain_path), str(self._trust.key_path), self._trust.anchors()),
@@ -159,6 +164,13 @@ class TaskMaker:
             pace_path=str(self._folder.pace),
         )
         return task, warnings
+
+    async def _erase_plan(self, orders: Orders, order: AttemptOrder) -> ErasePlan | None:
+        if not isinstance(order.spec, EraseSpec):
+            return None
+        media = {each.label: each.last_write_at_ns for each in await self._queue.all_media()}
+        begun = self._device(orders, order.device).erasing == order.spec.becomes
+        return ErasePlan(begun, orders.media_sets, media)
 
     def _commands(self, order: AttemptOrder) -> dict[str, HostCommand]:
         """What the order names of this server's own file, each with its logon. Raises ``CommandNotAllowed``, ``NoLogon``,
@@ -223,7 +235,9 @@ class TaskMaker:
             raise NotFound(kind="mediaset", name=media_set_name)
         now_ns = self._clock.now_ns()
         return await self._queue.take_medium(
-            lambda known: medium_for(known, media_set, device.id, self._node, self._name, now_ns, device.retired)
+            lambda known: medium_for(
+                known, media_set, device.id, self._node, self._name, now_ns, device.retired, device.formatted_at_ns
+            )
         )
 
     def _far(self, orders: Orders, order: AttemptOrder) -> FarEnd | None:

@@ -6,10 +6,10 @@ import msgspec
 from blake3 import blake3
 from msgspec import Struct
 
-from caso_mesh.model.errors import DataDamaged, DeviceVanished, ObjectMissing, VaultTooNew
+from caso_mesh.model.errors import DataDamaged, DeviceVanished, EraseUnfinished, ObjectMissing, VaultTooNew
 from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.chunking import ChunkerParameters
-from caso_mesh.vault.names import FORMAT, FORMAT_VERSION, check_id
+from caso_mesh.vault.names import ERASING, FORMAT, FORMAT_VERSION, check_id
 
 SUITE = "aes-256-gcm.hkdf-sha-256.blake3.zstd"
 _TITLE = "caso-mesh vault"
@@ -43,11 +43,28 @@ def create_vault(backend: Backend, *, vault: str, mesh: str, chunker: ChunkerPar
 
 
 def read_header(backend: Readable) -> VaultHeader | None:
-    """None if there is no vault. Raises ``VaultTooNew``, ``DataDamaged``."""
+    """None if there is no vault. Raises ``VaultTooNew``, ``DataDamaged``, ``EraseUnfinished``."""
+    if unfinished(backend):
+        raise EraseUnfinished(device=getattr(backend, "device", "") or "here")
     try:
-        content = backend.get(FORMAT, 0, _LONGEST)
+        return parse_header(backend)
     except ObjectMissing:
         return None
+
+
+def unfinished(backend: Readable) -> bool:
+    """Whether what lies here is being erased, or was until that was cut off."""
+    try:
+        backend.size(ERASING)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def parse_header(backend: Readable) -> VaultHeader:
+    """What ``format`` says, also in a vault that is being erased. Raises ``ObjectMissing``, ``VaultTooNew``,
+    ``DataDamaged``."""
+    content = backend.get(FORMAT, 0, _LONGEST)
     line, _, check = content.partition(b"\n")
     if check != blake3(line + b"\n").hexdigest().encode() + b"\n":
         raise DataDamaged(object=FORMAT, detail="its checksum differs")

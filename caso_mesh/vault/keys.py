@@ -35,17 +35,23 @@ class _Wrapped(Struct):
 
 
 def create_content_key(
-    backend: Backend, recipients: Mapping[str, bytes], *, key_id: str, randomness: Randomness, id_key: bytes
+    backend: Backend,
+    recipients: Mapping[str, bytes],
+    *,
+    key_id: str,
+    randomness: Randomness,
+    id_key: bytes,
+    header: VaultHeader | None = None,
 ) -> None:
     """Makes a new content key, wraps it to each recipient's raw X25519 public key (32 bytes), and adds ``keys/<id>``.
 
     From then on writers that can open it seal with it if ``key_id`` is the greatest in byte order: ids of keys rise
-    with time. Raises ``ObjectExists``, ``NotFound`` (no vault), ``SealBroken`` (an impossible public key).
+    with time. ``header``: of the vault, if it is known. Raises ``ObjectExists``, ``NotFound`` (no vault), ``SealBroken`` (an impossible public key).
     """
     check_id(key_id, "key")
     if not recipients:
         raise Misuse("a content key that nobody can open")
-    header = _header(backend)
+    header = header or _header(backend)
     _add(backend, header, key_name(key_id), key_id, randomness(_KEY_SIZE), recipients, id_key, randomness)
 
 

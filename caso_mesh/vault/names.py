@@ -10,6 +10,8 @@ from caso_mesh.model.errors import Misuse
 MAGIC = b"CASOMESH"
 FORMAT_VERSION = 1
 FORMAT = "format"
+#: While a vault is being erased: nobody opens what lies beside it.
+ERASING = "erasing"
 
 _ID = re.compile(r"[a-z0-9]{1,64}\Z")
 _PACK = re.compile(r"packs/([dm])/([0-9a-f]{2})/(\2[0-9a-f]{30})\Z")

@@ -22,6 +22,7 @@ from caso_mesh.model.audit_chain import AuditVerified, AuditVerify, AuditVoter
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
+from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
 from caso_mesh.model.listing import SetStanding
@@ -248,6 +249,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("device share disk1 --on beta=/mnt", "device.share", q.DeviceShare("disk1", "beta", "/mnt"), DEVICE, ["disk1"]),
     ("device unshare disk1 beta", "device.share", q.DeviceShare("disk1", "beta"), DEVICE, ["disk1"]),
     ("device remove disk1", "device.remove", q.DeviceName("disk1"), v.Done(), ["untouched"]),
+    (
+        "device erase disk1 --yes --even-last-good --priority high",
+        "device.erase",
+        DeviceErase("disk1", True, Priority.HIGH),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
     (
         "device inventory disk1 nas --priority low",
         "device.inventory",

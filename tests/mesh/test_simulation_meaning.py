@@ -43,7 +43,7 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
     ids = [f"{at}{number}".ljust(26, "a") for number in range(4)]
     sets = [
         BackupSet(
-            id=id_, mesh="m", vault="v", source=server, source_name="s", server=server, server_name="m", device=device,
+            id=id_, mesh="m", vault=f"v{number // 2}", source=server, source_name="s", server=server, server_name="m", device=device,
             device_name="d", medium="B-1", media_set="keep-4-weeks", type=BackupType.FULL, job=job, run=run,
             attempt=attempt_id(run, 1), started_at_ns=1, ended_at_ns=number, roots=(b"srv",), filters=b"f", root=b"r",
             parent=None, files=3, entries=4, bytes=30, bytes_read=30, bytes_stored=40, exceptions=0,
@@ -83,7 +83,7 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.SetDeleted(ids[1], device, "ann", "request-2"),
         f.SetLocked(ids[0], device, "ann", 100),
         f.SetLocked(ids[0], device, "ann", 50),
-        f.SetFound(sets[3], server),
+        f.SetFound(structs.replace(sets[3], vault="v2"), server),
         f.RunWaits(run, server, WaitReason.NOT_YET_DUE, 1, {"due": "soon"}),
         f.RunWaits(run, server, WaitReason.ON_HOLD, 1),
         f.CopyTaken("copy", (Outcome("job", "x", Came.MADE),)),
@@ -95,6 +95,7 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.AlertAnswered("a1", "ann", "seen"),
         f.AlertRaised("a2", AlertKind.WARNING, "device-full", "still"),
         f.AlertCleared("a2", of=SERVERS[0]),
+        f.VaultErased(device, "v1", third, "ann"),
         f.SetsMissing(device, (ids[0],), third),
         f.SetsMissing(device, (), third),
         f.SetsMissing("shared", (server,), third),

@@ -42,6 +42,7 @@ TABLES = {
     "set_gone": "set_id, device, request",
     "set_lock": "set_id, device, until_ns",
     "missing_sets": "device, at_ns, data",
+    "erased_vault": "vault, device",
     "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
     # of an attempt with two ends the first end that came counts
     "attempt_total": "coalesce(sum(attempts), 0)",
@@ -103,6 +104,7 @@ def worked_out(told: Iterable[Told]) -> Rows:
         "missing_sets": _last(
             sorted(((fact.device,), (at.at_ns, _pack(fact.sets))) for _, at, fact in of(facts.SetsMissing))
         ),
+        "erased_vault": {(fact.vault, fact.device) for _, _, fact in of(facts.VaultErased)},
         **_sets(of),
         **_alerts(of),
         **_audit(of),
@@ -156,7 +158,14 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
 
 def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
     """A set is there until its device says that it is gone, whichever comes first; one that was found again is there."""
-    gone = {(fact.set, fact.device): fact.request for _, _, fact in reversed(of(facts.SetDeleted))}
+    gone: dict[tuple[str, str], str] = {}
+    for _, _, fact in of(facts.SetDeleted):
+        gone[fact.set, fact.device] = gone.get((fact.set, fact.device)) or fact.request
+    erased = {(fact.vault, fact.device) for _, _, fact in of(facts.VaultErased)}
+    told = [fact.set for _, _, fact in (*of(facts.SetPublished), *of(facts.SetFound))]
+    for each in told:
+        if (each.vault, each.device) in erased:
+            gone.setdefault((each.id, each.device), "")
     sets = {
         fact.set.id: fact.set for _, _, fact in of(facts.SetPublished) if (fact.set.id, fact.set.device) not in gone
     }
@@ -166,6 +175,8 @@ def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, I
         if fact.set in sets
     }
     for _, _, fact in of(facts.SetFound):
+        if (fact.set.vault, fact.set.device) in erased:
+            continue
         sets.setdefault(fact.set.id, fact.set)
         details.setdefault(fact.set.id, (fact.set.id, fact.server, b"", 0))
     locks: dict[tuple[str, str], int | None] = {}
