@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -235,6 +236,14 @@ class Storage:
             writer=writer,
             foreign=None if device.imported is None else ForeignAccess(keys.id_key, device),
         )
+
+    async def forget(self, before: Iterable[Device], now: Iterable[Device]) -> None:
+        """What was remembered of vaults that were erased, by the devices of orders. Repeated, nothing happens."""
+        vaults = {device.id: device.vault for device in now}
+        for device in before:
+            if vaults.get(device.id, device.vault) != device.vault:
+                self._opens.discard(device.vault)
+                await asyncio.to_thread(shutil.rmtree, self._cache / device.vault, ignore_errors=True)
 
     async def reports(self, devices: Iterable[Device]) -> tuple[DeviceReport, ...]:
         """Space and problems of every device with a path here, after ``REPORTS_S`` at the latest: one that hangs is

@@ -236,6 +236,13 @@ WAITS = [
     (part("r", window="sat 20:00-21:00"), {}, WaitReason.OUTSIDE_WINDOW),
     (part("r", first="home.nightly.full"), {}, WaitReason.WAITING_FOR_FIRST),
     (part("r", behind="job@20250615T150000Z"), {}, WaitReason.BLOCKED_BY_RUN),
+    (part("r", target=B), {"devices": (device("disk-b", "b", taken="erase@1"),)}, WaitReason.BLOCKED_BY_RUN),
+    (part("r", target=B), {"devices": (device("disk-b", "b", emptied=True),)}, WaitReason.ERASE_UNFINISHED),
+    (
+        reading("r", JobKind.INVENTORY, "disk-b", "disk-b"),
+        {"devices": (device("disk-b", "b", emptied=True, lost=True, state=DeviceState.OFFLINE),)},
+        WaitReason.ERASE_UNFINISHED,
+    ),
     (
         part("r"),
         {"servers": (SRC, server("a", held=True), server("b", held=True))},
@@ -370,6 +377,16 @@ def test_restore_and_verify_go_to_a_server_that_reaches_the_device_of_the_set():
         TWO, reading("r", JobKind.RESTORE, "full"), reading("v", JobKind.VERIFY, "full", ""), devices=disks
     )
     assert given_out == {"r": ("b", "full"), "v": ("b", "full")}
+
+
+def test_a_device_that_nobody_can_use_is_looked_at_and_erased_all_the_same_but_not_one_that_was_put_offline():
+    lost = device("disk", "b", state=DeviceState.OFFLINE, lost=True, free_bytes=0, low_space_bytes=9)
+    for kind in (JobKind.INVENTORY, JobKind.ERASE):
+        work = reading("r", kind, "disk", "disk")
+        assert placed(TWO, work, devices=(lost,))[0] == {"r": ("b", "disk")}
+        by_hand = msgspec.structs.replace(lost, lost=False)
+        assert placed(TWO, work, devices=(by_hand,))[1] == {"r": WaitReason.DEVICE_OFFLINE}
+        assert placed(TWO, work, devices=())[1] == {"r": WaitReason.NO_DEVICE_IN_TARGET}
 
 
 def test_a_verify_needs_no_source_and_takes_no_slot_of_it():
