@@ -19,6 +19,7 @@ from caso_mesh.admin.retaining import Retaining, line_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.erasing import erasures, users_of
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
@@ -122,6 +123,7 @@ class Erasing:
     async def _check(self, device: Device, *, last_good: bool, but: Run | None = None) -> None:
         """What speaks against erasing a device. What was begun once is gone already: then only who is at work there."""
         state = self._keeper.state
+        refuse_imported(device, "it is not erased from here")
         if device.state is not DeviceState.ONLINE:
             raise WrongState(kind="device", name=device.name, state=device.state)
         other = erasures(state).get(device.id)

@@ -24,6 +24,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
 from caso_mesh.model.errors import NotFound
+from caso_mesh.model.importing import as_here
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.jobs import Attempt
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AlertKind
@@ -92,7 +93,8 @@ class Stocktaking:
     async def _found(self, peer: Peer, request: DeviceFound, link: Any) -> DeviceCompared:
         """Raises ``NotFound``."""
         _, device = self._attempt(peer, request.attempt)
-        mine = [each for each in request.sets if each.device == device.id and each.vault == device.vault]
+        sets = [as_here(each, device) for each in request.sets]
+        mine = [each for each in sets if each.device == device.id and each.vault == device.vault]
         gone = set(request.deleted)
         there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
         told = await self._rebuilding.tell(
@@ -107,7 +109,7 @@ class Stocktaking:
             added=tuple(told.added),
             deleted=tuple(told.deleted),
             differ=tuple(told.differ),
-            foreign=tuple(each.id for each in request.sets if each not in mine),
+            foreign=tuple(each.id for each in sets if each not in mine),
             abandoned=tuple({each.attempt for each in request.sessions if each.attempt not in at_work}),
         )
 

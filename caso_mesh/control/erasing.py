@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from caso_mesh.control.importing import refuse_imported
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import BeginErase
@@ -37,6 +38,7 @@ def begin_erase(state: ControlState, command: BeginErase, context: Context) -> E
         return Effect()
     if device.erasing or device.vault == spec.becomes:
         raise Conflict(detail=f"The device {device.name} has been erased by another run meanwhile")
+    refuse_imported(device, "it is not erased from here")
     if device.state is not DeviceState.ONLINE:
         raise WrongState(kind="device", name=device.name, state=device.state)
     users = [each for each in users_of(state, device.id) if each != attempt.id]

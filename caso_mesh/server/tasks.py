@@ -109,6 +109,7 @@ class TaskMaker:
             device = self._device(orders, order.device)
             writer = await self._queue.writer(device.vault, self._new_id())
             if isinstance(order.spec, EraseSpec):
+                refuse_imported(device, "it is not erased from here")
                 access = await self._storage.access_to_erase(device, writer, orders.roster.mesh.id)
             else:
                 access = await self._storage.access(device, writer, orders.roster.mesh.id)

@@ -55,7 +55,7 @@ def read_header(backend: Readable) -> VaultHeader | None:
 def unfinished(backend: Readable) -> bool:
     """Whether what lies here is being erased, or was until that was cut off."""
     try:
-        backend.size(ERASING)
+        backend.get(ERASING, 0, 1)
     except ObjectMissing:
         return False
     return True

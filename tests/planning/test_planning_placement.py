@@ -379,6 +379,13 @@ def test_restore_and_verify_go_to_a_server_that_reaches_the_device_of_the_set():
     assert given_out == {"r": ("b", "full"), "v": ("b", "full")}
 
 
+def test_an_imported_device_is_looked_at_and_never_erased():
+    disks = (device("disk", "b", imported=True),)
+    assert placed(TWO, reading("r", JobKind.INVENTORY, "disk", "disk"), devices=disks)[0] == {"r": ("b", "disk")}
+    refused = {"r": WaitReason.DEVICE_IMPORTED}
+    assert placed(TWO, reading("r", JobKind.ERASE, "disk", "disk"), devices=disks)[1] == refused
+
+
 def test_a_device_that_nobody_can_use_is_looked_at_and_erased_all_the_same_but_not_one_that_was_put_offline():
     lost = device("disk", "b", state=DeviceState.OFFLINE, lost=True, free_bytes=0, low_space_bytes=9)
     for kind in (JobKind.INVENTORY, JobKind.ERASE):
