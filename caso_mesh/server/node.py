@@ -326,7 +326,7 @@ class ServerNode:
             if orders.devices != before.devices or any_ended(before, orders):
                 # a job that is over has changed how much is free
                 self._survey.look()
-                await self.storage.forget(before.devices, orders.devices)
+                await self.kept.storage.forget(before.devices, orders.devices)
         await self.links.roster_changed()
         if self.bearings.partners() != partners:
             self.links.wake()
