@@ -39,14 +39,7 @@ from caso_mesh.model.jobs import (
     set_read,
 )
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.states import (
-    ATTEMPT_ACTIVE,
-    REASON_ENDS,
-    REASON_TEXT,
-    AttemptState,
-    RunState,
-    WaitReason,
-)
+from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, AttemptState, RunState, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
