@@ -40,6 +40,8 @@ _COUNT = 2000
 _STEPS = 20_000
 #: So many folders are walked through before the index is asked where names of many are.
 _FIRST_FOLDERS = 3000
+#: So many times as many again, where that promises enough.
+_MORE = 4
 #: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
 _LOOK_EACH, _COMPARE_EACH = 200, 1000
 
@@ -192,8 +194,12 @@ class _Search:
                 text, cost = each, its_cost
         if self._exact:
             self._only = replace(self._only, part=text.text)
-        if cost >= _COUNT and self._walk(None, _FIRST_FOLDERS):
-            return
+        if cost >= _COUNT:
+            if self._walk(None, _FIRST_FOLDERS):
+                return
+            # The index tells all places before the first: where a few thousand more folders will do, that takes longer.
+            if len(self.hits) * _MORE >= self._limit and self._walk(None, _MORE * _FIRST_FOLDERS):
+                return
         self._walk(leads(self._conn, text.text, is_last=text.is_last), None)
 
     def _walk(self, index: Leads | None, most_folders: int | None) -> bool:
