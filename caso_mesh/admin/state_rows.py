@@ -158,6 +158,7 @@ def device_rows(state: ControlState, seen: Seen, only: frozenset[str] | None) ->
                 total_bytes=max((report.total_bytes for report in good), default=None),
                 running=busy.get(device.id, 0),
                 kits=sum(device.id in kit.complete for kit in confirmed),
+                mesh=device.imported.mesh_name if device.imported is not None else "",
             )
         )
     return found

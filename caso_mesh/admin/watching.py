@@ -261,7 +261,7 @@ class ServerWatch:
             await self._alarms.begins(AlertKind.ERROR, "device-error", text, object=place)
             return
         await self._alarms.ends("device-error", place)
-        if report.free_bytes < device.low_space_bytes:
+        if device.imported is None and report.free_bytes < device.low_space_bytes:
             text = f"The device {device.name} is low on space: {report.free_bytes} bytes are free"
             await self._alarms.begins(AlertKind.WARNING, "device-low-on-space", text, object=device.name)
         else:

@@ -69,7 +69,7 @@ def _is_away(row: ServerRow) -> bool:
 
 
 def _is_low(row: DeviceRow) -> bool:
-    return row.free_bytes is not None and row.free_bytes < row.low_space_bytes
+    return not row.mesh and row.free_bytes is not None and row.free_bytes < row.low_space_bytes
 
 
 def _is_unwell(row: DeviceRow) -> bool:

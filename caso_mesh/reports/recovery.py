@@ -23,7 +23,8 @@ def media_required(told: Gathered) -> m.Answer:
         (key, newest) for key, newest, places in found if not any(_is_there(devices.get(row.device)) for row in places)
     ]
     alone = [key for key, _, places in found if len({row.device for row in places}) == 1]
-    without_kit = sorted({name for name, row in devices.items() if not row.kits})
+    without_kit = sorted({name for name, row in devices.items() if not row.kits and not row.mesh})
+    imported = sorted((name, row.mesh) for name, row in devices.items() if row.mesh)
     needed = sorted({newest.device for _, newest, _ in found})
     size = sum(newest.bytes for _, newest, _ in found)
     if not found:
@@ -43,6 +44,15 @@ def media_required(told: Gathered) -> m.Answer:
             + [
                 Need(f"No recovery kit opens {name} once the mesh is gone", "caso-mesh kit create", Tone.WARNING)
                 for name in without_kit[:_NAMED]
+                if name in needed
+            ]
+            + [
+                Need(
+                    f"Only a recovery kit of {mesh} opens {name} once this mesh is gone: keep it, or copy what matters",
+                    "caso-mesh duplicate SET --to device:NAME",
+                    Tone.WARNING,
+                )
+                for name, mesh in imported[:_NAMED]
                 if name in needed
             ]
         ),

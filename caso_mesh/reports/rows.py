@@ -124,7 +124,7 @@ class PlaceRow(Struct, frozen=True, gc=False):
 
 
 class DeviceRow(Struct, frozen=True, gc=False):
-    """A device. ``kits``: so many confirmed recovery kits open it."""
+    """A device. ``kits``: so many confirmed recovery kits open it. ``mesh``: the mesh that an imported one came from."""
 
     name: str
     kind: str
@@ -137,6 +137,7 @@ class DeviceRow(Struct, frozen=True, gc=False):
     total_bytes: int | None = None
     running: int = 0
     kits: int = 0
+    mesh: str = ""
 
 
 class MediumRow(Struct, frozen=True, gc=False):

@@ -138,7 +138,15 @@ def _machine(
     newest: dict[tuple[str, tuple[str, ...]], SetRow] = {}
     for row in sorted(sets, key=lambda row: row.ended_ns):
         newest[row.selection, row.roots] = row
-    state = "left the mesh" if not member else "no backup" if not sets else "backed up"
+    state = (
+        "of another mesh"
+        if "@" in name
+        else "left the mesh"
+        if not member
+        else "no backup"
+        if not sets
+        else "backed up"
+    )
     if any(age.overdue for age in ages):
         state = "overdue"
     lists = [age.selection for age in ages] or [row.selection for row in newest.values() if row.selection]

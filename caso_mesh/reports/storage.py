@@ -130,7 +130,8 @@ def _device_tables(told: Gathered, sets: Mapping[str, list[SetRow]]) -> tuple[Ta
 
 
 def _is_low(row: DeviceRow) -> bool:
-    return row.free_bytes is not None and row.free_bytes < row.low_space_bytes
+    """What is only read has room enough."""
+    return not row.mesh and row.free_bytes is not None and row.free_bytes < row.low_space_bytes
 
 
 def _unwell(row: DeviceRow) -> list[str]:
@@ -152,7 +153,7 @@ def _a_day(told: Gathered, rows: Sequence[SetRow]) -> int | None:
 
 def _days_until_full(told: Gathered, row: DeviceRow, rows: Sequence[SetRow]) -> float | None:
     """``None`` also where that is too far away to say anything."""
-    daily = _a_day(told, rows)
+    daily = None if row.mesh else _a_day(told, rows)
     if row.free_bytes is None or not daily:
         return None
     days = max(0, row.free_bytes - row.low_space_bytes) / daily
@@ -166,7 +167,7 @@ def _device(told: Gathered, row: DeviceRow, rows: Sequence[SetRow]) -> tuple[Cel
         used = m.share(row.total_bytes - row.free_bytes, row.total_bytes)
     return (
         row.name, row.state, row.kind, ", ".join(row.pools) or None, row.free_bytes, row.total_bytes, used,
-        row.low_space_bytes, _a_day(told, rows), None if days is None else round(days), len(rows), stored(rows),
+        row.low_space_bytes, None if row.mesh else _a_day(told, rows), None if days is None else round(days), len(rows), stored(rows),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from msgspec.structs import replace
 from report_world import DAY, HOSTILE, NOW, hostile_site, site
 
 from caso_mesh.model.errors import NotFound
@@ -128,6 +129,22 @@ def test_a_chart_tells_good_from_bad_by_more_than_a_colour() -> None:
     assert 'fill="url(#worse3)"' in drawn
     assert drawing.series_classes(Chart("c", "C", ChartKind.BARS, Kind.COUNT, (), series)) == ["good", "bad", "worse"]
     assert "<td" in drawn, "its figures are there for whoever cannot see it"
+
+
+def test_a_device_of_another_mesh_is_well_and_the_kit_of_that_mesh_is_the_one_to_keep() -> None:
+    first, *others = site().devices
+    came = replace(first, state="imported", kits=0, mesh="meadow")
+    sets = [replace(row, source="berta@meadow") if row.device == came.name else row for row in site().sets]
+    told = site(devices=(came, *others), sets=tuple(sets))
+    assert not any(came.name in need.text for need in catalogue.made("device-summary", told).needs)
+    needs = [need.text for need in catalogue.made("media-required-for-recovery", told).needs]
+    assert (
+        f"Only a recovery kit of meadow opens {came.name} once this mesh is gone: keep it, or copy what matters"
+        in needs
+    )
+    assert not any("No recovery kit opens vault-b" in text for text in needs)
+    (machines,) = catalogue.made("machines-backed-up", told).tables
+    assert {row[1] for row in machines.rows if row[0] == "berta@meadow"} == {"of another mesh"}
 
 
 def test_a_report_that_there_is_not_is_named() -> None:
