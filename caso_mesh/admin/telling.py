@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from caso_mesh.admin import present
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Submit
@@ -18,7 +19,7 @@ from caso_mesh.model.commands import DeleteJob, Prune
 from caso_mesh.model.errors import Conflict, NotFound
 from caso_mesh.model.jobs import Run, placed_by
 from caso_mesh.model.settings import number
-from caso_mesh.model.states import REASON_TEXT, AlertKind, RunState
+from caso_mesh.model.states import AlertKind, RunState
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.window import is_scheduled
 
@@ -128,7 +129,7 @@ class Telling:
                 kind, category, text = AlertKind.ERROR, "job-timed-out", f"{name} was not finished in time"
             case RunState.MISSED:
                 waiting = self._live.missed_for.pop(run.id, None)
-                why = f": {REASON_TEXT[waiting.reason].format_map(_Lenient(waiting.fields))}" if waiting else ""
+                why = f": {present.reason_text(waiting)}" if waiting else ""
                 kind, category, text = AlertKind.ERROR, "job-missed", f"{name} was missed{why}"
             case RunState.SUCCEEDED_WITH_EXCEPTIONS:
                 kind, category = AlertKind.WARNING, "job-completed-with-exceptions"
@@ -141,11 +142,6 @@ class Telling:
 def second_target(run: Run) -> str:
     placed = placed_by(run.spec)
     return "any" if placed is None else str(placed.target)
-
-
-class _Lenient(dict[str, object]):
-    def __missing__(self, key: str) -> str:
-        return "?"
 
 
 def kept_since(state: ControlState, now_ns: int) -> int:

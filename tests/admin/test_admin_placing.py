@@ -11,6 +11,7 @@ from admin.admin_world import World, admin_world, node
 
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.documents import DevicePoolDoc, PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import UsageError, WrongState
 from caso_mesh.model.jobs import Counts, Progress
 from caso_mesh.model.states import AttemptState, Priority, RunState
@@ -200,3 +201,24 @@ async def test_a_device_that_its_servers_have_no_key_for_is_waited_for_and_that_
         assert shown.reason_ends == "ends when the server has been handed the key of dbeta"
         del w.problem["dev-beta"]
         await w.delegated(run)
+
+
+async def test_of_a_device_pool_the_smallest_number_that_is_free_is_taken_and_a_list_is_written_only_by_whom_it_says(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        pool = DevicePoolDoc(("dgamma:10", "dbeta:20"))
+        await w.ask("device-pool.create", q.DevicePoolEdit("disks", pool))
+        for device in ("dbeta", "dgamma"):
+            await w.ask("device.set", q.DeviceSet(device, None, concurrency=1))
+        first = await w.delegated(await w.backup(to="devices:disks"))
+        second = await w.delegated(await w.backup(to="devices:disks"))
+        assert [first.device, second.device] == ["dev-gamma", "dev-beta"]
+        for attempt, name in ((first, "gamma"), (second, "beta")):
+            await w.report(name, *w.success(attempt))
+        only = SelectionDoc(("alpha:/srv",), within="server:beta")
+        await w.ask("selection.create", q.SelectionCreate("only", only))
+        await w.ask("policy.create", q.PolicyCreate("p", PolicyDoc({"full": TemplateDoc("full", to="devices:disks")})))
+        await w.ask("associate", q.AssociationEdit("only", "p"))
+        run = str((await w.ask("job.run", q.JobName("only.p.full"))).run)
+        assert (await w.delegated(run)).device == "dev-beta", "the one with the smaller number is not of that server"

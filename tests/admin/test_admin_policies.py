@@ -53,12 +53,13 @@ async def test_a_run_that_could_not_start_in_the_window_of_its_schedule_is_misse
         await made(
             w, full=FULL, short=TemplateDoc("copy", to="device:dbeta", schedule="daily 00:03", start_window="1m")
         )
-        w.links.down(node("beta"))
+        await w.ask("queue.hold", q.QueueHold(True, server="beta"))
         short = await run_of(w, "short")
         await at(w, 4.2)
         assert w.state.run(short.id).state is RunState.MISSED
         assert runs(w, "full")[-1].closed_at_ns is None, "that one has the window of the settings"
-        assert "home.nightly.short" in w.facts.alerts("job-missed")[0].text
+        (alert,) = w.facts.alerts("job-missed")
+        assert alert.text == "home.nightly.short (scheduled) was missed: the queue is on hold: beta"
 
 
 async def test_what_was_missed_is_caught_up_with_when_its_server_returns_if_the_schedule_says_so(
