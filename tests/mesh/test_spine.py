@@ -59,7 +59,8 @@ def test_the_tour_by_hand_from_the_first_server_to_a_restore_on_another(process_
     mesh = process_mesh(0)
     mesh.init("alpha")
     mesh.run("alpha")
-    status = mesh.ok("alpha", "status")
+    # it listens before it is in office
+    status = wait_for(lambda: (found := mesh.ok("alpha", "status"))["admin"] and found, what="alpha is in office")
     assert (status["mesh"], status["server"], status["admin"], status["servers"]) == ("meadow", "alpha", "alpha", 1)
     for name in ("beta", "gamma"):
         mesh.join(name)
