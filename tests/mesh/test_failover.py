@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import closing
 from typing import Any
 
 from mesh.process import ProcessMesh
-from mesh.test_keeping import MEANING, rows
+from mesh.test_keeping import MEANING
 from mesh.trees import assert_equal
 from waiting import one_of_three, wait_for
 
@@ -64,21 +65,34 @@ def voting_mesh(mesh: ProcessMesh, count: int) -> Boss:
     return boss
 
 
+def look(path: pathlib.Path, sql: str) -> list[Any]:
+    """Rows of a database of a daemon that runs; ``AssertionError`` if it is not there yet. A look does not make it."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as conn:
+            return conn.execute(sql).fetchall()
+    except sqlite3.OperationalError as error:
+        raise AssertionError(f"{path}: {error}") from error
+
+
 def tables_equal(mesh: ProcessMesh, *voters: str) -> bool:
     found = []
     for name in voters:
-        place = f"{(mesh.state(name) / 'tables' / 'tables.db').as_uri()}?mode=rw"  # a look must not make it
-        try:
-            with closing(sqlite3.connect(place, uri=True)) as conn:
-                found.append([sorted(map(repr, conn.execute(f"SELECT * FROM {table}"))) for table in MEANING])
-        except sqlite3.OperationalError:
-            return False  # it has none yet
+        path = mesh.state(name) / "tables" / "tables.db"
+        found.append([sorted(map(repr, look(path, f"SELECT * FROM {table}"))) for table in MEANING])
     return all(each == found[0] for each in found)
 
 
+def logs_equal(mesh: ProcessMesh, *voters: str) -> bool:
+    """Whether their logs go as far."""
+    far = 'SELECT max("index") FROM entry'
+    found = {row for name in voters for row in look(mesh.state(name) / "consensus.db", far)}
+    return len(found) == 1 and found != {(None,)}
+
+
 def followed(mesh: ProcessMesh, *voters: str) -> None:
-    """Until the voters hold what the administrator has heard."""
-    wait_for(lambda: tables_equal(mesh, *voters), 60.0, what=f"{', '.join(voters)} hold the same")
+    """Until the voters hold what the administrator has decided and heard."""
+    for same in (logs_equal, tables_equal):
+        wait_for(lambda same=same: same(mesh, *voters), 60.0, what=f"{', '.join(voters)} hold the same")
 
 
 def test_the_office_passes_on_with_history_catalog_and_schedule_also_when_the_dead_ones_disk_is_gone(
@@ -201,11 +215,11 @@ def test_the_office_is_handed_over_and_voters_come_and_go(process_mesh: Callable
 
 def witnessed(mesh: ProcessMesh, voter: str, *others: str) -> bool:
     """Whether the others have it on their disks how far the log of a voter goes."""
-    ((node, last),) = rows(
+    ((node, last),) = look(
         mesh.state(voter) / "consensus.db", 'SELECT node, (SELECT max("index") FROM entry) FROM standing'
     )
     seen = f"SELECT \"index\" FROM witness WHERE node = '{node}'"
-    return all(rows(mesh.state(other) / "consensus.db", seen) == [(last,)] for other in others)
+    return all(look(mesh.state(other) / "consensus.db", seen) == [(last,)] for other in others)
 
 
 def test_a_voter_whose_disk_was_put_back_goes_on_as_a_member_and_votes_when_it_was_removed_and_added(
