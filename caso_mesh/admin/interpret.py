@@ -88,7 +88,10 @@ def interpret(c: sqlite3.Connection, server: str, record: Record, fact: facts.Fa
             alert_rows.cleared(c, server, at_ns, fact)
         case facts.NoticesSent():
             c.executemany(
-                "INSERT OR IGNORE INTO notice_sent VALUES (?, ?, ?, ?, ?)",
+                # of several administrators' words the earliest counts, in whichever order they come
+                "INSERT INTO notice_sent VALUES (?, ?, ?, ?, ?) ON CONFLICT (recipient, key) DO UPDATE SET"
+                " message = excluded.message, at_ns = excluded.at_ns, given_up = excluded.given_up"
+                " WHERE (excluded.at_ns, excluded.message, excluded.given_up) < (at_ns, message, given_up)",
                 [(fact.recipient, key, fact.message, at_ns, fact.given_up) for key in (fact.message, *fact.keys)],
             )
         case facts.Audit():
@@ -207,7 +210,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
     _attempt(c, fact.attempt, server)
     ended = c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
-        f" failure = ?, predicted = ?, found = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
+        f" failure = ?, predicted = ?, found = ?, kind = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
             fact.state.value,
             fact.type.value if fact.type else None,
@@ -218,10 +221,11 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             msgspec.msgpack.encode(fact.failure) if fact.failure else None,
             msgspec.msgpack.encode(fact.predicted) if fact.predicted else None,
             msgspec.msgpack.encode(fact.found) if fact.found else None,
+            totals.UNKNOWN if fact.kind is None else fact.kind.value,
             fact.attempt,
             server,
             *_ACTIVE,
         ),
     )
     if ended.rowcount:
-        totals.count(c, server, fact)
+        totals.count(c, server, fact.attempt)

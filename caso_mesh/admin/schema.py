@@ -111,4 +111,5 @@ MIGRATIONS: Sequence[str] = (
     "ALTER TABLE attempt ADD COLUMN found BLOB;",
     audit_chain.MIGRATION,
     erased_vaults.TABLE,
+    "ALTER TABLE attempt ADD COLUMN kind TEXT;",
 )

@@ -26,7 +26,7 @@ from caso_mesh.model.entries import SourceException
 from caso_mesh.model.ids import attempt_id, local_id, run_now_id
 from caso_mesh.model.jobs import BackupSpec, Counts, Failure, Part, Run, SourceRoots, Target, TargetKind
 from caso_mesh.model.resources import FileSystem
-from caso_mesh.model.states import AlertKind, AttemptState, BackupType, Priority, RunState, WaitReason
+from caso_mesh.model.states import AlertKind, AttemptState, BackupType, JobKind, Priority, RunState, WaitReason
 from caso_mesh.model.storage import BackupSet, Medium
 
 SERVERS = ("node-beta-0000", "node-gamma-000")
@@ -101,7 +101,16 @@ def facts_of(server: str, at: int) -> list[f.Fact]:
         f.SetsMissing("shared", (server,), third),
         f.FileSystems((FileSystem(b"", "ext4", 100, 50),)),
         f.FileSystems((FileSystem(b"", "ext4", 100, 60), FileSystem(b"srv", "xfs", 10, 5))),
-        f.NoticesSent("boss", "message", ("a1", "a2")),
+        # of the same ones another server tells, too: whichever is heard first must not show
+        f.NoticesSent("boss", f"message{at}", ("a1", "a2")),
+        f.AttemptStarted("shared@1#1", server, device, (BackupType.FULL, BackupType.INCREMENTAL)[at]),
+        f.AttemptEnded(
+            "shared@1#1",
+            (AttemptState.FAILED, AttemptState.SUCCEEDED)[at],
+            Counts(bytes_read=10 + at),
+            0.1 + at,
+            kind=(JobKind.BACKUP, JobKind.VERIFY)[at],
+        ),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),
         f.Audit("ann", "backup", "jobs", fields={"to": "any"}),
         f.AuditTrimmed(4, "ann"),

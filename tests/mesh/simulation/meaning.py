@@ -15,6 +15,7 @@ import msgspec
 from caso_mesh.journal import Record
 from caso_mesh.model import facts
 from caso_mesh.model.errors import PeerMalformed
+from caso_mesh.model.jobs import Counts
 from caso_mesh.model.states import ATTEMPT_ACTIVE
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -24,7 +25,7 @@ Told = tuple[str, Record, str | None]
 #: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
 #: voter is with fetching it, ``forgotten`` whether its catalog has forgotten a deleted set.
 TABLES = {
-    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found",
+    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found, kind",
     "exception": "attempt, path, reason, detail, reporter",
     "log_line": "attempt, at_ns, level, text, server",
     "run_wait": "run, source, reporter, since_ns, reason, fields",
@@ -43,9 +44,8 @@ TABLES = {
     "set_lock": "set_id, device, until_ns",
     "missing_sets": "device, at_ns, data",
     "erased_vault": "vault, device",
-    "notice_sent": "recipient, key",  # of several administrators that told of one, whichever came first
-    # of an attempt with two ends the first end that came counts
-    "attempt_total": "coalesce(sum(attempts), 0)",
+    "notice_sent": "recipient, key, message, at_ns, given_up",
+    "attempt_total": "kind, type, state, attempts, bytes_read, bytes_stored, seconds",
     "file_systems": "server, at_ns, data",
     "local_run": "id, server, created_at_ns, closed_at_ns, data, list",
 }
@@ -71,7 +71,8 @@ def worked_out(told: Iterable[Told]) -> Rows:
         return by_kind.get(kind, [])
 
     rows: dict[str, Iterable[tuple[Any, ...]]] = {
-        "attempt": _attempts(every),
+        "attempt": (attempts := _attempts(every)),
+        "attempt_total": _totals(attempts),
         "exception": [
             (fact.attempt, each.path, each.reason, each.detail, server)
             for server, _, fact in of(facts.AttemptExceptions)
@@ -89,10 +90,7 @@ def worked_out(told: Iterable[Told]) -> Rows:
         "medium": _last(
             ((server, fact.medium.label), (_pack(fact.medium),)) for server, _, fact in of(facts.MediumChanged)
         ),
-        "notice_sent": {
-            (fact.recipient, key) for _, _, fact in of(facts.NoticesSent) for key in (fact.message, *fact.keys)
-        },
-        "attempt_total": [(len({fact.attempt for _, _, fact in of(facts.AttemptEnded)}),)],
+        "notice_sent": _earliest(of(facts.NoticesSent)),
         "file_systems": _last(
             ((server,), (at.at_ns, _pack(fact.systems))) for server, at, fact in of(facts.FileSystems)
         ),
@@ -133,7 +131,7 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
         key = (fact.attempt, server)
         if isinstance(fact, facts.AttemptVerifying) and key not in found:
             continue
-        row = found.setdefault(key, ["queued", *[None] * 9])
+        row = found.setdefault(key, ["queued", *[None] * 10])
         over = row[0] not in {state.value for state in ATTEMPT_ACTIVE}
         match fact:
             case facts.AttemptStarted(type=type_) if row[0] == "queued":
@@ -150,10 +148,35 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
                     _pack(fact.failure) if fact.failure else None,
                     _pack(fact.predicted) if fact.predicted else None,
                     _pack(fact.found) if fact.found else None,
+                    fact.kind.value if fact.kind else "unknown",
                 )
             case _:
                 pass
     return [(id_, server, id_.rpartition("#")[0], *row) for (id_, server), row in found.items()]
+
+
+def _totals(attempts: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """By kind, type and state; of several ends of an attempt the earliest counts."""
+    ended: dict[str, tuple[Any, ...]] = {}
+    for row in sorted((row for row in attempts if row[6] is not None), key=lambda row: (row[6], row[1]), reverse=True):
+        ended[row[0]] = row
+    found: dict[tuple[str, str, str], list[Any]] = {}
+    for row in ended.values():
+        counts = msgspec.msgpack.decode(row[8], type=Counts)
+        total = found.setdefault((row[13], row[4] or "", row[3]), [0, 0, 0, 0.0])
+        for number, each in enumerate((1, counts.bytes_read, counts.bytes_stored, round(row[7] * 1024) / 1024)):
+            total[number] += each
+    return [(*key, *total) for key, total in found.items()]
+
+
+def _earliest(told: list[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]:
+    """Of several administrators that told of one notice the earliest."""
+    found: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for _, at, fact in told:
+        for key in (fact.message, *fact.keys):
+            place, value = (fact.recipient, key), (at.at_ns, fact.message, fact.given_up)
+            found[place] = min(found.get(place, value), value)
+    return [(*place, message, at_ns, given_up) for place, (at_ns, message, given_up) in found.items()]
 
 
 def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
