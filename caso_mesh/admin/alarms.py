@@ -43,9 +43,13 @@ class Alarms:
         """Which conditions an earlier office has told of already."""
         self._standing = await self._tables.standing_alerts({self._own, *self._offices()})
 
-    async def once(self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str) -> None:
-        """Tells of something that happened. ``occasion`` names it: the same one is told once."""
+    async def once(
+        self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str, ending: str = ""
+    ) -> str:
+        """Tells of something that happened; its id. ``occasion`` names it: the same one is told once. ``ending``: what its id
+        ends with, for whoever has to find again what is alike."""
         id_, servers = occasion_id(category, occasion), {self._own, *self._offices()}
+        id_ = id_[: len(id_) - len(ending)] + ending
         told = await self._tables.has_alert(id_, servers)
         if self._alone:
             # an earlier version told it under an id without a place
@@ -53,6 +57,7 @@ class Alarms:
             told = told or await self._tables.has_alert(id_, servers)
         if not told:
             await self._raise(id_, kind, category, text, object)
+        return id_
 
     async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
         """Tells of a condition, if that was not told yet."""
@@ -69,6 +74,10 @@ class Alarms:
                 id_, server = told
                 await self._facts.append(facts.AlertCleared(id_, of="" if server == self._own else server))
                 del self._standing[category, object]
+
+    async def over(self, id_: str, server: str) -> None:
+        """What an alert told of is over. ``server``: the node id of the one that told of it."""
+        await self._facts.append(facts.AlertCleared(id_, of="" if server == self._own else server))
 
     def standing(self, category: str) -> list[str]:
         """What stands in a category."""

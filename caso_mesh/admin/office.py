@@ -134,7 +134,17 @@ class Office:
 
         work = self.runs.work
         self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=reach.on_device)
-        approving = Approving(keeper, tables, means.alarms, work.find_set, own, clock)
+        approving = Approving(
+            keeper=keeper,
+            tables=tables,
+            alarms=means.alarms,
+            facts=facts,
+            submit=means.submit,
+            check_set=work.find_set,
+            own=own,
+            clock=clock,
+            doubtful=self.runs.is_clock_doubtful,
+        )
         #: Calls of nodes and newcomers, by name.
         self.node_handlers: Mapping[str, NodeAnswer] = {
             **self.members.node_answers(),
@@ -169,6 +179,7 @@ class Office:
             **self.alerts.duties(),
             **self.reports.duties(),
             **self.devices.duties(),
+            "what awaits approval": approving.run,
         }
 
     def noting(self, request_id: str) -> AbstractContextManager[list[Change]]:

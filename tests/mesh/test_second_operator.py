@@ -69,3 +69,37 @@ def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_sa
     assert as_(mesh, "ben", "settings", "set", "second-operator", "0").status == 0
     assert as_(mesh, "anna", "settings", "set", "second-operator", "1").status == 0
     assert waits(as_(mesh, "ben", "settings", "set", "second-operator", "0")), "anna's word was good for once"
+
+
+def test_the_alert_of_what_awaits_a_second_operator_is_over_once_that_is_decided_and_says_by_whom(
+    process_mesh: Callable[..., ProcessMesh],
+) -> None:
+    """They stayed open for ever, also after the second one had asked for the same."""
+    mesh = process_mesh(1)
+    for who in ("anna", "ben"):
+        enrol(mesh, who, "admin")
+    mesh.ok("alpha", "settings", "set", "second-operator", "1")
+
+    def alerts(*more: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = mesh.ok("alpha", "alert", "list", *more)["alerts"]
+        return [row for row in rows if row["category"] == "awaiting-approval"]
+
+    def decided(about: str) -> dict[str, Any]:
+        def row() -> dict[str, Any] | None:
+            return next((row for row in alerts("--all") if row["object"].startswith(about) and row["cleared"]), None)
+
+        return wait_for(row, 30.0, what=f"the alert about {about} is over")
+
+    carl, dora = ("operator", "create", "carl", "--role", "admin"), ("operator", "create", "dora", "--role", "viewer")
+    for words in (carl, carl, dora):
+        assert waits(as_(mesh, "anna", *words))
+    wait_for(lambda: len(alerts()) == 3, 30.0, what="all wait")
+    assert as_(mesh, "ben", *carl).status == 0
+    assert (decided("carl")["answered_by"], decided("carl")["response"]) == ("ben", "done")
+    (left,) = wait_for(lambda: rows if len(rows := alerts()) == 1 else None, 30.0, what="one is open")
+    assert left["object"] == "dora"
+    # no is no: what anna asked for counts no more
+    assert as_(mesh, "ben", "alert", "answer", left["id"], "no").status == 0
+    assert decided("dora")["answered_by"] == "ben"
+    assert alerts() == []
+    assert waits(as_(mesh, "ben", *dora))
