@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from caso_mesh.cli import device_import, device_pool, device_work, output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.listing import ANY_SERVER, LISTING, AfterOption, LimitOption, Listing, Servers, note_more
+from caso_mesh.cli.medium import counted, media_of
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import InvalidValue, UsageError
+from caso_mesh.model.errors import InvalidValue, NotFound, UsageError
 from caso_mesh.model.listing import MOST_ROWS
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.units import parse_size
@@ -59,6 +60,73 @@ def _list(view: v.DeviceList) -> None:
         for text in row.warnings:
             output.warning(f"{row.name}: {text}")
     note_more(view.more, view.devices[-1].name if view.devices else None)
+
+
+@app.command
+def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Show one device: where it is, how it is and why, its space, its pools and what lies on it."""
+    with connect(common) as client:
+        row = _row(client, name)
+        pools: tuple[v.DevicePoolView, ...] = ()
+        media: list[v.MediumView] = []
+        if not common.json:
+            pools = client.call("device-pool.list", q.Nothing(), v.DevicePoolViews).device_pools
+            media = media_of(client, device=name)
+    output.show(row, common.json, lambda row: _show(row, pools, media))
+
+
+def _row(client: Client, name: str) -> v.DeviceView:
+    after = None
+    while True:
+        view = client.call("device.list", q.DeviceListRequest(after=after), v.DeviceList)
+        found = next((row for row in view.devices if row.name == name), None)
+        if found is not None:
+            return found
+        if not view.more or not view.devices:
+            raise NotFound(kind="device", name=name)
+        after = view.devices[-1].name
+
+
+def _show(row: v.DeviceView, pools: tuple[v.DevicePoolView, ...], media: list[v.MediumView]) -> None:
+    places = ((f"on {server}", _place(row, server)) for server in row.servers)
+    output.details(
+        ("name", row.name),
+        ("id", row.id),
+        ("kind", row.kind),
+        ("mesh", row.mesh),
+        ("state", row.state),
+        *places,
+        ("pools", _memberships(row.name, pools) or None),
+        ("free", output.size(row.free_bytes)),
+        ("used", output.size(row.used_bytes)),
+        ("low space", output.size(row.low_space_bytes or None)),
+        ("running", f"{row.running}/{row.concurrency}"),
+        ("sets", row.sets),
+        ("media", counted(media)),
+        ("last write", max((each.last_write for each in media), default=None)),
+    )  # what its servers say is wrong with it follows, as warnings of the record
+
+
+def _place(row: v.DeviceView, server: str) -> str:
+    quota = row.quotas.get(server)
+    return ", ".join(
+        [
+            row.paths[server],
+            *([f"may take {output.size(quota)}"] if quota is not None else []),
+            *(["does not use it"] if server in row.disabled else []),
+        ]
+    )
+
+
+def _memberships(device: str, pools: tuple[v.DevicePoolView, ...]) -> list[str]:
+    """Pools that name the device, with its priority there as it was given."""
+    found = []
+    for pool in pools:
+        for member in pool.definition.devices:
+            name, colon, priority = member.partition(":")
+            if name == device:
+                found.append(f"{pool.name} (priority {priority if colon else 100})")
+    return found
 
 
 def _one(view: v.DeviceView) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter, shared
+from caso_mesh.cli.medium import counted, media_of
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -30,12 +31,20 @@ def _list(view: v.MediaSetList) -> None:
     output.table(
         view.media_sets,
         ("name", lambda row: row.name),
-        ("keep", lambda row: ", ".join([_period(row.keep_s), *_counts(row.definition)])),
+        ("keep", _kept),
         ("append", lambda row: _period(row.append_s)),
         ("protected", lambda row: _period(row.protection_s)),
-        ("closes at", lambda row: None if row.definition.medium_size == NO_END else row.definition.medium_size),
+        ("closes at", _closes_at),
         ("factory", lambda row: row.factory),
     )
+
+
+def _kept(row: v.MediaSetView) -> str:
+    return ", ".join([_period(row.keep_s), *_counts(row.definition)])
+
+
+def _closes_at(row: v.MediaSetView) -> str | None:
+    return None if row.definition.medium_size == NO_END else row.definition.medium_size
 
 
 def _counts(definition: MediaSetDoc) -> list[str]:
@@ -68,6 +77,31 @@ KeepDaily = Annotated[int | None, Parameter(help="Beyond that, the newest set of
 KeepWeekly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many weeks.")]
 KeepMonthly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many months.")]
 KeepYearly = Annotated[int | None, Parameter(help="Beyond that, the newest set of so many years.")]
+
+
+@app.command
+def show(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """Show one media set, with how much lies on its media."""
+    with connect(common) as client:
+        row = _row(client, name)
+        media = [] if common.json else media_of(client, media_set=name)
+    output.show(row, common.json, lambda row: _show(row, media))
+
+
+def _show(row: v.MediaSetView, media: list[v.MediumView]) -> None:
+    output.details(
+        ("name", row.name),
+        ("keep", _kept(row)),
+        ("append", _period(row.append_s)),
+        ("protected", _period(row.protection_s)),
+        ("closes at", _closes_at(row)),
+        ("factory", row.factory),
+        ("media", counted(media)),
+        ("devices", sorted({each.device for each in media}) or None),
+        ("sets", sum(each.sets for each in media)),
+        ("size", output.size(sum(each.bytes for each in media))),
+        ("last write", max((each.last_write for each in media), default=None)),
+    )
 
 
 @shared
@@ -139,8 +173,12 @@ def copy(
 
 
 def _definition(client: Client, name: str) -> MediaSetDoc:
+    return _row(client, name).definition
+
+
+def _row(client: Client, name: str) -> v.MediaSetView:
     rows = client.call("mediaset.list", q.Nothing(), v.MediaSetList).media_sets
-    found = next((row.definition for row in rows if row.name == name), None)
+    found = next((row for row in rows if row.name == name), None)
     if found is None:
         raise NotFound(kind="mediaset", name=name)
     return found

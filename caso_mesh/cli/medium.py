@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated
 
 from caso_mesh.cli import output
-from caso_mesh.cli.client import ask
+from caso_mesh.cli.client import Client, ask
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.listing import (
     ANY_SERVER,
@@ -55,6 +57,29 @@ def _list(view: v.MediumList) -> None:
         ("sets", lambda row: row.sets),
     )
     note_more(view.more, view.media[-1].label if view.media else None)
+
+
+def media_of(client: Client, *, device: str | None = None, media_set: str | None = None) -> list[v.MediumView]:
+    """Media that are listed, of a device or of a media set, by name."""
+    return [
+        each for each in _all_media(client) if device in {None, each.device} and media_set in {None, each.media_set}
+    ]
+
+
+def _all_media(client: Client) -> Iterator[v.MediumView]:
+    after = None
+    while True:
+        view = client.call("medium.list", q.MediumListRequest(after=after), v.MediumList)
+        yield from view.media
+        if not view.more or not view.media:
+            return
+        after = view.media[-1].label
+
+
+def counted(media: list[v.MediumView]) -> str:
+    """How many there are, and in which states, for people."""
+    states = sorted(Counter(each.state for each in media).items())
+    return f"{len(media)}" + (f" ({', '.join(f'{count} {state}' for state, count in states)})" if states else "")
 
 
 @app.command

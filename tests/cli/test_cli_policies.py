@@ -197,3 +197,47 @@ async def test_one_server_is_shown_with_its_device_and_media_data_location(daemo
     assert shown.status == 0 and "device and media data location" in shown.out and "admin" in shown.out
     assert (await shell("server", "show", "beta", "--json")).document["data_location"] == "admin"
     assert (await shell("server", "show", "gamma")).status == 5
+
+
+MEDIA = v.MediumList((
+    v.MediumView("BETA-000001", "disk1", "archive", "beta", "full", "2025-01-01T01:00:00Z", "2025-01-02T01:00:00Z", 4096, 3),
+    v.MediumView("BETA-000002", "disk1", "nights", "beta", "appendable", "2025-01-02T01:00:00Z", "2025-01-03T01:00:00Z", 1024, 1),
+))  # fmt: skip
+
+
+async def test_one_device_is_shown_with_its_places_pools_and_media(daemon: FakeDaemon, shell: Shell) -> None:
+    device = v.DeviceView(
+        "disk1", "d" * 52, "shared", ("beta", "gamma"), {"beta": "/mnt/b", "gamma": "/mnt/g"}, "offline", 7, 5120, 4, 1, 2,
+        0, ("beta: no such folder",), {"beta": 1000}, ("gamma",),
+    )  # fmt: skip
+    other = replace(device, name="disk0", paths={}, servers=())
+    pools = tuple(
+        v.DevicePoolView(name, DevicePoolDoc(members))
+        for name, members in (("cellar", ("disk0", "disk1:10")), ("all", ("disk1",)), ("none", ("disk0",)))
+    )
+    pages = [v.DeviceList((other,), True), v.DeviceList((device,))]
+    daemon.answers.update(
+        {"device.list": list(pages), "device-pool.list": v.DevicePoolViews(pools), "medium.list": MEDIA}
+    )
+    shown = await shell("device", "show", "disk1")
+    assert shown.status == 0, shown.err
+    for text in ("/mnt/b, may take 1.0 kB", "/mnt/g, does not use it", "cellar (priority 10), all (priority 100)", "1/2",
+                 "2 (1 appendable, 1 full)", "2025-01-03T01:00:00Z", "offline"):  # fmt: skip
+        assert text in shown.out
+    assert "no such folder" in shown.err
+    assert [each.request.after for each in daemon.received if each.call == "device.list"] == [None, "disk0"]
+    assert (await shell("device", "show", "disk1", "--json")).document["paths"] == device.paths
+    unknown = await shell("device", "show", "disk9")
+    assert unknown.status == 5 and "disk9" in unknown.err
+
+
+async def test_one_media_set_is_shown_with_what_lies_on_its_media(daemon: FakeDaemon, shell: Shell) -> None:
+    row = v.MediaSetView("archive", None, 7 * 86400.0, 9 * 86400.0, False, MediaSetDoc(keep_last=3, medium_size="1TB"))
+    daemon.answers.update({"mediaset.list": v.MediaSetList((row,)), "medium.list": MEDIA})
+    shown = await shell("mediaset", "show", "archive")
+    assert shown.status == 0, shown.err
+    for text in ("9 d, 3 last", "without end", "1TB", "1 (1 full)", "disk1", "2025-01-02T01:00:00Z"):
+        assert text in shown.out
+    assert "2025-01-03" not in shown.out
+    assert (await shell("mediaset", "show", "archive", "--json")).document["protection_s"] == 7 * 86400
+    assert (await shell("mediaset", "show", "other")).status == 5
