@@ -34,7 +34,7 @@ ROOMS = ("vault", "catalog", "planning", "control", "database", "consensus", "se
          "devices", "sources", "discovery", "journal", "daemon", "config")  # fmt: skip
 
 #: Commands of the interface that the product does not have yet.
-ABSENT = ("device import", "policy apply")
+ABSENT = ("policy apply",)
 
 
 def loaded_by(*argv: str, environment: dict[str, str]) -> tuple[int, list[str], str]:
