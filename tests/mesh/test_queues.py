@@ -31,7 +31,7 @@ def test_a_person_holds_queues_has_failures_tried_again_and_ends_what_hangs(
     mesh.ok("alpha", "server", "hold-queue", "--all")
     run = mesh.ok("alpha", "job", "run", "nightly")["run"]
     wait_for(lambda: row(mesh, run)["reason"] == "queue-on-hold")
-    assert row(mesh, run)["reason_ends"].endswith("caso-mesh server release-queue beta")
+    assert row(mesh, run)["reason_ends"].endswith("caso-mesh server release-queue NAME: beta")
     mesh.ok("alpha", "job", "set", run, "--priority", "highest")
     assert row(mesh, run)["priority"] == "highest"
     mesh.ok("alpha", "server", "release-queue", "beta")
