@@ -73,9 +73,15 @@ class LocalHistory:
         return any(name == job.name or job.id.startswith(name) for job in self._keeper.state.job_list())
 
     async def _named(self, name: str) -> facts.LocalRun | None:
-        """Among the newest: a server has few jobs of its own."""
+        return next(iter(await self.named(name)), None)
+
+    async def named(self, name: str) -> list[facts.LocalRun]:
+        """Those of jobs of a name, newest first, among the newest of all: a server has few jobs of its own. None, if a job of
+        the mesh is called so."""
+        if self._is_known(name):
+            return []
         found = await self._tables.local_runs(limit=_NEWEST)
-        return next((told for server, told in found if told.run.name == name and self._is_shown(server, told)), None)
+        return [told for server, told in found if told.run.name == name and self._is_shown(server, told)]
 
     async def runs(self, *, server: str | None = None, listed: str | None = None, limit: int) -> list[facts.LocalRun]:
         """The newest ones of a server (id), or of a selection list (id)."""

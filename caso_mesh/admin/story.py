@@ -116,6 +116,8 @@ class Stories:
         kind, name = (kind, name) if colon else ("", text)
         lists = [row.id for row in state.selection_lists() if row.name == name and kind in {"", "list"}]
         servers = [row.id for row in state.server_list() if row.name == name and kind in {"", "server"}]
+        if not lists and not servers and kind in {"", "job"}:
+            return await self._local.named(name)
         told = [each for server in servers for each in await self._local.runs(server=server, limit=_MOST_RUNS)]
         return told + [each for row in lists for each in await self._local.runs(listed=row, limit=_MOST_RUNS)]
 
@@ -125,7 +127,7 @@ class Stories:
             return _About("run", run.id, (run,))
         kind, colon, name = text.partition(":")
         if not colon:
-            kind, name = self._kind_of(text), text
+            kind, name = self._kind_of(text, is_elsewhere=bool(elsewhere)), text
         match kind:
             case "list":
                 jobs = state.jobs_made_of(selection=state.list_named(name).id)
@@ -135,6 +137,8 @@ class Stories:
                 ids = {attempt.run for attempt in state.attempts.values() if server in {attempt.server, attempt.source}}
                 ids |= {run.id for run in state.runs.values() if any(part.source == server for part in run.parts)}
                 return _About(kind, name, tuple(state.runs[id_] for id_ in ids if id_ in state.runs), server)
+            case "job" if elsewhere:
+                return _About(kind, name, tuple(elsewhere.values()))
             case "job":
                 job = self._work.find_job(name)
                 return _About(kind, job.name, self._runs_of([job]), jobs=(job,))
@@ -142,7 +146,7 @@ class Stories:
                 expected = "Use a run, or the name of a list, a server or a job; list:NAME, server:NAME, job:NAME"
                 raise InvalidValue(value=text, what="name", expected=expected)
 
-    def _kind_of(self, name: str) -> str:
+    def _kind_of(self, name: str, *, is_elsewhere: bool) -> str:
         state = self._keeper.state
         named = {
             "list": {each.name for each in state.selection_lists()},
@@ -152,7 +156,7 @@ class Stories:
         found = [kind for kind, names in named.items() if name in names]
         if len(found) > 1:
             raise Ambiguous(name=name, kind="object", candidates=", ".join(f"{kind}:{name}" for kind in found))
-        if not found:
+        if not found and not is_elsewhere:
             try:
                 self._work.find_job(name)
             except NotFound:
@@ -234,7 +238,7 @@ def with_runs(state: ControlState, told: Sequence[LocalRun]) -> ControlState:
 
 def _may_see(about: _About, seen: Sequence[Run], limits: frozenset[str]) -> bool:
     """Whether somebody who is limited to some servers may ask at all."""
-    if about.kind == "run":
+    if about.kind == "run" or (about.kind == "job" and not about.jobs):
         return bool(seen)
     if about.server is not None:
         return about.server in limits

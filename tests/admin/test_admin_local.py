@@ -124,6 +124,17 @@ async def test_why_tells_of_what_a_server_ran_by_itself_by_run_server_and_list(t
             await w.ask("why", q.Why(f"{run.job}@7"))
 
 
+async def test_why_finds_what_a_server_ran_by_itself_by_the_name_of_its_job(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        runs = {(await told(w, "beta", number)).id for number in (1, 2)}
+        for name in ("mine", "job:mine"):
+            story = await w.ask("why", q.Why(name))
+            assert (story.kind, story.about, {each.run for each in story.runs}) == ("job", "mine", runs)
+        for name in ("list:mine", "yours"):
+            with pytest.raises(NotFound):
+                await w.ask("why", q.Why(name))
+
+
 async def test_what_a_copied_job_backed_up_counts_for_the_oldest_good_backup_of_its_list(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         listed = SelectionDoc(paths=("beta:/srv",), oldest_good="26h")
