@@ -293,11 +293,14 @@ def _why_taken(devices: Sequence[DeviceRow]) -> Waiting:
 
 
 def _why_offline(devices: Sequence[DeviceRow]) -> Waiting:
+    """All are named: of those that are offline the reason tells, and beside the name of another one stands what it is."""
     offline = [device for device in devices if device.state is DeviceState.OFFLINE]
-    if offline and all(device.no_key for device in offline):
+    others = [device for device in devices if device.state is not DeviceState.OFFLINE]
+    if offline and not others and all(device.no_key for device in offline):
         return waiting(WaitReason.NO_KEY_FOR_DEVICE, devices=_names(offline))
     if offline:
-        return waiting(WaitReason.DEVICE_OFFLINE, devices=_names(offline))
+        by_hand = sorted({f"{device.name} ({device.state})" for device in others})
+        return waiting(WaitReason.DEVICE_OFFLINE, devices=[*_names(offline), *by_hand])
     named = {f"{row.name} (read-only)" if row.state is DeviceState.READ_ONLY else row.name for row in devices}
     return waiting(WaitReason.DEVICE_PAUSED, devices=sorted(named))
 

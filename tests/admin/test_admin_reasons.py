@@ -55,11 +55,16 @@ async def test_a_paused_device_an_offline_one_and_a_pool_without_servers_are_nam
         await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.PAUSED))
         await w.ask("device.set", q.DeviceSet("dgamma", DeviceState.OFFLINE))
         paused, offline = await w.backup(to="device:dbeta"), await w.backup(to="device:dgamma")
-        empty = await w.backup(to="pool:empty")
+        either, empty = await w.backup(to="any"), await w.backup(to="pool:empty")
         ends = "ends when one of these is resumed, with caso-mesh device resume NAME: dbeta"
         await is_told(w, paused, "device-paused", "paused: dbeta", ends)
         ends = "ends when one of these can be used again: dgamma"
         await is_told(w, offline, "device-offline", "offline: dgamma", ends)
+        names = "dgamma, dbeta (paused)"
+        await is_told(
+            w, either, "device-offline", f"offline: {names}", f"ends when one of these can be used again: {names}"
+        )
+        await w.ask("job.cancel", q.JobCancel(either))
         ends = "ends when the pool empty gets a server: caso-mesh pool set empty --server NAME ..."
         await is_told(w, empty, "no-server-in-pool", "the pool empty has no server; add one", ends)
         await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.ONLINE, concurrency=2))
