@@ -17,6 +17,7 @@ from caso_mesh.control.policies import check_target
 from caso_mesh.control.seconds import is_second
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.canceling import RunCanceled, RunsCanceled
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import (
     CancelRun,
@@ -47,7 +48,7 @@ from caso_mesh.model.jobs import (
     VerifySpec,
 )
 from caso_mesh.model.selections import LISTED, spread, unpack
-from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, Priority
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, Priority, RunState
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.model.units import format_instant, format_number
 from caso_mesh.planning.schedule import next_due_ns
@@ -399,22 +400,36 @@ class Work:
         command = RunNow(job.id, self._clock.now_ns(), sets)
         return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))
 
-    async def cancel(self, caller: Caller, request: q.JobCancel) -> v.Done:
+    async def cancel(self, caller: Caller, request: q.JobCancel) -> RunsCanceled:
         """One run, or all open runs of a job. By force it ends as well where the media server cannot be told: what that
         server may still publish is kept as redundant."""
         runs = [self.find_run(request.name)]
         if "@" not in request.name:
             runs = [run for run in self._keeper.state.runs_of(runs[0].job) if run.closed_at_ns is None] or runs
+        told = []
         for run in runs:
+            request_id = f"{caller.request_id}/{run.id}"
+            is_first = request_id not in self._keeper.state.requests
+            already = is_first and self._is_canceled(run, by_force=request.by_force)
             command = CancelRun(run.id, self._clock.now_ns(), request.by_force)
-            await self._submit(command, who=caller.who, request_id=f"{caller.request_id}/{run.id}")
+            await self._submit(command, who=caller.who, request_id=request_id)
             lost = (each for each in self._keeper.state.attempts_of(run.id) if not self._links.linked(each.server))
             for attempt in lost if request.by_force else ():
                 if attempt.state in ATTEMPT_ACTIVE:
                     failure = Failure("canceled", {"who": caller.who})
                     close = CloseAttempt(attempt.id, AttemptState.CANCELED, self._clock.now_ns(), failure=failure)
                     await self._submit(close, who=caller.who, request_id=f"{caller.request_id}/{attempt.id}")
-        return v.Done()
+            is_over = self._keeper.state.run(run.id).closed_at_ns is not None
+            told.append(RunCanceled(run.id, "canceled" if is_over else "canceling", already))
+        return RunsCanceled(tuple(told))
+
+    def _is_canceled(self, run: Run, *, by_force: bool) -> bool:
+        """Whether there is nothing left to ask for: it has ended, or all that is active of it was told to."""
+        if run.closed_at_ns is not None:
+            return True
+        active = [each for each in self._keeper.state.attempts_of(run.id) if each.state in ATTEMPT_ACTIVE]
+        told = all(each.cancel and (each.by_force or not by_force) for each in active)
+        return bool(active) and told and not any(part.state is RunState.READY for part in run.parts)
 
     async def set_priority(self, caller: Caller, request: q.JobSet) -> v.Done:
         """Raises ``MadeByPolicy`` for a job that a policy made: its runs have a priority of their own."""

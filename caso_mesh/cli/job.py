@@ -30,6 +30,7 @@ from caso_mesh.cli.options import (
 from caso_mesh.cli.waiting import submit, watch
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.canceling import RunsCanceled
 from caso_mesh.model.errors import NotFound, UsageError
 from caso_mesh.model.states import Priority, RunState, WaitReason
 
@@ -241,8 +242,16 @@ def cancel(
     common: Common = DEFAULTS,
 ) -> None:
     """End a run; nothing half-done becomes visible. What does not end within 30 s is killed."""
-    view = ask(common, local.call("job.cancel"), q.JobCancel(name, force), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"{name} is being canceled"))
+    view = ask(common, local.call("job.cancel"), q.JobCancel(name, force), RunsCanceled)
+
+    def say(view: RunsCanceled) -> None:
+        for each in view.runs:
+            is_so = "is canceled" if each.state == "canceled" else "is being canceled"
+            output.line(f"{each.run} {is_so}{' already' if each.already else ''}")
+        if not view.runs:
+            output.line(f"{name} is being canceled")
+
+    output.show(view, common.json, say)
 
 
 @app.command(name="set")

@@ -18,6 +18,7 @@ from caso_mesh.model import notice_docs as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.audit_chain import AuditDigests, AuditSpans, AuditVerified, AuditVerify
+from caso_mesh.model.canceling import RunsCanceled
 from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks, EraseGranted, MayErase
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.inventories import DeviceInventory
@@ -363,7 +364,7 @@ _OF_MESH: tuple[Call, ...] = (
     Call("history", "viewer", "admin", history.HistoryRequest, history.History,
          "What was done, one entry for each attempt: times, counts, rate, result, error.", scope=SHOWN),
     Call("job.run", "operator", "admin", q.JobName, v.Submitted, "Run a job now.", changes=True, scope=OF_JOB),
-    Call("job.cancel", "operator", "admin", q.JobCancel, v.Done, "End a run.", changes=True, scope=OF_JOB),
+    Call("job.cancel", "operator", "admin", q.JobCancel, RunsCanceled, "End a run.", changes=True, scope=OF_JOB),
     Call("job.set", "operator", "admin", q.JobSet, v.Done,
          "Change the priority of a job and of what waits of it, or of one run.", changes=True, scope=OF_JOB),
     Call("job.hold", "operator", "admin", q.JobName, v.Done,

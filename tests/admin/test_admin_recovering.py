@@ -11,6 +11,7 @@ from admin.admin_world import KEYS, World, admin_world, name_of, node
 from caso_mesh.admin.live import NEWS_S
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model.canceling import RunCanceled
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue
 from caso_mesh.model.jobs import Counts, Failure
@@ -336,9 +337,18 @@ async def test_by_force_a_run_ends_though_its_server_cannot_be_told(tmp_path: pa
         first = await w.delegated(run)
         w.silent.add(first.server)
         w.links.down(first.server)
-        await w.ask("job.cancel", q.JobCancel(run))
+
+        async def cancel(name: str, *, by_force: bool = False) -> RunCanceled:
+            (told,) = (await w.ask("job.cancel", q.JobCancel(name, by_force))).runs
+            return told
+
+        assert await cancel(run) == RunCanceled(run, "canceling")
         assert w.state.run(run).closed_at_ns is None
-        await w.ask("job.cancel", q.JobCancel(run, by_force=True))
+        for name in (run, w.state.run(run).job):
+            assert await cancel(name) == RunCanceled(run, "canceling", already=True)
+        assert await cancel(run, by_force=True) == RunCanceled(run, "canceled")
+        for name in (run, w.state.run(run).job):
+            assert await cancel(name) == RunCanceled(run, "canceled", already=True)
         assert w.state.run(run).state is RunState.CANCELED
         back(w, first.server)
         late = w.made_set(first)

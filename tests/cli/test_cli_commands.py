@@ -20,6 +20,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail
 from caso_mesh.model.audit_chain import AuditVerified, AuditVerify, AuditVoter
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
+from caso_mesh.model.canceling import RunCanceled, RunsCanceled
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.erasing import DeviceErase
@@ -423,7 +424,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         v.Done(),
         ["job1@1 has the priority highest"],
     ),
-    ("job cancel job1@1 --force", "job.cancel", q.JobCancel("job1@1", by_force=True), v.Done(), ["job1@1"]),
+    ("job cancel job1@1 --force", "job.cancel", q.JobCancel("job1@1", by_force=True), RunsCanceled(), ["job1@1 is being canceled"]),
     (
         "error-rule create full --error device-full --error data --retries 3 --every 5m --then hold --any-time",
         "error-rule.create",
@@ -447,7 +448,13 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("logon delete db", "logon.delete", q.Named("db"), v.Done(), ["logon db was deleted"]),
     ("error-rule delete full", "error-rule.delete", q.Named("full"), v.Done(), ["error rule full was deleted"]),
-    ("job cancel job1@1", "job.cancel", q.JobCancel("job1@1"), v.Done(), ["job1@1"]),
+    (
+        "job cancel nightly",
+        "job.cancel",
+        q.JobCancel("nightly"),
+        RunsCanceled((RunCanceled("job1@1", "canceling", True), RunCanceled("job1@2", "canceled"))),
+        ["job1@1 is being canceled already", "job1@2 is canceled\n"],
+    ),
     ("job hold nightly", "job.hold", q.JobName("nightly"), v.Done(), ["on hold"]),
     ("job release nightly", "job.release", q.JobName("nightly"), v.Done(), ["released"]),
     ("job delete nightly", "job.delete", q.JobName("nightly"), v.Done(), ["deleted"]),
