@@ -134,7 +134,7 @@ class Office:
 
         work = self.runs.work
         self._scoping = Scoping(keeper=keeper, tables=tables, work=work, on_device=reach.on_device)
-        approving = Approving(
+        self.approving = Approving(
             keeper=keeper,
             tables=tables,
             alarms=means.alarms,
@@ -154,7 +154,7 @@ class Office:
             "mesh.summary": self._summary,
         }
         #: Calls of people, by name.
-        self.people_handlers: Mapping[str, Answer] = approving.guarded(
+        self.people_handlers: Mapping[str, Answer] = self.approving.guarded(
             self.keys.answers()
             | self.members.answers()
             | self.catalogs.answers()
@@ -179,7 +179,7 @@ class Office:
             **self.alerts.duties(),
             **self.reports.duties(),
             **self.devices.duties(),
-            "what awaits approval": approving.run,
+            "what awaits approval": self.approving.run,
         }
 
     def noting(self, request_id: str) -> AbstractContextManager[list[Change]]:

@@ -14,10 +14,10 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.alert_calls import AlertFollow
 from caso_mesh.model.alerts import AUTOMATIC
 from caso_mesh.model.commands import SetSetting
-from caso_mesh.model.errors import InvalidValue, NotFound
+from caso_mesh.model.errors import AwaitingApproval, InvalidValue, NotFound
 from caso_mesh.model.ids import local_id
 from caso_mesh.model.settings import check_setting, parse_answer_after, parse_setting
-from caso_mesh.model.states import AlertKind
+from caso_mesh.model.states import AlertKind, Role
 
 pytestmark = pytest.mark.jumping
 DAY_S = 86400.0
@@ -122,6 +122,24 @@ async def test_what_nobody_answers_is_answered_after_the_time_that_is_set_and_th
         audits = [fact for fact in w.facts.audits("alert.answer") if fact.who == AUTOMATIC]
         assert [fact.fields["category"] for fact in audits] == ["job-failed", "job-recovered"]
         assert await answering.look() == 0
+
+
+async def test_what_no_second_operator_asked_for_within_a_day_lapses_and_its_alert_with_it(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        await w.submit(SetSetting("second-operator", 1.0, None, None))
+        with pytest.raises(AwaitingApproval):
+            await w.ask("operator.create", q.OperatorCreate("carl", Role.ADMIN))
+        w.clock.wall_offset_s += DAY_S - 60
+        await w.office.approving.look()
+        assert await listed(w) == {"awaiting-approval"}
+        w.clock.wall_offset_s += 120
+        await w.office.approving.look()
+        assert await listed(w) == set()
+        (shown,) = (await w.ask("alert.list", q.AlertListRequest(all=True, categories=("awaiting-approval",)))).alerts
+        assert shown.cleared is not None and shown.answered_by == AUTOMATIC
+        assert shown.response == "lapsed: nobody else asked for it within a day"
+        (audit,) = w.facts.audits("alert.answer")
+        assert audit.fields["id"] == shown.id
 
 
 async def test_history_of_alerts_is_bounded_by_time_but_what_stands_stays(tmp_path: Path) -> None:
