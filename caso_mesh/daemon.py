@@ -34,7 +34,7 @@ from caso_mesh.metrics.exposition import Seat as SeatReadings
 from caso_mesh.metrics.listener import MetricsListener
 from caso_mesh.metrics.meter import Meter
 from caso_mesh.metrics.readiness import Readiness
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.errors import StateMissing
 from caso_mesh.model.ids import IdSource
@@ -373,7 +373,7 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
     def root_key() -> bytes | None:
         return identity.load_authority().root_key_bytes() if identity.has_root_key else None
 
-    async def open_log(stack: AsyncExitStack, joining: q.VoterBecome | None) -> Replicated:
+    async def open_log(stack: AsyncExitStack, joining: t.VoterBecome | None) -> Replicated:
         opening = open_replicated(
             folder.consensus,
             keys.id,

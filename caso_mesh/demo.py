@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import DemoFailed, UsageError
@@ -59,7 +60,7 @@ class Face(Protocol):
         """A connection to the daemon of a state folder, which may still be starting."""
         ...
 
-    async def follow(self, client: Caller, run: str) -> v.RunResult:
+    async def follow(self, client: Caller, run: str) -> o.RunResult:
         """Shows how far a run is, until its end."""
         ...
 
@@ -229,7 +230,7 @@ class Demo:
         self._say(f"compared names, content and metadata in {format_duration(time.monotonic() - began)}")
         return found
 
-    async def _backup(self, client: Caller, type_: BackupType) -> v.RunResult:
+    async def _backup(self, client: Caller, type_: BackupType) -> o.RunResult:
         places = " ".join(f"alpha:{os.fsdecode(root)}" for root in self._sources.roots)
         self._say(f"$ caso-mesh backup {places} --to pool:{POOL} --type {type_.value} --wait")
         request = q.BackupRequest(
@@ -245,7 +246,7 @@ class Demo:
         )
         return result
 
-    async def _restore(self, client: Caller, result: v.RunResult, scratch: Path) -> None:
+    async def _restore(self, client: Caller, result: o.RunResult, scratch: Path) -> None:
         ownership = os.geteuid() == 0
         more = "" if ownership else " --no-ownership"
         self._say(f"$ caso-mesh restore {result.set} --to gamma:{scratch}{more} --wait")
@@ -261,8 +262,8 @@ class Demo:
             f"{format_duration(done.seconds)}"
         )
 
-    async def _waited(self, client: Caller, call: str, request: Struct) -> v.RunResult:
-        submitted = await client.call(call, request, v.Submitted)
+    async def _waited(self, client: Caller, call: str, request: Struct) -> o.RunResult:
+        submitted = await client.call(call, request, o.Submitted)
         if submitted.run is None:
             raise DemoFailed(detail=f"the {call} has no run")
         result = await self._face.follow(client, submitted.run)
@@ -272,9 +273,9 @@ class Demo:
             raise DemoFailed(detail=f"the {call} {result.run} ended as {result.state} ({'; '.join(reasons)})")
         return result
 
-    async def _log(self, client: Caller, result: v.RunResult) -> None:
+    async def _log(self, client: Caller, result: o.RunResult) -> None:
         self._say(f"$ caso-mesh job log {result.run}")
-        log = await client.call("job.log", q.JobLogRequest(result.run), v.JobLogView)
+        log = await client.call("job.log", q.JobLogRequest(result.run), o.JobLogView)
         lines = [line for attempt in log.attempts for line in attempt.lines]
         for line in lines[:_SHOWN_LOG_LINES]:
             self._say(f"  {line.at}  {line.level}  {line.text}")

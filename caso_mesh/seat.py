@@ -25,7 +25,7 @@ from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
     CasoError,
@@ -100,7 +100,7 @@ class Seat:
         node: str,
         same_thread: bool,
         clock: Clock,
-        open_log: Callable[[AsyncExitStack, q.VoterBecome | None], Awaitable[Replicated]],
+        open_log: Callable[[AsyncExitStack, t.VoterBecome | None], Awaitable[Replicated]],
         make_office: Callable[[Voter], Office],
         make_standby: Callable[[Voter], Standby],
         on_lost: Callable[[BaseException], Awaitable[None]],
@@ -211,7 +211,7 @@ class Seat:
                 await self._give_up()
             return await asyncio.to_thread(make)
 
-    async def take(self, given: q.VoterBecome, accept: Callable[[], None]) -> None:
+    async def take(self, given: t.VoterBecome, accept: Callable[[], None]) -> None:
         """The administrator has given this server a seat; ``accept`` keeps its issuing certificate. Repeated, nothing
         happens. Raises what ``accept`` raises."""
         async with self._changing:
@@ -261,7 +261,7 @@ class Seat:
         # last: a daemon that is killed in between has a seat without a log, which is none, and not a log without a key
         self._identity.drop_authority()
 
-    async def _open(self, joining: q.VoterBecome | None) -> None:
+    async def _open(self, joining: t.VoterBecome | None) -> None:
         try:
             consensus = await self._open_log(self._stack, joining)
             same = self._same_thread

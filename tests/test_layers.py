@@ -23,12 +23,8 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "m
 #: A longer file wants a reason; here are those that have one.
 LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
-    f"{PACKAGE}.admin.people": "one short handler for each call of people",
-    f"{PACKAGE}.model.requests": "one short record for each call",
     f"{PACKAGE}.model.commands": "one short record for each command of the log, and the union of all",
-    f"{PACKAGE}.model.views": "one short record for each answer",
     f"{PACKAGE}.consensus.driver": "one member's share: what goes between core, disk and peers, in its order",
-    f"{PACKAGE}.catalog.ingest": "one transaction: how the changes of a set become intervals",
 }
 LONGEST = 500
 

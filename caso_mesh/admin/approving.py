@@ -23,6 +23,7 @@ from caso_mesh.admin.audit_rows import AuditRow, Wanted
 from caso_mesh.admin.ports import Answer, Caller, Facts, Submit
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import browsing as b
 from caso_mesh.model import requests as q
 from caso_mesh.model.alerts import AUTOMATIC
 from caso_mesh.model.clock import Clock
@@ -172,7 +173,7 @@ class Approving:
                 break  # what was asked before that is used up, or somebody said no
             if row.outcome == AwaitingApproval.code and row.who != caller.who and row.who in operators:
                 return
-        if isinstance(request, q.SetName):
+        if isinstance(request, b.SetName):
             await self._check_set(request.set)
         waits = AwaitingApproval(call=name, who=caller.who)
         about = _about(request, wanted)

@@ -24,9 +24,9 @@ from caso_mesh.model.errors import InvalidValue, NotFound
 from caso_mesh.model.facts import LogLine
 from caso_mesh.model.jobs import Attempt, Counts, Run, kind_of
 from caso_mesh.model.listing import in_time
+from caso_mesh.model.outcomes import LogLineView
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, JobKind
 from caso_mesh.model.units import format_instant
-from caso_mesh.model.views import LogLineView
 
 #: So many local runs are looked through.
 _MOST_LOCAL = 5000

@@ -22,9 +22,10 @@ from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control import catalogs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import CasoError, CatalogNotHere, InvalidValue, NotFound, PathNotInSet, PeerFault
+from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import escape_path
@@ -84,7 +85,7 @@ class Browsing:
             entries = await self._catalog.list_folder(backup.id, path, after=after, limit=limit + 1)
             return entries[:limit], len(entries) > limit
         request = c.CatalogFolder(backup.id, path, after, limit)
-        reply = await self._ask_of(backup, "catalog.folder", request, q.SetFolderReply)
+        reply = await self._ask_of(backup, "catalog.folder", request, n.SetFolderReply)
         found = [CatalogEntry(each.path, each.type, each.size, each.modified, each.mode) for each in reply.entries]
         return found[:limit], reply.more
 
@@ -131,7 +132,7 @@ class Browsing:
     # --- all sets ---
 
     async def find(
-        self, request: q.CatalogFind, sources: Collection[str] | None, limit: int, after: Place | None = None
+        self, request: CatalogFind, sources: Collection[str] | None, limit: int, after: Place | None = None
     ) -> Found:
         """Files of ``sources`` (node ids; ``None`` = of all): the newest set that has each, in order of source and path, the
         first ``limit`` behind a place. Nothing is given of what lies behind the place that one of those got to that were

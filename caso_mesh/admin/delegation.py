@@ -21,7 +21,7 @@ from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.dialects import Dialects, heard
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
-from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.states import Liveness, RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.states import DeviceState
 from caso_mesh.model.storage import Device
 

@@ -14,6 +14,7 @@ from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
 from caso_mesh.control.state import ControlState
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.commands import AddDevice, Batch, Command, RemoveDevice, SetDevice, SetDevicePaths
@@ -84,7 +85,7 @@ class Devices:
         recipients |= {kit.id: kit.public_key for kit in state.kit_list()}
         warnings: list[str] = []
         for number, (server, path) in enumerate(places):
-            prepare = q.DevicePrepare(
+            prepare = n.DevicePrepare(
                 name=request.name,
                 path=path,
                 vault=device.vault,
@@ -93,7 +94,7 @@ class Devices:
                 recipients=recipients,
                 create=number == 0,
             )
-            reply = await ask(links[server.id], "device.prepare", prepare, q.DevicePrepareReply, timeout_s=_TIMEOUT_S)
+            reply = await ask(links[server.id], "device.prepare", prepare, n.DevicePrepareReply, timeout_s=_TIMEOUT_S)
             if number and reply.vault != device.vault:
                 raise DeviceNotShared(first=f"{places[0][0].name}:{places[0][1]}", second=f"{server.name}:{path}")
             # a vault that an earlier try left, or one that comes back, is taken as it is
@@ -119,22 +120,22 @@ class Devices:
         nonces = {server.id: self._randomness(16) for server, _ in places}
         try:
             for server, path in places:
-                await self._proof(server, q.DeviceProof(path, "write", nonces[server.id], device))
+                await self._proof(server, n.DeviceProof(path, "write", nonces[server.id], device))
             for server, path in places:
-                found = (await self._proof(server, q.DeviceProof(path, "read", device=device))).nonces
+                found = (await self._proof(server, n.DeviceProof(path, "read", device=device))).nonces
                 for other, other_path in places:
                     if found.get(other.id) != nonces[other.id]:
                         raise DeviceNotShared(first=f"{other.name}:{other_path}", second=f"{server.name}:{path}")
         finally:
             for server, path in places:
                 try:
-                    await self._proof(server, q.DeviceProof(path, "remove", device=device))
+                    await self._proof(server, n.DeviceProof(path, "remove", device=device))
                 except CasoError as error:
                     # a nonce that stays behind harms nobody: the next proof replaces it
                     log.info("the nonce of %s stays in %s: %s", server.name, path, error)
 
-    async def _proof(self, server: Server, proof: q.DeviceProof) -> q.DeviceProofReply:
-        return await ask(self._links.get(server.id), "device.proof", proof, q.DeviceProofReply, timeout_s=_TIMEOUT_S)
+    async def _proof(self, server: Server, proof: n.DeviceProof) -> n.DeviceProofReply:
+        return await ask(self._links.get(server.id), "device.proof", proof, n.DeviceProofReply, timeout_s=_TIMEOUT_S)
 
     async def change(self, caller: Caller, request: q.DeviceSet) -> Device:
         device = self._keeper.state.device_named(request.name)

@@ -19,6 +19,8 @@ from caso_mesh.identity.certificates import fingerprint, public_key_of
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.tls import unverified_client_context
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
@@ -60,7 +62,7 @@ class Newcomer(Struct):
 
     sighting: Sighting
     link: Link
-    reveal: q.AdoptRevealReply
+    reveal: j.AdoptRevealReply
     nonce: bytes
     commitment: bytes
     code: str
@@ -133,13 +135,13 @@ class Enrolment:
         )
         return v.TokenView(link, format_instant(expires) or "")
 
-    async def _join(self, peer: Peer, request: q.JoinRequest, link: Any) -> q.JoinReply:
+    async def _join(self, peer: Peer, request: j.JoinRequest, link: Any) -> j.JoinReply:
         source = str(link.remote_address)
         fields = {"replaces": request.replaces[:63]} if request.replaces else {}
         async with audited(self._facts, request.name[:63], "enrol.join", source, fields):
             return await self._judge(request, tokens.digest(request.secret), source.rpartition(":")[0])
 
-    async def _judge(self, request: q.JoinRequest, token: bytes, host: str) -> q.JoinReply:
+    async def _judge(self, request: j.JoinRequest, token: bytes, host: str) -> j.JoinReply:
         self._secrets.shown(token, host)
         if self._keeper.state.tokens.get(token) is None:
             raise JoinLinkInvalid(detail="it is not known here")
@@ -163,7 +165,7 @@ class Enrolment:
 
     async def _admit(
         self, newcomer: enrolment.Newcomer, operator_key: bytes, *, token: bytes | None, who: str
-    ) -> q.JoinReply:
+    ) -> j.JoinReply:
         _check_newcomer(newcomer, operator_key)
         state, now_ns = self._keeper.state, self._clock.now_ns()
         row: Server = enrolment.server_row(
@@ -190,7 +192,7 @@ class Enrolment:
         anchors = [anchor.certificate for anchor in orders.roster.anchors]
         await self._noted(row.id, operator.id)
         proof = enrolment.prove_anchors(token, anchors[0], anchors[1:], newcomer.public_key) if token else b""
-        return q.JoinReply(
+        return j.JoinReply(
             certificate=tuple(chain),
             operator_certificate=tuple(operator_chain),
             wrapped_id_key=self._keeper.state.server(row.id).wrapped_id_key,
@@ -206,7 +208,7 @@ class Enrolment:
         old = known.succeeds[-1] if known is not None and known.succeeds else state.server_named(replaces).id
         return ReplaceServer(row, operator, token, old, self._keys.id)
 
-    async def _renew(self, peer: Peer, request: q.Nothing, link: Any) -> q.RenewReply:
+    async def _renew(self, peer: Peer, request: q.Nothing, link: Any) -> n.RenewReply:
         """New certificates for a server that is on the roster, and for the operator of its state folder."""
         now_ns = self._clock.now_ns()
         server = self._keeper.state.server(peer.id)
@@ -218,7 +220,7 @@ class Enrolment:
                 self._authority.issue_operator(operator.public_key, now_ns=now_ns, randomness=self._randomness)
             )
         await self._noted(server.id, *([operator.id] if operator is not None else []))
-        return q.RenewReply(tuple(chain), tuple(operator_chain))
+        return n.RenewReply(tuple(chain), tuple(operator_chain))
 
     # --- discovered servers ---
 
@@ -306,9 +308,9 @@ class Enrolment:
     async def _exchange(self, sighting: Sighting, link: Link) -> Newcomer:
         nonce = self._randomness(approval.NONCE_SIZE)
         ours = approval.commitment(nonce, self._keys.public_key)
-        commit = q.AdoptCommit(ours, self._keeper.state.info().name, self._server_name)
-        theirs = await ask(link, "adopt.commit", commit, q.AdoptCommitReply)
-        reveal = await ask(link, "adopt.reveal", q.AdoptReveal(nonce, self._keys.public_key), q.AdoptRevealReply)
+        commit = j.AdoptCommit(ours, self._keeper.state.info().name, self._server_name)
+        theirs = await ask(link, "adopt.commit", commit, j.AdoptCommitReply)
+        reveal = await ask(link, "adopt.reveal", j.AdoptReveal(nonce, self._keys.public_key), j.AdoptRevealReply)
         if (
             not approval.check_reveal(theirs.commitment, reveal.nonce, reveal.key)
             or node_id(reveal.key) != link.peer.id
@@ -361,7 +363,7 @@ class Enrolment:
                 raise Refused(detail=f"{request.name} did not prove that it holds its key")
             reply = await self._admit(described, newcomer.reveal.operator_public_key, token=None, who=caller.who)
             root = self._authority.root
-            accept = q.AdoptAccept(root, self._keys.sign("adopt-accept/1", root + newcomer.nonce), reply)
+            accept = j.AdoptAccept(root, self._keys.sign("adopt-accept/1", root + newcomer.nonce), reply)
             await ask(newcomer.link, "adopt.accept", accept, v.Done, timeout_s=30.0)
             node = node_id(newcomer.reveal.key)
             self._approved[caller.request_id] = node
@@ -408,8 +410,8 @@ def local_operator_name(server: str, node: str) -> str:
     return name if len(name) <= 63 else f"{name[:54]}-{node[:8]}"
 
 
-def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
-    key = said.public_key if isinstance(said, q.JoinRequest) else said.key
+def _newcomer(said: j.JoinRequest | j.AdoptRevealReply) -> enrolment.Newcomer:
+    key = said.public_key if isinstance(said, j.JoinRequest) else said.key
     return enrolment.Newcomer(
         name=said.name,
         public_key=key,
@@ -418,7 +420,7 @@ def _newcomer(said: q.JoinRequest | q.AdoptRevealReply) -> enrolment.Newcomer:
         never_admin=said.never_admin,
         preset=said.preset,
         version=said.version,
-        replaces=said.replaces if isinstance(said, q.JoinRequest) else "",
+        replaces=said.replaces if isinstance(said, j.JoinRequest) else "",
     )
 
 

@@ -23,7 +23,7 @@ from caso_mesh.control.importing import refuse_imported
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 from caso_mesh.model.audit import Change
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import BeginErase
@@ -110,7 +110,7 @@ class Erasing:
         for name in set(self._alarms.standing(UNFINISHED)) - left:
             await self._alarms.ends(UNFINISHED, name)
 
-    async def _erase(self, caller: Caller, request: DeviceErase) -> v.Submitted:
+    async def _erase(self, caller: Caller, request: DeviceErase) -> o.Submitted:
         """Raises ``NotFound``, ``WrongState``, ``InUse``, ``Protected``, ``LastGood``."""
 
         async def made() -> EraseSpec:

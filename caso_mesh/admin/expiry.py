@@ -18,9 +18,9 @@ from caso_mesh.admin.ports import Answer, Caller, Facts
 from caso_mesh.admin.retaining import Retaining, line_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.clock import Calendar
 from caso_mesh.model.errors import CasoError, InUse, NotFound, Protected
 from caso_mesh.model.settings import number
@@ -197,15 +197,15 @@ class Expiry:
         device = self._keeper.state.devices.get(backup.device)
         return backup.device_name if device is None else device.name
 
-    async def _show(self, caller: Caller, request: q.Nothing) -> v.ExpiryView:
+    async def _show(self, caller: Caller, request: q.Nothing) -> b.ExpiryView:
         await self._brake.look()
         judged, limits = await self._judged(), caller.limits()
         shown = [each for each in judged.sets if limits is None or each.source in limits or each.server in limits]
         state = self._keeper.state
-        return v.ExpiryView(
+        return b.ExpiryView(
             self._paused(),
             tuple(
-                v.ExpiryRow(
+                b.ExpiryRow(
                     set=each.id,
                     source=state.name_of(each.source),
                     device=self._device_name(each),
@@ -231,7 +231,7 @@ class Expiry:
             return ("device-read-only",)
         return (self._failed[backup.id],) if backup.id in self._failed else ()
 
-    async def _expire(self, caller: Caller, request: q.Nothing) -> v.Expired:
+    async def _expire(self, caller: Caller, request: q.Nothing) -> b.Expired:
         await self._brake.look()
         paused = self._paused()
-        return v.Expired(0 if paused is not None else await self.look(), paused)
+        return b.Expired(0 if paused is not None else await self.look(), paused)

@@ -23,7 +23,7 @@ from caso_mesh.model.errors import (
     StateFull,
     Unavailable,
 )
-from caso_mesh.model.requests import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
+from caso_mesh.model.nodes import CatalogMade, CatalogMake, CatalogPiece, CatalogRead
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.wire.typed import ask
 

@@ -17,9 +17,9 @@ from caso_mesh.admin.work import Work
 from caso_mesh.catalog.sets import is_within
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model import nodes as n
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
     CasoError,
@@ -93,7 +93,7 @@ class Files:
 
     # --- points in time ---
 
-    async def _as_of(self, caller: Caller, request: q.SetAsOf) -> v.SetChoice:
+    async def _as_of(self, caller: Caller, request: b.SetAsOf) -> b.SetChoice:
         """The newest set that ended in time, covers all paths, and lies where it can be read now; of its copies the nearest.
 
         Raises ``NotFound`` if there is none, ``Unavailable`` if none of them can be read, ``PathNotInSet`` if the set
@@ -121,7 +121,7 @@ class Files:
         if found is not None:
             backup, readers = found
             await self._check_paths(backup, paths)
-            return v.SetChoice(
+            return b.SetChoice(
                 id=backup.id,
                 source=request.server,
                 type=backup.type.value,
@@ -183,12 +183,12 @@ class Files:
 
     # --- single files ---
 
-    async def _file_open(self, caller: Caller, request: q.FileOpen) -> v.FileOpened:
+    async def _file_open(self, caller: Caller, request: b.FileOpen) -> b.FileOpened:
         """Raises ``NotFound``, ``PathNotInSet``, ``InvalidValue`` (not a regular file), ``Unavailable`` while no server
         reaches the device."""
         backup = await self._work.find_set(request.set)
         path = clean_path(b"/" + request.path.lstrip(b"/"))
-        reply, server = await self._ask(backup, q.SetPiece(backup.device, backup.id, path, 0, 0))
+        reply, server = await self._ask(backup, n.SetPiece(backup.device, backup.id, path, 0, 0))
         now_s = self._clock.monotonic_s()
         for handle in [handle for handle, each in self._open.items() if now_s - each.used_s > _IDLE_S]:
             del self._open[handle]
@@ -197,7 +197,7 @@ class Files:
         handle = self._new_id()
         self._open[handle] = _Open(caller.person.id, backup, path, reply.size, server, now_s)
         state = self._keeper.state
-        return v.FileOpened(
+        return b.FileOpened(
             handle=handle,
             set=backup.id,
             path=shown_path(path),
@@ -206,7 +206,7 @@ class Files:
             server=state.name_of(server),
         )
 
-    async def _file_read(self, caller: Caller, request: q.FileRead) -> q.FilePiece:
+    async def _file_read(self, caller: Caller, request: b.FileRead) -> b.FilePiece:
         """Raises ``NotFound`` for a file that this person has not open, and what reading raises."""
         file = self._open.get(request.handle)
         if file is None or file.person != caller.person.id:
@@ -215,11 +215,11 @@ class Files:
             raise InvalidValue(value=request.offset, what="place in a file", expected="Use numbers from 0 on")
         file.used_s = self._clock.monotonic_s()
         length = min(request.length, _LONGEST_PIECE)
-        wanted = q.SetPiece(file.set.device, file.set.id, file.path, request.offset, length)
+        wanted = n.SetPiece(file.set.device, file.set.id, file.path, request.offset, length)
         reply, file.server = await self._ask(file.set, wanted, first=file.server)
-        return q.FilePiece(reply.data)
+        return b.FilePiece(reply.data)
 
-    async def _ask(self, backup: BackupSet, request: q.SetPiece, first: str = "") -> tuple[q.SetPieceReply, str]:
+    async def _ask(self, backup: BackupSet, request: n.SetPiece, first: str = "") -> tuple[n.SetPieceReply, str]:
         """Asks one server that reaches the device after the other, until one can answer."""
         readers = readers_of(self._keeper.state, self._live, self._links, backup.device)
         readers.sort(key=lambda each: each != first)
@@ -227,7 +227,7 @@ class Files:
         for server in readers:
             try:
                 return await ask(
-                    self._links.get(server), "set.piece", request, q.SetPieceReply, timeout_s=_PIECE_S
+                    self._links.get(server), "set.piece", request, n.SetPieceReply, timeout_s=_PIECE_S
                 ), server
             except Unavailable as error:
                 last = error

@@ -11,10 +11,9 @@ from caso_mesh.control.documents import clean_path
 from caso_mesh.control.importing import source_named
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model import browsing as b
 from caso_mesh.model.errors import Ambiguous, InvalidValue, NotFound
-from caso_mesh.model.listing import MOST_MATCHES
+from caso_mesh.model.listing import MOST_MATCHES, CatalogFind
 from caso_mesh.model.states import Role
 from caso_mesh.model.units import format_seconds, unescape_path
 
@@ -25,7 +24,7 @@ class Finding:
         self._tables = tables
         self._browsing = browsing
 
-    async def answer(self, caller: Caller, request: q.CatalogFind) -> v.MatchList:
+    async def answer(self, caller: Caller, request: CatalogFind) -> b.MatchList:
         """Raises ``NotFound`` for a server, ``InvalidValue`` for a pattern or a place."""
         state = self._keeper.state
         source = await source_of(state, self._tables, request.server) if request.server else None
@@ -35,9 +34,9 @@ class Finding:
         after = None if request.after is None else await self._place(request.after)
         found = await self._browsing.find(request, asked, limit, after)
         names = await names_of_sources(state, self._tables, ((each.source, each.set) for each in found.matches))
-        return v.MatchList(
+        return b.MatchList(
             tuple(
-                v.MatchView(
+                b.MatchView(
                     server=names[match.source],
                     path=present.shown_path(match.path),
                     path_b64=present.b64(match.path),

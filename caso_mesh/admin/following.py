@@ -18,6 +18,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Record
 from caso_mesh.journal.replica import Arrived
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.audit_chain import AuditDigests, AuditSpans
 from caso_mesh.model.errors import (
     CasoError,
@@ -69,24 +70,24 @@ class Followed:
             "replica.audit": self._audit,
         }
 
-    async def _begin(self, peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
+    async def _begin(self, peer: Peer, request: t.ReplicaBegin, link: Any) -> t.ReplicaPlace:
         self._check(peer)
         place = await self._tables.place_behind((each.server, each.incarnation, each.seq) for each in request.heads)
         if place.pruned and 0 < request.schema < len(MIGRATIONS):
             log.warning("%s runs an earlier version and cannot take over these tables: upgrade it", peer.name)
             raise StateTooNew(state="the tables of the administrator", found=len(MIGRATIONS), known=request.schema)
         self._followers.began(peer.id)
-        return q.ReplicaPlace(place.life, place.arrival, place.pruned)
+        return t.ReplicaPlace(place.life, place.arrival, place.pruned)
 
-    async def _floors(self, peer: Peer, request: q.Nothing, link: Any) -> q.ReplicaFloors:
+    async def _floors(self, peer: Peer, request: q.Nothing, link: Any) -> t.ReplicaFloors:
         self._check(peer)
-        return q.ReplicaFloors(tuple(q.ReplicaHead(*each) for each in await self._tables.floors()))
+        return t.ReplicaFloors(tuple(t.ReplicaHead(*each) for each in await self._tables.floors()))
 
     async def _audit(self, peer: Peer, request: AuditSpans, link: Any) -> AuditDigests:
         self._check(peer)
         return await self._tables.ask(lambda c: digests(c, request))
 
-    async def _copy(self, peer: Peer, request: q.ReplicaCopy, link: Any) -> q.ReplicaCopyPiece:
+    async def _copy(self, peer: Peer, request: t.ReplicaCopy, link: Any) -> t.ReplicaCopyPiece:
         """The copy stays until it was read to its end, or is asked for again."""
         self._check(peer)
         path = self._copies / f"copy-{peer.id}.db"
@@ -101,9 +102,9 @@ class Followed:
         if request.offset + len(data) >= size:
             del self._digests[path]
             await asyncio.to_thread(path.unlink, missing_ok=True)
-        return q.ReplicaCopyPiece(size, digest, data)
+        return t.ReplicaCopyPiece(size, digest, data)
 
-    async def _pull(self, peer: Peer, request: q.ReplicaPull, link: Any) -> q.ReplicaPiece:
+    async def _pull(self, peer: Peer, request: t.ReplicaPull, link: Any) -> t.ReplicaPiece:
         self._check(peer)
         deadline = asyncio.get_running_loop().time() + min(max(request.wait_s, 0.0), _WAIT_S)
         while True:
@@ -111,7 +112,7 @@ class Followed:
             life, found = await self._tables.arrived(request.place.arrival)
             if life != request.place.life:
                 # not the tables that were followed: whoever asks begins anew
-                return q.ReplicaPiece(q.ReplicaPlace(life, 0), ())
+                return t.ReplicaPiece(t.ReplicaPlace(life, 0), ())
             self._followers.said(peer.id, request.settled)
             left = deadline - asyncio.get_running_loop().time()
             if found or left <= 0:
@@ -121,9 +122,9 @@ class Followed:
                     await self._tables.wait_for_change(generation)
             except TimeoutError:
                 break
-        records = tuple(q.ReplicaRecord(each.server, _sent(each.record), each.refused) for each in found)
+        records = tuple(t.ReplicaRecord(each.server, _sent(each.record), each.refused) for each in found)
         last = found[-1].arrival if found else request.place.arrival
-        return q.ReplicaPiece(q.ReplicaPlace(life, last), records, self._applied())
+        return t.ReplicaPiece(t.ReplicaPlace(life, last), records, self._applied())
 
     def _check(self, peer: Peer) -> None:
         if not self._may(peer):
@@ -190,7 +191,7 @@ class Following:
                 return
             place = after
 
-    async def _begin(self, callee: Callee) -> q.ReplicaPlace:
+    async def _begin(self, callee: Callee) -> t.ReplicaPlace:
         self._settled, self._settle_at_s = 0, 0.0
         self._led.clear()  # what is taken over may tell of later runs
         place = await self._place(callee)
@@ -206,10 +207,10 @@ class Following:
             raise Unavailable(what="The tables of the administrator")
         return place
 
-    async def _place(self, callee: Callee) -> q.ReplicaPlace:
+    async def _place(self, callee: Callee) -> t.ReplicaPlace:
         """Where to go on behind what these tables hold; ``pruned`` if that is not there any more."""
-        heads = tuple(q.ReplicaHead(*each) for each in await self._tables.heads())
-        return await ask(callee, "replica.begin", q.ReplicaBegin(heads, len(MIGRATIONS)), q.ReplicaPlace)
+        heads = tuple(t.ReplicaHead(*each) for each in await self._tables.heads())
+        return await ask(callee, "replica.begin", t.ReplicaBegin(heads, len(MIGRATIONS)), t.ReplicaPlace)
 
     async def _take_over(self, callee: Callee) -> None:
         """Becomes a copy of the other one's tables, with what only these held."""
@@ -218,8 +219,8 @@ class Following:
         await asyncio.to_thread(path.unlink, missing_ok=True)
         try:
             while offset < size:
-                request = q.ReplicaCopy(offset)
-                piece = await ask(callee, "replica.copy", request, q.ReplicaCopyPiece, timeout_s=_COPY_S)
+                request = t.ReplicaCopy(offset)
+                piece = await ask(callee, "replica.copy", request, t.ReplicaCopyPiece, timeout_s=_COPY_S)
                 if not piece.data:
                     raise DataDamaged(object="the copy of another voter's tables", detail="it ends too early")
                 await asyncio.to_thread(_append, path, piece.data)
@@ -234,7 +235,7 @@ class Following:
         log.warning("these tables are a copy of another voter's (%d bytes), and %d records of their own", size, kept)
         self._changed()
 
-    async def _settle(self, callee: Callee, place: q.ReplicaPlace) -> None:
+    async def _settle(self, callee: Callee, place: t.ReplicaPlace) -> None:
         """Now and then: what came until ``place`` survives a loss of power, and what others pruned goes here as well."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._settle_at_s or place.arrival == self._settled:
@@ -242,15 +243,15 @@ class Following:
         self._settle_at_s = now_s + _SETTLE_EACH_S
         await self._tables.settle()
         self._settled = place.arrival
-        found = await ask(callee, "replica.floors", q.Nothing(), q.ReplicaFloors)
+        found = await ask(callee, "replica.floors", q.Nothing(), t.ReplicaFloors)
         floors = [(each.server, each.incarnation, each.seq) for each in found.floors]
         if floors:
             await self._tables.prune_as(floors, self._trace_since_ns())
 
-    async def _step(self, callee: Callee, place: q.ReplicaPlace, wait_s: float) -> q.ReplicaPlace:
+    async def _step(self, callee: Callee, place: t.ReplicaPlace, wait_s: float) -> t.ReplicaPlace:
         await self._settle(callee, place)
-        request = q.ReplicaPull(place, min(wait_s, _SETTLE_EACH_S), self._settled)
-        piece = await ask(callee, "replica.pull", request, q.ReplicaPiece, timeout_s=wait_s + _SLACK_S)
+        request = t.ReplicaPull(place, min(wait_s, _SETTLE_EACH_S), self._settled)
+        piece = await ask(callee, "replica.pull", request, t.ReplicaPiece, timeout_s=wait_s + _SLACK_S)
         if piece.applied:
             self._applied = max(self._applied, piece.applied)
             self._led.set()
@@ -282,9 +283,9 @@ def _append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def _sent(record: Record) -> q.JournalRecord:
-    return q.JournalRecord(record.incarnation, record.seq, record.at_ns, record.kind, record.data, record.hash)
+def _sent(record: Record) -> t.JournalRecord:
+    return t.JournalRecord(record.incarnation, record.seq, record.at_ns, record.kind, record.data, record.hash)
 
 
-def _held(record: q.JournalRecord) -> Record:
+def _held(record: t.JournalRecord) -> Record:
     return Record(record.incarnation, record.seq, record.at_ns, record.kind, record.data, record.hash)

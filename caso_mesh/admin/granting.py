@@ -11,7 +11,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import readers_of
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.commands import SetDevicePaths
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.mesh import Server
@@ -51,9 +51,9 @@ class Granting:
         for reader in readers_of(self._keeper.state, self._live, self._links, device.id):
             if reader == server.id:
                 continue
-            request = q.DeviceGrant(device.id, {server.id: server.encryption_key})
+            request = n.DeviceGrant(device.id, {server.id: server.encryption_key})
             try:
-                await ask(self._links.get(reader), "device.grant", request, q.DeviceGrantReply, timeout_s=_GRANT_S)
+                await ask(self._links.get(reader), "device.grant", request, n.DeviceGrantReply, timeout_s=_GRANT_S)
             except CasoError as error:
                 log.info("the keys of %s for %s: %s", device.name, server.name, error)
                 continue

@@ -6,7 +6,7 @@ import logging
 
 from caso_mesh.admin.ports import Links
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.facts import LogLine
@@ -39,7 +39,7 @@ class Held:
             more = True
             begin = len(found)
             while more and len(found) < _MOST_LINES:
-                piece = await self._ask(server, q.AttemptHeld(attempt.id, len(found) - begin))
+                piece = await self._ask(server, n.AttemptHeld(attempt.id, len(found) - begin))
                 if piece is None:
                     away.append(self._keeper.state.name_of(server))
                     break
@@ -55,7 +55,7 @@ class Held:
             return found, False
         more = True
         while more and len(found) < limit:
-            piece = await self._ask(server, q.AttemptHeld(attempt.id, seen + len(found)))
+            piece = await self._ask(server, n.AttemptHeld(attempt.id, seen + len(found)))
             if piece is None:
                 return found, True
             found += piece.lines
@@ -66,7 +66,7 @@ class Held:
         """As ``lines``. The end of the device tells of exceptions."""
         if not self._may_hold(attempt, attempt.server, "history-forwarding"):
             return [], []
-        piece = await self._ask(attempt.server, q.AttemptHeld(attempt.id))
+        piece = await self._ask(attempt.server, n.AttemptHeld(attempt.id))
         return ([], [self._keeper.state.name_of(attempt.server)]) if piece is None else (list(piece.exceptions), [])
 
     def _may_hold(self, attempt: Attempt, server: str, setting: str) -> bool:
@@ -76,10 +76,10 @@ class Held:
         forwarding = text(state.settings_of(server), setting)
         return forwarding != AT_ONCE and not (forwarding == AT_END and attempt.state not in ATTEMPT_ACTIVE)
 
-    async def _ask(self, server: str, request: q.AttemptHeld) -> q.HeldPiece | None:
+    async def _ask(self, server: str, request: n.AttemptHeld) -> n.HeldPiece | None:
         """``None``: it cannot be asked now."""
         try:
-            return await ask(self._links.get(server), "attempt.held", request, q.HeldPiece, timeout_s=_ASK_S)
+            return await ask(self._links.get(server), "attempt.held", request, n.HeldPiece, timeout_s=_ASK_S)
         except CasoError as error:
             log.info("what %s holds back of %s: %s", self._keeper.state.name_of(server), request.attempt, error)
             return None

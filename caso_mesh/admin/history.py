@@ -13,9 +13,8 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import InvalidValue, NotFound
 from caso_mesh.model.units import format_instant, format_seconds
@@ -61,21 +60,21 @@ class History:
             "catalog.du": self._catalog_du,
         }
 
-    async def _catalog_ls(self, caller: Caller, request: q.CatalogList) -> v.EntryList:
+    async def _catalog_ls(self, caller: Caller, request: b.CatalogList) -> b.EntryList:
         if request.from_device is not None:
             backup = await self._on_device.find(request.from_device, request.set)
             path, limit = clean_path(b"/" + request.path.lstrip(b"/")), max(1, min(request.limit, _MOST_ENTRIES))
             found, more = await self._on_device.folder(
                 request.from_device, backup, path, after=request.after, limit=limit
             )
-            return v.EntryList(tuple(present.entry_view(each) for each in found), more)
+            return b.EntryList(tuple(present.entry_view(each) for each in found), more)
         backup = await self._work.find_set(request.set)
         path = clean_path(b"/" + request.path.lstrip(b"/"))
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         found, more = await self._browsing.folder(backup, path, after=request.after, limit=limit)
-        return v.EntryList(tuple(present.entry_view(each) for each in found), more)
+        return b.EntryList(tuple(present.entry_view(each) for each in found), more)
 
-    async def _catalog_versions(self, caller: Caller, request: q.CatalogVersions) -> v.VersionList:
+    async def _catalog_versions(self, caller: Caller, request: b.CatalogVersions) -> b.VersionList:
         source = await source_of(self._keeper.state, self._tables, request.server)
         path = clean_path(request.path)
         views = []
@@ -84,7 +83,7 @@ class History:
             first, last = await self._tables.set(version.first_set), await self._tables.set(version.last_set)
             entry = version.entry
             views.append(
-                v.VersionView(
+                b.VersionView(
                     path=present.shown_path(entry.path),
                     type=entry.type.value,
                     size=entry.size,
@@ -100,7 +99,7 @@ class History:
             )
         if not views:
             raise NotFound(kind="catalog", name=f"{request.server}:{present.shown_path(path)}")
-        return v.VersionList(tuple(views), away)
+        return b.VersionList(tuple(views), away)
 
     async def _catalog_du(self, caller: Caller, request: c.CatalogUsage) -> c.UsageList:
         backup = await self._work.find_set(request.set)

@@ -12,7 +12,8 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
 from caso_mesh.control.importing import refuse_imported
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model import requests as q
+from caso_mesh.model import browsing as b
+from caso_mesh.model import nodes as n
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected
@@ -61,7 +62,7 @@ class Holding:
         """Calls by name."""
         return {"set.delete": self._set_delete, "set.lock": self._set_lock}
 
-    async def _set_delete(self, caller: Caller, request: q.SetName) -> v.Done:
+    async def _set_delete(self, caller: Caller, request: b.SetName) -> v.Done:
         """Raises ``NotFound``, ``Ambiguous``, ``Protected``, ``InUse``, ``ClocksDiffer``, ``Unavailable``."""
         if await self._tables.deleted_by(caller.request_id):
             return v.Done()
@@ -83,7 +84,7 @@ class Holding:
         until_ns = set_expiry(backup, medium, state.media_set_named(backup.media_set))[1]
         if not may_delete_at(until_ns, now_ns):
             raise Protected(set=backup.id, until=format_instant(until_ns) or _END_OF_TIME)
-        hold = q.SetHold(
+        hold = n.SetHold(
             device=backup.device,
             set=backup.id,
             hold="tombstone",
@@ -96,7 +97,7 @@ class Holding:
         await self._ask(backup, hold)
         await self._until_told(backup.id)
 
-    async def _set_lock(self, caller: Caller, request: q.SetLock) -> v.Done:
+    async def _set_lock(self, caller: Caller, request: b.SetLock) -> v.Done:
         """Raises ``NotFound``, ``Ambiguous``, ``InvalidValue``, ``Unavailable``."""
         now_ns = self._clock.now_ns()
         if request.until_ns is not None and not now_ns < request.until_ns < 1 << 63:
@@ -110,10 +111,10 @@ class Holding:
         """Locks a set, as ``set.lock`` does."""
         now_ns = self._clock.now_ns()
         refuse_imported(self._keeper.state.devices.get(backup.device), _REFUSED)
-        hold = q.SetHold(backup.device, backup.id, "lock", who, request_id, now_ns, until_ns=until_ns)
+        hold = n.SetHold(backup.device, backup.id, "lock", who, request_id, now_ns, until_ns=until_ns)
         await self._ask(backup, hold)
 
-    async def _ask(self, backup: BackupSet, hold: q.SetHold) -> None:
+    async def _ask(self, backup: BackupSet, hold: n.SetHold) -> None:
         """The server that made the set does it if it reaches the device, else another one."""
         state = self._keeper.state
         readers = readers_of(state, self._live, self._links, backup.device)

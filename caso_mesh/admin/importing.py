@@ -19,6 +19,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.control.importing import label_of
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
+from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
 from caso_mesh.model import importing as i
 from caso_mesh.model import views as v
@@ -51,7 +52,7 @@ _AT_ONCE, _FORGOTTEN_S = 1000, 60.0
 _WHO = "device remove"
 
 #: Finds the sets of the device of a name, and tells them.
-List = Callable[[str], Awaitable[v.CatalogRebuilt]]
+List = Callable[[str], Awaitable[b.CatalogRebuilt]]
 
 
 class Importing:
@@ -193,7 +194,7 @@ class Importing:
         await self._submit(i.NoteImported(now.id), request_id=f"imported-{now.id}")
         return found.warnings
 
-    async def _listed(self, device: Device) -> v.CatalogRebuilt:
+    async def _listed(self, device: Device) -> b.CatalogRebuilt:
         """Its server may not have its orders yet."""
         for left in reversed(range(_TRIES)):
             try:

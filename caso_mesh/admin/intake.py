@@ -20,7 +20,9 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Head, Record
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert, CloseAttempt
 from caso_mesh.model.copies import NoteCopy
@@ -98,7 +100,7 @@ class Intake:
         changed: Callable[[bool], None],
         no_data_path: Callable[[str, str], None],
         linked: Callable[[str], bool],
-        held: Callable[[str], tuple[q.JournalPlace, ...]],
+        held: Callable[[str], tuple[t.JournalPlace, ...]],
         asked_enough: Callable[[], bool],
         flooding: Flooding,
     ) -> None:
@@ -141,17 +143,17 @@ class Intake:
 
         return heard
 
-    async def _cursors(self, peer: Peer, request: q.Nothing, link: Any) -> q.JournalCursors:
+    async def _cursors(self, peer: Peer, request: q.Nothing, link: Any) -> t.JournalCursors:
         return self._cursors_of(peer, await self._tables.cursors(peer.id))
 
-    def _cursors_of(self, peer: Peer, heads: list[Head]) -> q.JournalCursors:
-        cursors = tuple(q.JournalHead(each.incarnation, each.seq, each.hash) for each in heads)
-        return q.JournalCursors(cursors, self._held(peer.id))
+    def _cursors_of(self, peer: Peer, heads: list[Head]) -> t.JournalCursors:
+        cursors = tuple(t.JournalHead(each.incarnation, each.seq, each.hash) for each in heads)
+        return t.JournalCursors(cursors, self._held(peer.id))
 
-    async def _hash(self, peer: Peer, request: q.JournalHashAt, link: Any) -> q.JournalHashReply:
-        return q.JournalHashReply(await self._tables.hash_at(peer.id, request.incarnation, request.seq))
+    async def _hash(self, peer: Peer, request: t.JournalHashAt, link: Any) -> t.JournalHashReply:
+        return t.JournalHashReply(await self._tables.hash_at(peer.id, request.incarnation, request.seq))
 
-    async def _push(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
+    async def _push(self, peer: Peer, request: t.JournalPush, link: Any) -> t.JournalCursors:
         """What piled up at many servers is taken by few at a time, so that what happens now elsewhere does not wait behind it;
         whoever would wait for long comes again later, with what it has then. So does one that has told too much, or calls
         again and again without waiting for an answer."""
@@ -168,7 +170,7 @@ class Intake:
         await self._flooding.look(peer.id)
         return taken
 
-    async def _in_turn(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
+    async def _in_turn(self, peer: Peer, request: t.JournalPush, link: Any) -> t.JournalCursors:
         size = sum(len(record.data) + _AROUND for record in request.records)
         if len(request.records) <= _FEW and size <= _LITTLE:
             return await self._take(peer, request, link)
@@ -181,7 +183,7 @@ class Intake:
         finally:
             self._piled_bytes -= size
 
-    async def _take(self, peer: Peer, request: q.JournalPush, link: Any) -> q.JournalCursors:
+    async def _take(self, peer: Peer, request: t.JournalPush, link: Any) -> t.JournalCursors:
         records = [Record(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in request.records]
         if not all(record.at_ns in _INSTANTS and record.seq in _INSTANTS for record in records):
             raise PeerMalformed(peer=peer.name, detail="a record of its journal has no proper number or time")
@@ -218,7 +220,7 @@ class Intake:
         self._changed(not {record.kind for record in records} <= _OF_NO_SET)
         return self._cursors_of(peer, taken.heads)
 
-    async def _skip(self, peer: Peer, heads: tuple[q.JournalHead, ...]) -> None:
+    async def _skip(self, peer: Peer, heads: tuple[t.JournalHead, ...]) -> None:
         """What a server has pruned and no voter holds is lost with their disks: what follows is taken all the same."""
         if not self._asked_enough():
             raise Unavailable(what="What other voters hold of this journal")
@@ -400,25 +402,25 @@ class Intake:
             known = self._live.redundant.get(origin, ())
             self._live.redundant[origin] = tuple(sorted({*known, *found}))
 
-    async def _heartbeat(self, peer: Peer, beat: q.Heartbeat, link: Any) -> q.HeartbeatReply:
+    async def _heartbeat(self, peer: Peer, beat: n.Heartbeat, link: Any) -> n.HeartbeatReply:
         await self._flooding.look()
         if peer.id in self._keeper.state.servers:
             self._live.hear(peer.id, beat, self._clock.monotonic_s())
         news = await self._news(peer.id, beat.alerts[:_MOST_ALERTS]) if beat.alerts else ()
-        return q.HeartbeatReply(self._clock.now_ns(), self._keeper.authority, news)
+        return n.HeartbeatReply(self._clock.now_ns(), self._keeper.authority, news)
 
-    async def _news(self, server: str, alerts: tuple[str, ...]) -> tuple[q.AlertNews, ...]:
+    async def _news(self, server: str, alerts: tuple[str, ...]) -> tuple[n.AlertNews, ...]:
         """What became of alerts of a server."""
-        news, answers = list[q.AlertNews](), self._keeper.state.answers
+        news, answers = list[n.AlertNews](), self._keeper.state.answers
         for id_, over_ns in await self._tables.alerts_of(server, alerts):
             answer = answers.get(id_)
             if answer is not None:
-                news.append(q.AlertNews(id_, answer.at_ns, answer.who, answer.response, over_ns))
+                news.append(n.AlertNews(id_, answer.at_ns, answer.who, answer.response, over_ns))
             elif over_ns is not None:
-                news.append(q.AlertNews(id_, over_ns=over_ns))
+                news.append(n.AlertNews(id_, over_ns=over_ns))
         return tuple(news)
 
-    async def _progress(self, peer: Peer, request: q.ProgressReport, link: Any) -> Done:
+    async def _progress(self, peer: Peer, request: n.ProgressReport, link: Any) -> Done:
         for progress in request.progress:
             attempt = self._keeper.state.attempts.get(progress.attempt)
             if attempt is not None and attempt.server == peer.id and attempt.state in ATTEMPT_ACTIVE:

@@ -18,7 +18,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.telling import kept_since
 from caso_mesh.consensus.port import Consensus
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.settings import number
 
@@ -81,9 +81,9 @@ class Keeping:
         self._began_s = clock.monotonic_s()
         self._held: dict[str, list[tuple[str, int]]] = {}
 
-    def held(self, server: str) -> tuple[q.JournalPlace, ...]:
+    def held(self, server: str) -> tuple[t.JournalPlace, ...]:
         """What a server need not keep in its journal."""
-        return tuple(q.JournalPlace(*each) for each in self._held.get(server, ()))
+        return tuple(t.JournalPlace(*each) for each in self._held.get(server, ()))
 
     async def run(self) -> None:
         """Never returns."""

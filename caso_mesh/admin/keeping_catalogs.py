@@ -26,7 +26,7 @@ from caso_mesh.control import catalogs
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, Refused
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import BackupSet
@@ -112,7 +112,7 @@ class KeepingCatalogs:
             raise NotFound(kind="set", name=set_id[:100])
         return backup
 
-    async def _export(self, peer: Peer, request: c.CatalogExport, link: Any) -> q.CatalogMade:
+    async def _export(self, peer: Peer, request: c.CatalogExport, link: Any) -> n.CatalogMade:
         """Out of the catalog of this voter, or made by another server that reaches the device."""
         backup = await self._mine(peer, request.set)
         async with self._laying:
@@ -130,7 +130,7 @@ class KeepingCatalogs:
                 made = await fetching.fetch_made(backup, request.base, draft, reason)
                 digest, size = made.digest, made.size
             await asyncio.to_thread(draft.replace, path)
-        return q.CatalogMade(digest, size)
+        return n.CatalogMade(digest, size)
 
     async def _begin(self) -> None:
         """What an earlier office has laid ready goes."""
@@ -146,7 +146,7 @@ class KeepingCatalogs:
     def _path(self, peer: Peer, set_id: str) -> Path:
         return self._folder / f"{peer.id}-{set_id}.segment"
 
-    async def _exported(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
+    async def _exported(self, peer: Peer, request: n.CatalogRead, link: Any) -> n.CatalogPiece:
         """It is gone when it was read to its end."""
         backup = await self._mine(peer, request.set)
         if request.offset < 0 or request.length <= 0:
@@ -158,7 +158,7 @@ class KeepingCatalogs:
             raise NotFound(kind="catalog", name=backup.id) from None
         if request.offset + len(data) >= size:
             await asyncio.to_thread(path.unlink, missing_ok=True)
-        return q.CatalogPiece(data, size)
+        return n.CatalogPiece(data, size)
 
     async def _kept(self, peer: Peer, request: c.CatalogKept, link: Any) -> c.CatalogSets:
         self._asker(peer)

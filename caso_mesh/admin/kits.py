@@ -20,6 +20,7 @@ from caso_mesh.identity import kit as kits
 from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.mesh_copy import MeshCopy, attest
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
@@ -224,7 +225,7 @@ class Kits:
             await self._alarms.ends(INCOMPLETE, device.name)
             return
         try:
-            await self._at_device(device, "device.grant", q.DeviceGrant(device.id, everybody), q.DeviceGrantReply)
+            await self._at_device(device, "device.grant", n.DeviceGrant(device.id, everybody), n.DeviceGrantReply)
         except CasoError as error:
             log.debug("recovery kits have no key for %s yet: %s", device.name, error)
             if lacking and now_s - self._waits_since.setdefault(device.id, now_s) >= KEPT_WAITING_S:
@@ -283,7 +284,7 @@ class Kits:
 
     async def _copy_to(self, device: Device, sealed: bytes, digest: bytes) -> None:
         try:
-            await self._at_device(device, "mesh.keep", q.MeshKeep(device.id, sealed), v.Done)
+            await self._at_device(device, "mesh.keep", n.MeshKeep(device.id, sealed), v.Done)
         except (ServerNotLinked, TimedOut) as error:
             log.debug("no copy of the mesh in %s yet: %s", device.name, error)
         except CasoError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from caso_mesh.model.jobs import Progress, Waiting
-from caso_mesh.model.requests import DeviceReport, Heartbeat
+from caso_mesh.model.nodes import DeviceReport, Heartbeat
 
 #: What a server that is back did while it was away is waited for at most so long before others do it again.
 NEWS_S = 60.0

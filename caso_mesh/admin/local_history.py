@@ -11,8 +11,8 @@ from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Attempt, Job, Part
 from caso_mesh.model.listing import in_time
@@ -55,7 +55,7 @@ class LocalHistory:
             return False
         return number(state.settings_of(server), "local-job-monitoring") >= 1.0
 
-    def _view(self, told: facts.LocalRun, part: Part, rows: AttemptRows) -> v.JobView:
+    def _view(self, told: facts.LocalRun, part: Part, rows: AttemptRows) -> o.JobView:
         attempt = _deciding(told, part)
         row = rows.of(attempt) if attempt is not None else None
         view = present.job_view(self._keeper.state, told.run, part, attempt, row, Live())
@@ -88,13 +88,13 @@ class LocalHistory:
         found = await self._tables.local_runs(server, limit=limit, listed=listed)
         return [told for server, told in found if self._is_shown(server, told)]
 
-    async def detail(self, told: facts.LocalRun) -> v.JobDetail:
+    async def detail(self, told: facts.LocalRun) -> o.JobDetail:
         """As ``job.show`` tells of a job."""
         state, run = self._keeper.state, told.run
         runs = [each for _, each in await self._tables.local_runs(run=f"{run.job}@")]
         rows = await self._tables.attempts([each.run.id for each in runs])
         job = Job(run.job, run.name, run.spec, run.created_by, runs[-1].run.created_at_ns)
-        return v.JobDetail(
+        return o.JobDetail(
             job=run.job,
             name=run.name,
             kind=present.kind_of(run.spec).value,
@@ -107,7 +107,7 @@ class LocalHistory:
             next_due=None,
             spec=present.spec_view(state, job),
             runs=tuple(
-                v.RunView(
+                o.RunView(
                     run=each.run.id,
                     state=present.run_state(each.run, rows, each.attempts).value,
                     due=format_instant(each.run.due_at_ns) or "",

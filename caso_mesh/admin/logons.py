@@ -10,6 +10,7 @@ from msgspec import structs
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.commands import DeleteLogon, GrantLogon, PutLogon
@@ -132,12 +133,12 @@ class Logons:
 
     async def _grant(self, row: Logon, lacking: list[str]) -> None:
         """A linked server that has the secret seals it to those that lack it."""
-        request = q.LogonGrant(row.name, row.version, tuple(lacking))
+        request = n.LogonGrant(row.name, row.version, tuple(lacking))
         for holder in sorted(row.copies):
             if not self._links.linked(holder):
                 continue
             try:
-                reply = await ask(self._links.get(holder), "logon.grant", request, q.LogonGranted, timeout_s=_GRANT_S)
+                reply = await ask(self._links.get(holder), "logon.grant", request, n.LogonGranted, timeout_s=_GRANT_S)
             except CasoError as error:
                 log.info("the logon %s for %s: %s", row.name, ", ".join(lacking), error)
                 continue

@@ -13,6 +13,7 @@ from caso_mesh.admin.importing import sealed_to
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.commands import SetDevicePaths
@@ -112,7 +113,7 @@ class Moving:
     async def _look(self, device: Device, server: Server, path: str) -> None:
         """That the vault is there, and that the server opens it."""
         info = self._keeper.state.info()
-        prepare = q.DevicePrepare(
+        prepare = n.DevicePrepare(
             name=device.name,
             path=path,
             vault=device.vault,
@@ -123,36 +124,36 @@ class Moving:
         )
         link = self._links.get(server.id)
         try:
-            reply = await ask(link, "device.prepare", prepare, q.DevicePrepareReply, timeout_s=_TIMEOUT_S)
+            reply = await ask(link, "device.prepare", prepare, n.DevicePrepareReply, timeout_s=_TIMEOUT_S)
         except NoKey:
             await self._hand_keys(device, server, path)
-            reply = await ask(link, "device.prepare", prepare, q.DevicePrepareReply, timeout_s=_TIMEOUT_S)
+            reply = await ask(link, "device.prepare", prepare, n.DevicePrepareReply, timeout_s=_TIMEOUT_S)
         if reply.vault != device.vault:
             raise DeviceVanished(device=device.name, detail=f"{server.name}:{path} holds another vault")
 
     async def _hand_keys(self, device: Device, server: Server, path: str) -> None:
         """By way of any server that opens the device's keys. Raises ``NoKey``."""
-        where = q.DeviceKeys(device.name, path, device.vault)
+        where = n.DeviceKeys(device.name, path, device.vault)
         link = self._links.get(server.id)
-        sealed = await ask(link, "device.keys", where, q.DeviceKeysReply, timeout_s=_TIMEOUT_S)
+        sealed = await ask(link, "device.keys", where, n.DeviceKeysReply, timeout_s=_TIMEOUT_S)
         for opener in self._openers(sealed):
             keys = {key_id: to[opener] for key_id, to in sealed.keys.items() if opener in to}
-            asked = q.DeviceRewrap(device.vault, keys, server.id, server.encryption_key)
+            asked = n.DeviceRewrap(device.vault, keys, server.id, server.encryption_key)
             try:
                 reply = await ask(
-                    self._links.get(opener), "device.rewrap", asked, q.DeviceKeysReply, timeout_s=_TIMEOUT_S
+                    self._links.get(opener), "device.rewrap", asked, n.DeviceKeysReply, timeout_s=_TIMEOUT_S
                 )
             except CasoError as error:
                 log.info("%s wraps no key of %s: %s", self._keeper.state.name_of(opener), device.name, error)
                 continue
             handed = {key_id: to[server.id] for key_id, to in reply.keys.items() if server.id in to}
             recipients = {server.id: server.encryption_key}
-            take = q.DeviceTakeKeys(device.name, path, device.vault, handed, recipients)
+            take = n.DeviceTakeKeys(device.name, path, device.vault, handed, recipients)
             await ask(link, "device.take-keys", take, v.Done, timeout_s=_TIMEOUT_S)
             return
         raise NoKey(device=device.name)
 
-    def _openers(self, sealed: q.DeviceKeysReply) -> Sequence[str]:
+    def _openers(self, sealed: n.DeviceKeysReply) -> Sequence[str]:
         """Linked servers that open the keys, those first that open most of them."""
         counts: dict[str, int] = {}
         for to in sealed.keys.values():

@@ -39,6 +39,7 @@ from caso_mesh.consensus.port import Replicated
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.audit import Change
 from caso_mesh.model.calls import Call
@@ -190,10 +191,10 @@ class Office:
         """See ``Scoping.concerned``."""
         return await self._scoping.concerned(call, request)
 
-    async def _summary(self, peer: Peer, request: q.Nothing, link: Any) -> q.MeshSummary:
+    async def _summary(self, peer: Peer, request: q.Nothing, link: Any) -> n.MeshSummary:
         keeper = self.means.keeper
         state = keeper.state
-        return q.MeshSummary(
+        return n.MeshSummary(
             servers=len(state.servers),
             running=self.runs.runs.running(),
             alerts=await self.alerts.calls.open(),

@@ -9,7 +9,7 @@ from caso_mesh.admin.ports import Links
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import DeviceAway, NotFound
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.states import DeviceState, Liveness, ServerState
@@ -56,7 +56,7 @@ class OnDevice:
         found: list[BackupSet] = []
         after, more = "", True
         while more:
-            page = await ask(link, "vault.sets", q.VaultSets(device.id, after), q.VaultSetsReply, timeout_s=_PAGE_S)
+            page = await ask(link, "vault.sets", n.VaultSets(device.id, after), n.VaultSetsReply, timeout_s=_PAGE_S)
             gone = set(page.deleted)
             found += [each for each in page.sets if each.id not in gone and each.vault == device.vault]
             more = page.more and bool(page.sets)
@@ -76,8 +76,8 @@ class OnDevice:
     ) -> tuple[list[CatalogEntry], bool]:
         """What is right below ``path`` in a set on the device ``name``, and whether there is more."""
         device, link = self._reader(name)
-        request = q.SetFolder(device.id, backup.id, path, after, limit)
-        reply = await ask(link, "set.folder", request, q.SetFolderReply, timeout_s=_PAGE_S)
+        request = n.SetFolder(device.id, backup.id, path, after, limit)
+        reply = await ask(link, "set.folder", request, n.SetFolderReply, timeout_s=_PAGE_S)
         entries = [CatalogEntry(each.path, each.type, each.size, each.modified, each.mode) for each in reply.entries]
         return entries, reply.more
 

@@ -13,6 +13,8 @@ from caso_mesh.identity import enrolment, tokens
 from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.certificates import fingerprint
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
@@ -93,7 +95,7 @@ class Operators:
         firsts = [server.addresses[0] for server in others if server.addresses]
         return tuple(dict.fromkeys((*self._addresses()[:2], *firsts)))
 
-    async def admit(self, peer: Peer, request: q.OperatorRequest, link: Any) -> q.OperatorReply:
+    async def admit(self, peer: Peer, request: j.OperatorRequest, link: Any) -> j.OperatorReply:
         """Somebody shows the secret of an invitation and the key that he made. Raises the ``JoinLink...`` errors,
         ``RateLimited``, ``InvalidValue`` for a key of another kind."""
         source, token = str(link.remote_address), tokens.digest(request.secret)
@@ -102,7 +104,7 @@ class Operators:
         async with audited(self._facts, who, "enrol.operator", source):
             return await self._admit(request, token, source.rpartition(":")[0])
 
-    async def _admit(self, request: q.OperatorRequest, token: bytes, host: str) -> q.OperatorReply:
+    async def _admit(self, request: j.OperatorRequest, token: bytes, host: str) -> j.OperatorReply:
         self._secrets.shown(token, host)
         state, mesh = self._keeper.state, self._keeper.state.info().id
         if state.tokens.get(token) is None:
@@ -116,7 +118,7 @@ class Operators:
         await self._submit(AdmitOperator(token, id_, request.public_key), who="operator-link")
         anchors = tuple(anchor.certificate for anchor in state.roster().anchors)
         await self._noted(id_)
-        return q.OperatorReply(
+        return j.OperatorReply(
             name=state.operators[id_].name,
             certificate=self._certificate(request.public_key),
             anchors=anchors,
@@ -130,9 +132,9 @@ class Operators:
             self._authority.issue_operator(public_key, now_ns=now_ns, randomness=self._randomness)
         )
 
-    async def _renew(self, caller: Caller, request: q.Nothing) -> q.OperatorRenewReply:
+    async def _renew(self, caller: Caller, request: q.Nothing) -> n.OperatorRenewReply:
         """For an operator whose key lies in no state folder that a daemon looks after."""
-        reply = q.OperatorRenewReply(self._certificate(caller.person.public_key))
+        reply = n.OperatorRenewReply(self._certificate(caller.person.public_key))
         await self._noted(caller.person.id)
         return reply
 

@@ -15,8 +15,8 @@ from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinked, StaleOrders, UnknownCall
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.jobs import Attempt, Run
+from caso_mesh.model.nodes import OrdersTaken
 from caso_mesh.model.orders import Orders, ticket_paths
-from caso_mesh.model.requests import OrdersTaken
 from caso_mesh.model.views import Done
 from caso_mesh.wire.typed import Callee, ask
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from caso_mesh.admin.present import reason_text
 from caso_mesh.control.foretold import Away, DeviceForecast, Forecast, Known, PartForecast, Use, typical_s
 from caso_mesh.control.state import ControlState
-from caso_mesh.model import views as v
+from caso_mesh.model import what_if as w
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import RunState
 from caso_mesh.model.units import format_duration, format_instant
@@ -45,7 +45,7 @@ def view_of(
     found: Forecast,
     usual: Forecast | None,
     daily_bytes: Mapping[str, float],
-) -> v.WhatIfView:
+) -> w.WhatIfView:
     """``usual`` is how it would be with everything there, ``None`` if that is ``found``."""
     without = tuple(sorted(state.name_of(id) for id in question.away.servers))
     without_devices = tuple(sorted(state.device(id).name for id in question.away.devices))
@@ -57,7 +57,7 @@ def view_of(
     good = all(row.done == row.runs for row in lists) and not any(row.full is not None for row in devices)
     by_part = {} if usual is None else {(part.run, part.source): part for part in usual.parts}
     told = found.parts[: question.limit]
-    return v.WhatIfView(
+    return w.WhatIfView(
         verdict=_verdict(question, found, lists, devices, ends_ns, later_s, [*without, *without_devices]),
         good=good,
         ends=format_instant(ends_ns),
@@ -83,8 +83,8 @@ def view_of(
 def _verdict(
     question: Question,
     found: Forecast,
-    lists: Sequence[v.WhatIfList],
-    devices: Sequence[v.WhatIfDevice],
+    lists: Sequence[w.WhatIfList],
+    devices: Sequence[w.WhatIfDevice],
     ends_ns: int | None,
     later_s: float | None,
     away: Sequence[str],
@@ -122,14 +122,14 @@ def _shift(later_s: float) -> str:
     return f"{format_duration(abs(later_s))} {'later' if later_s > 0 else 'earlier'} than"
 
 
-def _counted(rows: Sequence[v.WhatIfList]) -> str:
+def _counted(rows: Sequence[w.WhatIfList]) -> str:
     lists = sum(row.kind == "list" for row in rows)
     jobs = len(rows) - lists
     pieces = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in ((lists, "list"), (jobs, "job")) if count]
     return " and ".join(pieces)
 
 
-def _named(rows: Sequence[v.WhatIfList]) -> str:
+def _named(rows: Sequence[w.WhatIfList]) -> str:
     named = [f"{row.name} ({row.because})" if row.because else row.name for row in rows[:_NAMED]]
     return _listed(named, more=len(rows) - len(named))
 
@@ -164,7 +164,7 @@ def _notes(state: ControlState, question: Question, found: Forecast, guessed: in
 
 def _lists(
     state: ControlState, question: Question, found: Forecast, usual: Forecast | None
-) -> tuple[v.WhatIfList, ...]:
+) -> tuple[w.WhatIfList, ...]:
     rows, with_all = _by_owner(state, found), {} if usual is None else _by_owner(state, usual)
     told = []
     for row in state.selection_lists():
@@ -197,7 +197,7 @@ def _list(
     away: tuple[str, ...],
     with_all: Sequence[PartForecast] | None,
     usual: Forecast | None,
-) -> v.WhatIfList:
+) -> w.WhatIfList:
     def is_done(part: PartForecast) -> bool:
         return part.state in _DONE and part.ends_at_ns is not None and part.ends_at_ns <= question.until_ns
 
@@ -208,7 +208,7 @@ def _list(
     wrong = [*missed, *failed, *(part for part in parts if part.state in _OPEN or not is_done(part))]
     because = next((reason_text(part.waits) for part in wrong if part.waits is not None), None)
     ends_ns = max((part.ends_at_ns for part in parts if part.ends_at_ns is not None), default=None)
-    return v.WhatIfList(
+    return w.WhatIfList(
         name=name,
         kind=kind,
         runs=len(parts),
@@ -243,7 +243,7 @@ def _load(question: Question, found: Forecast, seconds: float, at_once: int) -> 
     return round(100.0 * seconds / (span_s * max(1, at_once)), 1)
 
 
-def _servers(state: ControlState, question: Question, found: Forecast) -> tuple[v.WhatIfServer, ...]:
+def _servers(state: ControlState, question: Question, found: Forecast) -> tuple[w.WhatIfServer, ...]:
     by_server: dict[str, list[Use]] = {}
     for use in found.uses:
         by_server.setdefault(use.server, []).append(use)
@@ -254,7 +254,7 @@ def _servers(state: ControlState, question: Question, found: Forecast) -> tuple[
         if uses or away:
             at_once = int(number(state.settings_of(server.id), "server-concurrency"))
             seconds = _seconds(uses)
-            told.append(v.WhatIfServer(server.name, away, len(uses), seconds, _load(question, found, seconds, at_once)))
+            told.append(w.WhatIfServer(server.name, away, len(uses), seconds, _load(question, found, seconds, at_once)))
     return tuple(told)
 
 
@@ -264,7 +264,7 @@ def _devices(
     found: Forecast,
     usual: Forecast | None,
     daily_bytes: Mapping[str, float],
-) -> tuple[v.WhatIfDevice, ...]:
+) -> tuple[w.WhatIfDevice, ...]:
     by_device: dict[str, list[Use]] = {}
     for use in found.uses:
         by_device.setdefault(use.device, []).append(use)
@@ -276,7 +276,7 @@ def _devices(
         gone = each.device in question.away.devices or all(path.server in found.away for path in device.paths)
         before = with_all.get(each.device)
         told.append(
-            v.WhatIfDevice(
+            w.WhatIfDevice(
                 name=device.name,
                 away=gone,
                 runs=len(uses),
@@ -306,8 +306,8 @@ def _days_until_full(row: DeviceForecast, low_space_bytes: int, daily: float) ->
 # --- runs --------------------------------------------------------------------------------------------------------------
 
 
-def _run(state: ControlState, part: PartForecast, usual: PartForecast | None) -> v.WhatIfRun:
-    return v.WhatIfRun(
+def _run(state: ControlState, part: PartForecast, usual: PartForecast | None) -> w.WhatIfRun:
+    return w.WhatIfRun(
         run=part.run,
         job=part.name,
         kind=part.kind.value,

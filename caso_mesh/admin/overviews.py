@@ -17,6 +17,7 @@ from caso_mesh.admin.ports import Answer, Caller, Links
 from caso_mesh.admin.scoping import of_alert
 from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError
@@ -110,8 +111,8 @@ class Overviews:
             due=slow.due,
         )
 
-    async def _running(self, active: list[Attempt]) -> list[v.JobView]:
-        state, found = self._keeper.state, list[v.JobView]()
+    async def _running(self, active: list[Attempt]) -> list[o.JobView]:
+        state, found = self._keeper.state, list[o.JobView]()
         rows = await self._tables.attempts([each.run for each in active])
         for attempt in active:
             run = state.runs.get(attempt.run)
@@ -128,8 +129,8 @@ class Overviews:
         state = "not-connected" if enabled else server.state.value
         return AwayServer(server.name, state, format_instant(server.silent_since_ns))
 
-    def _waiting(self, keys: list[tuple[str, str]]) -> list[v.JobView]:
-        state, found = self._keeper.state, list[v.JobView]()
+    def _waiting(self, keys: list[tuple[str, str]]) -> list[o.JobView]:
+        state, found = self._keeper.state, list[o.JobView]()
         for run_id, source in keys:
             run = state.runs.get(run_id)
             part = part_of(run, source) if run is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.listing import limited
 
@@ -19,7 +19,7 @@ class JobPage:
         self._limit = limit
         self._after = after
         self._more = False
-        self._views: list[v.JobView] = []
+        self._views: list[o.JobView] = []
 
     @property
     def full(self) -> bool:
@@ -36,7 +36,7 @@ class JobPage:
                 self._after = None
         return found
 
-    def add(self, name: str, views: list[v.JobView]) -> None:
+    def add(self, name: str, views: list[o.JobView]) -> None:
         """What belongs to the next run, or job."""
         if self._after is not None:
             if name == self._after:
@@ -49,11 +49,11 @@ class JobPage:
             return
         self._views += views
 
-    def answer(self) -> v.JobList:
+    def answer(self) -> o.JobList:
         """The page. Raises ``NotFound`` if there is no such row as it should begin after."""
         if self._after is not None:
             raise NotFound(kind="run", name=self._after)
-        return v.JobList(tuple(self._views), self._more)
+        return o.JobList(tuple(self._views), self._more)
 
 
 class Paged(Protocol):

@@ -14,6 +14,8 @@ from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.importing import source_named
 from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
 from caso_mesh.model.entries import SourceException
@@ -128,7 +130,7 @@ def job_view(
     attempt: Attempt | None,
     row: AttemptRow | None,
     live: Live,
-) -> v.JobView:
+) -> o.JobView:
     """One part of a run, as lists show it."""
     progress = live.progress.get(attempt.id) if attempt is not None else None
     active = attempt is not None and attempt.state in ATTEMPT_ACTIVE
@@ -152,7 +154,7 @@ def job_view(
     type_ = row.type.value if row and row.type else (backup.type.value if backup else None)
     job = state.jobs.get(run.job)
     origin = origin_view(state, job) if job else None
-    return v.JobView(
+    return o.JobView(
         job=run.job,
         name=run.name,
         kind=kind_of(run.spec).value,
@@ -187,10 +189,10 @@ def job_view(
 
 def scheduled_view(
     control: ControlState, job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]
-) -> v.JobView:
+) -> o.JobView:
     """A recurring job that waits for its next due time."""
     due, backup, origin = format_instant(next_due_ns), backup_of(job.spec), origin_view(control, job)
-    return v.JobView(
+    return o.JobView(
         job=job.id,
         name=job.name,
         kind=kind_of(job.spec).value,
@@ -223,12 +225,12 @@ def scheduled_view(
     )
 
 
-def origin_view(state: ControlState, job: Job) -> v.OriginView | None:
+def origin_view(state: ControlState, job: Job) -> o.OriginView | None:
     """What a job was made of."""
     if job.origin is None:
         return None
     policy, row = state.policies.get(job.origin.policy), state.lists.get(job.origin.list)
-    return v.OriginView(policy.name if policy else "", row.name if row else "", job.origin.template)
+    return o.OriginView(policy.name if policy else "", row.name if row else "", job.origin.template)
 
 
 def run_note(run: Run) -> str | None:
@@ -269,13 +271,13 @@ def device_name(state: ControlState, device: str) -> str:
     return known.name if known else device
 
 
-def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, run: Run) -> v.AttemptView:
+def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, run: Run) -> o.AttemptView:
     counts = row.counts if row else Counts()
     shown = attempt.state
     if shown in ATTEMPT_ACTIVE and row is not None and row.state in ATTEMPT_ACTIVE:
         shown = row.state
     backup = backup_of(run.spec)
-    return v.AttemptView(
+    return o.AttemptView(
         attempt=attempt.id,
         number=attempt.number,
         state=shown.value,
@@ -299,22 +301,22 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
     )
 
 
-def set_outcomes(state: ControlState, run: Run) -> tuple[v.SetOutcome, ...]:
+def set_outcomes(state: ControlState, run: Run) -> tuple[o.SetOutcome, ...]:
     """One for each source server. What a restore or verify was about is its set, whatever came of it."""
     return tuple(
-        v.SetOutcome(state.name_of(part.source), part.set or set_read(run.spec, part.source), part.state.value)
+        o.SetOutcome(state.name_of(part.source), part.set or set_read(run.spec, part.source), part.state.value)
         for part in run.parts
     )
 
 
-def second_outcomes(state: ControlState, run: Run) -> tuple[v.SecondOutcome, ...]:
+def second_outcomes(state: ControlState, run: Run) -> tuple[o.SecondOutcome, ...]:
     """What became of the second devices of what a run read."""
     found = []
     for second in seconds_of(state, run):
         (part,) = second.parts
         attempts = state.attempts_of(second.id)
         found.append(
-            v.SecondOutcome(
+            o.SecondOutcome(
                 run=second.id,
                 source=state.name_of(part.source),
                 state=part.state.value,
@@ -327,13 +329,13 @@ def second_outcomes(state: ControlState, run: Run) -> tuple[v.SecondOutcome, ...
     return tuple(found)
 
 
-def predicted_of(rows: Sequence[AttemptRow]) -> v.PredictedView | None:
+def predicted_of(rows: Sequence[AttemptRow]) -> o.PredictedView | None:
     """What test runs of several sources say together, as if one went after the other."""
     told = [row.predicted for row in rows if row.predicted is not None]
     if not told:
         return None
     seconds = [each.seconds for each in told if each.seconds is not None]
-    return v.PredictedView(
+    return o.PredictedView(
         files=sum(each.files for each in told),
         bytes=sum(each.bytes for each in told),
         bytes_new=sum(each.bytes_new for each in told),
@@ -421,8 +423,8 @@ def set_view(
     catalog: bool,
     names: Mapping[str, str],
     devices: Mapping[str, str],
-) -> v.SetView:
-    return v.SetView(
+) -> b.SetView:
+    return b.SetView(
         id=backup.id,
         source=names.get(backup.source, backup.source_name),
         server=names.get(backup.server, backup.server_name),
@@ -478,8 +480,8 @@ def mtime_ns(modified: tuple[int, int]) -> str:
     return str(modified[0] * 1_000_000_000 + modified[1])
 
 
-def entry_view(entry: CatalogEntry) -> v.EntryView:
-    return v.EntryView(
+def entry_view(entry: CatalogEntry) -> b.EntryView:
+    return b.EntryView(
         path=shown_path(entry.path),
         path_b64=b64(entry.path),
         type=entry.type.value,
@@ -490,6 +492,6 @@ def entry_view(entry: CatalogEntry) -> v.EntryView:
     )
 
 
-def exception_view(each: SourceException) -> v.ExceptionView:
+def exception_view(each: SourceException) -> o.ExceptionView:
     reason = f"{each.reason}: {each.detail}" if each.detail else each.reason
-    return v.ExceptionView(shown_path(each.path), reason)
+    return o.ExceptionView(shown_path(each.path), reason)

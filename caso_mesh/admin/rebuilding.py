@@ -17,9 +17,10 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
+from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, Unavailable
 from caso_mesh.model.storage import BackupSet, Device
 from caso_mesh.wire.codec import to_wire
@@ -71,10 +72,10 @@ class Rebuilding:
         """Calls by name."""
         return {"catalog.rebuild": self._rebuild}
 
-    async def _rebuild(self, caller: Caller, request: q.DeviceName) -> v.CatalogRebuilt:
+    async def _rebuild(self, caller: Caller, request: q.DeviceName) -> b.CatalogRebuilt:
         return await self.rebuild(request.name)
 
-    async def rebuild(self, name: str) -> v.CatalogRebuilt:
+    async def rebuild(self, name: str) -> b.CatalogRebuilt:
         """Repeated, nothing happens. Raises ``NotFound``, ``Unavailable`` while no server reaches the device."""
         state = self._keeper.state
         device = state.device_named(name)
@@ -87,8 +88,8 @@ class Rebuilding:
         keepers: set[str] = set()
         more = True
         while more:
-            asked = q.VaultSets(device.id, after)
-            page = await ask(link, "vault.sets", asked, q.VaultSetsReply, timeout_s=_PAGE_S)
+            asked = n.VaultSets(device.id, after)
+            page = await ask(link, "vault.sets", asked, n.VaultSetsReply, timeout_s=_PAGE_S)
             warnings += page.problems
             mine = [each for each in page.sets if self._belongs(each, device, warnings)]
             gone = set(page.deleted)
@@ -106,7 +107,7 @@ class Rebuilding:
         self._wake()
         for keeper in sorted(keepers):
             warnings += await self._have_made(keeper)
-        return v.CatalogRebuilt(
+        return b.CatalogRebuilt(
             device=device.name,
             server=state.name_of(server),
             sets=total,

@@ -7,7 +7,7 @@ from typing import Any
 from caso_mesh.admin.ports import Links, NodeAnswer
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.errors import Refused
 from caso_mesh.wire.codec import pack, unpack
 
@@ -26,7 +26,7 @@ class Relaying:
     def handlers(self) -> dict[str, NodeAnswer]:
         return {"voter.relay": self._relay}
 
-    async def _relay(self, peer: Peer, request: q.VoterRelay, link: Any) -> q.VoterRelayed:
+    async def _relay(self, peer: Peer, request: t.VoterRelay, link: Any) -> t.VoterRelayed:
         server = self._keeper.state.servers.get(peer.id)
         if server is None or not server.voter:
             raise Refused(detail=f"{peer.name} is no voter: it is not asked for")
@@ -35,4 +35,4 @@ class Relaying:
         params = unpack(request.params, max_bytes=_LARGEST_PARAMS, peer=peer.name)
         timeout_s = _TIMEOUTS_S[request.call]
         answer = await self._links.get(request.server).call(request.call, params, timeout_s=timeout_s)
-        return q.VoterRelayed(pack(answer))
+        return t.VoterRelayed(pack(answer))

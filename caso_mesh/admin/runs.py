@@ -19,6 +19,7 @@ from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.seconds import seconds_of
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, InvalidValue, NotFound
@@ -95,7 +96,7 @@ class Runs:
 
     # --- lists ---
 
-    def _parts(self, run: Run, rows: AttemptRows) -> list[v.JobView]:
+    def _parts(self, run: Run, rows: AttemptRows) -> list[o.JobView]:
         views = []
         for part in run.parts:
             attempt = self._deciding(run, part)
@@ -103,7 +104,7 @@ class Runs:
             views.append(present.job_view(self._keeper.state, run, part, attempt, row, self._live))
         return views
 
-    async def _job_list(self, caller: Caller, request: q.JobListRequest) -> v.JobList:
+    async def _job_list(self, caller: Caller, request: q.JobListRequest) -> o.JobList:
         wanted, limit = request.state, limited(request.limit)
         if wanted is not None and wanted not in _STATES:
             raise InvalidValue(value=wanted, what="state", expected="Use all, ended, or a state of runs")
@@ -155,7 +156,7 @@ class Runs:
             found |= {attempt.server, attempt.source}
         return found
 
-    def _waits_for_its_time(self, job: Job) -> v.JobView | None:
+    def _waits_for_its_time(self, job: Job) -> o.JobView | None:
         """``None``: its schedule is over, it runs by hand only."""
         if job.state is JobState.ON_HOLD:
             return present.scheduled_view(self._keeper.state, job, None, "on-hold", "on-hold", {"job": job.name})
@@ -167,14 +168,14 @@ class Runs:
 
     # --- one job ---
 
-    async def _job_show(self, caller: Caller, request: q.JobName) -> v.JobDetail:
+    async def _job_show(self, caller: Caller, request: q.JobName) -> o.JobDetail:
         elsewhere = await self._local.find(request.name) if self._local is not None else None
         if self._local is not None and elsewhere is not None:
             return await self._local.detail(elsewhere)
         job, state = self._work.find_job(request.name), self._keeper.state
         runs = state.runs_of(job.id)[::-1]
         rows = await self._tables.attempts([run.id for run in runs])
-        return v.JobDetail(
+        return o.JobDetail(
             job=job.id,
             name=job.name,
             kind=present.kind_of(job.spec).value,
@@ -194,10 +195,10 @@ class Runs:
             exclude_days=job.schedule.excludes if job.schedule else (),
         )
 
-    def _run_view(self, run: Run, rows: AttemptRows) -> v.RunView:
+    def _run_view(self, run: Run, rows: AttemptRows) -> o.RunView:
         state = self._keeper.state
         attempts = state.attempts_of(run.id)
-        return v.RunView(
+        return o.RunView(
             run=run.id,
             state=present.run_state(run, rows, attempts).value,
             due=format_instant(run.due_at_ns) or "",
@@ -208,7 +209,7 @@ class Runs:
             second=present.second_outcomes(state, run),
         )
 
-    async def _job_log(self, caller: Caller, request: q.JobLogRequest) -> v.JobLogView:
+    async def _job_log(self, caller: Caller, request: q.JobLogRequest) -> o.JobLogView:
         elsewhere = await self._local.find(request.name) if self._local is not None else None
         attempts = (
             list(elsewhere.attempts)
@@ -224,7 +225,7 @@ class Runs:
             raise InvalidValue(value=request.level, what="level", expected=f"Use one of {', '.join(_LEVELS)}")
         levels = _LEVELS[_LEVELS.index(request.level) :] if request.level is not None else _LEVELS
         only = present.restricted_to(self._keeper.state, request.server, request.pool)
-        logs, away = list[v.AttemptLog](), dict[str, None]()
+        logs, away = list[o.AttemptLog](), dict[str, None]()
         for attempt in attempts:
             kept, missing = await self._held.lines(attempt, only)
             away.update(dict.fromkeys(missing))
@@ -232,13 +233,13 @@ class Runs:
             rows = [(row.at_ns, row.level, row.text) for row in told]
             rows += [(line.at_ns, line.level, line.text) for line in kept]
             lines = [
-                v.LogLineView(format_instant(at_ns) or "", level, text)
+                o.LogLineView(format_instant(at_ns) or "", level, text)
                 for at_ns, level, text in sorted(rows, key=lambda row: row[0])
                 if level in levels and in_time(at_ns, request.since_ns, request.until_ns)
             ]
             if lines:
-                logs.append(v.AttemptLog(attempt.id, tuple(lines)))
-        return v.JobLogView(tuple(logs), tuple(away))
+                logs.append(o.AttemptLog(attempt.id, tuple(lines)))
+        return o.JobLogView(tuple(logs), tuple(away))
 
     async def _job_hold(self, caller: Caller, request: q.JobName) -> v.Done:
         return await self._work.hold(caller, request, held=True)
@@ -248,7 +249,7 @@ class Runs:
 
     # --- following a run ---
 
-    async def _run_follow(self, caller: Caller, request: q.RunFollow) -> v.RunProgress:
+    async def _run_follow(self, caller: Caller, request: q.RunFollow) -> o.RunProgress:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(max(0.0, request.wait_s), _LONGEST_WAIT_S)
         first: str | None = None
@@ -277,7 +278,7 @@ class Runs:
                 each.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _progress_of(self, request: q.RunFollow) -> v.RunProgress:
+    async def _progress_of(self, request: q.RunFollow) -> o.RunProgress:
         state = self._keeper.state
         run = state.run_named(request.run)
         rows = await self._tables.attempts([run.id])
@@ -290,7 +291,7 @@ class Runs:
             if missing is not None:
                 result = await self._result(run, rows, missing)
         shown = present.run_state(run, rows, active)
-        return v.RunProgress(run.id, shown.value, tuple(self._parts(run, rows)), result)
+        return o.RunProgress(run.id, shown.value, tuple(self._parts(run, rows)), result)
 
     def _over(self, run: Run) -> bool:
         """Whether it is closed, and nothing is on its way to second devices."""
@@ -362,7 +363,7 @@ class Runs:
             return False
         return (await self._tables.detail_states([set_id])).get(set_id) == "pending"
 
-    async def _result(self, run: Run, rows: AttemptRows, warnings: tuple[str, ...]) -> v.RunResult:
+    async def _result(self, run: Run, rows: AttemptRows, warnings: tuple[str, ...]) -> o.RunResult:
         state = self._keeper.state
         attempts = [each for part in run.parts if (each := self._deciding(run, part)) is not None]
         told = [row for attempt in attempts if (row := rows.of(attempt)) is not None]
@@ -375,7 +376,7 @@ class Runs:
             kept, away = await self._held.exceptions(attempt)
             exceptions += kept
             warnings += tuple(f"Its exceptions are on {server}, which cannot be asked now." for server in away)
-        return v.RunResult(
+        return o.RunResult(
             job=run.job,
             run=run.id,
             attempt=only.id if only else None,

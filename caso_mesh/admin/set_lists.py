@@ -15,7 +15,7 @@ from caso_mesh.admin.source_names import source_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.control.keeper import ControlKeeper
-from caso_mesh.model import views as v
+from caso_mesh.model import browsing as b
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.listing import SetListRequest, SetStanding, in_time, limited
@@ -42,7 +42,7 @@ class SetLists:
         self._on_device = on_device
         self._retaining = retaining
 
-    async def answer(self, caller: Caller, request: SetListRequest) -> v.SetList:
+    async def answer(self, caller: Caller, request: SetListRequest) -> b.SetList:
         state = self._keeper.state
         only = present.restricted_to(state, request.server, request.pool, caller.limits())
         source = await source_of(state, self._tables, request.source) if request.source else None
@@ -58,7 +58,7 @@ class SetLists:
         redundant, missing = self._retaining.redundant(), self._retaining.missing()
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
-        return v.SetList(
+        return b.SetList(
             tuple(
                 present.set_view(
                     each,

@@ -17,7 +17,7 @@ from caso_mesh.admin.telling import kept_since, prune_tables
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.states import AlertKind
@@ -127,8 +127,8 @@ class _Relayed:
         self.peer: Any = None
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
-        request = q.VoterRelay(self._server, method, pack(params))
-        answer = await ask(self._admin(), "voter.relay", request, q.VoterRelayed, timeout_s=timeout_s)
+        request = t.VoterRelay(self._server, method, pack(params))
+        answer = await ask(self._admin(), "voter.relay", request, t.VoterRelayed, timeout_s=timeout_s)
         return unpack(answer.answer, max_bytes=_LARGEST_ANSWER)
 
     async def notify(self, method: str, params: Any = None) -> None:

@@ -13,7 +13,7 @@ from caso_mesh.admin.device_states import shown_device_state
 from caso_mesh.admin.run_rows import Names
 from caso_mesh.control.coverage import cover, is_backup_disk, named_places
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.settings import number
 from caso_mesh.model.storage import BackupSet, Device, MediaSet, Medium

@@ -20,6 +20,7 @@ from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.device_jobs import InventorySpec
 from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
@@ -68,7 +69,7 @@ class Stocktaking:
         """What earlier inventories found missing."""
         self._live.missing = await self._tables.ask(missing_sets.read)
 
-    async def _inventory(self, caller: Caller, request: DeviceInventory) -> v.Submitted:
+    async def _inventory(self, caller: Caller, request: DeviceInventory) -> o.Submitted:
         """Raises ``NotFound`` for a device, or without any, ``InvalidSchedule``."""
 
         async def made() -> InventorySpec:

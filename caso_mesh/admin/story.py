@@ -19,8 +19,8 @@ from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Put
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import Ambiguous, InvalidValue, NotFound
 from caso_mesh.model.facts import LocalRun
@@ -63,7 +63,7 @@ class Stories:
         """Calls by name."""
         return {"why": self._why}
 
-    async def _why(self, caller: Caller, request: q.Why) -> v.Story:
+    async def _why(self, caller: Caller, request: q.Why) -> o.Story:
         """Raises ``NotFound``, ``Ambiguous``, ``InvalidValue``."""
         limits, told_elsewhere = caller.limits(), await self._elsewhere(request.name)
         state = with_runs(self._keeper.state, told_elsewhere)
@@ -85,13 +85,13 @@ class Stories:
             told += of_run(state, run, rows, [each for each in waits if each.run == run.id], now_ns)
         told += of_alerts(state, await self._alerts(state, about, runs, night, zone, limits))
         told.sort(key=lambda each: (each.at_ns, each.rank))
-        return v.Story(
+        return o.Story(
             about=about.name,
             kind=about.kind,
             night=None if night is None else night.isoformat(),
             zone=zone.key,
             runs=tuple(
-                v.StoryRun(
+                o.StoryRun(
                     run=run.id,
                     name=run.name,
                     state=present.run_state(run, rows, state.attempts_of(run.id)).value,

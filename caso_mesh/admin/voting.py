@@ -16,6 +16,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.certificates import public_key_of, signed_by
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import SetVoter
@@ -253,7 +254,7 @@ class Voting:
         level, needed = self._level_of(server.id) or 1, self._keeper.state.info().feature_level
         if level < needed:
             raise FeatureLevelTooLow(what=f"the software of {server.name}", needed=needed, level=level)
-        prepared = await ask(link, "voter.prepare", q.VoterPrepare(), q.VoterPrepared)
+        prepared = await ask(link, "voter.prepare", t.VoterPrepare(), t.VoterPrepared)
         listed = next((a.certificate for a in self._keeper.state.anchors if a.voter == server.id), None)
         if listed is None or public_key_of(listed) != prepared.public_key or self._is_old(listed):
             listed = self._authority.issue_issuing(
@@ -264,7 +265,7 @@ class Voting:
                 randomness=self._randomness,
             )
         await self._submit(SetVoter(server.id, True, listed, never_admin=False if wanted else None))
-        become = q.VoterBecome(
+        become = t.VoterBecome(
             root=self._authority.root,
             issuing=listed,
             lineage=self._keeper.leadership.lineage,

@@ -21,7 +21,7 @@ from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import EraseUnfinished, NotFound, StateFull
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, Liveness, ServerState
 from caso_mesh.model.storage import Device

@@ -12,7 +12,7 @@ from caso_mesh.admin.attempts import AttemptRow, AttemptRows
 from caso_mesh.admin.tables import AlertRow
 from caso_mesh.admin.waits import WaitRow
 from caso_mesh.control.state import ControlState
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Part, Run, kind_of
 from caso_mesh.model.policies import STARTING
 from caso_mesh.model.settings import number
@@ -45,7 +45,7 @@ class Told(Struct, frozen=True):
 
     at_ns: int
     rank: int
-    line: v.StoryLine
+    line: o.StoryLine
 
 
 def of_run(state: ControlState, run: Run, rows: AttemptRows, waits: Sequence[WaitRow], now_ns: int) -> list[Told]:
@@ -76,7 +76,7 @@ def of_alerts(state: ControlState, alerts: Iterable[AlertRow]) -> list[Told]:
 
 def _told(at_ns: int, rank: int, what: str, text: str, run: Run | None = None, **fields: Any) -> Told:
     id_, name = (run.id, run.name) if run is not None else (None, None)
-    return Told(at_ns, rank, v.StoryLine(format_instant(at_ns) or "", what, text, run=id_, name=name, **fields))
+    return Told(at_ns, rank, o.StoryLine(format_instant(at_ns) or "", what, text, run=id_, name=name, **fields))
 
 
 def _name(state: ControlState, run: str) -> str:

@@ -19,8 +19,7 @@ from caso_mesh.control.foretold import Away, Forecast, Known
 from caso_mesh.control.growth import daily_bytes
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model import what_if as w
 from caso_mesh.model.clock import Calendar
 from caso_mesh.model.errors import InvalidValue, NotReady
 from caso_mesh.planning.schedule import zone as zone_named
@@ -45,7 +44,7 @@ class WhatIf:
         """Calls by name."""
         return {"what-if": self._answer}
 
-    async def _answer(self, caller: Caller, request: q.WhatIf) -> v.WhatIfView:
+    async def _answer(self, caller: Caller, request: w.WhatIf) -> w.WhatIfView:
         """Raises ``NotFound``, ``InvalidValue``, ``UnknownZone``."""
         async with self._one:
             state = self._keeper.state
@@ -83,7 +82,7 @@ def beside_the_loop() -> Iterator[None]:
             gc.enable()
 
 
-def _worked_out(state: ControlState, known: Known, question: Question, ended: threading.Event) -> v.WhatIfView:
+def _worked_out(state: ControlState, known: Known, question: Question, ended: threading.Event) -> w.WhatIfView:
     def look(away: Away) -> Forecast:
         times = {"now_ns": question.now_ns, "from_ns": question.from_ns, "until_ns": question.until_ns}
         return forecast(state, known, away, go_on=lambda: not ended.is_set(), **times)
@@ -96,7 +95,7 @@ def _worked_out(state: ControlState, known: Known, question: Question, ended: th
     return view_of(state, known, question, found, usual, daily_bytes(state, known, placed, question.until_ns))
 
 
-def _question(state: ControlState, request: q.WhatIf, away: Away, now_ns: int) -> Question:
+def _question(state: ControlState, request: w.WhatIf, away: Away, now_ns: int) -> Question:
     if not 1 <= request.days <= _MOST_DAYS:
         raise InvalidValue(value=request.days, what="number of days", expected="It lies between 1 and 31")
     from_ns = now_ns if request.from_ns is None else request.from_ns

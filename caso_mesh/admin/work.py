@@ -15,6 +15,8 @@ from caso_mesh.control.documents import clean_path, parse_target
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.policies import check_target
 from caso_mesh.control.seconds import is_second
+from caso_mesh.model import nodes as n
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.canceling import RunCanceled, RunsCanceled
@@ -90,7 +92,7 @@ class Work:
 
     # --- backup ---
 
-    async def backup(self, caller: Caller, request: q.BackupRequest) -> v.Submitted:
+    async def backup(self, caller: Caller, request: q.BackupRequest) -> o.Submitted:
         """Raises ``NotFound`` for a server, device, pool or media set, ``SourcePathMissing``, ``NotAllowedHere``,
         ``CommandNotAllowed``, ``LogonNotPermitted``, ``InvalidSchedule``."""
         before = done_before(self._keeper, caller)
@@ -118,9 +120,9 @@ class Work:
     ) -> tuple[str, ...]:
         """Asks the source's own server. A server that is away is asked when the run starts: the job waits for it, unless
         that it answers is what shall be found out (``must``)."""
-        request = q.PathCheck(tuple(b"/" + path for path in paths), "read", commands)
+        request = n.PathCheck(tuple(b"/" + path for path in paths), "read", commands)
         try:
-            reply = await ask(self._links.get(server), "path.check", request, q.PathCheckReply)
+            reply = await ask(self._links.get(server), "path.check", request, n.PathCheckReply)
         except Unavailable:
             if must:
                 raise
@@ -137,7 +139,7 @@ class Work:
         stem: str,
         schedule: CronSchedule | None,
         warnings: tuple[str, ...] = (),
-    ) -> v.Submitted:
+    ) -> o.Submitted:
         now_ns = self._clock.now_ns()
         id_ = self._new_id()
         if name:
@@ -159,13 +161,13 @@ class Work:
         )
         return self._submitted(result, warnings)
 
-    def _submitted(self, result: dict[str, Any], warnings: tuple[str, ...] = ()) -> v.Submitted:
+    def _submitted(self, result: dict[str, Any], warnings: tuple[str, ...] = ()) -> o.Submitted:
         """What came of a request, also when it is asked again."""
         job = self._keeper.state.jobs.get(result["job"])
         due = None
         if job is not None and job.schedule is not None and result["run"] is None:
             due = next_due_ns(job.schedule, job.created_at_ns)
-        return v.Submitted(
+        return o.Submitted(
             job=result["job"],
             run=result["run"],
             name=job.name if job is not None else "",
@@ -193,7 +195,7 @@ class Work:
         device = self._keeper.state.devices.get(backup.device)
         return device is not None and device.imported is not None
 
-    async def restore(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
+    async def restore(self, caller: Caller, request: q.RestoreRequest) -> o.Submitted:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
@@ -227,8 +229,8 @@ class Work:
         places = listed or sorted({path.rpartition(b"/")[0] for path in paths})[:LISTED]
         targets = tuple(b"/" + path for path in places) if base is None else (base,)
         try:
-            check = q.PathCheck(targets, "write")
-            await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
+            check = n.PathCheck(targets, "write")
+            await ask(self._links.get(server), "path.check", check, n.PathCheckReply)
         except Unavailable:
             pass  # it waits for that server, which checks again when it starts
         spec = RestoreSpec(
@@ -247,7 +249,7 @@ class Work:
             caller, spec, request.priority, "", f"restore-{backup.source_name}-to-{state.name_of(server)}", None
         )
 
-    async def restore_selected(self, caller: Caller, request: q.RestoreRequest) -> v.Submitted:
+    async def restore_selected(self, caller: Caller, request: q.RestoreRequest) -> o.Submitted:
         """A call of its own, since an administrator that did not know the field would restore everything."""
         if not request.selection:
             raise UsageError(detail="Nothing is selected")
@@ -255,7 +257,7 @@ class Work:
 
     async def _restore_into(
         self, caller: Caller, request: q.RestoreRequest, backup: BackupSet, device: str | None
-    ) -> v.Submitted:
+    ) -> o.Submitted:
         """One file of a set becomes the input of a command of a server's own file."""
         assert request.into_command is not None
         if request.selection:
@@ -270,8 +272,8 @@ class Work:
         if len(paths) != 1:
             raise UsageError(detail="--into-command takes one file of the set: name it")
         try:
-            check = q.PathCheck((), "write", ((name, CommandKind.RESTORE),))
-            await ask(self._links.get(server), "path.check", check, q.PathCheckReply)
+            check = n.PathCheck((), "write", ((name, CommandKind.RESTORE),))
+            await ask(self._links.get(server), "path.check", check, n.PathCheckReply)
         except Unavailable:
             pass  # it waits for that server, which checks again when it starts
         spec = RestoreSpec(
@@ -280,7 +282,7 @@ class Work:
         )  # fmt: skip
         return await self._create(caller, spec, request.priority, "", f"restore-{backup.source_name}-into-{name}", None)
 
-    async def verify(self, caller: Caller, request: q.VerifyRequest) -> v.Submitted:
+    async def verify(self, caller: Caller, request: q.VerifyRequest) -> o.Submitted:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
@@ -288,7 +290,7 @@ class Work:
         spec = VerifySpec(backup.id, source=backup.source)
         return await self._create(caller, spec, request.priority, "", f"verify-{backup.source_name}", None)
 
-    async def duplicate(self, caller: Caller, request: q.DuplicateRequest) -> v.Submitted:
+    async def duplicate(self, caller: Caller, request: q.DuplicateRequest) -> o.Submitted:
         """Raises ``NotFound`` for a set, target or media set, ``Conflict`` where the target is the device of the set."""
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -306,7 +308,7 @@ class Work:
         spec = DuplicateSpec((backup.source,), target, (backup.id,), media_set, request.verify, foreign=foreign)
         return await self._create(caller, spec, request.priority, "", f"duplicate-{backup.source_name}", None)
 
-    async def synthetic(self, caller: Caller, request: q.SyntheticRequest) -> v.Submitted:
+    async def synthetic(self, caller: Caller, request: q.SyntheticRequest) -> o.Submitted:
         """Raises ``NotFound`` for a server, list or media set, and where there is no set to make a full one of."""
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -330,7 +332,7 @@ class Work:
         *,
         name: str = "",
         when: ScheduleWords | None = None,
-    ) -> v.Submitted:
+    ) -> o.Submitted:
         """Work that is worked out first, and begins now or by a schedule; asked for again, what came of it."""
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -338,7 +340,7 @@ class Work:
         schedule = None if when is None else backup_words.schedule_of(when, self._clock.now_ns())
         return await self._create(caller, await make(), priority, name, stem, schedule)
 
-    async def drill(self, caller: Caller, request: q.DrillRequest) -> v.Submitted:
+    async def drill(self, caller: Caller, request: q.DrillRequest) -> o.Submitted:
         """Raises ``NotFound`` for a set or server, ``InvalidValue`` for a sample of impossible size, ``RoleTooLow``."""
         before = done_before(self._keeper, caller)
         if before is not None:
@@ -391,7 +393,7 @@ class Work:
             raise NotFound(kind="run", name=text)
         return runs[-1]
 
-    async def run_now(self, caller: Caller, request: q.JobName) -> v.Submitted:
+    async def run_now(self, caller: Caller, request: q.JobName) -> o.Submitted:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)

@@ -37,7 +37,7 @@ from caso_mesh.model.errors import (
     UnknownCall,
 )
 from caso_mesh.model.mesh import Roster
-from caso_mesh.model.requests import SignedCall
+from caso_mesh.model.nodes import SignedCall
 from caso_mesh.model.states import Role
 from caso_mesh.server.refusals import Refusals
 from caso_mesh.wire.codec import from_wire, to_wire, unpack

@@ -22,7 +22,7 @@ from caso_mesh.catalog.segment import CatalogEntry, Record, SegmentReader, Segme
 from caso_mesh.catalog.sets import place
 from caso_mesh.database import MendingDatabase
 from caso_mesh.model.errors import StateDamaged, Unavailable
-from caso_mesh.model.requests import CatalogFind
+from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.storage import BackupSet
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.text import Text
 
 from caso_mesh.cli import output
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 from caso_mesh.model.units import format_duration, format_size
 
 
@@ -36,7 +36,7 @@ class Bars:
         )
         self._progress.start()
 
-    def update(self, progress: v.RunProgress) -> None:
+    def update(self, progress: o.RunProgress) -> None:
         for part in progress.parts:
             key = part.source or part.job
             if key not in self._tasks:
@@ -80,13 +80,13 @@ class _Field(ProgressColumn):
         return Text(str(task.fields[self._name]), overflow="ellipsis", no_wrap=True)
 
 
-def title(part: v.JobView) -> str:
+def title(part: o.JobView) -> str:
     """Which part of which run, and in what state."""
     way = " -> ".join(each for each in (part.source, part.device or part.server) if each)
     return f"{part.kind} {way} {part.state}"
 
 
-def counts(part: v.JobView) -> str:
+def counts(part: o.JobView) -> str:
     """Files, bytes and rate."""
     if not part.files and not part.bytes:
         return ""

@@ -11,8 +11,7 @@ from caso_mesh.cli.client import Asked, Client, connect
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, rooted_path, rooted_place
 from caso_mesh.cli.restore import chosen_set
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model import browsing as b
 from caso_mesh.model.errors import DataDamaged, UsageError
 
 #: Bytes of one piece, and pieces on their way: what bounds the memory.
@@ -43,11 +42,11 @@ def cat(
     else:
         wanted = rooted_path(path, escaped=escaped)
     with connect(common) as client:
-        opened = client.call("file.open", q.FileOpen(set, wanted), v.FileOpened)
+        opened = client.call("file.open", b.FileOpen(set, wanted), b.FileOpened)
         _copy(client, opened)
 
 
-def _copy(client: Client, opened: v.FileOpened) -> None:
+def _copy(client: Client, opened: b.FileOpened) -> None:
     """Asks for the next pieces while one is written."""
     sys.stdout.flush()
     out = sys.stdout.fileno()
@@ -56,10 +55,10 @@ def _copy(client: Client, opened: v.FileOpened) -> None:
     while at < opened.size or ahead:
         while at < opened.size and len(ahead) < _AHEAD:
             length = min(_PIECE, opened.size - at)
-            ahead.append((length, client.ask("file.read", q.FileRead(opened.handle, at, length))))
+            ahead.append((length, client.ask("file.read", b.FileRead(opened.handle, at, length))))
             at += length
         length, asked = ahead.popleft()
-        piece = client.reply(asked, q.FilePiece)
+        piece = client.reply(asked, b.FilePiece)
         if len(piece.data) != length:
             detail = f"{len(piece.data)} bytes came instead of {length}"
             raise DataDamaged(object=f"{opened.path} of the set {opened.set}", detail=detail)

@@ -13,12 +13,12 @@ from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, rooted_path, rooted_place
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut, UsageError
-from caso_mesh.model.listing import MOST_MATCHES
+from caso_mesh.model.listing import MOST_MATCHES, CatalogFind
 from caso_mesh.model.units import parse_instant_ns, parse_size
 
 #: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
@@ -56,14 +56,14 @@ def ls(
     if ":" in set and from_device is not None:
         raise UsageError(detail="--from-device belongs to a set")
     set, folder = _looked_into(common, set, path, as_of, escaped=escaped)
-    request = q.CatalogList(
+    request = b.CatalogList(
         set=set,
         path=folder,
         after=rooted_path(after, escaped=escaped).lstrip(b"/") if after is not None else None,
         limit=limit,
         from_device=from_device,
     )
-    output.show(ask(common, "catalog.ls", request, v.EntryList), common.json, _entries)
+    output.show(ask(common, "catalog.ls", request, b.EntryList), common.json, _entries)
 
 
 def _looked_into(common: Common, set: str, path: str, as_of: str | None, *, escaped: bool) -> tuple[str, bytes]:
@@ -81,7 +81,7 @@ def _looked_into(common: Common, set: str, path: str, as_of: str | None, *, esca
     return choice.set, folder.lstrip(b"/")
 
 
-def _entries(view: v.EntryList) -> None:
+def _entries(view: b.EntryList) -> None:
     output.table(
         view.entries,
         ("mode", lambda row: row.mode),
@@ -122,7 +122,7 @@ def find(
     def instant_ns(text: str | None) -> int | None:
         return None if text is None else parse_instant_ns(text)
 
-    request = q.CatalogFind(
+    request = CatalogFind(
         glob=raw_path(glob, escaped=escaped),
         server=server,
         since_ns=instant_ns(since),
@@ -155,11 +155,11 @@ def find(
     return _away(view) or (WITH_EXCEPTIONS if view.cut_off else 0)
 
 
-def _pages(client: Client, request: q.CatalogFind) -> Iterator[v.MatchList]:
+def _pages(client: Client, request: CatalogFind) -> Iterator[b.MatchList]:
     """Page after page, until there are as many as were asked for, or one took too long."""
     left = request.limit
     while True:
-        page = client.call("catalog.find", msgspec.structs.replace(request, limit=min(left, MOST_MATCHES)), v.MatchList)
+        page = client.call("catalog.find", msgspec.structs.replace(request, limit=min(left, MOST_MATCHES)), b.MatchList)
         yield page
         left -= len(page.matches)
         if page.next is None or page.cut_off or left <= 0:
@@ -173,13 +173,13 @@ def _only(servers: tuple[str, ...]) -> str:
     return f"only {', '.join(servers[:_MOST_NAMED])}{more} can be searched: your role is limited to them"
 
 
-def _away(view: v.MatchList | v.VersionList) -> int:
+def _away(view: b.MatchList | b.VersionList) -> int:
     for each in view.away:
         output.warning(each.text)
     return WITH_EXCEPTIONS if view.away else 0
 
 
-def _matches(view: v.MatchList) -> None:
+def _matches(view: b.MatchList) -> None:
     output.table(
         view.matches,
         ("server", lambda row: row.server),
@@ -202,7 +202,7 @@ def versions(
 ) -> int:
     """List all versions of one path. Exit status 7: a server that keeps catalogs could not be asked."""
     server, path = rooted_place(place, escaped=escaped)
-    view = ask(common, "catalog.versions", q.CatalogVersions(server, path), v.VersionList)
+    view = ask(common, "catalog.versions", b.CatalogVersions(server, path), b.VersionList)
     output.show(view, common.json, _versions)
     return _away(view)
 
@@ -277,7 +277,7 @@ def rebuild(
     """Make the records of sets and their catalog anew, from what lies on a device."""
     began_s = time.monotonic()
     with connect(common) as client:
-        view = client.call("catalog.rebuild", q.DeviceName(device), v.CatalogRebuilt)
+        view = client.call("catalog.rebuild", q.DeviceName(device), b.CatalogRebuilt)
         if wait and view.pending:
             files = _all_here(client, view.device)
             seconds = time.monotonic() - began_s
@@ -291,7 +291,7 @@ def _all_here(client: Client, device: str) -> int:
     missing: dict[str, int] = {}
     left, changed_s = -1, time.monotonic()
     while True:
-        rows = [row for row in client.call("set.list", request, v.SetList).sets if row.device == device]
+        rows = [row for row in client.call("set.list", request, b.SetList).sets if row.device == device]
         now = {row.id: row.files for row in rows if not row.catalog}
         missing |= now
         if not now:
@@ -303,7 +303,7 @@ def _all_here(client: Client, device: str) -> int:
         time.sleep(0.5)
 
 
-def _rebuilt(view: v.CatalogRebuilt) -> None:
+def _rebuilt(view: b.CatalogRebuilt) -> None:
     output.details(
         ("device", view.device),
         ("read by", view.server),
@@ -314,7 +314,7 @@ def _rebuilt(view: v.CatalogRebuilt) -> None:
     )
 
 
-def _versions(view: v.VersionList) -> None:
+def _versions(view: b.VersionList) -> None:
     output.table(
         view.versions,
         ("modified", lambda row: row.mtime),

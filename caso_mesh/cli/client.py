@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from caso_mesh.cli import output
 from caso_mesh.cli.options import STATE_VARIABLE, Common
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import (
     UNAVAILABLE,
@@ -163,7 +165,7 @@ def _renew_anchors(link: BlockingLink, folder: Path, known: tuple[bytes, ...]) -
     from caso_mesh.wire.codec import from_wire
 
     number = link.ask("enrol.anchors", {})
-    reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), q.AnchorsReply)
+    reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), j.AnchorsReply)
     others = [each.certificate for each in reply.anchors if each.certificate != reply.root]
     IdentityStore(folder).save_anchors((reply.root, *others))
     ending = {each.certificate for each in reply.anchors if each.until_ns is not None}
@@ -249,7 +251,7 @@ class Client:
             request_id=asked.request_id,
             now_ns=time.time_ns(),
         )
-        params = q.SignedCall(
+        params = n.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, left_s
         )
         asked.number, asked.link = link.ask("call.signed", to_wire(params)), link
@@ -301,7 +303,7 @@ class Client:
         asked = Asked("operator.renew", pack(to_wire(q.Nothing())), max(0.1, left_s))
         self._send(asked, link)
         try:
-            reply = from_wire(link.answer(asked.number, timeout_s=asked.timeout_s + _SLACK_S), q.OperatorRenewReply)
+            reply = from_wire(link.answer(asked.number, timeout_s=asked.timeout_s + _SLACK_S), n.OperatorRenewReply)
         except CasoError:
             if now_ns > valid.not_after_ns:
                 raise

@@ -17,7 +17,7 @@ from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import Common
 from caso_mesh.cli.waiting import choose_watcher, follow
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 
 R = TypeVar("R")
 T = TypeVar("T", bound=Struct)
@@ -49,7 +49,7 @@ class _Face:
         with connect(Common(state=state, timeout=timeout)) as client:
             yield _Caller(client)
 
-    async def follow(self, client: Any, run: str) -> v.RunResult:
+    async def follow(self, client: Any, run: str) -> o.RunResult:
         return await client.alone(lambda: follow(client.client, run, choose_watcher(json_lines=False)))
 
     def say(self, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client
-from caso_mesh.model import views as v
+from caso_mesh.model import outcomes as o
 from caso_mesh.model.errors import AlreadyExists, Refused
 from caso_mesh.model.history import LogFollow, LogTail
 
@@ -39,7 +39,7 @@ def follow(client: Client, name: str, attempt: int | None, *, as_json: bool) -> 
             return
 
 
-def export(view: v.JobLogView, path: Path) -> None:
+def export(view: o.JobLogView, path: Path) -> None:
     """Writes a job log into a new file. Raises ``AlreadyExists``, ``Refused``."""
     lines = [
         f"{attempt.attempt}  {entry.at}  {entry.level:<7}  {output.clean(entry.text)}\n"

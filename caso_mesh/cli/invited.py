@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from caso_mesh.model import joining as j
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import (
     CannotConnect,
@@ -47,13 +48,13 @@ def accept(text: str, folder: Path, endpoints: tuple[str, ...], timeout_s: float
         raise JoinLinkExpired
     key = _key(folder)
     signature = enrolment.sign_operator(key, mesh=link.mesh, binding=tokens.digest(link.secret))
-    request = q.OperatorRequest(link.secret, key.public_key, signature)
+    request = j.OperatorRequest(link.secret, key.public_key, signature)
     failures: list[CasoError] = []
     for address in link.addresses:
         try:
             anchors = _anchors(address, link, unverified_client_context, timeout_s)
             tls = client_context(None, None, anchors)
-            reply = _ask(address, tls, "enrol.operator", request, q.OperatorReply, timeout_s)
+            reply = _ask(address, tls, "enrol.operator", request, j.OperatorReply, timeout_s)
         except (Unavailable, PeerFault, JoinLinkForeign, CertificateRefused, UnknownError) as error:
             failures.append(error)
             continue
@@ -93,7 +94,7 @@ def _anchors(
     from caso_mesh.identity.enrolment import anchors_match, hanging_on
 
     try:
-        reply = _ask(address, unverified(), "enrol.anchors", q.Nothing(), q.AnchorsReply, timeout_s)
+        reply = _ask(address, unverified(), "enrol.anchors", q.Nothing(), j.AnchorsReply, timeout_s)
     except (UnknownCall, NotOnRoster):
         raise JoinLinkForeign(address=address) from None
     others = hanging_on(reply.root, (each.certificate for each in reply.anchors if each.certificate != reply.root))

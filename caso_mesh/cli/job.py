@@ -28,6 +28,7 @@ from caso_mesh.cli.options import (
     Waiting,
 )
 from caso_mesh.cli.waiting import submit, watch
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.canceling import RunsCanceled
@@ -55,11 +56,11 @@ def list_(
     that at which they are due."""
     state, common = listing.split({*GROUPS, *(each.value for each in RunState)})
     request = q.JobListRequest(state, servers.server, servers.pool, limit, time.since_ns, time.until_ns, after)
-    view = ask(common, local.call("job.list"), request, v.JobList)
+    view = ask(common, local.call("job.list"), request, o.JobList)
     output.show(view, common.json, lambda view: _list(view, local.words))
 
 
-def _list(view: v.JobList, local: str = "") -> None:
+def _list(view: o.JobList, local: str = "") -> None:
     output.table(
         view.jobs,
         ("run", lambda row: row.run or row.job),
@@ -78,7 +79,7 @@ def _list(view: v.JobList, local: str = "") -> None:
     note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
 
 
-def _ends(row: v.JobView, local: str) -> str | None:
+def _ends(row: o.JobView, local: str) -> str | None:
     """What ends a wait, below the heading that says so; a command in it is for the list that it was asked of."""
     if row.reason_ends is None:
         return None
@@ -88,10 +89,10 @@ def _ends(row: v.JobView, local: str) -> str | None:
 @app.command
 def show(name: Name, /, *, local: Local = NOT_LOCAL, common: Common = DEFAULTS) -> None:
     """Show a job with its runs and attempts."""
-    output.show(ask(common, local.call("job.show"), q.JobName(name), v.JobDetail), common.json, _show)
+    output.show(ask(common, local.call("job.show"), q.JobName(name), o.JobDetail), common.json, _show)
 
 
-def _show(view: v.JobDetail) -> None:
+def _show(view: o.JobDetail) -> None:
     output.details(
         ("job", view.job),
         ("name", view.name),
@@ -131,7 +132,7 @@ def _show(view: v.JobDetail) -> None:
         )
 
 
-def _origin(view: v.JobDetail) -> str | None:
+def _origin(view: o.JobDetail) -> str | None:
     """Where it is edited."""
     if view.origin is None:
         return None
@@ -174,14 +175,14 @@ def log(
                 name = _newest(client, name, local)
         name = f"{name.partition('#')[0]}#{attempt}"
     request = q.JobLogRequest(name, servers.server, servers.pool, level, time.since_ns, time.until_ns)
-    view = ask(common, local.call("job.log"), request, v.JobLogView)
+    view = ask(common, local.call("job.log"), request, o.JobLogView)
     if export is not None:
         following.export(view, export)
         return
     output.show(view, common.json, _log)
 
 
-def _log(view: v.JobLogView) -> None:
+def _log(view: o.JobLogView) -> None:
     for server in view.away:
         output.warning(f"{server} keeps its part of the log, and cannot be asked now")
     if not view.away and not any(attempt.lines for attempt in view.attempts):
@@ -219,7 +220,7 @@ def watch_(
 
 
 def _newest(client: Client, name: str, local: Local) -> str:
-    detail = client.call(local.call("job.show"), q.JobName(name), v.JobDetail)
+    detail = client.call(local.call("job.show"), q.JobName(name), o.JobDetail)
     if not detail.runs:
         raise NotFound(kind="run", name=name)
     return detail.runs[0].run

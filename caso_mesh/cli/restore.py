@@ -24,8 +24,8 @@ from caso_mesh.cli.options import (
     rooted_place,
 )
 from caso_mesh.cli.waiting import submit
+from caso_mesh.model import browsing as b
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.selections import spread
 from caso_mesh.model.states import Overwrite, Priority
@@ -137,8 +137,8 @@ def chosen_set(
 ) -> str:
     """The set with ``paths`` of ``server`` as they were at a time, of copies the one that is nearest to the server ``near``;
     says which it is and where it lies."""
-    request = q.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None, near)
-    choice = ask(common, "set.as-of", request, v.SetChoice)
+    request = b.SetAsOf(server, paths, parse_instant_ns(as_of) if as_of is not None else None, near)
+    choice = ask(common, "set.as-of", request, b.SetChoice)
     for text in choice.warnings:
         output.warning(text)
     readers = ", ".join(choice.servers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from caso_mesh.cli import output
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.overview import Overview
 from caso_mesh.model.units import format_size
@@ -45,7 +46,7 @@ def status_lines(view: v.StatusView, seen: Overview | None) -> list[Line]:
     return lines
 
 
-def job_pieces(job: v.JobView) -> Line:
+def job_pieces(job: o.JobView) -> Line:
     """A bar, a rate, and which job it is."""
     way = " -> ".join(each for each in (job.source, job.device or job.server) if each)
     rate = f"{format_size(int(job.rate))}/s" if job.rate else ""
@@ -113,13 +114,13 @@ def top_lines(view: v.StatusView, seen: Overview, height: int, sort: str, note: 
     return [*lines[: max(1, height - 1)], [("q quit  s sort  ", "dim"), (note, "bold red")]][:height]
 
 
-def _job_row(job: v.JobView) -> Line:
+def _job_row(job: o.JobView) -> Line:
     done = f"{job.files} files" if job.files else job.state
     return [*job_pieces(job), (f"  {done}", ""), (f"  {job.path}" if job.path else "", "dim")]
 
 
-def _order(sort: str) -> Callable[[v.JobView], tuple[float, str, str]]:
-    def place(job: v.JobView) -> tuple[float, str, str]:
+def _order(sort: str) -> Callable[[o.JobView], tuple[float, str, str]]:
+    def place(job: o.JobView) -> tuple[float, str, str]:
         number = {"rate": -job.rate, "done": -(job.percent or 0.0)}.get(sort, 0.0)
         return number, (job.server or "") if sort == "server" else "", job.name
 

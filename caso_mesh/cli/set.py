@@ -19,6 +19,7 @@ from caso_mesh.cli.listing import (
     note_more,
 )
 from caso_mesh.cli.options import DEFAULTS, Common, confirm, interactive
+from caso_mesh.model import browsing as b
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import UsageError
@@ -61,7 +62,7 @@ def list_(
         time.until_ns,
         after,
     )
-    output.show(ask(common, "set.list", request, v.SetList), common.json, _list)
+    output.show(ask(common, "set.list", request, b.SetList), common.json, _list)
 
 
 @app.command
@@ -75,7 +76,7 @@ def delete(
     """Delete a backup set whose protection is over."""
     if interactive() and not yes and not confirm(f"Delete the backup set {set} for ever?"):
         raise UsageError(detail="Nothing was deleted")
-    output.show(ask(common, "set.delete", q.SetName(set), v.Done), common.json, lambda _: output.line("deleted"))
+    output.show(ask(common, "set.delete", b.SetName(set), v.Done), common.json, lambda _: output.line("deleted"))
 
 
 @app.command
@@ -87,7 +88,7 @@ def lock(
     common: Common = DEFAULTS,
 ) -> None:
     """Protect a backup set from being deleted. Nobody can take that back or shorten it."""
-    request = q.SetLock(set, parse_instant_ns(until) if until is not None else None)
+    request = b.SetLock(set, parse_instant_ns(until) if until is not None else None)
     output.show(ask(common, "set.lock", request, v.Done), common.json, lambda _: output.line(_locked(set, until)))
 
 
@@ -108,14 +109,14 @@ def expire(
 ) -> None:
     """Delete the sets that nothing keeps any more now. The administrator does it every hour by itself."""
     if dry_run:
-        output.show(ask(common, "set.expiry", q.Nothing(), v.ExpiryView), common.json, _expiry)
+        output.show(ask(common, "set.expiry", q.Nothing(), b.ExpiryView), common.json, _expiry)
         return
     if interactive() and not yes and not confirm("Delete all sets that nothing keeps any more for ever?"):
         raise UsageError(detail="Nothing was deleted")
-    output.show(ask(common, "set.expire", q.Nothing(), v.Expired), common.json, _expired)
+    output.show(ask(common, "set.expire", q.Nothing(), b.Expired), common.json, _expired)
 
 
-def _expiry(view: v.ExpiryView) -> None:
+def _expiry(view: b.ExpiryView) -> None:
     output.table(
         view.sets,
         ("set", lambda row: row.set),
@@ -131,13 +132,13 @@ def _expiry(view: v.ExpiryView) -> None:
         output.note(f"Nothing expires now: {view.paused}")
 
 
-def _expired(view: v.Expired) -> None:
+def _expired(view: b.Expired) -> None:
     output.line(f"{view.gone} sets were deleted")
     if view.paused is not None:
         output.note(f"Nothing expires now: {view.paused}")
 
 
-def _list(view: v.SetList) -> None:
+def _list(view: b.SetList) -> None:
     output.table(
         view.sets,
         ("set", lambda row: row.id),
@@ -157,7 +158,7 @@ def _list(view: v.SetList) -> None:
     note_more(view.more, view.sets[-1].id if view.sets else None)
 
 
-def _expires(row: v.SetView) -> str | None:
+def _expires(row: b.SetView) -> str | None:
     if row.expired:
         return "expired"
     return f"kept: {', '.join(row.kept_by)}" if row.kept_by else row.expires

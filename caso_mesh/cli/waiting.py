@@ -12,8 +12,8 @@ from msgspec import Struct
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import NOT_LOCAL, Common, Local, Waiting, check_waiting
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Unavailable
 from caso_mesh.model.inventories import InventoryView
 
@@ -28,7 +28,7 @@ _SHOWN = 100
 class Watcher(Protocol):
     """Who is told how far a run is."""
 
-    def update(self, progress: v.RunProgress) -> None: ...
+    def update(self, progress: o.RunProgress) -> None: ...
 
     def close(self) -> None: ...
 
@@ -39,7 +39,7 @@ class Silent:
     def __init__(self) -> None:
         self._told: dict[str | None, str] = {}
 
-    def update(self, progress: v.RunProgress) -> None:
+    def update(self, progress: o.RunProgress) -> None:
         for part in progress.parts:
             if part.reason_text is None or progress.result is not None or self._told.get(part.source) == part.reason:
                 continue
@@ -54,9 +54,9 @@ class JsonLines:
     """One record on stdout for each change."""
 
     def __init__(self) -> None:
-        self._last: v.RunProgress | None = None
+        self._last: o.RunProgress | None = None
 
-    def update(self, progress: v.RunProgress) -> None:
+    def update(self, progress: o.RunProgress) -> None:
         if progress != self._last:
             output.document(progress)
         self._last = progress
@@ -76,7 +76,7 @@ def choose_watcher(*, json_lines: bool) -> Watcher:
     return Silent()
 
 
-def follow(client: Client, run: str, watcher: Watcher, local: Local = NOT_LOCAL) -> v.RunResult:
+def follow(client: Client, run: str, watcher: Watcher, local: Local = NOT_LOCAL) -> o.RunResult:
     """The result of a run, once its facts, set and catalog have arrived.
 
     Lost connections and restarts of the daemon are survived; being without an answer for longer than the client's
@@ -84,13 +84,13 @@ def follow(client: Client, run: str, watcher: Watcher, local: Local = NOT_LOCAL)
     """
     gc.freeze()  # what was imported lives to the end: it is not looked at again
     gc.enable()  # this may take days
-    progress: v.RunProgress | None = None
+    progress: o.RunProgress | None = None
     silent = isinstance(watcher, Silent)
     wait_s = min(_SILENT_WAIT_S, client.timeout_s / 2) if silent else _WAIT_S
     try:
         while True:
             asked_s, before = time.monotonic(), progress
-            progress = client.call(local.call("run.follow"), q.RunFollow(run, wait_s, silent), v.RunProgress)
+            progress = client.call(local.call("run.follow"), q.RunFollow(run, wait_s, silent), o.RunProgress)
             watcher.update(progress)
             if progress.result is not None:
                 return progress.result
@@ -109,7 +109,7 @@ def submit(common: Common, waiting: Waiting, call: str, request: Struct, local: 
     """Submits work, waits for its end if that was asked for, prints what there is to know. The exit status."""
     check_waiting(common, waiting)
     with connect(common) as client:
-        submitted = client.call(local.call(call), request, v.Submitted)
+        submitted = client.call(local.call(call), request, o.Submitted)
         if not waiting.wait or submitted.run is None:
             if waiting.json_lines:
                 output.document(submitted)
@@ -133,7 +133,7 @@ def watch(client: Client, run: str, *, as_json: bool, json_lines: bool, local: L
     return {"succeeded": status, "succeeded-with-exceptions": WITH_EXCEPTIONS}.get(result.state, FAILED)
 
 
-def show_submitted(view: v.Submitted, local: Local = NOT_LOCAL) -> None:
+def show_submitted(view: o.Submitted, local: Local = NOT_LOCAL) -> None:
     """What was submitted, and what to do next."""
     if view.run is None:
         output.line(f"job {view.name} ({view.job}) is scheduled; it runs next at {view.next_due or '-'}")
@@ -142,13 +142,13 @@ def show_submitted(view: v.Submitted, local: Local = NOT_LOCAL) -> None:
     output.note(f"Watch it with: caso-mesh job watch {view.run}{local.words}")
 
 
-def _second(each: v.SecondOutcome) -> str:
+def _second(each: o.SecondOutcome) -> str:
     where = f"on {each.device} at {each.server}" if each.device else ""
     why = f": {each.error.get('message', '')}" if each.error is not None else ""
     return f"{each.set or '-'} {where} ({each.state}){why}"
 
 
-def _figures(result: v.RunResult) -> tuple[tuple[str, object], ...]:
+def _figures(result: o.RunResult) -> tuple[tuple[str, object], ...]:
     if result.inventories:
         return ()
     return (
@@ -158,7 +158,7 @@ def _figures(result: v.RunResult) -> tuple[tuple[str, object], ...]:
     )
 
 
-def _predicted(found: v.PredictedView | None) -> tuple[tuple[str, object], ...]:
+def _predicted(found: o.PredictedView | None) -> tuple[tuple[str, object], ...]:
     if found is None:
         return ()
     return (
@@ -188,7 +188,7 @@ def _inventory(found: InventoryView) -> None:
     )
 
 
-def show_result(result: v.RunResult) -> None:
+def show_result(result: o.RunResult) -> None:
     """A result for people."""
     for text in result.warnings:
         output.warning(text)

@@ -10,8 +10,7 @@ from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
-from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model import what_if as w
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.units import parse_instant_ns
 
@@ -52,7 +51,7 @@ def what_if(
     is_morning = until is not None and _TIME_OF_DAY.match(until) is not None
     if days is not None and until is not None and not is_morning:
         raise UsageError(detail="With --days, --until is a time of day")
-    request = q.WhatIf(
+    request = w.WhatIf(
         without=without,
         without_devices=without_device,
         from_ns=None if from_ is None else parse_instant_ns(from_),
@@ -63,11 +62,11 @@ def what_if(
     )
     if common.timeout == DEFAULTS.timeout:
         common = dataclasses.replace(common, timeout=_PATIENCE)
-    view = ask(common, "what-if", request, v.WhatIfView)
+    view = ask(common, "what-if", request, w.WhatIfView)
     output.show(view, common.json, lambda shown: _show(shown, runs=runs))
 
 
-def _show(view: v.WhatIfView, *, runs: bool) -> None:
+def _show(view: w.WhatIfView, *, runs: bool) -> None:
     output.line(view.verdict)
     compared = bool(view.without or view.without_devices)
     bad = [row for row in view.lists if row.done < row.runs or row.away]
@@ -128,7 +127,7 @@ def _show(view: v.WhatIfView, *, runs: bool) -> None:
         output.note(text)
 
 
-def _full(row: v.WhatIfDevice) -> str | None:
+def _full(row: w.WhatIfDevice) -> str | None:
     if row.away:
         return "away"
     if row.full is not None:

@@ -8,8 +8,8 @@ from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 
 
 def why(
@@ -29,10 +29,10 @@ def why(
     common: Common = DEFAULTS,
 ) -> None:
     """Tell what became of a run, or of a night of a list or a server, and why."""
-    output.show(ask(common, "why", q.Why(name, night), v.Story), common.json, _story)
+    output.show(ask(common, "why", q.Why(name, night), o.Story), common.json, _story)
 
 
-def _story(view: v.Story) -> None:
+def _story(view: o.Story) -> None:
     night = f", night of {view.night} ({view.zone})" if view.night is not None else ""
     output.line(f"{view.kind} {view.about}{night}")
     several = len(view.runs) > 1

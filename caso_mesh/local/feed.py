@@ -9,7 +9,7 @@ from typing import Any
 from caso_mesh.admin.tables import Tables
 from caso_mesh.identity.roster import Peer
 from caso_mesh.journal import Head, Journal
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import StateRolledBack
 
@@ -47,8 +47,8 @@ class Feed:
             for pruned in plan.pruned:
                 await self._tables.skip(self._own.id, pruned, self._clock.now_ns())
             if records:
-                push = tuple(q.JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records)
-                await self._take(self._own, q.JournalPush(push), None)
+                push = tuple(t.JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records)
+                await self._take(self._own, t.JournalPush(push), None)
             elif not plan.pruned:
                 return head
 

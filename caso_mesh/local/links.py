@@ -8,7 +8,7 @@ from typing import Any
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import ServerNotLinked, UnknownCall
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import held_piece
@@ -29,14 +29,14 @@ class Itself:
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
         if method == "path.check":
-            return to_wire(await check_paths(self._node, from_wire(params or {}, q.PathCheck)))
+            return to_wire(await check_paths(self._node, from_wire(params or {}, n.PathCheck)))
         if method == "attempt.held":
-            return to_wire(await held_piece(self._node.facts, from_wire(params or {}, q.AttemptHeld)))
+            return to_wire(await held_piece(self._node.facts, from_wire(params or {}, n.AttemptHeld)))
         raise UnknownCall(peer=self.peer.name, call=method, detail="the own work of a server asks nothing of the kind")
 
     async def notify(self, method: str, params: Any = None) -> None:
         if method == "attempt.watch":
-            asked = from_wire(params or {}, q.WatchAttempts)
+            asked = from_wire(params or {}, n.WatchAttempts)
             await self._node.attempts.watch(asked.attempts, asked.for_s)
 
 

@@ -24,6 +24,7 @@ from caso_mesh.local.links import OwnLinks, Unheard
 from caso_mesh.local.mirror import Mirror
 from caso_mesh.local.standing import Standing
 from caso_mesh.local.telling import TellingRuns
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import LOCAL
 from caso_mesh.model.clock import Calendar, Clock, Randomness
@@ -149,7 +150,7 @@ class LocalOffice:
         """As a heartbeat of this server would tell: its devices, and the slots that delegated jobs hold."""
         beat = self._node.beat()
         delegated = self._node.own_work.delegated_loads(beat.holding)
-        beat = q.Heartbeat(beat.now_ns, beat.authority, beat.running, beat.holding, beat.devices, delegated)
+        beat = n.Heartbeat(beat.now_ns, beat.authority, beat.running, beat.holding, beat.devices, delegated)
         self._means.live.heard[self._means.own] = Heard(self._means.clock.monotonic_s(), beat)
 
     async def _certificate(self) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from caso_mesh.model.entries import EntryType
-from caso_mesh.model.requests import CatalogFind
+from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.storage import BackupSet
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from caso_mesh.model.views import LogLineView
+from caso_mesh.model.outcomes import LogLineView
 
 #: Entries of one page.
 MOST_ENTRIES = 2000

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import InvalidValue
 
 #: Rows of one answer, whatever was asked for.
@@ -128,3 +129,22 @@ def check_state(state: str | None, known: type[StrEnum]) -> None:
 def limited(limit: int) -> int:
     """How many rows an answer has at most."""
     return max(1, min(limit, MOST_ROWS))
+
+
+class CatalogFind(Struct, frozen=True):
+    """Paths that match ``glob``, each as it is in the newest set that has it as asked for. ``since_ns``, ``until_ns``: when
+    the set ended; ``size_min``, ``size_max``: bytes; ``modified_since_ns``, ``modified_until_ns``: the time of the
+    file; all bounds are included. ``after``: go on behind a page, by its ``next``."""
+
+    glob: bytes
+    server: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    limit: int = 1000
+    size_min: int | None = None
+    size_max: int | None = None
+    modified_since_ns: int | None = None
+    modified_until_ns: int | None = None
+    type: EntryType | None = None
+    ignore_case: bool = False
+    after: str | None = None

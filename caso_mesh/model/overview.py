@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from caso_mesh.model.views import AlertView, JobView
+from caso_mesh.model.outcomes import JobView
+from caso_mesh.model.views import AlertView
 
 #: Rows of each kind in one answer.
 MOST_ROWS = 500

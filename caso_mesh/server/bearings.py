@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from caso_mesh.identity.claims import is_genuine
 from caso_mesh.model.errors import StaleOrders
 from caso_mesh.model.mesh import Claim, NodeAddress
+from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.links import Target
 from caso_mesh.server.trust import Trust
 

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import CasoError, NoAdmin
 from caso_mesh.planning.liveness import heartbeat_interval_s
 from caso_mesh.wire.typed import Callee, ask
@@ -30,8 +30,8 @@ class Heart:
         *,
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
-        beat: Callable[[], q.Heartbeat],
-        heard: Callable[[tuple[q.AlertNews, ...]], Awaitable[None]],
+        beat: Callable[[], n.Heartbeat],
+        heard: Callable[[tuple[n.AlertNews, ...]], Awaitable[None]],
         interval_s: Callable[[], float],
         servers: Callable[[], int],
         refused: Callable[[], Awaitable[None]],
@@ -59,7 +59,7 @@ class Heart:
             self._soon.clear()
             try:
                 link = self._admin()
-                reply = await ask(link, "server.heartbeat", self._beat(), q.HeartbeatReply)
+                reply = await ask(link, "server.heartbeat", self._beat(), n.HeartbeatReply)
                 await self._heard(reply.alerts)
                 first, told = link is not told, link
             except NoAdmin:
@@ -82,7 +82,7 @@ class Heart:
             return
 
 
-def is_news(before: tuple[q.DeviceReport, ...], now: tuple[q.DeviceReport, ...]) -> bool:
+def is_news(before: tuple[n.DeviceReport, ...], now: tuple[n.DeviceReport, ...]) -> bool:
     """Whether devices changed so much that a rare heartbeat would tell it too late."""
     old = {report.device: report for report in before}
     return old.keys() != {report.device for report in now} or any(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from caso_mesh.control.orders import shared_digest, with_change
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, InvalidValue, Refused
@@ -83,18 +85,18 @@ class Calls:
         if not self._node.bearings.is_admin(peer.id):
             raise Refused(detail=f"{peer.name} is not the administrator")
 
-    async def _hello(self, peer: Peer, request: q.HelloRequest, link: Any) -> q.HelloReply:
+    async def _hello(self, peer: Peer, request: n.HelloRequest, link: Any) -> n.HelloReply:
         reply = await self._node.links.greeted(link, request)
         await self._node.pass_on(peer, request)
         return reply
 
-    async def _seen(self, peer: Peer, request: q.ServerSeen, link: Any) -> v.Done:
+    async def _seen(self, peer: Peer, request: n.ServerSeen, link: Any) -> v.Done:
         self._node.seen(request.server, request.addresses)
         return v.Done()
 
-    async def _roster(self, peer: Peer, request: q.Nothing, link: Any) -> q.RosterNow:
+    async def _roster(self, peer: Peer, request: q.Nothing, link: Any) -> n.RosterNow:
         orders = self._node.orders
-        return q.RosterNow(
+        return n.RosterNow(
             orders.authority, orders.admin, self._node.bearings.addresses_of(orders.admin), orders.roster
         )
 
@@ -102,32 +104,32 @@ class Calls:
         await self._node.take_orders(peer, orders)
         return v.Done()
 
-    async def _orders_change(self, peer: Peer, change: OrdersChange, link: Any) -> q.OrdersTaken:
+    async def _orders_change(self, peer: Peer, change: OrdersChange, link: Any) -> n.OrdersTaken:
         held = self._node.orders
         if self._shared is None or self._shared[0] is not held:
             self._shared = (held, shared_digest(held))
         if change.base != self._shared[1]:
-            return q.OrdersTaken(False)
+            return n.OrdersTaken(False)
         await self._node.take_orders(peer, with_change(held, change))
-        return q.OrdersTaken(True)
+        return n.OrdersTaken(True)
 
-    async def _catalog_read(self, peer: Peer, request: q.CatalogRead, link: Any) -> q.CatalogPiece:
+    async def _catalog_read(self, peer: Peer, request: n.CatalogRead, link: Any) -> n.CatalogPiece:
         self._only_admin(peer)
         return await asyncio.to_thread(self._node.kept.segments.piece, request, self._node.clock.now_ns())
 
-    async def _set_piece(self, peer: Peer, request: q.SetPiece, link: Any) -> q.SetPieceReply:
+    async def _set_piece(self, peer: Peer, request: n.SetPiece, link: Any) -> n.SetPieceReply:
         self._only_admin(peer)
         return await self._node.kept.files.piece(request)
 
-    async def _set_folder(self, peer: Peer, request: q.SetFolder, link: Any) -> q.SetFolderReply:
+    async def _set_folder(self, peer: Peer, request: n.SetFolder, link: Any) -> n.SetFolderReply:
         self._only_admin(peer)
         return await self._node.kept.rebuilding.folder(request)
 
-    async def _vault_sets(self, peer: Peer, request: q.VaultSets, link: Any) -> q.VaultSetsReply:
+    async def _vault_sets(self, peer: Peer, request: n.VaultSets, link: Any) -> n.VaultSetsReply:
         self._only_admin(peer)
         return await self._node.kept.rebuilding.sets(request)
 
-    async def _catalog_make(self, peer: Peer, request: q.CatalogMake, link: Any) -> q.CatalogMade:
+    async def _catalog_make(self, peer: Peer, request: n.CatalogMake, link: Any) -> n.CatalogMade:
         self._only_admin(peer)
         return await self._node.kept.rebuilding.make(request)
 
@@ -143,20 +145,20 @@ class Calls:
         self._node.kept.catalogs.look()
         return v.Done()
 
-    async def _set_hold(self, peer: Peer, request: q.SetHold, link: Any) -> v.Done:
+    async def _set_hold(self, peer: Peer, request: n.SetHold, link: Any) -> v.Done:
         self._only_admin(peer)
         return await self._node.kept.holding.hold(request, self._node.trust.name_of(peer.id))
 
     # --- devices and paths ---
 
-    async def _device_prepare(self, peer: Peer, request: q.DevicePrepare, link: Any) -> q.DevicePrepareReply:
+    async def _device_prepare(self, peer: Peer, request: n.DevicePrepare, link: Any) -> n.DevicePrepareReply:
         self._only_admin(peer)
         node = self._node
         return await node.kept.storage.prepare(
             request, node.folder.path, node.orders.roster.mesh.id, self._check_device
         )
 
-    async def _device_proof(self, peer: Peer, request: q.DeviceProof, link: Any) -> q.DeviceProofReply:
+    async def _device_proof(self, peer: Peer, request: n.DeviceProof, link: Any) -> n.DeviceProofReply:
         self._only_admin(peer)
         return await self._node.kept.storage.proof(request, lambda path: self._check_device(path, request.device))
 
@@ -184,24 +186,24 @@ class Calls:
                     path=path, server=node.config.server, detail=f"it belongs to the device {device.name}"
                 )
 
-    async def _path_check(self, peer: Peer, request: q.PathCheck, link: Any) -> q.PathCheckReply:
+    async def _path_check(self, peer: Peer, request: n.PathCheck, link: Any) -> n.PathCheckReply:
         self._only_admin(peer)
         return await check_paths(self._node, request)
 
-    async def _attempt_watch(self, peer: Peer, request: q.WatchAttempts, link: Any) -> v.Done:
+    async def _attempt_watch(self, peer: Peer, request: n.WatchAttempts, link: Any) -> v.Done:
         self._only_admin(peer)
         await self._node.attempts.watch(request.attempts, min(max(request.for_s, 0.0), 3600.0))
         return v.Done()
 
-    async def _attempt_held(self, peer: Peer, request: q.AttemptHeld, link: Any) -> q.HeldPiece:
+    async def _attempt_held(self, peer: Peer, request: n.AttemptHeld, link: Any) -> n.HeldPiece:
         self._only_admin(peer)
         return await held_piece(self._node.facts, request)
 
     # --- the mesh ---
 
-    async def _anchors(self, peer: Peer, request: q.Nothing, link: Any) -> q.AnchorsReply:
+    async def _anchors(self, peer: Peer, request: q.Nothing, link: Any) -> j.AnchorsReply:
         roster = self._node.orders.roster
-        return q.AnchorsReply(
+        return j.AnchorsReply(
             mesh=roster.mesh.id,
             mesh_name=roster.mesh.name,
             node=self._node.keys.id,
@@ -212,10 +214,10 @@ class Calls:
     async def _status(self, peer: Peer, request: q.Nothing, link: Any) -> v.StatusView:
         node = self._node
         admin = node.linked_admin()
-        summary: q.MeshSummary | None = None
+        summary: n.MeshSummary | None = None
         if admin is not None:
             try:
-                summary = await ask(node.links.get(admin), "mesh.summary", q.Nothing(), q.MeshSummary, timeout_s=3.0)
+                summary = await ask(node.links.get(admin), "mesh.summary", q.Nothing(), n.MeshSummary, timeout_s=3.0)
             except CasoError:
                 admin = None
         nodes = sum(row.kind == "node" for row in node.orders.roster.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from caso_mesh.catalog.index import Match
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.server.catalogs import OwnCatalogs
 
 _MOST_ENTRIES, _MOST_PATHS, _DEEPEST = 50_000, 10_000, 1000
@@ -16,12 +16,12 @@ class CatalogAnswers:
     def __init__(self, catalogs: OwnCatalogs) -> None:
         self._catalogs = catalogs
 
-    async def folder(self, request: c.CatalogFolder) -> q.SetFolderReply:
+    async def folder(self, request: c.CatalogFolder) -> n.SetFolderReply:
         """Raises ``PathNotInSet``."""
         catalog, limit = self._catalogs.open_catalog(request.set), _limit(request.limit)
         found = await catalog.list_folder(request.set, request.path, after=request.after, limit=limit + 1)
-        entries = tuple(q.FolderEntry(each.path, each.type, each.size, each.modified, each.mode) for each in found)
-        return q.SetFolderReply(entries[:limit], len(found) > limit)
+        entries = tuple(n.FolderEntry(each.path, each.type, each.size, each.modified, each.mode) for each in found)
+        return n.SetFolderReply(entries[:limit], len(found) > limit)
 
     async def lookup(self, request: c.CatalogLookup) -> c.CatalogLookedUp:
         catalog = self._catalogs.open_catalog(request.set)

@@ -22,7 +22,7 @@ from caso_mesh.catalog.segment import chain_of
 from caso_mesh.catalog.sets import digest_of
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import (
     AlreadyExists,
     CasoError,
@@ -126,11 +126,11 @@ class OwnCatalogs:
             raise NotFound(kind="catalog", name=set_id or self._name)
         return self._catalog
 
-    async def write_detail(self, request: q.CatalogMake, path: Path) -> q.CatalogMade:
+    async def write_detail(self, request: n.CatalogMake, path: Path) -> n.CatalogMade:
         """The detail of a set as a segment. Raises ``NotFound`` if it is not kept here."""
         catalog = self.open_catalog(request.set)
         try:
-            return q.CatalogMade(*await catalog.export(path, request.set, request.base))
+            return n.CatalogMade(*await catalog.export(path, request.set, request.base))
         except CatalogNotHere:
             raise NotFound(kind="catalog", name=request.set) from None
 
@@ -315,14 +315,14 @@ class OwnCatalogs:
 
     async def _from_admin(self, backup: BackupSet) -> AsyncGenerator[Path]:
         link, base = self._admin(), await self._earlier(backup)
-        made = await ask(link, "catalog.export", c.CatalogExport(backup.id, base), q.CatalogMade, timeout_s=_EXPORT_S)
+        made = await ask(link, "catalog.export", c.CatalogExport(backup.id, base), n.CatalogMade, timeout_s=_EXPORT_S)
         async with self._incoming_file(backup) as path:
             digest, offset = hashlib.sha256(), 0
             if not 0 < made.size <= _LARGEST:
                 raise NotFound(kind="catalog", name=backup.id)
             while offset < made.size:
-                request = q.CatalogRead(backup.id, offset, _PIECE)
-                piece = await ask(link, "catalog.exported", request, q.CatalogPiece, timeout_s=_PIECE_S)
+                request = n.CatalogRead(backup.id, offset, _PIECE)
+                piece = await ask(link, "catalog.exported", request, n.CatalogPiece, timeout_s=_PIECE_S)
                 if not piece.data:
                     break
                 digest.update(piece.data)
@@ -334,7 +334,7 @@ class OwnCatalogs:
 
     async def _from_device(self, backup: BackupSet) -> AsyncGenerator[Path]:
         async with self._incoming_file(backup) as path:
-            await self._rebuilding.make_at(q.CatalogMake(backup.device, backup.id, await self._earlier(backup)), path)
+            await self._rebuilding.make_at(n.CatalogMake(backup.device, backup.id, await self._earlier(backup)), path)
             yield path
 
     @contextlib.asynccontextmanager

@@ -15,8 +15,8 @@ from caso_mesh.model.device_work import DeviceCompared, EraseGranted
 from caso_mesh.model.errors import CasoError, NotWithoutAdmin, Unavailable
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Failure, Progress
+from caso_mesh.model.nodes import ProgressReport
 from caso_mesh.model.orders import AttemptOrder
-from caso_mesh.model.requests import ProgressReport
 from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.wire.typed import ask
 

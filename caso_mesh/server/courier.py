@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from caso_mesh.journal import Head, Journal, Record, RolledBack, find_fork
 from caso_mesh.model.errors import CasoError, NoAdmin, PeerFault, StateDamaged
-from caso_mesh.model.requests import (
+from caso_mesh.model.requests import Nothing
+from caso_mesh.model.telling import (
     JournalCursors,
     JournalHashAt,
     JournalHashReply,
     JournalHead,
     JournalPush,
     JournalRecord,
-    Nothing,
 )
 from caso_mesh.server.queue import Queue
 from caso_mesh.wire.typed import Callee, ask

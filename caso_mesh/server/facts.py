@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.journal import Journal
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CasoError
@@ -267,12 +267,12 @@ class FactWriter:
         """Those of which the administrator may know more than this server, by their ids."""
         return self._alerts.unsettled() if self._alerts is not None else ()
 
-    async def alerts_heard(self, news: Collection[q.AlertNews]) -> None:
+    async def alerts_heard(self, news: Collection[n.AlertNews]) -> None:
         """The administrator tells what became of alerts of this server."""
         await self._tell([], [], (await self.alerts()).heard(news))
 
 
-async def held_piece(writer: FactWriter, request: q.AttemptHeld) -> q.HeldPiece:
+async def held_piece(writer: FactWriter, request: n.AttemptHeld) -> n.HeldPiece:
     """A piece of what is held back of an attempt; exceptions come with the first one."""
     lines, exceptions = await writer.held(request.attempt)
     after = max(0, request.after)
@@ -283,4 +283,4 @@ async def held_piece(writer: FactWriter, request: q.AttemptHeld) -> q.HeldPiece:
         if size >= _PIECE_CHARACTERS:
             break
     more = after + len(piece) < len(lines)
-    return q.HeldPiece(tuple(piece), tuple(exceptions[:_MOST_EXCEPTIONS]) if after == 0 else (), more)
+    return n.HeldPiece(tuple(piece), tuple(exceptions[:_MOST_EXCEPTIONS]) if after == 0 else (), more)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.jobs.restore import placed, size_problem
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import Entry, EntryType
 from caso_mesh.model.errors import DataDamaged, InvalidValue, PathNotInSet
@@ -82,7 +82,7 @@ class SetFiles:
         self._clock = clock
         self._open: dict[Key, _File] = {}
 
-    async def piece(self, request: q.SetPiece) -> q.SetPieceReply:
+    async def piece(self, request: n.SetPiece) -> n.SetPieceReply:
         """A piece of a regular file as it was in a set. Raises ``NotFound``, ``PathNotInSet``, ``InvalidValue`` (not a
         regular file), ``DataDamaged``, ``DeviceVanished``, ``NoKey``, ``TimedOut``."""
         if request.offset < 0 or request.length < 0:
@@ -120,7 +120,7 @@ class SetFiles:
             stale.append(self._open.pop(next(iter(self._open))))
         for each in stale:
             await asyncio.to_thread(each.close)
-        return q.SetPieceReply(data, file.size)
+        return n.SetPieceReply(data, file.size)
 
     async def run(self) -> None:
         """Never returns; closes all files with its end."""

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from caso_mesh.model.requests import HelloReply, HelloRequest
+from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.wire.network import split_address
 
 #: Addresses of one server in a greeting.

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import InvalidValue, NoKey, Refused
@@ -47,17 +47,17 @@ class HandingCalls:
         self._id_key = id_key
         self._randomness = randomness
 
-    async def sealed(self, peer: Peer, request: q.DeviceKeys, link: object) -> q.DeviceKeysReply:
+    async def sealed(self, peer: Peer, request: n.DeviceKeys, link: object) -> n.DeviceKeysReply:
         """The content keys of the vault in a folder, as they were wrapped to others. Raises ``Refused``,
         ``DeviceVanished``, and what the folder does."""
 
-        def work() -> q.DeviceKeysReply:
+        def work() -> n.DeviceKeysReply:
             with self._opened(request) as backend:
-                return q.DeviceKeysReply(wrapped_keys(backend, self._id_key()))
+                return n.DeviceKeysReply(wrapped_keys(backend, self._id_key()))
 
         return await self._bounded(peer, request, work)
 
-    async def rewrap(self, peer: Peer, request: q.DeviceRewrap, link: object) -> q.DeviceKeysReply:
+    async def rewrap(self, peer: Peer, request: n.DeviceRewrap, link: object) -> n.DeviceKeysReply:
         """Wraps to another server what is wrapped to this one. Raises ``Refused``, ``InvalidValue``, ``SealBroken``."""
         self._only_admin(peer)
         if not 0 < len(request.keys) <= _MOST_KEYS:
@@ -68,14 +68,14 @@ class HandingCalls:
             context = wrapping_context(request.vault, key_id)
             again = wrap(content_key, request.public_key, aad=context, randomness=self._randomness)
             handed[key_id] = {request.recipient: again}
-        return q.DeviceKeysReply(handed)
+        return n.DeviceKeysReply(handed)
 
-    async def take(self, peer: Peer, request: q.DeviceTakeKeys, link: object) -> v.Done:
+    async def take(self, peer: Peer, request: n.DeviceTakeKeys, link: object) -> v.Done:
         """Lays down the keys that were wrapped to this server, for itself and for others; those that are there stay.
         Raises ``Refused``, ``SealBroken``, ``NoKey``, ``DeviceVanished``, and what the folder does."""
 
         def work() -> v.Done:
-            with self._opened(q.DeviceKeys(request.name, request.path, request.vault)) as backend:
+            with self._opened(n.DeviceKeys(request.name, request.path, request.vault)) as backend:
                 known = wrapped_keys(backend, self._id_key())
                 keys = {
                     key_id: open_content_key(request.vault, key_id, wrapped, self._unwrap)
@@ -94,12 +94,12 @@ class HandingCalls:
         if not self._is_admin(peer.id):
             raise Refused(detail=f"{peer.name} is not the administrator")
 
-    async def _bounded(self, peer: Peer, request: q.DeviceKeys | q.DeviceTakeKeys, work: Callable[[], T]) -> T:
+    async def _bounded(self, peer: Peer, request: n.DeviceKeys | n.DeviceTakeKeys, work: Callable[[], T]) -> T:
         self._only_admin(peer)
         return await bounded(work, what=f"{request.path} on {self._name}", seconds=_SECONDS)
 
     @contextmanager
-    def _opened(self, request: q.DeviceKeys) -> Iterator[FolderBackend]:
+    def _opened(self, request: n.DeviceKeys) -> Iterator[FolderBackend]:
         self._check(request.path)
         with vault_folder(request.path, device=request.name, vault=request.vault) as backend:
             yield backend

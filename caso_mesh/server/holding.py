@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from caso_mesh.control.importing import refuse_imported
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import ClocksDiffer, DataDamaged, InUse, NotFound, Protected
@@ -50,7 +50,7 @@ class SetHolding:
         self._signer = signer
         self._clock = clock
 
-    async def hold(self, request: q.SetHold, admin: str) -> v.Done:
+    async def hold(self, request: n.SetHold, admin: str) -> v.Done:
         """Adds a lock or a tombstone, and tells it; repeated, a tombstone is only told again.
 
         Raises ``NotFound``, ``DeviceImported``, ``Protected``, ``ClocksDiffer``, ``InUse``, ``DataDamaged`` (a hold that cannot be read), and
@@ -79,7 +79,7 @@ class SetHolding:
             await self._deleted(request.set)
         return v.Done()
 
-    def _lock(self, vault: Vault, request: q.SetHold, now_ns: int) -> None:
+    def _lock(self, vault: Vault, request: n.SetHold, now_ns: int) -> None:
         vault.load_set(request.set)
         vault.holds.add(
             request.set, "lock", at_ns=now_ns, who=request.who, signer=self._signer, until_ns=request.until_ns
@@ -87,7 +87,7 @@ class SetHolding:
         if vault.holds.is_gone(request.set):
             raise NotFound(kind="set", name=request.set)
 
-    def _delete(self, vault: Vault, request: q.SetHold, now_ns: int) -> None:
+    def _delete(self, vault: Vault, request: n.SetHold, now_ns: int) -> None:
         known = list(vault.sets(deleted=True))
         backup = next((each for each in known if each.id == request.set), None)
         if backup is None:
@@ -107,7 +107,7 @@ class SetHolding:
             self._check_lock(vault, request.set, now_ns)  # somebody locked it meanwhile
             raise InUse(kind="set", name=request.set, by="a lock")
 
-    def _check_protection(self, backup: BackupSet, known: list[BackupSet], request: q.SetHold, now_ns: int) -> None:
+    def _check_protection(self, backup: BackupSet, known: list[BackupSet], request: n.SetHold, now_ns: int) -> None:
         """By the last write to the medium: of all sets on it, deleted ones too, and what the administrator knows."""
         media_set = next((each for each in self._orders().media_sets if each.name == backup.media_set), None)
         if media_set is None:

@@ -10,6 +10,7 @@ from caso_mesh.config import Config
 from caso_mesh.identity import certificates, enrolment, tokens
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.tls import client_context, unverified_client_context
+from caso_mesh.model import joining as j
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import (
@@ -72,7 +73,7 @@ async def join_by_link(
             version=version,
             replaces=replaces,
         )
-        request = q.JoinRequest(
+        request = j.JoinRequest(
             secret=link.secret,
             name=config.server,
             public_key=keys.public_key,
@@ -106,7 +107,7 @@ async def join_by_link(
         raise next((each for each in failures if not isinstance(each, CannotConnect)), failures[-1])
 
 
-async def _apply(network: Network, address: str, anchors: tuple[bytes, ...], request: q.JoinRequest) -> q.JoinReply:
+async def _apply(network: Network, address: str, anchors: tuple[bytes, ...], request: j.JoinRequest) -> j.JoinReply:
     connection = await network.dial(
         address,
         tls=ClientTls(lambda: client_context(None, None, anchors)),
@@ -114,7 +115,7 @@ async def _apply(network: Network, address: str, anchors: tuple[bytes, ...], req
         handler=RefusesAll(),
     )
     try:
-        return await ask(connection, "enrol.join", request, q.JoinReply, timeout_s=30.0)
+        return await ask(connection, "enrol.join", request, j.JoinReply, timeout_s=30.0)
     finally:
         await connection.close()
 
@@ -131,7 +132,7 @@ async def _anchors(network: Network, address: str, link: tokens.JoinLink) -> tup
         address, tls=ClientTls(unverified_client_context), authorise=_any_server, handler=RefusesAll()
     )
     try:
-        reply = await ask(connection, "enrol.anchors", q.Nothing(), q.AnchorsReply)
+        reply = await ask(connection, "enrol.anchors", q.Nothing(), j.AnchorsReply)
     except (UnknownCall, NotOnRoster):
         raise JoinLinkForeign(address=address) from None
     finally:

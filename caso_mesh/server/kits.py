@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from caso_mesh.control.importing import refuse_imported
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import DeviceVanished, InvalidValue, NoKey, NotFound, Refused
@@ -73,7 +73,7 @@ class KitCalls:
             randomness=self._randomness,
         )
 
-    async def grant(self, peer: Peer, request: q.DeviceGrant, link: object) -> q.DeviceGrantReply:
+    async def grant(self, peer: Peer, request: n.DeviceGrant, link: object) -> n.DeviceGrantReply:
         """Wraps each content key of a device to the recipients that lack it; repeated, nothing happens.
 
         Raises ``Refused``, ``NotFound``, ``InvalidValue``, ``NoKey``, ``DeviceVanished`` and what the folder does.
@@ -90,9 +90,9 @@ class KitCalls:
                     raise NoKey(device=device.name) from None
                 return add_missing_recipients(backend, keys, request.recipients, randomness=self._randomness)
 
-        return q.DeviceGrantReply(await bounded(work, what=self._what(device), seconds=_SECONDS))
+        return n.DeviceGrantReply(await bounded(work, what=self._what(device), seconds=_SECONDS))
 
-    async def keep(self, peer: Peer, request: q.MeshKeep, link: object) -> v.Done:
+    async def keep(self, peer: Peer, request: n.MeshKeep, link: object) -> v.Done:
         """Lays down a copy of the mesh. Raises ``Refused``, ``NotFound``, ``DataDamaged``, and what the folder does."""
         device = self._checked(peer, request.device)
 

@@ -29,8 +29,8 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.mesh import Claim
+from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority
-from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.greetings import bounded, bounded_reply
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.limits import Limits

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.logons import open_logon, seal_logon
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import NoLogon, NotFound, Refused
 from caso_mesh.model.logons import Credentials, LogonOrder
@@ -37,7 +37,7 @@ class Logons:
         row = self._order(logon)
         return Credentials(row.user, self._open(row))
 
-    async def grant(self, peer: Peer, request: q.LogonGrant, link: object) -> q.LogonGranted:
+    async def grant(self, peer: Peer, request: n.LogonGrant, link: object) -> n.LogonGranted:
         """Seals a secret that this server has to others. Their keys are those of the roster, not of the request.
 
         Raises ``Refused``, ``NoLogon``, ``NotFound`` for who is not on the roster, ``SealBroken``.
@@ -62,7 +62,7 @@ class Logons:
             version=row.version,
             randomness=self._randomness,
         )
-        return q.LogonGranted(copies)
+        return n.LogonGranted(copies)
 
     def _order(self, logon: str) -> LogonOrder:
         row = next((each for each in self._orders().logons if each.name == logon), None)

@@ -11,7 +11,7 @@ from caso_mesh.identity import certificates, enrolment
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.private_files import read_private, write_private
 from caso_mesh.identity.store import IdentityStore
-from caso_mesh.model import requests as q
+from caso_mesh.model import joining as j
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import (
     CasoError,
@@ -79,7 +79,7 @@ async def install(
     identity: IdentityStore,
     keys: NodeKeys,
     operator: SigningKey,
-    reply: q.JoinReply,
+    reply: j.JoinReply,
     peers: tuple[str, ...] = (),
     *,
     same_thread: bool = False,
@@ -109,7 +109,7 @@ async def install(
     await asyncio.to_thread(identity.save_mesh_id, roster.mesh.id)
 
 
-def wrong_in(reply: q.JoinReply, keys: NodeKeys, operator: SigningKey) -> str | None:
+def wrong_in(reply: j.JoinReply, keys: NodeKeys, operator: SigningKey) -> str | None:
     """What is not as it must be in the answer to a newcomer; its keys and the operator's are ours."""
     try:
         if not reply.certificate or certificates.public_key_of(reply.certificate[0]) != keys.public_key:

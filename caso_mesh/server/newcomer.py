@@ -14,7 +14,7 @@ from caso_mesh.identity import approval, certificates, enrolment
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.roster import ANONYMOUS
 from caso_mesh.identity.tls import server_context
-from caso_mesh.model import requests as q
+from caso_mesh.model import joining as j
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import (
     Conflict,
@@ -40,9 +40,9 @@ class _Talk(Struct):
     """One conversation with somebody who says to be the administrator."""
 
     link: Any
-    commit: q.AdoptCommit
+    commit: j.AdoptCommit
     nonce: bytes
-    revealed: q.AdoptReveal | None = None
+    revealed: j.AdoptReveal | None = None
     code: str = ""
 
 
@@ -69,18 +69,18 @@ class Newcomer:
         self._talks: dict[str, _Talk] = {}
         self.operator = operator
         self.addresses: tuple[str, ...] = ()
-        self.accepted: asyncio.Future[q.JoinReply] = asyncio.get_running_loop().create_future()
+        self.accepted: asyncio.Future[j.JoinReply] = asyncio.get_running_loop().create_future()
         self.installed = asyncio.Event()
         self.approver: Any = None
 
     async def call(self, link: Any, method: str, params: Any) -> Any:
         match method:
             case "adopt.commit":
-                return to_wire(self._commit(link, from_wire(params, q.AdoptCommit)))
+                return to_wire(self._commit(link, from_wire(params, j.AdoptCommit)))
             case "adopt.reveal":
-                return to_wire(self._reveal(link, from_wire(params, q.AdoptReveal)))
+                return to_wire(self._reveal(link, from_wire(params, j.AdoptReveal)))
             case "adopt.accept":
-                self._accept(link, from_wire(params, q.AdoptAccept))
+                self._accept(link, from_wire(params, j.AdoptAccept))
                 await self.installed.wait()
                 return to_wire(Done())
             case _:
@@ -92,7 +92,7 @@ class Newcomer:
     async def stream(self, link: Any, method: str, params: Any, stream: Any) -> None:
         raise UnknownCall(peer="a server", call=method, detail="this server belongs to no mesh yet")
 
-    def _commit(self, link: Any, commit: q.AdoptCommit) -> q.AdoptCommitReply:
+    def _commit(self, link: Any, commit: j.AdoptCommit) -> j.AdoptCommitReply:
         # these names come from anybody on the network, and a person will read them
         check_name(commit.mesh_name, "mesh")
         check_name(commit.admin_name, "server")
@@ -104,7 +104,7 @@ class Newcomer:
             raise RateLimited(peer="administrators that greet this server")
         nonce = self._randomness(approval.NONCE_SIZE)
         self._talks[link.session] = _Talk(link, commit, nonce)
-        return q.AdoptCommitReply(approval.commitment(nonce, self._keys.public_key))
+        return j.AdoptCommitReply(approval.commitment(nonce, self._keys.public_key))
 
     def _talk(self, link: Any) -> _Talk:
         talk = self._talks.get(link.session)
@@ -112,7 +112,7 @@ class Newcomer:
             raise PeerFault(peer="the administrator", detail="it did not begin with a commitment")
         return talk
 
-    def _reveal(self, link: Any, reveal: q.AdoptReveal) -> q.AdoptRevealReply:
+    def _reveal(self, link: Any, reveal: j.AdoptReveal) -> j.AdoptRevealReply:
         talk = self._talk(link)
         if talk.revealed is not None or not approval.check_reveal(talk.commit.commitment, reveal.nonce, reveal.key):
             raise PeerFault(peer="the administrator", detail="it revealed another key than it had committed to")
@@ -129,7 +129,7 @@ class Newcomer:
             preset=self._config.preset,
             version=self._version,
         )
-        return q.AdoptRevealReply(
+        return j.AdoptRevealReply(
             nonce=talk.nonce,
             key=self._keys.public_key,
             name=self._config.server,
@@ -144,7 +144,7 @@ class Newcomer:
             never_admin=self._never_admin,
         )
 
-    def _accept(self, link: Any, accept: q.AdoptAccept) -> None:
+    def _accept(self, link: Any, accept: j.AdoptAccept) -> None:
         revealed = self._talk(link).revealed
         if revealed is None or not signing.verify(
             revealed.key, "adopt-accept/1", accept.root + revealed.nonce, accept.signature

@@ -16,7 +16,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Journal, RolledBack
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.errors import Refused, StaleOrders
 from caso_mesh.model.ids import IdSource
@@ -233,7 +233,7 @@ class ServerNode:
         """See ``Bearings.greeting``."""
         return self.bearings.greeting()
 
-    def learnt(self, peer: str, hello: q.HelloRequest | q.HelloReply) -> None:
+    def learnt(self, peer: str, hello: n.HelloRequest | n.HelloReply) -> None:
         """A peer has greeted."""
         self.takeovers.heard(hello.claim)
         admin = self.admin()
@@ -250,13 +250,13 @@ class ServerNode:
         self.links.wake()
         self.links.doubt(*self.bearings.partners())
 
-    async def pass_on(self, peer: Peer, hello: q.HelloRequest) -> None:
+    async def pass_on(self, peer: Peer, hello: n.HelloRequest) -> None:
         """A peer that works with this server in nothing has greeted: it looks for the administrator. Where that one is
         it was answered; the other way round, the administrator is told where the peer is, and may reach it."""
         admin = self.linked_admin()
         if admin is None or admin in {peer.id, self.keys.id} or peer.id in self.bearings.partners():
             return
-        await self.admin_link.notify("server.seen", q.ServerSeen(peer.id, hello.addresses))
+        await self.admin_link.notify("server.seen", n.ServerSeen(peer.id, hello.addresses))
 
     def seen(self, node: str, addresses: tuple[str, ...]) -> None:
         """Another server says where a third one is: a hint."""
@@ -409,9 +409,9 @@ class ServerNode:
             await self.facts.forget_held(self.clock.now_ns() - round(self._setting("joblog-keep-s") * 1e9))
             await asyncio.sleep(_SWEEP_EACH_S)
 
-    def beat(self) -> q.Heartbeat:
+    def beat(self) -> n.Heartbeat:
         """What the administrator is told of this server."""
-        return q.Heartbeat(
+        return n.Heartbeat(
             now_ns=self.clock.now_ns(),
             authority=self.orders.authority,
             running=self.attempts.running(),

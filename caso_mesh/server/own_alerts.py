@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from caso_mesh.model import facts
 from caso_mesh.model.alerts import BY_NAME, may_be_off
 from caso_mesh.model.ids import is_local, is_of_place
-from caso_mesh.model.requests import AlertNews
+from caso_mesh.model.nodes import AlertNews
 from caso_mesh.model.states import AlertKind
 
 #: So many are kept: of more the oldest go, those that are closed before those that are open, and what stands last.

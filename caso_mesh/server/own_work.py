@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from msgspec import structs
 
+from caso_mesh.model.nodes import DeviceLoad
 from caso_mesh.model.orders import AttemptOrder, Orders
-from caso_mesh.model.requests import DeviceLoad
 
 
 class OwnWork:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.server.patience import bounded
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _CHECK_S = 12.0
 
 
-async def check_paths(node: ServerNode, request: q.PathCheck) -> q.PathCheckReply:
+async def check_paths(node: ServerNode, request: n.PathCheck) -> n.PathCheckReply:
     """Raises ``NotAllowedHere``, ``CommandNotAllowed``, ``SourcePathMissing``, ``TimedOut``."""
 
-    def work() -> q.PathCheckReply:
+    def work() -> n.PathCheckReply:
         allow, warnings = node.allow(), []
         for name, kind in request.commands:
             allow.check_command(name, kind)
@@ -26,6 +26,6 @@ async def check_paths(node: ServerNode, request: q.PathCheck) -> q.PathCheckRepl
                 warnings += allow.check_read(path)
             else:
                 allow.check_write(path)
-        return q.PathCheckReply(tuple(dict.fromkeys(warnings)))
+        return n.PathCheckReply(tuple(dict.fromkeys(warnings)))
 
     return await bounded(work, what=f"a file system of {node.config.server}", seconds=_CHECK_S)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from caso_mesh.jobs.publishing import write_detail
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.entries import Entry, EntryType, path_key
 from caso_mesh.model.errors import NotFound, PathNotInSet
 from caso_mesh.model.importing import as_here
@@ -29,19 +29,19 @@ class Rebuilding:
     catalog that this server keeps; it raises ``NotFound`` without one."""
 
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
-        self.own: Callable[[q.CatalogMake, Path], Awaitable[q.CatalogMade]] = _none
+        self.own: Callable[[n.CatalogMake, Path], Awaitable[n.CatalogMade]] = _none
         self._vaults = vaults
         self._segments = segments
         #: Every voter asks for the same ones: each is made once for every base.
-        self._made: dict[tuple[str, str | None], q.CatalogMade] = {}
+        self._made: dict[tuple[str, str | None], n.CatalogMade] = {}
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def sets(self, request: q.VaultSets) -> q.VaultSetsReply:
+    async def sets(self, request: n.VaultSets) -> n.VaultSetsReply:
         """A page of the sets of a device, by id. Raises ``NotFound``, and what the device does."""
         access = await self._vaults.access(request.device)
         limit = max(1, min(request.limit, _MOST_SETS))
 
-        def work() -> q.VaultSetsReply:
+        def work() -> n.VaultSetsReply:
             with self._vaults.opened(access) as vault:
                 known = sorted(
                     (each for each in vault.sets(deleted=True) if each.id > request.after), key=lambda each: each.id
@@ -52,29 +52,29 @@ class Rebuilding:
                 problems = tuple(vault.problems()[:20]) if not request.after else ()
                 if access.foreign is not None:
                     page = [as_here(each, access.foreign.device) for each in page]
-                return q.VaultSetsReply(tuple(page), gone, locks, len(known) > limit, problems)
+                return n.VaultSetsReply(tuple(page), gone, locks, len(known) > limit, problems)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
 
-    async def folder(self, request: q.SetFolder) -> q.SetFolderReply:
+    async def folder(self, request: n.SetFolder) -> n.SetFolderReply:
         """A page of a folder in a set; a path that is no folder gives itself. Raises ``NotFound``, ``PathNotInSet``,
         ``DataDamaged``, ``ObjectMissing``, and what the device does."""
         access = await self._vaults.access(request.device)
         limit = max(1, min(request.limit, _MOST_ENTRIES))
         after = b"" if request.after is None else path_key(request.after)
 
-        def work() -> q.SetFolderReply:
+        def work() -> n.SetFolderReply:
             with self._vaults.opened(access) as vault:
                 tree = vault.tree(vault.load_set(request.set).root)
                 rows = _rows(request.path, tree.children(request.path))
                 page = list(islice((row for row in rows if path_key(row.path) > after), limit + 1))
                 if not page and request.path and request.after is None:
                     page = _alone(tree.lookup(request.path), request)
-                return q.SetFolderReply(tuple(page[:limit]), len(page) > limit)
+                return n.SetFolderReply(tuple(page[:limit]), len(page) > limit)
 
         return await bounded(work, what=f"the device {access.name}", seconds=_LIST_S)
 
-    async def make(self, request: q.CatalogMake) -> q.CatalogMade:
+    async def make(self, request: n.CatalogMake) -> n.CatalogMade:
         """The catalog detail of a set, ready to be read by ``catalog.read``. Raises ``NotFound``, ``DataDamaged``,
         ``ObjectMissing``, and what the device does."""
         draft = self._segments.draft(request.set)
@@ -90,33 +90,33 @@ class Rebuilding:
                 self._made[request.set, request.base] = made
             return made
 
-    async def make_at(self, request: q.CatalogMake, path: Path) -> q.CatalogMade:
+    async def make_at(self, request: n.CatalogMake, path: Path) -> n.CatalogMade:
         """The same out of the tree in the device, into a file."""
         access = await self._vaults.access(request.device)
 
-        def work() -> q.CatalogMade:
+        def work() -> n.CatalogMade:
             with self._vaults.opened(access) as vault:
                 backup = vault.load_set(request.set)
                 earlier = [] if request.base is None else [each for each in vault.sets() if each.id == request.base]
-                return q.CatalogMade(*write_detail(str(path), vault, backup, earlier))
+                return n.CatalogMade(*write_detail(str(path), vault, backup, earlier))
 
         return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
 
 
-async def _none(request: q.CatalogMake, path: Path) -> q.CatalogMade:
+async def _none(request: n.CatalogMake, path: Path) -> n.CatalogMade:
     raise NotFound(kind="catalog", name=request.set)
 
 
-def _alone(entry: Entry | None, request: q.SetFolder) -> list[q.FolderEntry]:
+def _alone(entry: Entry | None, request: n.SetFolder) -> list[n.FolderEntry]:
     """What there is at a path that has nothing below it."""
     if entry is None:
         raise PathNotInSet(set=request.set, path=escape_path(b"/" + request.path))
     if entry.type is EntryType.DIRECTORY:
         return []
-    return [q.FolderEntry(entry.path, entry.type, entry.size, entry.modified, entry.mode)]
+    return [n.FolderEntry(entry.path, entry.type, entry.size, entry.modified, entry.mode)]
 
 
-def _rows(folder: bytes, children: Iterable[Entry]) -> Iterator[q.FolderEntry]:
+def _rows(folder: bytes, children: Iterable[Entry]) -> Iterator[n.FolderEntry]:
     """What a person sees of a folder: each name once, also those above a root, of which the set has no entry."""
     cut, last = len(folder) + 1 if folder else 0, b""
     for entry in children:
@@ -125,6 +125,6 @@ def _rows(folder: bytes, children: Iterable[Entry]) -> Iterator[q.FolderEntry]:
             continue
         last = path
         if path == entry.path:
-            yield q.FolderEntry(path, entry.type, entry.size, entry.modified, entry.mode)
+            yield n.FolderEntry(path, entry.type, entry.size, entry.modified, entry.mode)
         else:
-            yield q.FolderEntry(path, EntryType.DIRECTORY, 0, (0, 0), 0o755)
+            yield n.FolderEntry(path, EntryType.DIRECTORY, 0, (0, 0), 0o755)

@@ -10,6 +10,7 @@ from caso_mesh.identity import certificates
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import authorise
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import CasoError, PeerFault, StateDamaged
@@ -82,11 +83,11 @@ class Renewal:
             if not await self._due():
                 return
             try:
-                await self._take(await ask(link, "identity.renew", q.Nothing(), q.RenewReply, timeout_s=10.0))
+                await self._take(await ask(link, "identity.renew", q.Nothing(), n.RenewReply, timeout_s=10.0))
             except (CasoError, OSError, ValueError) as error:
                 log.info("the certificate of this server could not be renewed: %s", error)
 
-    async def _take(self, reply: q.RenewReply) -> None:
+    async def _take(self, reply: n.RenewReply) -> None:
         roster = self._trust.roster
         if roster is None or not reply.certificate:
             raise PeerFault(peer="the administrator", detail="it sent no certificate")
@@ -102,7 +103,7 @@ class Renewal:
         if expired:
             await self._revived()
 
-    def _store(self, reply: q.RenewReply) -> None:
+    def _store(self, reply: n.RenewReply) -> None:
         self._identity.save_chain(reply.certificate)
         if not reply.operator_certificate:
             return

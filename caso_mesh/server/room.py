@@ -12,7 +12,7 @@ from msgspec import structs
 
 from caso_mesh.model import facts
 from caso_mesh.model.errors import CasoError, JournalFull, StateFull
-from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.states import AlertKind
 from caso_mesh.model.units import format_size
 from caso_mesh.server.facts import FactWriter

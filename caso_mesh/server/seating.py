@@ -10,7 +10,7 @@ from typing import Any
 from caso_mesh.identity.certificates import public_key_of
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import CasoError, Misuse, Refused, StateDamaged, StateMissing, TakenOver, Unavailable
 from caso_mesh.model.facts import AlertRaised
@@ -36,7 +36,7 @@ class Seating:
         is_admin: Callable[[str], bool],
         root: Callable[[], bytes],
         prepare: Callable[[Callable[[], bytes]], Awaitable[bytes]],
-        take: Callable[[q.VoterBecome, Callable[[], None]], Awaitable[None]],
+        take: Callable[[t.VoterBecome, Callable[[], None]], Awaitable[None]],
         hear: Callable[[str, int, bytes], None],
         randomness: Randomness,
     ) -> None:
@@ -59,9 +59,9 @@ class Seating:
         if not self._is_admin(peer.id):
             raise Refused(detail=f"{peer.name} is not the administrator")
 
-    async def _prepare(self, peer: Peer, request: q.VoterPrepare, link: Any) -> q.VoterPrepared:
+    async def _prepare(self, peer: Peer, request: t.VoterPrepare, link: Any) -> t.VoterPrepared:
         self._only_admin(peer)
-        return q.VoterPrepared(await self._prepare_alone(self._key))
+        return t.VoterPrepared(await self._prepare_alone(self._key))
 
     def _key(self) -> bytes:
         held = self._held()
@@ -74,7 +74,7 @@ class Seating:
         except StateMissing:
             return None
 
-    def _accept(self, request: q.VoterBecome) -> None:
+    def _accept(self, request: t.VoterBecome) -> None:
         if self._held() == request.issuing:
             return
         try:
@@ -83,14 +83,14 @@ class Seating:
             # orders that took an earlier seat away came in between, and its key went with it: a new one is asked for
             raise Unavailable(what="The key of this seat") from None
 
-    async def _become(self, peer: Peer, request: q.VoterBecome, link: Any) -> Done:
+    async def _become(self, peer: Peer, request: t.VoterBecome, link: Any) -> Done:
         self._only_admin(peer)
         if request.root != self._root():
             raise Refused(detail=f"{peer.name} named another root than that of the mesh")
         await self._take(request, lambda: self._accept(request))
         return Done()
 
-    async def _message(self, peer: Peer, request: q.ConsensusMessage, link: Any) -> Done:
+    async def _message(self, peer: Peer, request: t.ConsensusMessage, link: Any) -> Done:
         self._hear(peer.id, request.lineage, request.data)
         return Done()
 
@@ -98,7 +98,7 @@ class Seating:
 async def tell_member(links: LinkBook, node: str, lineage: int, data: bytes) -> bool:
     """Sends a message of the replicated log to another member of it; whether there was a link to send it by."""
     try:
-        await links.get(node).notify("consensus.message", to_wire(q.ConsensusMessage(lineage, data)))
+        await links.get(node).notify("consensus.message", to_wire(t.ConsensusMessage(lineage, data)))
     except CasoError as error:
         log.debug("to the voter %s: %s", node[:SHORT_NODE_ID], error)
         return False

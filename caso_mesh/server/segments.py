@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import InvalidValue, NotFound
 
 #: After the administrator read one to its end, it may still ask again for this long.
@@ -53,7 +53,7 @@ class Segments:
         """The segment that was written with a set, for which nobody will ask."""
         self.path(set_id).unlink(missing_ok=True)
 
-    def piece(self, request: q.CatalogRead, now_ns: int) -> q.CatalogPiece:
+    def piece(self, request: n.CatalogRead, now_ns: int) -> n.CatalogPiece:
         """Raises ``NotFound``, ``InvalidValue``."""
         if request.offset < 0 or request.length <= 0:
             raise InvalidValue(value=request.offset, what="place in a segment", expected="Use numbers from 0 on")
@@ -67,9 +67,9 @@ class Segments:
             raise NotFound(kind="set", name=request.set) from None
         if request.offset + len(data) >= size:
             self._read_at_ns[path.name] = now_ns
-        return q.CatalogPiece(data, size)
+        return n.CatalogPiece(data, size)
 
-    def _wanted(self, request: q.CatalogRead) -> Path:
+    def _wanted(self, request: n.CatalogRead) -> Path:
         written = self.path(request.set)
         if not request.digest:  # a voter of before: it was told of the last one that was made
             made = self._folder.glob(f"{request.set}.*.segment")

@@ -26,13 +26,7 @@ from caso_mesh.model.errors import (
     SealBroken,
 )
 from caso_mesh.model.ids import IdSource
-from caso_mesh.model.requests import (
-    DevicePrepare,
-    DevicePrepareReply,
-    DeviceProof,
-    DeviceProofReply,
-    DeviceReport,
-)
+from caso_mesh.model.nodes import DevicePrepare, DevicePrepareReply, DeviceProof, DeviceProofReply, DeviceReport
 from caso_mesh.model.storage import Device, DevicePath
 from caso_mesh.server.patience import begin, bounded
 from caso_mesh.server.vault_folder import vault_folder

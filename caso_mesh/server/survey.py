@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.orders import Orders
-from caso_mesh.model.requests import DeviceReport
 from caso_mesh.server.beating import is_news
 from caso_mesh.server.storage import Storage
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.errors import CasoError, Refused, StaleOrders
 from caso_mesh.model.ids import SHORT_NODE_ID
-from caso_mesh.model.requests import HelloReply, Nothing, RosterNow
+from caso_mesh.model.nodes import HelloReply, RosterNow
+from caso_mesh.model.requests import Nothing
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.greetings import bounded_addresses
 from caso_mesh.server.trust import Trust

@@ -27,7 +27,9 @@ from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.journal.record import Record, first_hash, record_hash
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.clock import WallCalendar
 from caso_mesh.model.commands import AddDevice, AdmitServer, CreatePool, FoundMesh
@@ -55,7 +57,7 @@ class FakeLink:
         self.closed = False
         self.answers: dict[str, Callable[[Any], Any]] = {
             "orders.put": lambda _: {},
-            "orders.change": lambda _: q.OrdersTaken(True),
+            "orders.change": lambda _: n.OrdersTaken(True),
         }
         self.asked: list[tuple[str, Any]] = []
 
@@ -202,7 +204,7 @@ class World:
         #: Servers whose heartbeats say that they have more to tell of before they were back.
         self.telling: set[str] = set()
         self.skew_s: dict[str, int] = {}
-        self.own_work: dict[str, tuple[q.DeviceLoad, ...]] = {}
+        self.own_work: dict[str, tuple[n.DeviceLoad, ...]] = {}
         self.next_authority = NextHere(self)
         self.credentials: dict[str, Any] = {}
         self.root_key: bytes | None = self.authority.root_key_bytes()
@@ -281,10 +283,10 @@ class World:
 
     async def heartbeat(self, id_: str) -> None:
         reports = tuple(
-            q.DeviceReport(device.id, self.free_bytes, 1 << 41, 0, problem=self.problem.get(device.id))
+            n.DeviceReport(device.id, self.free_bytes, 1 << 41, 0, problem=self.problem.get(device.id))
             for device in self.state.devices_of(id_)
         )
-        beat = q.Heartbeat(
+        beat = n.Heartbeat(
             self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports, self.own_work.get(id_, ()),
             telling=id_ in self.telling,
         )  # fmt: skip
@@ -311,8 +313,8 @@ class World:
         return reporter.records(self.clock.now_ns(), *new)
 
     async def push(self, server: str, records: list[Record]) -> Any:
-        made = tuple(q.JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records)
-        return await self.node_call(node(server), "journal.push", q.JournalPush(made))
+        made = tuple(t.JournalRecord(r.incarnation, r.seq, r.at_ns, r.kind, r.data, r.hash) for r in records)
+        return await self.node_call(node(server), "journal.push", t.JournalPush(made))
 
     # --- work ---
 
@@ -393,7 +395,7 @@ async def admin_world(folder: Path, *, start: bool = True) -> AsyncIterator[Worl
                 world.links.up(node(name), name)
             await world.submit(CreatePool(Pool("p", (node("beta"), node("gamma")))))
             for link in world.links.links.values():
-                link.answers["path.check"] = lambda _: q.PathCheckReply()
+                link.answers["path.check"] = lambda _: n.PathCheckReply()
             if start:
                 world.start()
             yield world

@@ -10,6 +10,7 @@ from admin.admin_world import World, admin_world, node
 
 from caso_mesh.admin.alarms import occasion_id
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.alert_calls import AlertFollow
 from caso_mesh.model.alerts import AUTOMATIC
@@ -170,7 +171,7 @@ async def test_an_answer_that_was_given_at_a_server_counts_here_if_it_is_the_fir
         assert await listed(w) == set()
         (audit,) = w.facts.audits("alert.answer")
         assert (audit.who, audit.source, audit.fields["id"]) == ("bob at beta", "beta", first)
-        beat = q.Heartbeat(w.clock.now_ns(), None, (), (), alerts=(first, second, third, "unknown"))
+        beat = n.Heartbeat(w.clock.now_ns(), None, (), (), alerts=(first, second, third, "unknown"))
         reply = await w.node_call(node("beta"), "server.heartbeat", beat)
         news = {each.id: (each.who, each.response, each.over_ns is None) for each in reply.alerts}
         assert news == {first: ("bob at beta", "I do", True), second: ("ann", "ours", True), third: ("", "", False)}

@@ -28,7 +28,7 @@ from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
 from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.errors import JournalChainBroken, LinkLost, NoAdmin, Refused, StateTooNew
 from caso_mesh.model.states import AlertKind
@@ -175,7 +175,7 @@ async def test_who_is_no_voter_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="x is no voter"):
             await w.following.catch_up(Link(w.followed, stranger))
         with pytest.raises(Refused):
-            await Link(w.followed, stranger).call("replica.pull", to_wire(q.ReplicaPull(q.ReplicaPlace("", 0))))
+            await Link(w.followed, stranger).call("replica.pull", to_wire(t.ReplicaPull(t.ReplicaPlace("", 0))))
 
 
 async def test_another_history_of_the_same_journal_is_not_taken_in(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ async def test_a_voter_of_an_earlier_version_is_told_so_before_tables_are_sent_t
         later = [*MIGRATIONS, "CREATE TABLE later (x INTEGER) STRICT;"]
         begin = w.followed._begin
 
-        async def by_a_later_program(peer: Peer, request: q.ReplicaBegin, link: Any) -> q.ReplicaPlace:
+        async def by_a_later_program(peer: Peer, request: t.ReplicaBegin, link: Any) -> t.ReplicaPlace:
             with monkeypatch.context() as patch:
                 patch.setattr(module, "MIGRATIONS", later)
                 return await begin(peer, request, link)

@@ -12,7 +12,9 @@ from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Away
 from caso_mesh.database import Database
+from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import DeviceAway, InUse, Protected
@@ -34,9 +36,9 @@ async def expired_set(w):
 async def test_a_set_that_a_run_names_is_in_use_and_one_without_a_server_waits(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         backup = await expired_set(w)
-        asked: list[q.SetHold] = []
+        asked: list[n.SetHold] = []
 
-        async def hold(request: q.SetHold) -> v.Done:
+        async def hold(request: n.SetHold) -> v.Done:
             asked.append(request)
             await w.report("beta", facts.SetDeleted(request.set, request.device, request.who, request.request))
             return v.Done()
@@ -44,17 +46,17 @@ async def test_a_set_that_a_run_names_is_in_use_and_one_without_a_server_waits(t
         w.links.get(node("beta")).answers["set.hold"] = hold
         run = (await w.ask("verify", q.VerifyRequest(backup.id))).run
         with pytest.raises(InUse, match=run):
-            await w.ask("set.delete", q.SetName(backup.id))
+            await w.ask("set.delete", b.SetName(backup.id))
         await w.ask("job.cancel", q.JobCancel(run))
         attempt = next(iter(w.state.attempts_of(run)), None)
         if attempt is not None:
             from caso_mesh.model.states import AttemptState
 
             await w.report("beta", w.end(attempt, AttemptState.CANCELED))
-        await w.ask("set.delete", q.SetName(backup.id[:20]), id="r1")
+        await w.ask("set.delete", b.SetName(backup.id[:20]), id="r1")
         assert (asked[0].device, asked[0].who, asked[0].now_ns <= w.clock.now_ns()) == ("dev-beta", "ann", True)
         assert (await w.ask("set.list", q.SetListRequest())).sets == ()
-        await w.ask("set.delete", q.SetName(backup.id[:20]), id="r1")  # asked again: it is done
+        await w.ask("set.delete", b.SetName(backup.id[:20]), id="r1")  # asked again: it is done
         assert len(asked) == 1
 
 
@@ -65,11 +67,11 @@ async def test_a_young_set_is_protected_and_a_device_that_nobody_reaches_is_wait
         young = w.made_set(attempt)
         await w.report("beta", *w.success(attempt, young))
         with pytest.raises(Protected):
-            await w.ask("set.delete", q.SetName(young.id))
+            await w.ask("set.delete", b.SetName(young.id))
         old = await expired_set(w)
         w.links.down(node("beta"))
         with pytest.raises(DeviceAway, match="device dbeta cannot be reached now: beta is not connected since 20"):
-            await w.ask("set.delete", q.SetName(old.id))
+            await w.ask("set.delete", b.SetName(old.id))
 
 
 async def test_a_catalog_that_is_away_is_read_out_of_its_device_only_while_somebody_reaches_that(

@@ -14,7 +14,9 @@ from admin.admin_world import KEYS, admin_world, name_of, node
 from admin.test_admin_rebuilding import segment
 
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.errors import JournalGap, Unavailable
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.states import AlertKind, AttemptState, RunState
@@ -185,8 +187,8 @@ async def test_facts_that_their_server_has_pruned_and_no_voter_holds_are_lost_an
         await w.push("beta", told[:2])
         with pytest.raises(JournalGap):
             await w.push("beta", told[6:])
-        head = q.JournalHead(told[5].incarnation, 6, told[5].hash)
-        reply = await w.node_call(node("beta"), "journal.push", q.JournalPush((), (head,)))
+        head = t.JournalHead(told[5].incarnation, 6, told[5].hash)
+        reply = await w.node_call(node("beta"), "journal.push", t.JournalPush((), (head,)))
         assert [each.seq for each in reply.cursors] == [6]
         assert (await w.push("beta", told[6:])).cursors[0].seq == 10
         (audit,) = w.facts.audits("journal.skip")
@@ -289,7 +291,7 @@ async def test_a_catalog_that_does_not_fit_waits_with_an_alert_and_holds_nobody_
         attempt = await w.delegated(run)
         backup = w.made_set(attempt)
         whole = segment(backup)
-        w.links.get(node("beta")).answers["catalog.read"] = lambda request: q.CatalogPiece(
+        w.links.get(node("beta")).answers["catalog.read"] = lambda request: n.CatalogPiece(
             whole[request.offset : request.offset + request.length], len(whole)
         )
         digest = hashlib.sha256(whole).digest()
@@ -315,7 +317,7 @@ async def test_a_catalog_that_cannot_be_had_is_asked_for_less_and_less_and_at_on
         backup = w.made_set(attempt)
         whole, asked = segment(backup), list[float]()
 
-        def busy(request: q.CatalogRead) -> q.CatalogPiece:
+        def busy(request: n.CatalogRead) -> n.CatalogPiece:
             asked.append(w.clock.monotonic_s())
             raise Unavailable(what="the catalog")
 
@@ -331,7 +333,7 @@ async def test_a_catalog_that_cannot_be_had_is_asked_for_less_and_less_and_at_on
         w.links.down(node("beta"))
         await asyncio.sleep(300)
         assert len(asked) == count, "nobody is asked who is away"
-        w.links.up(node("beta"), "beta").answers["catalog.read"] = lambda request: q.CatalogPiece(
+        w.links.up(node("beta"), "beta").answers["catalog.read"] = lambda request: n.CatalogPiece(
             whole[request.offset : request.offset + request.length], len(whole)
         )
         await asyncio.sleep(1)
@@ -363,7 +365,7 @@ async def test_a_catalog_that_was_lost_is_noticed_and_fetched_again(tmp_path: Pa
         attempt = await w.delegated(await w.backup(to="device:dbeta"))
         backup = w.made_set(attempt)
         whole = segment(backup)
-        w.links.get(node("beta")).answers["catalog.read"] = lambda request: q.CatalogPiece(
+        w.links.get(node("beta")).answers["catalog.read"] = lambda request: n.CatalogPiece(
             whole[request.offset : request.offset + request.length], len(whole)
         )
         digest = hashlib.sha256(whole).digest()

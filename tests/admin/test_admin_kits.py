@@ -15,6 +15,7 @@ from caso_mesh.identity import kit as kits
 from caso_mesh.identity.kit import Kit, Secrets
 from caso_mesh.identity.mesh_copy import check
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.commands import ConfirmKit, CreatePool
@@ -42,14 +43,14 @@ class Devices:
         link.answers["device.grant"] = self.grant
         link.answers["mesh.keep"] = self.keep
 
-    def grant(self, request: q.DeviceGrant) -> q.DeviceGrantReply:
+    def grant(self, request: n.DeviceGrant) -> n.DeviceGrantReply:
         if request.device in self.broken:
             raise DeviceVanished(device=request.device, detail="it is away")
         new = request.recipients.keys() - self.granted[request.device]
         self.granted[request.device] |= new
-        return q.DeviceGrantReply(len(new))
+        return n.DeviceGrantReply(len(new))
 
-    def keep(self, request: q.MeshKeep) -> v.Done:
+    def keep(self, request: n.MeshKeep) -> v.Done:
         if request.device in self.broken:
             raise DeviceVanished(device=request.device, detail="it is away")
         self.copies[request.device].append(request.copy)
@@ -226,11 +227,11 @@ async def test_a_new_device_is_made_for_the_kits_that_there_are(tmp_path: Path) 
         Devices(w)
         maker = Maker(w)
         await maker.create()
-        asked: list[q.DevicePrepare] = []
+        asked: list[n.DevicePrepare] = []
 
-        def prepare(request: q.DevicePrepare) -> q.DevicePrepareReply:
+        def prepare(request: n.DevicePrepare) -> n.DevicePrepareReply:
             asked.append(request)
-            return q.DevicePrepareReply(request.vault, True, 1, 2, "/ (ext4)", ())
+            return n.DevicePrepareReply(request.vault, True, 1, 2, "/ (ext4)", ())
 
         w.links.links[node("beta")].answers["device.prepare"] = prepare
         await w.ask("device.add", q.DeviceAdd("late", "disk", {"beta": "/mnt/late"}))

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.copies import Came, Outcome
@@ -153,7 +154,7 @@ async def test_what_a_copied_job_backed_up_counts_for_the_oldest_good_backup_of_
 async def test_what_a_server_runs_by_itself_holds_slots_of_its_devices(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         device = next(each for each in w.state.device_list() if each.name == "dbeta")
-        w.own_work[node("beta")] = (q.DeviceLoad(device.id, device.concurrency),)
+        w.own_work[node("beta")] = (n.DeviceLoad(device.id, device.concurrency),)
         await w.heartbeat(node("beta"))
         run = await w.backup(to="device:dbeta")
         view = await waits(w, run, "no-idle-device")

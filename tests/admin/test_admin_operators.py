@@ -13,6 +13,7 @@ from caso_mesh.catalog.index import Found, Wanted
 from caso_mesh.identity import enrolment, tokens
 from caso_mesh.identity.keys import SigningKey
 from caso_mesh.identity.roster import ANONYMOUS, Peer, authorise, find, of_row, servers_of
+from caso_mesh.model import joining as j
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME, CALLS
 from caso_mesh.model.errors import (
@@ -25,18 +26,19 @@ from caso_mesh.model.errors import (
     NotOnRoster,
     RateLimited,
 )
+from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.states import AlertKind, Role
 
 pytestmark = pytest.mark.jumping
 
 
-def application(w: World, link: str, key: SigningKey, kind: tokens.Kind = "operator") -> q.OperatorRequest:
+def application(w: World, link: str, key: SigningKey, kind: tokens.Kind = "operator") -> j.OperatorRequest:
     secret = tokens.parse_link(link, kind).secret
     signature = enrolment.sign_operator(key, mesh=w.state.info().id, binding=tokens.digest(secret))
-    return q.OperatorRequest(secret, key.public_key, signature)
+    return j.OperatorRequest(secret, key.public_key, signature)
 
 
-async def follow(w: World, request: q.OperatorRequest, host: str = "192.0.2.1") -> q.OperatorReply:
+async def follow(w: World, request: j.OperatorRequest, host: str = "192.0.2.1") -> j.OperatorReply:
     link: Any = SimpleNamespace(peer=ANONYMOUS, remote_address=f"{host}:5")
     return await w.office.node_handlers["enrol.operator"](ANONYMOUS, request, link)
 
@@ -85,7 +87,7 @@ async def test_an_invitation_is_no_way_in_for_others_than_it_was_made_for(tmp_pa
         mine, thief = SigningKey.create(), SigningKey.create()
         forged = application(w, invited.link, thief)
         with pytest.raises(JoinLinkInvalid, match="prove"):
-            await follow(w, q.OperatorRequest(forged.secret, mine.public_key, forged.signature))
+            await follow(w, j.OperatorRequest(forged.secret, mine.public_key, forged.signature))
         server = await w.ask("token.create", q.TokenCreate())
         with pytest.raises(JoinLinkInvalid, match="for a server"):
             await follow(w, application(w, server.link, mine, "server"))
@@ -100,9 +102,9 @@ async def test_guessing_the_secret_of_an_invitation_is_limited(tmp_path: Path) -
         key = SigningKey.create()
         for _ in range(10):
             with pytest.raises(JoinLinkInvalid):
-                await follow(w, q.OperatorRequest(b"x" * 20, key.public_key, b"s" * 64))
+                await follow(w, j.OperatorRequest(b"x" * 20, key.public_key, b"s" * 64))
         with pytest.raises(RateLimited):
-            await follow(w, q.OperatorRequest(b"y" * 20, key.public_key, b"s" * 64))
+            await follow(w, j.OperatorRequest(b"y" * 20, key.public_key, b"s" * 64))
 
 
 async def test_who_is_revoked_is_off_the_roster_for_good_and_the_last_one_who_administers_stays(tmp_path: Path) -> None:
@@ -208,10 +210,10 @@ async def test_files_of_other_servers_are_not_found_by_name(tmp_path: Path) -> N
             return Found([])
 
         w.catalog.find = find  # type: ignore[method-assign]
-        for request in (q.CatalogFind(b"*"), q.CatalogFind(b"*", server="beta"), q.CatalogFind(b"*", server="gamma")):
+        for request in (CatalogFind(b"*"), CatalogFind(b"*", server="beta"), CatalogFind(b"*", server="gamma")):
             answer = await w.ask("catalog.find", request, person=peer)
             assert answer.matches == () and answer.only == (() if request.server == "beta" else ("beta",))
-        assert (await w.ask("catalog.find", q.CatalogFind(b"*"))).only == ()
+        assert (await w.ask("catalog.find", CatalogFind(b"*"))).only == ()
         asked.pop()
         assert asked == [{node("beta")}, {node("beta")}, frozenset()]
 

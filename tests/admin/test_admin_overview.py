@@ -10,6 +10,7 @@ from admin.admin_world import admin_world, node
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.jobs import Counts, Failure, Progress
 from caso_mesh.model.overview import OverviewRequest
@@ -26,7 +27,7 @@ async def test_it_counts_what_runs_waits_is_wrong_and_was_done(tmp_path: Path) -
         await w.report("beta", facts.AttemptStarted(runs.id, runs.server, runs.device))
         counts = Counts(files=3, bytes=50, bytes_read=50)
         told = Progress(runs.id, AttemptState.RUNNING, counts, w.clock.now_ns(), 5.0, total_bytes=100)
-        await w.node_call(node("beta"), "attempt.progress", q.ProgressReport((told,)))
+        await w.node_call(node("beta"), "attempt.progress", n.ProgressReport((told,)))
         await w.facts.append(facts.AlertRaised("standing", AlertKind.ERROR, "device-full", "full", "dbeta"))
         await w.ask("job.hold", q.JobName(await w.backup(to="device:dgamma")))
         await asyncio.sleep(5.0)

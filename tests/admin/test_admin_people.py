@@ -13,7 +13,10 @@ from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.identity import enrolment, tokens
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.roster import Peer, servers_of
+from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.entries import EntryType
@@ -76,9 +79,9 @@ async def test_following_a_run_ends_with_its_figures_set_and_catalog(tmp_path: P
         digest, size = writer.finish()
         arrived = asyncio.Event()
 
-        async def piece(request: q.CatalogRead) -> q.CatalogPiece:
+        async def piece(request: n.CatalogRead) -> n.CatalogPiece:
             await arrived.wait()
-            return q.CatalogPiece(data.getvalue()[request.offset : request.offset + request.length], size)
+            return n.CatalogPiece(data.getvalue()[request.offset : request.offset + request.length], size)
 
         w.links.get(node("beta")).answers["catalog.read"] = piece
         started, published, ended = w.success(attempt, backup)
@@ -90,7 +93,7 @@ async def test_following_a_run_ends_with_its_figures_set_and_catalog(tmp_path: P
         result = (await w.ask("run.follow", q.RunFollow(run))).result
         assert (result.set, result.type, result.server, result.device) == (backup.id, "full", "beta", "dbeta")
         assert (result.files, result.bytes_read, result.seconds, result.warnings) == (3, 30, 1.5, ())
-        assert [entry.path for entry in (await w.ask("catalog.ls", q.CatalogList(backup.id, b""))).entries] == ["/srv"]
+        assert [entry.path for entry in (await w.ask("catalog.ls", b.CatalogList(backup.id, b""))).entries] == ["/srv"]
 
 
 async def test_a_catalog_of_another_set_under_this_ones_name_is_refused(tmp_path: Path) -> None:
@@ -100,8 +103,8 @@ async def test_a_catalog_of_another_set_under_this_ones_name_is_refused(tmp_path
         data = io.BytesIO()
         writer = SegmentWriter(data, set_id="another", chain=chain_of(backup))
         digest, size = writer.finish()
-        w.links.get(node("beta")).answers["catalog.read"] = lambda r: q.CatalogPiece(data.getvalue(), size)
-        w.links.get(node("beta")).answers["catalog.make"] = lambda r: q.CatalogMade(digest, size)  # nor out of the tree
+        w.links.get(node("beta")).answers["catalog.read"] = lambda r: n.CatalogPiece(data.getvalue(), size)
+        w.links.get(node("beta")).answers["catalog.make"] = lambda r: n.CatalogMade(digest, size)  # nor out of the tree
         await w.report("beta", facts.SetPublished(backup), facts.CatalogDetail(backup.id, digest, size))
         await w.until(lambda: w.facts.alerts("catalog-error"))
         assert await w.tables.detail_states([backup.id]) == {backup.id: "damaged"}
@@ -155,7 +158,7 @@ async def test_who_may_write_on_one_server_cannot_restore_the_files_of_another_t
         local = Peer("b", "local-beta", "operator", Role.VIEWER, ((node("beta"), Role.OPERATOR),))
         both = Peer("c", "carol", "operator", None, ((node("beta"), Role.RESTORE), (node("gamma"), Role.RESTORE)))
         for link in w.links.links.values():
-            link.answers["path.check"] = lambda _: q.PathCheckReply()
+            link.answers["path.check"] = lambda _: n.PathCheckReply()
         request = q.RestoreRequest(backup.id, to=("beta", b"/tmp/x"))
         concerned = await w.office.concerned(BY_NAME["restore"], request)
         assert concerned == {backup.source, node("beta")}
@@ -173,19 +176,19 @@ def _device_answers(w: object, *, nonces: dict[str, dict[str, bytes]] | None = N
     shared: dict[str, bytes] = {}
 
     def prepare(name: str):
-        def answer(request: q.DevicePrepare) -> q.DevicePrepareReply:
+        def answer(request: n.DevicePrepare) -> n.DevicePrepareReply:
             mine = vaults.setdefault("shared" if nonces is None else name, {})
             vault = mine.setdefault(request.path, request.vault)
-            return q.DevicePrepareReply(vault, vault == request.vault, 1, 2, "/")
+            return n.DevicePrepareReply(vault, vault == request.vault, 1, 2, "/")
 
         return answer
 
     def proof(name: str):
-        def answer(request: q.DeviceProof) -> q.DeviceProofReply:
+        def answer(request: n.DeviceProof) -> n.DeviceProofReply:
             if request.step == "write":
                 shared[node(name)] = request.nonce
             own = {node(name): shared.get(node(name), b"")}
-            return q.DeviceProofReply(shared if nonces is None else own)
+            return n.DeviceProofReply(shared if nonces is None else own)
 
         return answer
 
@@ -269,11 +272,11 @@ async def test_a_device_with_sets_stays(tmp_path: Path) -> None:
 # --- joining ---
 
 
-def _application(link: str, keys: NodeKeys, operator: SigningKey, name: str = "delta") -> q.JoinRequest:
+def _application(link: str, keys: NodeKeys, operator: SigningKey, name: str = "delta") -> j.JoinRequest:
     parsed = tokens.parse_link(link)
     newcomer = enrolment.Newcomer(name, keys.public_key, keys.encryption_key, ("delta:1",), version="1")
     signature = enrolment.sign_application(keys, newcomer, mesh=parsed.mesh, binding=tokens.digest(parsed.secret))
-    return q.JoinRequest(
+    return j.JoinRequest(
         parsed.secret, name, keys.public_key, keys.encryption_key, operator.public_key, ("delta:1",), "1", signature
     )
 
@@ -323,7 +326,7 @@ async def test_what_could_not_be_signed_is_refused_before_the_token_is_used(tmp_
         link = (await w.ask("token.create", q.TokenCreate())).link
         keys, operator = NodeKeys.create(), NodeKeys.create().signing
         request = _application(link, keys, operator)
-        broken = q.JoinRequest(**(to_wire(request) | {"operator_public_key": b"garbage", "addresses": ("delta:1",)}))
+        broken = j.JoinRequest(**(to_wire(request) | {"operator_public_key": b"garbage", "addresses": ("delta:1",)}))
         with pytest.raises(InvalidValue):
             await w.node_call("", "enrol.join", broken)
         assert next(iter(w.state.tokens.values())).used_by is None

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from admin.admin_world import World, admin_world, node
 
+from caso_mesh.model import nodes as n
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.documents import DevicePoolDoc, PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import UsageError, WrongState
 from caso_mesh.model.jobs import Counts, Progress
@@ -20,12 +21,12 @@ pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
 
 
-async def view_of(w: World, run: str) -> v.JobView:
+async def view_of(w: World, run: str) -> o.JobView:
     listed = await w.ask("job.list", q.JobListRequest(state="all"))
     return next(each for each in listed.jobs if each.run == run)
 
 
-async def waits(w: World, run: str, reason: str) -> v.JobView:
+async def waits(w: World, run: str, reason: str) -> o.JobView:
     """The view of a run once it waits for that."""
 
     def found() -> Any:
@@ -105,7 +106,7 @@ async def test_who_waits_for_a_device_is_told_when_history_expects_it_to_be_idle
         assert from_start == pytest.approx(600 * SECOND)
         # what it reports itself counts for more
         done = Progress(attempt.id, AttemptState.RUNNING, Counts(bytes=50), w.clock.now_ns(), 30.0, total_bytes=100)
-        await w.node_call(attempt.server, "attempt.progress", q.ProgressReport((done,)))
+        await w.node_call(attempt.server, "attempt.progress", n.ProgressReport((done,)))
         ends = w.office.runs.delegation._learning.running(w.state)[0][attempt.id]
         assert ends - w.clock.now_ns() == pytest.approx(30 * SECOND, abs=SECOND)
 
@@ -129,7 +130,7 @@ async def test_what_a_job_will_store_is_reserved_on_its_device_while_it_runs(tmp
         assert view.reason_fields == {"devices": ["dbeta"]}
         # what is stored already is not reserved any more
         done = Progress(attempt.id, AttemptState.RUNNING, Counts(bytes_stored=700), w.clock.now_ns(), 30.0)
-        await w.node_call(attempt.server, "attempt.progress", q.ProgressReport((done,)))
+        await w.node_call(attempt.server, "attempt.progress", n.ProgressReport((done,)))
         await w.delegated(third)
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import SetJob
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
@@ -28,7 +29,7 @@ INC = TemplateDoc("incremental", to="device:dbeta", schedule="daily 00:03")
 
 async def made(w: World, rules: tuple[str, ...] = (), *, listed: SelectionDoc | None = None, **templates: Any) -> None:
     for link in w.links.links.values():
-        link.answers["path.check"] = lambda _: q.PathCheckReply()
+        link.answers["path.check"] = lambda _: n.PathCheckReply()
     await w.ask("selection.create", q.SelectionCreate("home", listed or SelectionDoc(("beta:/srv",))))
     await w.ask("policy.create", q.PolicyCreate("nightly", PolicyDoc(templates, rules)))
     await w.ask("associate", q.AssociationEdit("home", "nightly"))
@@ -94,7 +95,7 @@ async def test_a_run_that_takes_too_long_after_its_actual_start_ends_as_timed_ou
         w.links.down(node("beta"))
         run = await run_of(w, "full")
         await at(w, 4)
-        w.links.up(node("beta"), "beta").answers["path.check"] = lambda _: q.PathCheckReply()
+        w.links.up(node("beta"), "beta").answers["path.check"] = lambda _: n.PathCheckReply()
         attempt = await w.delegated(run.id)
         await w.report("beta", facts.AttemptStarted(attempt.id, attempt.server, attempt.device))
         await at(w, 5.9)
@@ -229,7 +230,7 @@ async def test_a_preview_says_what_must_complete_first_until_that_is_due(tmp_pat
 async def test_a_backup_by_hand_takes_the_same_schedules_and_refuses_what_belongs_to_one(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         for link in w.links.links.values():
-            link.answers["path.check"] = lambda _: q.PathCheckReply()
+            link.answers["path.check"] = lambda _: n.PathCheckReply()
         id_ = await w.backup(
             schedule="weekdays 22:00",
             zone="Europe/Berlin",

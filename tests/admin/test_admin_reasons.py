@@ -12,9 +12,9 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.commands import CreatePool
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.mesh import Pool
+from caso_mesh.model.outcomes import JobView
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, ServerState
-from caso_mesh.model.views import JobView
 
 pytestmark = pytest.mark.jumping
 

@@ -12,6 +12,7 @@ from admin.admin_world import admin_world, node
 
 from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import AddDevice
 from caso_mesh.model.entries import EntryType
@@ -48,21 +49,21 @@ async def test_a_detail_whose_base_is_deleted_is_made_anew_and_whole(tmp_path: P
         attempt = await w.delegated(await w.backup(to="device:dbeta"))
         backup = w.made_set(attempt)
         lies = [segment(backup, base="a-deleted-set")]
-        made: list[q.CatalogMake] = []
+        made: list[n.CatalogMake] = []
         link = w.links.get(node("beta"))
 
-        def make(request: q.CatalogMake) -> q.CatalogMade:
+        def make(request: n.CatalogMake) -> n.CatalogMade:
             made.append(request)
             lies.append(segment(backup))
-            return q.CatalogMade(hashlib.sha256(lies[-1]).digest(), len(lies[-1]))
+            return n.CatalogMade(hashlib.sha256(lies[-1]).digest(), len(lies[-1]))
 
         link.answers["catalog.make"] = make
-        link.answers["catalog.read"] = lambda request: q.CatalogPiece(
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(
             lies[-1][request.offset : request.offset + request.length], len(lies[-1])
         )
         await w.report("beta", *w.success(attempt, backup), detail(backup, lies[0]))
         await wait_listed(w, backup)
-        assert made == [q.CatalogMake("dev-beta", backup.id, None)]
+        assert made == [n.CatalogMake("dev-beta", backup.id, None)]
 
 
 @pytest.mark.parametrize("wrong", ["size", "content", "set", "cut"])
@@ -79,21 +80,21 @@ async def test_a_detail_that_is_not_what_was_told_of_is_made_anew_out_of_the_tre
             "cut": whole[: len(whole) // 2],
         }[wrong]
         told = lies if wrong in {"set", "cut"} else whole  # what a server tells of may be of no use itself
-        made: list[q.CatalogMake] = []
+        made: list[n.CatalogMake] = []
         link = w.links.get(node("beta"))
 
-        def make(request: q.CatalogMake) -> q.CatalogMade:
+        def make(request: n.CatalogMake) -> n.CatalogMade:
             made.append(request)
-            return q.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+            return n.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
 
-        def read(request: q.CatalogRead) -> q.CatalogPiece:
+        def read(request: n.CatalogRead) -> n.CatalogPiece:
             data = whole if made else lies
-            return q.CatalogPiece(data[request.offset : request.offset + request.length], len(data))
+            return n.CatalogPiece(data[request.offset : request.offset + request.length], len(data))
 
         link.answers["catalog.make"], link.answers["catalog.read"] = make, read
         await w.report("beta", *w.success(attempt, backup), detail(backup, told))
         await wait_listed(w, backup)
-        assert made == [q.CatalogMake("dev-beta", backup.id, None)]
+        assert made == [n.CatalogMake("dev-beta", backup.id, None)]
         assert not w.facts.alerts("catalog-error")
 
 
@@ -109,13 +110,13 @@ async def test_what_one_server_cannot_make_another_makes_that_reaches_the_device
         backup = w.made_set(attempt)
         whole = segment(backup)
 
-        def cannot(request: q.CatalogMake) -> q.CatalogMade:
+        def cannot(request: n.CatalogMake) -> n.CatalogMade:
             raise error
 
         w.links.get(node("beta")).answers["catalog.make"] = cannot
         link = w.links.get(node("gamma"))
-        link.answers["catalog.make"] = lambda request: q.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
-        link.answers["catalog.read"] = lambda request: q.CatalogPiece(whole[request.offset :], len(whole))
+        link.answers["catalog.make"] = lambda request: n.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(whole[request.offset :], len(whole))
         # it was lost with the power
         await w.report(w.state.servers[attempt.server].name, *w.success(attempt, backup), detail(backup, b""))
         await wait_listed(w, backup)
@@ -130,17 +131,17 @@ async def test_a_rebuild_takes_in_what_lies_on_the_device_and_repeated_nothing(t
         link = w.links.get(node("beta"))
         made: list[str] = []
 
-        def make(request: q.CatalogMake) -> q.CatalogMade:
+        def make(request: n.CatalogMake) -> n.CatalogMade:
             made.append(request.set)
             data = segment(there)
-            return q.CatalogMade(hashlib.sha256(data).digest(), len(data))
+            return n.CatalogMade(hashlib.sha256(data).digest(), len(data))
 
-        link.answers["vault.sets"] = lambda request: q.VaultSetsReply(
+        link.answers["vault.sets"] = lambda request: n.VaultSetsReply(
             tuple(sorted((there, gone, foreign), key=lambda each: each.id)) if not request.after else (),
             (gone.id,), {there.id: None}, False, ("a problem",),
         )  # fmt: skip
         link.answers["catalog.make"] = make
-        link.answers["catalog.read"] = lambda request: q.CatalogPiece(
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(
             segment(there)[request.offset : request.offset + request.length], len(segment(there))
         )
         first = await w.ask("catalog.rebuild", q.DeviceName("dbeta"))

@@ -10,6 +10,7 @@ from admin.admin_world import KEYS, World, admin_world, name_of, node
 
 from caso_mesh.admin.live import NEWS_S
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.canceling import RunCanceled
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
@@ -35,7 +36,7 @@ async def lost(w: World, attempt: Any) -> None:
 def back(w: World, server: str) -> None:
     w.silent.discard(server)
     link = w.links.up(server, server.removeprefix("node-"))
-    link.answers["path.check"] = lambda _: q.PathCheckReply()
+    link.answers["path.check"] = lambda _: n.PathCheckReply()
 
 
 async def fails(w: World, run: str, number: int, failure: Failure = FULL, seconds: float = 60.0) -> None:

@@ -12,6 +12,7 @@ from waiting import wait_for_async
 from caso_mesh.identity.certificates import signed_by
 from caso_mesh.identity.keys import SigningKey
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.commands import AddKit, ConfirmKit
@@ -90,7 +91,7 @@ async def test_an_urgent_one_is_finished_when_everybody_has_renewed(tmp_path: Pa
 async def test_a_kit_of_before_is_none_and_says_so_until_there_is_another(tmp_path: Path) -> None:
     async with admin_world(tmp_path) as w:
         for link in w.links.links.values():
-            link.answers["device.grant"] = lambda _: q.DeviceGrantReply(0)
+            link.answers["device.grant"] = lambda _: n.DeviceGrantReply(0)
             link.answers["mesh.keep"] = lambda _: v.Done()
         await w.submit(AddKit("kit-1", b"k" * 32, w.clock.now_ns()))
         await w.submit(ConfirmKit("kit-1", w.clock.now_ns()))

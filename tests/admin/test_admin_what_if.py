@@ -15,10 +15,10 @@ from admin.admin_world import World, admin_world, node
 from caso_mesh.admin.what_if import beside_the_loop
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import InvalidValue, NotFound, NotReady
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, BackupType, Priority
+from caso_mesh.model.what_if import WhatIf, WhatIfView
 
 pytestmark = pytest.mark.jumping
 SECOND = 1_000_000_000
@@ -26,12 +26,10 @@ SECOND = 1_000_000_000
 SETTLED_S = 6
 
 
-async def what_if(
-    w: World, *without: str, devices: tuple[str, ...] = (), minutes: int = 60, **more: Any
-) -> v.WhatIfView:
+async def what_if(w: World, *without: str, devices: tuple[str, ...] = (), minutes: int = 60, **more: Any) -> WhatIfView:
     until_ns = w.clock.now_ns() + minutes * 60 * SECOND if "days" not in more and "morning" not in more else None
-    view = await w.ask("what-if", q.WhatIf(without, devices, until_ns=until_ns, **more))
-    assert isinstance(view, v.WhatIfView)
+    view = await w.ask("what-if", WhatIf(without, devices, until_ns=until_ns, **more))
+    assert isinstance(view, WhatIfView)
     return view
 
 
@@ -249,14 +247,14 @@ async def test_wrong_questions_are_refused_and_a_quiet_night_is_told_as_such(tmp
     async with admin_world(tmp_path) as w:
         assert (await what_if(w, morning="08:00")).verdict == "Nothing is due until 08:00."
         for question, error in (
-            (q.WhatIf(without=("nobody",)), NotFound),
-            (q.WhatIf(without_devices=("nothing",)), NotFound),
-            (q.WhatIf(days=0), InvalidValue),
-            (q.WhatIf(days=32), InvalidValue),
-            (q.WhatIf(morning="8"), InvalidValue),
-            (q.WhatIf(until_ns=1), InvalidValue),
-            (q.WhatIf(from_ns=1), InvalidValue),
-            (q.WhatIf(until_ns=w.clock.now_ns() + 40 * 86400 * SECOND), InvalidValue),
+            (WhatIf(without=("nobody",)), NotFound),
+            (WhatIf(without_devices=("nothing",)), NotFound),
+            (WhatIf(days=0), InvalidValue),
+            (WhatIf(days=32), InvalidValue),
+            (WhatIf(morning="8"), InvalidValue),
+            (WhatIf(until_ns=1), InvalidValue),
+            (WhatIf(from_ns=1), InvalidValue),
+            (WhatIf(until_ns=w.clock.now_ns() + 40 * 86400 * SECOND), InvalidValue),
         ):
             with pytest.raises(error):
                 await w.ask("what-if", question)

@@ -10,8 +10,8 @@ from admin.admin_world import World, admin_world, node
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import Ambiguous, InvalidValue, NotFound
 from caso_mesh.model.jobs import Failure
@@ -28,18 +28,18 @@ async def made(w: World, rules: tuple[str, ...] = (), **templates: Any) -> None:
     await w.ask("associate", q.AssociationEdit("home", "nightly"))
 
 
-async def why(w: World, name: str, night: str | None = None, person: Peer | None = None) -> v.Story:
+async def why(w: World, name: str, night: str | None = None, person: Peer | None = None) -> o.Story:
     story = await w.ask("why", q.Why(name, night), person=person)
-    assert isinstance(story, v.Story)
+    assert isinstance(story, o.Story)
     assert [line.at for line in story.lines] == sorted(line.at for line in story.lines)
     return story
 
 
-def whats(story: v.Story) -> list[str]:
+def whats(story: o.Story) -> list[str]:
     return [line.what for line in story.lines]
 
 
-def waited(story: v.Story) -> list[tuple[str | None, int]]:
+def waited(story: o.Story) -> list[tuple[str | None, int]]:
     return [(line.reason, round(line.seconds or 0)) for line in story.lines if line.what == "waited"]
 
 

@@ -24,6 +24,8 @@ from caso_mesh.identity.keys import SigningKey
 from caso_mesh.identity.requests import sign_request
 from caso_mesh.identity.roster import ANONYMOUS, Peer
 from caso_mesh.model import facts
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.audit import CATEGORIES, Change, category_of
@@ -187,14 +189,14 @@ class Desk:
     async def _status(self, peer: Peer, request: Any, link: Any) -> Any:
         return v.Done()
 
-    def signed(self, key: SigningKey, name: str, request: Any, *, id: str | None = None, **other: Any) -> q.SignedCall:
+    def signed(self, key: SigningKey, name: str, request: Any, *, id: str | None = None, **other: Any) -> n.SignedCall:
         at_ns = other.pop("at_ns", self.clock.now_ns())
         made = sign_request(
             key, mesh=other.pop("mesh", "mesh-1"), call=name, params=pack(to_wire(request)),
             request_id=f"r{next(self._ids)}" if id is None else id, now_ns=at_ns,
         )  # fmt: skip
         fields = {f: getattr(made, f) for f in ("call", "params", "request_id", "operator", "at_ns", "signature")}
-        return q.SignedCall(**(fields | other))
+        return n.SignedCall(**(fields | other))
 
     async def ask(self, key: SigningKey, name: str, request: Any, *, via: Peer | None = None, **other: Any) -> Any:
         signed = self.signed(key, name, request, **other)
@@ -360,8 +362,8 @@ async def test_a_call_that_waits_at_an_administrator_that_is_none_any_more_is_ha
     assert 11.0 < again["timeout_s"] < 12.5
 
 
-HELLO = to_wire(q.HelloRequest("beta", "1", (), None, None, 0))
-_JOIN = to_wire(q.JoinRequest(b"s", "d", b"k", b"e", b"o", (), "1", b"s"))
+HELLO = to_wire(n.HelloRequest("beta", "1", (), None, None, 0))
+_JOIN = to_wire(j.JoinRequest(b"s", "d", b"k", b"e", b"o", (), "1", b"s"))
 
 
 async def test_the_audit_log_says_what_came_of_it_and_no_secrets(desk: Desk) -> None:

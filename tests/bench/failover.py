@@ -26,8 +26,11 @@ from waiting import wait_for
 from caso_mesh.cli.client import Access, Client
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.listing import CatalogFind
 
 T = TypeVar("T", bound=Struct)
 
@@ -109,7 +112,7 @@ def measure(mesh: ProcessMesh, times: int, way: str = "kill") -> Outcome:
     for number in range(times):
         (data / "file").write_bytes(os.urandom(_DATA_BYTES))
         backup = q.BackupRequest(sources=(("epsilon", bytes(data)),), target="device:disk")
-        run = boss.ask("backup", backup, v.Submitted).run
+        run = boss.ask("backup", backup, o.Submitted).run
         admin = boss.status().admin
         assert admin is not None
         with _lost(mesh, admin, way):
@@ -136,7 +139,7 @@ def measure_lost_disk(mesh: ProcessMesh, outcome: Outcome, *, sets: int = 5, fil
     backup = q.BackupRequest(sources=(("epsilon", bytes(data)),), target="device:disk")
     for number in range(sets):
         (data / "file").write_bytes(os.urandom(1000 + number))
-        run = boss.ask("backup", backup, v.Submitted).run
+        run = boss.ask("backup", backup, o.Submitted).run
         wait_for(lambda run=run: _closed(boss, run), 60.0, what="a backup is closed")
     # that there is no recovery kit, for example
     wait_for(lambda: _past(boss)["alerts"], 30.0, what="there is an alert")
@@ -171,15 +174,15 @@ def _past(boss: _Operator) -> dict[str, Any]:
     """What people see of history, alerts, audit and catalogs."""
     alerts = boss.ask("alert.list", q.AlertListRequest(all=True), v.AlertList).alerts
     audit = boss.ask("audit.list", audit_log.AuditListRequest(limit=10_000), audit_log.AuditList).entries
-    sets = boss.ask("set.list", q.SetListRequest(), v.SetList).sets
-    jobs = boss.ask("job.list", q.JobListRequest(None), v.JobList).jobs
+    sets = boss.ask("set.list", q.SetListRequest(), b.SetList).sets
+    jobs = boss.ask("job.list", q.JobListRequest(None), o.JobList).jobs
     return {
-        "history": [boss.ask("job.show", q.JobName(row.job), v.JobDetail).runs for row in jobs],
-        "logs": [boss.ask("job.log", q.JobLogRequest(row.run), v.JobLogView) for row in jobs if row.run is not None],
+        "history": [boss.ask("job.show", q.JobName(row.job), o.JobDetail).runs for row in jobs],
+        "logs": [boss.ask("job.log", q.JobLogRequest(row.run), o.JobLogView) for row in jobs if row.run is not None],
         "alerts": sorted(alerts, key=lambda row: row.id),
         "audit": list(audit),
         "sets": sets,
-        "catalog": boss.ask("catalog.find", q.CatalogFind(b"note-1*"), v.MatchList),
+        "catalog": boss.ask("catalog.find", CatalogFind(b"note-1*"), b.MatchList),
     }
 
 
@@ -217,7 +220,7 @@ def _lost(mesh: ProcessMesh, admin: str, way: str) -> Iterator[None]:
 def _settle(boss: _Operator, outcome: Outcome) -> None:
     for run in outcome.runs:
         wait_for(lambda run=run: _closed(boss, run), 120.0, what=f"{run} is closed")
-        shown = boss.ask("job.show", q.JobName(run), v.JobDetail).runs
+        shown = boss.ask("job.show", q.JobName(run), o.JobDetail).runs
         mine = next(each for each in shown if each.run == run)
         outcome.runs[run], outcome.attempts[run] = mine.state, [each.state for each in mine.attempts]
 
@@ -227,7 +230,7 @@ def _connected(boss: _Operator) -> bool:
 
 
 def _closed(boss: _Operator, run: str) -> bool:
-    return boss.ask("run.follow", q.RunFollow(run), v.RunProgress).result is not None
+    return boss.ask("run.follow", q.RunFollow(run), o.RunProgress).result is not None
 
 
 @contextlib.contextmanager

@@ -35,9 +35,11 @@ from caso_mesh.journal.record import first_hash, record_hash
 from caso_mesh.machine import SystemClock
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model import views as v
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.errors import CasoError, UnknownCall
+from caso_mesh.model.nodes import Heartbeat, HelloReply, HelloRequest, OrdersTaken
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.settings import number
 from caso_mesh.server.beating import Heart
@@ -92,17 +94,17 @@ class Member:
             handler=self,
             timeout_s=60.0,
         )
-        hello = q.HelloRequest(self.name, "1", ("127.0.0.1:1",), None, None, self._clock.now_ns())
-        await ask(self.link, "link.hello", hello, q.HelloReply, timeout_s=60.0)
-        cursors = await ask(self.link, "journal.cursors", q.Nothing(), q.JournalCursors, timeout_s=60.0)
+        hello = HelloRequest(self.name, "1", ("127.0.0.1:1",), None, None, self._clock.now_ns())
+        await ask(self.link, "link.hello", hello, HelloReply, timeout_s=60.0)
+        cursors = await ask(self.link, "journal.cursors", q.Nothing(), t.JournalCursors, timeout_s=60.0)
         if not cursors.cursors:
-            await ask(self.link, "journal.push", self._journal(), q.JournalCursors, timeout_s=60.0)
+            await ask(self.link, "journal.push", self._journal(), t.JournalCursors, timeout_s=60.0)
 
-    def _journal(self) -> q.JournalPush:
+    def _journal(self) -> t.JournalPush:
         kind, data = facts.encode(facts.ServerStarted("1"))
         now_ns, incarnation = self._clock.now_ns(), self.id[:20]
         digest = record_hash(first_hash(self.id, incarnation), incarnation, 1, now_ns, kind, data)
-        return q.JournalPush((q.JournalRecord(incarnation, 1, now_ns, kind, data, digest),))
+        return t.JournalPush((t.JournalRecord(incarnation, 1, now_ns, kind, data, digest),))
 
     def heart(self, servers: int) -> Heart:
         link = self.link
@@ -114,7 +116,7 @@ class Member:
         return Heart(
             admin=lambda: link,
             wait_admin=nothing,
-            beat=lambda: q.Heartbeat(self._clock.now_ns(), self.orders.authority if self.orders else None, (), ()),
+            beat=lambda: Heartbeat(self._clock.now_ns(), self.orders.authority if self.orders else None, (), ()),
             heard=nothing,
             interval_s=lambda: number(self.orders.settings, "heartbeat-interval-s") if self.orders else 5.0,
             servers=lambda: servers,
@@ -140,9 +142,9 @@ class Member:
         if method == "orders.change":
             change = from_wire(params, BY_NAME[method].request)
             if self.orders is None or change.base != self._shared:
-                return to_wire(q.OrdersTaken(False))
+                return to_wire(OrdersTaken(False))
             self._take(with_change(self.orders, change))
-            return to_wire(q.OrdersTaken(True))
+            return to_wire(OrdersTaken(True))
         raise UnknownCall(peer=self.name, call=method, detail="a thin member")
 
     async def notify(self, link: Link, method: str, params: Any) -> None:

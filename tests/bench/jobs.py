@@ -22,6 +22,7 @@ from mesh.process import ProcessMesh
 
 from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import Common
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.states import BackupType
@@ -64,7 +65,7 @@ class Site:
         if change:
             (self._source(source) / "file0").write_bytes(b"%d\n" % number)
         request = q.BackupRequest(((source, bytes(self._source(source))),), target, BackupType.INCREMENTAL)
-        run = client.call("backup", request, v.Submitted).run
+        run = client.call("backup", request, o.Submitted).run
         assert run is not None
         return run
 
@@ -88,7 +89,7 @@ def measure(site: Site, jobs: int) -> bool:
             began = time.monotonic()
             run, state = site.submit(client, number), ""
             while state not in {"running", "verifying"}:
-                progress = client.call("run.follow", q.RunFollow(run, 5.0), v.RunProgress)
+                progress = client.call("run.follow", q.RunFollow(run, 5.0), o.RunProgress)
                 state = progress.state
                 if progress.result is not None:
                     break  # it was over before anybody could look
@@ -131,9 +132,9 @@ def _own_cpu_s(*pids: int) -> float:
 
 
 def _finish(client: Client, run: str) -> None:
-    result: v.RunResult | None = None
+    result: o.RunResult | None = None
     while result is None:
-        result = client.call("run.follow", q.RunFollow(run, 10.0, until_end=True), v.RunProgress).result
+        result = client.call("run.follow", q.RunFollow(run, 10.0, until_end=True), o.RunProgress).result
     assert result.state == "succeeded", json.dumps({"run": run, "state": result.state, "error": result.error})
 
 

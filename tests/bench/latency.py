@@ -17,6 +17,7 @@ from bench.products import Ours
 
 from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import Common
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.states import BackupType
@@ -84,7 +85,7 @@ def _show_steps(client: Client, ours: Ours, source: pathlib.Path, count: int) ->
         run = _submit(client, ours, source)
         state = ""
         while state not in {"running", "verifying"}:
-            progress = client.call("run.follow", q.RunFollow(run, 5.0), v.RunProgress)
+            progress = client.call("run.follow", q.RunFollow(run, 5.0), o.RunProgress)
             state = progress.state
             if progress.result is not None:
                 break  # it was over before anybody could look
@@ -113,19 +114,19 @@ def _show_many(client: Client, ours: Ours, source: pathlib.Path) -> None:
 def _submit(client: Client, ours: Ours, source: pathlib.Path) -> str:
     place = (ours.name_of_source, str(source).encode())
     request = q.BackupRequest((place,), "device:disk", BackupType.INCREMENTAL)
-    run = client.call("backup", request, v.Submitted).run
+    run = client.call("backup", request, o.Submitted).run
     assert run is not None
     return run
 
 
 def _finish(client: Client, run: str) -> None:
-    result: v.RunResult | None = None
+    result: o.RunResult | None = None
     while result is None:
-        result = client.call("run.follow", q.RunFollow(run, 10.0, until_end=True), v.RunProgress).result
+        result = client.call("run.follow", q.RunFollow(run, 10.0, until_end=True), o.RunProgress).result
     assert result.state == "succeeded", json.dumps(_plain(result))
 
 
-def _plain(result: v.RunResult) -> Any:
+def _plain(result: o.RunResult) -> Any:
     return {"run": result.run, "state": result.state, "error": result.error}
 
 

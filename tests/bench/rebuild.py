@@ -17,8 +17,9 @@ from mesh.process import ProcessMesh, running_mesh
 
 from caso_mesh.cli.client import connect
 from caso_mesh.cli.options import Common
+from caso_mesh.model import browsing as b
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
+from caso_mesh.model.listing import CatalogFind
 
 _IN_FOLDER = 200
 #: Sets: a full one, then incrementals, each after so many of the files have changed.
@@ -113,19 +114,19 @@ def _answers(mesh: ProcessMesh, tree: pathlib.Path, files: int) -> dict[str, Any
     common = Common(mesh.state("alpha"), None, "120s", False)
     found: dict[str, Any] = {"ls": {}, "find": {}, "versions": {}}
     with connect(common) as client:
-        sets = sorted((client.call("set.list", q.SetListRequest(), v.SetList)).sets, key=lambda row: row.id)
+        sets = sorted((client.call("set.list", q.SetListRequest(), b.SetList)).sets, key=lambda row: row.id)
         found["sets"] = [msgspec.to_builtins(row) for row in sets]
         for row in sets:
             for path in _folders(tree, files):
-                request = q.CatalogList(row.id, path)
-                found["ls"][row.id, path] = msgspec.to_builtins(client.call("catalog.ls", request, v.EntryList))
+                request = b.CatalogList(row.id, path)
+                found["ls"][row.id, path] = msgspec.to_builtins(client.call("catalog.ls", request, b.EntryList))
         for glob in _GLOBS:
-            request_ = q.CatalogFind(glob, limit=1_000_000)
-            found["find"][glob] = msgspec.to_builtins(client.call("catalog.find", request_, v.MatchList))
+            request_ = CatalogFind(glob, limit=1_000_000)
+            found["find"][glob] = msgspec.to_builtins(client.call("catalog.find", request_, b.MatchList))
         rng = random.Random(4)
         for _ in range(_VERSIONS_ASKED):
             path = f"{tree}/{_name(rng.randrange(files))}".encode()
-            versions = client.call("catalog.versions", q.CatalogVersions("alpha", path), v.VersionList)
+            versions = client.call("catalog.versions", b.CatalogVersions("alpha", path), b.VersionList)
             found["versions"][path] = msgspec.to_builtins(versions)
     return found
 

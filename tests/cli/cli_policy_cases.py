@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model import what_if as w
 from caso_mesh.model.documents import (
     CalendarDoc,
     DevicePoolDoc,
@@ -33,7 +35,7 @@ POLICY_DOC = PolicyDoc(
 POLICY = v.PolicyView("nightly", "p1", POLICY_DOC, ("office",), ("office.nightly.full",), "2025-01-01T00:00:00Z", "ann")
 CALENDAR = v.CalendarView("holidays", CalendarDoc(("2025-12-24",)))
 POOL = v.DevicePoolView("disks", DevicePoolDoc(("disk1:10", "disk2")))
-WHAT_IF = v.WhatIfView(
+WHAT_IF = w.WhatIfView(
     verdict="1 of 2 runs are done by 05:12, 12m 00s later than with beta, nas; 1 list misses: home (beta is unreachable).",
     good=False,
     ends="2025-01-11T04:12:00Z",
@@ -46,20 +48,20 @@ WHAT_IF = v.WhatIfView(
     without_devices=("nas",),
     runs_total=2,
     lists=(
-        v.WhatIfList("home", "list", 2, 1, 1, 0, 0, None, "beta is unreachable", ("beta",), usual=False),
-        v.WhatIfList("office", "list", 1, 1, 0, 0, 0, None, None, (), usual=True),
+        w.WhatIfList("home", "list", 2, 1, 1, 0, 0, None, "beta is unreachable", ("beta",), usual=False),
+        w.WhatIfList("office", "list", 1, 1, 0, 0, 0, None, None, (), usual=True),
     ),
-    servers=(v.WhatIfServer("alpha", False, 1, 720.0, 25.0), v.WhatIfServer("beta", True, 0, 0.0, 0.0)),
+    servers=(w.WhatIfServer("alpha", False, 1, 720.0, 25.0), w.WhatIfServer("beta", True, 0, 0.0, 0.0)),
     devices=(
-        v.WhatIfDevice("disk1", False, 1, 720.0, 25.0, 8000, 90_000, 82_000, None, 9000, 9.1),
-        v.WhatIfDevice("disk2", False, 1, 720.0, 25.0, 8000, 9000, 1000, "2025-01-11T02:00:00Z", 9000, 0.0),
-        v.WhatIfDevice("nas", True, 0, 0.0, 0.0, 0, None, None, None, 0, None),
+        w.WhatIfDevice("disk1", False, 1, 720.0, 25.0, 8000, 90_000, 82_000, None, 9000, 9.1),
+        w.WhatIfDevice("disk2", False, 1, 720.0, 25.0, 8000, 9000, 1000, "2025-01-11T02:00:00Z", 9000, 0.0),
+        w.WhatIfDevice("nas", True, 0, 0.0, 0.0, 0, None, None, None, 0, None),
     ),
     runs=(
-        v.WhatIfRun("j@1", "office.nightly.full", "backup", "office", "alpha", "2025-01-10T21:00:00Z", "succeeded",
+        w.WhatIfRun("j@1", "office.nightly.full", "backup", "office", "alpha", "2025-01-10T21:00:00Z", "succeeded",
                     "2025-01-11T04:00:00Z", "2025-01-11T04:12:00Z", "alpha", "disk1", 8000, False, "no-idle-device",
                     "all devices are busy", "succeeded", "2025-01-11T03:48:00Z", "2025-01-11T04:00:00Z"),
-        v.WhatIfRun("j@2", "home.nightly.full", "backup", "home", "beta", "2025-01-10T21:00:00Z", "missed", None, None,
+        w.WhatIfRun("j@2", "home.nightly.full", "backup", "home", "beta", "2025-01-10T21:00:00Z", "missed", None, None,
                     None, None, 0, False, "source-unreachable", "beta is unreachable", "succeeded"),
     ),
     more=False,
@@ -77,16 +79,16 @@ PREVIEW = v.PreviewList(
     more=True,
 )  # fmt: skip
 
-STORY = v.Story(
+STORY = o.Story(
     "office", "list", "2025-01-10", "Europe/Berlin",
     (
-        v.StoryRun("j@1", "office.nightly.full", "running", "2025-01-10T21:00:00Z", None,
-                   (v.SetOutcome("files", None, "delegated"),)),
-        v.StoryRun("j@2", "office.nightly.daily", "superseded", "2025-01-10T21:00:00Z", "2025-01-10T21:00:00Z",
-                   (v.SetOutcome("files", None, "superseded"),)),
+        o.StoryRun("j@1", "office.nightly.full", "running", "2025-01-10T21:00:00Z", None,
+                   (o.SetOutcome("files", None, "delegated"),)),
+        o.StoryRun("j@2", "office.nightly.daily", "superseded", "2025-01-10T21:00:00Z", "2025-01-10T21:00:00Z",
+                   (o.SetOutcome("files", None, "superseded"),)),
     ),
     (
-        v.StoryLine("2025-01-10T21:00:01Z", "waited", "waited 1m 00s: all devices of the target are busy: dev", run="j@1",
+        o.StoryLine("2025-01-10T21:00:01Z", "waited", "waited 1m 00s: all devices of the target are busy: dev", run="j@1",
                     name="office.nightly.full", source="files", reason="no-idle-device", seconds=60.0,
                     until="2025-01-10T21:01:01Z"),
     ),
@@ -240,7 +242,7 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         "what-if --without beta --without-device nas --night --until 06:30 --runs --limit 7",
         "what-if",
-        q.WhatIf(("beta",), ("nas",), morning="06:30", limit=7),
+        w.WhatIf(("beta",), ("nas",), morning="06:30", limit=7),
         WHAT_IF,
         [
             "1 of 2 runs are done by 05:12, 12m 00s later than with beta, nas; 1 list misses: home (beta is unreachable).",
@@ -258,7 +260,7 @@ POLICY_CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     (
         "what-if --days 3 --from 2025-01-10T20:00:00+01:00",
         "what-if",
-        q.WhatIf(from_ns=1_736_535_600_000_000_000, days=3),
+        w.WhatIf(from_ns=1_736_535_600_000_000_000, days=3),
         WHAT_IF,
         ["1 of 2 runs are done", "disk1"],
     ),

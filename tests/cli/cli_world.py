@@ -23,7 +23,7 @@ from caso_mesh.identity.store import IdentityStore, write_context
 from caso_mesh.identity.tls import server_context
 from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.mesh import MeshInfo, Roster, RosterRow
-from caso_mesh.model.requests import SignedCall
+from caso_mesh.model.nodes import SignedCall
 from caso_mesh.model.states import Role
 from caso_mesh.wire.codec import from_wire, to_wire, unpack
 from caso_mesh.wire.link import Link

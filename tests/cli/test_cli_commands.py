@@ -14,7 +14,9 @@ from cli_world import FakeDaemon, Shell
 
 from caso_mesh.cli import catalog as catalog_commands
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail
@@ -26,7 +28,7 @@ from caso_mesh.model.entries import EntryType
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
-from caso_mesh.model.listing import SetStanding
+from caso_mesh.model.listing import CatalogFind, SetStanding
 from caso_mesh.model.metrics import Exposition
 from caso_mesh.model.report_schedules import (
     ReportScheduleEdit,
@@ -68,38 +70,38 @@ DEVICE = v.DeviceView(
     0,
     ("nearly full",),
 )
-SUBMITTED = v.Submitted("job1", "job1@1", "backup-alpha", None, ("/x is inside of it",))
-SET = v.SetView(
+SUBMITTED = o.Submitted("job1", "job1@1", "backup-alpha", None, ("/x is inside of it",))
+SET = b.SetView(
     "set1", "alpha", "beta", "disk1", "BETA-000001", "keep-4-weeks", "full", "job1", "job1@1", "job1@1#1",
     "2025-01-01T00:00:00Z", "2025-01-01T00:01:00Z", 10, 12345, 999, 0, ("/srv",), "2025-02-01T00:00:00Z", None, False,
 )  # fmt: skip
 GONE = msgspec.structs.replace(SET, expired=True)
-EXPIRY = v.ExpiryView(
+EXPIRY = b.ExpiryView(
     "the clock was set",
     (
-        v.ExpiryRow("set1", "alpha", "disk1", "nights", "2025-01-01T00:01:00Z", False, None, ("last-good", "daily")),
-        v.ExpiryRow("set0", "alpha", "disk1", "nights", "2024-01-01T00:01:00Z", True, "2024-02-01T00:00:00Z", ()),
+        b.ExpiryRow("set1", "alpha", "disk1", "nights", "2025-01-01T00:01:00Z", False, None, ("last-good", "daily")),
+        b.ExpiryRow("set0", "alpha", "disk1", "nights", "2024-01-01T00:01:00Z", True, "2024-02-01T00:00:00Z", ()),
     ),
 )
-JOB = v.JobView(
+JOB = o.JobView(
     "job1", "nightly", "backup", "job1@1", None, "ready", "full", "medium", "alpha", None, None, "no-idle-device",
     {"devices": ["disk1"]}, "all devices of the target are busy: disk1", 42.0, 3, 4, 5000, 6, 7000.0, None, None, None, None,
 )  # fmt: skip
-ATTEMPT = v.AttemptView(
+ATTEMPT = o.AttemptView(
     "job1@1#1", 1, "failed", "full", "alpha", "beta", "disk1", "2025-01-01T00:00:00Z", None, None, 3.5, 3, 4, 5, 6, None,
     {"code": "device-full", "message": "The device disk1 is full.", "hint": ""},
 )  # fmt: skip
-DETAIL = v.JobDetail(
+DETAIL = o.JobDetail(
     "job1", "nightly", "backup", "active", "medium", "2025-01-01T00:00:00Z", "root@alpha", "0 2 * * *", "UTC",
     "2025-01-02T02:00:00Z", {"target": "any", "excludes": []},
-    (v.RunView("job1@1", "failed", "2025-01-01T00:00:00Z", None, (), (ATTEMPT,)),
-     v.RunView("job1@0", "missed", "2025-01-01T00:00:00Z", None, (), ())),
+    (o.RunView("job1@1", "failed", "2025-01-01T00:00:00Z", None, (), (ATTEMPT,)),
+     o.RunView("job1@0", "missed", "2025-01-01T00:00:00Z", None, (), ())),
 )  # fmt: skip
-LOG = v.JobLogView((v.AttemptLog("job1@1#1", (v.LogLineView("2025-01-01T00:00:00Z", "info", "began"),)),))
-ENTRY = v.EntryView("/srv/a\\x0ab", "L3Nydi9hCmI=", "file", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "0644")
-MATCH = v.MatchView("alpha", "/srv/a", "L3Nydi9h", "set1", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "file")
+LOG = o.JobLogView((o.AttemptLog("job1@1#1", (o.LogLineView("2025-01-01T00:00:00Z", "info", "began"),)),))
+ENTRY = b.EntryView("/srv/a\\x0ab", "L3Nydi9hCmI=", "file", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "0644")
+MATCH = b.MatchView("alpha", "/srv/a", "L3Nydi9h", "set1", 7, "2025-01-01T00:00:00Z", "1735689600000000001", "file")
 USAGE = c.UsageView("/srv", "L3Nydg==", 12, 3456)
-VERSION = v.VersionView(
+VERSION = b.VersionView(
     "/srv/a", "file", 7, "2025-01-01T00:00:00Z", "1", "0644", "set1", "set2", 2, "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
 )  # fmt: skip
 PROOF = AuditVerified(
@@ -335,7 +337,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
             cancel_after_s=28800.0,
             catch_up=True,
         ),
-        v.Submitted("job1", None, "nightly", "2025-01-02T02:05:00Z"),
+        o.Submitted("job1", None, "nightly", "2025-01-02T02:05:00Z"),
         ["nightly", "2025-01-02T02:05:00Z"],
     ),
     (
@@ -406,12 +408,12 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         SUBMITTED,
         ["submitted job1@1"],
     ),
-    ("job list", "job.list", q.JobListRequest(), v.JobList((JOB,)), ["nightly", "42 %", "all devices", "7.0 kB/s"]),
+    ("job list", "job.list", q.JobListRequest(), o.JobList((JOB,)), ["nightly", "42 %", "all devices", "7.0 kB/s"]),
     (
         "job list --state all --server beta --pool west",
         "job.list",
         q.JobListRequest("all", "beta", "west"),
-        v.JobList((JOB,)),
+        o.JobList((JOB,)),
         ["nightly"],
     ),
     ("job show nightly", "job.show", q.JobName("nightly"), DETAIL, ["0 2 * * * (UTC)", "job1@1#1", "disk1 is full", "job1@0"]),
@@ -469,14 +471,14 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
             until_ns=1_735_776_000_000_000_000,
             after="set9",
         ),
-        v.SetList((SET,), more=True),
+        b.SetList((SET,), more=True),
         ["set1"],
     ),
     (
         "job list --state ready --pool west --since 2025-01-01T00:00Z --after job1@1",
         "job.list",
         q.JobListRequest("ready", pool="west", since_ns=1_735_689_600_000_000_000, after="job1@1"),
-        v.JobList((JOB,), more=True),
+        o.JobList((JOB,), more=True),
         ["nightly"],
     ),
     (
@@ -514,29 +516,29 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         LOG,
         ["began"],
     ),
-    ("set list --source alpha", "set.list", q.SetListRequest(source="alpha"), v.SetList((SET,)), ["set1", "12.3 kB"]),
-    ("set list --expired", "set.list", q.SetListRequest(expired=True), v.SetList((GONE,)), ["expired"]),
+    ("set list --source alpha", "set.list", q.SetListRequest(source="alpha"), b.SetList((SET,)), ["set1", "12.3 kB"]),
+    ("set list --expired", "set.list", q.SetListRequest(expired=True), b.SetList((GONE,)), ["expired"]),
     ("set expire --dry-run", "set.expiry", q.Nothing(), EXPIRY, ["last-good, daily", "nothing keeps it"]),
-    ("set expire --yes", "set.expire", q.Nothing(), v.Expired(3, None), ["3 sets were deleted"]),
-    ("catalog ls set1", "catalog.ls", q.CatalogList("set1"), v.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
+    ("set expire --yes", "set.expire", q.Nothing(), b.Expired(3, None), ["3 sets were deleted"]),
+    ("catalog ls set1", "catalog.ls", b.CatalogList("set1"), b.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
     (
         "catalog ls set1 /srv/x --after srv/x/b --limit 5",
         "catalog.ls",
-        q.CatalogList("set1", b"srv/x", b"srv/x/b", 5),
-        v.EntryList((ENTRY,)),
+        b.CatalogList("set1", b"srv/x", b"srv/x/b", 5),
+        b.EntryList((ENTRY,)),
         ["/srv/a"],
     ),
     (
         "catalog find *.conf --server alpha --since 2025-01-01T00:00:00Z --until 2025-01-02T00:00:00Z",
         "catalog.find",
-        q.CatalogFind(b"*.conf", "alpha", 1735689600 * 10**9, 1735776000 * 10**9),
-        v.MatchList((MATCH,)),
+        CatalogFind(b"*.conf", "alpha", 1735689600 * 10**9, 1735776000 * 10**9),
+        b.MatchList((MATCH,)),
         ["/srv/a", "set1"],
     ),
     (
         "catalog find *.iso --larger 1GB --smaller 4GiB --modified-since 2025-01-01T00:00:00Z --type f --ignore-case",
         "catalog.find",
-        q.CatalogFind(
+        CatalogFind(
             b"*.iso",
             size_min=10**9,
             size_max=4 << 30,
@@ -544,7 +546,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
             type=EntryType.FILE,
             ignore_case=True,
         ),
-        v.MatchList((MATCH,)),
+        b.MatchList((MATCH,)),
         ["set1"],
     ),
     ("catalog du set1", "catalog.du", c.CatalogUsage("set1"), c.UsageList("set1", (USAGE,)), ["/srv", "12"]),
@@ -557,7 +559,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ),
     ("catalog modes", "catalog.modes", c.CatalogModesRequest(), c.CatalogModes((MODE,)), ["distributed", "moving, 40 %", "pool:west"]),
     ("catalog modes --server beta --pool west", "catalog.modes", c.CatalogModesRequest("beta", "west"), c.CatalogModes(()), []),
-    ("catalog versions alpha:srv/a", "catalog.versions", q.CatalogVersions("alpha", b"/srv/a"), v.VersionList((VERSION,)), ["set2"]),
+    ("catalog versions alpha:srv/a", "catalog.versions", b.CatalogVersions("alpha", b"/srv/a"), b.VersionList((VERSION,)), ["set2"]),
     ("kit list", "kit.list", q.Nothing(), v.KitList((KIT,)), ["kit1", "ann", "disk1", "disk2"]),
     ("alert list --all", "alert.list", q.AlertListRequest(all=True), v.AlertList((ALERT,)), ["al1", "disk1 is full"]),
     ("alert answer al1 seen", "alert.answer", q.AlertAnswer("al1", "seen"), AlertAnswered("seen", "ann", True), ["al1 is answered: seen"]),
@@ -607,10 +609,10 @@ async def test_a_list_that_is_cut_says_how_to_go_on_and_one_that_is_whole_says_n
     daemon: FakeDaemon, shell: Shell
 ) -> None:
     for call, cut, whole, last in (
-        ("set list", v.SetList((SET,), more=True), v.SetList((SET,)), SET.id),
+        ("set list", b.SetList((SET,), more=True), b.SetList((SET,)), SET.id),
         ("server list", v.ServerList((SERVER,), more=True), v.ServerList((SERVER,)), SERVER.name),
         ("medium list", v.MediumList((MEDIUM,), more=True), v.MediumList((MEDIUM,)), MEDIUM.label),
-        ("job list", v.JobList((JOB,), more=True), v.JobList((JOB,)), JOB.run),
+        ("job list", o.JobList((JOB,), more=True), o.JobList((JOB,)), JOB.run),
     ):
         daemon.answers[call.replace(" ", ".")] = cut
         assert f"There are more: --after {last}" in (await shell(*words(call))).err
@@ -692,8 +694,8 @@ async def test_catalogs_that_could_not_be_asked_are_named_and_the_status_says_so
 ) -> None:
     text = "catalog is on beta, not reachable since 2025-01-01T00:00:00Z"
     away = (c.CatalogAway("beta", "2025-01-01T00:00:00Z", text),)
-    daemon.answers["catalog.find"] = v.MatchList((MATCH,), away=away)
-    daemon.answers["catalog.versions"] = v.VersionList((VERSION,), away=away)
+    daemon.answers["catalog.find"] = b.MatchList((MATCH,), away=away)
+    daemon.answers["catalog.versions"] = b.VersionList((VERSION,), away=away)
     for line in ("catalog find x", "catalog versions alpha:/x"):
         plain, as_json = await shell(*words(line)), await shell(*words(line), "--json")
         assert (plain.status, as_json.status) == (7, 7)
@@ -702,7 +704,7 @@ async def test_catalogs_that_could_not_be_asked_are_named_and_the_status_says_so
 
 
 async def test_a_search_within_a_role_on_some_servers_says_which_ones(daemon: FakeDaemon, shell: Shell) -> None:
-    daemon.answers["catalog.find"] = v.MatchList((), only=("alpha", "beta"))
+    daemon.answers["catalog.find"] = b.MatchList((), only=("alpha", "beta"))
     plain, as_json = await shell(*words("catalog find x")), await shell(*words("catalog find x --json"))
     assert plain.status == 0 and "only alpha, beta can be searched: your role is limited to them" in plain.err
     assert as_json.document["only"] == ["alpha", "beta"]
@@ -732,13 +734,13 @@ async def test_a_folder_is_listed_and_measured_as_of_a_time_by_the_set_that_show
     daemon: FakeDaemon, shell: Shell
 ) -> None:
     daemon.answers["catalog.as-of"] = c.CatalogChoice("set7", "alpha", "-", "2025-01-31T01:00:00Z", True)
-    daemon.answers["catalog.ls"] = v.EntryList((ENTRY,))
+    daemon.answers["catalog.ls"] = b.EntryList((ENTRY,))
     daemon.answers["catalog.du"] = c.UsageList("set7", (USAGE,))
     for line in ("catalog ls alpha:/srv", "catalog du alpha:/srv"):
         result = await shell(*words(line), "--as-of", "2025-01-31T02:00:00Z")
         assert result.status == 0 and "set set7 of alpha, ended 2025-01-31T01:00:00Z" in result.err
         assert daemon.received[-2].request == c.CatalogAsOf("alpha", b"/srv", 1_738_288_800 * 10**9)
-    assert daemon.received[-3].request == q.CatalogList("set7", b"srv")
+    assert daemon.received[-3].request == b.CatalogList("set7", b"srv")
     assert daemon.received[-1].request == c.CatalogUsage("set7", b"srv")
     for line in (
         "catalog ls set1 --as-of 2025-01-31",
@@ -749,10 +751,10 @@ async def test_a_folder_is_listed_and_measured_as_of_a_time_by_the_set_that_show
 
 
 async def test_a_search_that_was_cut_off_says_so_and_its_status_too(daemon: FakeDaemon, shell: Shell) -> None:
-    daemon.answers["catalog.find"] = v.MatchList((MATCH,), cut_off=True)
+    daemon.answers["catalog.find"] = b.MatchList((MATCH,), cut_off=True)
     result = await shell(*words("catalog find ??"))
     assert result.status == 7 and "took too long and was cut off" in result.err
-    daemon.answers["catalog.find"] = v.MatchList((), cut_off=True, next="alpha:/srv/it's")
+    daemon.answers["catalog.find"] = b.MatchList((), cut_off=True, next="alpha:/srv/it's")
     result = await shell(*words("catalog find ??"))
     assert result.status == 7 and "goes on with --after 'alpha:/srv/it'\"'\"'s'" in result.err
     assert len(daemon.received) == 2
@@ -762,7 +764,7 @@ async def test_a_search_is_asked_for_page_by_page_up_to_the_limit_and_says_how_i
     daemon: FakeDaemon, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog_commands, "MOST_MATCHES", 2)
-    daemon.answers["catalog.find"] = v.MatchList((MATCH,) * 2, more=True, next="alpha:/srv/x")
+    daemon.answers["catalog.find"] = b.MatchList((MATCH,) * 2, more=True, next="alpha:/srv/x")
     result = await shell(*words("catalog find x --after alpha:/srv --limit 3"))
     assert result.status == 0 and "There are more: --after alpha:/srv/x, or a higher --limit" in result.err
     assert [(each.request.after, each.request.limit) for each in daemon.received] == [
@@ -858,7 +860,7 @@ async def test_paths_that_are_not_utf8_arrive_as_the_bytes_the_shell_gave(daemon
 async def test_job_list_takes_a_state_of_runs_and_a_state_folder_by_the_same_option(
     daemon: FakeDaemon, shell: Shell
 ) -> None:
-    daemon.answers["job.list"] = v.JobList(())
+    daemon.answers["job.list"] = o.JobList(())
     folder = os.fspath(shell.state)
     for argv in (("--state", "running", "--state", folder), ("--state", folder, "--state", "running")):
         assert (await shell("job", "list", *argv, state=False)).status == 0
@@ -871,8 +873,8 @@ async def test_job_list_takes_a_state_of_runs_and_a_state_folder_by_the_same_opt
 
 
 async def test_what_comes_from_elsewhere_cannot_move_the_cursor_of_a_terminal(daemon: FakeDaemon, shell: Shell) -> None:
-    evil = v.LogLineView("2025-01-01T00:00:00Z", "info", "\x1b[2J\x9bowned\nnext")
-    daemon.answers["job.log"] = v.JobLogView((v.AttemptLog("job1@1#1", (evil,)),))
+    evil = o.LogLineView("2025-01-01T00:00:00Z", "info", "\x1b[2J\x9bowned\nnext")
+    daemon.answers["job.log"] = o.JobLogView((o.AttemptLog("job1@1#1", (evil,)),))
     result = await shell("job", "log", "job1@1")
     assert "\\x1b[2J\\x9bowned\\x0anext" in result.out
     assert result.out.count("\n") == 1

@@ -14,6 +14,7 @@ from caso_mesh.identity import kit as kits
 from caso_mesh.identity.imported import open_foreign
 from caso_mesh.model import importing as i
 from caso_mesh.model import views as v
+from caso_mesh.model.errors import ObjectMissing
 from caso_mesh.sealing import wrapping
 from caso_mesh.sealing.passphrase import Cost
 from caso_mesh.vault.chunking import ChunkerParameters
@@ -47,6 +48,8 @@ class Mesh:
 
     def read(self, request: i.DeviceRead) -> i.ForeignObjects:
         first, *others = request.names
+        if not (self.folder / first).exists():
+            raise ObjectMissing(name=first)
         found = {first: (self.folder / first).read_bytes()[request.offset :][:400]}
         return i.ForeignObjects(found | {name: (self.folder / name).read_bytes() for name in others[:1]})
 

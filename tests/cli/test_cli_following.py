@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cli_world import FakeDaemon, Shell
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.history import LogFollow, LogTail, TailLine
 
 
 def line(text: str, attempt: str = "j@1#1") -> TailLine:
-    return TailLine(attempt, "beta", v.LogLineView("2025-01-01T00:00:00Z", "info", text))
+    return TailLine(attempt, "beta", o.LogLineView("2025-01-01T00:00:00Z", "info", text))
 
 
 async def test_a_log_is_followed_to_its_end_and_asked_on_from_where_it_was(daemon: FakeDaemon, shell: Shell) -> None:
@@ -51,8 +51,8 @@ async def test_followed_as_records_each_line_is_one(daemon: FakeDaemon, shell: S
 async def test_a_log_goes_into_a_new_file_and_one_attempt_by_its_number(
     daemon: FakeDaemon, shell: Shell, tmp_path: Path
 ) -> None:
-    entries = (v.LogLineView("2025-01-01T00:00:00Z", "info", "a\nb"),)
-    daemon.answers["job.log"] = v.JobLogView((v.AttemptLog("j@1#2", entries),))
+    entries = (o.LogLineView("2025-01-01T00:00:00Z", "info", "a\nb"),)
+    daemon.answers["job.log"] = o.JobLogView((o.AttemptLog("j@1#2", entries),))
     path = tmp_path / "night.log"
     assert (await shell("job", "log", "j@1", "--attempt", "2", "--export", str(path))).status == 0
     assert daemon.received[-1].request == q.JobLogRequest("j@1#2")

@@ -18,6 +18,7 @@ from caso_mesh.cli.explaining import make_app
 from caso_mesh.cli.options import interactive
 from caso_mesh.cli.program import hoist, run, wants_json
 from caso_mesh.cli.table import COMMANDS
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import LISTED_BY, NotFound
 
@@ -73,9 +74,9 @@ async def test_a_daily_command_imports_only_what_it_needs(daemon: FakeDaemon, en
 async def test_a_command_that_waits_for_its_job_imports_no_more(
     daemon: FakeDaemon, environment: dict[str, str]
 ) -> None:
-    result = v.RunResult("j", "j@1", "j@1#1", "succeeded", "full", "a", "d", "s", (), 1, 2, 3, 4, 0.5, ())
-    daemon.answers["backup"] = v.Submitted("j", "j@1", "backup-alpha")
-    daemon.answers["run.follow"] = v.RunProgress("j@1", "succeeded", (), result)
+    result = o.RunResult("j", "j@1", "j@1#1", "succeeded", "full", "a", "d", "s", (), 1, 2, 3, 4, 0.5, ())
+    daemon.answers["backup"] = o.Submitted("j", "j@1", "backup-alpha")
+    daemon.answers["run.follow"] = o.RunProgress("j@1", "succeeded", (), result)
     argv = ("backup", "alpha:/x", "--to", "any", "--type", "incremental", "--wait", "--json")
     status, loaded, out = await asyncio.to_thread(loaded_by, *argv, environment=environment)
     assert (status, out.startswith('{"job":"j"')) == (0, True)
@@ -219,11 +220,11 @@ async def test_ctrl_c_ends_waiting_with_a_word_on_the_job_and_no_traceback(
 ) -> None:
     asked = asyncio.Event()
 
-    def running(_: object) -> v.RunProgress:
+    def running(_: object) -> o.RunProgress:
         asked.set()
-        return v.RunProgress("job1@1", "running", ())
+        return o.RunProgress("job1@1", "running", ())
 
-    daemon.answers.update({"verify": v.Submitted("job1", "job1@1", "v"), "run.follow": running})
+    daemon.answers.update({"verify": o.Submitted("job1", "job1@1", "v"), "run.follow": running})
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "caso_mesh", "verify", "set1", "--wait",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,

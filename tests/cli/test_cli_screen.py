@@ -18,12 +18,13 @@ from msgspec.structs import replace
 from waiting import wait_for
 
 from caso_mesh.cli.screen import SORTS, bar, cut, status_lines, top_lines
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import StateDamaged, UnknownCall
 from caso_mesh.model.overview import AwayServer, DueJob, Overview, OverviewRequest
 
 STATUS = v.StatusView("tests", "alpha", "alpha", 3, ("alpha", "beta"), 9, 2, 1, "0.1.0")
-JOB = v.JobView(
+JOB = o.JobView(
     "job1", "nightly", "backup", "job1@1", "job1@1#1", "running", "full", "medium", "alpha", "beta", "disk1", None, {}, None,
     42.0, 3, 4, 5000, 6, 7_000_000.0, "/srv/a\x1b[2J", None, None, None, None,
 )  # fmt: skip

@@ -14,35 +14,36 @@ from waiting import in_one_of_three
 
 from caso_mesh.cli.bars import Bars
 from caso_mesh.cli.program import run_inside
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NoAdmin
 
 RUN = "job1@1"
-SUBMITTED = v.Submitted("job1", RUN, "backup-alpha", None, ("a device is inside of it",))
+SUBMITTED = o.Submitted("job1", RUN, "backup-alpha", None, ("a device is inside of it",))
 
 
-def part(state: str = "running", percent: float | None = None, **fields: Any) -> v.JobView:
+def part(state: str = "running", percent: float | None = None, **fields: Any) -> o.JobView:
     values: dict[str, Any] = {
         "job": "job1", "name": "n", "kind": "backup", "run": RUN, "attempt": f"{RUN}#1", "state": state, "type": "full",
         "priority": "medium", "source": "alpha", "server": "beta", "device": "disk1", "reason": None,
         "reason_fields": {}, "reason_text": None, "percent": percent, "files": 0, "bytes": 0, "bytes_read": 0,
         "bytes_stored": 0, "rate": 0.0, "path": None, "due": None, "started": None, "ended": None,
     }  # fmt: skip
-    return v.JobView(**{**values, **fields})
+    return o.JobView(**{**values, **fields})
 
 
-def result(state: str, **fields: Any) -> v.RunResult:
+def result(state: str, **fields: Any) -> o.RunResult:
     values: dict[str, Any] = {
         "job": "job1", "run": RUN, "attempt": f"{RUN}#1", "state": state, "type": "full", "server": "beta",
-        "device": "disk1", "set": "set1", "sets": (v.SetOutcome("alpha", "set1", state),), "files": 10, "bytes": 2000,
+        "device": "disk1", "set": "set1", "sets": (o.SetOutcome("alpha", "set1", state),), "files": 10, "bytes": 2000,
         "bytes_read": 1000, "bytes_stored": 300, "seconds": 1.5, "exceptions": (),
     }  # fmt: skip
-    return v.RunResult(**{**values, **fields})
+    return o.RunResult(**{**values, **fields})
 
 
-def progress(state: str, *parts: v.JobView, done: v.RunResult | None = None) -> v.RunProgress:
-    return v.RunProgress(RUN, state, parts, done)
+def progress(state: str, *parts: o.JobView, done: o.RunResult | None = None) -> o.RunProgress:
+    return o.RunProgress(RUN, state, parts, done)
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +68,12 @@ async def test_the_exit_status_of_wait_is_the_state_of_the_run_and_json_is_its_r
     daemon: FakeDaemon, shell: Shell, command: str, ends_as: str, status: int
 ) -> None:
     words = command.split()
-    done = result(ends_as, exceptions=(v.ExceptionView("/x/y", "vanished"),))
+    done = result(ends_as, exceptions=(o.ExceptionView("/x/y", "vanished"),))
     daemon.answers["job.run" if words[0] == "job" else words[0]] = SUBMITTED
     daemon.answers["run.follow"] = progress(ends_as, part(ends_as), done=done)
     as_json = await shell(*words, "--wait", "--json")
     assert as_json.status == status
-    assert msgspec.convert(as_json.document, v.RunResult) == done
+    assert msgspec.convert(as_json.document, o.RunResult) == done
     assert "a device is inside of it" in as_json.err
     plain = await shell(*words, "--wait")
     assert plain.status == status
@@ -83,7 +84,7 @@ async def test_the_exit_status_of_wait_is_the_state_of_the_run_and_json_is_its_r
 async def test_of_many_exceptions_the_first_are_listed_and_the_command_for_all(
     daemon: FakeDaemon, shell: Shell
 ) -> None:
-    lost = tuple(v.ExceptionView(f"/x/{number:03}", "vanished") for number in range(103))
+    lost = tuple(o.ExceptionView(f"/x/{number:03}", "vanished") for number in range(103))
     daemon.answers["verify"] = SUBMITTED
     done = result("succeeded-with-exceptions", exceptions=lost)
     daemon.answers["run.follow"] = progress(done.state, part(done.state), done=done)
@@ -127,7 +128,7 @@ async def test_json_lines_are_the_changes_and_end_with_the_result(daemon: FakeDa
     daemon.answers["run.follow"] = list(records)
     told = await shell("backup", "alpha:/x", "--to", "any", "--wait", "--json-lines")
     assert told.status == 1
-    lines = [msgspec.convert(json.loads(line), v.RunProgress) for line in told.out.splitlines()]
+    lines = [msgspec.convert(json.loads(line), o.RunProgress) for line in told.out.splitlines()]
     assert lines == [records[0], records[2], records[3]]
     asked = [each.request for each in daemon.received if each.call == "run.follow"]
     assert asked == [q.RunFollow(RUN, 0.01)] * 4  # whoever is told of the way asks for it
@@ -144,8 +145,8 @@ async def test_why_a_run_failed_is_told_to_people(daemon: FakeDaemon, shell: She
 
 
 async def test_watch_takes_a_job_and_an_attempt_too(daemon: FakeDaemon, shell: Shell) -> None:
-    newest = v.RunView(RUN, "running", "2025-01-01T00:00:00Z", None, (), ())
-    daemon.answers["job.show"] = v.JobDetail(
+    newest = o.RunView(RUN, "running", "2025-01-01T00:00:00Z", None, (), ())
+    daemon.answers["job.show"] = o.JobDetail(
         "job1", "nightly", "backup", "active", "medium", "", "x", None, None, None, {}, (newest,)
     )
     daemon.answers["run.follow"] = progress("succeeded", done=result("succeeded"))
@@ -164,7 +165,7 @@ async def test_a_restart_of_the_daemon_does_not_end_waiting(state: Any, shell: S
     second.answers["run.follow"] = progress("succeeded", done=result("succeeded"))
     asked = asyncio.Event()
 
-    def running(_: q.RunFollow) -> v.RunProgress:
+    def running(_: q.RunFollow) -> o.RunProgress:
         asked.set()
         return progress("running", part(percent=10.0))
 
@@ -194,7 +195,7 @@ async def test_being_without_an_answer_for_longer_than_the_timeout_ends_waiting(
 async def test_a_call_that_is_on_its_way_when_the_connection_breaks_is_asked_again(
     daemon: FakeDaemon, shell: Shell
 ) -> None:
-    async def drop(_: q.RunFollow) -> v.RunProgress:
+    async def drop(_: q.RunFollow) -> o.RunProgress:
         if len(daemon.links) == 1:
             (link,) = daemon.links
             await link.close()

@@ -9,10 +9,12 @@ from mesh.inside import InsideMesh
 from msgspec import Struct
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
+from caso_mesh.model.listing import CatalogFind
 
 
 class Browsed(Struct, frozen=True):
@@ -64,18 +66,18 @@ async def settled(
     return await wait_for_async(done, timeout_s, every_s=0.2, what=f"the catalogs of {server} are settled")  # type: ignore[return-value]
 
 
-async def ls(mesh: InsideMesh, set_id: str, path: pathlib.Path, *, at: str = "alpha", **more: object) -> v.EntryList:
-    request = q.CatalogList(set_id, bytes(path), **more)  # type: ignore[arg-type]
-    return await mesh.call(at, "catalog.ls", request, v.EntryList)
+async def ls(mesh: InsideMesh, set_id: str, path: pathlib.Path, *, at: str = "alpha", **more: object) -> b.EntryList:
+    request = b.CatalogList(set_id, bytes(path), **more)  # type: ignore[arg-type]
+    return await mesh.call(at, "catalog.ls", request, b.EntryList)
 
 
-async def find(mesh: InsideMesh, glob: str, *, at: str = "alpha", by: str | None = None, **more: object) -> v.MatchList:
-    request = q.CatalogFind(glob.encode(), **more)  # type: ignore[arg-type]
-    return await mesh.call(at, "catalog.find", request, v.MatchList, by=by)
+async def find(mesh: InsideMesh, glob: str, *, at: str = "alpha", by: str | None = None, **more: object) -> b.MatchList:
+    request = CatalogFind(glob.encode(), **more)  # type: ignore[arg-type]
+    return await mesh.call(at, "catalog.find", request, b.MatchList, by=by)
 
 
-async def versions(mesh: InsideMesh, source: str, path: pathlib.Path, *, at: str = "alpha") -> v.VersionList:
-    return await mesh.call(at, "catalog.versions", q.CatalogVersions(source, bytes(path)), v.VersionList)
+async def versions(mesh: InsideMesh, source: str, path: pathlib.Path, *, at: str = "alpha") -> b.VersionList:
+    return await mesh.call(at, "catalog.versions", b.CatalogVersions(source, bytes(path)), b.VersionList)
 
 
 async def browsed(

@@ -26,6 +26,9 @@ from caso_mesh.jobs.bulk_memory import MemoryHub
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.machine import Ports, SystemClock
+from caso_mesh.model import browsing as b
+from caso_mesh.model import nodes as n
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
@@ -186,7 +189,7 @@ class InsideMesh:
             request_id=uuid.uuid4().hex,
             now_ns=self.clock(name).now_ns(),
         )
-        params = q.SignedCall(
+        params = n.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, timeout_s
         )
         return to_wire(params)
@@ -205,11 +208,11 @@ class InsideMesh:
     async def servers(self, at: str = NAMES[0]) -> tuple[v.ServerView, ...]:
         return (await self.call(at, "server.list", q.ServerListRequest(), v.ServerList)).servers
 
-    async def sets(self, at: str = NAMES[0]) -> tuple[v.SetView, ...]:
-        return (await self.call(at, "set.list", q.SetListRequest(), v.SetList)).sets
+    async def sets(self, at: str = NAMES[0]) -> tuple[b.SetView, ...]:
+        return (await self.call(at, "set.list", q.SetListRequest(), b.SetList)).sets
 
-    async def jobs(self, at: str = NAMES[0], state: str | None = None) -> tuple[v.JobView, ...]:
-        return (await self.call(at, "job.list", q.JobListRequest(state), v.JobList)).jobs
+    async def jobs(self, at: str = NAMES[0], state: str | None = None) -> tuple[o.JobView, ...]:
+        return (await self.call(at, "job.list", q.JobListRequest(state), o.JobList)).jobs
 
     async def add_device(self, server: str, name: str | None = None) -> v.DeviceView:
         """A new folder of ``server`` as a device, ``disk-SERVER`` by default."""
@@ -221,15 +224,15 @@ class InsideMesh:
     async def add_pool(self, name: str, *servers: str) -> v.PoolView:
         return await self.call(NAMES[0], "pool.create", q.PoolEdit(name, servers), v.PoolView)
 
-    async def backup(self, source: str, path: pathlib.Path, target: str, **more: Any) -> v.Submitted:
+    async def backup(self, source: str, path: pathlib.Path, target: str, **more: Any) -> o.Submitted:
         request = q.BackupRequest(sources=((source, bytes(path)),), target=target, **more)
-        return await self.call(NAMES[0], "backup", request, v.Submitted)
+        return await self.call(NAMES[0], "backup", request, o.Submitted)
 
-    async def result(self, run: str, *, at: str = NAMES[0], timeout_s: float = 600.0) -> v.RunResult:
+    async def result(self, run: str, *, at: str = NAMES[0], timeout_s: float = 600.0) -> o.RunResult:
         """What became of a run, once it is closed."""
 
-        async def closed() -> v.RunResult | None:
-            return (await self.call(at, "run.follow", q.RunFollow(run), v.RunProgress, timeout_s=60.0)).result
+        async def closed() -> o.RunResult | None:
+            return (await self.call(at, "run.follow", q.RunFollow(run), o.RunProgress, timeout_s=60.0)).result
 
         return await wait_for_async(closed, timeout_s, what=f"{run} is closed", every_s=0.2)  # type: ignore[return-value]
 

@@ -11,6 +11,7 @@ from mesh.inside import MemoryMesh
 from waiting import wait_for_async
 
 from caso_mesh.model import facts
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NoAdmin, Unavailable
@@ -31,7 +32,7 @@ def beats(mesh: MemoryMesh, name: str) -> list[float]:
     heart, loop, seen = mesh.nodes[name].server._heart, asyncio.get_running_loop(), list[float]()
     made = heart._beat
 
-    def beat() -> q.Heartbeat:
+    def beat() -> n.Heartbeat:
         seen.append(loop.time())
         return made()
 

@@ -9,6 +9,7 @@ import pytest
 from mesh.inside import MemoryMesh
 from waiting import wait_for_async
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import NoAdmin, VotersUnknown
@@ -66,7 +67,7 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_were_replaced_is_
     disk.mkdir()
     await mesh.call("alpha", "device.add", q.DeviceAdd("disk", "disk", {"delta": str(disk)}), v.DeviceView)
     asked = q.BackupRequest(sources=(("delta", bytes(tree)),), target="device:disk")
-    run = (await mesh.call("alpha", "backup", asked, v.Submitted)).run
+    run = (await mesh.call("alpha", "backup", asked, o.Submitted)).run
     assert run is not None
     assert (await mesh.result(run, at="alpha")).state == "succeeded"
     assert {node.trust.name_of(each) for each in node.bearings.voters()} == {"epsilon", "zeta", "eta"}
@@ -102,7 +103,7 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_left_the_mesh_say
 
     async def says_so() -> bool:
         try:
-            await mesh.call("delta", "job.list", q.JobListRequest(), v.JobList)
+            await mesh.call("delta", "job.list", q.JobListRequest(), o.JobList)
         except VotersUnknown as error:
             return error.fields == {"server": "delta", "admin": "epsilon", "voters": "alpha, beta, gamma"}
         except NoAdmin:
@@ -122,6 +123,6 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_left_the_mesh_say
         "epsilon", "device.add", q.DeviceAdd("disk", "disk", {"delta": str(disk)}), v.DeviceView, by="alpha"
     )
     asked = q.BackupRequest(sources=(("delta", bytes(tree)),), target="pool:west")
-    run = (await mesh.call("epsilon", "backup", asked, v.Submitted, by="alpha")).run
+    run = (await mesh.call("epsilon", "backup", asked, o.Submitted, by="alpha")).run
     assert run is not None
     assert (await mesh.result(run, at="epsilon")).state == "succeeded"

@@ -11,6 +11,8 @@ import pytest
 from mesh.test_expiry import alerts, expire, mesh_with, set_clocks
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.alert_calls import AlertAnswered
@@ -29,7 +31,7 @@ def write(tree: pathlib.Path, files: range, chance: random.Random, *, encrypted:
 
 
 async def night(mesh: Any) -> str:
-    submitted = await mesh.call("alpha", "job.run", q.JobName(JOB), v.Submitted)
+    submitted = await mesh.call("alpha", "job.run", q.JobName(JOB), o.Submitted)
     result = await mesh.result(submitted.run)
     assert result.state == "succeeded", result
     return result.set
@@ -83,7 +85,7 @@ async def test_what_looks_encrypted_locks_the_last_good_sets_and_nothing_expires
     assert alert.id in held.paused
     assert len(await mesh.sets()) == len(nights) + 2
     with pytest.raises(Protected):
-        await mesh.call("alpha", "set.delete", q.SetName(nights[-1]), v.Done)
+        await mesh.call("alpha", "set.delete", b.SetName(nights[-1]), v.Done)
     await mesh.call("alpha", "alert.answer", q.AlertAnswer(alert.id, "disk restored"), AlertAnswered)
     await expire(mesh)
     assert {row.id for row in await mesh.sets()} == {nights[-1], last}

@@ -10,6 +10,7 @@ from mesh.catalog_site import admin_at, browsed, settled
 from mesh.test_catalog_modes import a_site, two_sets
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
@@ -92,7 +93,7 @@ async def test_what_nobody_has_any_more_is_made_out_of_the_device_also_by_a_rebu
     await mesh.run("beta")
     await admin_at(mesh, "alpha", "alpha")
     await mesh.wait_connected("beta")
-    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("disk-beta"), v.CatalogRebuilt)
+    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("disk-beta"), b.CatalogRebuilt)
     assert (rebuilt.sets, rebuilt.warnings) == (2, ())
     await settled(mesh, sets=2)
     await wait_for_async(lambda: _as_it_was(mesh, sets, tree, seen), 120.0, every_s=1.0, what="it is as it was")

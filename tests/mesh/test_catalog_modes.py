@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mesh.catalog_site import browsed, find, ls, mode_of, set_mode, settled, small_tree, versions
 
-from caso_mesh.model import views as v
+from caso_mesh.model import browsing as b
 from caso_mesh.model.errors import UNAVAILABLE, CatalogAway, InvalidValue
 
 pytestmark = pytest.mark.jumping
@@ -99,7 +99,7 @@ async def test_a_search_goes_on_page_by_page_over_all_servers_and_modes(memory_m
         assert (await mesh.result((await mesh.backup(source, tree, f"server:{target}")).run)).state == "succeeded"
     await settled(mesh, sets=4)
 
-    async def pages(limit: int, after: str | None = None) -> list[v.MatchView]:
+    async def pages(limit: int, after: str | None = None) -> list[b.MatchView]:
         found = []
         while True:
             page = await find(mesh, f"*{tree.name}/*", limit=limit, after=after)

@@ -15,12 +15,16 @@ from waiting import wait_for_async
 
 from caso_mesh.admin.ports import Caller
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import nodes as n
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.catalogs import CatalogMode
 from caso_mesh.model.documents import MediaSetDoc
 from caso_mesh.model.errors import CasoError, CatalogAway, CatalogNotHere
+from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.states import Role
 
 pytestmark = pytest.mark.jumping
@@ -36,7 +40,7 @@ async def three_voters(mesh):
 
 async def restored(mesh, set_id, to, base, *, at="alpha", paths=()):
     request = q.RestoreRequest(set=set_id, to=(to, bytes(base)), paths=paths)
-    submitted = await mesh.call(at, "restore", request, v.Submitted)
+    submitted = await mesh.call(at, "restore", request, o.Submitted)
     result = await mesh.result(submitted.run, at=at)
     assert result.state == "succeeded", result
 
@@ -180,7 +184,7 @@ async def test_a_set_that_is_deleted_while_its_server_is_away_goes_from_both_pla
     await settled(mesh, sets=2)
     await mesh.stop("beta")
     await asyncio.sleep(5.0)
-    await mesh.call("alpha", "set.delete", q.SetName(sets[0]), v.Done, timeout_s=60.0)
+    await mesh.call("alpha", "set.delete", b.SetName(sets[0]), v.Done, timeout_s=60.0)
     await mesh.run("beta")
     await mesh.wait_connected("beta")
 
@@ -206,8 +210,8 @@ async def test_a_person_with_a_role_on_some_servers_finds_nothing_of_others_in_a
     state = mesh.nodes["alpha"].seat.voter.keeper.state
     person = Peer("p", "p", "operator", server_roles=((state.server_named("beta").id, Role.RESTORE),))
 
-    async def found(glob: str) -> v.MatchList:
-        return await office.people_handlers["catalog.find"](Caller("p", "", "r", person), q.CatalogFind(glob.encode()))
+    async def found(glob: str) -> b.MatchList:
+        return await office.people_handlers["catalog.find"](Caller("p", "", "r", person), CatalogFind(glob.encode()))
 
     assert (await find(mesh, "of-gamma")).matches
     assert (await found("of-gamma")).matches == ()
@@ -235,7 +239,7 @@ async def test_only_voters_and_the_administrator_ask_a_server_for_its_catalogs_a
     for call, request in (
         ("catalog.folder", c.CatalogFolder(first)),
         ("catalog.lookup", c.CatalogLookup(first, (b"x",))),
-        ("catalog.search", c.CatalogSearch(q.CatalogFind(b"*"))),
+        ("catalog.search", c.CatalogSearch(CatalogFind(b"*"))),
         ("catalog.history", c.CatalogHistory("x", b"x")),
         ("catalog.look", q.Nothing()),
     ):
@@ -244,7 +248,7 @@ async def test_only_voters_and_the_administrator_ask_a_server_for_its_catalogs_a
         assert refused.value.code == "refused"
     # a server that made nothing is handed nothing of what others made
     node_handlers = mesh.nodes["alpha"].router.office.node_handlers
-    for call, request in (("catalog.export", c.CatalogExport(first)), ("catalog.exported", q.CatalogRead(first, 0))):
+    for call, request in (("catalog.export", c.CatalogExport(first)), ("catalog.exported", n.CatalogRead(first, 0))):
         with pytest.raises(CasoError) as unknown:
             await node_handlers[call](gamma.own(), request, None)
         assert unknown.value.code == "not-found"
@@ -329,10 +333,10 @@ async def test_what_a_dead_server_kept_is_made_anew_at_the_admin_by_a_rebuild_th
     await settled(mesh, sets=2)
     seen = await browsed(mesh, sets, tree, "changed", source="gamma")
     await mesh.stop("beta")
-    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), v.CatalogRebuilt)
+    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), b.CatalogRebuilt)
     assert (rebuilt.sets, rebuilt.pending) == (2, 0), "it is where it is to be"
     await set_mode(mesh, "centralized")
-    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), v.CatalogRebuilt)
+    rebuilt = await mesh.call("alpha", "catalog.rebuild", q.DeviceName("nas"), b.CatalogRebuilt)
     assert (rebuilt.server, rebuilt.pending) == ("gamma", 2)
 
     async def here() -> bool:

@@ -11,6 +11,7 @@ from mesh.inside import MemoryMesh
 from mesh.test_keeping import jobs, meaning, tables, three_voters
 from waiting import wait_for_async
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
@@ -98,7 +99,7 @@ async def test_one_voter_makes_damaged_tables_again_out_of_the_journals_and_says
         await mesh.add_device(name)
     for name in ("beta", "gamma", "beta"):
         request = q.BackupRequest(sources=((name, bytes(tree)),), target=f"device:disk-{name}")
-        run = (await mesh.call("alpha", "backup", request, v.Submitted)).run
+        run = (await mesh.call("alpha", "backup", request, o.Submitted)).run
         assert run is not None
         assert (await mesh.result(run)).state == "succeeded"
     sets, before = await mesh.sets(), meaning(mesh, "alpha")

@@ -9,6 +9,8 @@ from mesh.catalog_site import ls, mode_of, set_mode, settled
 from mesh.test_catalog_modes import a_site
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import DataLocationRefused
@@ -41,7 +43,7 @@ async def test_on_the_server_nothing_is_delegated_own_work_goes_on_and_its_catal
 
     # its own work needs nobody's leave
     request = q.BackupRequest((("beta", bytes(tree)),), "device:disk-beta")
-    await mesh.call("beta", "local.backup", request, v.Submitted)
+    await mesh.call("beta", "local.backup", request, o.Submitted)
 
     async def made() -> str | None:
         sets = await mesh.sets()
@@ -51,7 +53,7 @@ async def test_on_the_server_nothing_is_delegated_own_work_goes_on_and_its_catal
     view = await settled(mesh, sets=1)
     assert (view.mode, view.origin, view.at_admin, view.at_server) == ("distributed", "data-location", 0, 1)
     assert (await ls(mesh, set_id, tree)).entries
-    assert (await mesh.call("alpha", "set.list", q.SetListRequest(), v.SetList)).sets[0].catalog
+    assert (await mesh.call("alpha", "set.list", q.SetListRequest(), b.SetList)).sets[0].catalog
 
     # the way back is one command
     await lie_on(mesh, DataLocation.ADMIN)
@@ -68,7 +70,7 @@ async def test_the_catalog_of_own_work_is_kept_on_the_server_without_any_connect
     await asyncio.sleep(5.0)
     await mesh.stop("alpha")
     request = q.BackupRequest((("beta", bytes(tree)),), "device:disk-beta")
-    await mesh.call("beta", "local.backup", request, v.Submitted)
+    await mesh.call("beta", "local.backup", request, o.Submitted)
     own = mesh.nodes["beta"].server.kept.catalogs
     await wait_for_async(lambda: len(own._mine) == 1, 60.0, every_s=0.5, what="the server has its catalog")
     (set_id,) = own._mine

@@ -7,6 +7,8 @@ from mesh.trees import make_tree
 from waiting import wait_for_async
 
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import ClocksDiffer, NotFound, Protected
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.jumping
 
 
 async def delete(mesh, set_id):
-    return await mesh.call("alpha", "set.delete", q.SetName(set_id), v.Done)
+    return await mesh.call("alpha", "set.delete", b.SetName(set_id), v.Done)
 
 
 def days_later(mesh, days, names=("alpha", "beta")):
@@ -53,17 +55,17 @@ async def test_a_set_is_deleted_when_its_protection_is_over_by_both_clocks_and_n
     await delete(mesh, second.set)
     assert [row.id for row in await mesh.sets()] == [first.set]
     with pytest.raises(NotFound):
-        await mesh.call("alpha", "catalog.ls", q.CatalogList(second.set), v.EntryList)
+        await mesh.call("alpha", "catalog.ls", b.CatalogList(second.set), b.EntryList)
     with pytest.raises(NotFound):
-        await mesh.call("alpha", "restore", q.RestoreRequest(second.set, to=("beta", b"/tmp/x")), v.Submitted)
-    found = await mesh.call("alpha", "catalog.versions", q.CatalogVersions("alpha", bytes(tree / "odd")), v.VersionList)
+        await mesh.call("alpha", "restore", q.RestoreRequest(second.set, to=("beta", b"/tmp/x")), o.Submitted)
+    found = await mesh.call("alpha", "catalog.versions", b.CatalogVersions("alpha", bytes(tree / "odd")), b.VersionList)
     assert {row.last_set for row in found.versions} == {first.set}
     with pytest.raises(NotFound):
         await delete(mesh, second.set)
     # what is deleted is no base: the next incremental builds on the first
     third = await made(mesh, tree, type=BackupType.INCREMENTAL)
     assert third.type == "incremental"
-    log = await mesh.call("alpha", "job.log", q.JobLogRequest(third.run), v.JobLogView)
+    log = await mesh.call("alpha", "job.log", q.JobLogRequest(third.run), o.JobLogView)
     assert any(f"builds on the set {first.set}" in line.text for each in log.attempts for line in each.lines)
     audit = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
     told = [(row.outcome, row.fields["set"]) for row in audit.entries if row.what == "set.delete"]
@@ -79,7 +81,7 @@ async def test_a_lock_outlasts_the_protection_and_nobody_can_shorten_it(memory_m
     now_ns = mesh.clock("alpha").now_ns()
     for days in (60, 40):
         until_ns = now_ns + round(days * DAY_S) * 10**9
-        await mesh.call("alpha", "set.lock", q.SetLock(result.set, until_ns), v.Done)
+        await mesh.call("alpha", "set.lock", b.SetLock(result.set, until_ns), v.Done)
 
     async def locked():
         return [row for row in await mesh.sets() if row.locked]

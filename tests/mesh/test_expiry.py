@@ -15,6 +15,8 @@ from mesh.trees import make_tree
 from waiting import wait_for_async
 
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import MediaSetDoc, PolicyDoc, SelectionDoc, TemplateDoc
@@ -46,13 +48,13 @@ async def backup(mesh: Any, tree: Any, target: str = "server:beta") -> str:
     return result.set
 
 
-async def expire(mesh: Any, after_s: float = 95.0) -> v.Expired:
+async def expire(mesh: Any, after_s: float = 95.0) -> b.Expired:
     await asyncio.sleep(after_s)
-    return await mesh.call("alpha", "set.expire", q.Nothing(), v.Expired, timeout_s=60.0)
+    return await mesh.call("alpha", "set.expire", q.Nothing(), b.Expired, timeout_s=60.0)
 
 
 async def why(mesh: Any) -> dict[str, tuple[str, ...]]:
-    view = await mesh.call("alpha", "set.expiry", q.Nothing(), v.ExpiryView)
+    view = await mesh.call("alpha", "set.expiry", q.Nothing(), b.ExpiryView)
     return {row.set: row.why for row in view.sets}
 
 
@@ -81,7 +83,7 @@ async def test_over_weeks_of_nightly_backups_the_newest_of_days_weeks_and_months
     made: dict[str, str] = {}
     for day in range(44):
         set_clocks(mesh, day + 0.9)
-        submitted = await mesh.call("alpha", "job.run", q.JobName("home.always.nightly"), v.Submitted)
+        submitted = await mesh.call("alpha", "job.run", q.JobName("home.always.nightly"), o.Submitted)
         result = await mesh.result(submitted.run)
         assert result.state == "succeeded", result
         made[f"{FIRST + datetime.timedelta(days=day):%m-%d}"] = result.set
@@ -96,7 +98,7 @@ async def test_over_weeks_of_nightly_backups_the_newest_of_days_weeks_and_months
     assert reasons[made["02-18"]] == ("last-good", "daily", "weekly", "monthly")
     assert reasons[made["01-31"]] == ("monthly",)
     # gone for every reader of the device as well, and told
-    there = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), v.SetList)
+    there = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), b.SetList)
     assert {row.id for row in there.sets} == left
     audit = await mesh.call("alpha", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
     told = {row.fields["set"] for row in audit.entries if row.what == "set.expire" and row.who == "expiry"}
@@ -112,7 +114,7 @@ async def test_a_doubtful_clock_expires_nothing_and_a_steady_one_does_every_hour
     set_clocks(mesh, 7.0)
     second, last = await backup(mesh, tree), await backup(mesh, tree)
     set_clocks(mesh, 8.0)
-    (row,) = (await mesh.call("alpha", "set.list", q.SetListRequest(expired=True), v.SetList)).sets
+    (row,) = (await mesh.call("alpha", "set.list", q.SetListRequest(expired=True), b.SetList)).sets
     assert (row.id, row.expired) == (first, True)
     refused = await expire(mesh, 0.0)
     assert refused.gone == 0
@@ -140,12 +142,12 @@ async def test_what_is_locked_or_lies_on_a_device_that_is_away_waits_and_says_so
     mesh = await mesh_with(memory_mesh, append="1d", protection="1d", keep="2d")
     old, locked, new = [await backup(mesh, tree) for _ in range(3)]
     until_ns = mesh.clock("alpha").now_ns() + round(40 * DAY_S) * 10**9
-    await mesh.call("alpha", "set.lock", q.SetLock(locked, until_ns), v.Done)
+    await mesh.call("alpha", "set.lock", b.SetLock(locked, until_ns), v.Done)
     await wait_for_async(lambda: _locked(mesh, locked), 60.0, what="the lock is known", every_s=0.5)
     set_clocks(mesh, 3.0)
     await asyncio.sleep(50.0)
     await mesh.stop("beta")
-    assert (await expire(mesh, 45.0)) == v.Expired(0, None)
+    assert (await expire(mesh, 45.0)) == b.Expired(0, None)
     assert await why(mesh) == {old: ("device-away",), locked: ("locked",), new: ("last-good",)}
     await wait_for_async(lambda: alerts(mesh, "expiry-waits"), 10.0, what="the alert")
     (alert,) = await alerts(mesh, "expiry-waits")
@@ -214,7 +216,7 @@ async def test_the_next_one_in_office_goes_on_with_it_and_a_medium_without_sets_
         return (await mesh.call("delta", "status", q.Nothing(), v.StatusView)).admin in {"beta", "gamma"}
 
     async def shown() -> set[str]:
-        sets = (await mesh.call("delta", "set.list", q.SetListRequest(), v.SetList, timeout_s=60.0)).sets
+        sets = (await mesh.call("delta", "set.list", q.SetListRequest(), b.SetList, timeout_s=60.0)).sets
         return {row.id for row in sets}
 
     await wait_for_async(another, 60.0, what="another one is in office")
@@ -243,6 +245,6 @@ async def test_an_older_set_stays_when_the_newer_one_is_not_on_its_device_any_mo
     set_clocks(mesh, 5.0)
     await expire(mesh)
     assert await ids(mesh) == {old, new}, "the administrator still believes that the newest one is there"
-    listed = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), v.SetList)
+    listed = await mesh.call("alpha", "set.list", q.SetListRequest(from_device="disk-beta"), b.SetList)
     assert [row.id for row in listed.sets] == [old]
     assert oldest not in await ids(mesh)

@@ -14,6 +14,7 @@ from waiting import wait_for_async
 from caso_mesh.jobs.task import Task
 from caso_mesh.jobs.thread_runner import ThreadRunner
 from caso_mesh.model import facts
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.entries import SourceException
@@ -32,8 +33,8 @@ async def setting(mesh: MemoryMesh, name: str, value: str) -> None:
     await wait_for_async(obeyed, 30.0, what=f"beta knows {name}")
 
 
-async def log(mesh: MemoryMesh, run: str) -> v.JobLogView:
-    return await mesh.call("alpha", "job.log", q.JobLogRequest(run), v.JobLogView)
+async def log(mesh: MemoryMesh, run: str) -> o.JobLogView:
+    return await mesh.call("alpha", "job.log", q.JobLogRequest(run), o.JobLogView)
 
 
 async def told(mesh: MemoryMesh, run: str) -> tuple[int, int]:
@@ -81,7 +82,7 @@ async def test_job_log_and_history_forwarding_never_leave_both_on_the_server_whi
         return all(await told(mesh, result.run))
 
     await wait_for_async(arrived, 60.0, what="the administrator is told")
-    assert await log(mesh, result.run) == v.JobLogView((lines,))
+    assert await log(mesh, result.run) == o.JobLogView((lines,))
     assert (await mesh.result(result.run)).exceptions == result.exceptions
 
 

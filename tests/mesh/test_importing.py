@@ -14,11 +14,13 @@ from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity import kit as kits
 from caso_mesh.identity.imported import ForeignKeys, seal_foreign
 from caso_mesh.jobs.offline import roster_of
+from caso_mesh.model import browsing as b
 from caso_mesh.model import importing as i
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, DeviceVanished, KitIncomplete, NoKey
-from caso_mesh.model.listing import SetListRequest
+from caso_mesh.model.listing import CatalogFind, SetListRequest
 from caso_mesh.model.states import DeviceState
 from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.vault.keys import load_keys
@@ -99,8 +101,8 @@ async def import_(mesh, path, kit, *, name="old", server="beta", of=None, **chan
     return await mesh.call("alpha", "device.import", request, v.DeviceView, timeout_s=60.0)
 
 
-async def sets_of(mesh, source="alpha@meadow", at="alpha") -> list[v.SetView]:
-    found = await mesh.call(at, "set.list", SetListRequest(source=source), v.SetList)
+async def sets_of(mesh, source="alpha@meadow", at="alpha") -> list[b.SetView]:
+    found = await mesh.call(at, "set.list", SetListRequest(source=source), b.SetList)
     return list(found.sets)
 
 
@@ -111,7 +113,7 @@ async def catalogued(mesh, at="alpha") -> bool:
 async def restored(mesh, set_id, server, tree, **more) -> pathlib.Path:
     base = mesh.folder / f"back-{server}-{set_id[:12]}"
     request = q.RestoreRequest(set=set_id, to=(server, bytes(base)), **more)
-    result = await mesh.result((await mesh.call("alpha", "restore", request, v.Submitted)).run)
+    result = await mesh.result((await mesh.call("alpha", "restore", request, o.Submitted)).run)
     assert result.state == "succeeded", result
     return base / str(tree).lstrip("/")
 
@@ -156,20 +158,20 @@ async def test_devices_move_sets_of_an_imported_disk_are_browsed_verified_and_re
         ("ALPHA-000001@meadow", "imported", "alpha@meadow", 3)
     ]
     await wait_for_async(lambda: catalogued(mesh), 60.0, what="its sets are catalogued", every_s=0.2)
-    found = (await mesh.call("alpha", "catalog.find", q.CatalogFind(b"big"), v.MatchList)).matches
+    found = (await mesh.call("alpha", "catalog.find", CatalogFind(b"big"), b.MatchList)).matches
     assert [(row.server, row.set) for row in found] == [("alpha@meadow", sets[-1])]
-    versions = q.CatalogVersions("alpha@meadow", bytes(tree / "after-full"))
-    assert len((await mesh.call("alpha", "catalog.versions", versions, v.VersionList)).versions) == 1
+    versions = b.CatalogVersions("alpha@meadow", bytes(tree / "after-full"))
+    assert len((await mesh.call("alpha", "catalog.versions", versions, b.VersionList)).versions) == 1
 
-    verify = await mesh.call("alpha", "verify", q.VerifyRequest(sets[0]), v.Submitted)
+    verify = await mesh.call("alpha", "verify", q.VerifyRequest(sets[0]), o.Submitted)
     assert (await mesh.result(verify.run)).state == "succeeded"
     # where the device is, and elsewhere: content is recomputed by the key of the mesh that named it
     for server in ("beta", "gamma"):
         assert_equal(tree, await restored(mesh, sets[-1], server, tree))
-    chosen = await mesh.call("alpha", "set.as-of", q.SetAsOf("alpha@meadow", (bytes(tree),)), v.SetChoice)
+    chosen = await mesh.call("alpha", "set.as-of", b.SetAsOf("alpha@meadow", (bytes(tree),)), b.SetChoice)
     assert (chosen.id, chosen.source, chosen.servers) == (sets[-1], "alpha@meadow", ("beta",))
     for server in ("beta", "alpha"):
-        drill = await mesh.call("alpha", "drill", q.DrillRequest(sets[0], server), v.Submitted)
+        drill = await mesh.call("alpha", "drill", q.DrillRequest(sets[0], server), o.Submitted)
         assert (await mesh.result(drill.run)).state == "succeeded"
     assert listing(disk) == before
 
@@ -187,9 +189,9 @@ async def test_devices_move_sets_of_an_imported_disk_are_copied_to_devices_of_th
         await mesh.add_device(server)
     await import_(mesh, disk, kit)
 
-    async def copy(set_id: str, device: str) -> v.RunResult:
+    async def copy(set_id: str, device: str) -> o.RunResult:
         request = q.DuplicateRequest(set_id, f"device:{device}", verify=True)
-        result = await mesh.result((await mesh.call("alpha", "duplicate", request, v.Submitted)).run)
+        result = await mesh.result((await mesh.call("alpha", "duplicate", request, o.Submitted)).run)
         assert (result.state, result.device) == ("succeeded", device), result
         return result
 
@@ -210,7 +212,7 @@ async def test_devices_move_sets_of_an_imported_disk_are_copied_to_devices_of_th
     for set_id in copies:
         assert_equal(tree, await restored(mesh, set_id, "alpha", tree))
     await wait_for_async(lambda: catalogued(mesh), 60.0, what="the copies are catalogued", every_s=0.2)
-    found = (await mesh.call("alpha", "catalog.find", q.CatalogFind(b"big"), v.MatchList)).matches
+    found = (await mesh.call("alpha", "catalog.find", CatalogFind(b"big"), b.MatchList)).matches
     assert [row.server for row in found] == ["alpha@meadow"]
 
     # and back again, with all that was known of it
@@ -251,7 +253,7 @@ async def test_devices_move_an_imported_disk_is_carried_on_and_seen_by_more_serv
     assert (shared.kind, shared.servers) == ("shared", ("gamma", "beta"))
     assert listing(there) == before
     await mesh.stop("gamma")
-    verify = await mesh.call("alpha", "verify", q.VerifyRequest(sets[0]), v.Submitted)
+    verify = await mesh.call("alpha", "verify", q.VerifyRequest(sets[0]), o.Submitted)
     assert (await mesh.result(verify.run)).server == "beta"
 
 
@@ -354,14 +356,14 @@ async def test_devices_move_what_cannot_be_imported_or_done_with_an_imported_dev
     there = [row.id for row in await sets_of(mesh)]
     for what in (
         mesh.backup("alpha", tree, "device:old"),
-        mesh.call("alpha", "set.delete", q.SetName(there[0]), v.Done),
-        mesh.call("alpha", "set.lock", q.SetLock(there[0]), v.Done),
+        mesh.call("alpha", "set.delete", b.SetName(there[0]), v.Done),
+        mesh.call("alpha", "set.lock", b.SetLock(there[0]), v.Done),
     ):
         error = await refused(what, "device-imported")
         assert "read-only" in error.message and "duplicate" in error.hint
-    restore = mesh.call("alpha", "restore", q.RestoreRequest(set=there[0]), v.Submitted)
+    restore = mesh.call("alpha", "restore", q.RestoreRequest(set=there[0]), o.Submitted)
     assert "--to SERVER:/" in (await refused(restore, "usage")).message
-    drill = mesh.call("alpha", "drill", q.DrillRequest(there[0]), v.Submitted)
+    drill = mesh.call("alpha", "drill", q.DrillRequest(there[0]), o.Submitted)
     assert "--on" in (await refused(drill, "usage")).message
     imported = q.DeviceSet("old", DeviceState.IMPORTED)
     await refused(mesh.call("alpha", "device.set", imported, v.DeviceView), "invalid-value")

@@ -8,6 +8,7 @@ import pytest
 from mesh.trees import assert_equal, make_tree
 from waiting import wait_for_async
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -15,7 +16,7 @@ from caso_mesh.model import views as v
 async def restored(mesh, set_id, server, tree):
     base = mesh.folder / f"back-{server}"
     request = q.RestoreRequest(set=set_id, to=(server, bytes(base)))
-    submitted = await mesh.call("alpha", "restore", request, v.Submitted)
+    submitted = await mesh.call("alpha", "restore", request, o.Submitted)
     result = await mesh.result(submitted.run)
     assert result.state == "succeeded", result
     return base / str(tree).lstrip("/")

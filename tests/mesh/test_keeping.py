@@ -14,6 +14,7 @@ from waiting import wait_for_async
 
 from caso_mesh.daemon import Node
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -50,7 +51,7 @@ async def jobs(mesh: MemoryMesh, count: int, tree: pathlib.Path, at: str = "alph
     for number in range(count):
         (tree / "file").write_bytes(b"%d" % number)
         request = q.BackupRequest(sources=(("delta", bytes(tree)),), target="device:disk-delta")
-        run = (await mesh.call(at, "backup", request, v.Submitted)).run
+        run = (await mesh.call(at, "backup", request, o.Submitted)).run
         assert run is not None
         assert (await mesh.result(run, at=at)).state == "succeeded"
         done.append(run)
@@ -91,7 +92,7 @@ async def test_facts_go_where_they_happened_when_a_majority_holds_them_and_recor
     await jobs(mesh, 1, tree)
     assert records(tables(mesh, "alpha")) < 40
     listed = [row.id for row in await mesh.sets("alpha")]
-    logs = [await mesh.call("alpha", "job.log", q.JobLogRequest(run), v.JobLogView) for run in done]
+    logs = [await mesh.call("alpha", "job.log", q.JobLogRequest(run), o.JobLogView) for run in done]
     # it comes back, and is alone with the one that has no tables any more
     await mesh.run("gamma")
     await mesh.wait_connected("gamma")
@@ -110,7 +111,7 @@ async def test_facts_go_where_they_happened_when_a_majority_holds_them_and_recor
 
     await wait_for_async(again, 60.0, what="another one is in office")
     assert [row.id for row in await mesh.sets("delta")] == listed
-    assert [await mesh.call("delta", "job.log", q.JobLogRequest(run), v.JobLogView) for run in done] == logs
+    assert [await mesh.call("delta", "job.log", q.JobLogRequest(run), o.JobLogView) for run in done] == logs
     await asyncio.sleep(60.0)
     assert meaning(mesh, "gamma") == meaning(mesh, "beta")
     audits = await mesh.call("delta", "audit.list", audit_log.AuditListRequest(), audit_log.AuditList)
@@ -128,7 +129,7 @@ async def test_with_one_voter_facts_stay_where_they_happened_as_long_as_history_
     request = q.BackupRequest(sources=(("beta", bytes(tree)),), target="device:disk-beta")
 
     async def backup() -> None:
-        run = (await mesh.call("alpha", "backup", request, v.Submitted)).run
+        run = (await mesh.call("alpha", "backup", request, o.Submitted)).run
         assert run is not None
         assert (await mesh.result(run)).state == "succeeded"
 

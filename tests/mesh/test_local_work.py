@@ -11,6 +11,7 @@ from waiting import wait_for_async
 
 from caso_mesh.admin.ports import Caller
 from caso_mesh.identity.roster import Peer
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
@@ -54,8 +55,8 @@ async def outcomes(mesh: MemoryMesh, number: int) -> list[tuple[str, str, str]]:
     return [(each.kind, each.name, each.came) for each in newest.outcomes]
 
 
-async def own_jobs(mesh: MemoryMesh, state: str | None = None, at: str = "beta") -> tuple[v.JobView, ...]:
-    return (await mesh.call(at, "local.job.list", q.JobListRequest(state), v.JobList)).jobs
+async def own_jobs(mesh: MemoryMesh, state: str | None = None, at: str = "beta") -> tuple[o.JobView, ...]:
+    return (await mesh.call(at, "local.job.list", q.JobListRequest(state), o.JobList)).jobs
 
 
 def later(mesh: MemoryMesh, seconds: float) -> None:
@@ -79,10 +80,10 @@ async def back(mesh: MemoryMesh, name: str = "alpha") -> None:
     await wait_for_async(connected, 60.0, every_s=0.1, what="alpha and beta are at work")
 
 
-async def own_ended(mesh: MemoryMesh, number: int, timeout_s: float = 300.0) -> list[v.JobView]:
+async def own_ended(mesh: MemoryMesh, number: int, timeout_s: float = 300.0) -> list[o.JobView]:
     """The runs of beta's own that have ended, once there are so many, the first of them first."""
 
-    async def ended() -> list[v.JobView]:
+    async def ended() -> list[o.JobView]:
         rows = await own_jobs(mesh, "ended")
         return list(rows)[::-1] if len(rows) >= number else []
 
@@ -126,14 +127,14 @@ async def test_copied_jobs_run_by_the_local_schedule_without_any_connection_and_
     ]
     sets = sorted(await mesh.sets(), key=lambda row: row.ended)
     assert [row.run for row in sets] == [row.run for row in done], "each set once"
-    detail = await mesh.call("alpha", "job.show", q.JobName(str(shown[0].run)), v.JobDetail)
+    detail = await mesh.call("alpha", "job.show", q.JobName(str(shown[0].run)), o.JobDetail)
     assert detail.runs[-1].attempts[0].set == sets[0].id
-    log = await mesh.call("alpha", "job.log", q.JobLogRequest(str(shown[0].run)), v.JobLogView)
+    log = await mesh.call("alpha", "job.log", q.JobLogRequest(str(shown[0].run)), o.JobLogView)
     assert log.attempts[0].lines
 
     base = mesh.folder / "back"
     request = q.RestoreRequest(set=sets[0].id, to=("alpha", bytes(base)))
-    result = await mesh.result(str((await mesh.call("alpha", "restore", request, v.Submitted)).run))
+    result = await mesh.result(str((await mesh.call("alpha", "restore", request, o.Submitted)).run))
     assert result.state == "succeeded", result
     assert_equal(tree, base / str(tree).lstrip("/"))
 
@@ -191,21 +192,21 @@ async def test_an_operator_at_a_servers_own_console_creates_and_controls_jobs_th
         return await mesh.call("beta", f"local.{call}", request, reply)
 
     sources = (("beta", bytes(tree)),)
-    made = await own("backup", q.BackupRequest(sources, "device:disk-beta", BackupType.FULL), v.Submitted)
+    made = await own("backup", q.BackupRequest(sources, "device:disk-beta", BackupType.FULL), o.Submitted)
     (done,) = await own_ended(mesh, 1, 60.0)
     assert (done.run, done.state) == (made.run, "succeeded")
-    progress = await own("run.follow", q.RunFollow(made.run, 5.0, True), v.RunProgress)
+    progress = await own("run.follow", q.RunFollow(made.run, 5.0, True), o.RunProgress)
     assert progress.result is not None
     set_id = progress.result.set
-    assert (await own("job.log", q.JobLogRequest(made.run), v.JobLogView)).attempts
+    assert (await own("job.log", q.JobLogRequest(made.run), o.JobLogView)).attempts
     base = mesh.folder / "back"
-    asked = await own("restore", q.RestoreRequest(set_id, to=("beta", bytes(base))), v.Submitted)
+    asked = await own("restore", q.RestoreRequest(set_id, to=("beta", bytes(base))), o.Submitted)
     await own_ended(mesh, 2, 60.0)
-    assert (await own("job.show", q.JobName(asked.run), v.JobDetail)).runs[0].state == "succeeded"
+    assert (await own("job.show", q.JobName(asked.run), o.JobDetail)).runs[0].state == "succeeded"
     assert_equal(tree, base / str(tree).lstrip("/"))
 
     recurring = q.BackupRequest(sources, "any", schedule="hourly :15", name="mine")
-    assert (await own("backup", recurring, v.Submitted)).next_due is not None
+    assert (await own("backup", recurring, o.Submitted)).next_due is not None
     await own("job.hold", q.JobName("mine"), v.Done)
     assert [(row.name, row.state) for row in await own_jobs(mesh)] == [("mine", "on-hold")]
     await own("job.release", q.JobName("mine"), v.Done)
@@ -219,12 +220,12 @@ async def test_local_control_is_refused_with_the_reason_where_it_is_not_allowed(
     mesh, tree = await a_site(memory_mesh, tmp_path)
     await mesh.add_device("alpha")
     with pytest.raises(NotOfThisServer):
-        await mesh.call("beta", "local.backup", q.BackupRequest((("alpha", bytes(tree)),), "any"), v.Submitted)
+        await mesh.call("beta", "local.backup", q.BackupRequest((("alpha", bytes(tree)),), "any"), o.Submitted)
     with pytest.raises(NotFound, match="disk-alpha"):
         request = q.BackupRequest((("beta", bytes(tree)),), "device:disk-alpha")
-        await mesh.call("beta", "local.backup", request, v.Submitted)
+        await mesh.call("beta", "local.backup", request, o.Submitted)
     # the operator of beta is nobody at alpha, and alpha hands nothing of the kind on
-    made = await mesh.call("beta", "local.backup", q.BackupRequest((("beta", bytes(tree)),), "any"), v.Submitted)
+    made = await mesh.call("beta", "local.backup", q.BackupRequest((("beta", bytes(tree)),), "any"), o.Submitted)
     with pytest.raises(OutsideScope):
         await mesh.call("alpha", "local.job.cancel", q.JobCancel(str(made.run)), v.Done, by="beta")
     link = mesh.nodes["alpha"].links.get(mesh.nodes["beta"].server.keys.id)
@@ -235,7 +236,7 @@ async def test_local_control_is_refused_with_the_reason_where_it_is_not_allowed(
 async def test_jobs_of_a_servers_own_do_not_show_at_the_administrator_without_monitoring(memory_mesh, tmp_path):
     mesh, tree = await a_site(memory_mesh, tmp_path)
     await mesh.call("alpha", "settings.set", q.SettingSet("local-job-monitoring", "0", server="beta"), v.SettingList)
-    made = await mesh.call("beta", "local.backup", q.BackupRequest((("beta", bytes(tree)),), "any"), v.Submitted)
+    made = await mesh.call("beta", "local.backup", q.BackupRequest((("beta", bytes(tree)),), "any"), o.Submitted)
     await own_ended(mesh, 1, 60.0)
 
     async def arrived() -> bool:
@@ -244,7 +245,7 @@ async def test_jobs_of_a_servers_own_do_not_show_at_the_administrator_without_mo
     await wait_for_async(arrived, 60.0, every_s=0.2, what="its set has arrived")
     assert await mesh.jobs(state="all") == ()
     with pytest.raises(NotFound):
-        await mesh.call("alpha", "job.show", q.JobName(str(made.run)), v.JobDetail)
+        await mesh.call("alpha", "job.show", q.JobName(str(made.run)), o.JobDetail)
     await mesh.call("alpha", "settings.set", q.SettingSet("local-job-monitoring", None, server="beta"), v.SettingList)
     assert [row.run for row in await mesh.jobs(state="all")] == [made.run]
 
@@ -261,7 +262,7 @@ async def test_a_server_that_nobody_has_confirmed_for_the_life_of_its_certificat
     assert [row.state for row in await own_ended(mesh, 1)] == ["succeeded"]
     later(mesh, 8 * DAY_S)
 
-    async def waits() -> list[v.JobView]:
+    async def waits() -> list[o.JobView]:
         return [row for row in await own_state(mesh) if row.state == "ready" and row.reason is not None]
 
     (row,) = await wait_for_async(waits, 300.0, every_s=2.0, what="a run of beta's own waits")
@@ -293,7 +294,7 @@ async def test_a_server_that_was_removed_begins_nothing_by_itself_once_a_voter_h
     await wait_for_async(opened, 60.0, every_s=0.2, what="beta's own work is open")
     later(mesh, DAY_S)
 
-    async def waits() -> list[v.JobView]:
+    async def waits() -> list[o.JobView]:
         return [row for row in await own_state(mesh) if row.state == "ready" and row.reason is not None]
 
     (row,) = await wait_for_async(waits, 300.0, every_s=2.0, what="a run of beta's own waits")
@@ -304,9 +305,9 @@ async def test_the_administrator_is_a_server_as_well_and_runs_jobs_of_its_own_be
     mesh, tree = await a_site(memory_mesh, tmp_path)
     await mesh.add_device("alpha")
     request = q.BackupRequest((("alpha", bytes(tree)),), "device:disk-alpha")
-    made = await mesh.call("alpha", "local.backup", request, v.Submitted)
+    made = await mesh.call("alpha", "local.backup", request, o.Submitted)
 
-    async def shown() -> list[v.JobView]:
+    async def shown() -> list[o.JobView]:
         return [row for row in await mesh.jobs(state="ended") if row.run == made.run and await mesh.sets()]
 
     (row,) = await wait_for_async(shown, 60.0, every_s=0.2, what="the run is shown")
@@ -325,7 +326,7 @@ async def test_a_copy_waits_for_the_end_of_a_run_of_what_it_replaces(memory_mesh
         return mesh.nodes["beta"].server.orders.devices[0].state is DeviceState.PAUSED
 
     await wait_for_async(paused, 30.0, every_s=0.1, what="beta knows that the device is paused")
-    run = (await mesh.call("beta", "local.job.run", q.JobName("home.asked.often"), v.Submitted)).run
+    run = (await mesh.call("beta", "local.job.run", q.JobName("home.asked.often"), o.Submitted)).run
     other = PolicyDoc({"rarely": TemplateDoc("full", to="device:disk-beta")})
     await mesh.call("alpha", "policy.set", q.PolicySet("asked", other), v.PolicyView)
     await copy_to(mesh, policies=("asked",), selections=("home",), overwrite=True)
@@ -382,7 +383,7 @@ async def test_a_server_whose_own_work_cannot_be_opened_says_why_and_goes_on_wit
     await wait_for_async(is_over, 60.0, every_s=0.5, what="the alert is over")
 
 
-async def own_state(mesh: MemoryMesh, state: str | None = None) -> tuple[v.JobView, ...]:
+async def own_state(mesh: MemoryMesh, state: str | None = None) -> tuple[o.JobView, ...]:
     """The own runs of beta as its office has them: nobody can call it any more when certificates have ended."""
     office = mesh.nodes["beta"].local.office
     if office is None:

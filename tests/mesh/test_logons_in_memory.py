@@ -12,6 +12,7 @@ from waiting import wait_for_async
 
 from caso_mesh.founding import join_mesh
 from caso_mesh.identity.logons import seal_logon
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import EntryDoc, PolicyDoc, SelectionDoc, TemplateDoc
@@ -35,9 +36,9 @@ async def set_logon(mesh: MemoryMesh, name: str, users: q.LogonUsers, secret: st
     await mesh.call("alpha", "logon.set", request, v.LogonView)
 
 
-async def own_run(mesh: MemoryMesh, state: str) -> v.JobView:
-    async def found() -> v.JobView | None:
-        jobs = (await mesh.call("beta", "local.job.list", q.JobListRequest("all"), v.JobList)).jobs
+async def own_run(mesh: MemoryMesh, state: str) -> o.JobView:
+    async def found() -> o.JobView | None:
+        jobs = (await mesh.call("beta", "local.job.list", q.JobListRequest("all"), o.JobList)).jobs
         return next((row for row in jobs if row.run is not None and row.state == state), None)
 
     return await wait_for_async(found, 120.0, every_s=0.2, what=f"a run of beta is {state}")
@@ -68,7 +69,7 @@ async def test_a_copied_job_is_given_its_logon_without_any_connection(memory_mes
     await wait_for_async(taken, 60.0, every_s=0.2, what="the copy is taken")
 
     await mesh.stop("alpha")
-    await mesh.call("beta", "local.job.run", q.JobName("dbs.asked.full"), v.Submitted)
+    await mesh.call("beta", "local.job.run", q.JobName("dbs.asked.full"), o.Submitted)
     await own_run(mesh, "succeeded")
     assert told.read_text() == f"backup {SECRET}\n"
 
@@ -86,7 +87,7 @@ async def test_a_copied_job_is_given_its_logon_without_any_connection(memory_mes
         return mesh.nodes["beta"].server.orders.logons == ()
 
     await wait_for_async(gone, 60.0, every_s=0.2, what="beta has no copy any more")
-    await mesh.call("beta", "local.job.run", q.JobName("dbs.asked.full"), v.Submitted)
+    await mesh.call("beta", "local.job.run", q.JobName("dbs.asked.full"), o.Submitted)
     waits = await own_run(mesh, "ready")
     assert waits.reason == "no-logon"
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from mesh.trees import assert_equal, make_tree
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
@@ -31,7 +32,7 @@ async def media(mesh):
 
 async def restored(mesh, set_id, server, tree):
     base = mesh.folder / f"back-{server}-{set_id[:8]}"
-    submitted = await mesh.call("alpha", "restore", q.RestoreRequest(set=set_id, to=(server, bytes(base))), v.Submitted)
+    submitted = await mesh.call("alpha", "restore", q.RestoreRequest(set=set_id, to=(server, bytes(base))), o.Submitted)
     result = await mesh.result(submitted.run)
     assert result.state == "succeeded", result
     return base / str(tree).lstrip("/")
@@ -127,7 +128,7 @@ async def test_a_device_is_shared_with_one_more_server_taken_away_from_one_and_u
     done = await mesh.result((await mesh.backup("alpha", tree, "device:nas")).run)
     assert (done.state, done.server) == ("succeeded", "gamma")
     run = (await mesh.backup("alpha", tree, "server:beta")).run
-    waits = await mesh.call("alpha", "run.follow", q.RunFollow(run), v.RunProgress)
+    waits = await mesh.call("alpha", "run.follow", q.RunFollow(run), o.RunProgress)
     assert waits.result is None
     (row,) = [each for each in await mesh.jobs() if each.run == run]
     assert (row.reason, row.reason_fields) == ("no-device-in-target", {"target": "server:beta"})

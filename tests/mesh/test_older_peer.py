@@ -10,8 +10,8 @@ from mesh.inside import MemoryMesh
 from mesh.older_peer import OlderPeer
 from waiting import wait_for_async
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 
 
 async def site(memory_mesh: Callable[..., Any]) -> MemoryMesh:
@@ -24,7 +24,7 @@ async def site(memory_mesh: Callable[..., Any]) -> MemoryMesh:
     return mesh
 
 
-async def backed_up(mesh: MemoryMesh, source: str, to: str) -> v.RunResult:
+async def backed_up(mesh: MemoryMesh, source: str, to: str) -> o.RunResult:
     run = (await mesh.backup(source, mesh.folder / f"files-{source}", f"server:{to}")).run
     assert run is not None
     return await mesh.result(run)
@@ -34,7 +34,7 @@ async def restored(mesh: MemoryMesh, set_id: str, source: str, to: str) -> str:
     """What the file of ``source`` holds that was restored to another server."""
     base = mesh.folder / f"back-{set_id}-{to}"
     asked = q.RestoreRequest(set=set_id, to=(to, bytes(base)))
-    run = (await mesh.call("alpha", "restore", asked, v.Submitted)).run
+    run = (await mesh.call("alpha", "restore", asked, o.Submitted)).run
     assert run is not None
     result = await mesh.result(run)
     assert result.state == "succeeded", result

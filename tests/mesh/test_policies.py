@@ -8,10 +8,13 @@ import pytest
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import EntryDoc, PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError
+from caso_mesh.model.listing import CatalogFind
 
 pytestmark = pytest.mark.jumping
 HOUR = 3600
@@ -43,7 +46,7 @@ async def until(mesh: Any, day: int, hour: int, minute: int = 0) -> None:
 
 async def runs_of(mesh: Any, job: str) -> list[tuple[str, str]]:
     """Due time and state of the runs of a job, oldest first."""
-    detail = await mesh.call("alpha", "job.show", q.JobName(job), v.JobDetail)
+    detail = await mesh.call("alpha", "job.show", q.JobName(job), o.JobDetail)
     return [(run.due, run.state) for run in detail.runs][::-1]
 
 
@@ -60,7 +63,7 @@ async def test_a_list_and_a_policy_make_one_job_per_template_that_runs_and_says_
         daily=TemplateDoc("incremental", to="server:beta", schedule="daily 22:00"),
     )
     assert view.jobs == ("home.nightly.daily", "home.nightly.full")
-    shown = await mesh.call("alpha", "job.show", q.JobName("home.nightly.daily"), v.JobDetail)
+    shown = await mesh.call("alpha", "job.show", q.JobName("home.nightly.daily"), o.JobDetail)
     assert (shown.origin.policy, shown.origin.selection, shown.origin.template) == ("nightly", "home", "daily")
     assert (shown.schedule, shown.zone, shown.next_due) == ("daily 22:00", "Europe/Berlin", "2025-01-06T21:00:00Z")
     for day in (6, 7, 8):
@@ -110,9 +113,9 @@ async def test_on_a_night_with_both_the_incremental_gives_way_to_the_full_which_
     ]
     assert await runs_of(mesh, "home.nightly.full") == [("2025-01-10T21:00:00Z", "succeeded")]
     assert [state for _, state in await runs_of(mesh, "home.nightly.check")] == ["succeeded"]
-    check = await mesh.call("alpha", "job.show", q.JobName("home.nightly.check"), v.JobDetail)
-    full = await mesh.call("alpha", "job.show", q.JobName("home.nightly.full"), v.JobDetail)
-    daily = await mesh.call("alpha", "job.show", q.JobName("home.nightly.daily"), v.JobDetail)
+    check = await mesh.call("alpha", "job.show", q.JobName("home.nightly.check"), o.JobDetail)
+    full = await mesh.call("alpha", "job.show", q.JobName("home.nightly.full"), o.JobDetail)
+    daily = await mesh.call("alpha", "job.show", q.JobName("home.nightly.daily"), o.JobDetail)
     assert check.runs[0].note == f"started by {full.runs[0].run}"
     assert check.runs[0].sets[0].set == full.runs[0].sets[0].set, "what was just written is read back"
     assert daily.runs[0].note == f"superseded by {full.runs[0].run}"
@@ -134,7 +137,7 @@ async def test_an_incremental_builds_on_the_newest_set_of_its_list_whichever_tem
     types = []
     for template in ("full", "daily", "other", "daily"):
         (tree / template).write_bytes(template.encode())
-        run = await mesh.call("alpha", "job.run", q.JobName(f"home.nightly.{template}"), v.Submitted)
+        run = await mesh.call("alpha", "job.run", q.JobName(f"home.nightly.{template}"), o.Submitted)
         result = await mesh.result(run.run)
         assert result.state == "succeeded", result
         types.append(result.type)
@@ -142,7 +145,7 @@ async def test_an_incremental_builds_on_the_newest_set_of_its_list_whichever_tem
     listed = (await mesh.call("alpha", "selection.show", q.Named("home"), v.SelectionView)).definition
     edited = q.SelectionSet("home", SelectionDoc(paths=listed.paths, exclude=("full",)))
     await mesh.call("alpha", "selection.set", edited, v.SelectionView)
-    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.daily"), v.Submitted)
+    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.daily"), o.Submitted)
     assert (await mesh.result(run.run)).type == "full", "of another selection nothing is there to build on"
 
 
@@ -164,9 +167,9 @@ async def test_patterns_of_an_entry_hold_below_it_alone(memory_mesh, tmp_path):
     policy = PolicyDoc({"full": TemplateDoc("full", to="any")})
     await mesh.call("alpha", "policy.create", q.PolicyCreate("p", policy), v.PolicyView)
     await mesh.call("alpha", "associate", q.AssociationEdit("home", "p"), v.PolicyView)
-    run = await mesh.call("alpha", "job.run", q.JobName("home.p.full"), v.Submitted)
+    run = await mesh.call("alpha", "job.run", q.JobName("home.p.full"), o.Submitted)
     result = await mesh.result(run.run)
-    found = await mesh.call("alpha", "catalog.find", q.CatalogFind(b"*.t[xm][tp]"), v.MatchList)
+    found = await mesh.call("alpha", "catalog.find", CatalogFind(b"*.t[xm][tp]"), b.MatchList)
     paths = sorted(match.path.removeprefix(f"{tmp_path}/data/") for match in found.matches)
     assert result.state == "succeeded"
     assert paths == ["one/a.txt", "one/sub/b.txt", "two/a.tmp", "two/sub/b.tmp"]
@@ -216,5 +219,5 @@ home = ["nightly"]
     assert (told.applied, len(told.changes)) == (True, 1), "as the export of a mesh has it in which it ran by now"
     assert "past.once" in told.warnings[0]
     assert "is over" in told.warnings[0]
-    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.full"), v.Submitted)
+    run = await mesh.call("alpha", "job.run", q.JobName("home.nightly.full"), o.Submitted)
     assert (await mesh.result(run.run)).state == "succeeded"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from mesh.trees import make_tree
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import selections
-from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, UsageError
 
 pytestmark = pytest.mark.jumping
@@ -17,7 +17,7 @@ async def restored(mesh, set_id, wanted, to, **more):
     listed, selection = selections.spread([bytes(path).lstrip(b"/") for path in wanted])
     assert selection and not listed
     request = q.RestoreRequest(set_id, selection=selection, to=to, **more)
-    submitted = await mesh.call("alpha", "restore.selected", request, v.Submitted)
+    submitted = await mesh.call("alpha", "restore.selected", request, o.Submitted)
     return submitted, await mesh.result(submitted.run)
 
 
@@ -34,7 +34,7 @@ async def test_exactly_the_selected_files_come_back_here_and_at_another_server(m
     back = tmp_path / "back" / str(tree).lstrip("/")
     assert sorted(back.rglob("file-*")) == [back / path.relative_to(tree) for path in wanted]
     assert all((back / path.relative_to(tree)).read_bytes() == path.read_bytes() for path in wanted)
-    spec = (await mesh.call("alpha", "job.show", q.JobName(submitted.run), v.JobDetail)).spec
+    spec = (await mesh.call("alpha", "job.show", q.JobName(submitted.run), o.JobDetail)).spec
     assert spec["selected"] == len(wanted) and len(spec["paths"]) == 100
 
 
@@ -46,6 +46,6 @@ async def test_a_selection_that_is_none_is_refused_and_does_not_restore_everythi
     for selection in (b"", b"noise"):
         request = q.RestoreRequest(backup.set, selection=selection, to=("alpha", bytes(tmp_path / "back")))
         with pytest.raises(CasoError) as refused:
-            await mesh.call("alpha", "restore.selected", request, v.Submitted)
+            await mesh.call("alpha", "restore.selected", request, o.Submitted)
         assert isinstance(refused.value, UsageError) or refused.value.code == "data-damaged"
     assert not (tmp_path / "back").exists()

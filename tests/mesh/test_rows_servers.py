@@ -6,6 +6,8 @@ import pytest
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
+from caso_mesh.model import browsing as b
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -59,12 +61,12 @@ async def test_the_administrator_is_a_media_server_in_pools_too_and_every_list_i
             where = q.DeviceListRequest(**asked)
             assert await seen("device.list", where, v.DeviceList, "devices", one="name") == [f"disk-{server}"]
             assert await seen("medium.list", where, v.MediumList, "media") == [server]
-            assert await seen("set.list", q.SetListRequest(**asked), v.SetList, "sets") == [server]
+            assert await seen("set.list", q.SetListRequest(**asked), b.SetList, "sets") == [server]
             jobs = q.JobListRequest(state="all", **asked)
-            assert runs[pool].run in await seen("job.list", jobs, v.JobList, "jobs", one="run")
-    assert await seen("set.list", q.SetListRequest(pool="all"), v.SetList, "sets") == ["alpha", "beta"]
+            assert runs[pool].run in await seen("job.list", jobs, o.JobList, "jobs", one="run")
+    assert await seen("set.list", q.SetListRequest(pool="all"), b.SetList, "sets") == ["alpha", "beta"]
     only = q.JobListRequest(state="all", server="beta")
-    assert await seen("job.list", only, v.JobList, "jobs", one="run") == [runs["west"].run]
+    assert await seen("job.list", only, o.JobList, "jobs", one="run") == [runs["west"].run]
     succeeded = q.JobListRequest(state="succeeded")
-    assert len(await seen("job.list", succeeded, v.JobList, "jobs", one="run")) == 2
-    assert await seen("job.list", q.JobListRequest(state="failed"), v.JobList, "jobs", one="run") == []
+    assert len(await seen("job.list", succeeded, o.JobList, "jobs", one="run")) == 2
+    assert await seen("job.list", q.JobListRequest(state="failed"), o.JobList, "jobs", one="run") == []

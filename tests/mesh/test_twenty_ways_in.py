@@ -37,6 +37,8 @@ from caso_mesh.identity.tls import client_context, server_context
 from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.bulk_wire import Join
 from caso_mesh.model import audit as audit_log
+from caso_mesh.model import joining as j
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import CasoError, LinkLost
 from caso_mesh.model.orders import AttemptOrder, Orders
@@ -177,7 +179,7 @@ def signed(site: Site, name: str, call_: str, request: Any, **changes: Any) -> d
         request_id=uuid.uuid4().hex, now_ns=time.time_ns(),
     )  # fmt: skip
     fields = ("call", "params", "request_id", "operator", "at_ns", "signature")
-    return to_wire(q.SignedCall(**({each: getattr(made, each) for each in fields} | changes)))
+    return to_wire(n.SignedCall(**({each: getattr(made, each) for each in fields} | changes)))
 
 
 # --- before there is a link ---
@@ -305,7 +307,7 @@ def test_a_revoked_operator_on_the_link_that_he_has(site: Site) -> None:
     key, link_secret = SigningKey.create(), tokens.parse_link(invited["link"], "operator")
     binding = tokens.digest(link_secret.secret)
     signature = enrolment.sign_operator(key, mesh=link_secret.mesh, binding=binding)
-    request = q.OperatorRequest(link_secret.secret, key.public_key, signature)
+    request = j.OperatorRequest(link_secret.secret, key.public_key, signature)
     at = site.mesh.endpoint("beta")
 
     async def attack() -> Any:
@@ -319,7 +321,7 @@ def test_a_revoked_operator_on_the_link_that_he_has(site: Site) -> None:
                 now_ns=time.time_ns(),
             )  # fmt: skip
             fields = ("call", "params", "request_id", "operator", "at_ns", "signature")
-            return to_wire(q.SignedCall(**{each: getattr(made, each) for each in fields}))
+            return to_wire(n.SignedCall(**{each: getattr(made, each) for each in fields}))
 
         async with link_with(at, site.showing(tuple(reply["certificate"]), key)) as link:
             assert await link.call("call.signed", mallory("pool.list")) == {"pools": []}
@@ -346,7 +348,7 @@ def test_a_persons_call_that_is_played_again_much_later(site: Site) -> None:
         request_id="again", now_ns=time.time_ns() - 3600 * 10**9,
     )  # fmt: skip
     fields = ("call", "params", "request_id", "operator", "at_ns", "signature")
-    replayed = to_wire(q.SignedCall(**{each: getattr(made, each) for each in fields}))
+    replayed = to_wire(n.SignedCall(**{each: getattr(made, each) for each in fields}))
     at = site.mesh.endpoint("alpha")
     assert refusal(calling(at, site.as_node("gamma"), "call.signed", replayed)) == "request-refused"
     site.audited("request-refused", who="gamma", what="pool.list")
@@ -413,7 +415,7 @@ def test_a_link_for_a_person_is_none_for_a_server(site: Site) -> None:
 
 def test_a_flood_of_guesses_is_bounded_and_does_not_fill_the_audit_log(site: Site) -> None:
     nobody = ClientTls(lambda: client_context(None, None, site.anchors()))
-    guess = to_wire(q.JoinRequest(b"guess" * 4, "flood", b"k", b"e" * 32, b"o", (), "1", b"s"))
+    guess = to_wire(j.JoinRequest(b"guess" * 4, "flood", b"k", b"e" * 32, b"o", (), "1", b"s"))
 
     async def attack() -> list[str]:
         codes = []
@@ -452,9 +454,9 @@ async def test_an_approval_code_that_was_ground(tmp_path: pathlib.Path) -> None:
 
         async def call(self, link: Any, method: str, params: Any) -> Any:
             if method == "adopt.commit":
-                return to_wire(q.AdoptCommitReply(commitment(self.nonce, self.other.public_key)))
+                return to_wire(j.AdoptCommitReply(commitment(self.nonce, self.other.public_key)))
             return to_wire(
-                q.AdoptRevealReply(
+                j.AdoptRevealReply(
                     self.nonce, self.keys.public_key, "newcomer", b"e" * 32, self.other.public_key, (), "1", b"s",
                     "lan", False,
                 )

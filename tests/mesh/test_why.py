@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from waiting import wait_for_async
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 
@@ -26,7 +27,7 @@ async def test_a_run_that_waited_under_two_administrators_is_one_story_to_its_se
     await mesh.call("alpha", "queue.hold", q.QueueHold(True, server="delta"), v.ServerList)
     run = (await mesh.backup("delta", tree, "device:disk-delta")).run
     await asyncio.sleep(60.0)
-    before = await mesh.call("delta", "why", q.Why(run), v.Story)
+    before = await mesh.call("delta", "why", q.Why(run), o.Story)
     await mesh.stop("alpha")
 
     async def again() -> bool:
@@ -36,7 +37,7 @@ async def test_a_run_that_waited_under_two_administrators_is_one_story_to_its_se
     await asyncio.sleep(60.0)
     await mesh.call("delta", "queue.hold", q.QueueHold(False, server="delta"), v.ServerList)
     assert (await mesh.result(run, at="delta")).state == "succeeded"
-    story = await mesh.call("delta", "why", q.Why("server:delta"), v.Story)
+    story = await mesh.call("delta", "why", q.Why("server:delta"), o.Story)
     assert (story.kind, [each.run for each in story.runs]) == ("server", [run])
     waits = [line for line in story.lines if line.what == "waited"]
     assert [line.reason for line in waits] == ["queue-on-hold"]

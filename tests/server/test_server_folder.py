@@ -14,11 +14,11 @@ import pytest
 from server_world import FakeRunner, World, backs_up, daemon
 
 from caso_mesh.model import facts
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import InvalidValue, NotFound, StateDamaged, StateForeign, StateLocked, StateTooNew
 from caso_mesh.model.jobs import Counts
-from caso_mesh.model.requests import DeviceReport
+from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.states import AttemptState
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.rebuilding import Rebuilding
@@ -81,14 +81,14 @@ def test_segments_are_read_in_pieces_and_nothing_beside_them(tmp_path: Path) -> 
     (tmp_path / "secret.segment").write_bytes(b"x")
     segments = Segments(tmp_path / "segments")
     segments.path("abc").write_bytes(b"0123456789")
-    assert segments.piece(q.CatalogRead("abc", 4, 3), 0) == q.CatalogPiece(b"456", 10)
-    assert segments.piece(q.CatalogRead("abc", 99, 3), 0) == q.CatalogPiece(b"", 10)
+    assert segments.piece(n.CatalogRead("abc", 4, 3), 0) == n.CatalogPiece(b"456", 10)
+    assert segments.piece(n.CatalogRead("abc", 99, 3), 0) == n.CatalogPiece(b"", 10)
     for name in ("../secret", "..", "", "a/b", "a\0b", "none"):
         with pytest.raises(NotFound):
-            segments.piece(q.CatalogRead(name, 0), 0)
+            segments.piece(n.CatalogRead(name, 0), 0)
     for offset, length in ((-1, 5), (0, 0), (0, -1)):
         with pytest.raises(InvalidValue):
-            segments.piece(q.CatalogRead("abc", offset, length), 0)
+            segments.piece(n.CatalogRead("abc", offset, length), 0)
 
 
 def test_segments_go_when_the_administrator_has_them_or_after_a_long_time(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_segments_go_when_the_administrator_has_them_or_after_a_long_time(tmp_pa
     for name in ("read", "partly", "kept"):
         segments.path(name).write_bytes(b"0123456789")
         os.utime(segments.path(name), (1000, 1000))
-    segments.piece(q.CatalogRead("read", 0, 100), 1000 * S)
-    segments.piece(q.CatalogRead("kept", 0, 100), 1000 * S)
-    segments.piece(q.CatalogRead("partly", 0, 5), 1000 * S)
+    segments.piece(n.CatalogRead("read", 0, 100), 1000 * S)
+    segments.piece(n.CatalogRead("kept", 0, 100), 1000 * S)
+    segments.piece(n.CatalogRead("partly", 0, 5), 1000 * S)
     assert segments.sweep(1001 * S, set()) == 0
     assert segments.sweep(int((1001 + KEPT_AFTER_READ_S) * S), {"kept"}) == 1
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["kept", "partly"]
@@ -129,15 +129,15 @@ async def test_a_detail_that_is_made_for_one_voter_leaves_the_others_what_they_w
 
     monkeypatch.setattr("caso_mesh.server.rebuilding.write_detail", write)
     rebuilding = Rebuilding(vaults=Vaults(), segments=segments)  # type: ignore[arg-type]
-    made = {base: await rebuilding.make(q.CatalogMake("d", "abc", base)) for base in ("first", "second", None)}
+    made = {base: await rebuilding.make(n.CatalogMake("d", "abc", base)) for base in ("first", "second", None)}
 
     def read(digest: bytes) -> bytes:
-        return segments.piece(q.CatalogRead("abc", 0, digest=digest), 0).data
+        return segments.piece(n.CatalogRead("abc", 0, digest=digest), 0).data
 
     assert read(hashlib.sha256(b"as it was written").digest()) == b"as it was written"
     assert read(made["first"].digest) == b"against ['first']"
     assert read(made["second"].digest) == b"against ['second']"
-    assert await rebuilding.make(q.CatalogMake("d", "abc", "first")) == made["first"]
+    assert await rebuilding.make(n.CatalogMake("d", "abc", "first")) == made["first"]
     # a voter of an older version does not say which one it was told of: that was the last one
     assert read(b"") == b"against []"
     # each goes when it has been read

@@ -10,7 +10,7 @@ import pytest
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import DeviceVanished, InvalidValue, NoKey, NotAllowedHere, Refused, SealBroken
 from caso_mesh.server.handing import HandingCalls
 from caso_mesh.vault.chunking import ChunkerParameters
@@ -49,7 +49,7 @@ class Carried:
             recipients = {self.old.id: self.old.encryption_key}
             create_content_key(backend, recipients, key_id=key_id, randomness=os.urandom, id_key=ID_KEY)
         backend.close()
-        self.where = q.DeviceKeys("disk", str(folder), "vault1")
+        self.where = n.DeviceKeys("disk", str(folder), "vault1")
 
     def loaded(self, keys: NodeKeys) -> dict[str, bytes]:
         backend = FolderBackend(str(self.path), "disk", marker="format")
@@ -58,8 +58,8 @@ class Carried:
         finally:
             backend.close()
 
-    def take(self, keys: dict[str, bytes], name: str = "vault1") -> q.DeviceTakeKeys:
-        return q.DeviceTakeKeys("disk", str(self.path), name, keys, {self.new.id: self.new.encryption_key})
+    def take(self, keys: dict[str, bytes], name: str = "vault1") -> n.DeviceTakeKeys:
+        return n.DeviceTakeKeys("disk", str(self.path), name, keys, {self.new.id: self.new.encryption_key})
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_keys_are_read_where_the_disk_is_wrapped_anew_where_they_open_and_
     sealed = (await new.sealed(ADMIN, carried.where, None)).keys
     assert {key_id: set(to) for key_id, to in sealed.items()} == {"k1": {carried.old.id}, "k2": {carried.old.id}}
     wrapped = {key_id: to[carried.old.id] for key_id, to in sealed.items()}
-    asked = q.DeviceRewrap("vault1", wrapped, carried.new.id, carried.new.encryption_key)
+    asked = n.DeviceRewrap("vault1", wrapped, carried.new.id, carried.new.encryption_key)
     again = {key_id: to[carried.new.id] for key_id, to in (await old.rewrap(ADMIN, asked, None)).keys.items()}
     for _ in range(2):  # repeated, nothing happens
         await new.take(ADMIN, carried.take(again), None)
@@ -83,7 +83,7 @@ async def test_nobody_but_the_administrator_is_handed_anything(carried: Carried)
     own = calls(carried.old)
     for call, request in (
         (own.sealed, carried.where),
-        (own.rewrap, q.DeviceRewrap("vault1", {"k1": b"x"}, "other", b"x" * 32)),
+        (own.rewrap, n.DeviceRewrap("vault1", {"k1": b"x"}, "other", b"x" * 32)),
         (own.take, carried.take({"k1": b"x"})),
     ):
         with pytest.raises(Refused):
@@ -96,20 +96,20 @@ async def test_what_is_for_another_vault_or_server_is_neither_opened_nor_laid_do
     wrapped = {key_id: to[carried.old.id] for key_id, to in sealed.items()}
     public = carried.new.encryption_key
     with pytest.raises(SealBroken):  # bound to its vault
-        await old.rewrap(ADMIN, q.DeviceRewrap("vault2", wrapped, carried.new.id, public), None)
+        await old.rewrap(ADMIN, n.DeviceRewrap("vault2", wrapped, carried.new.id, public), None)
     with pytest.raises(SealBroken):  # and to its key
-        await old.rewrap(ADMIN, q.DeviceRewrap("vault1", {"k1": wrapped["k2"]}, carried.new.id, public), None)
+        await old.rewrap(ADMIN, n.DeviceRewrap("vault1", {"k1": wrapped["k2"]}, carried.new.id, public), None)
     with pytest.raises(SealBroken):
-        await new.rewrap(ADMIN, q.DeviceRewrap("vault1", wrapped, carried.new.id, public), None)
+        await new.rewrap(ADMIN, n.DeviceRewrap("vault1", wrapped, carried.new.id, public), None)
     with pytest.raises(InvalidValue):
-        await old.rewrap(ADMIN, q.DeviceRewrap("vault1", {}, carried.new.id, public), None)
+        await old.rewrap(ADMIN, n.DeviceRewrap("vault1", {}, carried.new.id, public), None)
     with pytest.raises(SealBroken):
         await new.take(ADMIN, carried.take(wrapped), None)
     with pytest.raises(NoKey):  # a key that the vault does not know is none of its keys
         await new.take(ADMIN, carried.take({"k9": wrapped["k1"]}), None)
     with pytest.raises(NoKey):
         carried.loaded(carried.new)
-    for elsewhere in (q.DeviceKeys("disk", str(carried.path), "vault2"),):
+    for elsewhere in (n.DeviceKeys("disk", str(carried.path), "vault2"),):
         with pytest.raises(DeviceVanished):
             await new.sealed(ADMIN, elsewhere, None)
     with pytest.raises(NotAllowedHere):

@@ -16,6 +16,7 @@ from caso_mesh.identity.authority import Authority as Issuer
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import ANONYMOUS
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model import joining as j
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import (
     CannotConnect,
@@ -67,7 +68,7 @@ class Admin:
     def certificate(self) -> bytes:
         return self.issuer.issue_node(self.keys.public_key, now_ns=self.clock.ns)
 
-    def admit(self, said: Any, public_key: bytes, token: bytes | None) -> q.JoinReply:
+    def admit(self, said: Any, public_key: bytes, token: bytes | None) -> j.JoinReply:
         newcomer = enrolment.Newcomer(said.name, public_key, said.encryption_key)
         row = enrolment.server_row(
             newcomer, id_key=ID_KEY, mesh=self.mesh, now_ns=self.clock.ns, randomness=lambda size: b"r" * size
@@ -76,7 +77,7 @@ class Admin:
         roster = Roster(MeshInfo(self.mesh, "m", 0), anchors, (RosterRow(row.id, row.name, "node", public_key),))
         orders = Orders(Authority(1, 1, 1), self.keys.id, row, roster, (), {}, (), ())
         given = [anchor.certificate for anchor in anchors]
-        return q.JoinReply(
+        return j.JoinReply(
             certificate=tuple(self.issuer.chain(self.issuer.issue_node(public_key, now_ns=self.clock.ns))),
             operator_certificate=tuple(
                 self.issuer.chain(self.issuer.issue_operator(said.operator_public_key, now_ns=self.clock.ns))
@@ -89,8 +90,8 @@ class Admin:
     async def call(self, link: Any, method: str, params: Any) -> Any:
         if method == "enrol.anchors":
             anchors = tuple(self.issuer.anchors(self.keys.id))
-            return to_wire(q.AnchorsReply(self.mesh, "m", self.keys.id, self.issuer.root, anchors))
-        request = from_wire(params, q.JoinRequest)
+            return to_wire(j.AnchorsReply(self.mesh, "m", self.keys.id, self.issuer.root, anchors))
+        request = from_wire(params, j.JoinRequest)
         token = tokens.digest(request.secret)
         if request.secret != self.secret:
             raise JoinLinkInvalid(detail="it is not known here")
@@ -229,15 +230,15 @@ class Waiting:
 async def greet(network: MemoryNetwork, admin: Admin, nonce: bytes, *, mesh_name: str = "m") -> tuple[Any, Any, str]:
     endpoint = network.endpoint(admin.certificate(), name="admin")
     link = await endpoint.dial("beta:7", authorise=lambda certificate: ANONYMOUS, handler=RefusesAll())
-    commit = q.AdoptCommit(approval.commitment(nonce, admin.keys.public_key), mesh_name, "a")
-    await ask(link, "adopt.commit", commit, q.AdoptCommitReply)
-    reveal = await ask(link, "adopt.reveal", q.AdoptReveal(nonce, admin.keys.public_key), q.AdoptRevealReply)
+    commit = j.AdoptCommit(approval.commitment(nonce, admin.keys.public_key), mesh_name, "a")
+    await ask(link, "adopt.commit", commit, j.AdoptCommitReply)
+    reveal = await ask(link, "adopt.reveal", j.AdoptReveal(nonce, admin.keys.public_key), j.AdoptRevealReply)
     return link, reveal, approval.code(nonce, admin.keys.public_key, reveal.nonce, reveal.key)
 
 
-def accept(admin: Admin, reveal: q.AdoptRevealReply, nonce: bytes) -> q.AdoptAccept:
+def accept(admin: Admin, reveal: j.AdoptRevealReply, nonce: bytes) -> j.AdoptAccept:
     root = admin.issuer.root
-    return q.AdoptAccept(root, admin.keys.sign("adopt-accept/1", root + nonce), admin.admit(reveal, reveal.key, None))
+    return j.AdoptAccept(root, admin.keys.sign("adopt-accept/1", root + nonce), admin.admit(reveal, reveal.key, None))
 
 
 async def test_of_several_meshes_that_greet_a_new_server_the_one_that_is_approved_gets_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.kit import new_keys
 from caso_mesh.identity.roster import Peer
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import DataDamaged, DeviceVanished, InvalidValue, NoKey, NotFound, Refused
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.sealing.wrapping import unwrap
@@ -60,7 +60,7 @@ def place(tmp_path: Path) -> Place:
 
 async def test_content_keys_are_wrapped_to_a_kit_once(place: Place) -> None:
     kit = new_keys()
-    request = q.DeviceGrant("dev", {"kit1": kit.public_key})
+    request = n.DeviceGrant("dev", {"kit1": kit.public_key})
     assert (await place.calls.grant(ADMIN, request, None)).added == 1
     assert (await place.calls.grant(ADMIN, request, None)).added == 0
     backend = place.opened()
@@ -74,9 +74,9 @@ async def test_content_keys_are_wrapped_to_a_kit_once(place: Place) -> None:
 
 async def test_a_copy_of_the_mesh_is_laid_down_and_noise_is_not(place: Place) -> None:
     sealed = seal_copy(b"content", {"kit1": new_keys().public_key}, mesh="mesh1", randomness=os.urandom)
-    await place.calls.keep(ADMIN, q.MeshKeep("dev", sealed), None)
+    await place.calls.keep(ADMIN, n.MeshKeep("dev", sealed), None)
     with pytest.raises(DataDamaged):
-        await place.calls.keep(ADMIN, q.MeshKeep("dev", b"noise"), None)
+        await place.calls.keep(ADMIN, n.MeshKeep("dev", b"noise"), None)
     backend = place.opened()
     try:
         (name,) = copy_names(backend)
@@ -87,7 +87,7 @@ async def test_a_copy_of_the_mesh_is_laid_down_and_noise_is_not(place: Place) ->
 
 async def test_only_the_administrator_is_served_and_only_at_devices_of_this_server(place: Place) -> None:
     before = sorted(place.folder.rglob("*"))
-    grant, keep = q.DeviceGrant("dev", {"kit1": new_keys().public_key}), q.MeshKeep("dev", b"")
+    grant, keep = n.DeviceGrant("dev", {"kit1": new_keys().public_key}), n.MeshKeep("dev", b"")
     with pytest.raises(Refused):
         await place.calls.grant(OTHER, grant, None)
     with pytest.raises(Refused):
@@ -102,13 +102,13 @@ async def test_only_the_administrator_is_served_and_only_at_devices_of_this_serv
 async def test_another_vault_in_the_folder_is_not_taken_for_the_device(place: Place, tmp_path: Path) -> None:
     place.device = structs.replace(place.device, vault="vault2")
     with pytest.raises(DeviceVanished):
-        await place.calls.grant(ADMIN, q.DeviceGrant("dev", {"kit1": new_keys().public_key}), None)
+        await place.calls.grant(ADMIN, n.DeviceGrant("dev", {"kit1": new_keys().public_key}), None)
     place.device = structs.replace(place.device, paths=())
     with pytest.raises(DeviceVanished):
-        await place.calls.keep(ADMIN, q.MeshKeep("dev", b""), None)
+        await place.calls.keep(ADMIN, n.MeshKeep("dev", b""), None)
 
 
 async def test_a_server_without_a_key_cannot_give_one(tmp_path: Path) -> None:
     place = Place(tmp_path / "disk", key_for=NodeKeys.create())
     with pytest.raises(NoKey):
-        await place.calls.grant(ADMIN, q.DeviceGrant("dev", {"kit1": new_keys().public_key}), None)
+        await place.calls.grant(ADMIN, n.DeviceGrant("dev", {"kit1": new_keys().public_key}), None)

@@ -28,8 +28,8 @@ from caso_mesh.model.errors import (
     TimedOut,
 )
 from caso_mesh.model.mesh import Anchor, MeshInfo, NodeAddress, Roster, RosterRow, Server
+from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.model.requests import HelloReply, HelloRequest
 from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.links import LinkBook, OwnLink

@@ -9,7 +9,7 @@ import pytest
 
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.logons import open_logon, seal_logon
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import NoLogon, NotFound, Refused
 from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import RosterRow
@@ -47,17 +47,17 @@ def test_a_server_without_a_copy_says_so(name):
 
 
 async def test_a_secret_is_sealed_to_another_server_of_the_roster_by_its_key_there():
-    reply = await logons().grant(ADMIN, q.LogonGrant("db", "v1", (GAMMA.id,)), None)
+    reply = await logons().grant(ADMIN, n.LogonGrant("db", "v1", (GAMMA.id,)), None)
     assert open_logon(GAMMA, reply.copies[GAMMA.id], **BOUND) == "s3cret"
 
 
 @pytest.mark.parametrize(
     ("peer", "request_", "error"),
     [
-        (OTHER, q.LogonGrant("db", "v1", (GAMMA.id,)), Refused),
-        (ADMIN, q.LogonGrant("db", "v1", ("somebody",)), NotFound),
-        (ADMIN, q.LogonGrant("db", "v2", (GAMMA.id,)), NoLogon),
-        (ADMIN, q.LogonGrant("other", "v1", (GAMMA.id,)), NoLogon),
+        (OTHER, n.LogonGrant("db", "v1", (GAMMA.id,)), Refused),
+        (ADMIN, n.LogonGrant("db", "v1", ("somebody",)), NotFound),
+        (ADMIN, n.LogonGrant("db", "v2", (GAMMA.id,)), NoLogon),
+        (ADMIN, n.LogonGrant("other", "v1", (GAMMA.id,)), NoLogon),
     ],
 )
 async def test_a_secret_is_sealed_for_nobody_but_the_administrator_and_to_nobody_off_the_roster(peer, request_, error):

@@ -22,7 +22,9 @@ from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Head, Journal
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.errors import CasoError, DevicePathInvalid, NotAllowedHere, Refused, ServerNotLinked, StaleOrders
 from caso_mesh.model.mesh import NodeAddress, Roster
 from caso_mesh.model.orders import Authority, Orders
@@ -120,15 +122,15 @@ async def test_a_change_is_taken_only_by_a_server_that_holds_what_it_changes_and
         change = node.handlers()["orders.change"]
         held, now = node.orders, newer(mesh, 7, nodes=(NodeAddress(mesh.id("c"), "c", ("c:9",)),))
         wrong = as_change(b"x" * 32, now, difference(held, now))
-        assert await change(peer(mesh, "a"), wrong, None) == q.OrdersTaken(False)
+        assert await change(peer(mesh, "a"), wrong, None) == n.OrdersTaken(False)
         assert node.orders is held
         right = as_change(shared_digest(held), now, difference(held, now))
-        assert await change(peer(mesh, "a"), right, None) == q.OrdersTaken(True)
+        assert await change(peer(mesh, "a"), right, None) == n.OrdersTaken(True)
         saved = await node._queue.load_orders()
         assert saved is not None and saved == node.orders
         assert (saved.nodes, saved.authority) == (now.nodes, now.authority)
         assert {row.id for row in saved.roster.rows} == {row.id for row in mesh.roster.rows}
-        assert await change(peer(mesh, "a"), right, None) == q.OrdersTaken(False), "it holds other ones now"
+        assert await change(peer(mesh, "a"), right, None) == n.OrdersTaken(False), "it holds other ones now"
 
 
 async def test_orders_that_overtake_each_other_leave_the_newest(tmp_path: Path) -> None:
@@ -173,15 +175,15 @@ async def test_what_only_the_administrator_may_ask_is_refused_to_members(tmp_pat
     mesh = Mesh("a", "b", "c", voters=1)
     async with server(tmp_path, mesh) as node:
         handlers = node.handlers()
-        prepare = q.DevicePrepare("d", str(tmp_path), "v", "mesh", 1, {}, True)
+        prepare = n.DevicePrepare("d", str(tmp_path), "v", "mesh", 1, {}, True)
         # it says that it is in office: nobody believes it
-        node.learnt(mesh.id("c"), q.HelloReply("c", "1", (), Authority(9, 9, 9), mesh.id("c"), (), 0))
+        node.learnt(mesh.id("c"), n.HelloReply("c", "1", (), Authority(9, 9, 9), mesh.id("c"), (), 0))
         for call, request in {
-            "catalog.read": q.CatalogRead("x", 0),
+            "catalog.read": n.CatalogRead("x", 0),
             "device.prepare": prepare,
-            "device.proof": q.DeviceProof(str(tmp_path), "read"),
-            "path.check": q.PathCheck((b"/",), "read"),
-            "attempt.watch": q.WatchAttempts(("x",)),
+            "device.proof": n.DeviceProof(str(tmp_path), "read"),
+            "path.check": n.PathCheck((b"/",), "read"),
+            "attempt.watch": n.WatchAttempts(("x",)),
             "orders.put": newer(mesh, admin="c"),
             "orders.change": as_change(shared_digest(node.orders), newer(mesh, admin="c"), Difference()),
         }.items():
@@ -202,8 +204,8 @@ async def test_devices_lie_where_the_own_file_allows_and_not_inside_of_each_othe
         await node.take_orders(peer(mesh, "a"), newer(mesh, devices=(own,)))
         prepare = node.handlers()["device.prepare"]
 
-        def at(path: str) -> q.DevicePrepare:
-            return q.DevicePrepare("d", path, "v", "mesh", 1, {mesh.id("b"): mesh.keys["b"].encryption_key}, True)
+        def at(path: str) -> n.DevicePrepare:
+            return n.DevicePrepare("d", path, "v", "mesh", 1, {mesh.id("b"): mesh.keys["b"].encryption_key}, True)
 
         errors: list[tuple[str, type[CasoError]]] = [
             (str(place / "one/inner"), DevicePathInvalid),
@@ -218,7 +220,7 @@ async def test_devices_lie_where_the_own_file_allows_and_not_inside_of_each_othe
                 await prepare(peer(mesh, "a"), at(path), None)
         assert (await prepare(peer(mesh, "a"), at(str(place / "two")), None)).created
         check = node.handlers()["path.check"]
-        reply = await check(peer(mesh, "a"), q.PathCheck((os.fsencode(place),), "read"), None)
+        reply = await check(peer(mesh, "a"), n.PathCheck((os.fsencode(place),), "read"), None)
         assert len(reply.warnings) == 1 and "one" in reply.warnings[0]
 
 
@@ -229,7 +231,7 @@ class Office:
     """An administrator's copy of one journal."""
 
     def __init__(self) -> None:
-        self.records: dict[str, list[q.JournalRecord]] = {}
+        self.records: dict[str, list[t.JournalRecord]] = {}
         self.asked = 0
         self.peer = Peer("a", "a", "node")
 
@@ -240,17 +242,17 @@ class Office:
             case "journal.cursors":
                 self.asked += 1
             case "journal.push":
-                for record in from_wire(params, q.JournalPush).records:
+                for record in from_wire(params, t.JournalPush).records:
                     known = self.records.setdefault(record.incarnation, [])
                     if record.seq == len(known) + 1:
                         known.append(record)
             case "journal.hash":
-                asked = from_wire(params, q.JournalHashAt)
+                asked = from_wire(params, t.JournalHashAt)
                 known = self.records.get(asked.incarnation, [])
                 found = known[asked.seq - 1].hash if 0 < asked.seq <= len(known) else None
-                return to_wire(q.JournalHashReply(found))
-        heads = tuple(q.JournalHead(i, r[-1].seq, r[-1].hash) for i, r in self.records.items() if r)
-        return to_wire(q.JournalCursors(heads))
+                return to_wire(t.JournalHashReply(found))
+        heads = tuple(t.JournalHead(i, r[-1].seq, r[-1].hash) for i, r in self.records.items() if r)
+        return to_wire(t.JournalCursors(heads))
 
     async def notify(self, method: str, params: Any = None) -> None: ...
 

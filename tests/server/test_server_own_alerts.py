@@ -11,7 +11,7 @@ from server.server_world import NODE, Daemon, FakeRunner, World, backs_up, daemo
 from server.test_server_folder import nothing_waits
 
 from caso_mesh.model import facts
-from caso_mesh.model.requests import AlertNews
+from caso_mesh.model.nodes import AlertNews
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import Forwarding
 from caso_mesh.server.folder import StateFolder

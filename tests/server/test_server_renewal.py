@@ -12,7 +12,7 @@ from test_server_links import Mesh
 from caso_mesh.identity.certificates import NODE_LIFE_S
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model.errors import LinkLost, NoAdmin
-from caso_mesh.model.requests import RenewReply
+from caso_mesh.model.nodes import RenewReply
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.codec import to_wire

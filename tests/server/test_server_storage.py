@@ -15,7 +15,7 @@ from waiting import wait_for_async
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.model.errors import CasoError, DeviceForeign, DevicePathInvalid, DeviceVanished, NoKey, NotAllowedHere
-from caso_mesh.model.requests import DevicePrepare, DeviceProof
+from caso_mesh.model.nodes import DevicePrepare, DeviceProof
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.server.storage import Storage
 from caso_mesh.vault.keys import add_missing_recipients, load_keys

@@ -12,8 +12,8 @@ from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.roster import Peer, of_row
 from caso_mesh.model.errors import Refused, StaleOrders
 from caso_mesh.model.mesh import Anchor, Roster
+from caso_mesh.model.nodes import HelloReply, RosterNow
 from caso_mesh.model.orders import Authority
-from caso_mesh.model.requests import HelloReply, RosterNow
 from caso_mesh.server.vouching import check_vouched
 
 

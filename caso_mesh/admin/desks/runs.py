@@ -23,7 +23,7 @@ from caso_mesh.admin.reasons import Reasons
 from caso_mesh.admin.runs import Runs
 from caso_mesh.admin.telling import Pruning, Telling
 from caso_mesh.admin.work import Work
-from caso_mesh.model import requests as q
+from caso_mesh.model import telling as t
 from caso_mesh.model.jobs import Waiting
 
 
@@ -117,7 +117,7 @@ class RunsDesk:
         self,
         *,
         facts: Facts,
-        held: Callable[[str], tuple[q.JournalPlace, ...]],
+        held: Callable[[str], tuple[t.JournalPlace, ...]],
         asked_enough: Callable[[], bool],
     ) -> Intake:
         """What takes in journals for these runs. As ``Intake``."""

@@ -29,6 +29,7 @@ from waiting import wait_for_async
 from caso_mesh.founding import init_mesh, join_mesh
 from caso_mesh.jobs.task import Task
 from caso_mesh.machine import Ports
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.jobs import BackupSpec
@@ -246,7 +247,7 @@ async def _make(story: Story) -> None:
     for row in LISTS:
         if row.plan == "shop":
             job = f"{row.name}.shop.full"
-            run = (await world.ask("job.run", q.JobName(job), v.Submitted)).run
+            run = (await world.ask("job.run", q.JobName(job), o.Submitted)).run
             assert run is not None
             story.by_hand[run] = row.name
 

@@ -10,6 +10,7 @@ from mesh.simulation.stage import NAMES
 from mesh.simulation.world import World
 from msgspec import Struct
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
@@ -71,27 +72,27 @@ class People:
 
     async def _schedule(self, cron: str) -> None:
         request = self._backup_request(schedule=cron, name=f"recurring-{len(self.recurring)}")
-        made = await self._world.ask("backup", request, v.Submitted)
+        made = await self._world.ask("backup", request, o.Submitted)
         self.recurring[made.job] = Promise(made.job, cron, self._world.loop.time(), [])
         self.answered += 1
 
-    def _told(self, made: v.Submitted) -> None:
+    def _told(self, made: o.Submitted) -> None:
         assert made.run is not None
         self.runs.append(made.run)
         self.answered += 1
         self._world.note("told", made.run)
 
     async def _backup(self) -> None:
-        self._told(await self._world.ask("backup", self._backup_request(), v.Submitted))
+        self._told(await self._world.ask("backup", self._backup_request(), o.Submitted))
 
     async def _again(self) -> None:
         job = self._random.choice([*self.recurring, *(run.rpartition("@")[0] for run in self.runs)])
-        self._told(await self._world.ask("job.run", q.JobName(job), v.Submitted))
+        self._told(await self._world.ask("job.run", q.JobName(job), o.Submitted))
 
     async def _verify(self) -> None:
         known = sorted(self._world.hub.published)
         if known:
-            self._told(await self._world.ask("verify", q.VerifyRequest(self._random.choice(known)), v.Submitted))
+            self._told(await self._world.ask("verify", q.VerifyRequest(self._random.choice(known)), o.Submitted))
 
     async def _cancel(self) -> None:
         if self.runs:

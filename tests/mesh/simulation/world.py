@@ -24,7 +24,7 @@ from caso_mesh.identity.store import IdentityStore
 from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Record
 from caso_mesh.machine import Ports
-from caso_mesh.model import requests as q
+from caso_mesh.model import nodes as n
 from caso_mesh.model.errors import CasoError, LinkLost
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.wire.codec import from_wire, pack, to_wire
@@ -289,7 +289,7 @@ class World:
             identity.key, mesh=self.mesh, call=call, params=params, request_id=request_id or self.request_id(),
             now_ns=self.servers[name].clock.now_ns(),
         )  # fmt: skip
-        asked = q.SignedCall(
+        asked = n.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, timeout_s
         )
         return from_wire(await link.call("call.signed", to_wire(asked), timeout_s=timeout_s + 1.0), reply)
