@@ -10,11 +10,12 @@ always looked into: a folder with many of them has few names.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -43,6 +44,13 @@ _SELECT = (
     " AND (lowest IS NULL OR (highest >= ?4 AND (?5 IS NULL OR lowest <= ?5))) AND instr(names, ?6)"
     f" LIMIT {_FEW + 1}"
 )
+#: As many blocks at most are fetched of many folders at once.
+_MANY = 500
+#: In the order in which the folders are given.
+_SELECT_OF_MANY = (
+    "SELECT b.folder, b.first, b.id, b.lowest, b.highest, b.names, b.entries FROM json_each(?2) wanted"
+    " CROSS JOIN block b ON b.chain = ?1 AND b.folder = wanted.value WHERE instr(b.names, ?3) LIMIT ?4"
+)
 #: Rows are decoded one by one where less than one of so many is wanted.
 _APART = 4
 
@@ -58,7 +66,7 @@ class Key(NamedTuple):
 
 
 #: A block as it is read: its key, names and entries, which may be left to be fetched.
-_Block = tuple[int, int, bytes | None, bytes | None, bytes | None, bytes | None]
+Fetched = tuple[int, int, bytes | None, bytes | None, bytes | None, bytes | None]
 #: As it is bound: chain, folder, first, lowest, highest, names, entries.
 Block = tuple[int, int, int, bytes | None, bytes | None, bytes, bytes]
 
@@ -126,7 +134,7 @@ def _decoded(decode: Callable[[bytes | msgspec.Raw], T], entries: bytes | msgspe
         raise Nonsense(f"a block cannot be read ({error})") from None
 
 
-def _may_have(conn: sqlite3.Connection, chain: int, folder: int, wanted: _Wanted) -> Sequence[_Block]:
+def _may_have(conn: sqlite3.Connection, chain: int, folder: int, wanted: _Wanted) -> Sequence[Fetched]:
     """The blocks that may have such a name, earlier ones first."""
     upto, lowest, highest, holding = wanted
     rows = conn.execute(_SELECT, (chain, folder, upto, lowest, highest, holding)).fetchall()
@@ -195,7 +203,7 @@ def known(
     return found
 
 
-def _has_between(names: Sequence[bytes], block: _Block) -> bool:
+def _has_between(names: Sequence[bytes], block: Fetched) -> bool:
     at = bisect_left(names, block[2] or b"")
     return at < len(names) and names[at] <= (block[3] or b"")
 
@@ -212,13 +220,38 @@ def listing(
             yield name, first, row
 
 
+def fetch(conn: sqlite3.Connection, chain: int, folders: Sequence[int], holding: bytes) -> dict[int, Sequence[Fetched]]:
+    """By folder, its blocks that may have names with ``holding``, for ``history``. Where that is too much at once, some of
+    the last folders are missing."""
+    found: dict[int, list[Fetched]] = {folder: [] for folder in folders}
+    rows = conn.execute(_SELECT_OF_MANY, (chain, json.dumps(folders), holding, _MANY + 1)).fetchall()
+    for folder, *block in rows:
+        found[folder].append(cast("Fetched", tuple(block)))
+    for folder in folders[folders.index(rows[-1][0]) :] if len(rows) > _MANY else ():
+        del found[folder]
+    return {folder: sorted(each) if len(each) > 1 else each for folder, each in found.items()}
+
+
+def may_have(conn: sqlite3.Connection, chain: int, folder: int, lowest: bytes, holding: bytes) -> Sequence[Fetched]:
+    """As ``fetch``, of one folder and names from ``lowest`` on."""
+    return _may_have(conn, chain, folder, (LATEST, lowest, None, holding))
+
+
 def history(
-    conn: sqlite3.Connection, chain: int, folder: int, lowest: bytes, highest: bytes | None, holding: bytes = b""
+    conn: sqlite3.Connection,
+    chain: int,
+    folder: int,
+    lowest: bytes,
+    highest: bytes | None,
+    holding: bytes = b"",
+    *,
+    fetched: Sequence[Fetched] | None = None,
 ) -> Iterator[tuple[bytes, int, int, Row]]:
     """Versions of names from ``lowest`` to ``highest`` with ``holding`` in them, in order of names: first and last place (0:
     it is current), and what it is. Raises ``Nonsense``."""
     wanted = (LATEST, lowest, highest, holding)
-    for name, said in _sweep(conn, _may_have(conn, chain, folder, wanted), wanted):
+    chosen = _may_have(conn, chain, folder, wanted) if fetched is None else fetched
+    for name, said in _sweep(conn, chosen, wanted):
         for version in intervals(said):
             yield name, *version
 
@@ -241,7 +274,7 @@ def intervals(said: list[Said]) -> Iterator[tuple[int, int, Row]]:
             yield first, max(following - 1, 0), row
 
 
-def _sweep(conn: sqlite3.Connection, chosen: Sequence[_Block], wanted: _Wanted) -> Iterator[tuple[bytes, list[Said]]]:
+def _sweep(conn: sqlite3.Connection, chosen: Sequence[Fetched], wanted: _Wanted) -> Iterator[tuple[bytes, list[Said]]]:
     """Names in order, and what the blocks say of them, earlier ones first."""
     if len(chosen) == 1:  # as most folders have it
         first, number = chosen[0][:2]
@@ -267,7 +300,7 @@ def _sweep(conn: sqlite3.Connection, chosen: Sequence[_Block], wanted: _Wanted) 
         yield name, _in_order(pending.pop(name))
 
 
-def _columns(conn: sqlite3.Connection, block: _Block) -> _Raw:
+def _columns(conn: sqlite3.Connection, block: Fetched) -> _Raw:
     names, entries = block[4:]
     return _raw(conn, block[1]) if names is None or entries is None else (names, entries)
 

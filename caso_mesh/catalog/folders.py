@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
@@ -92,6 +93,15 @@ def below(conn: sqlite3.Connection, folder: int) -> Iterator[int]:
         at = waiting.pop()
         yield at
         waiting.extend(row[0] for row in conn.execute("SELECT id FROM folder WHERE parent = ?", (at,)))
+
+
+def upwards(conn: sqlite3.Connection, ids: Sequence[int]) -> Iterator[tuple[int, int, bytes]]:
+    """Id, parent and name of these folders, as far as they are there, and of all above them."""
+    yield from conn.execute(
+        "WITH RECURSIVE up(id) AS (SELECT value FROM json_each(?) UNION SELECT f.parent FROM up JOIN folder f"
+        " ON f.id = up.id) SELECT f.id, f.parent, f.name FROM up CROSS JOIN folder f ON f.id = up.id",
+        (json.dumps(ids),),
+    )
 
 
 def remove_if_empty(conn: sqlite3.Connection, folder: int, chains: list[int]) -> None:

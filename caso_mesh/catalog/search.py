@@ -38,10 +38,11 @@ _WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
 _COUNT = 2000
 #: SQLite's steps between two looks at the time: about a millisecond.
 _STEPS = 20_000
-#: So many folders are walked through before the index is asked where names of many are.
-_FIRST_FOLDERS = 3000
-#: So many times as many again, where that promises enough.
-_MORE = 4
+#: So many folders are walked through before the index is asked where names of many are, ...
+_FIRST_FOLDERS = 500
+#: ... and so many more, where one in so many of them gave a match: a text of frequent trigrams may itself be rare.
+_MORE_FOLDERS = 10_000
+_PROMISING = 10
 #: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
 _LOOK_EACH, _COMPARE_EACH = 200, 1000
 
@@ -182,7 +183,7 @@ class _Search:
 
     def run(self) -> None:
         """Where the index leads to many names, most of them match, as a rule: it is only asked when the first folders have
-        not given enough."""
+        not given enough, nor promise that a walk gives it sooner."""
         texts = _texts(self._glob, ascii_only=not self._exact)
         if not texts:
             self._walk(None, None)
@@ -198,7 +199,7 @@ class _Search:
             if self._walk(None, _FIRST_FOLDERS):
                 return
             # The index tells all places before the first: where a few thousand more folders will do, that takes longer.
-            if len(self.hits) * _MORE >= self._limit and self._walk(None, _MORE * _FIRST_FOLDERS):
+            if len(self.hits) * _PROMISING >= self._entered and self._walk(None, _MORE_FOLDERS):
                 return
         self._walk(leads(self._conn, text.text, is_last=text.is_last), None)
 

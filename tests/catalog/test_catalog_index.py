@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from catalog_material import changes, connect, file, find, folder, full, listing, make_set, raw_segment, tree
 
+from caso_mesh.catalog import blocks, in_order, index, search, walk
 from caso_mesh.catalog import changes as changes_module
-from caso_mesh.catalog import index, search, walk
 from caso_mesh.catalog.segment import CatalogEntry, SegmentReader
 from caso_mesh.model.entries import EntryType, path_key
 from caso_mesh.model.errors import (
@@ -441,7 +441,9 @@ def test_a_search_that_takes_too_long_is_cut_off_and_says_so(conn):
 
 @pytest.mark.parametrize(("first_folders", "count"), [(500, 2000), (3, 0), (40, 0)])
 def test_a_search_goes_on_behind_any_place_whichever_way_it_takes(conn, monkeypatch, first_folders, count):
-    """By the index alone, through some folders first, or through all."""
+    """By the index alone, through some folders first, or through all; with blocks that are fetched ahead, too many or not."""
+    monkeypatch.setattr(in_order, "_AHEAD", 3)
+    monkeypatch.setattr(blocks, "_MANY", 2)
     monkeypatch.setattr(search, "_FIRST_FOLDERS", first_folders)
     monkeypatch.setattr(search, "_COUNT", count)
     for node in ("node-a", "node-b"):
