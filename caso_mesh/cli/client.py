@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from caso_mesh.cli import output
 from caso_mesh.cli.options import STATE_VARIABLE, Common
-from caso_mesh.model import joining as j
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import (
@@ -162,10 +161,11 @@ def _renew_anchors(link: BlockingLink, folder: Path, known: tuple[bytes, ...]) -
     """Keeps the trust anchors of a context as those of its mesh, of which a server that it trusts is asked. Gives the issuing
     certificates whose certificates are to be renewed: those that end, and all when there are others than were ``known``."""
     from caso_mesh.identity.store import IdentityStore
+    from caso_mesh.model.joining import AnchorsReply
     from caso_mesh.wire.codec import from_wire
 
     number = link.ask("enrol.anchors", {})
-    reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), j.AnchorsReply)
+    reply = from_wire(link.answer(number, timeout_s=_DIAL_TIMEOUT_S), AnchorsReply)
     others = [each.certificate for each in reply.anchors if each.certificate != reply.root]
     IdentityStore(folder).save_anchors((reply.root, *others))
     ending = {each.certificate for each in reply.anchors if each.until_ns is not None}

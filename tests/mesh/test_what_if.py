@@ -19,8 +19,8 @@ def test_a_person_asks_what_the_night_will_be_like_without_a_server_and_nothing_
     (source / "file").write_bytes(b"some bytes\n" * 1000)
     (tmp_path / "disk").mkdir()
     mesh.ok("alpha", "device", "add", "disk", "--server", "alpha", "--path", str(tmp_path / "disk"))
-    # each hour, and not now
-    schedule = f"{(datetime.datetime.now(datetime.UTC).minute + 30) % 60} * * * *"
+    # each hour, not now, and so that what is taken to last ten minutes ends before the full hour
+    schedule = "5 * * * *" if 20 <= datetime.datetime.now(datetime.UTC).minute < 50 else "35 * * * *"
     for server in ("alpha", "beta"):
         mesh.ok(
             "alpha", "backup", f"{server}:{source}", "--to", "device:disk", "--name", server, "--schedule", schedule
