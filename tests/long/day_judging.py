@@ -170,7 +170,8 @@ class Judge:
         wanted |= {("job-missed", run["run"]): 1 for run in self.ran.values() if run["state"] == "missed"}
         wanted["job-late", self.ran[Due(0, "gamma-shop", "daily")]["run"]] = 1
         lost = {run: told.pop((category, run)) for category, run in [*told] if category == "job-recovered"}
-        told.pop(("no-recovery-kit", "meadow"))
+        for standing in ("no-recovery-kit", "nobody-notified"):
+            assert told.pop((standing, "meadow")) == 1
         assert told == wanted, (told, wanted)
         assert self.day.at_work <= lost.keys()
         assert all(count <= len(self.runs[run]["attempts"]) for run, count in lost.items()), lost
