@@ -9,7 +9,7 @@ from typing import Any
 
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import CasoError
+from caso_mesh.model.errors import CasoError, LogUnavailable
 from caso_mesh.model.states import AlertKind
 
 log = logging.getLogger(__name__)
@@ -34,27 +34,51 @@ async def _keep(name: str, duty: Duty, whose: str, alarms: Alarms, clock: Clock)
     pause_s = _FIRST_PAUSE_S
     while True:
         began_s = clock.monotonic_s()
-        reason = "it ended by itself"
+        reason, expected = "it ended by itself", False
         try:
-            await duty()
+            await in_own_task(duty)
             log.warning("the duty %s ended by itself", name)
+        except* LogUnavailable as failed:
+            # the office is being handed over, or lacks its majority: that is told of elsewhere
+            log.warning("the duty %s waits: %s", name, "; ".join(str(error) for error in leaves(failed)))
+            expected = True
         except* CasoError as failed:
             reason = "; ".join(str(error) for error in leaves(failed))
             log.error("the duty %s failed: %s", name, reason)
         except* Exception as failed:
             reason = "; ".join(f"{type(error).__name__}: {error}" for error in leaves(failed))
             log.exception("the duty %s failed", name)
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError  # a task group whose child fails then forgets that it was to end
+        end_if_cancelled()  # a task group whose child fails then forgets that it was to end
         if clock.monotonic_s() - began_s > _WELL_S:
             pause_s = _FIRST_PAUSE_S
-        day = clock.now_ns() // _DAY_NS
-        text = f"{whose}'s duty {name} failed and is begun again: {reason}"
-        occasion = f"{name}/{day}/{reason[:200]}"
-        await alarms.attempt(occasion, AlertKind.ERROR, "office-duty-failed", text, object=name)
+        if not expected:
+            day = clock.now_ns() // _DAY_NS
+            text = f"{whose}'s duty {name} failed and is begun again: {reason}"
+            occasion = f"{name}/{day}/{reason[:200]}"
+            await alarms.attempt(occasion, AlertKind.ERROR, "office-duty-failed", text, object=name)
         await asyncio.sleep(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+
+
+async def in_own_task(work: Callable[[], Awaitable[None]]) -> None:
+    """Does it in a task of its own, which ends with the caller's; raises what it raises, and ``CancelledError`` only if the
+    caller is to end: work that was cancelled from within counts as ended by itself.
+
+    Up to Python 3.12 a task keeps the mark of a cancellation for ever when a child of a task group in it failed
+    (python/cpython#116720). Who asks for that mark to see whether it is to end itself must not share a task with the work.
+    """
+    task = asyncio.ensure_future(work())
+    try:
+        await task
+    except asyncio.CancelledError:
+        end_if_cancelled()
+
+
+def end_if_cancelled() -> None:
+    """Raises ``CancelledError`` if the current task is to end, and something on the way swallowed that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:

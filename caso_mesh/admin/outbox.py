@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from caso_mesh.admin import hooks, mailing
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.duties import end_if_cancelled
 from caso_mesh.admin.ports import Facts
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -191,7 +192,7 @@ class Outbox:
         """Until the queue of a recipient is empty, or there is no such recipient any more."""
         try:
             while queue.entries:
-                _end_if_cancelled()
+                end_if_cancelled()
                 recipient = self._keeper.state.recipients.get(name)
                 if recipient is None:
                     queue.entries.clear()
@@ -210,7 +211,8 @@ class Outbox:
         try:
             await self._deliver(recipient, entry.message)
         except NotDelivered as error:
-            _end_if_cancelled()
+            # a library that waits with asyncio.wait_for of Python 3.11 may swallow the end of the office
+            end_if_cancelled()
             await self._failed(recipient, queue, entry, error)
             return
         await self._arrived(recipient.name)
@@ -258,7 +260,7 @@ class Outbox:
             except CasoError as error:
                 failures += 1
                 log.error("that %s was told cannot be recorded yet: %s", name, error)
-                _end_if_cancelled()
+                end_if_cancelled()
                 await asyncio.sleep(self._pauses.after(failures, 1.0))
 
     # --- one message ---
@@ -301,11 +303,3 @@ class Outbox:
             return self._credentials(logon)
         except CasoError as error:
             raise NotDelivered(recipient=recipient, detail=error.message) from None
-
-
-def _end_if_cancelled() -> None:
-    """A library that waits with ``asyncio.wait_for`` of Python 3.11 may swallow the end of the office: who is not in office
-    any more sends nothing."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from caso_mesh.admin.duties import leaves
+from caso_mesh.admin.duties import end_if_cancelled, in_own_task, leaves
 from caso_mesh.admin.ports import Caller
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
@@ -108,7 +108,7 @@ class LocalRoom:
         while True:
             began_s = self._clock.monotonic_s()
             try:
-                await self._work()
+                await in_own_task(self._work)
             except* StateRolledBack as error:
                 # made of the journal, they can be made of it again
                 log.warning("the tables of this server's own work are made anew: %s", error.exceptions[0])
@@ -120,9 +120,7 @@ class LocalRoom:
                 if reason != self._trouble:
                     await self._alert(reason)
                 self._trouble = reason
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # a task group whose child fails then forgets that it was to end
+            end_if_cancelled()  # a task group whose child fails then forgets that it was to end
             if self._clock.monotonic_s() - began_s > _WELL_S:
                 pause_s = _FIRST_PAUSE_S
             await asyncio.sleep(pause_s)

@@ -12,7 +12,7 @@ from caso_mesh.control.dues import latest_due_ns
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import CloseRun, SetJob
-from caso_mesh.model.errors import StateFull
+from caso_mesh.model.errors import LogUnavailable, StateFull
 from caso_mesh.model.jobs import CronSchedule
 from caso_mesh.model.states import AttemptState, JobState, Liveness, RunState, WaitReason
 
@@ -255,6 +255,32 @@ async def test_a_failing_duty_is_begun_again_and_told_of_and_stops_no_other(tmp_
         assert len(failed) >= 4
         told = {alert.text.rpartition(": ")[2] for alert in w.facts.alerts("office-duty-failed")}
         assert len(told) == 2
+
+
+async def test_a_duty_goes_on_after_a_task_group_in_it_failed(tmp_path: Path) -> None:
+    """Found by the mesh simulator: a due time fell into a transfer of the office, which then came to nothing. The mark of
+    the failed group stayed with the task, was taken for the end of the office, and nothing became due any more."""
+    async with admin_world(tmp_path, start=False) as w:
+        due, failed = w.office.runs.due, []
+        open_all = due._open_all
+
+        async def one_of_several_fails() -> None:
+            failed.append(1)
+            await asyncio.sleep(0)
+            raise LogUnavailable(detail="the leadership is being handed over")
+
+        async def fails_at_first() -> float:
+            if len(failed) < 2:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(one_of_several_fails())
+            return await open_all()
+
+        due._open_all = fails_at_first  # type: ignore[method-assign]
+        w.start()
+        job = await w.backup(schedule="* * * * *", name="often")
+        await w.until(lambda: w.state.runs_of(job), 70)
+        assert len(failed) == 2
+        assert not w.facts.alerts("office-duty-failed")
 
 
 async def test_a_duty_that_fails_while_the_office_ends_does_not_keep_it_from_ending(tmp_path: Path) -> None:
