@@ -406,6 +406,7 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
             version=__version__,
             network=ports.network,
             discovery=discovery,
+            static=lambda: (*config.peers, *server.bearings.static),
             addresses=lambda: server.addresses,
             followers=voter.followers,
             incoming=folder.catalog / "incoming",
@@ -453,6 +454,8 @@ async def run_daemon(
     peers: tuple[str, ...] = (),
     server: str | None = None,
     listen: str | None = None,
+    advertise: tuple[str, ...] = (),
+    preset: str = "lan",
     never_admin: bool = False,
     say: Callable[[str], None],
     ready: Callable[[], None] = lambda: None,
@@ -462,7 +465,7 @@ async def run_daemon(
     waits to be found and approved. Raises what ``open_node`` raises, and ``StateLocked``."""
     ports = ports or Ports()
     folder = StateFolder(state)
-    newcomer = None if joining.is_member(folder) else newcomer_config(folder, server, listen)
+    newcomer = None if joining.is_member(folder) else newcomer_config(folder, server, listen, advertise, preset)
     if newcomer is not None:
         make_folder(folder)
     with folder.locked():

@@ -220,13 +220,15 @@ async def join_mesh(
     )
 
 
-def newcomer_config(folder: StateFolder, server: str | None, listen: str | None) -> Config:
+def newcomer_config(
+    folder: StateFolder, server: str | None, listen: str | None, advertise: tuple[str, ...], preset: str
+) -> Config:
     """Of a new server without a link: from the options, or from its file when it is started again."""
     if server is None and listen is None and folder.config.exists():
         return load_config(folder.config)
     if server is None or listen is None:
         raise StateMissing(state=folder.path)
-    return _config(server, listen, (), "lan")
+    return _config(server, listen, advertise, preset)
 
 
 async def wait_for_approval(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
 
 from caso_mesh.admin.join_secrets import JoinSecrets, audited
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links, NodeAnswer, Submit
+from caso_mesh.admin.visits import newcomers_at
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.discovery.sighting import Discovery, Gone, Sighting
 from caso_mesh.identity import approval, enrolment, tokens
@@ -68,6 +69,20 @@ class Newcomer(Struct):
     code: str
 
 
+class _Greeting:
+    """One task for each newcomer, whoever told of it."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._slots = asyncio.Semaphore(_GREETED_AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, node: str, greet: Callable[[str, asyncio.Semaphore], Coroutine[Any, Any, None]]) -> None:
+        self._tasks = {other: task for other, task in self._tasks.items() if not task.done()}
+        if node not in self._tasks:
+            self._tasks[node] = self._group.create_task(greet(node, self._slots))
+
+
 class Enrolment:
     """Holds nothing that must outlive the office: a discovered server is greeted anew by the next one."""
 
@@ -81,6 +96,7 @@ class Enrolment:
         links: Links,
         network: Network,
         discovery: Discovery | None,
+        static: Callable[[], Sequence[str]],
         keys: NodeKeys,
         authority: Authority,
         id_key: bytes,
@@ -98,6 +114,7 @@ class Enrolment:
         self._links = links
         self._network = network
         self._discovery = discovery
+        self._static = static
         self._keys = keys
         self._authority = authority
         self._id_key = id_key
@@ -225,30 +242,40 @@ class Enrolment:
     # --- discovered servers ---
 
     async def run(self) -> None:
-        """Greets servers that discovery shows and that belong to no mesh. Never returns."""
-        if self._discovery is None:
-            await asyncio.Event().wait()
-            return
-        slots = asyncio.Semaphore(_GREETED_AT_ONCE)
-        greeting: dict[str, asyncio.Task[None]] = {}
+        """Greets servers that belong to no mesh, and that discovery shows or that answer where a person said
+        (``peer add``). Never returns."""
         try:
             async with asyncio.TaskGroup() as group:
-                async for sighting in self._discovery.sightings():
-                    if isinstance(sighting, Gone):
-                        self._seen.pop(sighting.node, None)
-                    elif sighting.mesh is not None:
-                        self._seen.pop(sighting.node, None)  # it belongs to a mesh now
-                    elif sighting.node and (sighting.node in self._seen or len(self._seen) < _MOST_NEWCOMERS):
-                        self._seen[sighting.node] = sighting
-                        task = greeting.get(sighting.node)
-                        if task is None or task.done():
-                            greeting[sighting.node] = group.create_task(self._greet(sighting.node, slots))
-                    greeting = {node: task for node, task in greeting.items() if not task.done()}
+                greeting = _Greeting(group)
+                named = newcomers_at(self._static, self._known_addresses, self._network)
+                group.create_task(self._greet_all(named, greeting))
+                if self._discovery is not None:
+                    group.create_task(self._greet_all(self._discovery.sightings(), greeting))
         finally:
             self._seen.clear()
             for newcomer in list(self._newcomers.values()):
                 await newcomer.link.close()
             self._newcomers.clear()
+
+    async def _greet_all(self, sightings: AsyncIterator[Sighting | Gone], greeting: _Greeting) -> None:
+        async for sighting in sightings:
+            if isinstance(sighting, Gone):
+                self._seen.pop(sighting.node, None)
+            elif sighting.mesh is not None:
+                self._seen.pop(sighting.node, None)  # it belongs to a mesh now
+            elif sighting.node and (sighting.node in self._seen or len(self._seen) < _MOST_NEWCOMERS):
+                self._seen[sighting.node] = sighting
+                greeting.begin(sighting.node, self._greet)
+
+    def _known_addresses(self) -> set[str]:
+        """Of members that were linked once, and of newcomers that are greeted now."""
+        members = (server for server in self._keeper.state.server_list() if server.ever_linked)
+        return {address for server in members for address in server.addresses} | {
+            address
+            for newcomer in self._newcomers.values()
+            if not newcomer.link.closed
+            for address in newcomer.sighting.addresses
+        }
 
     async def _greet(self, node: str, slots: asyncio.Semaphore) -> None:
         """Keeps a link with one newcomer for as long as it is seen. One that was admitted and never got its
@@ -267,6 +294,8 @@ class Enrolment:
                     await newcomer.link.wait_closed()
                 finally:
                     self._newcomers.pop(node, None)
+            elif self._seen[node].discovered_by == "static":
+                break  # whoever visits that address tells when somebody is there again
             await asyncio.sleep(pause_s)
             pause_s = min(30.0, 2 * pause_s)
         self._seen.pop(node, None)
@@ -351,7 +380,7 @@ class Enrolment:
                 each for each in self._newcomers.values() if each.reveal.name == request.name and not each.link.closed
             ]
             if not found:
-                raise NotFound(kind="server", name=request.name)
+                raise NotFound(kind="discovered server", name=request.name)
             matching = [each for each in found if approval.codes_equal(each.code, request.code)]
             if not matching:
                 raise CodeMismatch(code=request.code, server=request.name)

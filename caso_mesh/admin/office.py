@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Office:
         version: str,
         network: Network,
         discovery: Discovery | None,
+        static: Callable[[], Sequence[str]] = tuple,
         addresses: Callable[[], tuple[str, ...]],
         followers: Followers,
         incoming: Path,
@@ -115,6 +116,7 @@ class Office:
             consensus=consensus,
             network=network,
             discovery=discovery,
+            static=static,
             addresses=addresses,
         )
         clocks_differ = self.servers.watch.clocks_differ

@@ -16,6 +16,7 @@ import msgspec
 
 from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Parameter
+from caso_mesh.cli.init import AdvertiseOption
 from caso_mesh.cli.options import OwnStateOption, default_state
 from caso_mesh.model.errors import CasoError, UsageError
 
@@ -30,6 +31,11 @@ async def run(
     ] = (),
     server: Annotated[str | None, Parameter(help="A new server without a join link: its name.")] = None,
     listen: Annotated[str | None, Parameter(help="A new server without a join link: HOST:PORT to listen at.")] = None,
+    advertise: AdvertiseOption = (),
+    preset: Annotated[
+        Literal["local", "lan", "wan"] | None,
+        Parameter(help="A new server without a join link: the network it is in. Default: lan."),
+    ] = None,
     never_admin: Annotated[
         bool, Parameter(negative=(), help="A new server without a join link: it shall never administer the mesh.")
     ] = False,
@@ -43,8 +49,10 @@ async def run(
     On an empty state folder, --server and --listen make a new server that belongs to no mesh: it can be discovered,
     prints its code, and waits for "caso-mesh server approve".
     """
-    if (server is None) != (listen is None):
-        raise UsageError(detail="--server and --listen belong together: they make a new server without a join link")
+    if (server is None or listen is None) and (server, listen, advertise, preset) != (None, None, (), None):
+        raise UsageError(
+            detail="--server and --listen belong together, and --advertise and --preset to them: they make a new server without a join link"
+        )
     gc.enable()  # the command line had turned it off
     set_up_logging(log_format, log_level)
     from caso_mesh.daemon import run_daemon
@@ -56,6 +64,8 @@ async def run(
             peers=peer,
             server=server,
             listen=listen,
+            advertise=advertise,
+            preset=preset or "lan",
             never_admin=never_admin,
             say=say,
             ready=lambda: notify("READY=1"),

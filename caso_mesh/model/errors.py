@@ -776,6 +776,7 @@ LISTED_BY = {
     "attempt": "history",
     "catalog": "set list",
     "device-pool": "device pool list",
+    "discovered-server": "server list --discovered",
     "job": "job list --state all",
     "media-set": "mediaset list",
     "notify-rule": "notify rule list",
@@ -889,6 +890,15 @@ class AlreadyExists(Conflict):
     """
 
     code = "already-exists"
+
+    @property
+    def hint(self) -> str:
+        """A new machine in the place of a lost server keeps its name."""
+        replaces = f"caso-mesh join LINK --replaces {self.fields['name']}"
+        place = (
+            f'. A new machine that takes its place joins with "{replaces}"' if self.fields["kind"] == "server" else ""
+        )
+        return f"Choose another name{place}."
 
 
 class InUse(Conflict):

@@ -197,6 +197,8 @@ class World:
         self.reporters: dict[str, Reporter] = {}
         self.requests = itertools.count(1)
         self.discovery: Any = None
+        #: Addresses that a person named at the server in office.
+        self.static: list[str] = []
         self.network = MemoryNetwork().endpoint(b"alpha")
         self.free_bytes = 1 << 40
         self.problem: dict[str, str] = {}
@@ -235,6 +237,7 @@ class World:
             version="1",
             network=self.network,
             discovery=self.discovery,
+            static=lambda: self.static,
             addresses=lambda: ("alpha:1",),
             followers=Followers(self.clock),
             incoming=self.folder / "incoming",

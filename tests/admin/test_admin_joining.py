@@ -23,6 +23,7 @@ from caso_mesh.model.errors import AlreadyExists, CodeMismatch, NotFound
 from caso_mesh.server.newcomer import Newcomer
 from caso_mesh.wire.memory import MemoryNetwork
 from caso_mesh.wire.network import ServerTls
+from caso_mesh.wire.typed import RefusesAll
 
 pytestmark = pytest.mark.jumping
 
@@ -91,6 +92,50 @@ async def test_a_newcomer_is_approved_by_the_code_that_both_ends_show(tmp_path: 
             other = next(each.code for each in listed if each.id == two.keys.id)
             with pytest.raises(AlreadyExists):
                 await w.ask("server.approve", q.ServerApprove("delta", other))
+
+
+async def test_a_newcomer_at_an_address_that_a_person_named_is_found_where_nothing_announces_it(tmp_path: Path) -> None:
+    """The guide promised it for networks that multicast does not cross: ``peer add`` at the administrator. Nobody looked."""
+    async with meeting(tmp_path) as (w, _, network):
+        one, apart = Arrival(w, MemoryHub(), network, "delta"), Arrival(w, MemoryHub(), network, "other")
+        async with one.there(), apart.there():
+            w.static += ["delta:7", "nowhere:7"]
+
+            async def code() -> str | None:
+                found = (await w.ask("server.list", q.ServerListRequest(discovered=True))).servers
+                assert [each.name for each in found] in ([], ["delta"])
+                return found[0].code if found else None
+
+            async with asyncio.timeout(60):
+                while (first := await code()) is None:  # noqa: ASYNC110 - virtual time
+                    await asyncio.sleep(0.1)
+            assert first in one.said[0]
+            network.drop_links()
+            async with asyncio.timeout(60):
+                while await code() in {None, first}:  # noqa: ASYNC110 - virtual time
+                    await asyncio.sleep(0.1)
+            one.newcomer.installed.set()
+            view = await w.ask("server.approve", q.ServerApprove("delta", str(await code())))
+            assert view.id == one.keys.id
+        assert not w.facts.audits("server.greet")
+
+
+async def test_a_member_at_a_named_address_is_no_newcomer_and_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as (w, _, network):
+        chain = w.authority.chain(w.authority.issue_node(NodeKeys.create().public_key, now_ns=w.clock.now_ns()))
+        member, met = network.endpoint(chain[0], name="delta"), []
+
+        def authorise(certificate: bytes | None) -> Any:
+            met.append(certificate)
+            return ANONYMOUS
+
+        tls = ServerTls(lambda: None)  # type: ignore[arg-type,return-value]
+        async with member.listen("delta:7", tls=tls, authorise=authorise, handler=RefusesAll()):
+            w.static.append("delta:7")
+            await w.until(lambda: met)
+            await asyncio.sleep(500)
+            assert len(met) == 1
+            assert not (await w.ask("server.list", q.ServerListRequest(discovered=True))).servers
 
 
 async def test_one_that_was_admitted_and_never_got_its_certificate_can_be_approved_again(tmp_path: Path) -> None:

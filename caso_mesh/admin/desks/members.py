@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from caso_mesh.admin.desks.keys import KeysDesk
 from caso_mesh.admin.desks.means import Custody, Means
@@ -32,6 +32,7 @@ class MembersDesk:
         consensus: Replicated,
         network: Network,
         discovery: Discovery | None,
+        static: Callable[[], Sequence[str]],
         addresses: Callable[[], tuple[str, ...]],
     ) -> None:
         keeper, links, submit, own = means.keeper, means.links, means.submit, means.own
@@ -45,6 +46,7 @@ class MembersDesk:
             links=links,
             network=network,
             discovery=discovery,
+            static=static,
             keys=custody.keys,
             authority=custody.authority,
             id_key=custody.id_key,
