@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 PACKAGE = "caso_mesh"
@@ -61,13 +63,28 @@ class Import(NamedTuple):
     typing_only: bool
 
 
-class Module(NamedTuple):
-    """A file of the package: dotted name, text, syntax tree."""
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A file of the package: dotted name, text, syntax tree. The tree, and what is read from it, is made when it is first
+    asked for: whoever only collects tests pays for none of the six hundred."""
 
     name: str
     path: pathlib.Path
     text: str
-    tree: ast.Module
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, str(self.path))
+
+    @functools.cached_property
+    def imports(self) -> list[Import]:
+        """All imports, also those inside of functions; ``from a import b`` counts as ``a.b``."""
+        return _imports_of(self)
+
+    def forget(self) -> None:
+        """Lets go of all that was made of the text."""
+        for made in ("tree", "imports"):
+            vars(self).pop(made, None)
 
 
 def modules(source: pathlib.Path = SOURCE) -> list[Module]:
@@ -76,8 +93,7 @@ def modules(source: pathlib.Path = SOURCE) -> list[Module]:
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        text = path.read_text("utf-8")
-        found.append(Module(name, path, text, ast.parse(text, str(path))))
+        found.append(Module(name, path, path.read_text("utf-8")))
     return found
 
 
@@ -87,17 +103,15 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
 
 
-def imports_of(module: Module) -> list[Import]:
-    """All imports of a module, also those inside of functions; ``from a import b`` counts as ``a.b``."""
-    typing_only = {
-        id(node)
-        for guard in ast.walk(module.tree)
-        if isinstance(guard, ast.If) and ast.unparse(guard.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
-        for body in guard.body
-        for node in ast.walk(body)
-    }
-    found = []
-    for node in ast.walk(module.tree):
+def _imports_of(module: Module) -> list[Import]:
+    found: list[Import] = []
+    waiting: list[tuple[ast.AST, bool]] = [(module.tree, False)]
+    while waiting:
+        node, typing_only = waiting.pop()
+        if isinstance(node, ast.If) and _asks_for_types(node.test):
+            waiting += [(each, True) for each in node.body]
+            waiting += [(each, typing_only) for each in node.orelse]
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -108,9 +122,17 @@ def imports_of(module: Module) -> list[Import]:
                 base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:
+            if not isinstance(node, ast.expr):  # nothing is imported inside of one
+                waiting += [(each, typing_only) for each in ast.iter_child_nodes(node)]
             continue
-        found += [Import(module.name, name, node.lineno, id(node) in typing_only) for name in names]
-    return found
+        found += [Import(module.name, name, node.lineno, typing_only) for name in names]
+    return sorted(found, key=lambda each: each.line)
+
+
+def _asks_for_types(test: ast.expr) -> bool:
+    """``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"
 
 
 def room_graph(found: list[Module]) -> dict[str, dict[str, list[Import]]]:
@@ -118,18 +140,17 @@ def room_graph(found: list[Module]) -> dict[str, dict[str, list[Import]]]:
     graph: dict[str, dict[str, list[Import]]] = defaultdict(lambda: defaultdict(list))
     for module in found:
         room = room_of(module.name)
-        for each in imports_of(module):
+        for each in module.imports:
             target = room_of(each.target)
             if room and target and target != room and target in FLOORS:
                 graph[room][target].append(each)
     return graph
 
 
-def lines_of(text: str) -> tuple[int, int]:
+def lines_of(module: Module) -> tuple[int, int]:
     """``(lines, lines of code)``: the second without empty lines, comments and docstrings."""
-    tree = ast.parse(text)
     prose: set[int] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(module.tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = node.body[0]
             if (
@@ -138,20 +159,19 @@ def lines_of(text: str) -> tuple[int, int]:
                 and isinstance(first.value.value, str)
             ):
                 prose.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    lines = text.splitlines()
+    lines = module.text.splitlines()
     code = [
         n for n, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#") and n not in prose
     ]
     return len(lines), len(code)
 
 
-def picture(source: pathlib.Path = SOURCE) -> str:
+def picture(found: list[Module]) -> str:
     """Floors, rooms with their sizes, and who really imports whom, as text."""
-    found = modules(source)
     graph = room_graph(found)
     sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for module in found:
-        lines, code = lines_of(module.text)
+        lines, code = lines_of(module)
         size = sizes[room_of(module.name) or "(package)"]
         size[0] += 1
         size[1] += lines
@@ -172,4 +192,4 @@ def picture(source: pathlib.Path = SOURCE) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(picture() + "\n")
+    sys.stdout.write(picture(modules()) + "\n")
