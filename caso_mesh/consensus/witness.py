@@ -3,8 +3,9 @@
 A member that lost what it had confirmed, or a vote that it had given, could help to elect a leader that lacks what is
 committed. So each member keeps, durably, the highest position that each other one ever confirmed, as far as it heard of
 it (``Witness``); the leader, who hears most, spreads what it knows. A member that starts takes part in nothing until a
-majority of the voters, itself counted as one, has answered that it holds all that it confirmed (``Probation``); it goes
-on asking the others. One that is behind never takes part again under its id.
+majority of the voters, itself counted as one, has answered that it holds all that it confirmed (``Probation``), and the others
+had time to answer as well: of three voters the one that heard nothing of the entry may be the first to answer. It goes on
+asking them. One that is behind never takes part again under its id.
 
 What a member has confirmed is a ``Position``: the term it confirmed in, and up to which index; a vote is the term with
 index 0. It writes its own, ``Ready.confirms``, in the same transaction as what it confirms.
@@ -24,6 +25,9 @@ from caso_mesh.consensus.messages import AppendReply, Message, VoteReply
 from caso_mesh.consensus.port import Position
 from caso_mesh.consensus.quorum import majority
 
+#: Election timeouts that voters have to answer in, who are not needed for a majority. Where one of them is gone, a member that
+#: starts takes part later by so much.
+PATIENCE = 3
 #: Who has confirmed nothing yet.
 NOTHING = Position(0, 0)
 
@@ -134,17 +138,21 @@ class Probation:
         self._speakers: set[str] = set()
         self._newcomer = node not in membership
         self._told: set[str] = set()
+        self._rounds = 0
         self.state: Literal["asking", "passed", "behind"] = "asking"
         #: Who saw more than this node holds, and what.
         self.witness: tuple[str, Position] | None = None
         self._judge()
 
     def asks(self) -> list[Ask]:
-        """At the start and again now and then: to whoever has not answered yet, and until this node has passed to all, since
-        an answer tells who votes as well. One that was true once may name voters that are there no more, and wait for
-        them for ever."""
+        """At the start and again with each election timeout, by which patience is counted: to whoever has not answered
+        yet, and until this node has passed to all, since an answer tells who votes as well. One that was true once may
+        name voters that are there no more, and wait for them for ever."""
         if self.state == "behind":
             return []
+        if self.state == "asking":
+            self._rounds += 1
+            self._judge()
         whom = {*self._membership.voters, *self._speakers} - {self._node}
         if self.state == "passed":
             whom -= self._answered.keys()
@@ -178,5 +186,6 @@ class Probation:
     def _judge(self) -> None:
         voters = self._membership.voters
         agreed = sum(1 for voter in voters if voter == self._node or voter in self._answered)
-        if voters and agreed >= majority(len(voters)):
+        waited = agreed == len(voters) or self._rounds > PATIENCE
+        if voters and agreed >= majority(len(voters)) and waited:
             self.state = "passed"

@@ -55,11 +55,13 @@ async def test_a_slow_way_is_not_taken_for_a_dead_member(tmp_path: pathlib.Path)
     async with cluster(tmp_path, "a", "b", "c") as c:
         log, away, snapshot = await away_for_long(c)
         other = next(name for name, each in c.nodes.items() if each is not log)
-        # without the one that receives there is no majority: were it not heard, the office would end
-        await c.stop(other)
         before = log.leadership()
         c.bytes_per_s = 8e6  # 3 s for all of it: fifteen election timeouts
         back = await c.start(away)
+        await until(lambda: back.leadership().leader is not None)
+        assert log.lacks(away)
+        # without the one that receives there is no majority: were it not heard, the office would end
+        await c.stop(other)
         await until(lambda: log.lacks(away) == 0)
         c.bytes_per_s = None
         assert await first_of(back) == snapshot

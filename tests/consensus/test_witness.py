@@ -7,7 +7,7 @@ from caso_mesh.consensus.membership import Membership
 from caso_mesh.consensus.messages import AppendReply, VoteReply
 from caso_mesh.consensus.port import Position
 from caso_mesh.consensus.raft import HardState, Raft, Settings
-from caso_mesh.consensus.witness import NOTHING, Answer, Ask, Probation, Seen, Witness
+from caso_mesh.consensus.witness import NOTHING, PATIENCE, Answer, Ask, Probation, Seen, Witness
 
 THREE = Membership(("a", "b", "c"))
 
@@ -65,10 +65,18 @@ def test_a_lone_voter_takes_part_at_once():
     assert Probation("a", Membership(("a",))).state == "passed"
 
 
+def waited(probation: Probation) -> Probation:
+    """Whoever is to answer had the time."""
+    for _ in range(PATIENCE):
+        assert probation.state == "asking"
+        probation.asks()
+    return probation
+
+
 def test_a_starting_voter_waits_for_a_majority_and_goes_on_asking():
     probation = Probation("a", THREE)
     assert probation.asks() == [Ask("b", "a"), Ask("c", "a")]
-    assert probation.state == "asking"
+    assert waited(probation).state == "asking"
     probation.handle(answer("b", Position(2, 5)), Position(2, 5))
     assert probation.state == "passed"
     assert [ask.to for ask in probation.asks()] == ["c"]
@@ -84,6 +92,23 @@ def test_whoever_is_behind_stays_so():
     assert probation.state == "behind"
 
 
+def test_the_one_that_heard_nothing_may_be_the_first_to_answer():
+    """``b`` was down when ``a`` and ``c`` confirmed what the disk of ``a`` lost: they are a majority of three, and wait for ``c``."""
+    probation = Probation("a", THREE)
+    probation.asks()
+    probation.handle(answer("b", Position(1, 3)), Position(1, 3))
+    assert probation.state == "asking"
+    probation.handle(answer("c", Position(1, 9)), Position(1, 3))
+    assert (probation.state, probation.witness) == ("behind", ("c", Position(1, 9)))
+
+
+def test_of_those_that_are_gone_a_majority_does_not_wait_for_ever():
+    probation = Probation("a", THREE)
+    probation.handle(answer("b", Position(1, 3)), Position(1, 3))
+    assert [ask.to for ask in waited(probation).asks()] == ["c"]
+    assert probation.state == "passed"
+
+
 def test_what_was_confirmed_since_the_start_is_no_reason_to_stop():
     probation = Probation("a", THREE)
     probation.handle(answer("b", Position(2, 5)), Position(2, 5))
@@ -96,11 +121,14 @@ def test_the_newest_membership_decides_what_a_majority_is():
     probation = Probation("a", THREE)
     now = Membership(("a", "d", "e"))
     probation.handle(answer("b", applied=7, membership=Membership(("a", "b", "d"))), Position(1, 9))
+    assert waited(probation).asks()
     assert probation.state == "passed"  # it and one other are a majority of three
     probation = Probation("a", Membership(("a", "b", "c", "x", "y")))
     probation.spoken_by("d")
     assert [ask.to for ask in probation.asks()] == ["b", "c", "d", "x", "y"]
     probation.handle(answer("d", applied=9, membership=now), Position(1, 9))
+    assert [ask.to for ask in probation.asks()] == ["d", "e"]
+    probation.handle(answer("e", applied=9, membership=now), Position(1, 9))
     assert probation.state == "passed"
 
 
@@ -113,6 +141,7 @@ def test_a_blank_node_asks_whoever_speaks_to_it_and_then_the_voters():
     assert probation.state == "asking"
     assert [ask.to for ask in probation.asks()] == ["a", "b", "c"]
     probation.handle(answer("a", applied=3), NOTHING)
+    probation.handle(answer("c", applied=3), NOTHING)
     assert probation.state == "passed"
 
 

@@ -153,11 +153,15 @@ class Storm:
             if leader is None or leader.core is None or not leader.core.in_office:
                 return False
             core = leader.core
-            if core.log.applied < core.log.last or core.change_pending:
+            if core.log.applied < core.log.last or core.change_pending or self.world.handing_over:
                 return False
             for name in core.membership.nodes:
                 node = self.world.nodes[name]
-                if not node.out and (node.core is None or node.applied < core.log.last or node.core.term != core.term):
+                if node.out:
+                    continue
+                if node.core is None or node.applied < core.log.last or node.core.term != core.term:
+                    return False
+                if not node.takes_part:  # it acknowledges nothing: the leader may not have a majority yet
                     return False
             found[:] = [leader]
             return True

@@ -15,7 +15,7 @@ from consensus.simulation.node import Node
 from consensus.simulation.policies import Broken
 
 from caso_mesh.consensus.membership import Membership
-from caso_mesh.consensus.messages import Image, InstallSnapshot, Message
+from caso_mesh.consensus.messages import Image, InstallSnapshot, Message, TimeoutNow
 from caso_mesh.consensus.raft import Settings
 from caso_mesh.consensus.witness import WitnessMessage
 from caso_mesh.model.errors import LogUnavailable, NotLeader
@@ -61,6 +61,8 @@ class World:
         self._cut: set[tuple[str, str]] = set()
         self._holding: tuple[str, str] | None = None
         self._held: list[Message | WitnessMessage] = []
+        #: Orders to stand for election that are on their way, which may take long: an office is handed over when one arrives.
+        self.handing_over = 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
         self._digest = hashlib.blake2b(digest_size=8)
@@ -106,11 +108,13 @@ class World:
             delay = self.random.randint(1, self.delay_ms)
             if draw() < self.stray:
                 delay += self.random.randint(1, 60) ** 2 // 2
+            self.handing_over += isinstance(message, TimeoutNow)
             self.after(delay, lambda: self._arrive(message))
 
     def _arrive(self, message: Message | WitnessMessage) -> None:
         node = self.nodes.get(message.to)
         arrived = node is not None and (message.sender, message.to) not in self._cut
+        self.handing_over -= isinstance(message, TimeoutNow)
         if isinstance(message, InstallSnapshot):
             self._report(message, arrived=arrived and node is not None and node.up)
         if arrived and node is not None:
