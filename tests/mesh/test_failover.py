@@ -214,12 +214,11 @@ def test_the_office_is_handed_over_and_voters_come_and_go(process_mesh: Callable
 
 
 def witnessed(mesh: ProcessMesh, voter: str, *others: str) -> bool:
-    """Whether the others have it on their disks how far the log of a voter goes."""
-    ((node, last),) = look(
-        mesh.state(voter) / "consensus.db", 'SELECT node, (SELECT max("index") FROM entry) FROM standing'
-    )
-    seen = f"SELECT \"index\" FROM witness WHERE node = '{node}'"
-    return all(look(mesh.state(other) / "consensus.db", seen) == [(last,)] for other in others)
+    """Whether a voter holds the whole log, and the others have that on their disks."""
+    last = 'SELECT max("index") FROM entry'
+    ((node, held),) = look(mesh.state(voter) / "consensus.db", f"SELECT node, ({last}) FROM standing")
+    seen = f"SELECT \"index\", ({last}) FROM witness WHERE node = '{node}'"
+    return all(look(mesh.state(other) / "consensus.db", seen) == [(held, held)] for other in others)
 
 
 def test_a_voter_whose_disk_was_put_back_goes_on_as_a_member_and_votes_when_it_was_removed_and_added(
