@@ -15,7 +15,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -220,21 +220,27 @@ def listing(
             yield name, first, row
 
 
-def fetch(conn: sqlite3.Connection, chain: int, folders: Sequence[int], holding: bytes) -> dict[int, Sequence[Fetched]]:
-    """By folder, its blocks that may have names with ``holding``, for ``history``. Where that is too much at once, some of
-    the last folders are missing."""
-    found: dict[int, list[Fetched]] = {folder: [] for folder in folders}
+def fetch(
+    conn: sqlite3.Connection, chain: int, folders: Sequence[int], holding: bytes
+) -> tuple[dict[int, list[Fetched]], int | None]:
+    """By folder, its blocks that may have names with ``holding``, for ``history``. Where that is too much at once, also the
+    first folder of which some are missing, and of all after it."""
+    found: dict[int, list[Fetched]] = {}
     rows = conn.execute(_SELECT_OF_MANY, (chain, json.dumps(folders), holding, _MANY + 1)).fetchall()
-    for folder, *block in rows:
-        found[folder].append(cast("Fetched", tuple(block)))
-    for folder in folders[folders.index(rows[-1][0]) :] if len(rows) > _MANY else ():
-        del found[folder]
-    return {folder: sorted(each) if len(each) > 1 else each for folder, each in found.items()}
-
-
-def may_have(conn: sqlite3.Connection, chain: int, folder: int, lowest: bytes, holding: bytes) -> Sequence[Fetched]:
-    """As ``fetch``, of one folder and names from ``lowest`` on."""
-    return _may_have(conn, chain, folder, (LATEST, lowest, None, holding))
+    missing = rows[-1][0] if len(rows) > _MANY else None
+    for row in rows:
+        folder = row[0]
+        if folder == missing:
+            found.pop(folder, None)
+            break
+        if folder in found:
+            found[folder].append(row[1:])
+        else:
+            found[folder] = [row[1:]]
+    for each in found.values():
+        if len(each) > 1:
+            each.sort()
+    return found, missing
 
 
 def history(

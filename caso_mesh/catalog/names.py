@@ -10,8 +10,9 @@ https://www.sqlite.org/fts5.html#the_trigram_tokenizer, with ``detail=none``: a 
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from caso_mesh.catalog import blocks as versions
 from caso_mesh.catalog.folders import next_id
@@ -19,6 +20,8 @@ from caso_mesh.catalog.folders import next_id
 BLOCK = 32
 #: Most trigrams of one question: more hardly select better.
 _TRIGRAMS = 24
+#: Of more than so many the rarest are taken, as the first few blocks show them.
+_RAREST, _SAMPLE = 6, 50
 #: So many names may be gone before the index is worth building anew.
 _TOLERATED = 10_000
 
@@ -96,29 +99,48 @@ def rebuild(conn: sqlite3.Connection) -> None:
 
 
 def trigrams(piece: bytes) -> list[str]:
-    """The trigrams every block has that holds ``piece``; none if it is too short."""
+    """Trigrams that every block has which holds ``piece``; none if it is too short."""
     text = piece.decode("latin-1")
     found = list(dict.fromkeys(text[at : at + 3] for at in range(len(text) - 2)))
     step = -(-len(found) // _TRIGRAMS) if found else 1
     return found[::step]
 
 
-def _question(piece: bytes) -> str:
-    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in trigrams(piece))
+def _question(conn: sqlite3.Connection, piece: bytes) -> str:
+    """Of many trigrams the rarest: they select as well, and the frequent ones are what takes long."""
+    found = ['"' + each.replace('"', '""') + '"' for each in trigrams(piece)]
+    if len(found) > _RAREST:
+        found.sort(key=lambda each: _rareness(conn, each), reverse=True)
+    return " AND ".join(found[:_RAREST])
 
 
-def count_blocks(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
-    """How many blocks may hold ``piece``, counted up to ``most``."""
-    query = "SELECT count(*) FROM (SELECT rowid FROM name_text WHERE name_text MATCH ? LIMIT ?)"
-    return int(conn.execute(query, (_question(piece), most)).fetchone()[0])
+def _rareness(conn: sqlite3.Connection, quoted: str) -> int:
+    """How many blocks there are, about, for each few that have it."""
+    query = "SELECT rowid FROM name_text WHERE name_text MATCH ? LIMIT 1 OFFSET ?"
+    row = conn.execute(query, (quoted, _SAMPLE)).fetchone()
+    return versions.LATEST if row is None else int(row[0])
 
 
-def blocks(conn: sqlite3.Connection, piece: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Folder, lowest and highest name of each block that may hold ``piece``."""
+def first(conn: sqlite3.Connection, piece: bytes, most: int) -> list[int]:
+    """The blocks that may hold ``piece``, up to ``most``."""
+    query = "SELECT rowid FROM name_text WHERE name_text MATCH ? LIMIT ?"
+    return [row[0] for row in conn.execute(query, (_question(conn, piece), most))]
+
+
+def ranges(
+    conn: sqlite3.Connection, piece: bytes, known: Sequence[int] | None = None
+) -> Iterator[tuple[int, bytes, bytes]]:
+    """Folder, lowest and highest name of each block that may hold ``piece``; ``known``: what ``first`` gave, if that was all."""
+    if known is not None:
+        yield from conn.execute(
+            "SELECT b.folder, b.lowest, b.highest FROM json_each(?) t CROSS JOIN name_block b ON b.id = t.value",
+            (json.dumps(known),),
+        )
+        return
     yield from conn.execute(
         "SELECT b.folder, b.lowest, b.highest FROM name_text t JOIN name_block b ON b.id = t.rowid"
         " WHERE name_text MATCH ?",
-        (_question(piece),),
+        (_question(conn, piece),),
     )
 
 
@@ -128,23 +150,23 @@ def count_below(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
         "WITH RECURSIVE below(id) AS (SELECT * FROM (SELECT rowid FROM folder_text WHERE folder_text MATCH ?1 LIMIT ?2)"
         " UNION ALL SELECT f.id FROM below JOIN folder f ON f.parent = below.id LIMIT ?2) SELECT count(*) FROM below"
     )
-    return int(conn.execute(query, (_question(piece), most)).fetchone()[0])
+    return int(conn.execute(query, (_question(conn, piece), most)).fetchone()[0])
 
 
 def folders(conn: sqlite3.Connection, piece: bytes) -> Iterator[int]:
     """Folders that may have ``piece`` in their own name."""
-    for row in conn.execute("SELECT rowid FROM folder_text WHERE folder_text MATCH ?", (_question(piece),)):
+    for row in conn.execute("SELECT rowid FROM folder_text WHERE folder_text MATCH ?", (_question(conn, piece),)):
         yield row[0]
 
 
 __all__ = [
     "BLOCK",
     "NameWriter",
-    "blocks",
     "count_below",
-    "count_blocks",
     "count_gone",
+    "first",
     "folders",
+    "ranges",
     "rebuild",
     "trigrams",
     "wants_rebuild",

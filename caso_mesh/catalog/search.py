@@ -26,7 +26,8 @@ from msgspec.structs import replace
 
 from caso_mesh.catalog import names
 from caso_mesh.catalog.browse import timelines
-from caso_mesh.catalog.in_order import Filter, Leads, Rows, Walk, leads
+from caso_mesh.catalog.in_order import Filter, Rows, Walk
+from caso_mesh.catalog.leads import Leads, leads
 from caso_mesh.catalog.schema import Row, from_row, join, number_of
 from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.model.entries import EntryType
@@ -39,10 +40,12 @@ _COUNT = 2000
 #: SQLite's steps between two looks at the time: about a millisecond.
 _STEPS = 20_000
 #: So many folders are walked through before the index is asked where names of many are, ...
-_FIRST_FOLDERS = 500
+_FIRST_FOLDERS = 2000
 #: ... and so many more, where one in so many of them gave a match: a text of frequent trigrams may itself be rare.
-_MORE_FOLDERS = 10_000
-_PROMISING = 10
+_MORE_FOLDERS = 20_000
+_PROMISING = 20
+#: As many folders are passed by in the time that it takes to learn how one is reached.
+_WAY_UP = 3
 #: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
 _LOOK_EACH, _COMPARE_EACH = 200, 1000
 
@@ -188,20 +191,35 @@ class _Search:
         if not texts:
             self._walk(None, None)
             return
-        text, cost = texts[0], 0
-        for each in texts:
-            its_cost = _cost(self._conn, each)
-            if each is texts[0] or its_cost < cost:
-                text, cost = each, its_cost
+        chosen, cost, known = texts[0], 0, list[int]()
+        for text in texts:
+            its_blocks = names.first(self._conn, text.text, _COUNT)
+            its_cost = len(its_blocks)
+            if not text.is_last:
+                its_cost += names.count_below(self._conn, text.text, _COUNT)
+            if text is texts[0] or its_cost < cost:
+                chosen, cost, known = text, its_cost, its_blocks
         if self._exact:
-            self._only = replace(self._only, part=text.text)
+            self._only = replace(self._only, part=chosen.text)
         if cost >= _COUNT:
             if self._walk(None, _FIRST_FOLDERS):
                 return
-            # The index tells all places before the first: where a few thousand more folders will do, that takes longer.
+            # The index tells all places before the first: where some thousand more folders will do, that takes longer.
             if len(self.hits) * _PROMISING >= self._entered and self._walk(None, _MORE_FOLDERS):
                 return
-        self._walk(leads(self._conn, text.text, is_last=text.is_last), None)
+        index = leads(self._conn, chosen.text, is_last=chosen.is_last, known=known if len(known) < _COUNT else None)
+        self._by_index(index)
+
+    def _by_index(self, index: Leads) -> None:
+        """Either through all folders, of which those are looked into to which the index leads, or by the shortest way to
+        these: what takes longer for each of them, but may be many times shorter."""
+        places = len(index.ranges) + len(index.whole)
+        most_folders = places * _WAY_UP
+        folders = int(self._conn.execute("SELECT coalesce(max(id), 0) FROM folder").fetchone()[0])
+        expected = folders * min(1.0, (self._limit - len(self.hits)) / max(places, 1))
+        if expected < most_folders and self._walk(index, most_folders):
+            return
+        self._walk(index.on_the_way(self._conn), None)
 
     def _walk(self, index: Leads | None, most_folders: int | None) -> bool:
         """From the place that was reached on; whether there is nothing more to do."""
@@ -335,8 +353,3 @@ def _longest_in_name(glob: str) -> bytes:
         if is_final:
             found = max(found, text.rpartition(b"/")[2], key=len)
     return found
-
-
-def _cost(conn: sqlite3.Connection, text: _Text) -> int:
-    cost = names.count_blocks(conn, text.text, _COUNT)
-    return cost if text.is_last else cost + names.count_below(conn, text.text, _COUNT)

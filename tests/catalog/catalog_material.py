@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import sqlite3
 from collections.abc import Iterable
@@ -140,3 +141,12 @@ def find(
     found = index.find(conn, glob, index.Wanted(**wanted), limit=limit, after=after)
     assert not found.is_cut_off
     return found.matches
+
+
+def matches(glob: str | bytes, path: bytes) -> bool:
+    """Whether a search for ``glob`` is to find ``path``."""
+    pattern = glob if isinstance(glob, str) else glob.decode("utf-8", "surrogateescape")
+    text = path.decode("utf-8", "surrogateescape")
+    if fnmatch.fnmatchcase(text, pattern) or fnmatch.fnmatchcase("/" + text, pattern):
+        return True
+    return "/" not in pattern and fnmatch.fnmatchcase(text.rpartition("/")[2], pattern)

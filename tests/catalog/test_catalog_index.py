@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 
 import msgspec
 import pytest
@@ -469,11 +470,12 @@ def test_a_search_that_was_cut_off_goes_on_where_it_got_to_and_misses_nothing(co
     take(conn, make_set("s1"), tree(*(file(b"srv/d%03d/f%d" % (n % 200, n)) for n in range(1000)), file(b"srv/f")))
     found, after, rounds = list[index.Match](), None, 0
     while True:
-        step = index.find(conn, "f*[05]", after=after, limit=10_000, is_over=lambda: True)
+        looks = itertools.count()
+        step = index.find(conn, "f*[05]", after=after, limit=10_000, is_over=lambda: next(looks) > 0)  # noqa: B023
         found += step.matches
         if not step.is_cut_off:
             break
         assert step.reached is not None and step.reached != after
         after, rounds = step.reached, rounds + 1
-    assert rounds >= 20
+    assert rounds >= 9
     assert found == find(conn, "f*[05]") and len(found) == 200

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sqlite3
 from dataclasses import dataclass, field
 from random import Random
 
 import pytest
-from catalog_material import Tree, changes, connect, file, find, folder, full, listing, make_set
+from catalog_material import Tree, changes, connect, file, find, folder, full, listing, make_set, matches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -79,14 +78,6 @@ def changed(rng: Random, before: Tree, roots: tuple[bytes, ...]) -> Tree:
             old = after[path]
             after[path] = CatalogEntry(path, old.type, old.size, old.modified, rng.randrange(3), 1, 2, b"f")
     return after
-
-
-def matches(glob: str | bytes, path: bytes) -> bool:
-    pattern = glob if isinstance(glob, str) else glob.decode("utf-8", "surrogateescape")
-    text = path.decode("utf-8", "surrogateescape")
-    if fnmatch.fnmatchcase(text, pattern) or fnmatch.fnmatchcase("/" + text, pattern):
-        return True
-    return "/" not in pattern and fnmatch.fnmatchcase(text.rpartition("/")[2], pattern)
 
 
 def deepness(path: bytes) -> int:
