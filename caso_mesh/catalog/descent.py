@@ -6,14 +6,18 @@ the next one beside it, so that no more folders wait than one on each level."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
 
 from caso_mesh.catalog import folders
-from caso_mesh.catalog.leads import Child, Leads
+from caso_mesh.catalog.leads import Leads, Place
+from caso_mesh.catalog.schema import join
+from caso_mesh.catalog.sets import is_within
+from caso_mesh.model.entries import path_key
 
-#: A folder: its level (0: the top), name and id, whether any name in it and below may match, and beyond which name it is to
-#: be looked into (``None``: all of it; otherwise it lies on the way to where the walk begins).
-Step = tuple[int, bytes, int, bool, bytes | None]
+#: A folder: path and id, whether any name in it and below may match, and beyond which name it is to be looked into
+#: (``None``: all of it; otherwise it lies on the way to where the walk begins).
+Step = tuple[bytes, int, bool, bytes | None]
 
 _BELOW = """
     WITH RECURSIVE walk(id, depth, parent, name) AS (
@@ -26,57 +30,79 @@ _BELOW = """
         SELECT f.id, walk.depth, walk.parent, f.name FROM walk JOIN folder f
             ON f.id = (SELECT id FROM folder WHERE parent = walk.parent AND name > walk.name ORDER BY name LIMIT 1)
         ORDER BY 2 DESC)
-    SELECT depth + ?3, name, id FROM walk
+    SELECT depth, name, id FROM walk
     """
 
 
 def steps(conn: sqlite3.Connection, top: int, leads: Leads | None, after: bytes | None) -> Generator[Step, None, None]:
     """From the top, or from the path ``after`` on; through all folders, or those to which ``leads`` lead."""
-    way: list[tuple[int, bool, bytes | None]] = []
-    folder, is_whole = top, leads is None or top in leads.whole
-    last = b""
-    for level, name in enumerate([] if after is None else after.split(b"/")):
-        way.append((folder, is_whole, name))
-        yield level, last, folder, is_whole, name
+    if leads is None:
+        yield from _whole(conn, top, b"", after)
+    elif leads.places is None:
+        yield from _all(conn, top, b"", after, leads.whole)
+    else:
+        yield from _led(conn, leads.places.get(top, ()), after, leads.whole)
+
+
+def _whole(conn: sqlite3.Connection, folder: int, path: bytes, behind: bytes | None) -> Generator[Step, None, None]:
+    for at, number, _is_whole, low in _all(conn, folder, path, behind, frozenset()):
+        yield at, number, True, low
+
+
+def _all(
+    conn: sqlite3.Connection, folder: int, path: bytes, behind: bytes | None, whole: frozenset[int]
+) -> Generator[Step, None, None]:
+    """``folder`` with this path and all below it, from what comes after ``behind`` on, which is a path within it."""
+    is_whole = folder in whole
+    way: list[tuple[int, bytes, bool, bytes]] = []
+    for name in [] if behind is None else behind.split(b"/"):
+        way.append((folder, path, is_whole, name))
+        yield path, folder, is_whole, name
         below = folders.child(conn, folder, name)
         if below is None:
             break
-        folder, last, is_whole = below, name, is_whole or (leads is not None and below in leads.whole)
+        folder, path, is_whole = below, join(path, name), is_whole or below in whole
     else:
-        way.append((folder, is_whole, None))
-        yield len(way) - 1, last, folder, is_whole, None
-    for level in reversed(range(len(way))):
-        folder, is_whole, low = way[level]
-        if is_whole:
-            for at, name, number in conn.execute(_BELOW, (folder, low or b"", level)):
-                yield at, name, number, True, None
-        elif leads is not None and leads.children is not None:
-            yield from _led(conn, folder, level, low or b"", leads, leads.children)
-        elif leads is not None:
-            yield from _all(conn, folder, level, low or b"", leads)
-
-
-def _all(conn: sqlite3.Connection, folder: int, level: int, low: bytes, leads: Leads) -> Generator[Step, None, None]:
-    """All below ``folder``; what lies below something whole is told."""
-    whole_from: int | None = None
-    for at, name, number in conn.execute(_BELOW, (folder, low, level)):
-        if whole_from is not None and at <= whole_from:
-            whole_from = None
-        if whole_from is None and number in leads.whole:
-            whole_from = at
-        yield at, name, number, whole_from is not None, None
+        way.append((folder, path, is_whole, b""))
+        yield path, folder, is_whole, None
+    for folder, path, is_whole, low in reversed(way):
+        paths = [path]
+        # From which depth on it is whole.
+        begin = 0 if is_whole else None
+        for depth, name, number in conn.execute(_BELOW, (folder, low)):
+            del paths[depth:]
+            at = join(paths[-1], name)
+            paths.append(at)
+            if begin is not None and depth <= begin:
+                begin = None
+            if begin is None and number in whole:
+                begin = depth
+            yield at, number, begin is not None, None
 
 
 def _led(
-    conn: sqlite3.Connection, folder: int, level: int, low: bytes, leads: Leads, children: dict[int, list[Child]]
+    conn: sqlite3.Connection, places: Sequence[Place], after: bytes | None, whole: frozenset[int]
 ) -> Generator[Step, None, None]:
-    waiting = [(level + 1, name, number) for name, number in reversed(children.get(folder, ())) if name > low]
-    while waiting:
-        at, name, number = waiting.pop()
-        if number in leads.whole:
-            yield at, name, number, True, None
-            for deeper, below, its_number in conn.execute(_BELOW, (number, b"", at)):
-                yield deeper, below, its_number, True, None
+    begin = 0
+    # Of what is whole, the path before all below it; that was gone through.
+    passed: bytes | None = None
+    if after is not None:
+        begin = bisect_right(places, path_key(after), key=lambda place: place.key)
+        for place in places[:begin]:
+            if is_within(after, place.path) and passed is None:
+                behind = after[len(place.path) :].lstrip(b"/")
+                if place.folder in whole:
+                    yield from _whole(conn, place.folder, place.path, behind or None)
+                    passed = place.path
+                else:
+                    yield place.path, place.folder, False, behind.partition(b"/")[0] or None
+    for at in range(begin, len(places)):
+        place = places[at]
+        if passed is not None and is_within(place.path, passed):
+            continue
+        passed = None
+        if place.folder in whole:
+            yield from _whole(conn, place.folder, place.path, None)
+            passed = place.path
         else:
-            yield at, name, number, False, None
-            waiting += [(at + 1, below, its_number) for below, its_number in reversed(children.get(number, ()))]
+            yield place.path, place.folder, False, None

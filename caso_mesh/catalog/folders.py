@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 #: The parent of each source's top folder.
 NOWHERE = 0
@@ -95,13 +95,18 @@ def below(conn: sqlite3.Connection, folder: int) -> Iterator[int]:
         waiting.extend(row[0] for row in conn.execute("SELECT id FROM folder WHERE parent = ?", (at,)))
 
 
-def upwards(conn: sqlite3.Connection, ids: Sequence[int]) -> Iterator[tuple[int, int, bytes]]:
+def upwards(conn: sqlite3.Connection, ids: Collection[int]) -> Iterator[tuple[int, int, bytes]]:
     """Id, parent and name of these folders, as far as they are there, and of all above them."""
-    yield from conn.execute(
-        "WITH RECURSIVE up(id) AS (SELECT value FROM json_each(?) UNION SELECT f.parent FROM up JOIN folder f"
-        " ON f.id = up.id) SELECT f.id, f.parent, f.name FROM up CROSS JOIN folder f ON f.id = up.id",
-        (json.dumps(ids),),
-    )
+    seen = {*ids}
+    wanted = sorted(seen)
+    while wanted:  # in one question that goes up by itself each takes twice as long
+        rows = conn.execute(
+            "SELECT f.id, f.parent, f.name FROM json_each(?) wanted CROSS JOIN folder f ON f.id = wanted.value",
+            (json.dumps(wanted),),
+        ).fetchall()
+        yield from rows
+        wanted = sorted({row[1] for row in rows} - seen)
+        seen.update(wanted)
 
 
 def remove_if_empty(conn: sqlite3.Connection, folder: int, chains: list[int]) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -49,24 +48,16 @@ class Filter(Struct, frozen=True):
 _Blocks = list[Sequence[blocks.Fetched] | None]
 
 
-class _Folder(NamedTuple):
-    """One to be looked into: ``literal`` is what names in it hold that may match, ``ranges`` where these lie, ``low`` what of
-    it comes before the place where the walk begins, if that lies in it."""
-
-    level: int
-    name: bytes
-    path: bytes
-    id: int
-    literal: bytes
-    ranges: list[Range]
-    low: bytes | None
+#: One to be looked into: path, id, what names in it hold that may match, where these lie, and, on the way to the place where
+#: the walk begins, what of it comes before.
+_Folder = tuple[bytes, int, bytes, list[Range], bytes | None]
 
 
 class _Opened(Struct):
-    """A folder of which not all names were given yet: the next one, and those after it."""
+    """A folder of which not all names were given yet: what paths below it begin with, the next name, and those after it."""
 
-    level: int
     path: bytes
+    prefix: bytes
     next: tuple[bytes, Rows] | None
     names: Generator[tuple[bytes, Rows], None, None]
 
@@ -95,8 +86,6 @@ class Walk:
         self._entered = entered
         self._after = after
         self._last: tuple[bytes, bytes] | None = None
-        # By level, the path of the folder to which the last step went.
-        self._paths: list[bytes] = []
 
     @property
     def place(self) -> bytes | None:
@@ -115,53 +104,65 @@ class Walk:
 
     def _through(self, each: Iterator[Step], opened: list[_Opened]) -> Iterator[tuple[bytes, bytes, Rows]]:
         ahead = _AHEAD
-        while some := [self._folder(*step) for step in islice(each, ahead)]:
+        while some := self._folders(islice(each, ahead)):
             ahead = min(2 * ahead, _AHEAD_MOST)
             while some:
                 fetched = self._fetch(some)
                 for folder, its_blocks in zip(some, fetched, strict=False):
-                    if opened and opened[-1].level >= folder.level - 1:
-                        yield from self._upto(folder.level, folder.name, opened)
-                    if folder.level and folder.low is None:
-                        self._after, self._last = folder.path, None
+                    path = folder[0]
+                    if opened:
+                        yield from self._before(path, opened)
+                    if path and folder[4] is None:
+                        self._after, self._last = path, None
                         if not self._entered():
                             return
                     if its_blocks is not None:
                         names = self._names(folder, its_blocks)
                         first = next(names, None)
                         if first is not None:
-                            opened.append(_Opened(folder.level, folder.path, first, names))
+                            opened.append(_Opened(path, path + b"/" if path else b"", first, names))
                 del some[: len(fetched)]
-        yield from self._upto(0, b"", opened)
+        while opened:
+            yield from self._given(opened, None)
 
-    def _upto(self, level: int, name: bytes, opened: list[_Opened]) -> Iterator[tuple[bytes, bytes, Rows]]:
-        """The names that come before what lies in the folder ``name`` on that level, which is the next one."""
-        while opened and opened[-1].level >= level - 1:
+    def _before(self, path: bytes, opened: list[_Opened]) -> Iterator[tuple[bytes, bytes, Rows]]:
+        """The names that come before what lies in the folder ``path``, which is the next one."""
+        while opened:
             at = opened[-1]
-            is_over = at.level >= level
-            while at.next is not None and (is_over or at.next[0] <= name):
-                found, rows = at.next
-                at.next = next(at.names, None)
-                yield at.path, found, rows
-                self._last = at.path, found
+            if not path.startswith(at.prefix):
+                yield from self._given(opened, None)
+                continue
+            yield from self._given(opened, path[len(at.prefix) :].partition(b"/")[0])
             if at.next is not None:
                 return
+
+    def _given(self, opened: list[_Opened], upto: bytes | None) -> Iterator[tuple[bytes, bytes, Rows]]:
+        """Of the last one opened, the names up to ``upto``."""
+        at = opened[-1]
+        while at.next is not None and (upto is None or at.next[0] <= upto):
+            name, rows = at.next
+            at.next = next(at.names, None)
+            yield at.path, name, rows
+            self._last = at.path, name
+        if at.next is None:
             opened.pop()
 
-    def _folder(self, level: int, name: bytes, number: int, is_whole: bool, low: bytes | None) -> _Folder:
-        """What is to be known of the folder of a step."""
-        del self._paths[level:]
-        path = join(self._paths[-1], name) if level else b""
-        self._paths.append(path)
-        ranges = _EVERYTHING if is_whole or self._leads is None else self._leads.ranges.get(number, _NOTHING)
-        return _Folder(level, name, path, number, self._only.within(path) if ranges else b"", ranges, low)
+    def _folders(self, some: Iterable[Step]) -> list[_Folder]:
+        """What is to be known of the folders of some steps."""
+        found: list[_Folder] = []
+        within = self._only.within
+        every = None if self._leads is None else self._leads.ranges
+        for path, number, is_whole, low in some:
+            ranges = _EVERYTHING if is_whole or every is None else every.get(number, _NOTHING)
+            found.append((path, number, within(path) if ranges else b"", ranges, low))
+        return found
 
     def _fetch(self, some: Sequence[_Folder]) -> list[_Blocks | None]:
         """The blocks of as many of the folders, from the first one on, as can be at once; ``None`` where none may match."""
         by_literal: dict[bytes, list[int]] = {}
-        for folder in some:
-            if folder.ranges and folder.low is None:
-                by_literal.setdefault(folder.literal, []).append(folder.id)
+        for _path, number, literal, ranges, low in some:
+            if ranges and low is None:
+                by_literal.setdefault(literal, []).append(number)
         end = len(some)
         by_chain: list[dict[int, list[blocks.Fetched]]] = []
         for chain in self._chains:
@@ -170,17 +171,18 @@ class Walk:
                 its_blocks, first_missing = blocks.fetch(self._conn, chain, ids, literal)
                 found |= its_blocks
                 if first_missing is not None:
-                    end = min(end, next(at for at, folder in enumerate(some) if folder.id == first_missing))
+                    end = min(end, next(at for at, folder in enumerate(some) if folder[1] == first_missing))
             by_chain.append(found)
         each_alone: _Blocks = [None] * len(self._chains)
         if not end:  # the first one has too many
             return [each_alone]
+        holding = {number for found in by_chain for number in found}
         given: list[_Blocks | None] = []
-        for folder in some[:end]:
-            if folder.ranges and folder.low is not None:
+        for _path, number, _literal, ranges, low in some[:end]:
+            if ranges and low is not None:
                 given.append(each_alone)
-            elif any(folder.id in found for found in by_chain):
-                given.append([found.get(folder.id, ()) for found in by_chain])
+            elif number in holding:
+                given.append([found.get(number, ()) for found in by_chain])
             else:
                 given.append(None)
         return given
@@ -207,12 +209,13 @@ class Walk:
     def _of_chain(
         self, chain: int, folder: _Folder, fetched: Sequence[blocks.Fetched] | None
     ) -> Generator[tuple[bytes, int, int, int, Row], None, None]:
-        admits, low = self._only.admits, folder.low
-        for lowest, highest in folder.ranges:
+        admits = self._only.admits
+        _path, number, literal, ranges, low = folder
+        for lowest, highest in ranges:
             begin = lowest if low is None or low < lowest else low + b"\x00"
             if begin <= highest:
                 for name, first, last, row in blocks.history(
-                    self._conn, chain, folder.id, begin, highest, folder.literal, fetched=fetched
+                    self._conn, chain, number, begin, highest, literal, fetched=fetched
                 ):
                     if admits(row):
                         yield name, chain, first, last, row

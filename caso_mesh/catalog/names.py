@@ -128,9 +128,10 @@ def first(conn: sqlite3.Connection, piece: bytes, most: int) -> list[int]:
 
 
 def ranges(
-    conn: sqlite3.Connection, piece: bytes, known: Sequence[int] | None = None
+    conn: sqlite3.Connection, piece: bytes, known: Sequence[int] | None, most: int
 ) -> Iterator[tuple[int, bytes, bytes]]:
-    """Folder, lowest and highest name of each block that may hold ``piece``; ``known``: what ``first`` gave, if that was all."""
+    """Folder, lowest and highest name of each block that may hold ``piece``, up to ``most``; ``known``: what ``first`` gave,
+    if that was all."""
     if known is not None:
         yield from conn.execute(
             "SELECT b.folder, b.lowest, b.highest FROM json_each(?) t CROSS JOIN name_block b ON b.id = t.value",
@@ -139,8 +140,8 @@ def ranges(
         return
     yield from conn.execute(
         "SELECT b.folder, b.lowest, b.highest FROM name_text t JOIN name_block b ON b.id = t.rowid"
-        " WHERE name_text MATCH ?",
-        (_question(conn, piece),),
+        " WHERE name_text MATCH ? LIMIT ?",
+        (_question(conn, piece), most),
     )
 
 
@@ -153,9 +154,10 @@ def count_below(conn: sqlite3.Connection, piece: bytes, most: int) -> int:
     return int(conn.execute(query, (_question(conn, piece), most)).fetchone()[0])
 
 
-def folders(conn: sqlite3.Connection, piece: bytes) -> Iterator[int]:
-    """Folders that may have ``piece`` in their own name."""
-    for row in conn.execute("SELECT rowid FROM folder_text WHERE folder_text MATCH ?", (_question(conn, piece),)):
+def folders(conn: sqlite3.Connection, piece: bytes, most: int) -> Iterator[int]:
+    """Folders that may have ``piece`` in their own name, up to ``most``."""
+    query = "SELECT rowid FROM folder_text WHERE folder_text MATCH ? LIMIT ?"
+    for row in conn.execute(query, (_question(conn, piece), most)):
         yield row[0]
 
 

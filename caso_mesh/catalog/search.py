@@ -46,6 +46,8 @@ _MORE_FOLDERS = 20_000
 _PROMISING = 20
 #: As many folders are passed by in the time that it takes to learn how one is reached.
 _WAY_UP = 3
+#: Where the index leads to more, it is of no use: most folders have what is looked for.
+_MOST_PLACES = 100_000
 #: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
 _LOOK_EACH, _COMPARE_EACH = 200, 1000
 
@@ -207,19 +209,28 @@ class _Search:
             # The index tells all places before the first: where some thousand more folders will do, that takes longer.
             if len(self.hits) * _PROMISING >= self._entered and self._walk(None, _MORE_FOLDERS):
                 return
-        index = leads(self._conn, chosen.text, is_last=chosen.is_last, known=known if len(known) < _COUNT else None)
-        self._by_index(index)
+        index = leads(
+            self._conn,
+            chosen.text,
+            is_last=chosen.is_last,
+            known=known if len(known) < _COUNT else None,
+            most=_MOST_PLACES,
+        )
+        if index is None:
+            self._walk(None, None)
+        else:
+            self._by_index(index)
 
     def _by_index(self, index: Leads) -> None:
-        """Either through all folders, of which those are looked into to which the index leads, or by the shortest way to
-        these: what takes longer for each of them, but may be many times shorter."""
+        """Either through all folders, of which those are looked into to which the index leads, or to these alone, when it is
+        known where they are: that takes longer for each of them, but they may be few."""
         places = len(index.ranges) + len(index.whole)
         most_folders = places * _WAY_UP
         folders = int(self._conn.execute("SELECT coalesce(max(id), 0) FROM folder").fetchone()[0])
         expected = folders * min(1.0, (self._limit - len(self.hits)) / max(places, 1))
         if expected < most_folders and self._walk(index, most_folders):
             return
-        self._walk(index.on_the_way(self._conn), None)
+        self._walk(index.in_order(self._conn), None)
 
     def _walk(self, index: Leads | None, most_folders: int | None) -> bool:
         """From the place that was reached on; whether there is nothing more to do."""
