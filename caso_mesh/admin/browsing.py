@@ -145,6 +145,7 @@ class Browsing:
         )
         answers, away = await self._ask_all(sources, "catalog.search", question, c.CatalogHits)
         found = {(each.source, each.path): each for each in own.matches}
+        sets: dict[str, BackupSet | None] = {}
         more, cut_off = len(own.matches) > limit, own.is_cut_off
         reached = [] if own.reached is None else [own.reached]
         for server, reply in ((asked.server, reply) for asked, reply in answers):
@@ -158,7 +159,7 @@ class Browsing:
                 place = hit.source, hit.path
                 if (sources is not None and hit.source not in sources) or (after and _order(place) <= _order(after)):
                     continue
-                if await self._is_newer(server, match, found.get(place)):
+                if await self._is_newer(server, match, found.get(place), sets):
                     found[place] = match
         end = min(reached, key=_order, default=None)
         places = sorted((each for each in found if end is None or _order(each) <= _order(end)), key=_order)
@@ -166,15 +167,23 @@ class Browsing:
             more, end = True, places[limit - 1]
         return Found([found[each] for each in places[:limit]], more, cut_off, away, end)
 
-    async def _is_newer(self, server: Server, match: Match, known: Match | None) -> bool:
-        """Whether what a server says is of a set of its own, and newer than what is known."""
-        backup = await self._tables.set(match.set)
+    async def _is_newer(
+        self, server: Server, match: Match, known: Match | None, sets: dict[str, BackupSet | None]
+    ) -> bool:
+        """Whether what a server says is of a set of its own, and newer than what is known. ``sets``: what was asked for
+        before: a thousand matches are of a few sets."""
+        backup = await self._set(match.set, sets)
         if backup is None or backup.source != match.source or backup.server not in catalogs.makers(server):
             return False
         if known is None:
             return True
-        other = await self._tables.set(known.set)
+        other = await self._set(known.set, sets)
         return other is None or (other.ended_at_ns, other.id) < (backup.ended_at_ns, backup.id)
+
+    async def _set(self, set_id: str, sets: dict[str, BackupSet | None]) -> BackupSet | None:
+        if set_id not in sets:
+            sets[set_id] = await self._tables.set(set_id)
+        return sets[set_id]
 
     async def versions(self, source: str, path: bytes) -> tuple[list[Version], tuple[c.CatalogAway, ...]]:
         """The different states of a path in all sets of a source (node id), newest first, and which servers may know of

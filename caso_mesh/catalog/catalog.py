@@ -38,14 +38,17 @@ _TRIES = 3
 _READERS = 2
 #: What the writer keeps of the file in memory, in KiB: taking in goes through it in path order, not in page order.
 _CACHE_KIB = 32 * 1024
+#: Pages of the log (16 MB) after which they are copied into the file: a taking-in changes the same ones again and again.
+_LOG_PAGES = 4000
 
 
-def _use_more_cache(conn: sqlite3.Connection) -> None:
+def _use_more_room(conn: sqlite3.Connection) -> None:
     conn.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    conn.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
 
 
 def _prepare(conn: sqlite3.Connection) -> None:
-    _use_more_cache(conn)
+    _use_more_room(conn)
     with _told_as_damage(conn):
         index.check(conn)
         index.abandon_all(conn)
