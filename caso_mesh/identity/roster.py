@@ -39,7 +39,8 @@ def authorise(roster: Roster, certificate: bytes | None, *, now_ns: int) -> Peer
     That the peer holds the private key is TLS's business; all else is checked here again, so that in-memory links obey
     the same rules: the key is on the roster, and a listed anchor signed the certificate *directly* (a chain over an
     issuing certificate that was dropped is no use). Expired certificates give a peer with ``expired=True``; how long
-    ago does not matter, the roster row is what ends the right to renew.
+    ago does not matter, the roster row is what ends the right to renew. When a certificate *begins* does not matter at all: it
+    protects from nothing, and a clock that was ahead for an hour while one was renewed would shut its server out for days.
 
     Raises ``RemovedFromMesh``, ``NotOnRoster``, ``CertificateRefused``.
     """
@@ -59,8 +60,6 @@ def authorise(roster: Roster, certificate: bytes | None, *, now_ns: int) -> Peer
     ]
     if not signers:
         raise CertificateRefused(peer=mesh, detail="nobody who may issue certificates of this mesh signed it")
-    if now_ns < valid.not_before_ns:
-        raise CertificateRefused(peer=mesh, detail="it is not valid yet; the clock of one of both machines is wrong")
     # a certificate is worth no more than the one that signed it
     ends_ns = min(valid.not_after_ns, max(certificates.life(signer).not_after_ns for signer in signers))
     return of_row(row, expired=now_ns > ends_ns)

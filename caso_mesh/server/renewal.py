@@ -24,7 +24,7 @@ RENEW_EACH_S, _SOON_S = 3600.0, 5.0
 
 
 class Renewal:
-    """Asks when two thirds of the certificate's life are over, or when what issued it was rotated away. ``revived`` is
+    """Asks when two thirds of the certificate's life are over or it has not begun, or when what issued it was rotated away. ``revived`` is
     called when one was renewed that had expired: to the peers of all links this server is one that may only renew it."""
 
     def __init__(
@@ -44,6 +44,8 @@ class Renewal:
         self._life: certificates.Life | None = None
         self._issuer = b""
         self._lock = asyncio.Lock()
+        #: Until then the clock of this server is the one that is behind: another certificate would not have begun either.
+        self._ahead_until_s = 0.0
 
     async def _due(self) -> bool:
         if self._life is None:
@@ -53,7 +55,13 @@ class Renewal:
         if roster is not None and any(a.certificate == self._issuer and a.rotated for a in roster.anchors):
             return True
         third = (self._life.not_after_ns - self._life.not_before_ns) // 3
-        return self._clock.now_ns() >= self._life.not_after_ns - third
+        if self._clock.now_ns() >= self._life.not_after_ns - third:
+            return True
+        # one that begins only later was given by a clock that was ahead, and would be believed for longer than it should
+        return not self._begun() and self._clock.monotonic_s() >= self._ahead_until_s
+
+    def _begun(self) -> bool:
+        return self._life is None or self._life.not_before_ns <= self._clock.now_ns()
 
     async def keep(self, link: Callable[[], Awaitable[Callee]]) -> None:
         """Keeps the certificates alive, by the link with the administrator. Never returns."""
@@ -97,6 +105,9 @@ class Renewal:
             raise PeerFault(peer="the administrator", detail="it sent the certificate of another, or an old one")
         await asyncio.to_thread(self._store, reply)
         expired = self._life is not None and self._clock.now_ns() > self._life.not_after_ns
+        self._life = certificates.life(reply.certificate[0])
+        if not self._begun():
+            self._ahead_until_s = self._clock.monotonic_s() + RENEW_EACH_S
         self._life = None  # it is read again
         self._trust.renewed()
         log.info("the certificate of this server was renewed")

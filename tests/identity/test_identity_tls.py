@@ -298,15 +298,13 @@ def test_certificates_that_never_saw_tls_are_checked_all_the_same(world: World, 
     foreign = World(tmp_path, "foreign")
     with pytest.raises(CertificateRefused, match="nobody who may issue"):
         authorise(world.roster, foreign.authority.issue_node(keys.public_key, now_ns=NOW), now_ns=NOW)
-    with pytest.raises(CertificateRefused, match="not valid yet"):
-        authorise(world.roster, world.authority.issue_node(keys.public_key, now_ns=NOW + DAY), now_ns=NOW)
     with pytest.raises(CertificateRefused, match="not a certificate"):
         authorise(world.roster, b"\x30\x03abc", now_ns=NOW)
     good = world.authority.issue_node(keys.public_key, now_ns=NOW)
     assert authorise(world.roster, good, now_ns=NOW).expired is False
     assert authorise(world.roster, good, now_ns=NOW + 8 * DAY).expired is True
-    # half an hour of a slow clock is forgiven
-    assert authorise(world.roster, good, now_ns=NOW - 1800 * 10**9).expired is False
+    # of a clock that is behind, or was ahead when it was given, no certificate is any worse
+    assert authorise(world.roster, good, now_ns=NOW - 30 * DAY).expired is False
 
 
 def test_a_row_whose_id_is_not_the_hash_of_its_key_gives_nobody_a_role(world: World) -> None:

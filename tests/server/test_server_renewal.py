@@ -71,6 +71,30 @@ async def test_it_is_renewed_after_two_thirds_of_its_life_also_when_it_has_expir
     assert bool(revivals) is (lived > 1), "its peers had let it in as one that may only renew"
 
 
+async def test_one_that_a_clock_ahead_has_given_is_replaced_when_clocks_are_right_and_asked_for_rarely_while_the_own_one_is_behind(
+    tmp_path: Path,
+) -> None:
+    """The administrator's clock was nine days ahead for a minute: what it renewed then shut its owners out until those days were
+    over."""
+    mesh = Mesh("a", "b")
+    identity, renewal = _site(tmp_path, mesh)
+    now_ns, ahead_ns = mesh.clock.ns, int(9 * 86400e9)
+    mesh.clock.ns = now_ns + ahead_ns
+    early = _chain(mesh, "b")
+    await renewal.renew(Peer(early))
+    assert identity.load_chain() == early
+    mesh.clock.ns = now_ns
+    right = _chain(mesh, "b")
+    await renewal.renew(Peer(right))
+    assert identity.load_chain() == right
+    # the clock of this server is the one that is wrong
+    mesh.clock.ns = now_ns - ahead_ns
+    peer = Peer(right)
+    for _ in range(5):
+        await renewal.renew(peer)
+    assert peer.asked == 1
+
+
 async def test_an_answer_that_nobody_would_believe_replaces_nothing_and_ends_nothing(tmp_path: Path) -> None:
     """A certificate for another key was our own misuse before, and ended the daemon."""
     mesh, stranger = Mesh("a", "b"), Mesh("x", "b")
