@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from caso_mesh.identity.requests import SignedRequest, check_request
-from caso_mesh.identity.roster import Peer, servers_of
+from caso_mesh.identity.roster import Peer, find, of_row, servers_of
 from caso_mesh.model import facts
 from caso_mesh.model.audit import Change, category_of
 from caso_mesh.model.calls import BY_NAME, SHOWN, Call
@@ -230,6 +230,7 @@ class Router:
                 )
             if call.place == "admin" and self.office is None:
                 return await self._forward(peer, signed)
+            roster = self._roster()
             person, request = self._understood(call, signed)
         except (Refused, PeerFault) as error:
             await self._note(peer.name, name, error, link)
@@ -239,7 +240,20 @@ class Router:
         except Refused as error:
             await self._note(person.name, call.name, error, link)
             raise
-        return to_wire(await self._do(person, call, request, signed, link))
+        reply = await self._do(person, call, request, signed, link)
+        if not call.changes and self._roster() is not roster:
+            await self._check_still(person, call, request, link)
+        return to_wire(reply)
+
+    async def _check_still(self, person: Peer, call: Call, request: Struct, link: Any) -> None:
+        """A call that only shows may wait for what it shows: whoever was revoked meanwhile is shown nothing any more."""
+        try:
+            now = of_row(find(self._roster(), person.id))
+            if (now.role, now.server_roles) != (person.role, person.server_roles):
+                await self._check_scope(now, call, request)
+        except Refused as error:
+            await self._note(person.name, call.name, error, link)
+            raise
 
     def _understood(self, call: Call, signed: SignedCall) -> tuple[Peer, Struct]:
         """The operator by the roster as it is now, and what is asked."""

@@ -327,6 +327,30 @@ async def test_who_was_removed_is_refused_on_the_link_he_has(desk: Desk) -> None
         await desk.router.call(End(machine()), "identity.renew", {})
 
 
+async def test_who_was_revoked_while_his_call_waited_is_shown_nothing(desk: Desk) -> None:
+    """Following a run, or its log, waits for up to an hour: what came after he was revoked was shown to him."""
+    desk.office.answer, everybody = "slow", desk.roster
+    without = tuple(row for row in everybody.rows if row.id != VIEWER.id)
+    lower = tuple(replace(row, role=None) if row.id == VIEWER.id else row for row in everybody.rows)
+    for roster, error in (
+        (Roster(everybody.mesh, (), without, (VIEWER.id,)), RemovedFromMesh),
+        (Roster(everybody.mesh, (), lower), RoleTooLow),
+    ):
+        desk.roster = everybody
+        asked = asyncio.create_task(desk.ask(VIEWER, "set.list", q.SetListRequest(), timeout_s=2000.0))
+        await asyncio.sleep(10)
+        desk.roster = roster
+        with pytest.raises(error):
+            await asked
+        assert desk.audits()[-1][1:] == ("set.list", error.code)
+    # others wait on, whoever comes and goes
+    desk.roster = everybody
+    asked = asyncio.create_task(desk.ask(BOSS, "set.list", q.SetListRequest(), timeout_s=2000.0))
+    await asyncio.sleep(10)
+    desk.roster = Roster(everybody.mesh, (), without, (VIEWER.id,))
+    await asked
+
+
 async def test_without_an_office_a_persons_call_is_handed_on_once(desk: Desk) -> None:
     """A server that had been elected, and whose office had not begun, once called itself without end."""
     desk.router.office = None
