@@ -43,13 +43,15 @@ from caso_mesh.model.presets import LINK_SILENCE_S
 from caso_mesh.seat import Seat, Voter
 from caso_mesh.server import joining
 from caso_mesh.server.folder import StateFolder
-from caso_mesh.server.links import LinkBook, OwnLink
+from caso_mesh.server.links import LinkBook
 from caso_mesh.server.node import ServerNode
+from caso_mesh.server.own_link import OwnLink
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.resources import Resources
 from caso_mesh.server.seating import Seating, tell_damaged, tell_lost, tell_member
 from caso_mesh.server.trust import Trust
+from caso_mesh.server.twins import Twins
 from caso_mesh.server.vouching import ask_whom_to_trust
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.network import ServerTls, join_address, split_address
@@ -213,7 +215,7 @@ async def open_node(folder: StateFolder, ports: Ports, *, extra_peers: tuple[str
             metrics=MetricsListener(config.metrics, meter, Readiness(server), server.facts, config.server),
             resources=None if ports.same_thread else Resources(server.facts, ports.file_systems),
             discovery=discovery,
-            instance=member.new_id(),
+            instance=links.twins.instance,
             addresses_now=lambda: addresses_of(config, listener.address),
         )
 
@@ -324,6 +326,8 @@ def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -
         greeting=server.greeting,
         wanted=server.wanted,
         partners=server.bearings.partners,
+        voters=server.bearings.voters,
+        twins=Twins(member.new_id(), member.ports.clock),
         concerns=server.bearings.concerns,
         claim=server.bearings.claim,
         learnt=server.learnt,

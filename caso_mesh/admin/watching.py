@@ -12,6 +12,7 @@ from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.twins import TwinAlarms
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.losses import give_up, take_back
 from caso_mesh.control.orders import ends_of
@@ -86,6 +87,7 @@ class ServerWatch:
         self._heard_until: dict[str, float] = {}
         self._limits_of: dict[str, _Limits] = {}
         self._looked_at: dict[str, float] = {}
+        self._twins = TwinAlarms(keeper, alarms, clock)
 
     async def run(self) -> None:
         """Never returns."""
@@ -161,6 +163,7 @@ class ServerWatch:
                 await self._look_at(server_id)
         for transition in self._watch.handle(Tick(self._clock.monotonic_s(), self._clock.now_ns())):
             await self._transition(transition)
+        await self._twins.look()
         await self._recover()
         return shortest_s
 
@@ -245,6 +248,7 @@ class ServerWatch:
             await self._alarms.begins(AlertKind.WARNING, "clock-differs", text, object=server.name)
         else:
             await self._alarms.ends("clock-differs", server.name)
+        await self._twins.heard(server_id, heard.beat)
         for report in heard.beat.devices:
             device = state.devices.get(report.device)
             if device is not None and device.path_on(server_id) is not None:

@@ -78,7 +78,7 @@ class LocalOffice:
             new_id=local,
             randomness=randomness,
         )
-        self.standing = Standing(identity, name, clock)
+        self.standing = Standing(identity, name, clock, node.links.turned_away)
         self._runs = RunsDesk(means, Reach(means), barred=self.standing.barred, whose=name)
         self._intake = self._runs.intake(facts=Unheard(), held=lambda server: (), asked_enough=lambda: True)
         self._feed = Feed(

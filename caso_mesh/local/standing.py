@@ -8,10 +8,12 @@ a voter is told that it was removed, and stops at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from caso_mesh.identity import certificates
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import IdentityInUse
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import WaitReason
 from caso_mesh.model.units import format_instant
@@ -21,9 +23,17 @@ _LOOK_EACH_S = 30.0
 
 
 class Standing:
-    """Looks at the certificate on disk, which the renewal replaces."""
+    """Looks at the certificate on disk, which the renewal replaces. ``turned_away``: why voters do not work with this daemon, if
+    it is the second one with its key: both would write in each other's place."""
 
-    def __init__(self, identity: IdentityStore, name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        identity: IdentityStore,
+        name: str,
+        clock: Clock,
+        turned_away: Callable[[], IdentityInUse | None] = lambda: None,
+    ) -> None:
+        self._turned_away = turned_away
         #: A voter has said that this server was removed.
         self.removed = False
         self._identity = identity
@@ -47,6 +57,10 @@ class Standing:
         """Why nothing may begin, if so."""
         if self.removed:
             return Waiting(WaitReason.REMOVED_FROM_MESH, {"server": self._name})
+        twin = self._turned_away()
+        if twin is not None:
+            address = str(twin.fields.get("address", ""))
+            return Waiting(WaitReason.IDENTITY_IN_USE, {"server": self._name, "address": address})
         if self._clock.now_ns() < self._ends_ns:
             return None
         return Waiting(

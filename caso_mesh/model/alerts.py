@@ -272,6 +272,14 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "server-twice", (_E,),
+        "Two machines run with the key of one server: its state folder, or the whole machine, was copied. Who is linked goes on "
+        "working; the other one is turned away and runs nothing.",
+        "Stop one of the two for good. The text, and the audit log (identity-in-use), tell where they are. If nobody copied it, "
+        "the key was stolen: remove the server. What the one that you keep has not told yet, it tells when the other one is gone.",
+        standing=True,
+    ),
+    Category(
         "sets-missing", (_E,),
         "An inventory did not find sets on their device that should be there. They are no backup to rely on any more: they do not "
         "count as the last good ones, and expire no older ones.",

@@ -471,6 +471,15 @@ class NoAdmin(Unavailable):
     code = "no-admin"
 
 
+class ServerTwice(NoAdmin):
+    """{server} is turned away: another machine with its key is linked, from {address}.
+
+    Its state folder was copied. Stop one of the two for good; to have one more server, join it with a new state folder.
+    """
+
+    code = "server-twice"
+
+
 class StrangeCertificates(NoAdmin):
     """No administrator is reachable from {server}: where it reaches a server, one does not believe the other ({detail}).
 
@@ -611,6 +620,15 @@ class RemovedFromMesh(NotOnRoster):
     """
 
     code = "removed-from-mesh"
+
+
+class IdentityInUse(Refused):
+    """{server} is linked from {address}: this is a second machine with its key.
+
+    A state folder may run on one machine only. Stop the copy for good; to have one more server, join it with a new state folder.
+    """
+
+    code = "identity-in-use"
 
 
 class RequestRefused(Refused):

@@ -18,7 +18,8 @@ from caso_mesh.model.storage import BackupSet
 class HelloRequest(Struct, frozen=True):
     """First on every link. ``admin`` is whom the caller takes for the administrator in office; ``claim``: who took the mesh
     over by hand last, as far as the caller knows; ``feature_level``: what its software understands; ``bulk_newest`` and
-    ``bulk_oldest``: the versions of the bulk dialogue that it speaks (``model/dialects.py``)."""
+    ``bulk_oldest``: the versions of the bulk dialogue that it speaks (``model/dialects.py``); ``instance``: the name that the
+    daemon gave itself when it started."""
 
     name: str
     version: str
@@ -30,6 +31,7 @@ class HelloRequest(Struct, frozen=True):
     feature_level: int = 1
     bulk_newest: int = 0
     bulk_oldest: int = 0
+    instance: str = ""
 
 
 class HelloReply(Struct, frozen=True):
@@ -44,6 +46,7 @@ class HelloReply(Struct, frozen=True):
     feature_level: int = 1
     bulk_newest: int = 0
     bulk_oldest: int = 0
+    instance: str = ""
 
 
 class RosterNow(Struct, frozen=True):
@@ -99,10 +102,17 @@ class DeviceLoad(Struct, frozen=True):
     jobs: int
 
 
+class Twin(Struct, frozen=True):
+    """A second daemon with the key of ``node`` was turned away; ``address`` is where it came from, or was found."""
+
+    node: str
+    address: str
+
+
 class Heartbeat(Struct, frozen=True):
     """A server is there. ``running`` are attempts with a worker, ``holding`` all that it has not ended yet. ``own_work``:
     what it runs by itself. ``alerts``: those of its own of which it does not know that they are answered or over. ``telling``:
-    facts of before it met this administrator are still on their way."""
+    facts of before it met this administrator are still on their way. ``twins``: of whom it has met a second daemon."""
 
     now_ns: int
     authority: Authority | None
@@ -112,6 +122,7 @@ class Heartbeat(Struct, frozen=True):
     own_work: tuple[DeviceLoad, ...] = ()
     alerts: tuple[str, ...] = ()
     telling: bool = False
+    twins: tuple[Twin, ...] = ()
 
 
 class AlertNews(Struct, frozen=True):

@@ -188,6 +188,7 @@ class WaitReason(StrEnum):
     DATA_ON_SERVER = "data-on-server"
     MEMBERSHIP_UNCONFIRMED = "membership-unconfirmed"
     REMOVED_FROM_MESH = "removed-from-mesh"
+    IDENTITY_IN_USE = "identity-in-use"
     NEWS_ON_ITS_WAY = "news-on-its-way"
 
 
@@ -245,6 +246,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NO_LOGON: "{source} has no copy of the secret of the logon {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "nobody has confirmed that {server} belongs to the mesh: its certificate ended at {since}",
     WaitReason.REMOVED_FROM_MESH: "{server} was removed from the mesh",
+    WaitReason.IDENTITY_IN_USE: "another machine works with the key of {server}: it is linked from {address}",
     WaitReason.NEWS_ON_ITS_WAY: "{server} is back and may have done it: what it did is on its way",
 }
 
@@ -284,6 +286,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     "caso-mesh logon set {logon}",
     WaitReason.MEMBERSHIP_UNCONFIRMED: "ends when {server} meets an administrator, who renews its certificate",
     WaitReason.REMOVED_FROM_MESH: "never ends: that machine may join again, with another state folder",
+    WaitReason.IDENTITY_IN_USE: "ends when one of the two machines with the key of {server} is stopped for good",
     WaitReason.NEWS_ON_ITS_WAY: "ends when {server} has told all, after a minute at the latest",
 }
 

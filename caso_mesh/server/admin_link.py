@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from caso_mesh.model.errors import LinkLost, NoAdmin, ServerNotLinked, StrangeCertificates, VotersUnknown
+from caso_mesh.model.errors import LinkLost, NoAdmin, ServerNotLinked, ServerTwice, StrangeCertificates, VotersUnknown
 from caso_mesh.server.links import LinkBook
 from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import Callee
@@ -31,6 +31,9 @@ class AdminLink:
         """Raises ``NoAdmin``."""
         admin = self._admin()
         if admin is None or not self._book.linked(admin):
+            twin = self._book.turned_away()
+            if twin is not None:
+                raise ServerTwice(server=self._own_name, address=twin.fields["address"])
             why = self._book.strange()
             if why is not None:
                 raise StrangeCertificates(server=self._own_name, detail=why.fields["detail"])

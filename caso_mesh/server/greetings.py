@@ -11,6 +11,8 @@ from caso_mesh.wire.network import split_address
 
 #: Addresses of one server in a greeting.
 _MOST_ADDRESSES = 16
+#: No id of a node or a daemon is longer.
+_LONGEST_ID = 64
 
 H = TypeVar("H", HelloRequest, HelloReply)
 
@@ -18,7 +20,12 @@ H = TypeVar("H", HelloRequest, HelloReply)
 def bounded(hello: H) -> H:
     """A greeting without what no honest peer sends: nothing of it is kept or passed on in other sizes."""
     return structs.replace(
-        hello, name=hello.name[:63], version=hello.version[:100], addresses=bounded_addresses(hello.addresses)
+        hello,
+        name=hello.name[:63],
+        version=hello.version[:100],
+        addresses=bounded_addresses(hello.addresses),
+        admin=hello.admin[:_LONGEST_ID] if hello.admin is not None else None,
+        instance=hello.instance[:_LONGEST_ID],
     )
 
 

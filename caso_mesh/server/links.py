@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 from msgspec import Struct
 
@@ -21,7 +21,7 @@ from caso_mesh.model.dialects import NEWEST, OLDEST
 from caso_mesh.model.errors import (
     CasoError,
     CertificateRefused,
-    InternalError,
+    IdentityInUse,
     RemovedFromMesh,
     ServerNotLinked,
     StaleOrders,
@@ -33,6 +33,7 @@ from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority
 from caso_mesh.server.greetings import bounded, bounded_reply
 from caso_mesh.server.trust import Trust
+from caso_mesh.server.twins import ANSWER_S, Twins
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Network
@@ -58,40 +59,6 @@ class Target(Struct, frozen=True):
     @property
     def key(self) -> str:
         return self.node or ",".join(self.addresses)
-
-
-class OwnLink:
-    """This server talking to itself, by the same calls and the same encoding as over a link."""
-
-    def __init__(self, peer: Peer, handler: Handler) -> None:
-        self.peer = peer
-        self.remote_address = "own"
-        self.dialled = True
-        self.session = "own"
-        self.closed = False
-        self._handler = handler
-
-    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._handler.call(self, method, params)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise TimedOut(what=method, seconds=timeout_s) from None
-        except CasoError:
-            raise
-        except Exception as error:
-            # as over a link: a bug in a handler is its caller's error, never the end of the daemon
-            log.exception("handler of %s failed", method)
-            raise InternalError(detail=f"{type(error).__name__} in {method}") from error
-
-    async def notify(self, method: str, params: Any = None) -> None:
-        try:
-            await self._handler.notify(self, method, params)  # type: ignore[arg-type]
-        except CasoError as error:
-            log.warning("notification %s: %s", method, error)
-        except Exception:
-            # as above: nobody waits for an answer
-            log.exception("handler of %s failed", method)
 
 
 class _Pause:
@@ -122,6 +89,7 @@ class LinkBook:
         greeting: Callable[[], tuple[tuple[str, ...], Authority | None, str | None, tuple[str, ...]]],
         wanted: Callable[[], Iterable[Target]],
         partners: Callable[[], set[str]] = lambda: set(),  # noqa: PLW0108 - a set of its own each time
+        voters: Callable[[], set[str]] = lambda: set(),  # noqa: PLW0108 - as above
         concerns: Callable[[str], bool] = lambda node: True,
         claim: Callable[[], Claim | None] = lambda: None,
         learnt: Callable[[str, HelloRequest | HelloReply], None],
@@ -129,9 +97,11 @@ class LinkBook:
         after_hello: Callable[[Link, HelloReply], Awaitable[None]] = _nothing,
         removed: Callable[[str], None] = lambda by: None,
         jitter: random.Random,
+        twins: Twins | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._limits = limits
+        self.twins = twins or Twins("", clock)
         self._own = own
         self._network = network
         self._trust = trust
@@ -141,6 +111,7 @@ class LinkBook:
         self._greeting = greeting
         self._wanted = wanted
         self._partners = partners
+        self._voters = voters
         self._concerns = concerns
         self._claim = claim
         self._learnt = learnt
@@ -191,6 +162,11 @@ class LinkBook:
         that of the other."""
         why = None if self.nodes() else list(self._strange.values())
         return why[-1] if why and None not in why else None
+
+    def turned_away(self) -> IdentityInUse | None:
+        """Why voters do not work with this daemon, if it is the second one with its key, and is not linked with the administrator."""
+        admin = self._greeting()[2]
+        return None if admin is not None and self.linked(admin) else self.twins.of_this_server(self._voters())
 
     def greeting_of(self, node: str) -> HelloRequest | HelloReply | None:
         """What a linked peer said of itself."""
@@ -279,6 +255,7 @@ class LinkBook:
             feature_level=FEATURE_LEVEL,
             bulk_newest=NEWEST,
             bulk_oldest=OLDEST,
+            instance=self.twins.instance,
         )
 
     def _reply(self) -> HelloReply:
@@ -295,11 +272,13 @@ class LinkBook:
             feature_level=FEATURE_LEVEL,
             bulk_newest=NEWEST,
             bulk_oldest=OLDEST,
+            instance=self.twins.instance,
         )
 
     async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:
         """A peer that dialled greets; from now on the link is in the book, unless it believes to be in office while the
-        mesh was taken over: then it is only told."""
+        mesh was taken over: then it is only told. Raises ``IdentityInUse``."""
+        await self._check_only_one(link, hello)
         try:
             self._note(link, hello)
         except StaleOrders:
@@ -318,9 +297,18 @@ class LinkBook:
             log.debug("greeting %s again: %s", link.peer.name, error)
 
     async def _greet(self, link: Link, timeout_s: float = 15.0) -> None:
-        reply = await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=timeout_s)
+        reply = await self._ask_who(link, timeout_s)
+        await self._check_only_one(link, reply)
         self._note(link, reply)
         await self._after_hello(link, reply)
+
+    async def _ask_who(self, link: Link, timeout_s: float) -> HelloReply:
+        return await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=timeout_s)
+
+    async def _check_only_one(self, link: Link, hello: HelloRequest | HelloReply) -> None:
+        node = link.peer.id
+        again = partial(self._ask_who, timeout_s=min(ANSWER_S, self._limits.heartbeat_s / 2))
+        await self.twins.check(link, hello, self._links.get(node), self._greetings.get(node), again)
 
     def _note(self, link: Link, hello: HelloRequest | HelloReply) -> None:
         hello = bounded_reply(hello) if isinstance(hello, HelloReply) else bounded(hello)
@@ -357,6 +345,7 @@ class LinkBook:
                 return False
         self._links[node] = link
         self._since[node] = now
+        self.twins.accepted(node)
         watcher = asyncio.create_task(self._watch(node, link), name=f"link with {link.peer.name}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -472,6 +461,10 @@ class LinkBook:
             if self._strange.get(target.key) is None:
                 log.warning("%s: %s", self._trust.name_of(target.node) if target.node else address, error)
             self._strange[target.key] = error
+        except IdentityInUse as error:
+            log.debug("dialling %s: %s", address, error)
+            if there and error.fields.get("server") == self._own().name:
+                self.twins.refused(there[-1].id, error)
         except RemovedFromMesh as error:
             log.debug("dialling %s: %s", address, error)
             if there:  # else it is the other one that was removed

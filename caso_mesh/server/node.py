@@ -225,6 +225,7 @@ class ServerNode:
             keys=self.keys, identity=self._identity, trust=self.trust, clock=self.clock, revived=links.begin_anew
         )
         links.observe(self._link_changed)
+        links.twins.on_news = self._heart.soon
 
     def _admin_callee(self) -> Callee:
         return self.admin_link.get()
@@ -420,6 +421,7 @@ class ServerNode:
             own_work=self.own_work.loads(),
             alerts=self.facts.unsettled_alerts(),
             telling=self.courier.telling,
+            twins=self.links.twins.seen(),
         )
 
     async def _ask_who_is_in_office(self) -> None:

@@ -284,7 +284,7 @@ WAITS = [
     (reading("r", JobKind.RESTORE, "disk-b"), {"servers": (SRC, server("b", local=True))}, WaitReason.DATA_ON_SERVER),
 ]
 #: Of a server's own work, which is not handed out to anybody (``tests/mesh/test_local_work.py``).
-OWN = {WaitReason.MEMBERSHIP_UNCONFIRMED, WaitReason.REMOVED_FROM_MESH}
+OWN = {WaitReason.MEMBERSHIP_UNCONFIRMED, WaitReason.REMOVED_FROM_MESH, WaitReason.IDENTITY_IN_USE}
 
 
 @pytest.mark.parametrize(("one", "change", "reason"), WAITS)

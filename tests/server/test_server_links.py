@@ -32,7 +32,8 @@ from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.bearings import Bearings
-from caso_mesh.server.links import LinkBook, OwnLink
+from caso_mesh.server.links import LinkBook
+from caso_mesh.server.own_link import OwnLink
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.codec import from_wire, to_wire
 from caso_mesh.wire.memory import MemoryEndpoint, MemoryNetwork
