@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
 #: Of a target among many: however many servers are away, no more than so many are dialled in a second in the long run.
 _DIALS_PER_S = 10.0
+#: Dials at the same time: thousands of handshakes at once would keep whoever comes into office from its voters.
+_DIALS_AT_ONCE = 128
 #: Between two looks at who is wanted.
 _LOOK_EACH_S = 0.05
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
@@ -389,6 +391,7 @@ class LinkBook:
                     if key not in self._dialling:
                         del self._pauses[key]
                         self._strange.pop(key, None)
+                due = list[tuple[Target, _Pause]]()
                 for target in targets:
                     if target.node is not None and (self.linked(target.node) or target.node == self._own().id):
                         continue
@@ -398,6 +401,11 @@ class LinkBook:
                     if pause.next_s > now:
                         soonest = min(soonest, pause.next_s)
                         continue
+                    due.append((target, pause))
+                # who has waited longest first: else those that are away would be dialled again before others once
+                for target, pause in sorted(due, key=lambda each: each[1].next_s):
+                    if len(self._dialling) >= _DIALS_AT_ONCE and target.node not in self._partners():
+                        continue  # the end of one of them wakes this
                     self._dialling.add(target.key)
                     group.create_task(self._dial(target, pause))
                 # what wakes it comes in crowds when a thousand servers come or go

@@ -19,6 +19,7 @@ from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.errors import (
+    CannotConnect,
     CasoError,
     InternalError,
     LinkLost,
@@ -192,6 +193,37 @@ async def test_a_lost_link_is_made_anew_and_whoever_waits_for_it_gets_it() -> No
             a.book.get("stranger")
         await wait_for_async(lambda: b.book.linked(mesh.id("a")))
         assert await b.book.get(mesh.id("a")).call("anything") == "anything"
+
+
+@pytest.mark.jumping
+async def test_whoever_comes_into_office_dials_a_hundred_at_once_and_its_voters_before_all_others() -> None:
+    """With three thousand servers it began three thousand handshakes at once, and its voters heard nothing of it meanwhile."""
+    names = [f"s{number:03}" for number in range(300)]
+    mesh = Mesh(*names, "voter")
+    nodes = tuple(NodeAddress(mesh.id(name), name, (f"{name}:7000",)) for name in (*names, "voter"))
+    issuing = mesh.roster.anchors[-1].certificate
+    mesh.roster = replace(mesh.roster, anchors=(*mesh.roster.anchors, Anchor(issuing, mesh.id("voter"))))
+    under_way, most, dialled = 0, 0, list[str]()
+    async with site(mesh, names[0], admin=names[0], in_office=True, nodes=nodes, dials=False) as a:
+
+        async def nobody_answers(address: str, **how: object) -> Any:
+            nonlocal under_way, most
+            dialled.append(address)
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(10.0)
+            under_way -= 1
+            raise CannotConnect(address=address, detail="no answer within 10 s")
+
+        a.endpoint.dial = nobody_answers  # type: ignore[method-assign]
+        dialling = asyncio.create_task(a.book.run())
+        await asyncio.sleep(5.0)
+        assert "voter:7000" in dialled
+        assert most <= 129
+        await wait_for_async(lambda: len(set(dialled)) == 300, 60.0, what="everybody was dialled")
+        assert most <= 129
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
 
 
 @pytest.mark.jumping
