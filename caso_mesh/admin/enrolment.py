@@ -35,6 +35,7 @@ from caso_mesh.model.errors import (
     NotFound,
     PeerFault,
     Refused,
+    Unavailable,
 )
 from caso_mesh.model.facts import Audit
 from caso_mesh.model.ids import check_name, node_id
@@ -104,10 +105,12 @@ class Enrolment:
         addresses: Callable[[], tuple[str, ...]],
         server_name: str,
         noted: Callable[..., Awaitable[None]],
+        knows: Callable[[str], bool],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._noted = noted
+        self._knows = knows
         self._keeper = keeper
         self._submit = submit
         self._facts = facts
@@ -171,7 +174,8 @@ class Enrolment:
         return await self._admit(newcomer, request.operator_public_key, token=token, who="join-link")
 
     def _check_gone(self, newcomer: enrolment.Newcomer) -> None:
-        """A machine takes the place of one that is not there. Raises ``NotFound``, ``Conflict``."""
+        """A machine takes the place of one that is not there. Raises ``NotFound``, ``Conflict``, ``Unavailable`` while this
+        office is too young to know: it has no link with anybody in its first moments."""
         state = self._keeper.state
         known = state.servers.get(node_id(newcomer.public_key))
         if known is not None and known.succeeds and known.name == newcomer.replaces:
@@ -179,6 +183,10 @@ class Enrolment:
         old = state.server_named(newcomer.replaces)
         if self._links.linked(old.id):
             raise Conflict(detail=f"{old.name} is there, and linked: stop its daemon for good before it is replaced")
+        if not self._knows(old.id):
+            raise Unavailable(
+                what=f"The administrator, which took office a moment ago and does not know whether {old.name} is there,"
+            )
 
     async def _admit(
         self, newcomer: enrolment.Newcomer, operator_key: bytes, *, token: bytes | None, who: str

@@ -42,6 +42,8 @@ _SECOND = 1_000_000_000
 _MOST_ADDRESSES = 16
 #: A server is called silent when it is so much later than two heartbeats: a busy machine answers late.
 _LATE_S = 1.0
+#: Whoever is there has found another administrator by then, also where thousands look for it.
+_COMES_WITHIN_S = 60.0
 #: The alerts about servers that are not heard of.
 STALLED, LOST = "server-stalled", "server-no-communication"
 
@@ -84,6 +86,7 @@ class ServerWatch:
         self._version = version
         self._clock = clock
         self._watch = Watch(office_s=clock.monotonic_s(), office_ns=clock.now_ns())
+        self._office_s = clock.monotonic_s()
         self._heard_until: dict[str, float] = {}
         self._limits_of: dict[str, _Limits] = {}
         self._looked_at: dict[str, float] = {}
@@ -105,6 +108,14 @@ class ServerWatch:
         removed, showed in the end says nothing of now."""
         names = set(self._alarms.standing("clock-differs"))
         return any(each.name in names and self._links.linked(each.id) for each in self._keeper.state.server_list())
+
+    def knows(self, server: str) -> bool:
+        """Whether this office can tell if a server is there: it has heard it, is old enough for it to have come, or an earlier one
+        had found that it is silent."""
+        row = self._keeper.state.servers.get(server)
+        if row is not None and row.liveness is not Liveness.ALIVE:
+            return True
+        return server in self._live.heard_at_s or self._clock.monotonic_s() - self._office_s >= _COMES_WITHIN_S
 
     def silent_s(self, server: str) -> float | None:
         """For how long nothing was heard of a server whose heartbeat is overdue; ``None`` for one that beats as it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from waiting import wait_for_async
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import NoAdmin, VotersUnknown
+from caso_mesh.model.errors import Conflict, NoAdmin, Unavailable, VotersUnknown
 
 
 async def vote(mesh: MemoryMesh, at: str, *names: str) -> None:
@@ -115,6 +116,7 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_left_the_mesh_say
     assert not node.bearings.is_admin(mesh.nodes["epsilon"].server.keys.id)
 
     await mesh.stop("delta")
+    await asyncio.sleep(60.0)  # before that epsilon does not know that it is not just late
     await mesh.join("delta-again", at="epsilon", by="alpha", replaces="delta")
     await mesh.run("delta-again")
     await mesh.wait_connected("delta", at="epsilon", timeout_s=60.0)
@@ -126,3 +128,28 @@ async def test_a_server_that_was_down_while_all_voters_it_knew_left_the_mesh_say
     run = (await mesh.call("epsilon", "backup", asked, o.Submitted, by="alpha")).run
     assert run is not None
     assert (await mesh.result(run, at="epsilon")).state == "succeeded"
+
+
+@pytest.mark.jumping
+async def test_nobody_takes_the_place_of_a_server_that_the_next_administrator_has_not_met_yet(
+    memory_mesh: Callable[..., Any],
+) -> None:
+    """An administrator that has just come into office is linked with nobody: whoever had a link could take the place of any
+    server that ran on as ever."""
+    mesh: MemoryMesh = await memory_mesh(5)
+    await vote(mesh, "alpha", "alpha", "beta", "gamma")
+    for name in ("beta", "gamma", "epsilon"):
+        mesh.network.cut(mesh.endpoint("delta"), mesh.endpoint(name))
+    await mesh.stop("alpha")
+
+    async def next_one() -> str | None:
+        return next((name for name in ("beta", "gamma") if mesh.nodes[name].in_office), None)
+
+    name = await wait_for_async(next_one, 60.0, what="another one is in office", every_s=0.1)
+    assert name is not None
+    with pytest.raises(Unavailable, match="does not know whether delta is there"):
+        await mesh.join("thief", at=name, by="alpha", replaces="delta")
+    mesh.network.heal()
+    await mesh.wait_connected("delta", at=name, timeout_s=60.0)
+    with pytest.raises(Conflict, match="is there"):
+        await mesh.join("thief-again", at=name, by="alpha", replaces="delta")

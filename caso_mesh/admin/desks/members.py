@@ -54,6 +54,7 @@ class MembersDesk:
             addresses=addresses,
             server_name=means.name,
             noted=keys.rotation.note,
+            knows=servers.watch.knows,
             clock=clock,
             randomness=randomness,
         )
