@@ -43,7 +43,8 @@ class _Work(Generic[T]):
 
     def result(self, path: str) -> T:
         if self.error is not None:
-            found = explain(self.error, path) if isinstance(self.error, sqlite3.Error) else None
+            known = isinstance(self.error, (sqlite3.Error, OverflowError))
+            found = explain(self.error, path) if known else None
             if found is None:
                 raise self.error
             raise found from self.error

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from caso_mesh.model.errors import CasoError, StateDamaged, StateDiskFailed, StateFull, StateLocked
+from caso_mesh.model.errors import CasoError, InvalidValue, StateDamaged, StateDiskFailed, StateFull, StateLocked
 
 #: With less than this many free bytes "I/O error" or "unable to open" means a full disk: SQLite says so when it cannot
 #: make or extend the files beside the database, or sync the log.
@@ -26,11 +26,14 @@ def explained(path: str) -> Iterator[None]:
         raise found from error
 
 
-def explain(error: sqlite3.Error, path: str) -> CasoError | None:
-    """The error to show, or ``None`` if it is the statement's own fault (a constraint, wrong SQL).
+def explain(error: BaseException, path: str) -> CasoError | None:
+    """The error to show, or ``None`` if it is the statement's own fault (a constraint, wrong SQL). A number that is too large
+    for SQLite is the fault of who named it.
 
     The extended codes are at https://www.sqlite.org/rescode.html; the low byte is the primary one.
     """
+    if isinstance(error, OverflowError) and "SQLite" in str(error):
+        return InvalidValue(value="a number", what="number", expected="It lies between -2^63 and 2^63 - 1")
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None

@@ -15,7 +15,15 @@ from contextlib import closing
 import pytest
 
 from caso_mesh.database import Database
-from caso_mesh.model.errors import Misuse, StateDamaged, StateDiskFailed, StateFull, StateLocked, StateTooNew
+from caso_mesh.model.errors import (
+    InvalidValue,
+    Misuse,
+    StateDamaged,
+    StateDiskFailed,
+    StateFull,
+    StateLocked,
+    StateTooNew,
+)
 
 SCHEMA = ["CREATE TABLE item (name TEXT PRIMARY KEY, size INTEGER); CREATE TABLE blob (data BLOB);"]
 
@@ -536,3 +544,16 @@ async def test_what_was_acknowledged_survives_kill_9(opened, tmp_path):
         kept = {row[0] for row in await db.read(lambda conn: conn.execute("SELECT n FROM t").fetchall())}
     assert acknowledged <= kept
     assert kept == set(range(len(kept)))
+
+
+async def test_a_number_that_is_too_large_is_refused_as_wrong_input_and_costs_nobody_else_his_write(opened):
+    """What a peer asks may name any number that msgpack can hold: it was an internal error before."""
+    async with opened() as database:
+        with pytest.raises(InvalidValue):
+            await database.read(lambda c: c.execute("SELECT 1 FROM item WHERE size = ?", (1 << 64,)).fetchone())
+        too_large, good = await asyncio.gather(
+            database.write(put("a", 1 << 64)), database.write(put("b", 1)), return_exceptions=True
+        )
+        assert isinstance(too_large, InvalidValue)
+        assert good
+        assert await database.read(names) == ["b"]

@@ -95,6 +95,30 @@ async def test_a_copy_of_the_administrator_that_meets_members_alone_is_told_of_a
         assert held.instance == mesh.nodes["alpha"].links.twins.instance
 
 
+async def test_a_copy_of_a_voter_neither_votes_nor_costs_the_voter_its_seat(memory_mesh):
+    mesh: MemoryMesh = await memory_mesh(3, voters=True)
+
+    async def voters() -> bool:
+        status = await mesh.call("alpha", "status", q.Nothing(), v.StatusView)
+        return set(status.voters) == {"alpha", "beta", "gamma"}
+
+    await wait_for_async(voters, 60.0, what="all three vote", every_s=0.2)
+    await copied(mesh, "gamma")
+    # the log goes on: the copy is behind now
+    await mesh.add_pool("west", "beta")
+
+    async def told() -> bool:
+        return [row.object for row in await alerts(mesh, "server-twice")] == ["gamma"]
+
+    await wait_for_async(told, 60.0, what="the administrator tells that gamma runs twice")
+    assert await voters()
+    assert await alerts(mesh, "voter-lost") == []
+    await mesh.call("alpha", "admin.transfer", q.AdminTransfer("gamma"), v.Done, timeout_s=30.0)
+    await wait_for_async(lambda: mesh.nodes["gamma"].in_office, 60.0, what="gamma takes the office")
+    assert not mesh.nodes["clone"].in_office
+    await mesh.wait_connected("alpha", "beta", at="gamma")
+
+
 async def test_a_server_that_lost_its_power_is_let_in_again_at_once(memory_mesh):
     """Its old link is still open where nobody told that it is gone."""
     mesh: MemoryMesh = await memory_mesh(2)
