@@ -85,6 +85,16 @@ def test_a_place_splits_at_its_first_colon():
 def test_a_prefix_must_be_unique_unless_it_is_the_whole():
     assert resolve_prefix("ab", ["abc", "xyz"], "set") == "abc"
     assert resolve_prefix("ab", ["ab", "abc"], "set") == "ab"
+    runs = ["abcd@1", "abcd@12", "abxy@1", "abcd/beta@1"]
+    assert resolve_prefix("abc@12", runs, "run") == "abcd@12"
+    assert resolve_prefix("abx@1", runs, "run") == "abxy@1"
+    assert resolve_prefix("abcd@1", runs, "run") == "abcd@1"
+    for unclear in ("ab@1", "abc@1"):
+        with pytest.raises(Ambiguous):
+            resolve_prefix(unclear, runs, "run")
+    for nothing in ("@1", "ab@2", "abc@2"):
+        with pytest.raises(NotFound):
+            resolve_prefix(nothing, runs, "run")
     with pytest.raises(Ambiguous):
         resolve_prefix("a", ["ab", "ac"], "set")
     for nothing in ("q", ""):

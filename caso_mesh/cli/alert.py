@@ -102,6 +102,8 @@ def _list(view: v.AlertList, local: Local) -> None:
         ("answered", lambda row: row.answered and f"{row.response} by {row.answered_by}"),
         ("cleared", lambda row: row.cleared),
         *columns,
+        empty="No alerts to show: nothing needs you. Those that are over: caso-mesh alert list --all",
+        spare=("cleared", "raised by", "answered", "type"),
     )
     if view.more:
         output.note("There are more: a higher --limit, or a shorter time: --until, --since")

@@ -113,6 +113,8 @@ def _list(view: AuditList) -> None:
         ("from", lambda row: row.source),
         ("fields", lambda row: " ".join(_fields(row.fields))),
         ("changed", lambda row: "; ".join(map(_changed, row.changed))),
+        empty="No entries to show.",
+        spare=("from", "server", "changed"),
     )
     if view.next is not None:
         output.note(f"There are more: --after {view.next}, or a higher --limit")
@@ -121,7 +123,7 @@ def _list(view: AuditList) -> None:
 def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
     """What was asked for, without what was not said."""
     for key, value in fields.items():
-        if value not in (None, "", []):
+        if value not in (None, "", []) and value is not False:
             yield f"{key}={value if isinstance(value, str) else output.encoded(value)}"
 
 

@@ -28,7 +28,12 @@ def list_(*, common: Common = DEFAULTS) -> None:
 
 
 def _list(view: v.CalendarViews) -> None:
-    output.table(view.calendars, ("name", lambda row: row.name), ("days", lambda row: row.definition.days))
+    output.table(
+        view.calendars,
+        ("name", lambda row: row.name),
+        ("days", lambda row: row.definition.days),
+        empty="No calendars to show. A new one: caso-mesh calendar create NAME --day 2025-12-24..2026-01-01",
+    )
 
 
 def _one(view: v.CalendarView) -> None:

@@ -89,6 +89,7 @@ def _entries(view: b.EntryList) -> None:
         ("size", lambda row: output.size(row.size)),
         ("modified", lambda row: row.mtime),
         ("path", lambda row: row.path),
+        empty="This folder is empty.",
     )
     if view.more and view.entries:
         output.warning(f"there is more; go on with --escaped --after '{view.entries[-1].path}'")
@@ -187,6 +188,7 @@ def _matches(view: b.MatchList) -> None:
         ("size", lambda row: output.size(row.size)),
         ("modified", lambda row: row.mtime),
         ("set", lambda row: row.set),
+        empty='Nothing found. A pattern stands for the whole path, one without a slash also for the name: "*report*", "*.conf"',
     )
     if view.next is not None and not view.cut_off:
         output.note(f"There are more: --after {shlex.quote(view.next)}, or a higher --limit")

@@ -92,6 +92,7 @@ def _list(view: v.CopyList) -> None:
         ("name", lambda row: row[1] and row[1].name),
         ("came", lambda row: row[1] and row[1].came),
         ("because", lambda row: (row[1] and row[1].reason) or None),
+        empty="Nothing was copied to a server. What is: caso-mesh copy to server:SERVER --policy POLICY",
     )
     if view.more:
         output.note("There are more: a higher --limit, or one server: --server")

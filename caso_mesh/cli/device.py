@@ -51,6 +51,8 @@ def _list(view: v.DeviceList) -> None:
         ("used", lambda row: output.size(row.used_bytes)),
         ("sets", lambda row: row.sets),
         ("running", lambda row: f"{row.running}/{row.concurrency}"),
+        empty="No devices to show. A new one: caso-mesh device add NAME --server SERVER --path FOLDER",
+        spare=("kind", "used"),
     )
     for row in view.devices:
         for server, size in sorted(row.quotas.items()):

@@ -40,7 +40,12 @@ def list_(*, common: Common = DEFAULTS) -> None:
 
 
 def _list(view: v.DevicePoolViews) -> None:
-    output.table(view.device_pools, ("name", lambda row: row.name), ("devices", lambda row: row.definition.devices))
+    output.table(
+        view.device_pools,
+        ("name", lambda row: row.name),
+        ("devices", lambda row: row.definition.devices),
+        empty="No device pools to show. A new one: caso-mesh device pool create NAME --device DEVICE:1 --device DEVICE:2",
+    )
 
 
 def _one(view: v.DevicePoolView) -> None:

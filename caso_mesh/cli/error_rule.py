@@ -100,6 +100,7 @@ def _list(view: v.ErrorRuleList) -> None:
         ("every", lambda row: output.duration(row.every_s)),
         ("then", lambda row: row.then.value),
         ("outside the window", lambda row: row.any_time),
+        empty="No error rules: what failed has failed. A new one: caso-mesh error-rule create NAME --error device-full --retries 3",
     )
 
 

@@ -69,6 +69,8 @@ def _list(view: History) -> None:
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("set", lambda row: row.set),
         ("error", _error),
+        empty="No attempts to show. A backup now: caso-mesh backup SERVER:/PATH --to any --wait",
+        spare=("rate", "read", "size", "files", "attempt", "set", "stored", "time", "kind"),
     )
     note_more(view.more, view.entries[-1].attempt if view.entries else None)
 

@@ -75,6 +75,8 @@ def _list(view: o.JobList, local: str = "") -> None:
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
         ("ends", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else _ends(row, local)),
+        empty="Nothing runs and nothing waits. What has ended: caso-mesh history; what comes: caso-mesh schedule preview",
+        spare=("rate", "read", "kind", "ends", "device", "server"),
     )
     note_more(view.more, view.jobs[-1].run or view.jobs[-1].job if view.jobs else None)
 

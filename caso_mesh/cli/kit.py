@@ -144,4 +144,5 @@ def _show_list(view: v.KitList) -> None:
         ("confirmed", lambda row: row.confirmed),
         ("opens", lambda row: row.devices),
         ("not yet", lambda row: row.missing),
+        empty="There is no recovery kit: if this mesh is lost, its backups are lost with it. Make one: caso-mesh kit create FILE",
     )

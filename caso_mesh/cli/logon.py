@@ -47,6 +47,7 @@ def _list(view: v.LogonList) -> None:
         ("have it", lambda row: row.there),
         ("wait for it", lambda row: row.lacking),
         ("changed", lambda row: f"{row.changed} by {row.changed_by}"),
+        empty="No logons to show. A new one: caso-mesh logon create NAME --user USER --server SERVER",
     )
 
 

@@ -55,6 +55,8 @@ def _list(view: v.MediumList) -> None:
         ("last write", lambda row: row.last_write),
         ("size", lambda row: output.size(row.bytes)),
         ("sets", lambda row: row.sets),
+        empty="No media to show: the first backup to a device opens one",
+        spare=("opened", "media set", "size"),
     )
     note_more(view.more, view.media[-1].label if view.media else None)
 

@@ -19,7 +19,7 @@ Name = Annotated[str, Parameter(name="NAME", help="Its name.")]
 
 
 class Kind(Struct, frozen=True):
-    """``group``: the commands about these rows; ``call``: what the calls about them begin with; ``edit`` makes the request
+    """``empty``: what is said where there are none; ``group``: the commands about these rows; ``call``: what the calls about them begin with; ``edit`` makes the request
     that creates or changes one; ``views``: the answer with all ``rows``, shown in ``columns``; ``made``: what is said of a new
     one; ``listing`` and ``deletion``: the help of those commands."""
 
@@ -33,6 +33,7 @@ class Kind(Struct, frozen=True):
     made: str
     listing: str
     deletion: str
+    empty: str = ""
 
 
 def add_commands(kind: Kind) -> None:
@@ -40,7 +41,7 @@ def add_commands(kind: Kind) -> None:
 
     def list_(*, common: Common = DEFAULTS) -> None:
         view = ask(common, f"{kind.call}.list", q.Nothing(), kind.views)
-        output.show(view, common.json, lambda view: output.table(kind.rows(view), *kind.columns))
+        output.show(view, common.json, lambda view: output.table(kind.rows(view), *kind.columns, empty=kind.empty))
 
     def delete(name: Name, /, *, common: Common = DEFAULTS) -> None:
         view = ask(common, f"{kind.call}.delete", q.Named(name), v.Done)

@@ -84,7 +84,8 @@ _RECIPIENT = named.Kind(
         ("waiting", lambda row: row.waiting),
         ("problem", lambda row: row.problem),
     ),
-    made="was added; try it: notify test {name}",
+    made="was added; try it: caso-mesh notify test {name}",
+    empty="No recipients: nobody is told of anything. A first one: caso-mesh notify recipient create NAME --mail ADDRESS (or --url URL)",
     listing="List the recipients, what waits for them, and why the last message did not arrive.",
     deletion="Delete a recipient that no group and no rule names.",
 )
@@ -97,6 +98,7 @@ _GROUP = named.Kind(
     rows=lambda view: view.groups,
     columns=(("name", lambda row: row.name), ("members", lambda row: row.definition.members)),
     made="was made",
+    empty="No groups to show. A new one: caso-mesh notify group create NAME RECIPIENT RECIPIENT",
     listing="List the groups of recipients.",
     deletion="Delete a group that no rule names; its members stay.",
 )
@@ -116,6 +118,7 @@ _RULE = named.Kind(
         ("only about", lambda row: _narrowed(row.definition)),
     ),
     made="was made",
+    empty="No rules to show: as long as there are no recipients, nobody is told. A first one: caso-mesh notify recipient create NAME",
     listing="List the rules. While there is none, the one that is shown as standard holds.",
     deletion="Delete a rule.",
 )

@@ -140,13 +140,20 @@ def duration(value: float | None) -> str | None:
     return None if value is None else format_duration(value)
 
 
-def table(rows: Iterable[T], *columns: Column[T]) -> None:
-    """Rows below headings: drawn on a terminal, aligned plain lines in a pipe."""
+def table(rows: Iterable[T], *columns: Column[T], empty: str = "", spare: Sequence[str] = ()) -> None:
+    """Rows below headings: drawn on a terminal, aligned plain lines in a pipe. Without rows ``empty`` says what that means
+    and how there would be some: in place of headings on a terminal, on stderr beside a pipe. ``spare``: headings of the columns
+    that a narrow terminal does without, the first ones first."""
     heads = [head for head, _ in columns]
     cells = [[cell(of(row)) for _, of in columns] for row in rows]
     if is_terminal(sys.stdout):
-        _rich_table(heads, cells)
+        if cells or not empty:
+            _rich_table(heads, cells, spare)
+        else:
+            line(empty)
         return
+    if empty and not cells:
+        note(empty)
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     for row in [[head.upper() for head in heads], *cells]:
         sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
@@ -174,14 +181,27 @@ def console(stream: TextIO) -> Any:
     return Console(file=stream, markup=False, emoji=False, highlight=False)
 
 
-def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str]) -> None:
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for head in heads:
-        drawn.add_column(head, overflow="fold")
-    for row in rows:
+    from caso_mesh.cli.fitting import fit
+
+    screen = console(sys.stdout)
+    layout = fit(heads, rows, screen.width, spare, cell_len)
+    if layout.widths is None:
+        for number, row in enumerate(layout.rows):
+            if number:
+                screen.print()
+            details(*((head, text) for head, text in zip(layout.heads, row, strict=True) if text != "-"))
+        return
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    for head, width in zip(layout.heads, layout.widths, strict=True):
+        drawn.add_column(head, overflow="fold", width=width)
+    for row in layout.rows:
         drawn.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
-    console(sys.stdout).print(drawn)
+    screen.print(drawn)
+    if layout.left_out:
+        screen.print(Text(f"No room here for: {', '.join(layout.left_out)}. A pipe and --json have them.", style="dim"))

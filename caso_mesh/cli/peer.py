@@ -32,4 +32,9 @@ def list_(*, common: Common = DEFAULTS) -> None:
 
 
 def _list(view: v.PeerList) -> None:
-    output.table(view.peers, ("address", lambda row: row.address), ("known from", lambda row: row.source))
+    output.table(
+        view.peers,
+        ("address", lambda row: row.address),
+        ("known from", lambda row: row.source),
+        empty="No address is known here. A new one: caso-mesh peer add HOST:PORT",
+    )

@@ -49,6 +49,7 @@ def _list(view: v.PolicyViews) -> None:
         ("templates", lambda row: list(row.definition.templates)),
         ("rules", lambda row: len(row.definition.rules)),
         ("selection lists", lambda row: row.selections),
+        empty="No policies to show. A new one: caso-mesh policy create NAME --zone ZONE",
     )
 
 

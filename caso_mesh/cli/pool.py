@@ -24,11 +24,17 @@ def list_(*, common: Common = DEFAULTS) -> None:
 
 
 def _list(view: v.PoolList) -> None:
-    output.table(view.pools, ("name", lambda row: row.name), ("servers", lambda row: row.servers))
+    output.table(
+        view.pools,
+        ("name", lambda row: row.name),
+        ("servers", lambda row: row.servers),
+        empty="No pools to show. A new one: caso-mesh pool create NAME --server SERVER --server SERVER",
+    )
 
 
 def _one(view: v.PoolView) -> None:
-    output.line(f"pool {view.name}: {output.cell(view.servers)}")
+    nobody = f"no server yet: caso-mesh pool set {view.name} --server NAME"
+    output.line(f"pool {view.name}: {output.cell(view.servers) if view.servers else nobody}")
 
 
 @app.command

@@ -184,6 +184,7 @@ def _scheduled(view: ReportScheduleList) -> None:
         ("only of", lambda row: [each for each in (row.server, row.pool, row.selection) if each]),
         ("next", lambda row: row.next_due),
         ("last", lambda row: row.last_due),
+        empty='No report is sent by a schedule. One is: caso-mesh report schedule overnight-summary --cron "daily 07:00" --to RECIPIENT',
     )
 
 

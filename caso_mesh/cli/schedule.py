@@ -39,6 +39,7 @@ def _preview(view: v.PreviewList) -> None:
         ("type", lambda row: row.type),
         ("state", lambda row: row.state),
         ("because", _because),
+        empty='Nothing is due. A job that runs by itself: caso-mesh backup ... --schedule "daily 22:00", or a policy (caso-mesh help guide)',
     )
     if view.more:
         output.note("There is more: ask for a shorter time, or for more with --limit.")

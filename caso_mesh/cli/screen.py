@@ -40,7 +40,9 @@ def status_lines(view: v.StatusView, seen: Overview | None) -> list[Line]:
     lines += [_more_pieces(job_pieces(each)) for each in seen.running[:4]]
     lines.append(waiting_line(seen))
     lines += [_more(f"{each.name}: {each.reason_text or each.reason}") for each in seen.waiting[:2]]
-    lines.append(_line("alerts", str(seen.alerts_total), "" if not seen.alerts_total else "bold"))
+    lines.append(
+        _line("alerts", *((f"{seen.alerts_total}: caso-mesh alert list", "bold") if seen.alerts_total else ("0",)))
+    )
     lines += [_more(f"{each.category}: {each.text}", _ALERT_STYLES.get(each.alert, "")) for each in seen.alerts[:3]]
     lines += [night_line(seen), due_line(seen)]
     return lines

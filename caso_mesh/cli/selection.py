@@ -76,6 +76,7 @@ def _list(view: v.SelectionViews) -> None:
         ("entries", lambda row: [*row.definition.paths, *(entry.path for entry in row.definition.entries)]),
         ("priority", lambda row: row.definition.priority),
         ("policies", lambda row: row.policies),
+        empty="No selection lists to show. A new one: caso-mesh selection create NAME SERVER:/PATH",
     )
     note_more(view.more, view.selections[-1].name if view.selections else None)
 

@@ -109,6 +109,7 @@ def _list(view: v.ServerList) -> None:
         ("silent since", lambda row: row.silent_since),
         ("data", lambda row: row.data_location),
         ("id", lambda row: row.id[:SHORT_NODE_ID]),
+        spare=("data", "version", "id", "address", "running", "pools"),
     )
     note_more(view.more, view.servers[-1].name if view.servers else None)
 
@@ -121,6 +122,8 @@ def _discovered(view: v.ServerList) -> None:
         ("address", lambda row: row.address),
         ("version", lambda row: row.version),
         ("id", lambda row: row.id[:SHORT_NODE_ID]),
+        empty="No new servers to show. On a new one: caso-mesh run --server NAME --listen HOST:PORT. Where multicast does not "
+        "reach, here: caso-mesh peer add HOST:PORT. Or by a link: caso-mesh token create",
     )
 
 

@@ -127,6 +127,8 @@ def _expiry(view: b.ExpiryView) -> None:
         ("goes", lambda row: "yes" if row.goes else None),
         ("why", lambda row: ", ".join(row.why) if row.why else "nothing keeps it"),
         ("expires", lambda row: row.expires),
+        empty="There are no backup sets.",
+        spare=("media set", "device"),
     )
     if view.paused is not None:
         output.note(f"Nothing expires now: {view.paused}")
@@ -154,6 +156,8 @@ def _list(view: b.SetList) -> None:
         ("missing", lambda row: "yes" if row.missing else None),
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
+        empty="No backup sets to show. A backup now: caso-mesh backup SERVER:/PATH --to any --wait",
+        spare=("media set", "exceptions", "files", "type", "size", "device"),
     )
     note_more(view.more, view.sets[-1].id if view.sets else None)
 

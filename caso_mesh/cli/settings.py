@@ -35,8 +35,10 @@ def _list(view: v.SettingList) -> None:
         ("value", lambda row: row.value),
         ("from", lambda row: row.origin),
         ("default", lambda row: row.default),
-        ("what it does", lambda row: row.text),
+        ("what it does", lambda row: row.text.partition(". ")[0].rstrip(".")),
+        spare=("default", "from"),
     )
+    output.note("More about each: caso-mesh help settings")
 
 
 @app.command(name="set")

@@ -136,12 +136,14 @@ def split_server_path(text: str) -> tuple[str, str]:
 
 
 def resolve_prefix(prefix: str, ids: Iterable[str], kind: str) -> str:
-    """The one id that is ``prefix`` or begins with it. Raises ``NotFound`` or ``Ambiguous``."""
+    """The one id that is ``prefix`` or begins with it. Of a run the id of its job may be shortened as well, as tables on a
+    terminal show it: ``agrcnyofhvyab@3``. Raises ``NotFound`` or ``Ambiguous``."""
     found: list[str] = []
+    job, at, run = prefix.partition("@")
     for candidate in ids:
         if candidate == prefix:
             return candidate
-        if candidate.startswith(prefix):
+        if candidate.startswith(prefix) or (at and job and candidate.startswith(job) and candidate.endswith(at + run)):
             found.append(candidate)
     if not found or not prefix:
         raise NotFound(kind=kind, name=prefix)
