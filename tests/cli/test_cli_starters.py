@@ -123,10 +123,12 @@ async def test_run_tells_the_service_manager_and_stops_cleanly_on_a_signal(
             cleaned = True
 
     monkeypatch.setattr(daemon_module, "run_daemon", run_daemon)
-    told = await shell("run", "--peer", "h:1", "--peer", "h:2", "--server", "new", "--listen", "127.0.0.1:0")
+    place = ("--server", "new", "--listen", "127.0.0.1:0", "--advertise", "a:1", "--preset", "wan")
+    told = await shell("run", "--peer", "h:1", "--peer", "h:2", *place)
     assert (told.status, told.out, cleaned) == (0, "code: abcd\n", True)
     assert seen == {
         "state": shell.state, "peers": ("h:1", "h:2"), "server": "new", "listen": "127.0.0.1:0", "never_admin": False,
+        "advertise": ("a:1",), "preset": "wan",
     }  # fmt: skip
     assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
 
@@ -136,6 +138,9 @@ async def test_run_ends_with_the_status_of_its_failure(shell: Shell, monkeypatch
         raise PortInUse(address="127.0.0.1:1")
 
     monkeypatch.setattr(daemon_module, "run_daemon", run_daemon)
+    lone = await shell("run", "--preset", "wan")
+    assert lone.status == 2
+    assert "--server and --listen" in lone.err
     told = await shell("run")
     assert told.status == 6
     assert told.err.startswith("error: 127.0.0.1:1 is already in use.")
