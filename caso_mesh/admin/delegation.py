@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from caso_mesh.admin.ends import Ends
 from caso_mesh.admin.learning import Learning, Successors, stored_set
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
@@ -22,6 +23,7 @@ from caso_mesh.model.dialects import Dialects, heard
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
 from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
 from caso_mesh.model.nodes import HelloReply, HelloRequest
+from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import Liveness, RunState, ServerState
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
@@ -37,7 +39,8 @@ _NO_PATH_S = 600.0
 
 class Delegation:
     """Reads the control state and what is live; decides by ``planning``; acts by commands only. ``barred``: why nothing
-    may be handed out at all now, if so."""
+    may be handed out at all now, if so. ``without`` as ``Ends``; without it all is in one process, which ends attempts in
+    their order."""
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Delegation:
         calendar: Calendar,
         randomness: Randomness,
         barred: Callable[[], Waiting | None] = lambda: None,
+        without: Callable[[str, str], Authority | None] | None = None,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -64,6 +68,7 @@ class Delegation:
         self._randomness = randomness
         self._barred = barred
         self._office_s = clock.monotonic_s()
+        self._ends = None if without is None else Ends(live, without)
         self._learning = Learning(tables, live, clock)
         self._cut = Cut()
         self._planner = Planner()
@@ -178,7 +183,7 @@ class Delegation:
         await self._learn_sets()
         newest, successors = await self._tables.newest_sets(), Successors(self._keeper.state)
         return Known(
-            seen=replace(self._seen(), in_grace=False),
+            seen=replace(self._seen(), in_grace=False, unended={}),
             history=self._learning.history,
             sets=dict(self._learning.sets),
             newest={(job, successors.of(source)): stored_set(each) for (job, source), each in newest.items()},
@@ -206,6 +211,7 @@ class Delegation:
             holdings=learning.holdings,
             no_data_path=tuple(self._no_data_path),
             telling=self._telling(now_s),
+            unended={} if self._ends is None else self._ends.missing(state, state.open_runs()),
             speeds=learning.speeds,
             ends_at_ns=ends_at_ns,
             to_come_bytes=to_come_bytes,

@@ -123,7 +123,14 @@ class Office:
         self.catalogs = CatalogsDesk(
             means, reach, catalog=catalog, incoming=incoming, voters=lambda: consensus.leadership().voters
         )
-        self.runs = RunsDesk(means, reach, catalogs=self.catalogs, local=local, clocks_differ=clocks_differ)
+        self.runs = RunsDesk(
+            means,
+            reach,
+            catalogs=self.catalogs,
+            local=local,
+            clocks_differ=clocks_differ,
+            without=self.servers.ordering.without,
+        )
         self.sets = SetsDesk(means, reach, self.catalogs, self.runs, clocks_differ=clocks_differ)
         self.storage = StorageDesk(means, self.catalogs, self.runs, self.sets)
         self.records = RecordsDesk(means, self.runs, consensus=consensus, followers=followers, copies=copies)

@@ -16,7 +16,7 @@ from caso_mesh.model.errors import CasoError, LinkLost, NotFound, ServerNotLinke
 from caso_mesh.model.features import FEATURE_LEVEL
 from caso_mesh.model.jobs import Attempt, Run
 from caso_mesh.model.nodes import OrdersTaken
-from caso_mesh.model.orders import Orders, ticket_paths
+from caso_mesh.model.orders import Authority, Orders, ticket_paths
 from caso_mesh.model.views import Done
 from caso_mesh.wire.typed import Callee, ask
 
@@ -62,6 +62,10 @@ class Ordering:
         self._news: dict[str, asyncio.Event] = {}
         #: The orders that each linked server took last.
         self._taken: dict[str, Orders] = {}
+        #: Of each linked server the first orders that it took over its link, and by attempt that wrote files there the first
+        #: ones without it.
+        self._first: dict[str, Authority] = {}
+        self._left: dict[str, dict[str, Authority]] = {}
 
     def orders_of(self, server: str) -> Orders:
         """The orders of a server as of now. Raises ``NotFound`` for one that is not in the mesh."""
@@ -78,6 +82,24 @@ class Ordering:
         """Whether a linked server has taken orders with that anchor."""
         taken = self._taken.get(server)
         return taken is not None and any(each.certificate == certificate for each in taken.roster.anchors)
+
+    def without(self, server: str, attempt: str) -> Authority | None:
+        """The first orders without an attempt that writes files of a linked server which that has taken; ``None`` if it has
+        not, as far as is known."""
+        taken = self._taken.get(server)
+        if taken is None or any(each.attempt == attempt for each in taken.attempts):
+            return None
+        return self._left[server].get(attempt, self._first[server])
+
+    def _note_taken(self, server: str, before: Orders | None, orders: Orders) -> None:
+        if before is None:
+            self._first[server], self._left[server] = orders.authority, {}
+        else:
+            now = {each.attempt for each in orders.attempts}
+            for gone in before.attempts:
+                if gone.writes_files and gone.attempt not in now:
+                    self._left[server][gone.attempt] = orders.authority
+        self._taken[server] = orders
 
     def _ticket(self, attempt: Attempt, run: Run) -> bytes:
         spec = spec_of(self._keeper.state, attempt)
@@ -190,8 +212,8 @@ class Ordering:
                         await asyncio.sleep(pause_s)
                         pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
                         orders = self.orders_of(server)
+                self._note_taken(server, sent, orders)
                 sent, pause_s = orders, _FIRST_PAUSE_S
-                self._taken[server] = orders
                 # changes that follow each other closely make one more message, not one each
                 await asyncio.sleep(_COALESCE_S)
         except NotFound:
@@ -199,7 +221,8 @@ class Ordering:
         finally:
             if self._news.get(server) is news:
                 del self._news[server]
-                self._taken.pop(server, None)
+                for known in (self._taken, self._first, self._left):
+                    known.pop(server, None)
 
     async def _change(self, link: Callee, held: Orders, orders: Orders) -> bool:
         """Sends what differs from what the server holds; whether it took that. Of a new link it is not known what it

@@ -244,7 +244,8 @@ def cancel(
     local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
-    """End a run; nothing half-done becomes visible. What does not end within 30 s is killed."""
+    """End a run; nothing half-done becomes visible. What does not end within 30 s, or within the time limit of a post command that
+    has begun, is killed."""
     view = ask(common, local.call("job.cancel"), q.JobCancel(name, force), RunsCanceled)
 
     def say(view: RunsCanceled) -> None:

@@ -73,7 +73,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     holds a set. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
     ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
-    other. ``telling``: servers that are back and have not told yet what they did. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
+    other. ``telling``: servers that are back and have not told yet what they did. ``unended``: by (run, source) an
+    attempt of which the server whose files it wrote has not confirmed that it has ended. ``speeds``: (server, device, how fast). ``ends_at_ns``: when active attempts are predicted to end, by id.
     ``to_come_bytes``: what active attempts are predicted to store yet, by id. ``stored_bytes``: (server, device) -> what
     its sets take there. ``broken``: (device, server) where the server says that it cannot use the device now, and by what error. ``own_work``:
     (server, device, jobs) that servers run by themselves. ``levels``:
@@ -89,6 +90,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     holdings: tuple[tuple[str, str], ...] = ()
     no_data_path: tuple[tuple[str, str], ...] = ()
     telling: tuple[str, ...] = ()
+    unended: Mapping[tuple[str, str], str] = {}
     speeds: tuple[tuple[str, str, float], ...] = ()
     ends_at_ns: Mapping[str, int] = {}
     to_come_bytes: Mapping[str, int] = {}
@@ -274,13 +276,14 @@ def _cut(
     device = _device_of(run.spec, part.source, seen.device_of_set)
     behind, first = _behind(state, run, seen.now_ns), _first(state, run)
     predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
-    made_of = (run, job, device, predicted, behind, first, logon)
+    unended = seen.unended.get((run.id, part.source), "")
+    made_of = (run, job, device, predicted, behind, first, logon, unended)
     if known is not None and _the_same(known[0], made_of):
         return known
     alone = (run.agreed is None or (run.agreed.after is None and run.agreed.first is None)) and (
         isinstance(run.spec, BackupSpec) and next(logons_of(run.spec), None) is None
     )
-    return made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon)), alone
+    return made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon, unended)), alone
 
 
 def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
@@ -292,7 +295,7 @@ def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
         and one[3] is other[3]
         and one[4] == other[4]
         and one[5] == other[5]
-        and one[6] == other[6]
+        and one[6:] == other[6:]
     )
 
 
@@ -396,7 +399,7 @@ def _ready_part(
     job: Job,
     device: str | None,
     predicted: Prediction,
-    waits: tuple[str | None, str | None, str | None],
+    waits: tuple[str | None, str | None, str | None, str],
 ) -> ReadyPart:
     placed = placed_by(run.spec)
     tried = [attempt for attempt in state.attempts_of(run.id) if attempt.source == part.source]
@@ -424,6 +427,7 @@ def _ready_part(
         first=waits[1],
         level=level_of_work(run.spec),
         no_logon=waits[2],
+        unended=waits[3],
         second=run.spec.second if isinstance(run.spec, BackupSpec) else None,
     )
 

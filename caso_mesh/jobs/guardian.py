@@ -1,9 +1,10 @@
 """The guardian of one command: ``python -I -S guardian.py SOCKET-FD``, standard library only, so that it starts at once.
 
-It reads one line of JSON (``argv``, ``environment``, ``user``, ``limit_s``, ``hold``) from the socket, starts the command
+It reads one line of JSON (``argv``, ``environment``, ``user``, ``limit_s``, ``hold``, ``kept``) from the socket, starts the command
 in a session of its own and answers with one line: ``exit`` (negative: the signal), ``timed_out``, ``stopped`` or
 ``not_started``. ``hold`` is a descriptor of the writing end of the command's input: it is closed when ``e`` comes, so
-that the command never takes the death of who feeds it for the end of its input. ``x`` asks to stop. When the socket ends, whoever asked is gone, by ``kill -9`` or otherwise: the command is killed. Whatever
+that the command never takes the death of who feeds it for the end of its input. ``kept`` are descriptors that tell
+whether the guardian is there: the command does not get them. ``x`` asks to stop. When the socket ends, whoever asked is gone, by ``kill -9`` or otherwise: the command is killed. Whatever
 the command leaves behind is killed too, also what has left its process group: orphans become children of the guardian
 (PR_SET_CHILD_SUBREAPER, prctl(2)).
 """
@@ -46,8 +47,8 @@ def main(arguments: list[str]) -> int:
         return _answer(life, {"not_started": str(error).strip("'\"")})
     problem_reader, problem_writer = os.pipe()
     hold = wanted["hold"]
-    if hold is not None:
-        os.set_inheritable(hold, False)
+    for descriptor in wanted["kept"] if hold is None else (hold, *wanted["kept"]):
+        os.set_inheritable(descriptor, False)
     pid = os.fork()
     if pid == 0:
         _command(wanted, user, problem_writer)

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from caso_mesh.jobs import guardian
+from caso_mesh.jobs import guardian, kin
 from caso_mesh.jobs.desk import Desk
+from caso_mesh.jobs.messages import CleansUp
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import CommandFailed, CommandNotAllowed, Misuse
@@ -95,7 +96,7 @@ class Running:
                     stdin=stdin,
                     stdout=stdout,
                     stderr=words_writer,
-                    pass_fds=(theirs.fileno(),) if held is None else (theirs.fileno(), held),
+                    pass_fds=(theirs.fileno(), *([] if held is None else [held]), *kin.kept()),
                     start_new_session=True,
                 )
         except BaseException:
@@ -117,6 +118,7 @@ class Running:
             "user": self._command.user,
             "limit_s": self._command.time_limit_s,
             "hold": held,
+            "kept": kin.kept(),
         }
         mine.sendall(json.dumps(wanted).encode() + b"\n")
         self._desk.log("info", f"{self._command.kind} command {self.name} begins")
@@ -290,7 +292,8 @@ def around(task: Task, desk: Desk, on_pause: Callable[[], None]) -> Iterator[Non
     """Runs the commands of a backup before and after what is inside: before it is read, and once all was read.
 
     A ``pre`` command that fails ends the backup with ``CommandFailed``, a ``post`` command that fails is an exception;
-    with ``ignore_exit_codes`` both are warnings. After a failure (or a cancel) ``post`` runs with ``post_always``.
+    with ``ignore_exit_codes`` both are warnings. After a failure (or a cancel) ``post`` runs with ``post_always``. Nothing
+    but force ends a ``post`` command that has begun: it leaves the source as it was, and the next attempt waits for it.
     """
     spec = task.order.spec
     assert isinstance(spec, BackupSpec)
@@ -314,12 +317,25 @@ def around(task: Task, desk: Desk, on_pause: Callable[[], None]) -> Iterator[Non
             _post(task, desk, spec, "failed", check=lambda: None)
         raise
     if spec.post:
-        _post(task, desk, spec, "succeeded", check=check)
+        problems: list[Exception] = []
+
+        def later() -> None:
+            try:
+                on_pause()
+            except Exception as error:
+                problems.append(error)
+
+        _post(task, desk, spec, "succeeded", check=later)
+        desk.check()
+        if problems:
+            raise problems[0]
 
 
 def _post(task: Task, desk: Desk, spec: BackupSpec, result: str, *, check: Callable[[], None]) -> None:
     name = spec.post
     assert name is not None
+    if name in task.commands:
+        desk.say(CleansUp(task.commands[name].time_limit_s))
     try:
         run_command(desk, task, name, CommandKind.POST, check=check, more={"CASO_MESH_RESULT": result})
     except CommandFailed as error:

@@ -54,6 +54,13 @@ class Published(Struct, frozen=True, tag="published", tag_field="say"):
     lines: tuple[LogLine, ...] = ()
 
 
+class CleansUp(Struct, frozen=True, tag="cleans-up", tag_field="say"):
+    """The command that leaves the source as it was has begun, and takes ``limit_s`` at most: the worker is not killed before
+    that is over, unless by force."""
+
+    limit_s: float
+
+
 class TurnedAway(Struct, frozen=True, tag="turned-away", tag_field="say"):
     """Somebody who wanted to take part was refused: an error's code, where from (HOST:PORT), and why."""
 
@@ -88,7 +95,19 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
 
 #: Messages that take along what was logged before them: a small job is told in few.
 WithLines = Began | Verifying | MayPublish | Published | Consults | Ended
-FromWorker = Began | Progressed | Logged | Excepted | Verifying | MayPublish | Published | TurnedAway | Consults | Ended
+FromWorker = (
+    Began
+    | Progressed
+    | Logged
+    | Excepted
+    | Verifying
+    | MayPublish
+    | Published
+    | CleansUp
+    | TurnedAway
+    | Consults
+    | Ended
+)
 
 
 class Publish(Struct, frozen=True, tag="publish", tag_field="say"):

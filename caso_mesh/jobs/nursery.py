@@ -1,8 +1,8 @@
 """The nursery: a warm parent of workers. ``python -m caso_mesh.jobs.nursery CONTROL-FD [KEEP-FD ...]``
 
 It imports everything, opens nothing and has one thread, so that a fork is cheap and safe. Each request over the control
-socket (AF_UNIX, SOCK_SEQPACKET) is a worker's number and brings two descriptors: the worker's end of its message
-channel and of its bulk handoff. It answers ``started NUMBER PID`` and ``ended NUMBER PID STATUS``. When the control
+socket (AF_UNIX, SOCK_SEQPACKET) is a worker's number and brings three descriptors: the worker's end of its message
+channel, that of its bulk handoff, and what it only keeps open (``kin``). It answers ``started NUMBER PID`` and ``ended NUMBER PID STATUS``. When the control
 socket ends, so does it, and with it all workers. ``KEEP-FD``s stay open in every worker: the lock that tells the next
 daemon when the last of them has gone.
 """
@@ -28,13 +28,14 @@ from typing import NoReturn
 
 import msgspec
 
-from caso_mesh.jobs import rehearsal, worker
+from caso_mesh.jobs import kin, rehearsal, worker
 from caso_mesh.jobs.memory import keep_freed_memory
 from caso_mesh.model.errors import Misuse
 
 #: Exit status of a worker that failed where nothing could be reported any more.
 CRASHED = 5
 _REQUEST_BYTES = 256
+_DESCRIPTORS = 3
 _PACKAGE = "caso_mesh"
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 #: What libraries load when they first need it: with numpy.unique, with keys in PEM, with names of hosts. By then each
@@ -98,10 +99,10 @@ def _below(record: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
 def _serve(control: socket.socket, children: dict[int, int], kept: list[int]) -> bool:
     """One request; False at the end."""
     try:
-        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 2)
+        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_BYTES, _DESCRIPTORS)
     except ConnectionError:
         return False
-    if not request or len(descriptors) != 2:
+    if not request or len(descriptors) != _DESCRIPTORS:
         return False
     number = int(request)
     parent = os.getpid()
@@ -144,7 +145,8 @@ def _worker(descriptors: list[int], kept: list[int], parent: int) -> NoReturn:
         _close_all_but({0, 1, 2, *descriptors, *kept})
         _name("caso-worker")
         random.seed()
-        messages, bulk = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        messages, bulk = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
+        kin.keep((*descriptors[2:], *kept))
         status = worker.main(messages, bulk)
         sys.stderr.flush()
     except BaseException:

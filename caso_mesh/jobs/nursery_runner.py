@@ -39,11 +39,13 @@ _MODULE = "caso_mesh.jobs.nursery"
 class ProcessWorker:
     """One worker process. See ``runner.Worker``."""
 
-    def __init__(self, attempt: str, messages: socket.socket, bulk: socket.socket) -> None:
+    def __init__(self, attempt: str, messages: socket.socket, bulk: socket.socket, life: int) -> None:
+        """``life``: what can be read once every process of the attempt has gone (``kin``)."""
         self.attempt = attempt
         self._messages = messages
         self._bulk: socket.socket | None = bulk
         self._pidfd = -1
+        self._life = life
         self._gone = asyncio.Event()
         self._began_s = asyncio.get_running_loop().time()
         self._sending = asyncio.Lock()
@@ -58,18 +60,21 @@ class ProcessWorker:
     def started(self, pid: int) -> None:
         """The nursery has forked it."""
         self.pid = pid
-        try:
+        asyncio.get_running_loop().add_reader(self._life, self._exited)
+        with contextlib.suppress(ProcessLookupError):
             self._pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._gone.set()
-            return
-        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
 
     def _exited(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        asyncio.get_running_loop().remove_reader(self._life)
+        os.close(self._life)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._life = self._pidfd = -1
         self._gone.set()
+
+    async def gone(self) -> None:
+        """See ``runner.Worker``."""
+        await self._gone.wait()
 
     async def give(self, task: Task) -> None:
         """Hands over the task. A worker that is dead already is found out by ``messages``."""
@@ -127,7 +132,8 @@ class ProcessWorker:
                 async with asyncio.timeout(_HANGS_S):
                     await self._gone.wait()
             except TimeoutError:
-                # It runs no line of ours any more, whenever it wakes up: nobody needs to wait for that.
+                # It runs no line of ours any more, whenever it wakes up, but what it is at may still be done then: whoever
+                # is to do the same again waits for that.
                 self._hangs = True
                 log.warning("process %d of %s was killed, but hangs in a file system", self.pid, self.attempt)
                 with contextlib.suppress(OSError):
@@ -144,7 +150,7 @@ class ProcessWorker:
 
     def forget(self) -> None:
         """As ``close``, at the end of everything."""
-        if self._pidfd >= 0:
+        if self._life >= 0:
             self._exited()
         self._gone.set()
         self.close()
@@ -246,29 +252,31 @@ class NurseryRunner:
         bulk_mine, bulk_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for each in (mine, bulk_mine):
             each.setblocking(False)
-        worker = ProcessWorker(task.order.attempt, mine, bulk_mine)
+        life, life_theirs = os.pipe()
+        worker = ProcessWorker(task.order.attempt, mine, bulk_mine, life)
         try:
             try:
-                worker.started(await self._fork(theirs, bulk_theirs))
+                worker.started(await self._fork(theirs.fileno(), bulk_theirs.fileno(), life_theirs))
             finally:
                 theirs.close()
                 bulk_theirs.close()
+                os.close(life_theirs)
         except BaseException:
-            worker.close()
+            worker.forget()
             raise
         self._workers = {each for each in self._workers if not each._gone.is_set()}
         self._workers.add(worker)
         await worker.give(task)
         return worker
 
-    async def _fork(self, *descriptors: socket.socket) -> int:
+    async def _fork(self, *descriptors: int) -> int:
         for attempt in (0, 1):
             nursery = await self._ensure()
             self._numbers += 1
             number = self._numbers
             answer = nursery.forks[number] = asyncio.get_running_loop().create_future()
             try:
-                socket.send_fds(nursery.control, [str(number).encode()], [each.fileno() for each in descriptors])
+                socket.send_fds(nursery.control, [str(number).encode()], descriptors)
                 async with asyncio.timeout(_FORK_S):
                     return await answer
             except (OSError, Unavailable, TimeoutError) as error:
@@ -321,6 +329,7 @@ class NurseryRunner:
     async def _leave(self) -> None:
         for worker in list(self._workers):
             await worker.kill()
+            worker.forget()
         self._workers.clear()
         await self._end_nursery()
         if self._lock_fd >= 0:

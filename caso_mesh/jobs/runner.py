@@ -24,7 +24,13 @@ class Worker(Protocol):
         ...
 
     async def kill(self) -> None:
-        """Ends it at once and waits until it is gone. It publishes nothing after that."""
+        """Ends it at once and waits until it is gone, or hangs where even that does not end it (see ``gone``). It publishes
+        nothing after that."""
+        ...
+
+    async def gone(self) -> None:
+        """Returns once no process of it is left: not itself, nor one that writes for it or runs its commands. After
+        ``kill`` that takes as long as a process hangs in a file system that does not answer."""
         ...
 
     @property

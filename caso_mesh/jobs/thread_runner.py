@@ -63,6 +63,10 @@ class ThreadWorker:
         self.desk.kill()
         await self._gone.wait()
 
+    async def gone(self) -> None:
+        """See ``runner.Worker``."""
+        await self._gone.wait()
+
     def _say(self, message: FromWorker) -> None:
         self._loop.call_soon_threadsafe(self._heard.put_nowait, message)
 

@@ -89,6 +89,17 @@ class AttemptOrder(Struct, frozen=True):
         return self.reader or self.source
 
     @property
+    def writes_files(self) -> bool:
+        """Whether this end writes files of its server, which the next attempt of the part writes as well."""
+        return isinstance(self.spec, RestoreSpec) and self.end != "device"
+
+    @property
+    def tickets(self) -> dict[str, bytes]:
+        """What admits this end to others, by attempt: of the one beside it too."""
+        found = {self.attempt: self.ticket} | ({} if self.second is None else {self.second.attempt: self.second.ticket})
+        return {attempt: ticket for attempt, ticket in found.items() if ticket}
+
+    @property
     def kept_as(self) -> str:
         """The ``source`` of the sets that this attempt makes and builds on."""
         return self.origin or self.source

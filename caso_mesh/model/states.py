@@ -190,6 +190,7 @@ class WaitReason(StrEnum):
     REMOVED_FROM_MESH = "removed-from-mesh"
     IDENTITY_IN_USE = "identity-in-use"
     NEWS_ON_ITS_WAY = "news-on-its-way"
+    END_UNCONFIRMED = "end-unconfirmed"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -208,6 +209,7 @@ PASSING: frozenset[WaitReason] = frozenset(
         WaitReason.OUTSIDE_WINDOW,
         WaitReason.WAITING_FOR_FIRST,
         WaitReason.NEWS_ON_ITS_WAY,
+        WaitReason.END_UNCONFIRMED,
     }
 )
 
@@ -248,6 +250,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.REMOVED_FROM_MESH: "{server} was removed from the mesh",
     WaitReason.IDENTITY_IN_USE: "another machine works with the key of {server}: it is linked from {address}",
     WaitReason.NEWS_ON_ITS_WAY: "{server} is back and may have done it: what it did is on its way",
+    WaitReason.END_UNCONFIRMED: "{server} has not confirmed yet that {attempt}, which writes the same files, has ended there",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -288,6 +291,8 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.REMOVED_FROM_MESH: "never ends: that machine may join again, with another state folder",
     WaitReason.IDENTITY_IN_USE: "ends when one of the two machines with the key of {server} is stopped for good",
     WaitReason.NEWS_ON_ITS_WAY: "ends when {server} has told all, after a minute at the latest",
+    WaitReason.END_UNCONFIRMED: "ends when nothing of {attempt} is left on {server}, which ends it within half a minute unless"
+    " it hangs in a file system",
 }
 
 

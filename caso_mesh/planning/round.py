@@ -426,6 +426,8 @@ class Round:
             return None
         source = self.servers.get(part.source)
         if source is not None and source.connected and source.state not in _NOT_THERE:
+            if part.unended:
+                return waiting(WaitReason.END_UNCONFIRMED, server=source.name, attempt=part.unended)
             lacks = part.no_logon
             return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
         if source is not None and source.connected and source.state is ServerState.DISABLED:

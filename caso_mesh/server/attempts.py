@@ -16,6 +16,7 @@ from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.jobs.runner import Runner, Worker
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import (
     CasoError,
     InternalError,
@@ -40,7 +41,7 @@ from caso_mesh.server.queue import LocalAttempt, Queue
 
 log = logging.getLogger(__name__)
 
-#: How long a worker that was asked to end may take before it is killed.
+#: How long a worker that was asked to end may take before it is killed, and longer than a command that it has to wait for.
 CANCEL_GRACE_S = 30.0
 #: Pause after the state folder could not be written, before work is begun again.
 _TROUBLE_PAUSE_S = 2.0
@@ -58,8 +59,11 @@ class _Running:
         self.worker: Worker | None = None
         self.task: asyncio.Task[None] | None = None
         self.cancel = False
+        #: Set with ``cancel``.
+        self.asked_to_end = asyncio.Event()
         self.by_force = False
-        self.fenced = False
+        #: Until when, by the monotonic clock, it leaves the source as it was: it is not killed before, but by force.
+        self.cleans_up_until_s = 0.0
         #: Whether its worker knows that the attempt at the second device is over.
         self.alone = False
         self.published = False
@@ -77,7 +81,8 @@ class Attempts:
     """Keeps the workers in step with the orders. ``wrote`` is told of each set that was made here.
 
     ``may_begin``: whether an attempt may be begun now; call ``look_again`` when that changes. ``consulting``: what the administrator is told and asked. ``over`` is
-    told of each worker's end, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
+    told of each worker's end, ``ended_writing`` when one that wrote files here is not in the orders any more and nothing of it
+    is left, ``refused`` of who was turned away or broke the protocol: at an attempt, with an error's code,
     where from, and more.
     """
 
@@ -93,6 +98,7 @@ class Attempts:
         consulting: AdminPort,
         may_begin: Callable[[AttemptOrder], bool] = lambda order: True,
         over: Callable[[LocalAttempt], None] = lambda local: None,
+        ended_writing: Callable[[], None] = lambda: None,
         wrote: Callable[[BackupSet], None] = lambda backup: None,
         refused: Callable[[AttemptOrder | None, str, str, dict[str, str]], None] = lambda order, code, source, more: (
             None
@@ -111,6 +117,11 @@ class Attempts:
         self._held: dict[str, LocalAttempt] = {}
         self._running: dict[str, _Running] = {}
         self._orders: Orders | None = None
+        #: Orders that are acted upon now: what they name may begin.
+        self._acting: Orders | None = None
+        #: Attempts that write files here and are in the orders, or have a process yet.
+        self._writers: frozenset[str] = frozenset()
+        self._ended_writing = ended_writing
         self._changed = asyncio.Event()
         self._begin_after_s = 0.0
         self._endings = Endings(queue=queue, facts=facts, tasks=tasks, clock=clock, ended=self._note_end, told=wrote)
@@ -122,8 +133,13 @@ class Attempts:
         return tuple(sorted(id_ for id_, each in self._running.items() if each.worker is not None))
 
     def holding(self) -> tuple[str, ...]:
-        """Attempts of this server's orders that have not ended yet."""
-        return tuple(sorted(id_ for id_, local in self._held.items() if not local.ended))
+        """Attempts of this server's orders that have not ended yet, or may begin, and those of which a process is left
+        that writes. Whoever is in none of these, by the orders that this server holds, does nothing here any more."""
+        found = {id_ for id_, local in self._held.items() if not local.ended}
+        found |= {id_ for id_, each in self._running.items() if each.local.order.writes_files}
+        if self._acting is not None:
+            found |= {order.attempt for order in self._acting.attempts} - self._held.keys()
+        return tuple(sorted(found))
 
     def counts(self) -> list[Counts]:
         """What the attempts with a worker have done so far, as they last reported."""
@@ -202,7 +218,10 @@ class Attempts:
                 if self._orders is None:
                     continue
                 try:
+                    self._acting = self._orders
                     await self._reconcile(self._orders, group)
+                    self._acting = None
+                    self._tell_writers(self._orders)
                     left = self._begin_after_s - self._clock.monotonic_s()
                     pause = left if left > 0 else None
                 except CasoError as error:
@@ -240,7 +259,14 @@ class Attempts:
                 await self._cancel_unbegun(known)
             elif self._may_begin(order) and self._clock.monotonic_s() >= self._begin_after_s:
                 running = self._running[id_] = _Running(structs.replace(known, order=order))
-                running.task = group.create_task(self._execute(running))
+                running.task = group.create_task(self._execute(running, group))
+
+    def _tell_writers(self, orders: Orders) -> None:
+        wanted = {order.attempt for order in orders.attempts if order.writes_files}
+        running = {id_ for id_, each in self._running.items() if each.local.order.writes_files}
+        before, self._writers = self._writers, frozenset(wanted | running)
+        if before - self._writers:
+            self._ended_writing()
 
     async def _tell_pace(self, each: _Running, bandwidth: str) -> None:
         if each.worker is not None and each.bandwidth != bandwidth:
@@ -249,7 +275,7 @@ class Attempts:
 
     async def _tell_term(self, each: _Running, orders: Orders, order: AttemptOrder) -> None:
         """Both ends are given the ticket of the term that their server knows: they may have begun in different ones."""
-        tickets = _tickets(order)
+        tickets = order.tickets
         if each.worker is not None and tickets and each.tickets != tickets:
             each.tickets = tickets
             issuer = next((row.public_key for row in orders.roster.rows if row.id == orders.admin), b"")
@@ -262,6 +288,7 @@ class Attempts:
             await each.worker.send(say.Alone())
 
     def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
+        each.asked_to_end.set()
         if by_force and not each.by_force and each.worker is not None:
             each.cancel = each.by_force = True
             log.warning("the worker of %s is killed, as was asked for", each.local.order.attempt)
@@ -273,29 +300,44 @@ class Attempts:
     async def _end_worker(self, each: _Running) -> None:
         if each.worker is not None:
             await each.worker.send(say.Cancel())
-        if each.task is not None:
-            await asyncio.wait([each.task], timeout=CANCEL_GRACE_S)
+        asked_s = self._clock.monotonic_s()
+        while each.task is not None and not each.task.done():
+            left_s = max(asked_s, each.cleans_up_until_s) + CANCEL_GRACE_S - self._clock.monotonic_s()
+            if left_s <= 0:
+                break
+            await asyncio.wait([each.task], timeout=left_s)
         if each.worker is not None:
             log.warning("the worker of %s does not end by itself", each.local.order.attempt)
             await each.worker.kill()
 
-    async def _fence(self, order: AttemptOrder) -> None:
-        """Ends earlier attempts of the same part here, and waits until they have."""
-        for other in list(self._running.values()):
-            earlier = other.local.order
-            if earlier.run == order.run and earlier.source == order.source and earlier.number < order.number:
-                other.fenced = other.cancel = True
-                if other.worker is not None:
-                    await other.worker.kill()
-                if other.task is not None:
-                    await asyncio.wait([other.task])
+    async def _fence(self, running: _Running, group: asyncio.TaskGroup) -> None:
+        """Ends earlier attempts of the same part here, and waits until they have: until they have left the source as it was,
+        and of what writes files until no process is left. Returns sooner if this one is to end."""
+        order = running.local.order
+        earlier = [
+            other
+            for other in self._running.values()
+            if (other.local.order.run, other.local.order.source) == (order.run, order.source)
+            and other.local.order.number < order.number
+        ]
+        for other in earlier:
+            self._ask_to_end(other, group)
+        ends = [other.task for other in earlier if other.task is not None]
+        if ends:
+            asked = asyncio.ensure_future(running.asked_to_end.wait())
+            ended = asyncio.ensure_future(asyncio.wait(ends))
+            try:
+                await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                asked.cancel()
+                ended.cancel()
 
     # --- one attempt ---
 
-    async def _execute(self, running: _Running) -> None:
+    async def _execute(self, running: _Running, group: asyncio.TaskGroup) -> None:
         order = running.local.order
         try:
-            await self._fence(order)
+            await self._fence(running, group)
             if running.cancel:
                 await self._cancel_unbegun(running.local)
             else:
@@ -333,12 +375,10 @@ class Attempts:
             log.exception("attempt %s could not start", order.attempt)
             await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
-        running.worker, running.bandwidth, running.tickets = worker, task.bandwidth, _tickets(order)
+        running.worker, running.bandwidth, running.tickets = worker, task.bandwidth, order.tickets
         self._changed.set()  # what it is told of may have changed while it started
         try:
-            if running.fenced:
-                await worker.kill()
-            elif running.cancel:
+            if running.cancel:
                 await worker.send(say.Cancel())
             async for message in worker.messages():
                 await self._hear(running, worker, message)
@@ -350,6 +390,9 @@ class Attempts:
             log.error("the worker of %s ended without a word", order.attempt)
         if not running.local.ended:
             await self._endings.end(running.local, running.end)
+        if order.writes_files:
+            # what hangs in a file system may still write there when that answers: until then nobody else does
+            await worker.gone()
 
     async def _refused(self, running: _Running, error: CasoError) -> None:
         """It could not even start. What may pass by itself is tried again, the rest has failed."""
@@ -394,10 +437,15 @@ class Attempts:
             case say.Consults():
                 await self._write(*log)
                 await worker.send(await self._consulting.ask(order, message))
+            case say.CleansUp(limit_s=limit_s):
+                running.cleans_up_until_s = self._clock.monotonic_s() + limit_s
             case say.TurnedAway(code=code, source=source, detail=detail):
                 running.turned_away.add(code)
                 self._refused_to(order, code, source, {"attempt": order.attempt, "reason": detail[:500]})
             case say.Ended(failure=failure):
+                if isinstance(order.spec, EraseSpec):
+                    # once its end is told, another server may begin on that device
+                    await worker.gone()
                 if failure is not None and failure.code in _FAULTS - running.turned_away:
                     detail = str(failure.fields.get("detail", ""))[:500]
                     self._refused_to(
@@ -467,13 +515,6 @@ class Attempts:
 
 def _log(order: AttemptOrder, lines: tuple[facts.LogLine, ...]) -> tuple[facts.Fact, ...]:
     return (facts.JobLog(order.attempt, lines),) if lines else ()
-
-
-def _tickets(order: AttemptOrder) -> dict[str, bytes]:
-    """What admits this end to others, by attempt: of the one beside it too."""
-    second = order.second
-    found = {order.attempt: order.ticket} | ({second.attempt: second.ticket} if second is not None else {})
-    return {attempt: ticket for attempt, ticket in found.items() if ticket}
 
 
 def any_ended(before: Orders, now: Orders) -> bool:

@@ -163,6 +163,7 @@ class ServerNode:
             consulting=Consulting(lambda: self.admin_link, clock),
             may_begin=self._may_begin,
             over=self._over,
+            ended_writing=self._ended_writing,
             wrote=kept.catalogs.made,
             refused=self.door.at_attempt,
         )
@@ -341,6 +342,10 @@ class ServerNode:
     def _over(self, local: LocalAttempt) -> None:
         self._snapshots.over(local)
         self._scratch.over(local)
+
+    def _ended_writing(self) -> None:
+        # the administrator waits for that before it has others write there
+        self._heart.soon()
 
     def _may_begin(self, order: AttemptOrder) -> bool:
         # A disk that was put back to an older copy still names attempts that ran long ago: nothing is begun until the

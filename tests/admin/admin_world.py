@@ -60,11 +60,17 @@ class FakeLink:
             "orders.change": lambda _: n.OrdersTaken(True),
         }
         self.asked: list[tuple[str, Any]] = []
+        #: What the orders stand on that were taken last.
+        self.ordered: Any = None
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = 15.0) -> Any:
         self.asked.append((method, params))
-        answer = self.answers[method](from_wire(params or {}, BY_NAME[method].request))
-        return to_wire(await answer if asyncio.iscoroutine(answer) else answer)
+        request = from_wire(params or {}, BY_NAME[method].request)
+        answer = self.answers[method](request)
+        told = await answer if asyncio.iscoroutine(answer) else answer
+        if method in {"orders.put", "orders.change"}:
+            self.ordered = getattr(request, "orders", request).authority
+        return to_wire(told)
 
     async def notify(self, method: str, params: Any = None) -> None:
         self.asked.append((method, params))
@@ -205,6 +211,8 @@ class World:
         self.silent: set[str] = set()
         #: Servers whose heartbeats say that they have more to tell of before they were back.
         self.telling: set[str] = set()
+        #: Attempts that a server has not ended, by its id.
+        self.holding: dict[str, tuple[str, ...]] = {}
         self.skew_s: dict[str, int] = {}
         self.own_work: dict[str, tuple[n.DeviceLoad, ...]] = {}
         self.next_authority = NextHere(self)
@@ -290,8 +298,8 @@ class World:
             for device in self.state.devices_of(id_)
         )
         beat = n.Heartbeat(
-            self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, None, (), (), reports, self.own_work.get(id_, ()),
-            telling=id_ in self.telling,
+            self.clock.now_ns() + self.skew_s.get(id_, 0) * SECOND, self.links.links[id_].ordered, (),
+            self.holding.get(id_, ()), reports, self.own_work.get(id_, ()), telling=id_ in self.telling,
         )  # fmt: skip
         await self.node_call(id_, "server.heartbeat", beat)
 

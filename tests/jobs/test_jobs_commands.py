@@ -247,6 +247,49 @@ async def test_a_cancel_ends_the_command_at_once(site, runner, tmp_path):
     assert not is_alive(int(pids.read_text())) and told.read_text() == "failed\n"
 
 
+async def test_a_cancel_does_not_end_the_command_that_leaves_the_source_as_it_was(site, runner, tmp_path):
+    """It was asked to end, killed after five seconds, and never run again."""
+    (tmp_path / "file").write_bytes(b"x")
+    began, go_on, told = (tmp_path / name for name in ("began", "go-on", "told"))
+    text = f"echo 1 > {began}; until [ -e {go_on} ]; do sleep 0.1; done; echo $CASO_MESH_RESULT > {told}"
+    spec = site.backup_spec(tmp_path / "file", post="after")
+    worker = await runner.start(site.task(spec, commands={"after": shell(CommandKind.POST, text, limit_s=45.0)}))
+    await wait_for_lines(began, 1)
+    await worker.send(say.Cancel())
+    go_on.touch()
+    messages = [message async for message in worker.messages()]
+    assert (messages[-1].state, told.read_text()) == (AttemptState.CANCELED, "succeeded\n")
+    assert site.sets() == [] and say.CleansUp(45.0) in messages
+
+
+async def test_a_worker_is_gone_when_none_of_its_processes_is_left(site, runner, tmp_path):
+    """The next attempt writes the same files. The command that a worker feeds, and who watches over it, live a moment longer
+    than a worker that was killed."""
+    pids = tmp_path / "pids"
+    heard = await backup(site, runner, "/@dumps/plenty", commands={"plenty": python(CommandKind.DUMP, PLENTY)})
+    into = shell(
+        CommandKind.RESTORE, f"setsid sleep 600 & echo $! > {pids}; echo $$ >> {pids}; echo $PPID >> {pids}; wait"
+    )
+    spec = structs.replace(site.restore_spec(heard.set.id, None, "@dumps/plenty"), into_command="into")
+    worker = await runner.start(site.task(spec, commands={"into": into}))
+    await wait_for_lines(pids, 3)
+    kin = [int(pid) for pid in pids.read_text().split()]
+    lock = os.stat(tmp_path / "run" / "workers.lock")
+    held = [os.stat(f"/proc/{kin[2]}/fd/{name}") for name in os.listdir(f"/proc/{kin[2]}/fd")]
+    # and the next daemon waits for it, if it is this one that dies
+    assert (lock.st_dev, lock.st_ino) in {(each.st_dev, each.st_ino) for each in held}
+    os.kill(kin[2], signal.SIGSTOP)  # whatever it will do, it does later
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(worker.pid), 30.0, what="the worker has ended")
+    gone = asyncio.ensure_future(worker.gone())
+    await asyncio.sleep(0.1)
+    assert not gone.done() and all(map(is_alive, kin))
+    os.kill(kin[2], signal.SIGCONT)
+    await asyncio.wait_for(gone, 30)
+    assert not any(map(is_alive, kin))
+    assert [message async for message in worker.messages()]
+
+
 async def test_what_a_command_leaves_behind_is_ended(site, runner, tmp_path):
     pids = tmp_path / "pids"
     heard = await backup(

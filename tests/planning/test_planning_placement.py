@@ -175,6 +175,13 @@ WAITS = [
     (part("r", not_before_ns=NOW + SECOND), {}, WaitReason.RETRY_LATER),
     (part("r"), {"in_grace": True}, WaitReason.ADMIN_IN_GRACE),
     (part("r", recovered_on=("b",)), {"telling": ("b",)}, WaitReason.NEWS_ON_ITS_WAY),
+    (part("r", unended="r#1"), {}, WaitReason.END_UNCONFIRMED),
+    (
+        # nobody can be asked: that is told first
+        part("r", unended="r#1"),
+        {"servers": (server("src", connected=False, silent_since_ns=NOW), *TWO.servers[1:])},
+        WaitReason.SOURCE_UNREACHABLE,
+    ),
     (part("r"), {"busy": (Busy("job-r", "src", "earlier"),)}, WaitReason.BLOCKED_BY_RUN),
     (part("r", source="nobody"), {}, WaitReason.SOURCE_UNREACHABLE),
     (

@@ -135,6 +135,10 @@ class ScriptedWorker:
         self.heard: list[say.ToWorker] = []
         self.told = asyncio.Event()
         self.dead = asyncio.Event()
+        #: Cleared, something of it hangs although it was killed.
+        self.left = asyncio.Event()
+        self.left.set()
+        self.asked_whether_gone = False
         self._script = script
 
     async def messages(self) -> AsyncIterator[say.FromWorker]:
@@ -165,6 +169,10 @@ class ScriptedWorker:
 
     async def kill(self) -> None:
         self.dead.set()
+
+    async def gone(self) -> None:
+        self.asked_whether_gone = True
+        await self.left.wait()
 
     async def wait_for(self, kind: type) -> None:
         while not any(isinstance(each, kind) for each in self.heard):
@@ -228,6 +236,8 @@ class Daemon:
         self.journal = journal
         self.facts = writer
         self.reported: list[Progress] = []
+        #: Once for each time that it told that a restore has left nothing.
+        self.ended_writing: list[bool] = []
 
     async def all_facts(self) -> list[Any]:
         return [fact async for fact in self.facts.since(None)]
@@ -262,6 +272,7 @@ async def daemon(
         told = ToldAdmin()
         reported = told.reported
 
+        ended_writing: list[bool] = []
         attempts = Attempts(
             queue=queue,
             facts=writer,
@@ -271,9 +282,10 @@ async def daemon(
             new_id=lambda: f"s{start}{new_id()}",
             consulting=told,
             may_begin=may_begin,
+            ended_writing=lambda: ended_writing.append(True),
         )
         made = Daemon(attempts, queue, journal, writer)
-        made.reported = reported
+        made.reported, made.ended_writing = reported, ended_writing
         await attempts.recover()
         task = asyncio.create_task(attempts.run()) if run else None
         try:

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 from server_world import (
     ADMIN,
+    NODE,
     FakeRunner,
     ScriptedWorker,
     World,
@@ -26,8 +27,9 @@ from waiting import wait_for_async
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.bulk import bulk_token
 from caso_mesh.model import facts
+from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import DeviceFull, StateFull, TimedOut
-from caso_mesh.model.jobs import Counts, Failure
+from caso_mesh.model.jobs import Counts, Failure, RestoreSpec
 from caso_mesh.model.mesh import RosterRow
 from caso_mesh.model.orders import Authority, SecondEnd
 from caso_mesh.model.states import AttemptState
@@ -328,7 +330,10 @@ async def test_an_ended_attempt_that_late_orders_still_name_is_not_begun_again(t
         assert runner.started == ["j@1#1", "j@2#1"]
 
 
-async def test_the_next_attempt_of_a_part_begins_only_when_the_one_before_has_ended(tmp_path: Path) -> None:
+async def test_the_next_attempt_of_a_part_begins_only_when_the_one_before_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caso_mesh.server.attempts.CANCEL_GRACE_S", 0.05)
     world, started = World(tmp_path), asyncio.Event()
     first_ended = asyncio.Event()
 
@@ -350,6 +355,107 @@ async def test_the_next_attempt_of_a_part_begins_only_when_the_one_before_has_en
         (second,) = await wait_for_async(lambda: d.ends("j@1#2"))
         assert second.state is GOOD
         assert [end.state for end in await d.ends("j@1#1")] == [AttemptState.CANCELED]
+
+
+def restores(attempt: str = "j@1#1", **changes: Any) -> Any:
+    return changed(order(attempt, **changes), spec=RestoreSpec(set="s", server=NODE))
+
+
+@pytest.mark.parametrize("end", ["both", "source"])
+async def test_a_restore_is_held_and_the_next_one_does_not_begin_while_a_process_of_it_hangs_in_a_file_system(
+    tmp_path: Path, end: str
+) -> None:
+    """What was killed may still write there once that answers. Its end is told, for who canceled it waits for no file system."""
+    runner = FakeRunner(_works_until_canceled(asyncio.Event()))
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(restores(end=end)))
+        await wait_for_async(d.attempts.running)
+        runner.workers["j@1#1"].left.clear()
+        told = d.ended_writing
+        d.attempts.use(orders(restores("j@1#2", number=2, end=end), index=2))
+        await wait_for_async(lambda: d.attempts._held["j@1#1"].ended)
+        await wait_for_async(lambda: "j@1#2" in d.attempts._running)
+        assert d.attempts.holding() == ("j@1#1", "j@1#2") and d.attempts.running() == ()
+        assert (runner.started, told) == (["j@1#1"], [])
+        runner.workers["j@1#1"].left.set()
+        await wait_for_async(lambda: runner.started == ["j@1#1", "j@1#2"])
+        await wait_for_async(lambda: d.attempts.holding() == ("j@1#2",))
+        await wait_for_async(lambda: told)
+
+
+async def test_what_waits_for_an_attempt_that_hangs_can_be_canceled(tmp_path: Path) -> None:
+    runner = FakeRunner(_works_until_canceled(asyncio.Event()))
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(restores()))
+        await wait_for_async(d.attempts.running)
+        runner.workers["j@1#1"].left.clear()
+        d.attempts.use(orders(restores("j@1#2", number=2), index=2))
+        await wait_for_async(lambda: "j@1#2" in d.attempts._running)
+        d.attempts.use(orders(restores("j@1#2", number=2, cancel=True), index=3))
+        assert [end.state for end in await wait_for_async(lambda: d.ends("j@1#2"))] == [AttemptState.CANCELED]
+        assert runner.started == ["j@1#1"]
+        runner.workers["j@1#1"].left.set()
+
+
+async def test_that_nothing_of_a_restore_is_left_is_told_once_the_orders_are_without_it(tmp_path: Path) -> None:
+    runner = FakeRunner(_works_until_canceled(asyncio.Event()))
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(restores(), order("j@2#1")))
+        await wait_for_async(lambda: len(d.attempts.running()) == 2)
+        d.attempts.use(orders(restores(cancel=True), index=2))
+        await wait_for_async(lambda: d.ends("j@1#1"))
+        await wait_for_async(lambda: d.attempts.holding() == ())
+        assert d.ended_writing == []  # its end is in the journal, and a backup that leaves is nobody's wait
+        d.attempts.use(orders(index=3))
+        await wait_for_async(lambda: d.ended_writing == [True])
+
+
+async def test_the_end_of_an_erase_is_told_only_when_nothing_of_it_is_left(tmp_path: Path) -> None:
+    """Another server may begin on that device as soon as it is told."""
+    started = asyncio.Event()
+    erase = changed(order(), spec=EraseSpec("dev", "another-vault"))
+    runner = FakeRunner(_works_until_canceled(started))
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(erase))
+        await started.wait()
+        worker = runner.workers["j@1#1"]
+        worker.left.clear()
+        d.attempts.use(orders(changed(erase, cancel=True), index=2))
+        await worker.wait_for(say.Cancel)
+        await wait_for_async(lambda: worker.asked_whether_gone)
+        assert await d.ends() == [] and d.attempts.holding() == ("j@1#1",)
+        worker.left.set()
+        assert [end.state for end in await wait_for_async(d.ends)] == [AttemptState.CANCELED]
+
+
+async def test_an_attempt_that_leaves_its_source_as_it_was_is_not_killed_meanwhile_and_the_next_one_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed at once, and a database that its pre command had stopped stayed so for the next one."""
+    monkeypatch.setattr("caso_mesh.server.attempts.CANCEL_GRACE_S", 0.05)
+    cleans, done, canceled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def script(worker: ScriptedWorker) -> AsyncIterator[say.FromWorker]:
+        yield say.Began()
+        if worker.attempt.endswith("#1"):
+            yield say.CleansUp(60.0)
+            cleans.set()
+            await worker.wait_for(say.Cancel)
+            canceled.set()
+            await done.wait()
+            yield say.Ended(AttemptState.CANCELED, Counts(), 1.0)
+        yield say.Ended(GOOD, Counts(), 1.0)
+
+    runner = FakeRunner(script)
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(order()))
+        await cleans.wait()
+        d.attempts.use(orders(order("j@1#2", number=2), index=2))
+        await canceled.wait()
+        await asyncio.sleep(0.3)  # longer than who does not clean up is given
+        assert runner.started == ["j@1#1"] and not runner.workers["j@1#1"].dead.is_set()
+        done.set()
+        assert [end.state for end in await wait_for_async(lambda: d.ends("j@1#2"))] == [GOOD]
 
 
 async def test_the_end_at_the_source_leaves_the_telling_to_the_device_unless_it_died(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ from caso_mesh.admin.telling import Pruning, Telling
 from caso_mesh.admin.work import Work
 from caso_mesh.model import telling as t
 from caso_mesh.model.jobs import Waiting
+from caso_mesh.model.orders import Authority
 
 
 class RunsDesk:
     """``catalogs`` and ``local`` (what servers ran by themselves) as ``Runs``; ``clocks_differ``: nothing is pruned while those
-    of servers do; ``barred`` as ``Delegation``; ``whose`` as ``DueRuns``."""
+    of servers do; ``barred`` and ``without`` as ``Delegation``; ``whose`` as ``DueRuns``."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class RunsDesk:
         local: LocalHistory | None = None,
         clocks_differ: Callable[[], bool] = lambda: False,
         barred: Callable[[], Waiting | None] = lambda: None,
+        without: Callable[[str, str], Authority | None] | None = None,
         whose: str = "the administrator",
     ) -> None:
         keeper, tables, live, links = means.keeper, means.tables, means.live, means.links
@@ -58,6 +60,7 @@ class RunsDesk:
             calendar=means.calendar,
             randomness=means.randomness,
             barred=barred,
+            without=without,
         )
         self.due = DueRuns(
             keeper=keeper,

@@ -178,6 +178,10 @@ class SimWorker:
         self._work.cancel()
         await asyncio.wait([self._work])
 
+    async def gone(self) -> None:
+        """See ``runner.Worker``."""
+        await asyncio.wait([self._work])
+
     def orphan(self) -> None:
         """Its daemon is dead: it ends within a second, and may write the set that it was allowed to."""
         if not (self._may_publish and self._script.outlives):
