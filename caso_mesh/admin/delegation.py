@@ -205,6 +205,7 @@ class Delegation:
         return Seen(
             connected={s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard},
             device_of_set=learning.device_of,
+            medium_of_set=learning.medium_of,
             predicted=learning.predicted,
             free_bytes=free,
             silent_since_ns=self._silent_since_ns(),

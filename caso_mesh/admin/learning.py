@@ -152,6 +152,11 @@ class Learning:
         known = self._sets.get(set_id)
         return None if known is None else known.device
 
+    def medium_of(self, set_id: str) -> str:
+        """The label of the medium of a set which an open run is about; empty if that is not known."""
+        known = self._sets.get(set_id)
+        return "" if known is None else known.medium
+
     def predicted(self, run: Run, source: str) -> Prediction:
         """What a part will come to; the same object until more is learnt."""
         return predicting.predicted(self._history, run, source, self._sets.get)
@@ -182,7 +187,7 @@ class Learning:
 
 def stored_set(backup: BackupSet) -> StoredSet:
     """A set as predictions see it."""
-    return StoredSet(backup.id, backup.device, backup.bytes, backup.ended_at_ns)
+    return StoredSet(backup.id, backup.device, backup.bytes, backup.ended_at_ns, backup.medium)
 
 
 class Successors:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from caso_mesh.model.jobs import Progress, Waiting
 from caso_mesh.model.nodes import DeviceReport, Heartbeat
+from caso_mesh.model.states import WaitReason
 
 #: What a server that is back did while it was away is waited for at most so long before others do it again.
 NEWS_S = 60.0
@@ -33,6 +34,8 @@ class Live:
         self.heard_at_s: dict[str, float] = {}
         self.progress: dict[str, Progress] = {}
         self.waiting: Mapping[tuple[str, str], Waiting] = {}
+        #: Since when parts wait for the reason that they have, by what is kept of that (``reasons``).
+        self.waits_since: dict[tuple[str, str], tuple[WaitReason, int]] = {}
         self.redundant: dict[str, tuple[str, ...]] = {}
         #: Sets that are not where they are believed to be, by device.
         self.missing: dict[str, frozenset[str]] = {}
@@ -64,6 +67,11 @@ class Live:
     def telling(self, now_s: float) -> tuple[str, ...]:
         """Servers that are back and whose facts of before are on their way, and not for too long."""
         return tuple(sorted(id for id, since_s in self._telling_s.items() if now_s - since_s < NEWS_S))
+
+    def since_ns(self, run: str, source: str) -> int | None:
+        """Since when a part waits for what it waits for now; ``None`` if it does not, or has only begun to."""
+        waits, known = self.waiting.get((run, source)), self.waits_since.get((run, source))
+        return known[1] if waits is not None and known is not None and known[0] is waits.reason else None
 
     def tell(self) -> None:
         """Facts or catalogs came: whoever follows a run looks again."""

@@ -69,19 +69,23 @@ class Reasons:
             # longer than the grace of an office, which is no news
             after_s = now_s + _STANDS_S * (changes + 1)
             self._seen[row.run, row.source] = _Seen(reason, row.since_ns, after_s, reason, changes)
+        self._live.waits_since = {key: (seen.reason, seen.since_ns) for key, seen in self._seen.items()}
 
     async def _look(self) -> None:
         now_ns, now_s, waiting = self._clock.now_ns(), self._clock.monotonic_s(), self._live.waiting
         # not in the plan does not mean that it waits no more: a new office has not planned yet
         for key in [key for key in self._seen.keys() - waiting.keys() if not self._is_ready(*key)]:
             del self._seen[key]
+            self._live.waits_since.pop(key, None)
         new: list[tuple[_Seen, facts.RunWaits]] = []
         for key, waits in waiting.items():
             seen = self._seen.get(key)
             if seen is None:
                 seen = self._seen[key] = _Seen(waits.reason, now_ns, now_s + _STANDS_S)
+                self._live.waits_since[key] = (seen.reason, seen.since_ns)
             elif seen.reason is not waits.reason:
                 seen.reason, seen.since_ns = waits.reason, now_ns
+                self._live.waits_since[key] = (seen.reason, seen.since_ns)
             if seen.told is not waits.reason and now_s >= seen.not_before_s:
                 new.append((seen, facts.RunWaits(*key, waits.reason, seen.since_ns, _short(waits))))
         for start in range(0, len(new), _AT_ONCE):

@@ -207,6 +207,7 @@ class Runs:
             attempts=tuple(present.attempt_view(state, each, rows.of(each), run) for each in attempts),
             note=present.run_note(run),
             second=present.second_outcomes(state, run),
+            waits=present.run_waits(state, run, self._live),
         )
 
     async def _job_log(self, caller: Caller, request: q.JobLogRequest) -> o.JobLogView:

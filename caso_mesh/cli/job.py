@@ -74,6 +74,7 @@ def _list(view: o.JobList, local: str = "") -> None:
         ("read", lambda row: output.size(row.bytes_read)),
         ("rate", lambda row: f"{output.size(int(row.rate))}/s" if row.rate else None),
         ("waits because", lambda row: row.reason_text or row.reason),
+        ("since", lambda row: row.reason_since),
         ("ends", lambda row: None if row.reason == WaitReason.NOT_YET_DUE.value else _ends(row, local)),
         empty="Nothing runs and nothing waits. What has ended: caso-mesh history; what comes: caso-mesh schedule preview",
         spare=("rate", "read", "kind", "ends", "device", "server"),
@@ -131,6 +132,17 @@ def _show(view: o.JobDetail) -> None:
             ("stored", lambda row: output.size(row[1].bytes_stored) if row[1] else None),
             ("set", lambda row: row[1] and row[1].set),
             ("note", lambda row: (row[1].error or {}).get("message") if row[1] and row[1].error else row[0].note),
+        )
+    waits = [(run, each) for run in view.runs for each in run.waits]
+    if waits:
+        output.line("")
+        output.table(
+            waits,
+            ("run", lambda row: row[0].run),
+            ("source", lambda row: row[1].source),
+            ("waits because", lambda row: row[1].reason_text),
+            ("since", lambda row: row[1].reason_since),
+            ("ends", lambda row: row[1].reason_ends.removeprefix("ends ")),
         )
 
 

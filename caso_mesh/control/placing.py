@@ -70,7 +70,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     """What only the administrator in office knows.
 
     ``connected``: node ids of linked servers (the administrator's own too). ``device_of_set``: the device (id) that
-    holds a set. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
+    holds a set, ``medium_of_set`` the label of its medium. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
     ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``telling``: servers that are back and have not told yet what they did. ``unended``: by (run, source) an
@@ -84,6 +84,7 @@ class Seen(Struct, frozen=True, kw_only=True):
 
     connected: Collection[str]
     device_of_set: Callable[[str], str | None]
+    medium_of_set: Callable[[str], str] = lambda set_id: ""
     predicted: Callable[[Run, str], Prediction] = lambda run, source: UNKNOWN
     free_bytes: Mapping[str, int] = {}
     silent_since_ns: Mapping[str, int] = {}
@@ -283,7 +284,7 @@ def _cut(
     alone = (run.agreed is None or (run.agreed.after is None and run.agreed.first is None)) and (
         isinstance(run.spec, BackupSpec) and next(logons_of(run.spec), None) is None
     )
-    return made_of, _ready_part(state, run, part, job, device, predicted, (behind, first, logon, unended)), alone
+    return made_of, _ready_part(state, seen, run, part, job, device, predicted, (behind, first, logon, unended)), alone
 
 
 def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
@@ -394,6 +395,7 @@ def _first(state: ControlState, run: Run) -> str | None:
 
 def _ready_part(
     state: ControlState,
+    seen: Seen,
     run: Run,
     part: Part,
     job: Job,
@@ -428,6 +430,7 @@ def _ready_part(
         level=level_of_work(run.spec),
         no_logon=waits[2],
         unended=waits[3],
+        medium=seen.medium_of_set(read) if (read := set_read(run.spec, part.source)) is not None else "",
         second=run.spec.second if isinstance(run.spec, BackupSpec) else None,
     )
 

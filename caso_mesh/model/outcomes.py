@@ -85,7 +85,7 @@ class RunResult(Struct, frozen=True):
 
 class JobView(Struct, frozen=True):
     """A run (or a job that waits for its next due time) as lists show it; ``reason`` tells why it waits, ``reason_ends``
-    what would end that. ``local``: its server runs it by itself."""
+    what would end that, ``reason_since`` since when it is that one. ``local``: its server runs it by itself."""
 
     job: str
     name: str
@@ -117,6 +117,7 @@ class JobView(Struct, frozen=True):
     selection: str | None = None
     reason_ends: str | None = None
     local: bool = False
+    reason_since: str | None = None
 
 
 class JobList(Struct, frozen=True):
@@ -147,8 +148,20 @@ class AttemptView(Struct, frozen=True):
     inventory: InventoryView | None = None
 
 
+class RunWait(Struct, frozen=True):
+    """Why the part of a run for the files of ``source`` waits: as in ``JobView``."""
+
+    source: str
+    reason: str
+    reason_fields: dict[str, Any]
+    reason_text: str
+    reason_ends: str
+    reason_since: str | None = None
+
+
 class RunView(Struct, frozen=True):
-    """``note``: what superseded or started it, in words. ``second``: as of ``RunResult``."""
+    """``note``: what superseded or started it, in words. ``second``: as of ``RunResult``. ``waits``: why parts of it wait
+    now."""
 
     run: str
     state: str
@@ -158,6 +171,7 @@ class RunView(Struct, frozen=True):
     attempts: tuple[AttemptView, ...]
     note: str | None = None
     second: tuple[SecondOutcome, ...] = ()
+    waits: tuple[RunWait, ...] = ()
 
 
 class OriginView(Struct, frozen=True):

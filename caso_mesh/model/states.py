@@ -191,6 +191,7 @@ class WaitReason(StrEnum):
     IDENTITY_IN_USE = "identity-in-use"
     NEWS_ON_ITS_WAY = "news-on-its-way"
     END_UNCONFIRMED = "end-unconfirmed"
+    WAITING_FOR_MEDIA = "waiting-for-media"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -251,6 +252,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.IDENTITY_IN_USE: "another machine works with the key of {server}: it is linked from {address}",
     WaitReason.NEWS_ON_ITS_WAY: "{server} is back and may have done it: what it did is on its way",
     WaitReason.END_UNCONFIRMED: "{server} has not confirmed yet that {attempt}, which writes the same files, has ended there",
+    WaitReason.WAITING_FOR_MEDIA: "it reads {media}, which is on {devices}, offline",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -293,6 +295,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.NEWS_ON_ITS_WAY: "ends when {server} has told all, after a minute at the latest",
     WaitReason.END_UNCONFIRMED: "ends when nothing of {attempt} is left on {server}, which ends it within half a minute unless"
     " it hangs in a file system",
+    WaitReason.WAITING_FOR_MEDIA: "ends when one of these can be used again: {devices}",
 }
 
 

@@ -185,7 +185,7 @@ class Reach:
         good = {DeviceState.ONLINE} if writes or erases else {DeviceState.ONLINE, DeviceState.READ_ONLY}
         online = [pair for pair in pairs if pair[1].state in good or (looks and pair[1].lost)]
         if not online:
-            return Candidates(_why_offline([device for _, device in pairs]))
+            return Candidates(_why_offline([device for _, device in pairs], media=reads and not (looks or erases)))
         roomy = [pair for pair in online if not pair[1].low()] if writes else online
         if not roomy:
             return Candidates(waiting(WaitReason.DEVICE_LOW_ON_SPACE, devices=_names(device for _, device in online)))
@@ -292,15 +292,16 @@ def _why_taken(devices: Sequence[DeviceRow]) -> Waiting:
     return waiting(WaitReason.ERASE_UNFINISHED, devices=_names(devices))
 
 
-def _why_offline(devices: Sequence[DeviceRow]) -> Waiting:
-    """All are named: of those that are offline the reason tells, and beside the name of another one stands what it is."""
+def _why_offline(devices: Sequence[DeviceRow], *, media: bool) -> Waiting:
+    """``media``: a set is to be read there, and no other device will do. All are named: of those that are offline the reason tells, and beside the name of another one stands what it is."""
     offline = [device for device in devices if device.state is DeviceState.OFFLINE]
     others = [device for device in devices if device.state is not DeviceState.OFFLINE]
     if offline and not others and all(device.no_key for device in offline):
         return waiting(WaitReason.NO_KEY_FOR_DEVICE, devices=_names(offline))
     if offline:
         by_hand = sorted({f"{device.name} ({device.state})" for device in others})
-        return waiting(WaitReason.DEVICE_OFFLINE, devices=[*_names(offline), *by_hand])
+        reason = WaitReason.WAITING_FOR_MEDIA if media else WaitReason.DEVICE_OFFLINE
+        return waiting(reason, devices=[*_names(offline), *by_hand])
     named = {f"{row.name} (read-only)" if row.state is DeviceState.READ_ONLY else row.name for row in devices}
     return waiting(WaitReason.DEVICE_PAUSED, devices=sorted(named))
 

@@ -14,12 +14,14 @@ UNKNOWN = Prediction()
 
 
 class StoredSet(Struct, frozen=True):
-    """A backup set as far as predictions need it: on which device it lies, and what all its files come to."""
+    """A backup set as far as placement needs it: on which device and medium (label) it lies, and what all its files come
+    to."""
 
     id: str
     device: str
     bytes: int
     ended_at_ns: int = 0
+    medium: str = ""
 
 
 def predicted(history: History, run: Run, source: str, set_of: Callable[[str], StoredSet | None]) -> Prediction:

@@ -82,7 +82,8 @@ class ReadyPart(Struct, frozen=True):
     store, ``elsewhere_bytes`` on such a device. ``recovered_on``: servers that were lost with an attempt of it. ``within``: a server or pool that alone may
     write it. ``window``: when it may start; ``behind``: the run whose end it waits for; ``first``: the job that must
     complete once before. ``level``: the feature level that a server needs to do it. ``no_logon``: a logon whose secret its
-    source needs and has no copy of. ``unended``: an earlier attempt that its source may be at yet. ``second``: where another device is that it needs beside the first one.
+    source needs and has no copy of. ``unended``: an earlier attempt that its source may be at yet. ``medium``: the
+    label of the one that the set lies on, if it is known. ``second``: where another device is that it needs beside the first one.
     """
 
     run: str
@@ -109,6 +110,7 @@ class ReadyPart(Struct, frozen=True):
     level: int = 1
     no_logon: str | None = None
     unended: str = ""
+    medium: str = ""
     second: Target | None = None
 
 

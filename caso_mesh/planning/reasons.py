@@ -20,6 +20,12 @@ class Reasons:
 
     def why(self, part: ReadyPart) -> Waiting:
         """The first reason that would have to change for a part that got nothing, when the round is over."""
+        found = self._why(part)
+        if found.reason is WaitReason.WAITING_FOR_MEDIA:
+            return waiting(found.reason, media=part.medium or "the medium of its set", **found.fields)
+        return found
+
+    def _why(self, part: ReadyPart) -> Waiting:
         reason = self._round.not_now(part) or self._round.no_source(part)
         if reason is not None:
             return reason

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 
 import pytest
 from admin.admin_world import World, admin_world
-from admin.test_admin_placing import waits
+from admin.test_admin_placing import view_of, waits
 
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import CreatePool
@@ -71,6 +72,52 @@ async def test_a_paused_device_an_offline_one_and_a_pool_without_servers_are_nam
         await w.delegated(paused)
         await w.ask("pool.set", q.PoolEdit("empty", ("beta",)))
         await w.delegated(empty)
+
+
+async def test_what_reads_a_set_whose_device_is_offline_waits_for_its_medium_which_is_named_with_where_it_is(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Which disk to look for is a person's question then, and only the device was named."""
+    async with admin_world(tmp_path) as w:
+        first = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(first, medium="BETA-000017")
+        await w.report("beta", *w.success(first, backup))
+        await w.until(lambda: w.state.run(first.run).closed_at_ns is not None)
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.OFFLINE))
+        run = str((await w.ask("verify", q.VerifyRequest(backup.id))).run)
+        ends = "ends when one of these can be used again: dbeta"
+        await is_told(w, run, "waiting-for-media", "it reads BETA-000017, which is on dbeta, offline", ends)
+        copies = await w.ask("duplicate", q.DuplicateRequest(backup.id, "device:dgamma"))
+        await waits(w, str(copies.run), "waiting-for-media")
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.ONLINE))
+        await w.delegated(run)
+
+
+async def test_lists_and_the_run_itself_say_since_when_it_waits_for_that_reason_also_in_another_office(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.PAUSED))
+        run = await w.backup(to="device:dbeta")
+        await waits(w, run, "device-paused")
+        await asyncio.sleep(30)
+        paused = await view_of(w, run)
+        assert paused.reason_since is not None
+        (shown,) = (await w.ask("job.show", q.JobName(run))).runs
+        (part,) = shown.waits
+        assert (part.source, part.reason, part.reason_since) == ("alpha", "device-paused", paused.reason_since)
+        assert (part.reason_text, part.reason_ends) == (paused.reason_text, paused.reason_ends)
+        await w.another_office()
+        await waits(w, run, "device-paused")
+        await w.until(lambda: w.office.means.live.since_ns(run, w.state.run(run).parts[0].source) is not None)
+        assert (await view_of(w, run)).reason_since == paused.reason_since
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.OFFLINE))
+        await waits(w, run, "device-offline")
+        await asyncio.sleep(5)
+        assert str((await view_of(w, run)).reason_since) > paused.reason_since
+        await w.ask("device.set", q.DeviceSet("dbeta", DeviceState.ONLINE))
+        await w.delegated(run)
+        assert (await view_of(w, run)).reason_since is None
 
 
 async def test_limits_of_a_source_and_of_a_server_are_told_and_the_end_of_a_job_frees_their_slots(

@@ -223,6 +223,14 @@ WAITS = [
         WaitReason.NO_SERVER_LEFT,
     ),
     (part("r"), {"devices": (device("d", "a", state=DeviceState.OFFLINE),)}, WaitReason.DEVICE_OFFLINE),
+    *(
+        (
+            reading("r", kind, "d"),
+            {"devices": (device("d", "a", state=DeviceState.OFFLINE),)},
+            WaitReason.WAITING_FOR_MEDIA,
+        )
+        for kind in (JobKind.RESTORE, JobKind.VERIFY, JobKind.DRILL, JobKind.SYNTHETIC)
+    ),
     (part("r"), {"devices": (device("d", "a", state=DeviceState.PAUSED),)}, WaitReason.DEVICE_PAUSED),
     (part("r"), {"devices": (device("d", "a", state=DeviceState.READ_ONLY),)}, WaitReason.DEVICE_PAUSED),
     (part("r"), {"devices": (device("d", "a", free_bytes=1, low_space_bytes=2),)}, WaitReason.DEVICE_LOW_ON_SPACE),
