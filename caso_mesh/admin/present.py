@@ -188,24 +188,6 @@ def job_view(
     )
 
 
-def run_waits(state: ControlState, run: Run, live: Live) -> tuple[o.RunWait, ...]:
-    """Why parts of a run wait."""
-    ready = (part.source for part in run.parts if part.state is RunState.READY)
-    found = ((source, live.waiting.get((run.id, source))) for source in ready)
-    return tuple(
-        o.RunWait(
-            source=state.name_of(source),
-            reason=waits.reason.value,
-            reason_fields=waits.fields,
-            reason_text=reason_text(waits),
-            reason_ends=reason_ends(waits),
-            reason_since=format_instant(live.since_ns(run.id, source)),
-        )
-        for source, waits in found
-        if waits is not None
-    )
-
-
 def scheduled_view(
     control: ControlState, job: Job, next_due_ns: int | None, state: str, reason: str, fields: dict[str, Any]
 ) -> o.JobView:

@@ -14,6 +14,7 @@ from caso_mesh.admin.live import Live
 from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.ports import Answer, Caller, Links
+from caso_mesh.admin.standing_waits import run_waits
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.admin.work import Work
@@ -207,7 +208,7 @@ class Runs:
             attempts=tuple(present.attempt_view(state, each, rows.of(each), run) for each in attempts),
             note=present.run_note(run),
             second=present.second_outcomes(state, run),
-            waits=present.run_waits(state, run, self._live),
+            waits=run_waits(state, run, self._live),
         )
 
     async def _job_log(self, caller: Caller, request: q.JobLogRequest) -> o.JobLogView:

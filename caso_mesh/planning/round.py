@@ -425,19 +425,18 @@ class Round:
         if part.kind in IN_PLACE:
             return None
         source = self.servers.get(part.source)
-        if source is not None and source.connected and source.state not in _NOT_THERE:
-            if part.unended:
-                return waiting(WaitReason.END_UNCONFIRMED, server=source.name, attempt=part.unended)
-            lacks = part.no_logon
-            return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
-        if source is not None and source.connected and source.state is ServerState.DISABLED:
-            return waiting(WaitReason.SERVER_PAUSED, servers=[source.name])
-        since = None if source is None else format_instant(source.silent_since_ns)
-        return waiting(WaitReason.SOURCE_UNREACHABLE, source=self.name(part.source), since=since or "it joined")
+        if source is None or not source.connected or source.state in _NOT_THERE:
+            if source is not None and source.connected and source.state is ServerState.DISABLED:
+                return waiting(WaitReason.SERVER_PAUSED, servers=[source.name])
+            since = None if source is None else format_instant(source.silent_since_ns)
+            return waiting(WaitReason.SOURCE_UNREACHABLE, source=self.name(part.source), since=since or "it joined")
+        if part.unended:
+            return waiting(WaitReason.END_UNCONFIRMED, server=source.name, attempt=part.unended)
+        lacks = part.no_logon
+        return None if lacks is None else waiting(WaitReason.NO_LOGON, source=source.name, logon=lacks)
 
     def name(self, server: str) -> str:
-        row = self.servers.get(server)
-        return server if row is None else row.name
+        return self.servers[server].name if server in self.servers else server
 
     def devices_named(self, pairs: Iterable[Pair]) -> list[str]:
         return sorted({self.devices[device].name for _, device in pairs})

@@ -38,6 +38,7 @@ from caso_mesh.server.consulting import AdminPort
 from caso_mesh.server.endings import Endings, TaskPort
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.queue import LocalAttempt, Queue
+from caso_mesh.server.running import Running
 
 log = logging.getLogger(__name__)
 
@@ -49,32 +50,6 @@ _TROUBLE_PAUSE_S = 2.0
 _ORDERS_COME_S = 5.0
 #: How an attempt ends whose other end broke the protocol.
 _FAULTS = frozenset({PeerFault.code, PeerMalformed.code, PeerOversized.code, UnknownCall.code})
-
-
-class _Running:
-    """An attempt with a task of its own."""
-
-    def __init__(self, local: LocalAttempt) -> None:
-        self.local = local
-        self.worker: Worker | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.cancel = False
-        #: Set with ``cancel``.
-        self.asked_to_end = asyncio.Event()
-        self.by_force = False
-        #: Until when, by the monotonic clock, it leaves the source as it was: it is not killed before, but by force.
-        self.cleans_up_until_s = 0.0
-        #: Whether its worker knows that the attempt at the second device is over.
-        self.alone = False
-        self.published = False
-        #: Codes of what the other end was refused for.
-        self.turned_away: set[str] = set()
-        #: The limit of bandwidth that its worker knows of, and the tickets.
-        self.bandwidth = ""
-        self.tickets: dict[str, bytes] = {}
-        self.end: facts.AttemptEnded | None = None
-        #: As its worker last reported.
-        self.counts = Counts()
 
 
 class Attempts:
@@ -115,7 +90,7 @@ class Attempts:
         self._over = over
         self._refused_to = refused
         self._held: dict[str, LocalAttempt] = {}
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._orders: Orders | None = None
         #: Orders that are acted upon now: what they name may begin.
         self._acting: Orders | None = None
@@ -258,7 +233,7 @@ class Attempts:
             elif order.cancel:
                 await self._cancel_unbegun(known)
             elif self._may_begin(order) and self._clock.monotonic_s() >= self._begin_after_s:
-                running = self._running[id_] = _Running(structs.replace(known, order=order))
+                running = self._running[id_] = Running(structs.replace(known, order=order))
                 running.task = group.create_task(self._execute(running, group))
 
     def _tell_writers(self, orders: Orders) -> None:
@@ -268,12 +243,12 @@ class Attempts:
         if before - self._writers:
             self._ended_writing()
 
-    async def _tell_pace(self, each: _Running, bandwidth: str) -> None:
+    async def _tell_pace(self, each: Running, bandwidth: str) -> None:
         if each.worker is not None and each.bandwidth != bandwidth:
             each.bandwidth = bandwidth
             await each.worker.send(say.Pace(bandwidth))
 
-    async def _tell_term(self, each: _Running, orders: Orders, order: AttemptOrder) -> None:
+    async def _tell_term(self, each: Running, orders: Orders, order: AttemptOrder) -> None:
         """Both ends are given the ticket of the term that their server knows: they may have begun in different ones."""
         tickets = order.tickets
         if each.worker is not None and tickets and each.tickets != tickets:
@@ -281,13 +256,13 @@ class Attempts:
             issuer = next((row.public_key for row in orders.roster.rows if row.id == orders.admin), b"")
             await each.worker.send(say.Term(tickets, issuer, orders.authority.of_term))
 
-    async def _tell_alone(self, each: _Running, order: AttemptOrder) -> None:
+    async def _tell_alone(self, each: Running, order: AttemptOrder) -> None:
         """The attempt at the second device is over, whatever the way there says: the first set need not wait for it."""
         if each.worker is not None and not each.alone and each.local.order.second is not None and order.second is None:
             each.alone = True
             await each.worker.send(say.Alone())
 
-    def _ask_to_end(self, each: _Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
+    def _ask_to_end(self, each: Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
         each.asked_to_end.set()
         if by_force and not each.by_force and each.worker is not None:
             each.cancel = each.by_force = True
@@ -297,7 +272,7 @@ class Attempts:
             each.cancel = True
             group.create_task(self._end_worker(each))
 
-    async def _end_worker(self, each: _Running) -> None:
+    async def _end_worker(self, each: Running) -> None:
         if each.worker is not None:
             await each.worker.send(say.Cancel())
         asked_s = self._clock.monotonic_s()
@@ -310,7 +285,7 @@ class Attempts:
             log.warning("the worker of %s does not end by itself", each.local.order.attempt)
             await each.worker.kill()
 
-    async def _fence(self, running: _Running, group: asyncio.TaskGroup) -> None:
+    async def _fence(self, running: Running, group: asyncio.TaskGroup) -> None:
         """Ends earlier attempts of the same part here, and waits until they have: until they have left the source as it was,
         and of what writes files until no process is left. Returns sooner if this one is to end."""
         order = running.local.order
@@ -334,7 +309,7 @@ class Attempts:
 
     # --- one attempt ---
 
-    async def _execute(self, running: _Running, group: asyncio.TaskGroup) -> None:
+    async def _execute(self, running: Running, group: asyncio.TaskGroup) -> None:
         order = running.local.order
         try:
             await self._fence(running, group)
@@ -355,7 +330,7 @@ class Attempts:
             del self._running[order.attempt]
             self._changed.set()
 
-    async def _work(self, running: _Running) -> None:
+    async def _work(self, running: Running) -> None:
         order = running.local.order
         now_ns = self._clock.now_ns()
         local = structs.replace(running.local, began_at_ns=now_ns, mark=await self._facts.mark())
@@ -394,7 +369,7 @@ class Attempts:
             # what hangs in a file system may still write there when that answers: until then nobody else does
             await worker.gone()
 
-    async def _refused(self, running: _Running, error: CasoError) -> None:
+    async def _refused(self, running: Running, error: CasoError) -> None:
         """It could not even start. What may pass by itself is tried again, the rest has failed."""
         order = running.local.order
         running.end = facts.AttemptEnded(
@@ -408,7 +383,7 @@ class Attempts:
         await self._facts.append(facts.JobLog(order.attempt, (line,)))
         await self._finish(running.local, running.end)
 
-    async def _hear(self, running: _Running, worker: Worker, message: say.FromWorker) -> None:
+    async def _hear(self, running: Running, worker: Worker, message: say.FromWorker) -> None:
         order = running.local.order
         tells = order.end != "source"
         log = _log(order, message.lines) if isinstance(message, say.WithLines) else ()
@@ -463,7 +438,7 @@ class Attempts:
         if new:
             await self._facts.append(*new)
 
-    async def _ended(self, running: _Running, ended: say.Ended, log: tuple[facts.Fact, ...]) -> None:
+    async def _ended(self, running: Running, ended: say.Ended, log: tuple[facts.Fact, ...]) -> None:
         order = running.local.order
         died = ended.state is AttemptState.INTERRUPTED
         state = AttemptState.CANCELED if died and running.cancel else ended.state
@@ -507,7 +482,7 @@ class Attempts:
             tell = local.order.end != "source" or fact.state is not AttemptState.CANCELED
         self._note_end(await self._endings.finish(local, fact, tell=tell, before=before))
 
-    async def _save(self, running: _Running, local: LocalAttempt) -> None:
+    async def _save(self, running: Running, local: LocalAttempt) -> None:
         await self._queue.save_attempt(local)
         running.local = local
         self._held[local.order.attempt] = local
