@@ -106,10 +106,10 @@ def opened(names: bytes, entries: bytes) -> tuple[list[bytes], list[Row | None]]
     return found, rows
 
 
-def _some(names: list[bytes], entries: bytes, at: Sequence[int]) -> list[Row | None]:
-    """What some of the names are: to decode a row takes longer than all the rest."""
+def _some(names: int, entries: bytes, at: Sequence[int]) -> list[Row | None]:
+    """What some of so many names are: to decode a row takes longer than all the rest."""
     raw = _decoded(_decode_apart, entries)
-    if len(names) != len(raw):
+    if len(raw) != names:
         raise Nonsense("a block has not as many names as entries")
     return [_decoded(_decode_one, raw[each]) for each in at]
 
@@ -168,7 +168,7 @@ def states(
             continue
         if len(hits) * _APART < len(within):
             order = list(hits)
-            for name, row in zip(order, _some(within, entries, [*map(within.index, order)]), strict=True):
+            for name, row in zip(order, _some(len(within), entries, [*map(within.index, order)]), strict=True):
                 found[name] = (first, row)
         else:
             for name, row in zip(*opened(raw, entries), strict=True):
@@ -316,18 +316,32 @@ def _content(raw: bytes, entries: bytes, wanted: _Wanted) -> Iterable[tuple[byte
     _upto, lowest, highest, holding = wanted
     if not lowest and highest is None and not holding:
         return zip(*opened(raw, entries), strict=True)
-    names = _split(raw)
-    at = [
-        number
-        for number, name in enumerate(names)
-        if holding in name and name >= lowest and (highest is None or name <= highest)
+    found = [
+        (number, name)
+        for number, name in (_holding(raw, holding) if holding else enumerate(_split(raw)))
+        if name >= lowest and (highest is None or name <= highest)
     ]
-    if holding and not at:
+    if holding and not found:
         return ()
-    if len(at) * _APART < len(names):
-        return zip([names[number] for number in at], _some(names, entries, at), strict=True)
+    names = [name for _number, name in found]
+    if len(found) * _APART < raw.count(b"/"):
+        return zip(names, _some(raw.count(b"/") + 1, entries, [number for number, _name in found]), strict=True)
     rows = opened(raw, entries)[1]
-    return [(names[number], rows[number]) for number in at]
+    return [(name, rows[number]) for number, name in found]
+
+
+def _holding(raw: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
+    """The names that hold ``text``, which has no slash, and which ones of the block they are."""
+    number = end = 0
+    at = raw.find(text)
+    while at >= 0:
+        number += raw.count(b"/", end, at)
+        begin = raw.rfind(b"/", end, at) + 1
+        end = raw.find(b"/", at)
+        if end < 0:
+            end = len(raw)
+        yield number, raw[begin:end]
+        at = raw.find(text, end)
 
 
 def _in_order(said: list[Said]) -> list[Said]:

@@ -37,23 +37,19 @@ _BELOW = """
 def steps(conn: sqlite3.Connection, top: int, leads: Leads | None, after: bytes | None) -> Generator[Step, None, None]:
     """From the top, or from the path ``after`` on; through all folders, or those to which ``leads`` lead."""
     if leads is None:
-        yield from _whole(conn, top, b"", after)
+        yield from _all(conn, top, b"", after, None)
     elif leads.places is None:
         yield from _all(conn, top, b"", after, leads.whole)
     else:
         yield from _led(conn, leads.places.get(top, ()), after, leads.whole)
 
 
-def _whole(conn: sqlite3.Connection, folder: int, path: bytes, behind: bytes | None) -> Generator[Step, None, None]:
-    for at, number, _is_whole, low in _all(conn, folder, path, behind, frozenset()):
-        yield at, number, True, low
-
-
 def _all(
-    conn: sqlite3.Connection, folder: int, path: bytes, behind: bytes | None, whole: frozenset[int]
+    conn: sqlite3.Connection, folder: int, path: bytes, behind: bytes | None, whole: frozenset[int] | None
 ) -> Generator[Step, None, None]:
-    """``folder`` with this path and all below it, from what comes after ``behind`` on, which is a path within it."""
-    is_whole = folder in whole
+    """``folder`` with this path and all below it, from what comes after ``behind`` on, which is a path within it. ``whole``:
+    below which any name may match; ``None``: below all."""
+    is_whole = whole is None or folder in whole
     way: list[tuple[int, bytes, bool, bytes]] = []
     for name in [] if behind is None else behind.split(b"/"):
         way.append((folder, path, is_whole, name))
@@ -61,22 +57,24 @@ def _all(
         below = folders.child(conn, folder, name)
         if below is None:
             break
-        folder, path, is_whole = below, join(path, name), is_whole or below in whole
+        folder, path, is_whole = below, join(path, name), is_whole or whole is None or below in whole
     else:
         way.append((folder, path, is_whole, b""))
         yield path, folder, is_whole, None
     for folder, path, is_whole, low in reversed(way):
-        paths = [path]
+        # What paths begin with, by depth.
+        above = [path + b"/" if path else b""]
         # From which depth on it is whole.
         begin = 0 if is_whole else None
         for depth, name, number in conn.execute(_BELOW, (folder, low)):
-            del paths[depth:]
-            at = join(paths[-1], name)
-            paths.append(at)
-            if begin is not None and depth <= begin:
-                begin = None
-            if begin is None and number in whole:
-                begin = depth
+            del above[depth:]
+            at = above[-1] + name
+            above.append(at + b"/")
+            if not is_whole:
+                if begin is not None and depth <= begin:
+                    begin = None
+                if begin is None and whole is not None and number in whole:
+                    begin = depth
             yield at, number, begin is not None, None
 
 
@@ -92,7 +90,7 @@ def _led(
             if is_within(after, place.path) and passed is None:
                 behind = after[len(place.path) :].lstrip(b"/")
                 if place.folder in whole:
-                    yield from _whole(conn, place.folder, place.path, behind or None)
+                    yield from _all(conn, place.folder, place.path, behind or None, None)
                     passed = place.path
                 else:
                     yield place.path, place.folder, False, behind.partition(b"/")[0] or None
@@ -102,7 +100,7 @@ def _led(
             continue
         passed = None
         if place.folder in whole:
-            yield from _whole(conn, place.folder, place.path, None)
+            yield from _all(conn, place.folder, place.path, None, None)
             passed = place.path
         else:
             yield place.path, place.folder, False, None

@@ -29,6 +29,9 @@ _EVERYTHING: list[Range] = [(b"", b"\xff" * (NAME_MAX + 1))]
 _NOTHING: list[Range] = []
 #: Of so many folders blocks are fetched at once: few at first, so that what is found soon is told soon.
 _AHEAD, _AHEAD_MOST = 25, 400
+#: Where the index leads to no more than so many, each is asked for its blocks by the range of names: a folder may have a
+#: million of them.
+_ALONE = 50
 
 
 class Filter(Struct, frozen=True):
@@ -61,6 +64,12 @@ class _Opened(Struct):
     next: tuple[bytes, Rows] | None
     names: Generator[tuple[bytes, Rows], None, None]
 
+    def is_before(self, path: bytes) -> bool:
+        """Whether the next name comes before what lies in the folder ``path``, which is a later one."""
+        if not path.startswith(self.prefix):
+            return True
+        return self.next is None or self.next[0] <= path[len(self.prefix) :].partition(b"/")[0]
+
 
 class Walk:
     """The versions of each name of one source, in path order. ``chains``: its chains that count; ``top``: its top folder.
@@ -83,6 +92,7 @@ class Walk:
         self._chains = chains
         self._only = only
         self._leads = leads
+        self._alone = leads is not None and len(leads.ranges) <= _ALONE
         self._entered = entered
         self._after = after
         self._last: tuple[bytes, bytes] | None = None
@@ -110,7 +120,7 @@ class Walk:
                 fetched = self._fetch(some)
                 for folder, its_blocks in zip(some, fetched, strict=False):
                     path = folder[0]
-                    if opened:
+                    if opened and opened[-1].is_before(path):
                         yield from self._before(path, opened)
                     if path and folder[4] is None:
                         self._after, self._last = path, None
@@ -129,12 +139,10 @@ class Walk:
         """The names that come before what lies in the folder ``path``, which is the next one."""
         while opened:
             at = opened[-1]
-            if not path.startswith(at.prefix):
-                yield from self._given(opened, None)
-                continue
-            yield from self._given(opened, path[len(at.prefix) :].partition(b"/")[0])
-            if at.next is not None:
+            if not at.is_before(path):
                 return
+            is_above = path.startswith(at.prefix)
+            yield from self._given(opened, path[len(at.prefix) :].partition(b"/")[0] if is_above else None)
 
     def _given(self, opened: list[_Opened], upto: bytes | None) -> Iterator[tuple[bytes, bytes, Rows]]:
         """Of the last one opened, the names up to ``upto``."""
@@ -150,18 +158,20 @@ class Walk:
     def _folders(self, some: Iterable[Step]) -> list[_Folder]:
         """What is to be known of the folders of some steps."""
         found: list[_Folder] = []
-        within = self._only.within
+        # most patterns have but one text
+        within = self._only.within if self._only.part.strip(b"/") != self._only.literal else None
+        literal = self._only.literal
         every = None if self._leads is None else self._leads.ranges
         for path, number, is_whole, low in some:
             ranges = _EVERYTHING if is_whole or every is None else every.get(number, _NOTHING)
-            found.append((path, number, within(path) if ranges else b"", ranges, low))
+            found.append((path, number, within(path) if within and ranges else literal, ranges, low))
         return found
 
     def _fetch(self, some: Sequence[_Folder]) -> list[_Blocks | None]:
         """The blocks of as many of the folders, from the first one on, as can be at once; ``None`` where none may match."""
         by_literal: dict[bytes, list[int]] = {}
         for _path, number, literal, ranges, low in some:
-            if ranges and low is None:
+            if ranges and not self._is_alone(ranges, low):
                 by_literal.setdefault(literal, []).append(number)
         end = len(some)
         by_chain: list[dict[int, list[blocks.Fetched]]] = []
@@ -179,13 +189,17 @@ class Walk:
         holding = {number for found in by_chain for number in found}
         given: list[_Blocks | None] = []
         for _path, number, _literal, ranges, low in some[:end]:
-            if ranges and low is not None:
+            if ranges and self._is_alone(ranges, low):
                 given.append(each_alone)
             elif number in holding:
                 given.append([found.get(number, ()) for found in by_chain])
             else:
                 given.append(None)
         return given
+
+    def _is_alone(self, ranges: list[Range], low: bytes | None) -> bool:
+        """Whether the blocks of a folder are asked for when it is looked into."""
+        return low is not None or (self._alone and ranges is not _EVERYTHING)
 
     def _names(self, folder: _Folder, its_blocks: _Blocks) -> Generator[tuple[bytes, Rows], None, None]:
         each = [

@@ -18,7 +18,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from msgspec import Struct
@@ -36,7 +36,9 @@ from caso_mesh.model.errors import InvalidValue
 _PATTERN_MAX = 4096
 _WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
 #: Blocks and folders up to which candidates are counted to choose a text.
-_COUNT = 2000
+_COUNT = 6000
+#: Fewer need no further look for a text that leads to still fewer.
+_FEW = 50
 #: SQLite's steps between two looks at the time: about a millisecond.
 _STEPS = 20_000
 #: So many folders are walked through before the index is asked where names of many are, ...
@@ -193,14 +195,7 @@ class _Search:
         if not texts:
             self._walk(None, None)
             return
-        chosen, cost, known = texts[0], 0, list[int]()
-        for text in texts:
-            its_blocks = names.first(self._conn, text.text, _COUNT)
-            its_cost = len(its_blocks)
-            if not text.is_last:
-                its_cost += names.count_below(self._conn, text.text, _COUNT)
-            if text is texts[0] or its_cost < cost:
-                chosen, cost, known = text, its_cost, its_blocks
+        chosen, known, cost = self._rarest(texts)
         if self._exact:
             self._only = replace(self._only, part=chosen.text)
         if cost >= _COUNT:
@@ -213,13 +208,32 @@ class _Search:
             self._conn,
             chosen.text,
             is_last=chosen.is_last,
-            known=known if len(known) < _COUNT else None,
+            known=known,
             most=_MOST_PLACES,
         )
         if index is None:
             self._walk(None, None)
         else:
             self._by_index(index)
+
+    def _rarest(self, texts: Sequence[_Text]) -> tuple[_Text, list[int] | None, int]:
+        """Which leads to the fewest places, the blocks of the index that hold it, and how many places there are, about:
+        ``None`` and ``_COUNT`` if more than that."""
+        found: tuple[_Text, list[int] | None, int] | None = None
+        for text in sorted(texts, key=lambda each: (each.is_last, len(each.text)), reverse=True):
+            most = _COUNT if found is None else found[2]
+            its_blocks = names.first(self._conn, text.text, most)
+            cost = len(its_blocks)
+            if cost < most and not text.is_last:
+                cost += names.count_below(self._conn, text.text, most - cost)
+            if cost < most:
+                found = text, its_blocks, cost
+            elif found is None:
+                found = text, None, most
+            if found[2] < _FEW:
+                break
+        assert found is not None
+        return found
 
     def _by_index(self, index: Leads) -> None:
         """Either through all folders, of which those are looked into to which the index leads, or to these alone, when it is
