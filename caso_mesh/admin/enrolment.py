@@ -462,9 +462,10 @@ def _newcomer(said: j.JoinRequest | j.AdoptRevealReply) -> enrolment.Newcomer:
 
 
 def _first_orders(orders: Orders, operator: str) -> Orders:
-    """What a newcomer needs to find the administrator: its first full orders come over the link. They stay small, since
-    one who is not a member yet is sent little at a time."""
-    known = {orders.admin, orders.server.id, operator}
+    """What a newcomer needs to find the administrator, also when by then it is another of the voters: its first full
+    orders come over the link. They stay small, since one who is not a member yet is sent little at a time."""
+    voters = {anchor.voter for anchor in orders.roster.anchors if anchor.voter}
+    known = {orders.admin, orders.server.id, operator, *voters}
     rows = tuple(row for row in orders.roster.rows if row.id in known)
     nodes = tuple(node for node in orders.nodes if node.node in known)
     return structs.replace(

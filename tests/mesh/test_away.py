@@ -153,3 +153,17 @@ async def test_nobody_takes_the_place_of_a_server_that_the_next_administrator_ha
     await mesh.wait_connected("delta", at=name, timeout_s=60.0)
     with pytest.raises(Conflict, match="is there"):
         await mesh.join("thief-again", at=name, by="alpha", replaces="delta")
+
+
+@pytest.mark.jumping
+async def test_a_newcomer_finds_whoever_is_in_office_when_it_starts(memory_mesh: Callable[..., Any]) -> None:
+    """It was told of the administrator alone among the voters, and refused the next one for ever: by its roster that one
+    voted, so that nobody had to say so, and was unknown."""
+    mesh: MemoryMesh = await memory_mesh(4)
+    await vote(mesh, "alpha", "alpha", "beta", "gamma")
+    await mesh.join("epsilon")
+    await mesh.call("alpha", "admin.transfer", q.AdminTransfer("beta"), v.Done, timeout_s=30.0)
+    await in_office(mesh, "beta")
+    node = (await mesh.run("epsilon")).server
+    await mesh.wait_connected("epsilon", at="delta", timeout_s=60.0)
+    assert node.orders.admin == mesh.nodes["beta"].server.keys.id
