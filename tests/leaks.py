@@ -18,6 +18,8 @@ import uuid
 MARK = "CASO_MESH_TEST_RUN"
 #: Something that is just ending (a thread after its last answer, a killed process) may take this long.
 GRACE_S = 20.0
+#: Processes of this test run that serve many tests.
+SERVES_ALL: set[int] = set()
 #: Targets of descriptors that programs keep for good and that hold nothing of a test.
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random")
 
@@ -83,7 +85,7 @@ class Before:
         ]
 
     def _processes(self) -> set[int]:
-        new = _pids() - self._pids
+        new = _pids() - self._pids - SERVES_ALL
         return (_children() & new) | {pid for pid in new if _marked(pid)}
 
     def _new(self, thread: threading.Thread) -> bool:
@@ -106,7 +108,7 @@ class Before:
         for pid in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for pid in _children() - self._pids:
+        for pid in _children() - self._pids - SERVES_ALL:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 

@@ -9,11 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 import pytest
 import pytest_asyncio
 from mesh.inside import InsideMesh, LiveMesh, MemoryMesh, jumping_loop
-from mesh.process import ProcessMesh, running_mesh
+from mesh.process import ProcessMesh, fresh_environment, running_mesh
+from mesh.warm import warm_parent
+
+
+@pytest.fixture(scope="session")
+def one_warm_parent() -> Iterator[None]:
+    """Forks what starts in meshes of processes. Begins before whatever a test is looked at for leaving behind."""
+    with warm_parent(fresh_environment()):
+        yield
 
 
 @pytest.fixture
-def process_mesh(tmp_path: pathlib.Path) -> Iterator[Callable[..., ProcessMesh]]:
+def process_mesh(one_warm_parent: None, tmp_path: pathlib.Path) -> Iterator[Callable[..., ProcessMesh]]:
     """``process_mesh(n)``: a mesh of ``n`` real daemons, driven by the real command line. ``process_mesh(0)`` has none
     yet."""
     with contextlib.ExitStack() as stack:

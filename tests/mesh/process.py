@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mesh import warm
 from ports import hold_port
 from waiting import wait_for
 
@@ -24,6 +25,10 @@ NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 #: A daemon that was told to stop has this long.
 STOP_S = 60.0
 START_S = 90.0
+PROGRAM = ("-m", "caso_mesh")
+
+
+Process = subprocess.Popen[bytes] | warm.Started
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,27 @@ class Answer:
         return self.document.get("error", {}).get("code") if isinstance(self.document, dict) else None
 
 
+def fresh_environment() -> dict[str, str]:
+    """What a program finds that is started by hand, but for its home."""
+    keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN"}
+    env = {name: value for name, value in os.environ.items() if name in keep or name.startswith("COVERAGE")}
+    return {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+
+
 class ProcessMesh:
     """``start(n)`` makes a mesh of ``n`` servers. Everything is ended by ``stop``, by process id."""
 
     #: What a daemon is started as; the environment may say more.
-    program: tuple[str, ...] = ("-m", "caso_mesh")
+    program: tuple[str, ...] = PROGRAM
+    #: Whether each daemon and each command starts in a fresh interpreter, also where a warm parent could fork it.
+    cold: bool = False
 
     def __init__(self, folder: pathlib.Path, *, python: Sequence[str] = (sys.executable,)) -> None:
         self.folder = folder
         #: The words that run a Python with our packages: perhaps as another user.
         self._python = tuple(python)
         self.names: list[str] = []
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._daemons: dict[str, Process] = {}
         self._begun: list[Begun] = []
         self._ports: list[socket.socket] = []
         #: What else daemons and commands find in their environment.
@@ -139,29 +153,32 @@ class ProcessMesh:
 
     # --- daemons -----------------------------------------------------------------------------------------------------
 
+    def _warm(self, name: str) -> warm.Warm | None:
+        """Who forks what starts at ``name``; ``None`` where it must be started otherwise."""
+        plain = self._python == (sys.executable,) and self.program == PROGRAM and not self.on(name)
+        return warm.parent if plain and not self.cold else None
+
     def environment(self) -> dict[str, str]:
         """As a fresh machine has it, with the mark by which leaks are found."""
-        keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN"}
-        env = {name: value for name, value in os.environ.items() if name in keep or name.startswith("COVERAGE")}
-        own = {"HOME": str(self._home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
-        return {**env, **own, **self.variables}
+        return {**fresh_environment(), "HOME": str(self._home), **self.variables}
 
-    def spawn(self, name: str, *argv: str, **popen: Any) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, *argv: str) -> None:
         """Starts ``caso-mesh ARGV``, its output in the log of ``name``; ended by ``stop`` if it still runs then."""
-        # Should this test run die without a word, the daemons go with it.
-        bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log_path(name).open("ab") as log:
-            process = subprocess.Popen(
+            if parent := self._warm(name):
+                environment, folder = self.environment(), str(self.folder)
+                self._daemons[name] = parent.start(argv, env=environment, cwd=folder, output=log.fileno())
+                return
+            # Should this test run die without a word, the daemons go with it.
+            bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+            self._daemons[name] = subprocess.Popen(
                 [*bound, *self.on(name), *self._python, *self.program, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.environment(),
                 cwd=self.folder,
-                **popen,
             )
-        self._daemons[name] = process
-        return process
 
     def run(self, name: str, *more: str) -> None:
         """Starts the daemon of ``name`` and waits until it listens."""
@@ -306,33 +323,39 @@ class ProcessMesh:
 
     def command(self, name: str, *argv: str) -> list[str]:
         """The words of a command at the server ``name``."""
-        return [*self.on(name), *self._python, "-m", "caso_mesh", *argv, "--state", str(self.state(name))]
+        return [*self.on(name), *self._python, *PROGRAM, *argv, "--state", str(self.state(name))]
 
     def cli(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0, **env: str) -> Answer:
         """Runs a command at the server ``name`` to its end. With ``--json``, stdout must be one document."""
         words = [*self.command(name, *argv), *(["--json"] if json_output else [])]
-        return self.execute(words, argv, json_output=json_output, timeout_s=timeout_s, **env)
+        return self.execute(words, argv, json_output=json_output, timeout_s=timeout_s, parent=self._warm(name), **env)
 
     def execute(
-        self, words: list[str], argv: tuple[str, ...], *, json_output: bool, timeout_s: float = 90.0, **env: str
+        self,
+        words: list[str],
+        argv: tuple[str, ...],
+        *,
+        json_output: bool,
+        timeout_s: float = 90.0,
+        parent: warm.Warm | None = None,
+        **env: str,
     ) -> Answer:
-        done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**self.environment(), **env},
-            cwd=self.folder,
-            timeout=timeout_s,
-            check=False,
-        )
-        stdout, stderr = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        answer = Answer(argv, done.returncode, None, stdout, stderr)
+        process = self._start(words, {**self.environment(), **env}, parent)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        stdout, stderr = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+        assert process.returncode is not None
+        answer = Answer(argv, process.returncode, None, stdout, stderr)
         if json_output:
             try:
                 document = json.loads(stdout)
             except ValueError:
                 raise AssertionError(f"stdout is not one JSON document: {answer}") from None
-            answer = Answer(argv, done.returncode, document, stdout, stderr)
+            answer = Answer(argv, process.returncode, document, stdout, stderr)
         assert "Traceback" not in stderr, str(answer)
         return answer
 
@@ -344,20 +367,27 @@ class ProcessMesh:
 
     def begin(self, name: str, *argv: str) -> Begun:
         """Starts a command with ``--json`` that takes its time; ``end()`` gives its answer."""
-        words = [*self.command(name, *argv), "--json"]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=self.environment(), cwd=self.folder
-        )
+        process = self._start([*self.command(name, *argv), "--json"], self.environment(), self._warm(name))
         self._begun.append(Begun(argv, process))
         return self._begun[-1]
 
+    def _start(self, words: list[str], environment: dict[str, str], parent: warm.Warm | None) -> Process:
+        if parent is not None:
+            return parent.start(words[1 + len(PROGRAM) :], env=environment, cwd=str(self.folder))
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, cwd=self.folder
+        )
+
     def wait_connected(self, *names: str, at: str = NAMES[0], timeout_s: float = 60.0) -> None:
-        """Until ``at`` sees all of ``names`` connected."""
+        """Until ``at`` sees all of ``names`` connected and has had a sign of life of each since."""
 
         def connected() -> bool:
             servers = {row["name"]: row for row in self.ok(at, "server", "list")["servers"]}
-            return all(name in servers and servers[name]["connected"] for name in names)
+            rows = [servers[name] for name in names if name in servers]
+            return len(rows) == len(names) and all(
+                row["connected"] and row["state"] != "no-communication" for row in rows
+            )
 
         wait_for(connected, timeout_s, what=f"{at} is linked with {', '.join(names)}", every_s=0.1)
 
@@ -394,7 +424,7 @@ class Frozen:
 class Begun:
     """A command that runs."""
 
-    def __init__(self, argv: tuple[str, ...], process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, argv: tuple[str, ...], process: Process) -> None:
         self._argv = argv
         self.process = process
 

@@ -57,6 +57,7 @@ def running_at(mesh: ProcessMesh, *names: str, at: str = "alpha", timeout_s: flo
 def test_the_tour_by_hand_from_the_first_server_to_a_restore_on_another(process_mesh, tmp_path):
     tree = make_tree(tmp_path / "alpha" / "data")
     mesh = process_mesh(0)
+    mesh.cold = True  # each as a person starts it
     mesh.init("alpha")
     mesh.run("alpha")
     # it listens before it is in office
