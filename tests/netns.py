@@ -98,12 +98,16 @@ class Site:
 
     def words(self, i: int) -> list[str]:
         """The words before a program that put it on machine ``i``; its pid stays its own."""
-        return ["nsenter", f"--net=/run/netns/{self._names[i]}"]
+        return ["nsenter", f"--net={self.network(i)}"]
+
+    def network(self, i: int) -> str:
+        """The file of the network namespace that is machine ``i``."""
+        return f"/run/netns/{self._names[i]}"
 
     @contextlib.contextmanager
     def inside(self, i: int) -> Iterator[None]:
         """What this thread connects to while the block lasts, it connects to from machine ``i``."""
-        with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{self._names[i]}") as there:
+        with open("/proc/thread-self/ns/net") as own, open(self.network(i)) as there:
             _enter(there.fileno())
             try:
                 yield

@@ -85,6 +85,10 @@ class ProcessMesh:
         """The words before a program that put it on the machine of a server."""
         return []
 
+    def network(self, name: str) -> str | None:
+        """The file of the network namespace that those words enter, and nothing else with it."""
+        return None
+
     def inside(self, name: str) -> contextlib.AbstractContextManager[None]:
         """This thread opens connections as on the machine of a server while the block lasts."""
         return contextlib.nullcontext()
@@ -153,10 +157,14 @@ class ProcessMesh:
 
     # --- daemons -----------------------------------------------------------------------------------------------------
 
-    def _warm(self, name: str) -> warm.Warm | None:
-        """Who forks what starts at ``name``; ``None`` where it must be started otherwise."""
-        plain = self._python == (sys.executable,) and self.program == PROGRAM and not self.on(name)
-        return warm.parent if plain and not self.cold else None
+    def _fork(self, words: Sequence[str], environment: dict[str, str], at: str | None, **more: int) -> Process | None:
+        """``words`` as the warm parent forks them; ``None`` where they must be started otherwise."""
+        network = self.network(at) if at is not None else None
+        before = [*(self.on(at) if at is not None and network is not None else ()), sys.executable, *PROGRAM]
+        if self.cold or warm.parent is None or list(words[: len(before)]) != before:
+            return None
+        argv, folder = words[len(before) :], str(self.folder)
+        return warm.parent.start(argv, env=environment, cwd=folder, network=network, **more)
 
     def environment(self) -> dict[str, str]:
         """As a fresh machine has it, with the mark by which leaks are found."""
@@ -164,15 +172,13 @@ class ProcessMesh:
 
     def spawn(self, name: str, *argv: str) -> None:
         """Starts ``caso-mesh ARGV``, its output in the log of ``name``; ended by ``stop`` if it still runs then."""
+        words = [*self.on(name), *self._python, *self.program, *argv]
+        # Should this test run die without a word, the daemons go with it.
+        bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log_path(name).open("ab") as log:
-            if parent := self._warm(name):
-                environment, folder = self.environment(), str(self.folder)
-                self._daemons[name] = parent.start(argv, env=environment, cwd=folder, output=log.fileno())
-                return
-            # Should this test run die without a word, the daemons go with it.
-            bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-            self._daemons[name] = subprocess.Popen(
-                [*bound, *self.on(name), *self._python, *self.program, *argv],
+            forked = self._fork(words, self.environment(), name, output=log.fileno())
+            self._daemons[name] = forked or subprocess.Popen(
+                [*bound, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -323,12 +329,16 @@ class ProcessMesh:
 
     def command(self, name: str, *argv: str) -> list[str]:
         """The words of a command at the server ``name``."""
-        return [*self.on(name), *self._python, *PROGRAM, *argv, "--state", str(self.state(name))]
+        return [*self.program_at(name), *argv, "--state", str(self.state(name))]
+
+    def program_at(self, name: str) -> list[str]:
+        """The words before those of a command that is called on the machine of a server."""
+        return [*self.on(name), *self._python, *PROGRAM]
 
     def cli(self, name: str, *argv: str, json_output: bool = True, timeout_s: float = 90.0, **env: str) -> Answer:
         """Runs a command at the server ``name`` to its end. With ``--json``, stdout must be one document."""
         words = [*self.command(name, *argv), *(["--json"] if json_output else [])]
-        return self.execute(words, argv, json_output=json_output, timeout_s=timeout_s, parent=self._warm(name), **env)
+        return self.execute(words, argv, json_output=json_output, timeout_s=timeout_s, at=name, **env)
 
     def execute(
         self,
@@ -337,10 +347,11 @@ class ProcessMesh:
         *,
         json_output: bool,
         timeout_s: float = 90.0,
-        parent: warm.Warm | None = None,
+        at: str | None = None,
         **env: str,
     ) -> Answer:
-        process = self._start(words, {**self.environment(), **env}, parent)
+        """Runs ``program_at`` the server ``at`` with more words, or any other program, to its end."""
+        process = self._start(words, {**self.environment(), **env}, at)
         try:
             out, err = process.communicate(timeout=timeout_s)
         except BaseException:
@@ -367,13 +378,13 @@ class ProcessMesh:
 
     def begin(self, name: str, *argv: str) -> Begun:
         """Starts a command with ``--json`` that takes its time; ``end()`` gives its answer."""
-        process = self._start([*self.command(name, *argv), "--json"], self.environment(), self._warm(name))
+        process = self._start([*self.command(name, *argv), "--json"], self.environment(), name)
         self._begun.append(Begun(argv, process))
         return self._begun[-1]
 
-    def _start(self, words: list[str], environment: dict[str, str], parent: warm.Warm | None) -> Process:
-        if parent is not None:
-            return parent.start(words[1 + len(PROGRAM) :], env=environment, cwd=str(self.folder))
+    def _start(self, words: list[str], environment: dict[str, str], at: str | None) -> Process:
+        if forked := self._fork(words, environment, at):
+            return forked
         pipe = subprocess.PIPE
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, cwd=self.folder

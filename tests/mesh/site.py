@@ -25,6 +25,9 @@ class SiteMesh(ProcessMesh):
     def on(self, name: str) -> list[str]:
         return self.site.words(self.machine(name))
 
+    def network(self, name: str) -> str:
+        return self.site.network(self.machine(name))
+
     def inside(self, name: str) -> contextlib.AbstractContextManager[None]:
         return self.site.inside(self.machine(name))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -41,11 +38,9 @@ class Boss:
     def ask(self, *words: str, timeout: str = "60s") -> tuple[int, Any]:
         # as a context does it by itself once an hour
         os.utime(self.folder / "anchors.pem", (1, 1))
-        program = [*self.mesh.on(self.via), sys.executable, "-m", "caso_mesh"]
-        argv = [*program, *words, "--context", "boss", "--json", "--timeout", timeout]
-        done = subprocess.run(argv, capture_output=True, env=self.mesh.environment(), cwd=self.mesh.folder, check=False)
-        assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout)
+        argv = (*words, "--context", "boss", "--json", "--timeout", timeout)
+        answer = self.mesh.execute([*self.mesh.program_at(self.via), *argv], argv, json_output=True, at=self.via)
+        return answer.status, answer.document
 
     def ok(self, *words: str, timeout: str = "60s") -> Any:
         status, document = self.ask(*words, timeout=timeout)

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from mesh.process import Answer, ProcessMesh, running_mesh
 from msgspec import structs
-from waiting import wait_for
+from waiting import wait_for, wait_for_async
 
 from caso_mesh.discovery.memory import MemoryDiscovery, MemoryHub
 from caso_mesh.discovery.sighting import Sighting
@@ -40,7 +40,7 @@ from caso_mesh.model import audit as audit_log
 from caso_mesh.model import joining as j
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
-from caso_mesh.model.errors import CasoError, LinkLost
+from caso_mesh.model.errors import CasoError, LinkLost, NotOnRoster
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.wire.bulk import dial_bulk
 from caso_mesh.wire.codec import pack, to_wire
@@ -323,7 +323,16 @@ def test_a_revoked_operator_on_the_link_that_he_has(site: Site) -> None:
             fields = ("call", "params", "request_id", "operator", "at_ns", "signature")
             return to_wire(n.SignedCall(**{each: getattr(made, each) for each in fields}))
 
-        async with link_with(at, site.showing(tuple(reply["certificate"]), key)) as link:
+        mine = site.showing(tuple(reply["certificate"]), key)
+
+        async def lets_in() -> bool:
+            with contextlib.suppress(NotOnRoster):  # the administrator has answered, and tells the others now
+                async with link_with(at, mine) as link:
+                    return bool(await link.call("call.signed", mallory("pool.list")) == {"pools": []})
+            return False
+
+        await wait_for_async(lets_in, what="beta has heard of mallory")
+        async with link_with(at, mine) as link:
             assert await link.call("call.signed", mallory("pool.list")) == {"pools": []}
             await asyncio.to_thread(site.mesh.ok, "alpha", "operator", "revoke", "mallory")
             return await link.call("call.signed", mallory("pool.list"))

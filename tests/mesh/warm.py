@@ -35,6 +35,7 @@ from caso_mesh import cli
 
 _REQUEST_BYTES = 100_000
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
 #: What the daemon and the commands import when they are called.
 _PROGRAM = ("caso_mesh.daemon", "caso_mesh.founding", "asyncio")
 #: A warm parent that lives says within this time that it has forked.
@@ -108,14 +109,23 @@ class Warm:
     def pid(self) -> int:
         return self._process.pid
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int | None = None) -> Started:
-        """Forks ``caso-mesh ARGV``, which writes to the descriptor ``output``; without one ``communicate`` has it."""
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        output: int | None = None,
+        network: str | None = None,
+    ) -> Started:
+        """Forks ``caso-mesh ARGV``, which writes to the descriptor ``output``; without one ``communicate`` has it.
+        ``network``: the file of the network namespace that it lives in."""
         kept = None if output is not None else (os.memfd_create("stdout"), os.memfd_create("stderr"))
         ended, says_so = os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
             streams = [nothing, *(kept or (output, output)), says_so]
-            request = json.dumps([list(argv), dict(env), cwd]).encode()
+            request = json.dumps([list(argv), dict(env), cwd, network]).encode()
             with self._turn:
                 socket.send_fds(self._socket, [request], streams)
                 pid = int(self._socket.recv(20))
@@ -176,7 +186,7 @@ def _serve(control: socket.socket) -> list[str]:
             if os.getppid() != parent:
                 os._exit(1)
             control.detach()
-            return _become(request, descriptors)
+            return _become(libc, request, descriptors)
         children[pid] = descriptors.pop()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -194,7 +204,7 @@ def _reap(children: dict[int, int]) -> None:
         os.close(says_so)
 
 
-def _become(request: bytes, descriptors: list[int]) -> list[str]:
+def _become(libc: ctypes.CDLL, request: bytes, descriptors: list[int]) -> list[str]:
     """What a new interpreter would have found."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -202,7 +212,12 @@ def _become(request: bytes, descriptors: list[int]) -> list[str]:
     for stream in range(3):
         os.dup2(descriptors[stream], stream)
     os.closerange(3, max(descriptors) + 1000)
-    argv, environment, folder = json.loads(request)
+    argv, environment, folder, network = json.loads(request)
+    if network is not None:
+        namespace = os.open(network, os.O_RDONLY | os.O_CLOEXEC)
+        if libc.setns(namespace, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"entering {network}")
+        os.close(namespace)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
