@@ -43,17 +43,17 @@ def test_every_promise_is_kept_for_500_seeds(stage: Stage, first: int) -> None:
 
 def test_a_seed_replays_exactly_also_in_another_process(stage: Stage) -> None:
     outcome = run_seed(stage, 5)
-    for seed in ("1", "2"):
-        command = [sys.executable, "-m", "tests.mesh.simulation", "--seed", "5"]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        assert outcome.digest in ran.stdout, ran.stdout + ran.stderr
+    # strings hash otherwise there than here
+    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    command = [sys.executable, "-m", "tests.mesh.simulation", "--seed", "5"]
+    environment = os.environ | {"PYTHONHASHSEED": other}
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert outcome.digest in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_a_broken_rule_is_noticed(stage: Stage) -> None:
-    outcomes = [run_seed(stage, seed, MUTANTS["numbers-reused"]) for seed in range(2)]
-    assert any(outcome.violation for outcome in outcomes)
-    assert run_seed(stage, 0).violation is None
+    """Of seeds that find nothing wrong with the product itself (``test_every_promise_is_kept_whatever_breaks``)."""
+    assert any(run_seed(stage, seed, MUTANTS["numbers-reused"]).violation for seed in range(2))
 
 
 @pytest.mark.parametrize("rule", ["vault-not-asked", "founder-elects-itself", "lower-orders", "unknown-is-forgotten"])
