@@ -205,12 +205,16 @@ class CatalogIntake:
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         """Others are looked for at once."""
         for each in details:
-            if each.size and not self._links.linked(each.server):
+            if each.size and not self._has_left(each.server) and not self._links.linked(each.server):
                 self._leave_alone(each)
             elif await self._take(each):
                 self._pauses.over(each.set)
         await self._tell()
         self._wake.set()
+
+    def _has_left(self, server: str) -> bool:
+        """Whether a server was removed from the mesh, or another machine is in its place: what it had to give is gone with it."""
+        return server not in self._keeper.state.servers
 
     async def _take(self, pending: PendingDetail) -> bool:
         """Whether nothing more is to be done for it."""
@@ -221,7 +225,7 @@ class CatalogIntake:
         path = self._incoming / f"{pending.set}.segment"
         try:
             try:
-                if not pending.size:
+                if not pending.size or self._has_left(pending.server):
                     raise NotFound(kind="catalog", name=pending.set)
                 await self._fetching.fetch(pending, path)
                 await self._ingest(backup, path)

@@ -157,8 +157,11 @@ def _detail(c: sqlite3.Connection, server: str, fact: facts.CatalogDetail) -> st
     owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (fact.set,)).fetchone()
     if owner is None or owner[0] != server:
         return f"the catalog of set {fact.set[:64]}, which it has not made"
+    # an inventory may have found the set before its own server told of it: whichever comes first, this one counts
     c.execute(
-        "INSERT OR IGNORE INTO catalog_detail VALUES (?, ?, ?, ?, 'pending')",
+        "INSERT INTO catalog_detail VALUES (?, ?, ?, ?, 'pending') ON CONFLICT (set_id) DO UPDATE"
+        " SET server = excluded.server, digest = excluded.digest, size = excluded.size,"
+        " state = CASE state WHEN 'damaged' THEN 'pending' ELSE state END WHERE size = 0",
         (fact.set, server, fact.digest, fact.size),
     )
     return None

@@ -156,6 +156,26 @@ async def test_a_set_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
         assert w.state.run(attempt.run).state is RunState.FAILED
 
 
+@pytest.mark.parametrize("found_first", [True, False])
+async def test_what_a_server_has_of_a_catalog_counts_whether_or_not_its_set_was_found_before(
+    tmp_path: Path, found_first: bool
+) -> None:
+    """An inventory found a set before its server had told of it: the catalog that the server had was passed over, and two
+    voters held different tables of the same journals."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        w.reporters["alpha"] = w.facts._reporter
+        told = facts.SetPublished(backup), facts.CatalogDetail(backup.id, b"d" * 32, 100)
+        if not found_first:
+            await w.report("beta", *told)
+        await w.report("alpha", facts.SetFound(backup, node("gamma")))
+        if found_first:
+            await w.report("beta", *told)
+        (row,) = await w.tables._rows("SELECT set_id, server, digest, size FROM catalog_detail")
+        assert row == (backup.id, node("beta"), b"d" * 32, 100)
+
+
 async def test_media_and_alerts_of_others_stay_as_they_are(tmp_path: Path) -> None:
     """A new server of an old name begins its labels at 1 again: it once replaced the media of its predecessor."""
     async with admin_world(tmp_path) as w:

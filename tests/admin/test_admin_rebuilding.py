@@ -14,7 +14,7 @@ from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
-from caso_mesh.model.commands import AddDevice
+from caso_mesh.model.commands import AddDevice, RemoveServer
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.errors import CasoError, NotFound, TimedOut, Unavailable
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
@@ -159,3 +159,24 @@ async def test_a_rebuild_takes_in_what_lies_on_the_device_and_repeated_nothing(t
         w.links.down(node("beta"))
         with pytest.raises(Unavailable):
             await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
+
+
+async def test_the_catalog_that_a_server_had_which_left_the_mesh_is_made_anew_by_another_one(tmp_path: Path) -> None:
+    """Another machine had taken its place before the catalog was fetched: it was waited for the lost one, for ever."""
+    async with admin_world(tmp_path) as w:
+        places = (DevicePath(node("beta"), "/mnt/shared"), DevicePath(node("gamma"), "/mnt/shared"))
+        await w.submit(AddDevice(Device("dshared", "dev-shared", DeviceKind.SHARED, "v-shared", places)))
+        attempt = await w.delegated(await w.backup(to="device:dshared"))
+        maker, other = sorted((node("beta"), node("gamma")), key=lambda each: each != attempt.server)
+        backup = w.made_set(attempt)
+        whole = segment(backup)
+        link = w.links.get(other)
+        link.answers["catalog.make"] = lambda request: n.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(whole[request.offset :], len(whole))
+        w.links.down(maker)
+        await w.report(w.state.servers[maker].name, *w.success(attempt, backup), detail(backup, whole))
+        await asyncio.sleep(5.0)
+        assert not await listed(w, backup)
+        await w.submit(RemoveServer(maker, node("alpha")))
+        await wait_listed(w, backup)
+        assert not w.facts.alerts("catalog-error")

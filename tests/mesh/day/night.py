@@ -19,9 +19,9 @@ from mesh.simulation import checks
 from mesh.simulation.faults import Storm
 from mesh.simulation.loop import SimulationLoop
 from mesh.simulation.people import People
+from mesh.simulation.script import Script
 from mesh.simulation.stage import simulated
 from mesh.simulation.watching import Watcher
-from mesh.simulation.worker import Script
 from mesh.simulation.world import World
 from msgspec import Struct, structs
 from waiting import wait_for_async

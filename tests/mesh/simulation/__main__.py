@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: what happened, and what the daemons logged")
     parser.add_argument("--aim", choices=AIMS, help="the storm that is aimed at this rule, and the rule as it is")
+    parser.add_argument("--operations", metavar="A,B", help="operators do these, not what the seeds say")
     parser.add_argument(
         "--break", dest="name", choices=MUTANTS, help="break this rule, in the storm that is aimed at it"
     )
@@ -36,9 +37,10 @@ def main() -> int:
     stage = Stage()
     broken = MUTANTS[chosen.name] if chosen.name else contextlib.nullcontext
     aim = AIMS.get(chosen.name or chosen.aim)
+    operations = None if chosen.operations is None else tuple(chosen.operations.split(","))
     try:
         if chosen.seed is not None:
-            outcome = run_seed(stage, chosen.seed, broken, aim=aim, trace=chosen.trace)
+            outcome = run_seed(stage, chosen.seed, broken, aim=aim, operations=operations, trace=chosen.trace)
             print("\n".join(outcome.trace))
             print(outcome.digest)
             print(outcome.violation or "all promises kept")
@@ -47,7 +49,7 @@ def main() -> int:
             return _mutant(stage, chosen.name, range(first, end))
         began, failed, runs, sets, lives = time.process_time(), 0, 0, 0, 0
         for seed in range(first, end):
-            outcome = run_seed(stage, seed, aim=aim)
+            outcome = run_seed(stage, seed, aim=aim, operations=operations)
             runs, sets, lives = runs + outcome.runs, sets + outcome.sets, lives + outcome.lives
             if outcome.violation:
                 failed += 1

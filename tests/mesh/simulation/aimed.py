@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from mesh.simulation.faults import Storm
+from mesh.simulation.script import Script, Stage
 from mesh.simulation.stage import NAMES
-from mesh.simulation.worker import Script, Stage
 from mesh.simulation.world import World
 from msgspec import Struct, structs
 
@@ -26,11 +26,13 @@ _LATE, _SLOW = Conditions(delay_s=4.0), Conditions(delay_s=0.4)
 
 
 class Aim(Struct, frozen=True):
-    """``faults`` may name those of every storm too. ``scripts`` changes what attempts do, ``settings`` are made first."""
+    """``faults`` may name those of every storm too. ``scripts`` changes what attempts do, ``settings`` are made first.
+    ``operations``: what operators do beside."""
 
     faults: tuple[str, ...]
     scripts: Callable[[Script], Script] = lambda script: script
     settings: dict[str, str] = {}
+    operations: tuple[str, ...] = ()
 
 
 def _deaf(script: Script) -> Script:
@@ -59,6 +61,16 @@ AIMS: dict[str, Aim] = {
     "pruned-too-early": Aim(("lost-after-pruning",), _well, {"journal-keep-s": "0s"}),
     "no-detail-anew": Aim(("power", "cut"), _well),
     "lost-detail-untold": Aim(("kill-published",), _slow_to_tell),
+    "erase-untold": Aim(("kill", "cut"), _well, operations=("erase", "delete")),
+    "deletion-untold": Aim(("kill",), _well, operations=("delete",)),
+    "erase-unasked": Aim(("cut", "kill"), _well, operations=("erase",)),
+    "protection-unseen": Aim(("kill",), _well, operations=("erase", "lock")),
+    "not-looked-again": Aim(("reset",), _well, operations=("inventory",)),
+    "the-last-expires": Aim(("reset",), _well, operations=("expire",)),
+    "unfinished-untold": Aim(("kill", "kill-at"), _well, operations=("erase",)),
+    "canceled-too-soon": Aim(("cut", "one-way"), _well, operations=("cancel",)),
+    "retired-goes-on": Aim(("kill",), _well, operations=("retire",)),
+    "used-is-deleted": Aim(("kill",), _well, operations=("media-set",)),
 }
 
 
@@ -245,7 +257,7 @@ class AimedStorm(Storm):
 
     async def _add(self, name: str) -> None:
         self._voters.add(name)
-        self._ever_voted.add(name)
+        self.ever_voted.add(name)
         try:
             await self._world.ask("voter.add", q.ServerName(name), v.ServerView, tries=8)
         except CasoError as error:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
-from mesh.simulation import meaning
+from mesh.simulation import meaning, settled
 from mesh.simulation.faults import Storm
+from mesh.simulation.operations import Operators
 from mesh.simulation.people import People
+from mesh.simulation.script import name_of
 from mesh.simulation.stage import VOTERS
 from mesh.simulation.watching import Violation, Watcher
-from mesh.simulation.worker import name_of
 from mesh.simulation.world import World
 
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.admin.tables import Tables
+from caso_mesh.control.catalogs import mode_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.database import Database
 from caso_mesh.journal import Record, replica
+from caso_mesh.model import browsing as b
+from caso_mesh.model import catalogs as c
+from caso_mesh.model.errors import CasoError
 from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import CronSchedule, Run
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AttemptState
@@ -32,6 +38,8 @@ from caso_mesh.seat import Voter
 #: A due time is noticed by an office that nothing hindered from so long before to so long after it.
 _BEFORE_S, _AFTER_S = 5, 20
 _SECOND = 1_000_000_000
+#: So many sets are looked into by way of a call.
+_LISTED = 6
 
 
 def voters(world: World) -> dict[str, Voter]:
@@ -51,7 +59,7 @@ def office_state(world: World) -> ControlState:
     raise Violation("it comes to rest", "nobody is in office at the end")
 
 
-async def check_all(world: World, storm: Storm, people: People, watcher: Watcher) -> None:
+async def check_all(world: World, storm: Storm, people: People, watcher: Watcher, operators: Operators) -> None:
     """Raises ``Violation``."""
     if watcher.first is not None:
         raise watcher.first
@@ -67,10 +75,11 @@ async def check_all(world: World, storm: Storm, people: People, watcher: Watcher
     _check_runs(state, people)
     _check_due(world, state, people, watcher)
     _check_starts(world, storm)
-    await _check_tables(world, seated)
+    await check_tables(world, seated)
     await _check_ends(state, seated)
-    await _check_sets(world, storm, state, seated)
-    await _check_catalogs(world, seated)
+    await settled.check_sets(world, storm, operators.vaults, state, seated)
+    await _check_catalogs(world, state, seated, operators)
+    await settled.check_operations(world, state, seated, operators)
 
 
 def _check_runs(state: ControlState, people: People) -> None:
@@ -174,7 +183,7 @@ async def journals(world: World) -> dict[str, list[Record]]:
     return found
 
 
-async def _check_tables(world: World, seated: dict[str, Voter]) -> None:
+async def check_tables(world: World, seated: dict[str, Voter]) -> None:
     """Every voter has come as far with each journal, means the same by it, and it is what the journals say."""
     heads = {name: await voter.tables._database.read(_heads) for name, voter in seated.items()}
     held = {name: await voter.tables._database.read(_held) for name, voter in seated.items()}
@@ -257,60 +266,56 @@ async def _check_ends(state: ControlState, seated: dict[str, Voter]) -> None:
             raise Violation("what was reported counts", f"{id_} is {attempt.state}, and was reported as {reported}")
 
 
-async def _check_sets(world: World, storm: Storm, state: ControlState, seated: dict[str, Voter]) -> None:
-    """What lies in a vault is known, and what is known lies there, with its catalog at every voter."""
-    for name, voter in seated.items():
-        known = set(await voter.tables.set_ids())
-        for set_id, backup in world.hub.published.items():
-            if set_id not in known and world.ids[backup.server] not in storm.put_back:
-                raise Violation("no set is forgotten", f"{set_id} of {backup.attempt} is unknown at {name}")
-        for set_id in known:
-            if set_id not in world.hub.published:
-                raise Violation("every set is there", f"{set_id} lies in no vault")
-    good = {attempt.id for attempt in state.attempts.values() if attempt.state in ATTEMPT_GOOD}
-    for run in state.runs.values():
-        for part in run.parts:
-            if part.set is not None:
-                backup = world.hub.published.get(part.set)
-                if backup is None or backup.attempt not in good:
-                    raise Violation("every set is there", f"{run.id} counts {part.set}")
-
-
-async def _check_catalogs(world: World, seated: dict[str, Voter]) -> None:
-    """Every voter has the catalog of the same sets, each with the one file that its attempt made."""
-    here = {name: set(await voter.tables.details_here()) for name, voter in seated.items()}
-    first = next(iter(seated))
+async def _check_catalogs(world: World, state: ControlState, seated: dict[str, Voter], operators: Operators) -> None:
+    """Every voter has the catalogs that the modes say, each with the one file that its attempt made."""
     for name, voter in seated.items():
         damaged = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'damaged'")
         if damaged:
             raise Violation("every set has its catalog", f"{name} found {damaged[:3]} of no use")
-        if here[name] != here[first]:
-            differ = sorted(here[name] ^ here[first])
-            raise Violation("catalogs are equal", f"{name} and {first} have other ones: {differ[:3]}")
-        lacking = sorted(set(await voter.tables.set_ids()) - here[name])
+        here = set(await voter.tables.details_here())
+        known = set(await voter.tables.set_ids())
+        wanted = {each for each in known if mode_of(state, world.hub.published[each].server).at_voters}
+        lacking = sorted(wanted - here - operators.vaults.lost.keys())
         if lacking:
             raise Violation("every set has its catalog", f"{name} lacks that of {lacking[:3]}")
-        for set_id in sorted(here[name]):
+        if here - wanted:
+            raise Violation("catalogs are where the modes say", f"{name} has that of {sorted(here - wanted)[:3]}")
+        for set_id in sorted(here):
             backup = world.hub.published[set_id]
             found = {root: await voter.catalog.list_folder(set_id, root) for root in backup.roots}
             names = {entry.path for entries in found.values() for entry in entries}
             if names != {root + b"/" + name_of(world.hub.reader_of(backup)) for root in backup.roots}:
                 raise Violation("catalogs are equal", f"{set_id} of {backup.attempt} at {name} lists {sorted(names)}")
+    if "catalog-mode" in operators.chosen:
+        await _check_listed(world, sorted(known))
 
 
-async def wait_for_rest(world: World, patience_s: float) -> None:
+async def _check_listed(world: World, sets: list[str]) -> None:
+    """Wherever the catalog of a set is, whoever asks is shown what is in it."""
+    for set_id in random.Random(f"{world.seed}/listed").sample(sets, min(_LISTED, len(sets))):
+        backup = world.hub.published[set_id]
+        try:
+            shown = await world.ask("catalog.ls", b.CatalogList(set_id, b"/" + backup.roots[0]), b.EntryList)
+        except CasoError as error:
+            raise Violation("every set has its catalog", f"{set_id} of {backup.attempt}: {error}") from error
+        names = [entry.path.rpartition("/")[2].encode() for entry in shown.entries]
+        if names != [name_of(world.hub.reader_of(backup))]:
+            raise Violation("catalogs are equal", f"{set_id} of {backup.attempt} lists {names}")
+
+
+async def wait_for_rest(world: World, operators: Operators, patience_s: float) -> None:
     """Until nothing is open and the voters have all there is. Raises ``Violation``."""
     end_s = world.loop.time() + patience_s
     why = ""
     while world.loop.time() < end_s:
         await asyncio.sleep(2.0)
-        why = await _unrest(world)
+        why = await _unrest(world, operators)
         if not why:
             return
     raise Violation("it comes to rest", why)
 
 
-async def _unrest(world: World) -> str:
+async def _unrest(world: World, operators: Operators) -> str:
     """What keeps the mesh busy; empty at rest."""
     for name, server in world.servers.items():
         if server.node is None:
@@ -342,7 +347,12 @@ async def _unrest(world: World) -> str:
             if at.seq < head.seq:
                 return f"{voter_name} has {at.seq} of {head.seq} facts of {name}"
     for name, voter in seated.items():
-        pending = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'pending'")
-        if pending:
+        rows = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'pending'")
+        pending = [row[0] for row in rows if mode_of(state, world.hub.published[row[0]].server).at_voters]
+        if set(pending) - operators.vaults.lost.keys():
             return f"{name} fetches {len(pending)} catalog details"
+    if "catalog-mode" in operators.chosen:
+        for view in (await world.ask("catalog.modes", c.CatalogModesRequest(), c.CatalogModes)).servers:
+            if view.state != "settled":
+                return f"the catalogs of {view.server} are {view.state}: {view.note}"
     return ""

@@ -31,7 +31,7 @@ class Storm:
         self.on_put_back: Callable[[str], None] = lambda name: None
         self.jumps: list[tuple[float, str]] = []
         self._voters = set(VOTERS)
-        self._ever_voted = set(VOTERS)
+        self.ever_voted = set(VOTERS)
         self._copies: list[tuple[str, Path]] = []
         kinds: dict[str, Fault] = {
             "kill": self._kill,
@@ -85,6 +85,12 @@ class Storm:
         left_s = max(0.0, self._end_s - self._world.loop.time())
         await asyncio.sleep(min(left_s, self._random.uniform(0.2, longest_s)))
 
+    def lose(self, name: str) -> None:
+        """The machine of a server is gone, with what was to be put back on it."""
+        self.put_back[name] = self._world.loop.time()
+        self._copies = [each for each in self._copies if each[0] != name]
+        self.on_put_back(name)
+
     # --- processes and disks ---
 
     async def _kill(self) -> None:
@@ -126,7 +132,7 @@ class Storm:
             for name, copy in self._copies
             if self._world.servers[name].node is not None
             and name not in self.put_back
-            and not (name in self._ever_voted and (self._ever_voted & set(self.put_back) or not self._enough_vote()))
+            and not (name in self.ever_voted and (self.ever_voted & set(self.put_back) or not self._enough_vote()))
         ]
         if not mine:
             return
@@ -214,7 +220,7 @@ class Storm:
             self._voters.add(out)  # it may vote no more all the same: the end of the storm looks
             raise
         self._voters.add(into)
-        self._ever_voted.add(into)
+        self.ever_voted.add(into)
         await self._world.ask("voter.add", q.ServerName(into), v.ServerView, tries=4)
 
     async def _pause(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from mesh.simulation import storage_mutants as storage
 from msgspec import structs
 
 from caso_mesh.admin.catalogs import CatalogIntake
@@ -161,4 +162,14 @@ MUTANTS: dict[str, Broken] = {
     "pruned-too-early": _pruned_too_early,
     "no-detail-anew": _no_detail_anew,
     "lost-detail-untold": _lost_detail_untold,
+    "erase-untold": storage.erase_untold,
+    "deletion-untold": storage.deletion_untold,
+    "erase-unasked": storage.erase_unasked,
+    "protection-unseen": storage.protection_unseen,
+    "not-looked-again": storage.not_looked_again,
+    "the-last-expires": storage.the_last_expires,
+    "unfinished-untold": storage.unfinished_untold,
+    "canceled-too-soon": storage.canceled_too_soon,
+    "retired-goes-on": storage.retired_goes_on,
+    "used-is-deleted": storage.used_is_deleted,
 }

@@ -16,6 +16,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.jobs import Run
 from caso_mesh.model.states import BackupType
+from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 
 #: What is backed up of each server: it is looked at, never read. (A path with chance in it would show in sizes.)
 SOURCE = b"/usr"
@@ -42,6 +43,8 @@ class People:
         #: Run -> how many attempts it had when its end was confirmed.
         self.canceled: dict[str, int] = {}
         self.answered = 0
+        #: The media set of a backup to some target.
+        self.media_set_of: Callable[[str], str] = lambda target: DEFAULT_MEDIA_SET
 
     async def run(self) -> None:
         for cron in self._random.sample(["* * * * *", "* * * * *", "*/2 * * * *"], 2):
@@ -62,9 +65,11 @@ class People:
 
     def _backup_request(self, **more: object) -> q.BackupRequest:
         sources = self._random.sample(NAMES, self._random.choice([1, 1, 1, 2]))
+        target = self._random.choice(TARGETS)
         return q.BackupRequest(
             sources=tuple((name, SOURCE) for name in sources),
-            target=self._random.choice(TARGETS),
+            target=target,
+            media_set=self.media_set_of(target),
             type=BackupType.FULL,
             verify=self._random.random() < 0.2,
             **more,  # type: ignore[arg-type]

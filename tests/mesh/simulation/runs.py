@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from mesh.simulation import checks
+from mesh.simulation import checks, settled
 from mesh.simulation.aimed import Aim, AimedStorm
 from mesh.simulation.faults import Storm
 from mesh.simulation.loop import SimulationLoop
+from mesh.simulation.operations import Operators
 from mesh.simulation.people import People
-from mesh.simulation.stage import BEGAN_S, NAMES, VOTERS, Stage, simulated
+from mesh.simulation.stage import BEGAN_S, DEVICES, NAMES, VOTERS, Stage, simulated
+from mesh.simulation.vaults import Vaults
 from mesh.simulation.watching import Violation, Watcher
 from mesh.simulation.world import World
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import CasoError, Misuse
-from caso_mesh.model.states import RunState, ServerState
+from caso_mesh.model.inventories import DeviceInventory
+from caso_mesh.model.states import DeviceState, RunState, ServerState
 
 _STORM_S = 150.0
 _REST_S = 420.0
@@ -46,10 +50,11 @@ def run_seed(
     broken: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     *,
     aim: Aim | None = None,
+    operations: tuple[str, ...] | None = None,
     trace: bool = False,
 ) -> Outcome:
-    """Whatever the seed says, with what ``broken`` breaks, in a storm that is aimed if there is an ``aim``. The same seed
-    gives the same run, to the last message."""
+    """Whatever the seed says, with what ``broken`` breaks, in a storm that is aimed if there is an ``aim``; ``operations``:
+    operators do these, not what the seed says. The same seed gives the same run, to the last message."""
     folder = stage.set()
     with asyncio.Runner(loop_factory=SimulationLoop) as runner:
         loop = runner.get_loop()
@@ -60,10 +65,11 @@ def run_seed(
         stage.remembered(world)
         world.use_operator(world.servers[NAMES[0]].state)
         watcher = Watcher(world)
+        vaults = Vaults(world, watcher)
         violation: Violation | None = None
-        with broken(), simulated(world), watcher.watching():
+        with broken(), simulated(world), watcher.watching(), vaults.watching():
             try:
-                runner.run(_bounded(world, watcher, aim))
+                runner.run(_bounded(world, watcher, vaults, aim, operations if aim is None else aim.operations))
             except Violation as found:
                 violation = found
             except Misuse as found:
@@ -83,9 +89,11 @@ def run_seed(
     )
 
 
-async def _bounded(world: World, watcher: Watcher, aim: Aim | None) -> None:
+async def _bounded(
+    world: World, watcher: Watcher, vaults: Vaults, aim: Aim | None, operations: tuple[str, ...] | None
+) -> None:
     """What never ends is a violation too; then nothing can be taken down in good order."""
-    running = asyncio.create_task(_run(world, watcher, aim))
+    running = asyncio.create_task(_run(world, watcher, vaults, aim, operations))
     await asyncio.wait([running], timeout=_LONGEST_S)
     if not running.done():
         busy = sorted(world.busy())
@@ -93,7 +101,9 @@ async def _bounded(world: World, watcher: Watcher, aim: Aim | None) -> None:
     await running
 
 
-async def _run(world: World, watcher: Watcher, aim: Aim | None) -> None:
+async def _run(
+    world: World, watcher: Watcher, vaults: Vaults, aim: Aim | None, operations: tuple[str, ...] | None
+) -> None:
     async with world.closing():
         for name in NAMES:
             world.start(name)
@@ -101,19 +111,24 @@ async def _run(world: World, watcher: Watcher, aim: Aim | None) -> None:
         watching = asyncio.create_task(watcher.look())
         storm = Storm(world, _STORM_S) if aim is None else AimedStorm(world, _STORM_S, aim)
         people = People(world, _STORM_S)
+        operators = Operators(world, people, vaults, storm, _STORM_S, operations)
         for name, value in aim.settings.items() if aim is not None else ():
             await world.ask("settings.set", q.SettingSet(name, value), v.SettingList)
+        await operators.prepare()
         storm.on_put_back = watcher.put_back
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(people.run())
+                group.create_task(operators.run())
                 await asyncio.sleep(3.0)
                 group.create_task(storm.run())
             world.note("calm")
             await _settle(world, people)
-            await checks.wait_for_rest(world, _REST_S)
+            await checks.wait_for_rest(world, operators, _REST_S)
             world.closed_runs = len(checks.office_state(world).runs)
-            await checks.check_all(world, storm, people, watcher)
+            await checks.check_all(world, storm, people, watcher, operators)
+            if {"inventory", "lose"} & set(operators.chosen):
+                await _take_stock(world, operators)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -142,6 +157,11 @@ async def _settle(world: World, people: People) -> None:
         enabled = q.ServerSetState(name, ServerState.ENABLED)
         await _insist(world, "server.set-state", enabled, v.ServerView)
     await _seats(world)
+    for device in DEVICES:
+        await _insist(world, "device.set", q.DeviceSet(device, DeviceState.ONLINE), v.DeviceView)
+    for made in checks.office_state(world).job_list():
+        if made.origin is not None and made.schedule is not None:
+            await _insist(world, "job.hold", q.JobName(made.id), v.Done)
     for job, promise in people.recurring.items():
         promise.held.append([world.loop.time(), float("inf")])
         await _insist(world, "job.hold", q.JobName(job), v.Done)
@@ -153,6 +173,17 @@ async def _settle(world: World, people: People) -> None:
     for run in checks.office_state(world).open_runs():
         with contextlib.suppress(CasoError):
             await people.cancel(run.id)
+
+
+async def _take_stock(world: World, operators: Operators) -> None:
+    """An inventory of all devices, by which everything is known that can be; then all promises of tables hold again."""
+    names = [device.name for device in checks.office_state(world).device_list() if not device.erasing]
+    if names:
+        world.hub.scripts = lambda script: structs.replace(script, course="well")
+        await _insist(world, "device.inventory", DeviceInventory(tuple(names)), o.Submitted)
+        await checks.wait_for_rest(world, operators, _REST_S)
+        await settled.check_missing(world, operators.vaults, checks.voters(world))
+        await checks.check_tables(world, checks.voters(world))
 
 
 async def _seats(world: World) -> None:

@@ -153,7 +153,7 @@ async def _found(world: World) -> None:
         first = world.add(NAMES[0])
         await init_mesh(
             mesh="meadow", server=first.name, state=first.state, listen=f"{first.name}:7300", preset=PRESET,
-            ports=_newcomer(world, first.name),
+            ports=newcomer(world, first.name),
         )  # fmt: skip
         world.use_operator(first.state)
         world.start(first.name)
@@ -163,7 +163,7 @@ async def _found(world: World) -> None:
             server = world.add(name)
             await join_mesh(
                 link=link, server=name, state=server.state, listen=f"{name}:7300", preset=PRESET,
-                never_admin=name not in VOTERS, ports=_newcomer(world, name),
+                never_admin=name not in VOTERS, ports=newcomer(world, name),
             )  # fmt: skip
             world.start(name)
 
@@ -186,12 +186,13 @@ async def _found(world: World) -> None:
         assert world.loop.time() < BEGAN_S, world.loop.time()
 
 
-def _newcomer(world: World, name: str) -> Any:
+def newcomer(world: World, name: str, machine: str = "") -> Any:
+    """What a server needs that is not a member yet. Another ``machine`` has other keys."""
     import random
 
     from caso_mesh.machine import Ports
 
-    rng = random.Random(f"newcomer {name}")
+    rng = random.Random(f"newcomer {name}{machine}")
     return Ports(
         network=world.network.endpoint(None, name=f"{name} as a newcomer"),
         clock=world.servers[name].clock,

@@ -9,24 +9,26 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from msgspec import Struct, structs
+from mesh.simulation.engine import EngineWorker
+from mesh.simulation.script import Hub, Life, Script, Stage, name_of, script_of
+from msgspec import structs
 
 from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
 from caso_mesh.devices.folder import FolderBackend
-from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.jobs import messages as say
 from caso_mesh.jobs.sink import VaultSink
 from caso_mesh.jobs.task import DeviceAccess, Task
 from caso_mesh.model.clock import Clock
+from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import AttemptFailed, CasoError, LinkLost, NoDataPath, WorkerDied
 from caso_mesh.model.facts import LogLine
-from caso_mesh.model.jobs import BackupSpec, Counts, DuplicateSpec, Failure, Progress, VerifySpec
+from caso_mesh.model.jobs import BackupSpec, Counts, DuplicateSpec, Failure, Progress, RestoreSpec, VerifySpec
 from caso_mesh.model.states import AttemptState, BackupType
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.sealing.signing import verify
 from caso_mesh.vault.chunking import chunk_id
-from caso_mesh.vault.header import read_header
+from caso_mesh.vault.header import header_of
 from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.objects import Signer, VaultKeys
 from caso_mesh.vault.tree import TreeWriter
@@ -36,102 +38,6 @@ from caso_mesh.vault.vault import Vault
 _STEPS = 4
 #: How long one end waits for the other at first.
 _MEET_S = 30.0
-
-
-class Script(Struct, frozen=True):
-    """What the seed has in mind for an attempt."""
-
-    seconds: float
-    #: ``well``, ``fails``, ``excepts``, ``dies``, ``hangs`` (until it is ended), or ``deaf``: it only ends by force.
-    course: str
-    write_s: float
-    tell_s: float
-    #: How long an end waits for the other one that it has lost.
-    rejoin_s: float
-    #: Its set is written though its daemon dies after it had agreed.
-    outlives: bool
-
-
-def script_of(seed: int, attempt: str) -> Script:
-    rng = random.Random(f"{seed}/{attempt}")
-    courses = ["well"] * 14 + ["excepts"] * 2 + ["fails", "dies", "hangs", "deaf"]
-    seconds = rng.choice([rng.uniform(0.1, 2.0), rng.uniform(2.0, 12.0), rng.uniform(10.0, 40.0)])
-    return Script(
-        seconds=seconds,
-        course=rng.choice(courses),
-        write_s=rng.uniform(0.0, 0.5),
-        tell_s=rng.choice([0.0, 0.3, 3.0]),
-        rejoin_s=rng.choice([5.0, 30.0, 200.0]),
-        outlives=rng.random() < 0.5,
-    )
-
-
-def name_of(attempt: str) -> bytes:
-    """Of the one file in the set that an attempt makes."""
-    return attempt.replace("/", "_").encode()
-
-
-class Stage(Struct, frozen=True):
-    """A worker that is at work. ``end`` as in its order."""
-
-    attempt: str
-    run: str
-    source: str
-    number: int
-    end: str
-    server: str
-    began_s: float
-
-
-class Hub:
-    """Where both ends of an attempt meet, and what all workers of a mesh do. ``reaches(a, b)``: node ids."""
-
-    def __init__(self, reaches: Callable[[str, str], bool], note: Callable[[str], None]) -> None:
-        self.reaches = reaches
-        self.note = note
-        self.at_work: dict[tuple[str, str], Stage] = {}
-        #: Starts of one end of an attempt, over the lives of its server.
-        self.starts: dict[tuple[str, str], int] = {}
-        #: What every vault was given: set id -> set.
-        self.published: dict[str, BackupSet] = {}
-        self.overlaps: list[str] = []
-        #: Attempts whose device's end has ended, and told the source's end before.
-        self.over: set[str] = set()
-        #: By node id: workers sign what they publish.
-        self.keys: dict[str, NodeKeys] = {}
-        #: What becomes of each script.
-        self.scripts: Callable[[Script], Script] = lambda script: script
-        #: And then of that of each attempt.
-        self.directed: Callable[[Task, Script], Script] = lambda task, script: script
-        #: Told of the server of each set, as soon as it lies in the vault.
-        self.on_published: Callable[[str], None] = lambda server: None
-
-    def begin(self, stage: Stage, *, copies: bool = False) -> None:
-        self.note(f"worker {stage.attempt} {stage.end} at {stage.server}")
-        key = (stage.attempt, stage.server)
-        self.starts[key] = self.starts.get(key, 0) + 1
-        if stage.end != "device" and not copies:
-            # the source's server lets one attempt at a part run at a time (a set may be read by several)
-            self.overlaps.extend(
-                f"{stage.attempt} began at its source while {other.attempt} ran there"
-                for other in self.at_work.values()
-                if (other.run, other.source) == (stage.run, stage.source) and other.end != "device"
-            )
-        self.at_work[key] = stage
-
-    def reader_of(self, backup: BackupSet) -> str:
-        """The attempt that read what lies in a set: of a copy that of its first set."""
-        return self.published[backup.copy_of or backup.id].attempt
-
-    def end(self, stage: Stage) -> None:
-        self.at_work.pop((stage.attempt, stage.server), None)
-
-    def partner(self, stage: Stage, far: str) -> Stage | None:
-        """The other end, if it is at work and can be reached both ways."""
-        other = self.at_work.get((stage.attempt, far))
-        return (
-            other if other is not None and self.reaches(stage.server, far) and self.reaches(far, stage.server) else None
-        )
 
 
 class SimWorker:
@@ -234,8 +140,10 @@ class SimWorker:
             self._say(say.Progressed(self._progress()))
             if step == 1:
                 await self._turn()
-        if isinstance(spec, VerifySpec):
+        if isinstance(spec, VerifySpec | RestoreSpec):
             self._look(spec.set)
+            if isinstance(spec, RestoreSpec):
+                self._hub.restored[self.attempt] = (spec.set, spec.server)
             return self._ended(AttemptState.SUCCEEDED)
         assert isinstance(spec, BackupSpec | DuplicateSpec)
         return await self._publish(spec)
@@ -372,7 +280,7 @@ class SimWorker:
             )  # fmt: skip
         ended_ns = self._clock.now_ns()
         return BackupSet(
-            id=task.set, mesh=device.mesh, vault=device.vault, source=task.order.source, source_name=task.source_name,
+            id=task.set, mesh=device.mesh, vault=device.vault, source=task.order.kept_as, source_name=task.source_name,
             server=task.server, server_name=task.server_name, device=device.device, device_name=device.name,
             medium=task.medium, media_set=task.media_set, type=BackupType.FULL, job=task.order.job, run=task.order.run,
             attempt=self.attempt, started_at_ns=ended_ns - round(self._script.seconds * 1e9), ended_at_ns=ended_ns,
@@ -452,8 +360,7 @@ class SimWorker:
         assert device is not None
         backend = FolderBackend(device.path, device.name, marker=FORMAT)
         try:
-            header = read_header(backend)
-            assert header is not None
+            header = header_of(backend, device.vault, device=device.name, path=device.path)
             rng = random.Random(f"{self.attempt}/salt")
             yield Vault(
                 backend,
@@ -471,19 +378,6 @@ class _Canceled(Exception):
     pass
 
 
-class Life:
-    """One life of a daemon, and the workers that it started."""
-
-    def __init__(self) -> None:
-        self.over = False
-        self.workers: dict[asyncio.Task[None], SimWorker] = {}
-
-    def end(self) -> None:
-        self.over = True
-        for worker in list(self.workers.values()):
-            worker.orphan()
-
-
 class SimRunner:
     """See ``runner.Runner``."""
 
@@ -493,7 +387,7 @@ class SimRunner:
         self._clock = clock
         self._life = life
 
-    async def start(self, task: Task) -> SimWorker:
+    async def start(self, task: Task) -> SimWorker | EngineWorker:
         if self._life.over:
             raise WorkerDied(attempt=task.order.attempt, detail="its daemon is dead")
         await asyncio.sleep(0.02)
@@ -501,4 +395,6 @@ class SimRunner:
             raise WorkerDied(attempt=task.order.attempt, detail="its daemon is dead")
         script = self._hub.scripts(script_of(self._seed, task.order.attempt))
         script = self._hub.directed(task, script)
+        if isinstance(task.order.spec, EraseSpec | InventorySpec):
+            return EngineWorker(task, script, self._hub, self._clock, self._life)
         return SimWorker(task, script, self._hub, self._clock, self._life)

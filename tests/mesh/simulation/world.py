@@ -15,7 +15,8 @@ from mesh.clock import EPOCH_NS, VirtualClock
 from mesh.simulation.disk import copy_state, lose_power
 from mesh.simulation.loop import SimulationLoop
 from mesh.simulation.network import SimNetwork
-from mesh.simulation.worker import Hub, Life, SimRunner
+from mesh.simulation.script import Hub, Life
+from mesh.simulation.worker import SimRunner
 from msgspec import Struct
 
 from caso_mesh.daemon import Node, open_node
@@ -25,7 +26,7 @@ from caso_mesh.jobs.runner import Runner
 from caso_mesh.journal import Record
 from caso_mesh.machine import Ports
 from caso_mesh.model import nodes as n
-from caso_mesh.model.errors import CasoError, LinkLost
+from caso_mesh.model.errors import CasoError, InternalError, LinkLost
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.wire.codec import from_wire, pack, to_wire
 from caso_mesh.wire.link import Link
@@ -58,6 +59,8 @@ class SimServer:
         self.crash_after: tuple[str, int, bool] | None = None
         #: Paused: nothing of it gets on.
         self.id = ""
+        #: Its machine is gone, and no other one has taken its place yet.
+        self.lost = False
 
     @property
     def up(self) -> bool:
@@ -148,7 +151,7 @@ class World:
     def start(self, name: str) -> None:
         """Brings a server up, as soon as the last life of it has come to its end."""
         server = self.servers[name]
-        if server.up or name in self._starting:
+        if server.up or server.lost or name in self._starting:
             return
         task = self._starting[name] = self.loop.create_task(self._start(server), name=f"start of {name}")
         task.add_done_callback(lambda _: self._starting.pop(name, None))
@@ -221,6 +224,19 @@ class World:
             task.add_done_callback(lambda _: shutil.rmtree(old, ignore_errors=True))
         server.task = None
 
+    def lose(self, name: str) -> Path:
+        """The machine of a server is gone for good: where the state of another one may be that takes its place."""
+        self.crash(name, power=True)
+        server = self.servers[name]
+        server.lost = True
+        server.state = self.folder / f"state-{name}.{server.number}.new"
+        return server.state
+
+    def found(self, name: str) -> None:
+        """There is a machine in place of the lost one."""
+        self.servers[name].lost = False
+        self.start(name)
+
     def keep_copy(self, name: str) -> Path:
         """The disk as it is now, to be put back one day."""
         to = self.folder / f"copy-{name}-{self.loop.time():.3f}"
@@ -292,17 +308,29 @@ class World:
         asked = n.SignedCall(
             signed.call, signed.params, signed.request_id, signed.operator, signed.at_ns, signed.signature, timeout_s
         )
-        return from_wire(await link.call("call.signed", to_wire(asked), timeout_s=timeout_s + 1.0), reply)
+        try:
+            return from_wire(await link.call("call.signed", to_wire(asked), timeout_s=timeout_s + 1.0), reply)
+        except InternalError as error:
+            self.problems.append(f"{call} {request} at {name}: {error}")
+            raise
 
     async def ask(
-        self, call: str, request: Struct, reply: type[T], *, tries: int = 8, at: Callable[[], str] | None = None
+        self,
+        call: str,
+        request: Struct,
+        reply: type[T],
+        *,
+        tries: int = 8,
+        at: Callable[[], str] | None = None,
+        rng: random.Random | None = None,
     ) -> T:
-        """As a patient person: asks again, at another server, with the same request id, until there is an answer. Raises
-        the last error."""
+        """As a patient person: asks again, at another server, with the same request id, until there is an answer. ``rng``
+        is whose chance it takes. Raises the last error."""
+        rng = rng or self.random
         request_id = self.request_id()
         for number in range(tries):
             up = [name for name, server in self.servers.items() if server.node is not None]
-            name = at() if at is not None else self.random.choice(up) if up else None
+            name = at() if at is not None else rng.choice(up) if up else None
             try:
                 if name is None:
                     raise LinkLost(peer="all servers")
@@ -310,7 +338,7 @@ class World:
             except CasoError as error:
                 if not error.retryable or number == tries - 1:
                     raise
-            await asyncio.sleep(self.random.uniform(0.5, 3.0))
+            await asyncio.sleep(rng.uniform(0.5, 3.0))
         raise LinkLost(peer="all servers")
 
     @contextlib.asynccontextmanager
