@@ -31,6 +31,7 @@ from caso_mesh.model.commands import (
     SetJob,
     SetRunPriority,
 )
+from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import Conflict, InvalidValue, NotFound, Unavailable, UsageError
 from caso_mesh.model.host_commands import CommandKind, is_reserved
@@ -394,10 +395,15 @@ class Work:
         return runs[-1]
 
     async def run_now(self, caller: Caller, request: q.JobName) -> o.Submitted:
+        """Raises ``NotFound``, ``Conflict`` for an erase: once more it would make the vault that it has made before."""
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
         job = self.find_job(request.name)
+        if isinstance(job.spec, EraseSpec):
+            raise Conflict(
+                detail="An erase does not run a second time: caso-mesh device erase asks anew what speaks against it"
+            )
         sets = await newest_sets(self._keeper.state, self._tables, job)
         command = RunNow(job.id, self._clock.now_ns(), sets)
         return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))

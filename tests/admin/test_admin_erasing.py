@@ -14,7 +14,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.commands import PutMediaSet
 from caso_mesh.model.device_work import MayErase, OpenSession
 from caso_mesh.model.erasing import DeviceErase
-from caso_mesh.model.errors import CasoError, InUse, LastGood, NotFound, Protected, WrongState
+from caso_mesh.model.errors import CasoError, Conflict, InUse, LastGood, NotFound, Protected, WrongState
 from caso_mesh.model.states import AttemptState, DeviceState
 from caso_mesh.model.storage import MediaSet
 
@@ -66,6 +66,20 @@ async def test_a_device_is_erased_with_the_sets_told_gone_before_and_a_new_vault
         assert late
         await w.report("beta", facts.SetPublished(backup))
         assert not (await w.ask("set.list", q.SetListRequest())).sets
+
+
+async def test_an_erase_does_not_run_a_second_time(tmp_path: Path) -> None:
+    """It made the vault of the first time once more, whose sets were known to be erased: all that was written to it from
+    then on was taken for gone."""
+    async with admin_world(tmp_path) as w:
+        await unprotected(w)
+        attempt = await erase(w, last_good=True)
+        await may(w, attempt)
+        await w.report("beta", w.end(attempt, AttemptState.SUCCEEDED))
+        with pytest.raises(Conflict, match="caso-mesh device erase"):
+            await w.ask("job.run", q.JobName(w.state.run(attempt.run).job))
+        again = await w.ask("device.erase", DeviceErase("dbeta"))
+        assert w.state.run(again.run).spec.becomes != w.state.run(attempt.run).spec.becomes
 
 
 async def test_what_is_locked_or_protected_stays_whatever_is_said(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def _well(script: Script) -> Script:
     return structs.replace(script, course="well", seconds=min(script.seconds, 15.0))
 
 
+def _quick(script: Script) -> Script:
+    return structs.replace(script, course="well", seconds=min(script.seconds, 2.0), tell_s=0.0)
+
+
+def _fails(script: Script) -> Script:
+    return structs.replace(script, course="fails")
+
+
 AIMS: dict[str, Aim] = {
     "cursor-before-commit": Aim(("office-alone",), _well),
     "late-success-counts": Aim(("cut-device",), _well),
@@ -64,10 +72,10 @@ AIMS: dict[str, Aim] = {
     "erase-untold": Aim(("kill", "cut"), _well, operations=("erase", "delete")),
     "deletion-untold": Aim(("kill",), _well, operations=("delete",)),
     "erase-unasked": Aim(("cut", "kill"), _well, operations=("erase",)),
-    "protection-unseen": Aim(("kill",), _well, operations=("erase", "lock")),
-    "not-looked-again": Aim(("reset",), _well, operations=("inventory",)),
+    "protection-unseen": Aim(("reset",), _well, operations=("erase", "lock")),
+    "not-looked-again": Aim(("slow-way",), _quick, operations=("inventory",)),
     "the-last-expires": Aim(("reset",), _well, operations=("expire",)),
-    "unfinished-untold": Aim(("kill", "kill-at"), _well, operations=("erase",)),
+    "unfinished-untold": Aim(("kill",), _fails, operations=("erase",)),
     "canceled-too-soon": Aim(("cut", "one-way"), _well, operations=("cancel",)),
     "retired-goes-on": Aim(("kill",), _well, operations=("retire",)),
     "used-is-deleted": Aim(("kill",), _well, operations=("media-set",)),

@@ -39,8 +39,8 @@ _BRIEF = MediaSetDoc(append="10s", protection="0s", keep="30s")
 _DAY_NS = 86400 * 1_000_000_000
 #: So often an erase is asked for while others are at work there.
 _TRIES = 15
-#: How likely it is that operators do something of one kind.
-_CHANCE = 0.25
+#: How likely it is that operators do something of one kind; what takes seconds of work is done more seldom.
+_CHANCE, _SELDOM = 0.25, {"foresee": 0.08}
 _AWAY = (DeviceState.PAUSED, DeviceState.OFFLINE, DeviceState.READ_ONLY)
 
 
@@ -69,7 +69,7 @@ class Operators:
             "device-state": (self._device_state, 40.0),
             "erase": (self._erase, 35.0),
             "expire": (self._expire, 25.0),
-            "foresee": (self._foresee, 20.0),
+            "foresee": (self._foresee, 60.0),
             "inventory": (self._inventory, 20.0),
             "lock": (self._lock, 50.0),
             "lose": (self._lose, 30.0),
@@ -79,8 +79,10 @@ class Operators:
             "restore": (self._restore, 15.0),
             "retire": (self._retire, 30.0),
         }
+        #: Whoever is there for a purpose does not wait long.
+        self._haste = 1.0 if chosen is None else 0.4
         if chosen is None:
-            chosen = tuple(name for name in kinds if random.Random(f"{world.seed}/{name}?").random() < _CHANCE)
+            chosen = tuple(name for name in kinds if random.Random(f"{world.seed}/{name}?").random() < _chance(name))
         # of a set that is lost no catalog can be made anew, so that its move would never end
         self.chosen = tuple(name for name in chosen if name != "lose" or "catalog-mode" not in chosen)
         self._kinds = {name: kinds[name] for name in self.chosen}
@@ -119,7 +121,7 @@ class Operators:
     async def _go_on(self, name: str, does: Callable[[random.Random], Awaitable[None]], mean_s: float) -> None:
         rng = random.Random(f"{self._world.seed}/{name}")
         while True:
-            await asyncio.sleep(rng.expovariate(1 / mean_s))
+            await asyncio.sleep(rng.expovariate(1 / (mean_s * self._haste)))
             if self._world.loop.time() >= self._end_s:
                 return
             self._world.note("operator", name)
@@ -182,7 +184,9 @@ class Operators:
         await self._perhaps_cancel(rng, run)
 
     async def _erase(self, rng: random.Random) -> None:
-        request = DeviceErase(rng.choice(sorted(DEVICES)), rng.random() < 0.8)
+        backup = self._some_set(rng)
+        name = rng.choice(sorted(DEVICES)) if backup is None else backup.device_name
+        request = DeviceErase(name, rng.random() < 0.8)
         for number in range(_TRIES):
             try:
                 made = await self._ask(rng, "device.erase", request, o.Submitted, tries=3)
@@ -287,6 +291,10 @@ class Operators:
         if found is not None and told.runs:
             attempts = sum(part.attempts for part in found.parts)
             self._people.canceled[run] = min(attempts, self._people.canceled.get(run, attempts))
+
+
+def _chance(kind: str) -> float:
+    return _SELDOM.get(kind, _CHANCE)
 
 
 def office_state(world: World) -> ControlState | None:

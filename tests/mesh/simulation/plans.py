@@ -24,6 +24,8 @@ from caso_mesh.model.states import JobState, RunState
 LIST, POLICY = "home", "nightly"
 _RULES = ("on conflict full supersedes inc", "when full succeeds start check")
 _CONFLICT_S = 30.0
+#: So far it is looked ahead, by clocks that may be a minute and a half apart: each minute something is due.
+_NIGHT_NS = 600 * 1_000_000_000
 _FULL, _INC, _CHECK = "full", "inc", "check"
 
 
@@ -90,11 +92,12 @@ class Plans:
         """What is asked of times to come is answered, with whatever would not be there."""
         without = tuple(rng.sample(NAMES, rng.randint(0, 2)))
         if rng.random() < 0.5:
-            view = await self._world.ask("what-if", w.WhatIf(without), w.WhatIfView, rng=rng)
+            until_ns = self._world.servers[NAMES[0]].clock.now_ns() + _NIGHT_NS
+            view = await self._world.ask("what-if", w.WhatIf(without, until_ns=until_ns), w.WhatIfView, rng=rng)
             if set(view.without) != set(without):
                 self.broken.append(f"asked what would be without {without}, and told of {view.without}")
         else:
-            await self._world.ask("schedule.preview", q.SchedulePreview(days=0.05), v.PreviewList, rng=rng)
+            await self._world.ask("schedule.preview", q.SchedulePreview(days=0.01), v.PreviewList, rng=rng)
 
     # --- promises ---
 

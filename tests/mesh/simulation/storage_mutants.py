@@ -84,7 +84,7 @@ def the_last_expires() -> Any:
     def judged(*given: Any, **more: Any) -> Any:
         found = judge(*given, **more)
         return {
-            id_: structs.replace(each, goes=True) if each.kept_by == (retention.Keep.LAST_GOOD,) else each
+            id_: structs.replace(each, kept_by=()) if each.kept_by == (retention.Keep.LAST_GOOD,) else each
             for id_, each in found.items()
         }
 

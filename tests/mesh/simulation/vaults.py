@@ -23,7 +23,7 @@ from caso_mesh.jobs.messages import Consults
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.vault.erasing import Erasure
 from caso_mesh.vault.holds import Hold, Holds
-from caso_mesh.vault.names import FORMAT, parse_set
+from caso_mesh.vault.names import parse_set
 from caso_mesh.vault.vault import Vault
 
 #: The one media set of the simulation that protects what was written, for longer than it lasts.
@@ -106,10 +106,11 @@ class Vaults:
             yield
 
     def _erases(self, backend: Any, erasure: Erasure) -> None:
-        self._world.note("erases", f"{erasure.attempt} {erasure.vault[:8]}")
+        names = _names(backend.list("sets/"))
+        self._world.note("erases", f"{erasure.attempt} {len(names)} sets of the vault {erasure.vault}")
         if erasure.becomes not in self._decided:
             self._watcher.broken("nothing is erased without the administrator", f"{erasure.attempt} began by itself")
-        for set_id in _names(backend.list("sets/")):
+        for set_id in names:
             backup = self._world.hub.published.get(set_id)
             if backup is None or backup.vault != erasure.vault or set_id in self.deleted:
                 continue
@@ -184,11 +185,13 @@ class Vaults:
         return {name: await self._lying(name, servers) for name, servers in DEVICES.items()}
 
     async def _lying(self, name: str, servers: tuple[str, ...]) -> Lying:
-        if not (self._folder(name) / FORMAT).exists() or (self._folder(name) / "erasing").exists():
-            return Lying("", frozenset(), {})
         node = next(self._world.servers[server].node for server in servers)
         assert node is not None
         device = next(each for each in node.server.orders.devices if each.name == name)
+        if device.erasing:
+            # nobody looks into it any more, whether or not the first object has gone
+            self.erased.add(device.vault)
+            return Lying("", frozenset(), {})
         kept = node.server.kept
         access = await kept.vaults.access(device.id)
         with kept.vaults.opened(access) as vault:
