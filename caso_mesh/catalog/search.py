@@ -48,8 +48,8 @@ _MORE_FOLDERS = 20_000
 _PROMISING = 20
 #: As many folders are passed by in the time that it takes to learn how one is reached.
 _WAY_UP = 3
-#: Where the index leads to more, it is of no use: most folders have what is looked for.
-_MOST_PLACES = 100_000
+#: Where the index leads to more, all folders are gone through: of each place a kilobyte or so would be kept in memory.
+_MOST_PLACES = 50_000
 #: How many folders are entered, and names compared, between two looks at the time: small questions have few steps.
 _LOOK_EACH, _COMPARE_EACH = 200, 1000
 
@@ -189,8 +189,8 @@ class _Search:
         self.is_cut_off = False
 
     def run(self) -> None:
-        """Where the index leads to many names, most of them match, as a rule: it is only asked when the first folders have
-        not given enough, nor promise that a walk gives it sooner."""
+        """Where the index leads to many names, most of them match, as a rule: it is only asked for all of them when the first
+        folders have not given enough, nor promise that a walk gives it sooner."""
         texts = _texts(self._glob, ascii_only=not self._exact)
         if not texts:
             self._walk(None, None)
@@ -204,13 +204,7 @@ class _Search:
             # The index tells all places before the first: where some thousand more folders will do, that takes longer.
             if len(self.hits) * _PROMISING >= self._entered and self._walk(None, _MORE_FOLDERS):
                 return
-        index = leads(
-            self._conn,
-            chosen.text,
-            is_last=chosen.is_last,
-            known=known,
-            most=_MOST_PLACES,
-        )
+        index = leads(self._conn, chosen.text, is_last=chosen.is_last, known=known, most=_MOST_PLACES)
         if index is None:
             self._walk(None, None)
         else:

@@ -143,10 +143,12 @@ def find(
     return found.matches
 
 
-def matches(glob: str | bytes, path: bytes) -> bool:
+def matches(glob: str | bytes, path: bytes, *, ignore_case: bool = False) -> bool:
     """Whether a search for ``glob`` is to find ``path``."""
     pattern = glob if isinstance(glob, str) else glob.decode("utf-8", "surrogateescape")
     text = path.decode("utf-8", "surrogateescape")
+    if ignore_case:
+        pattern, text = pattern.lower(), text.lower()
     if fnmatch.fnmatchcase(text, pattern) or fnmatch.fnmatchcase("/" + text, pattern):
         return True
     return "/" not in pattern and fnmatch.fnmatchcase(text.rpartition("/")[2], pattern)

@@ -76,22 +76,30 @@ def filled(rng: Random, conn: sqlite3.Connection, entries: int) -> list[tuple[in
     return sets
 
 
-def expected(sets: list[tuple[int, str, str, Tree]], glob: str | bytes, least: int) -> list[index.Match]:
+def expected(
+    sets: list[tuple[int, str, str, Tree]], glob: str | bytes, *, size_min: int, ignore_case: bool
+) -> list[index.Match]:
     best: dict[tuple[str, bytes], tuple[int, str]] = {}
     found: dict[tuple[str, bytes], index.Match] = {}
     for ended, source, set_id, tree in sets:
         for path, entry in tree.items():
-            if entry.size >= least and matches(glob, path) and best.get((source, path), (-1, "")) < (ended, set_id):
+            if entry.size < size_min or not matches(glob, path, ignore_case=ignore_case):
+                continue
+            if best.get((source, path), (-1, "")) < (ended, set_id):
                 best[source, path] = ended, set_id
                 found[source, path] = index.Match(set_id, source, path, entry)
-    return [found[place] for place in sorted(found, key=lambda place: (place[0], path_key(place[1])))]
+    return sorted(found.values(), key=_order)
+
+
+def _order(match: index.Match) -> tuple[str, bytes]:
+    return match.source, path_key(match.path)
 
 
 def pages(conn: sqlite3.Connection, glob: str | bytes, limit: int, **wanted: Any) -> list[index.Match]:
     found: list[index.Match] = []
     after = None
     while page := find(conn, glob, limit=limit, after=after, **wanted):
-        assert len(page) <= limit
+        assert len(page) <= limit and (after is None or _order(page[0]) > _order(found[-1]))
         found += page
         after = page[-1].source, page[-1].path
     return found
@@ -115,16 +123,15 @@ def test_pages_of_any_size_put_together_are_all_that_matches_in_order_of_source_
             patch.setattr(search, "_FEW", rng.choice([0, 50]))
             patch.setattr(search, "_FIRST_FOLDERS", rng.choice([1, 5, 2000]))
             patch.setattr(search, "_MORE_FOLDERS", rng.choice([1, 20]))
+            patch.setattr(search, "_MOST_PLACES", rng.choice([0, 5, 50_000]))
             patch.setattr(search, "_WAY_UP", rng.choice([0, 1, 3, 1000]))
             for glob in rng.sample(GLOBS, 6):
-                least = rng.randrange(3)
-                wanted = expected(sets, glob, least)
+                wanted = {"size_min": rng.randrange(3), "ignore_case": rng.random() < 0.3}
+                all_of_it = expected(sets, glob, **wanted)
                 for limit in (1000, rng.randint(1, 4), rng.randint(5, 40)):
-                    assert pages(conn, glob, limit, size_min=least) == wanted, (glob, limit)
-                after = rng.choice(["node-a", "node-b"]), rng.choice(PLACES)
-                behind = [
-                    each for each in wanted if (each.source, path_key(each.path)) > (after[0], path_key(after[1]))
-                ]
-                assert find(conn, glob, after=after, size_min=least) == behind, (glob, after)
+                    assert pages(conn, glob, limit, **wanted) == all_of_it, (glob, limit, wanted)
+                source, path = rng.choice(["node-a", "node-b"]), rng.choice(PLACES)
+                behind = [each for each in all_of_it if _order(each) > (source, path_key(path))]
+                assert find(conn, glob, after=(source, path), **wanted) == behind, (glob, source, path, wanted)
     finally:
         conn.close()
