@@ -223,10 +223,10 @@ class Router:
             call = BY_NAME.get(signed.call)
             if call is None or call.role is None:
                 raise UnknownCall(peer=peer.name, call=name, detail="unknown call")
-            if call.place == "own" and peer.kind != "operator":
+            if call.place != "admin" and peer.kind != "operator":
                 # it names no server: handed on, it would be done where nobody meant it
                 raise Refused(
-                    detail=f"What {self._server_name} does by itself is asked of it, and not by way of another"
+                    detail=f"What {self._server_name} answers by itself is asked of it, and not by way of another"
                 )
             if call.place == "admin" and self.office is None:
                 return await self._forward(peer, signed)

@@ -269,6 +269,16 @@ async def test_a_server_hands_calls_on_but_cannot_make_change_or_age_one(desk: D
     assert {outcome for _, _, outcome in desk.audits()} == {"request-refused", "not-on-roster"}
 
 
+@pytest.mark.parametrize("request_", [q.PeerAdd("attacker:1"), q.Nothing()])
+async def test_what_a_server_answers_for_itself_is_not_taken_from_another_server(desk: Desk, request_: Any) -> None:
+    """Such a call names no server: a member kept that of an operator to itself, and had every other server dial an address."""
+    name = "peer.add" if isinstance(request_, q.PeerAdd) else "status"
+    with pytest.raises(Refused, match="not by way of another"):
+        await desk.ask(BOSS, name, request_, via=machine())
+    assert desk.audits() == [("beta", name, "refused")]
+    assert await desk.ask(BOSS, name, request_) == {}
+
+
 async def test_a_replayed_call_carries_the_same_request_id(desk: Desk) -> None:
     for _ in range(2):
         await desk.ask(BOSS, "backup", BACKUP, id="same")
