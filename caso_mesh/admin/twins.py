@@ -16,10 +16,12 @@ _MOST = 20
 
 
 class TwinAlarms:
-    """Raises the alert of each server that runs twice, and ends it when nobody has met the second one for a while."""
+    """Raises the alert of each server that runs twice, and ends it when nobody has met the second one for a while. ``own`` is
+    the server in office: only its copy, and that of a voter, is met by others than it."""
 
-    def __init__(self, keeper: ControlKeeper, alarms: Alarms, clock: Clock) -> None:
+    def __init__(self, keeper: ControlKeeper, alarms: Alarms, clock: Clock, own: str) -> None:
         self._keeper = keeper
+        self._own = own
         self._alarms = alarms
         self._clock = clock
         self._began_s = clock.monotonic_s()
@@ -33,9 +35,11 @@ class TwinAlarms:
         for node, tellers in self._told.items():
             if node not in named:
                 tellers.pop(teller, None)
+        told_by = state.servers.get(teller)
         for node, address in named.items():
             server = state.servers.get(node)
-            if server is None:
+            # a member is linked with the one in office alone: what it says of others is made up
+            if server is None or not (node == self._own or (told_by is not None and told_by.voter)):
                 continue
             self._told.setdefault(node, {})[teller] = now_s
             text = (

@@ -90,7 +90,7 @@ class ServerWatch:
         self._heard_until: dict[str, float] = {}
         self._limits_of: dict[str, _Limits] = {}
         self._looked_at: dict[str, float] = {}
-        self._twins = TwinAlarms(keeper, alarms, clock)
+        self._twins = TwinAlarms(keeper, alarms, clock, own)
 
     async def run(self) -> None:
         """Never returns."""

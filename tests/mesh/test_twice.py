@@ -6,16 +6,20 @@ that its disk had been put back, work was delegated to whichever was there, and 
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 
 import pytest
 from mesh.inside import MemoryMesh
 from waiting import wait_for_async
 
+from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import ServerTwice
 from caso_mesh.model.states import WaitReason
+from caso_mesh.wire.codec import to_wire
+from caso_mesh.wire.typed import RefusesAll
 
 pytestmark = pytest.mark.jumping
 
@@ -129,3 +133,22 @@ async def test_a_server_that_lost_its_power_is_let_in_again_at_once(memory_mesh)
     await mesh.run("beta")
     await mesh.wait_connected("beta")
     assert await alerts(mesh, "server-twice") == []
+
+
+async def test_a_member_is_believed_about_a_copy_of_the_administrator_alone(memory_mesh):
+    mesh: MemoryMesh = await memory_mesh(3)
+    ids = {name: node.server.keys.id for name, node in mesh.nodes.items()}
+    link = await mesh.endpoint("gamma").dial(
+        mesh.nodes["alpha"].address, authorise=lambda certificate: "alpha", handler=RefusesAll()
+    )
+    twins = tuple(n.Twin(ids[name], "192.0.2.1:7300") for name in ("alpha", "beta", "gamma"))
+    beat = n.Heartbeat(mesh.clock("gamma").now_ns(), None, (), (), twins=(*twins, n.Twin("nobody", "x")))
+    await link.call("server.heartbeat", to_wire(beat))
+
+    async def told() -> list[str]:
+        return [row.object for row in await alerts(mesh, "server-twice")]
+
+    assert await wait_for_async(told, 30.0, what="the administrator tells of its copy") == ["alpha"]
+    await asyncio.sleep(5.0)
+    assert await told() == ["alpha"]
+    await link.close()
