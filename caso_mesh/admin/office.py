@@ -107,7 +107,12 @@ class Office:
         )
         reach, local = Reach(means), LocalHistory(keeper=keeper, tables=tables)
         self.servers = ServersDesk(means, custody, addresses=addresses, version=version)
-        self.keys = KeysDesk(means, custody, holds=self.servers.ordering.holds)
+        self.keys = KeysDesk(
+            means,
+            custody,
+            holds=self.servers.ordering.holds,
+            steady=lambda: self.runs.has_steady_clock(),  # noqa: PLW0108 - that desk is made below
+        )
         self.members = MembersDesk(
             means,
             custody,

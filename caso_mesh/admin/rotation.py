@@ -44,7 +44,8 @@ class NextAuthority(Protocol):
 
 class Rotation:
     """``authority`` is the one that this office issues with: it becomes the next one. ``holds(server, certificate)``: whether
-    a linked server has taken orders with that anchor."""
+    a linked server has taken orders with that anchor. ``steady``: whether the clock may decide that days have passed: who is
+    shut out by a wrong one has to join again."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Rotation:
         authority: Authority,
         next_authority: NextAuthority,
         holds: Callable[[str, bytes], bool],
+        steady: Callable[[], bool],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
@@ -64,6 +66,7 @@ class Rotation:
         self._authority = authority
         self._next = next_authority
         self._holds = holds
+        self._steady = steady
         self._clock = clock
         self._randomness = randomness
 
@@ -115,14 +118,16 @@ class Rotation:
             await self._settle(rotation)
         if rotation.stage == "announced" and rotation.by == self._own:
             late = now_ns >= rotation.switch_at_ns + int(_TAKEN_S * 1e9)
-            if late or (now_ns >= rotation.switch_at_ns and not self._untold(rotation)):
+            due = late or (now_ns >= rotation.switch_at_ns and not self._untold(rotation))
+            if due and (rotation.urgent or self._steady()):
                 await self._submit(SwitchCa(rotation.issuing), request_id=f"switch-ca-{_short(rotation)}")
                 switched = self._keeper.state.rotation
                 if switched is not None:
                     await self._settle(switched)
         elif rotation.stage == "switched" and rotation.until_ns is not None:
             settled = rotation.urgent and now_ns - rotation.noted_at_ns >= _SETTLE_S * 1e9
-            if now_ns >= rotation.until_ns or (settled and not self._lacking(rotation)):
+            over = now_ns >= rotation.until_ns and self._steady()
+            if over or (settled and not self._lacking(rotation)):
                 await self._submit(FinishCa(rotation.issuing), request_id=f"finish-ca-{_short(rotation)}")
 
     async def _settle(self, rotation: CaRotation) -> None:

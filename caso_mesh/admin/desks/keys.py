@@ -14,9 +14,11 @@ from caso_mesh.admin.rotation import Rotation
 
 
 class KeysDesk:
-    """``holds`` as ``Rotation``."""
+    """``holds`` and ``steady`` as ``Rotation``."""
 
-    def __init__(self, means: Means, custody: Custody, *, holds: Callable[[str, bytes], bool]) -> None:
+    def __init__(
+        self, means: Means, custody: Custody, *, holds: Callable[[str, bytes], bool], steady: Callable[[], bool]
+    ) -> None:
         keeper, live, links, submit = means.keeper, means.live, means.links, means.submit
         alarms, own, clock, randomness = means.alarms, means.own, means.clock, means.randomness
         self.rotation = Rotation(
@@ -26,6 +28,7 @@ class KeysDesk:
             authority=custody.authority,
             next_authority=custody.next_authority,
             holds=holds,
+            steady=steady,
             clock=clock,
             randomness=randomness,
         )

@@ -26,6 +26,7 @@ from caso_mesh.admin.work import Work
 from caso_mesh.model import telling as t
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.orders import Authority
+from caso_mesh.model.settings import number
 
 
 class RunsDesk:
@@ -107,6 +108,11 @@ class RunsDesk:
     def is_clock_doubtful(self) -> bool:
         """Nothing is deleted, and nothing that must be in order is told, by a clock that is in doubt."""
         return self.due.doubtful or self._clocks_differ()
+
+    def has_steady_clock(self) -> bool:
+        """Whether days may be over by this clock: nobody's differs, and it was not set for ``clock-steady-s``."""
+        steady_s = number(self._means.keeper.state.settings_of_mesh(), "clock-steady-s")
+        return not self._clocks_differ() and self.due.has_steady_clock(steady_s)
 
     def facts_came(self, sets: bool) -> None:
         """Of journals, into the tables. ``sets``: of backup sets."""
