@@ -161,16 +161,25 @@ async def prune_tables(state: ControlState, tables: Tables, told: list[str], now
 
 class Pruning:
     """Forgets the history of runs after ``joblog-keep-s`` or beyond ``runs-kept``, and with it jobs that only ran when
-    asked. Not by a clock that is in doubt."""
+    asked. Not by a clock that is in doubt; and with a certificate of a voter of before, by which servers are still believed,
+    only by one that is ``steady``: they would have to join again."""
 
     def __init__(
-        self, *, keeper: ControlKeeper, tables: Tables, submit: Submit, clock: Clock, doubtful: Callable[[], bool]
+        self,
+        *,
+        keeper: ControlKeeper,
+        tables: Tables,
+        submit: Submit,
+        clock: Clock,
+        doubtful: Callable[[], bool],
+        steady: Callable[[], bool],
     ) -> None:
         self._keeper = keeper
         self._tables = tables
         self._submit = submit
         self._clock = clock
         self._doubtful = doubtful
+        self._steady = steady
 
     async def run(self) -> None:
         """Never returns."""
@@ -190,6 +199,9 @@ class Pruning:
         state = self._keeper.state
         before_ns = kept_since(state, self._clock.now_ns())
         runs_before_ns = self._beyond(before_ns)
+        if self._anchors_end() and not self._steady():
+            log.info("nothing is pruned yet: a certificate of a voter of before ends by a clock that was set")
+            return
         if runs_before_ns > before_ns or self._has_old(before_ns):
             await self._submit(Prune(before_ns, runs_before_ns))
         for job in state.job_list():
@@ -222,6 +234,10 @@ class Pruning:
                 return at_ns + 1
         return before_ns
 
+    def _anchors_end(self) -> bool:
+        now_ns = self._clock.now_ns()
+        return any(each.until_ns is not None and each.until_ns < now_ns for each in self._keeper.state.anchors)
+
     def _has_old(self, before_ns: int) -> bool:
         """Whether pruning would change anything: a command each hour for nothing would only fill the log."""
         state = self._keeper.state
@@ -229,6 +245,6 @@ class Pruning:
             any(run.closed_at_ns is not None and run.closed_at_ns < before_ns for run in state.runs.values())
             or any(token.expires_at_ns < before_ns for token in state.tokens.values())
             or any(answer.at_ns < before_ns for answer in state.answers.values())
-            or any(anchor.until_ns is not None and anchor.until_ns < self._clock.now_ns() for anchor in state.anchors)
+            or self._anchors_end()
             or any(request.at_ns < before_ns for request in state.requests.values())
         )

@@ -9,9 +9,10 @@ import pytest
 from admin.admin_world import KEYS, admin_world, name_of, node
 
 from caso_mesh.control.dues import latest_due_ns
+from caso_mesh.identity.authority import Authority
 from caso_mesh.model import facts
 from caso_mesh.model import requests as q
-from caso_mesh.model.commands import CloseRun, SetJob
+from caso_mesh.model.commands import CloseRun, SetJob, SetVoter
 from caso_mesh.model.errors import LogUnavailable, StateFull
 from caso_mesh.model.jobs import CronSchedule
 from caso_mesh.model.states import AttemptState, JobState, Liveness, RunState, WaitReason
@@ -333,6 +334,24 @@ async def test_history_is_forgotten_after_its_time_with_its_ad_hoc_jobs_and_logs
         assert set(w.state.jobs) == {kept}
         assert await w.tables.log(attempt) == []
         assert len(await w.tables.sets()) == 1
+
+
+async def test_what_a_voter_of_before_has_certified_is_not_given_up_by_a_clock_that_was_set(tmp_path: Path) -> None:
+    """A clock that was nine days ahead for a minute dropped its certificate, and whoever had one of it had to join again."""
+    async with admin_world(tmp_path) as w:
+        await w.ask("settings.set", q.SettingSet("clock-steady-s", "1h"))
+        other = Authority.create(mesh_id="m", mesh_name="m", voter=node("beta"), now_ns=w.clock.now_ns()).issuing
+        await w.submit(SetVoter(node("beta"), True, other))
+        await w.submit(SetVoter(node("beta"), False))
+        listed = lambda: other in {each.certificate for each in w.state.anchors}
+        w.clock.wall_offset_s += 9 * 86400
+        await asyncio.sleep(600)
+        await w.office.runs.pruning.prune()
+        assert listed()
+        # it is so
+        await asyncio.sleep(3700)
+        await w.office.runs.pruning.prune()
+        assert not listed()
 
 
 async def test_of_closed_runs_no_more_than_may_be_are_kept_and_open_ones_always(tmp_path: Path) -> None:

@@ -143,12 +143,13 @@ async def test_a_member_is_believed_about_a_copy_of_the_administrator_alone(memo
     )
     twins = tuple(n.Twin(ids[name], "192.0.2.1:7300") for name in ("alpha", "beta", "gamma"))
     beat = n.Heartbeat(mesh.clock("gamma").now_ns(), None, (), (), twins=(*twins, n.Twin("nobody", "x")))
-    await link.call("server.heartbeat", to_wire(beat))
 
     async def told() -> list[str]:
+        await link.call("server.heartbeat", to_wire(beat))  # again and again: the true gamma beats as well
         return [row.object for row in await alerts(mesh, "server-twice")]
 
     assert await wait_for_async(told, 30.0, what="the administrator tells of its copy") == ["alpha"]
-    await asyncio.sleep(5.0)
-    assert await told() == ["alpha"]
+    for _ in range(50):
+        await asyncio.sleep(0.1)
+        assert await told() == ["alpha"]
     await link.close()

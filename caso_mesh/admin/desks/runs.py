@@ -75,7 +75,12 @@ class RunsDesk:
             whose=whose,
         )
         self.pruning = Pruning(
-            keeper=keeper, tables=tables, submit=submit, clock=clock, doubtful=self.is_clock_doubtful
+            keeper=keeper,
+            tables=tables,
+            submit=submit,
+            clock=clock,
+            doubtful=self.is_clock_doubtful,
+            steady=self.has_steady_clock,
         )
         self.work = Work(
             keeper=keeper,
