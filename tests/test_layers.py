@@ -23,6 +23,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "m
 #: A longer file wants a reason; here are those that have one.
 LONG_FILES = {
     f"{PACKAGE}.model.errors": "the error tree is one list of one-paragraph classes",
+    f"{PACKAGE}.model.calls": "the table of calls is one table, of a row for each",
     f"{PACKAGE}.model.commands": "one short record for each command of the log, and the union of all",
     f"{PACKAGE}.consensus.driver": "one member's share: what goes between core, disk and peers, in its order",
 }

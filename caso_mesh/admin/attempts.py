@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from caso_mesh.model.device_jobs import Inventoried
+from caso_mesh.model.cataloguing import CatalogView
+from caso_mesh.model.device_jobs import Catalogued, Inventoried
 from caso_mesh.model.inventories import InventoryView
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted
 from caso_mesh.model.states import AttemptState, BackupType
@@ -34,10 +35,15 @@ class AttemptRow(Struct, frozen=True, gc=False):
     failure: Failure | None
     predicted: Predicted | None = None
     found: Inventoried | None = None
+    catalogued: Catalogued | None = None
 
     def inventory(self, device: str) -> InventoryView | None:
         """What an inventory found in the device of that name."""
         return None if self.found is None else InventoryView(device=device, **structs.asdict(self.found))
+
+    def catalog(self, device: str) -> CatalogView | None:
+        """What making the catalog of the device of that name anew came to."""
+        return None if self.catalogued is None else CatalogView(device=device, **structs.asdict(self.catalogued))
 
 
 class AttemptRows:
@@ -57,7 +63,8 @@ class AttemptRows:
 
 
 _ATTEMPT = (
-    "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found"
+    "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found,"
+    " catalogued"
 )
 
 
@@ -87,7 +94,7 @@ def lengths(c: sqlite3.Connection, ids: Sequence[str]) -> dict[tuple[str, str], 
 
 
 def _row(row: Any) -> AttemptRow:
-    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted, found = row
+    id_, reporter, run, state, type_, started, ended, seconds, counts, set_id, failure, predicted, found, catalog = row
     return AttemptRow(
         id=id_,
         reporter=reporter,
@@ -102,4 +109,5 @@ def _row(row: Any) -> AttemptRow:
         failure=msgspec.msgpack.decode(failure, type=Failure) if failure else None,
         predicted=msgspec.msgpack.decode(predicted, type=Predicted) if predicted else None,
         found=msgspec.msgpack.decode(found, type=Inventoried) if found else None,
+        catalogued=msgspec.msgpack.decode(catalog, type=Catalogued) if catalog else None,
     )

@@ -213,7 +213,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
     _attempt(c, fact.attempt, server)
     ended = c.execute(
         "UPDATE attempt SET state = ?, type = coalesce(?, type), ended_at_ns = ?, seconds = ?, counts = ?, set_id = ?,"
-        f" failure = ?, predicted = ?, found = ?, kind = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
+        f" failure = ?, predicted = ?, found = ?, catalogued = ?, kind = ? WHERE id = ? AND reporter = ? AND state IN ({', '.join('?' * len(_ACTIVE))})",
         (
             fact.state.value,
             fact.type.value if fact.type else None,
@@ -224,6 +224,7 @@ def _ended(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AttemptEn
             msgspec.msgpack.encode(fact.failure) if fact.failure else None,
             msgspec.msgpack.encode(fact.predicted) if fact.predicted else None,
             msgspec.msgpack.encode(fact.found) if fact.found else None,
+            msgspec.msgpack.encode(fact.catalogued) if fact.catalogued else None,
             totals.UNKNOWN if fact.kind is None else fact.kind.value,
             fact.attempt,
             server,

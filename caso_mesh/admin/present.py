@@ -17,7 +17,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model import browsing as b
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import from_wire
 from caso_mesh.model.jobs import (
@@ -299,6 +299,7 @@ def attempt_view(state: ControlState, attempt: Attempt, row: AttemptRow | None, 
         redundant=attempt.state is AttemptState.REDUNDANT,
         predicted=predicted_of([row]) if row else None,
         inventory=row.inventory(device_name(state, attempt.device)) if row else None,
+        catalog=row.catalog(device_name(state, attempt.device)) if row else None,
     )
 
 
@@ -392,7 +393,7 @@ def spec_view(state: ControlState, job: Job) -> dict[str, Any]:
             }
         case EraseSpec() as spec:
             return {"device": device_name(state, spec.device), "vault": spec.becomes, "even_last_good": spec.last_good}
-        case InventorySpec(devices=devices):
+        case InventorySpec(devices=devices) | CatalogSpec(devices=devices):
             return {"devices": [device_name(state, each) for each in devices] or ["all that take work"]}
         case DrillSpec() as spec:
             size = f"{spec.percent:g}%" if spec.percent is not None else spec.entries

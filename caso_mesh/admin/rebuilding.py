@@ -21,6 +21,7 @@ from caso_mesh.model import browsing as b
 from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model.device_work import CatalogsStand
 from caso_mesh.model.errors import CasoError, Unavailable
 from caso_mesh.model.storage import BackupSet, Device
 from caso_mesh.wire.codec import to_wire
@@ -42,8 +43,19 @@ class Told(Struct, frozen=True):
     differ: list[str]
 
 
+class Taken(Struct, frozen=True):
+    """What was made of a page: the sets that are there, what was ``told`` of them, those that have no catalog where it is to
+    be and get one now, and (ids) those of another device. ``warnings`` are for people."""
+
+    there: list[BackupSet]
+    told: Told
+    lacking: list[BackupSet]
+    foreign: list[str]
+    warnings: list[str]
+
+
 class Rebuilding:
-    """Answers ``catalog.rebuild``. ``wake`` has the catalog details fetched that are missing."""
+    """Takes in what lies on devices. ``wake`` has the catalog details fetched that are missing."""
 
     def __init__(
         self,
@@ -84,29 +96,17 @@ class Rebuilding:
             raise self._unreached(device.id)
         server, link = readers[0], self._links.get(readers[0])
         after, total, added, deleted, pending = "", 0, 0, 0, 0
-        warnings: list[str] = []
-        keepers: set[str] = set()
+        warnings: dict[str, None] = {}
         more = True
         while more:
             asked = n.VaultSets(device.id, after)
             page = await ask(link, "vault.sets", asked, n.VaultSetsReply, timeout_s=_PAGE_S)
-            warnings += page.problems
-            mine = [each for each in page.sets if self._belongs(each, device, warnings)]
-            gone = set(page.deleted)
-            there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
-            kept = await self._where.kept(there)
-            lacking = [each for each in there if await self._lacks(each, kept=each.id in kept)]
-            await self._tables.fetch_again(server, [each.id for each in lacking])
-            found = await self.tell(device, server, there, [each.id for each in mine if each.id in gone], page.locks)
-            warnings += [f"the set {each} is known with another content; that stays" for each in found.differ]
-            total, added, deleted = total + len(there), added + len(found.added), deleted + len(found.deleted)
-            pending += len(lacking)
-            keepers |= {keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}
+            found = await self.take(device, server, page.sets, page.deleted, page.locks, catalogs=True)
+            warnings |= dict.fromkeys((*page.problems, *found.warnings))
+            total, pending = total + len(found.there), pending + len(found.lacking)
+            added, deleted = added + len(found.told.added), deleted + len(found.told.deleted)
             more = page.more and bool(page.sets)
             after = page.sets[-1].id if page.sets else after
-        self._wake()
-        for keeper in sorted(keepers):
-            warnings += await self._have_made(keeper)
         return b.CatalogRebuilt(
             device=device.name,
             server=state.name_of(server),
@@ -114,8 +114,56 @@ class Rebuilding:
             added=added,
             deleted=deleted,
             pending=pending,
-            warnings=tuple(warnings[:50]),
+            warnings=tuple(warnings)[:50],
         )
+
+    async def take(
+        self,
+        device: Device,
+        server: str,
+        sets: Sequence[BackupSet],
+        deleted: Sequence[str],
+        locks: Mapping[str, int | None],
+        *,
+        catalogs: bool,
+    ) -> Taken:
+        """Takes in a page of what ``server`` (node id) found on a device: ``deleted`` of ``sets`` have a tombstone. With
+        ``catalogs`` those that have none where it is to be get one. Raises ``Unavailable``."""
+        gone = set(deleted)
+        mine = [each for each in sets if each.device == device.id and each.vault == device.vault]
+        foreign = [each.id for each in sets if each.device != device.id or each.vault != device.vault]
+        there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
+        lacking = await self.lacking(there) if catalogs else []
+        await self._tables.fetch_again(server, [each.id for each in lacking])
+        told = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], locks)
+        warnings = [f"the set {each} was made for another device and is passed over" for each in foreign]
+        warnings += [f"the set {each} is known with another content; that stays" for each in told.differ]
+        if lacking:
+            self._wake()
+        for keeper in sorted({keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}):
+            warnings += await self._have_made(keeper)
+        return Taken(there, told, lacking, foreign, warnings)
+
+    async def lacking(self, sets: Sequence[BackupSet]) -> list[BackupSet]:
+        """Of some sets those that have no catalog where their mode has it."""
+        kept = await self._where.kept(sets)
+        return [each for each in sets if await self._lacks(each, kept=each.id in kept)]
+
+    async def stand(self, set_ids: Sequence[str]) -> CatalogsStand:
+        """How far the catalogs of some sets are."""
+        known = [each for id_ in set_ids if (each := await self._tables.set(id_)) is not None]
+        lacking = await self.lacking(known)
+        states = await self._tables.detail_states([each.id for each in lacking])
+        away: dict[str, str] = {}
+        damaged: list[str] = []
+        for each in lacking:
+            keeper = self._keeper_of(each)
+            if self._where.mode_of(each).at_voters and not await self._catalog.has_detail(each.id):
+                damaged += [each.id] * (states.get(each.id) == "damaged")
+            elif keeper is not None and not self._links.linked(keeper):
+                away[each.id] = self._keeper.state.name_of(keeper)
+        pending = tuple(each.id for each in lacking if each.id not in away and each.id not in damaged)
+        return CatalogsStand(pending, away, tuple(damaged))
 
     async def _lacks(self, backup: BackupSet, *, kept: bool) -> bool:
         """Whether the catalog of a set is not where its mode has it. That the server keeps it helps nobody who is to have it
@@ -136,7 +184,7 @@ class Rebuilding:
             return [f"catalogs that {self._keeper.state.name_of(keeper)} keeps are made when it is connected again"]
         return []
 
-    async def tell(
+    async def _tell(
         self,
         device: Device,
         server: str,
@@ -184,12 +232,6 @@ class Rebuilding:
                     await self._tables.wait_for_change(generation)
         except TimeoutError:
             raise Unavailable(what="the journal of the administrator") from None
-
-    def _belongs(self, backup: BackupSet, device: Device, warnings: list[str]) -> bool:
-        if backup.device == device.id and backup.vault == device.vault:
-            return True
-        warnings.append(f"the set {backup.id} was made for another device and is passed over")
-        return False
 
 
 def _is_longer(until_ns: int | None, known_ns: int | None) -> bool:

@@ -405,6 +405,11 @@ class Runs:
                 for each in attempts
                 if (row := rows.of(each)) and (found := row.inventory(present.device_name(state, each.device)))
             ),
+            catalogs=tuple(
+                made
+                for each in attempts
+                if (row := rows.of(each)) and (made := row.catalog(present.device_name(state, each.device)))
+            ),
         )
 
 

@@ -112,4 +112,5 @@ MIGRATIONS: Sequence[str] = (
     audit_chain.MIGRATION,
     erased_vaults.TABLE,
     "ALTER TABLE attempt ADD COLUMN kind TEXT;",
+    "ALTER TABLE attempt ADD COLUMN catalogued BLOB;",
 )

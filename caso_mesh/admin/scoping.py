@@ -13,6 +13,7 @@ from caso_mesh.admin.work import Work
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.calls import Call, Names
+from caso_mesh.model.device_jobs import OfDevices
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import is_local, resolve_prefix
 from caso_mesh.model.jobs import Job, set_read
@@ -75,7 +76,12 @@ class Scoping:
                 return of_alert(state, next(row for row in rows if row.id == id_))
 
     async def _of_job(self, job: Job) -> frozenset[str]:
-        """Whose files it is about, and where it puts them."""
+        """Whose files it is about, and where it puts them; of work about devices who reaches them."""
+        if isinstance(job.spec, OfDevices):
+            devices = [
+                device for id_ in job.spec.devices if (device := self._keeper.state.devices.get(id_)) is not None
+            ]
+            return frozenset(place.server for device in devices for place in device.paths)
         found = set(sources_of(job.spec))
         for set_id in [read for source in tuple(found) if (read := set_read(job.spec, source)) is not None]:
             backup = await self._tables.set(set_id)

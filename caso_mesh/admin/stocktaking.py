@@ -1,6 +1,7 @@
-"""Inventories: asked for by people, and what an attempt finds in a device put before what is believed to be there.
+"""Inventories, and catalogs that are made anew: asked for by people, and what an attempt finds in a device put before what is
+believed to be there.
 
-The attempt asks while it runs (``jobs.inventory``), and only the one that was handed to that server is answered. What is
+The attempt asks while it runs (``jobs.inventory``, ``jobs.cataloguing``), and only the one that was handed to that server is answered. What is
 news is told in the journal of the server in office, so that every voter has it.
 """
 
@@ -22,8 +23,9 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import views as v
-from caso_mesh.model.device_jobs import InventorySpec
-from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks
+from caso_mesh.model.cataloguing import DeviceCatalog
+from caso_mesh.model.device_jobs import CatalogSpec, InventorySpec, SurveySpec
+from caso_mesh.model.device_work import PAGE, CatalogsAsked, CatalogsStand, DeviceCompared, DeviceFound, DeviceLacks
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.importing import as_here
 from caso_mesh.model.inventories import DeviceInventory
@@ -59,47 +61,57 @@ class Stocktaking:
 
     def handlers(self) -> dict[str, Answer]:
         """Calls of people, by name."""
-        return {"device.inventory": self._inventory}
+        return {"device.inventory": self._inventory, "catalog.remake": self._catalog}
 
     def node_handlers(self) -> dict[str, Callable[[Peer, Any, Any], Awaitable[Any]]]:
         """Calls of servers, by name."""
-        return {"device.found": self._found, "device.lacks": self._lacks}
+        return {"device.found": self._found, "device.lacks": self._lacks, "device.catalogs": self._catalogs}
 
     async def load(self) -> None:
         """What earlier inventories found missing."""
         self._live.missing = await self._tables.ask(missing_sets.read)
 
     async def _inventory(self, caller: Caller, request: DeviceInventory) -> o.Submitted:
+        return await self._create(caller, request, InventorySpec, "inventory")
+
+    async def _catalog(self, caller: Caller, request: DeviceCatalog) -> o.Submitted:
+        return await self._create(caller, request, CatalogSpec, "catalog")
+
+    async def _create(
+        self,
+        caller: Caller,
+        request: DeviceInventory | DeviceCatalog,
+        spec: Callable[[tuple[str, ...]], SurveySpec],
+        what: str,
+    ) -> o.Submitted:
         """Raises ``NotFound`` for a device, or without any, ``InvalidSchedule``."""
 
-        async def made() -> InventorySpec:
+        async def made() -> SurveySpec:
             state = self._keeper.state
             if not state.devices:
                 raise NotFound(kind="device", name="")
-            return InventorySpec(tuple(dict.fromkeys(state.device_named(name).id for name in request.devices)))
+            return spec(tuple(dict.fromkeys(state.device_named(name).id for name in request.devices)))
 
-        stem = f"inventory-{request.devices[0] if len(request.devices) == 1 else 'of-devices'}"
+        stem = f"{what}-{request.devices[0] if len(request.devices) == 1 else 'of-devices'}"
         name = request.name or ""
         return await self._work.create(caller, made, request.priority, stem, name=name, when=request.when)
 
-    def _attempt(self, peer: Peer, id_: str) -> tuple[Attempt, Device]:
+    def _attempt(self, peer: Peer, id_: str, *specs: type[SurveySpec]) -> tuple[Attempt, Device, SurveySpec]:
         state = self._keeper.state
         attempt = state.attempts.get(id_)
         if attempt is None or attempt.server != peer.id or attempt.state not in ATTEMPT_ACTIVE:
             raise NotFound(kind="attempt", name=id_[:100])
-        if not isinstance(state.run(attempt.run).spec, InventorySpec):
+        spec = state.run(attempt.run).spec
+        if not isinstance(spec, specs):
             raise NotFound(kind="attempt", name=id_[:100])
-        return attempt, state.device(attempt.device)
+        return attempt, state.device(attempt.device), spec
 
     async def _found(self, peer: Peer, request: DeviceFound, link: Any) -> DeviceCompared:
         """Raises ``NotFound``."""
-        _, device = self._attempt(peer, request.attempt)
+        _, device, spec = self._attempt(peer, request.attempt, InventorySpec, CatalogSpec)
         sets = [as_here(each, device) for each in request.sets]
-        mine = [each for each in sets if each.device == device.id and each.vault == device.vault]
-        gone = set(request.deleted)
-        there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
-        told = await self._rebuilding.tell(
-            device, peer.id, there, [each.id for each in mine if each.id in gone], request.locks
+        taken = await self._rebuilding.take(
+            device, peer.id, sets, request.deleted, request.locks, catalogs=isinstance(spec, CatalogSpec)
         )
         until = None if request.last or not request.sets else request.sets[-1].id
         believed = await self._tables.ask(partial(set_rows.on_device, device=device.id, after=request.after))
@@ -107,11 +119,12 @@ class Stocktaking:
         at_work = self._at_work()
         return DeviceCompared(
             missing=tuple(each.id for each in believed if each.id not in found and (until is None or each.id <= until)),
-            added=tuple(told.added),
-            deleted=tuple(told.deleted),
-            differ=tuple(told.differ),
-            foreign=tuple(each.id for each in sets if each not in mine),
+            added=tuple(taken.told.added),
+            deleted=tuple(taken.told.deleted),
+            differ=tuple(taken.told.differ),
+            foreign=tuple(taken.foreign),
             abandoned=tuple({each.attempt for each in request.sessions if each.attempt not in at_work}),
+            lacking=tuple(each.id for each in taken.lacking),
         )
 
     def _at_work(self) -> set[str]:
@@ -119,9 +132,14 @@ class Stocktaking:
         own = {each for heard in self._live.heard.values() for each in (*heard.beat.running, *heard.beat.holding)}
         return own | {attempt.id for attempt in self._keeper.state.active_attempts()}
 
+    async def _catalogs(self, peer: Peer, request: CatalogsAsked, link: Any) -> CatalogsStand:
+        """Raises ``NotFound``."""
+        self._attempt(peer, request.attempt, CatalogSpec)
+        return await self._rebuilding.stand(request.sets[:PAGE])
+
     async def _lacks(self, peer: Peer, request: DeviceLacks, link: Any) -> v.Done:
         """All that is missing on a device; nothing else is. Raises ``NotFound``."""
-        attempt, device = self._attempt(peer, request.attempt)
+        attempt, device, _ = self._attempt(peer, request.attempt, InventorySpec)
         known = await self._tables.ask(partial(set_rows.on_device, device=device.id))
         missing = {each.id: each for each in known if each.id in set(request.sets)}
         if self._live.missing.get(device.id, frozenset()) != missing.keys():

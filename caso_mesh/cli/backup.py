@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from msgspec import structs
+
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.options import (
     DEFAULTS,
@@ -15,12 +17,13 @@ from caso_mesh.cli.options import (
     Waiting,
     source_place,
 )
+from caso_mesh.cli.scheduling import NOW, Scheduling
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model import requests as q
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.states import BackupType, Priority, SnapshotMode
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET
-from caso_mesh.model.units import parse_duration_s, parse_size
+from caso_mesh.model.units import parse_size
 
 PriorityOption = Annotated[
     Literal["highest", "high", "medium", "low", "lowest"], Parameter(name="--priority", help="Who goes first.")
@@ -90,33 +93,7 @@ def backup(
         ),
     ] = False,
     verify: Annotated[bool, Parameter(help="Read the set back and check it after writing.")] = False,
-    schedule: Annotated[
-        str | None,
-        Parameter(
-            help='Make it a job that recurs: a cron line, as in "0 2 * * *", or as in "daily 02:00", "2nd fri 22:00".'
-        ),
-    ] = None,
-    zone: Annotated[
-        str | None, Parameter(help="Time zone of the schedule, as in Europe/Berlin (default: UTC).")
-    ] = None,
-    exclude_day: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--exclude-day",
-            negative=(),
-            help="A day without a run, as in 2025-12-24 or 2025-12-24..2026-01-01; may be repeated.",
-        ),
-    ] = (),
-    start_window: Annotated[
-        str | None, Parameter(help="A run has to start within this time of its due time, as in 2h, or is missed.")
-    ] = None,
-    cancel_after: Annotated[
-        str | None, Parameter(help="A run ends if it is not done so long after it began, as in 8h.")
-    ] = None,
-    catch_up: Annotated[
-        bool, Parameter(negative=(), help="What could not start in its window runs when it can.")
-    ] = False,
-    name: Annotated[str | None, Parameter(help="Name of the job.")] = None,
+    scheduling: Scheduling = NOW,
     escaped: EscapedOption = False,
     local: Local = NOT_LOCAL,
     waiting: Waiting = NOT_WAITING,
@@ -125,12 +102,9 @@ def backup(
     """Back up paths of servers, now or by a schedule."""
     if not sources:
         raise UsageError(detail="Say what to back up, as SERVER:/PATH")
-    if zone is not None and schedule is None:
-        raise UsageError(detail="--zone belongs to --schedule")
-    if schedule is not None and test_run:
+    when = scheduling.words(waiting)
+    if when is not None and test_run:
         raise UsageError(detail="A test run is made now: leave --schedule away")
-    if schedule is not None and waiting.wait:
-        raise UsageError(detail="A job with --schedule cannot be waited for; start it with: caso-mesh job run")
     request = q.BackupRequest(
         sources=tuple(source_place(source, escaped=escaped) for source in sources),
         target=to,
@@ -150,14 +124,10 @@ def backup(
         allow_shrink=allow_shrink,
         test_run=test_run,
         priority=Priority(priority),
-        name=name,
-        schedule=schedule,
-        zone=zone,
-        exclude_days=exclude_day,
-        start_window_s=parse_duration_s(start_window) if start_window is not None else None,
-        cancel_after_s=parse_duration_s(cancel_after) if cancel_after is not None else None,
-        catch_up=catch_up,
+        name=scheduling.name,
         logon=logon,
         second=second_to,
     )
+    if when is not None:
+        request = structs.replace(request, **structs.asdict(when))
     return submit(common, waiting, "backup", request, local)

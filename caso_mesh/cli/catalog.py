@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
 from caso_mesh.cli import output
+from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, raw_path, rooted_path, rooted_place
+from caso_mesh.cli.options import (
+    DEFAULTS,
+    NOT_WAITING,
+    Common,
+    EscapedOption,
+    Waiting,
+    raw_path,
+    rooted_path,
+    rooted_place,
+)
+from caso_mesh.cli.scheduling import NOW, Scheduling
+from caso_mesh.cli.waiting import submit
 from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
-from caso_mesh.model import requests as q
+from caso_mesh.model.cataloguing import DeviceCatalog
 from caso_mesh.model.entries import EntryType
-from caso_mesh.model.errors import WITH_EXCEPTIONS, TimedOut, UsageError
+from caso_mesh.model.errors import WITH_EXCEPTIONS, UsageError
 from caso_mesh.model.listing import MOST_MATCHES, CatalogFind
+from caso_mesh.model.states import Priority
 from caso_mesh.model.units import parse_instant_ns, parse_size
 
-#: So long may the catalog of one set take before waiting for it is given up; it goes on all the same.
-_PATIENCE_S = 1800.0
 #: So many servers are named in a warning.
 _MOST_NAMED = 10
 
@@ -268,52 +278,27 @@ def _modes(view: c.CatalogModes) -> None:
 
 @app.command
 def rebuild(
-    device: Annotated[str, Parameter(name="DEVICE", help="The device whose sets are to be known again.")],
-    /,
-    *,
+    *names: Annotated[
+        str, Parameter(name="DEVICE", help="The device whose sets are to be known again; may be repeated.")
+    ],
+    all: Annotated[bool, Parameter(negative=(), help="Every device that takes work when it is due.")] = False,
+    scheduling: Scheduling = NOW,
+    priority: PriorityOption = "medium",
     wait: Annotated[
-        bool, Parameter(name="--wait", negative=(), help="Wait until the catalog of all of them is here.")
-    ] = False,
+        bool, Parameter(help="Wait until the catalog of all of them is there (default without --schedule).")
+    ] = True,
+    json_lines: Annotated[bool, Parameter(negative=(), help="Print progress as JSON, one record a line.")] = False,
     common: Common = DEFAULTS,
-) -> None:
-    """Make the records of sets and their catalog anew, from what lies on a device."""
-    began_s = time.monotonic()
-    with connect(common) as client:
-        view = client.call("catalog.rebuild", q.DeviceName(device), b.CatalogRebuilt)
-        if wait and view.pending:
-            files = _all_here(client, view.device)
-            seconds = time.monotonic() - began_s
-            output.note(f"the catalog of {files} files in {seconds:.1f} s, {files / max(seconds, 0.001):.0f} files/s")
-    output.show(view, common.json, _rebuilt)
+) -> int:
+    """Make the records of sets and their catalog anew, from what lies on devices. It is a job, which goes on if nobody waits.
 
-
-def _all_here(client: Client, device: str) -> int:
-    """Waits until every set of a device has its catalog; how many files those have that had none."""
-    request = q.SetListRequest(limit=1_000_000)
-    missing: dict[str, int] = {}
-    left, changed_s = -1, time.monotonic()
-    while True:
-        rows = [row for row in client.call("set.list", request, b.SetList).sets if row.device == device]
-        now = {row.id: row.files for row in rows if not row.catalog}
-        missing |= now
-        if not now:
-            return sum(missing.values())
-        if len(now) != left:
-            left, changed_s = len(now), time.monotonic()
-        if time.monotonic() - changed_s > _PATIENCE_S:
-            raise TimedOut(what=f"the catalog of {left} sets of {device}", seconds=f"{_PATIENCE_S:g}")
-        time.sleep(0.5)
-
-
-def _rebuilt(view: b.CatalogRebuilt) -> None:
-    output.details(
-        ("device", view.device),
-        ("read by", view.server),
-        ("sets", view.sets),
-        ("new here", view.added),
-        ("deleted there", view.deleted),
-        ("without catalog", view.pending),
-    )
+    Exit status 7: some catalogs are not there yet, or cannot be made; the exceptions say why.
+    """
+    if bool(names) is all:
+        raise UsageError(detail="Name devices, or give --all")
+    when = scheduling.words(NOT_WAITING)
+    request = DeviceCatalog(tuple(names), Priority(priority), scheduling.name, when)
+    return submit(common, Waiting(wait and when is None, json_lines), "catalog.remake", request)
 
 
 def _versions(view: b.VersionList) -> None:

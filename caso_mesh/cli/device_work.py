@@ -7,12 +7,12 @@ from typing import Annotated
 from caso_mesh.cli.backup import PriorityOption
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, NOT_WAITING, Common, Waiting, interactive
+from caso_mesh.cli.scheduling import NOW, Scheduling
 from caso_mesh.cli.waiting import submit
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.errors import UsageError
-from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
+from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.states import Priority
-from caso_mesh.model.units import parse_duration_s
 
 
 def add_to(devices: Group) -> None:
@@ -24,30 +24,7 @@ def add_to(devices: Group) -> None:
 def inventory(
     *names: Annotated[str, Parameter(name="NAME", help="Name of a device; may be repeated.")],
     all: Annotated[bool, Parameter(negative=(), help="Every device that takes work when it is due.")] = False,
-    schedule: Annotated[
-        str | None, Parameter(help='Make it a job that recurs: a cron line, or as in "sun 06:00", "daily 02:00".')
-    ] = None,
-    zone: Annotated[
-        str | None, Parameter(help="Time zone of the schedule, as in Europe/Berlin (default: UTC).")
-    ] = None,
-    exclude_day: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--exclude-day",
-            negative=(),
-            help="A day without a run, as in 2025-12-24 or 2025-12-24..2026-01-01; may be repeated.",
-        ),
-    ] = (),
-    start_window: Annotated[
-        str | None, Parameter(help="A run has to start within this time of its due time, as in 2h, or is missed.")
-    ] = None,
-    cancel_after: Annotated[
-        str | None, Parameter(help="A run ends if it is not done so long after it began, as in 8h.")
-    ] = None,
-    catch_up: Annotated[
-        bool, Parameter(negative=(), help="What could not start in its window runs when it can.")
-    ] = False,
-    name: Annotated[str | None, Parameter(help="Name of the job.")] = None,
+    scheduling: Scheduling = NOW,
     priority: PriorityOption = "medium",
     waiting: Waiting = NOT_WAITING,
     common: Common = DEFAULTS,
@@ -59,29 +36,8 @@ def inventory(
     """
     if bool(names) is all:
         raise UsageError(detail="Name devices, or give --all")
-    belonging = {
-        "--zone": zone,
-        "--exclude-day": exclude_day,
-        "--start-window": start_window,
-        "--cancel-after": cancel_after,
-        "--catch-up": catch_up,
-    }
-    lost = next((option for option, value in belonging.items() if value not in (None, (), False)), None)
-    if lost is not None and schedule is None:
-        raise UsageError(detail=f"{lost} belongs to --schedule")
-    if schedule is not None and waiting.wait:
-        raise UsageError(detail="A job with --schedule cannot be waited for; start it with: caso-mesh job run")
-    when = None
-    if schedule is not None:
-        when = ScheduleWords(
-            schedule=schedule,
-            zone=zone,
-            exclude_days=exclude_day,
-            start_window_s=parse_duration_s(start_window) if start_window is not None else None,
-            cancel_after_s=parse_duration_s(cancel_after) if cancel_after is not None else None,
-            catch_up=catch_up,
-        )
-    request = DeviceInventory(tuple(names), Priority(priority), name, when)
+    when = scheduling.words(waiting)
+    request = DeviceInventory(tuple(names), Priority(priority), scheduling.name, when)
     return submit(common, waiting, "device.inventory", request)
 
 

@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "catalog find": ("catalog find '*.pdf' --server alpha --larger 10MB", "catalog find report.odt --ignore-case"),
     "catalog versions": ("catalog versions alpha:/etc/fstab",),
     "catalog du": ("catalog du alpha:/srv --depth 1",),
-    "catalog rebuild": ("catalog rebuild disk1 --wait",),
+    "catalog rebuild": ("catalog rebuild disk1", "catalog rebuild --all --schedule '1st sun 06:00'"),
     "device add": (
         "device add disk1 --server alpha --path /mnt/disk1 --low-space 10GB",
         "device add nas --kind shared --on alpha=/mnt/nas --on beta=/mnt/nas",

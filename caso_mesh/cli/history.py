@@ -26,7 +26,10 @@ def history(
         str | None, Parameter(help="Only backups that were of this type: full, incremental, differential, copy.")
     ] = None,
     kind: Annotated[
-        str | None, Parameter(help="Only backup, restore, verify, duplicate, synthetic, drill or test-run.")
+        str | None,
+        Parameter(
+            help="Only backup, restore, verify, duplicate, synthetic, drill, test-run, inventory, catalog or erase."
+        ),
     ] = None,
     limit: Annotated[int, Parameter(help="At most this many, the newest.", at_least=1)] = 200,
     after: AfterOption = None,

@@ -131,7 +131,7 @@ def _show(view: o.JobDetail) -> None:
             ("files", lambda row: row[1] and row[1].files),
             ("stored", lambda row: output.size(row[1].bytes_stored) if row[1] else None),
             ("set", lambda row: row[1] and row[1].set),
-            ("note", lambda row: (row[1].error or {}).get("message") if row[1] and row[1].error else row[0].note),
+            ("note", lambda row: _note(row[1]) or row[0].note),
         )
     waits = [(run, each) for run in view.runs for each in run.waits]
     if waits:
@@ -144,6 +144,19 @@ def _show(view: o.JobDetail) -> None:
             ("since", lambda row: row[1].reason_since),
             ("ends", lambda row: row[1].reason_ends.removeprefix("ends ")),
         )
+
+
+def _note(attempt: o.AttemptView | None) -> str | None:
+    """Why it failed, or what it found in a device."""
+    if attempt is None:
+        return None
+    if attempt.error:
+        return str(attempt.error.get("message"))
+    if (found := attempt.inventory) is not None:
+        return f"{found.sets} sets, {found.missing} missing, {found.added} that nobody knew"
+    if (made := attempt.catalog) is not None:
+        return f"{made.sets} sets, {made.added} that nobody knew; {made.made} of {made.lacked} catalogs made"
+    return None
 
 
 def _origin(view: o.JobDetail) -> str | None:

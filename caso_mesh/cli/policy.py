@@ -12,6 +12,7 @@ from caso_mesh.cli import output
 from caso_mesh.cli.client import ask, connect
 from caso_mesh.cli.grammar import Group, Parameter, shared
 from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, Local
+from caso_mesh.cli.scheduling import UNSET, CancelAfter, CatchUp, ExcludeDays, Schedule, StartWindow
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, TemplateDoc
@@ -32,8 +33,6 @@ Rule = Annotated[
         'copy" (starts, completes, succeeds or fails), "full must complete first".',
     ),
 ]
-#: How an option is taken back.
-UNSET = "none"
 
 
 @app.command(name="list")
@@ -176,33 +175,11 @@ Type = Annotated[
     ),
 ]
 To = Annotated[str | None, Parameter(help="Where: any, device:NAME, devices:POOL, server:NAME or pool:NAME.")]
-Schedule = Annotated[
-    str | None,
-    Parameter(
-        help='A cron line, or as in "daily 22:00", "weekdays 22:00", "mon,wed 22:00", "2nd fri 22:00", "last fri '
-        '22:00", "day 15 22:00", "last day 22:00", "hourly :30", "once 2025-01-31T02:00"; or none.'
-    ),
-]
 Zone = Annotated[str | None, Parameter(help="Time zone of its schedule, if it is another one than that of the policy.")]
-ExcludeDays = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--exclude-day",
-        negative=(),
-        help="A day without a run, as in 2025-12-24 or 2025-12-24..2026-01-01; may be repeated; or none.",
-    ),
-]
 Calendars = Annotated[
     tuple[str, ...],
     Parameter(name="--calendar", negative=(), help="A calendar of days without a run; may be repeated; or none."),
 ]
-StartWindow = Annotated[
-    str | None, Parameter(help="It has to start within this time of its due time, as in 2h, or is missed; or none.")
-]
-CancelAfter = Annotated[
-    str | None, Parameter(help="It ends if it is not done so long after it began, as in 8h; or none.")
-]
-CatchUp = Annotated[bool | None, Parameter(help="What could not start in its window runs when it can.")]
 MediaSet = Annotated[str | None, Parameter(help="Media set: decides how long the sets are kept.")]
 Priority = Annotated[str | None, Parameter(help="Who goes first (else as the selection list says); or none.")]
 Verify = Annotated[bool | None, Parameter(help="Read the set back and check it after writing (default).")]

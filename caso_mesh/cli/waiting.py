@@ -14,6 +14,7 @@ from caso_mesh.cli.client import Client, connect
 from caso_mesh.cli.options import NOT_LOCAL, Common, Local, Waiting, check_waiting
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
+from caso_mesh.model.cataloguing import CatalogView
 from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, DaemonNotRunning, Unavailable
 from caso_mesh.model.inventories import InventoryView
 
@@ -149,7 +150,7 @@ def _second(each: o.SecondOutcome) -> str:
 
 
 def _figures(result: o.RunResult) -> tuple[tuple[str, object], ...]:
-    if result.inventories:
+    if result.inventories or result.catalogs:
         return ()
     return (
         ("files", result.files),
@@ -188,6 +189,22 @@ def _inventory(found: InventoryView) -> None:
     )
 
 
+def _catalog(made: CatalogView) -> None:
+    output.details(
+        ("device", made.device),
+        ("sets", made.sets),
+        ("sets nobody knew", made.added or None),
+        ("deleted there", made.deleted or None),
+        ("had no catalog", made.lacked),
+        ("have one now", _made(made) if made.lacked else None),
+    )
+
+
+def _made(made: CatalogView) -> str:
+    rate = f", {made.files / made.seconds:.0f} files/s" if made.files and made.seconds > 0 else ""
+    return f"{made.made}, with {made.files} files in {output.duration(made.seconds)}{rate}"
+
+
 def show_result(result: o.RunResult) -> None:
     """A result for people."""
     for text in result.warnings:
@@ -211,6 +228,8 @@ def show_result(result: o.RunResult) -> None:
     )
     for found in result.inventories:
         _inventory(found)
+    for made in result.catalogs:
+        _catalog(made)
     for each in result.exceptions[:_SHOWN]:
         output.warning(f"{each.path}: {each.reason}")
     if len(result.exceptions) > _SHOWN:

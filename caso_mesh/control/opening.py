@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.device_jobs import InventorySpec, OfDevices
+from caso_mesh.model.device_jobs import OfDevices, SurveySpec
 from caso_mesh.model.jobs import Failure, Job, JobSpec, OfSetsSpec, Run, Terms, VerifySpec
 from caso_mesh.model.states import DeviceState
 from caso_mesh.planning import lifecycle
@@ -76,11 +76,11 @@ def _with_sets(spec: JobSpec, sets: Mapping[str, str]) -> JobSpec:
 
 def _with_devices(state: ControlState, spec: JobSpec) -> JobSpec:
     """Of every device: of those that take work. What is in a safe, or paused, is left alone."""
-    if not isinstance(spec, InventorySpec) or spec.devices:
+    if not isinstance(spec, SurveySpec) or spec.devices:
         return spec
     working = (DeviceState.ONLINE, DeviceState.READ_ONLY)
     ids = tuple(device.id for device in state.device_list() if device.state in working)
-    return InventorySpec(ids or ("",))  # without any there is one part, which fails
+    return msgspec.structs.replace(spec, devices=ids or ("",))  # without any there is one part, which fails
 
 
 def _impossible(state: ControlState, spec: JobSpec, source: str) -> Failure | None:

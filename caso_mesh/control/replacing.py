@@ -21,7 +21,7 @@ from caso_mesh.control.membership import (
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
 from caso_mesh.model.commands import ReplaceServer
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec, OfDevices
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec, OfDevices
 from caso_mesh.model.errors import AlreadyExists, InUse, InvalidValue, NotFound
 from caso_mesh.model.jobs import (
     Attempt,
@@ -161,5 +161,5 @@ def _moved(spec: JobSpec, old: str, new: str) -> JobSpec:
             return msgspec.structs.replace(spec, server=new) if spec.server == old else spec
         case VerifySetsSpec(sources=sources) | DuplicateSpec(sources=sources) | SyntheticSpec(sources=sources):
             return msgspec.structs.replace(spec, sources=tuple(new if each == old else each for each in sources))
-        case VerifySpec() | InventorySpec() | EraseSpec():
+        case VerifySpec() | InventorySpec() | CatalogSpec() | EraseSpec():
             return spec

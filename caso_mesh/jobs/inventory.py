@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from caso_mesh.jobs.comparing import MOST_LINES, compare, sets_in, tell_news
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Began, Consults
 from caso_mesh.jobs.storing import BackendFor, device_of, open_vault
 from caso_mesh.jobs.task import Task
 from caso_mesh.model.device_jobs import Inventoried
-from caso_mesh.model.device_work import PAGE, DeviceCompared, DeviceFound, DeviceLacks, OpenSession
+from caso_mesh.model.device_work import DeviceLacks
 from caso_mesh.model.entries import SourceException
-from caso_mesh.model.importing import as_here
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_size
 from caso_mesh.vault.records import SessionRecord
@@ -24,8 +24,6 @@ from caso_mesh.vault.vault import Vault
 
 #: So many missing sets are told of; what lacks more is no device that anything is restored from.
 MOST_MISSING = 10_000
-#: Lines of one kind in the job log.
-_MOST_LINES = 200
 
 
 def run_inventory(task: Task, desk: Desk, backend_for: BackendFor, on_found: Callable[[Inventoried], None]) -> None:
@@ -33,12 +31,10 @@ def run_inventory(task: Task, desk: Desk, backend_for: BackendFor, on_found: Cal
     ``NoKey``, what the device raises, and ``Unavailable`` without an administrator."""
     desk.say(Began())
     with open_vault(task, desk, backend_for, writes=False) as vault:
-        sets = _sets(vault, desk)
+        sets = sets_in(task, vault, desk)
         sessions = vault.open_sessions()
-        foreign = device_of(task).foreign
-        if foreign is not None:
-            # known here by other names; and who worked there is no business of this mesh
-            sets, sessions = [as_here(each, foreign.device) for each in sets], []
+        if device_of(task).foreign is not None:
+            sessions = []  # who worked there is no business of this mesh
         stock = vault.stock(desk.check)
         gone = {each.id for each in sets if vault.holds.is_gone(each.id)}
         free, total = vault.space()
@@ -49,12 +45,12 @@ def run_inventory(task: Task, desk: Desk, backend_for: BackendFor, on_found: Cal
             f" {format_size(total)} free",
         )
         media = _tell_media(desk, [each for each in sets if each.id not in gone])
-        said = _compare(task, desk, vault, sets, gone, sessions)
-        missing = _look_again(desk, vault, [each for answer in said for each in answer.missing])
+        said = compare(task, desk, vault, sets, gone, sessions)
+        missing = _look_again(task, desk, vault, [each for answer in said for each in answer.missing])
         desk.consult(Consults(lacks=DeviceLacks(task.order.attempt, tuple(missing[:MOST_MISSING]))))
         abandoned = {each for answer in said for each in answer.abandoned}
         dead = [each for each in sessions if each.attempt in abandoned]
-        added = _tell_news(desk, said)
+        added = tell_news(desk, said)
         _tell_sessions(desk, sessions, abandoned)
         for each in missing:
             desk.exception(SourceException(f"sets/{each}".encode(), "set-missing", "it is believed to be here"))
@@ -87,83 +83,25 @@ def run_inventory(task: Task, desk: Desk, backend_for: BackendFor, on_found: Cal
         )
 
 
-def _sets(vault: Vault, desk: Desk) -> list[BackupSet]:
-    found = []
-    for each in vault.sets(deleted=True):
-        desk.check()
-        found.append(each)
-        desk.tally.entries = len(found)
-    return sorted(found, key=lambda each: each.id)
-
-
 def _tell_media(desk: Desk, sets: Sequence[BackupSet]) -> tuple[str, ...]:
     counts, sizes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for each in sets:
         counts[each.medium, each.media_set] += 1
         sizes[each.medium, each.media_set] += each.bytes_stored
-    for (label, media_set), count in sorted(counts.items())[:_MOST_LINES]:
+    for (label, media_set), count in sorted(counts.items())[:MOST_LINES]:
         desk.log("info", f"medium {label} ({media_set}): {count} sets, {format_size(sizes[label, media_set])} stored")
     return tuple(sorted({label for label, _ in counts}))
 
 
-def _compare(
-    task: Task,
-    desk: Desk,
-    vault: Vault,
-    sets: Sequence[BackupSet],
-    gone: set[str],
-    sessions: Sequence[SessionRecord],
-) -> list[DeviceCompared]:
-    """What the administrator says, page by page."""
-    said, after, at = list[DeviceCompared](), "", 0
-    while True:
-        page = tuple(sets[at : at + PAGE])
-        at += len(page)
-        last = at >= len(sets)
-        found = DeviceFound(
-            attempt=task.order.attempt,
-            after=after,
-            sets=page,
-            deleted=tuple(each.id for each in page if each.id in gone),
-            locks={each.id: lock.until_ns for each in page if (lock := vault.holds.lock_of(each.id)) is not None},
-            last=last,
-            sessions=tuple(OpenSession(each.writer, each.session, each.server, each.attempt) for each in sessions)
-            if last
-            else (),
-        )
-        answer = desk.consult(Consults(found=found)).compared
-        if answer is not None:
-            said.append(answer)
-        if last:
-            return said
-        after = page[-1].id
-
-
-def _look_again(desk: Desk, vault: Vault, named: Sequence[str]) -> list[str]:
+def _look_again(task: Task, desk: Desk, vault: Vault, named: Sequence[str]) -> list[str]:
     if not named:
         return []
-    there = {each.id for each in _sets(vault, desk)}
+    there = {each.id for each in sets_in(task, vault, desk)}
     return sorted(set(named) - there)
 
 
-def _tell_news(desk: Desk, said: Sequence[DeviceCompared]) -> int:
-    """How many sets were not known."""
-    news = {
-        "is here, and nobody knew of it: it is in the catalog from now on": [e for a in said for e in a.added],
-        "is deleted here, which nobody knew": [e for a in said for e in a.deleted],
-        "is known with another content; that stays": [e for a in said for e in a.differ],
-        "was made for another device and is passed over": [e for a in said for e in a.foreign],
-    }
-    for text, ids in news.items():
-        for each in ids[:_MOST_LINES]:
-            desk.log("warning", f"the set {each} {text}")
-        if len(ids) > _MOST_LINES:
-            desk.log("warning", f"so it is of {len(ids) - _MOST_LINES} more")
-    return sum(len(answer.added) for answer in said)
-
-
 def _tell_sessions(desk: Desk, sessions: Sequence[SessionRecord], abandoned: set[str]) -> None:
-    for each in sessions[:_MOST_LINES]:
+    for each in sessions[:MOST_LINES]:
         if each.attempt in abandoned:
             text = f"the session of the attempt {each.attempt} has no end, and nobody is at work for it"
             desk.log("warning", f"{text}: the next backup of that server to this device ends it")

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from caso_mesh.model.device_jobs import Inventoried
-from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks, EraseGranted, MayErase
+from caso_mesh.model.device_jobs import Catalogued, Inventoried
+from caso_mesh.model.device_work import (
+    CatalogsAsked,
+    CatalogsStand,
+    DeviceCompared,
+    DeviceFound,
+    DeviceLacks,
+    EraseGranted,
+    MayErase,
+)
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.facts import LogLine
 from caso_mesh.model.jobs import Counts, Failure, Predicted, Progress
@@ -76,6 +84,7 @@ class Consults(Struct, frozen=True, tag="consults", tag_field="say"):
     found: DeviceFound | None = None
     lacks: DeviceLacks | None = None
     erase: MayErase | None = None
+    catalogs: CatalogsAsked | None = None
     lines: tuple[LogLine, ...] = ()
 
 
@@ -91,6 +100,7 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="say"):
     lines: tuple[LogLine, ...] = ()
     predicted: Predicted | None = None
     found: Inventoried | None = None
+    catalogued: Catalogued | None = None
 
 
 #: Messages that take along what was logged before them: a small job is told in few.
@@ -119,6 +129,7 @@ class Answered(Struct, frozen=True, tag="answered", tag_field="say"):
 
     compared: DeviceCompared | None = None
     grant: EraseGranted | None = None
+    catalogs: CatalogsStand | None = None
     failure: Failure | None = None
 
 

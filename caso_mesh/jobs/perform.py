@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from caso_mesh.catalog.segment import from_entry
 from caso_mesh.jobs import (
+    cataloguing,
     copying,
     drilling,
     erasing,
@@ -39,7 +40,7 @@ from caso_mesh.jobs.sink import Sink, VaultSink
 from caso_mesh.jobs.storing import BackendFor, Base, choose_base, folder_backend, load_set, open_vault, writing
 from caso_mesh.jobs.target import FolderTarget
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.device_jobs import EraseSpec, Inventoried, InventorySpec
+from caso_mesh.model.device_jobs import CatalogSpec, Catalogued, EraseSpec, Inventoried, InventorySpec
 from caso_mesh.model.errors import AttemptFailed, Canceled, CasoError, InternalError, StateFull, WorkerDied
 from caso_mesh.model.jobs import (
     BackupSpec,
@@ -87,6 +88,7 @@ class Outcome:
         self.set: str | None = None
         self.predicted: Predicted | None = None
         self.found: Inventoried | None = None
+        self.catalogued: Catalogued | None = None
 
 
 def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], None] = lambda: None) -> None:
@@ -132,6 +134,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
             failure=None if failure is None else Failure(code=failure.code, fields=failure.fields),
             predicted=outcome.predicted,
             found=outcome.found,
+            catalogued=outcome.catalogued,
         )
     )
 
@@ -151,6 +154,9 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
 
     def inventoried(found: Inventoried) -> None:
         outcome.found = found
+
+    def catalogued(made: Catalogued) -> None:
+        outcome.catalogued = made
 
     match task.order.spec, task.order.end:
         case BackupSpec(), "both":
@@ -200,6 +206,8 @@ def _run(task: Task, desk: Desk, tools: Tools, outcome: Outcome) -> None:
             erasing.run_erase(task, desk, tools.backend_for)
         case InventorySpec(), _:
             inventory.run_inventory(task, desk, tools.backend_for, inventoried)
+        case CatalogSpec(), _:
+            cataloguing.run_catalog(task, desk, tools.backend_for, catalogued)
         case VerifySpec() as spec, _:
             desk.say(Began())
             with open_vault(task, desk, tools.backend_for) as vault:

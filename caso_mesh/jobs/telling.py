@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caso_mesh.jobs.task import Task
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec
 from caso_mesh.model.jobs import (
     BackupSpec,
     Counts,
@@ -66,6 +66,8 @@ def begins(task: Task) -> str:
             return f"begins: {_device(task)} is erased at {here}"
         case InventorySpec(), _:
             return f"begins: inventory of {_device(task)} at {here}"
+        case CatalogSpec(), _:
+            return f"begins: the catalog of {_device(task)} is made anew at {here}"
 
 
 def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> str:

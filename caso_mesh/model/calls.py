@@ -25,7 +25,16 @@ from caso_mesh.model import views as v
 from caso_mesh.model import what_if as w
 from caso_mesh.model.audit_chain import AuditDigests, AuditSpans, AuditVerified, AuditVerify
 from caso_mesh.model.canceling import RunsCanceled
-from caso_mesh.model.device_work import DeviceCompared, DeviceFound, DeviceLacks, EraseGranted, MayErase
+from caso_mesh.model.cataloguing import DeviceCatalog
+from caso_mesh.model.device_work import (
+    CatalogsAsked,
+    CatalogsStand,
+    DeviceCompared,
+    DeviceFound,
+    DeviceLacks,
+    EraseGranted,
+    MayErase,
+)
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.listing import CatalogFind
@@ -184,9 +193,11 @@ _OF_MESH: tuple[Call, ...] = (
     Call("logon.grant", "node", "node", s.LogonGrant, s.LogonGranted,
          "Seal the secret of a logon, which this server has, to others that may use it."),
     Call("device.found", "node", "admin", DeviceFound, DeviceCompared,
-         "What an inventory of a device found, put before what is believed to be there."),
+         "What an attempt that looks at a device as a whole found, put before what is believed to be there."),
     Call("device.lacks", "node", "admin", DeviceLacks, v.Done,
          "Which sets an inventory did not find in a device, having looked for them twice."),
+    Call("device.catalogs", "node", "admin", CatalogsAsked, CatalogsStand,
+         "How far the catalogs are that an attempt at their device had made anew."),
     Call("device.may-erase", "node", "admin", MayErase, EraseGranted,
          "Whether an attempt that stands at its device may erase it now. It may only once that is committed."),
     Call("path.check", "node", "node", s.PathCheck, s.PathCheckReply,
@@ -452,8 +463,12 @@ _OF_MESH: tuple[Call, ...] = (
          "The set that shows a path of a server as it was at some time, to be looked into.", scope=OF_SERVER),
     Call("catalog.modes", "viewer", "admin", c.CatalogModesRequest, c.CatalogModes,
          "Where the catalogs of each server's sets are kept, and how far a move is.", scope=SHOWN),
+    Call("catalog.remake", "operator", "admin", DeviceCatalog, o.Submitted,
+         "Make the records of sets and their catalog anew from what lies on devices, now or by a schedule.",
+         changes=True, scope=(("devices", "devices"),)),
     Call("catalog.rebuild", "operator", "admin", q.DeviceName, b.CatalogRebuilt,
-         "Make the records of sets and their catalog anew from what lies on a device.", changes=True, scope=OF_DEVICE),
+         "As catalog.remake, for programs of before: without a job, and answered once the records are there.",
+         changes=True, scope=OF_DEVICE),
     Call("alert.list", "viewer", "admin", q.AlertListRequest, v.AlertList, "Alerts that are not answered, or all.",
          scope=SHOWN),
     Call("alert.show", "viewer", "admin", q.Named, a.AlertDetail, "One alert: what it means and what to do about it.",

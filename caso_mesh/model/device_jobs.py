@@ -15,6 +15,13 @@ class InventorySpec(Struct, frozen=True, tag="inventory", tag_field="kind"):
     devices: tuple[str, ...] = ()
 
 
+class CatalogSpec(Struct, frozen=True, tag="catalog", tag_field="kind"):
+    """Make the records of the sets in ``devices`` (ids) and their catalog anew, from what lies there. As of ``InventorySpec``
+    a run knows them, and a job without any is about all that take work."""
+
+    devices: tuple[str, ...] = ()
+
+
 class EraseSpec(Struct, frozen=True, tag="erase", tag_field="kind"):
     """Empty the vault of ``device`` (id), and begin a new one there, with the id ``becomes``. ``last_good``: also if it holds the
     last good set of a list; locked or protected ones it never takes along."""
@@ -28,8 +35,10 @@ class EraseSpec(Struct, frozen=True, tag="erase", tag_field="kind"):
         return (self.device,)
 
 
+#: What looks at devices, and takes in what lies there.
+SurveySpec = InventorySpec | CatalogSpec
 #: What is about devices as a whole.
-OfDevices = InventorySpec | EraseSpec
+OfDevices = SurveySpec | EraseSpec
 
 
 class Inventoried(Struct, frozen=True):
@@ -49,3 +58,17 @@ class Inventoried(Struct, frozen=True):
     pack_bytes: int
     free_bytes: int
     total_bytes: int
+
+
+class Catalogued(Struct, frozen=True):
+    """What making the catalog of a device anew came to. Of ``sets`` there (not deleted) nobody knew ``added``, and ``deleted``
+    were known and have a tombstone. ``lacked`` had no catalog where it is to be; of those ``made`` have one now, of ``files``
+    files. ``seconds``: how long that took."""
+
+    sets: int
+    deleted: int
+    added: int
+    lacked: int
+    made: int
+    files: int
+    seconds: float

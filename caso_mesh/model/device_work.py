@@ -35,7 +35,8 @@ class DeviceFound(Struct, frozen=True):
 class DeviceCompared(Struct, frozen=True):
     """What the administrator says to it. ``missing``: sets that it believed to be there, and that must be looked for once
     more. ``added``: sets that nobody knew and that are known from now on; ``differ``: those that are known with another
-    content. ``abandoned``: attempts of open sessions that nobody is at work for."""
+    content. ``abandoned``: attempts of open sessions that nobody is at work for. ``lacking``: sets there that have no
+    catalog where it is to be, and get one now, if the attempt is about catalogs."""
 
     missing: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class DeviceCompared(Struct, frozen=True):
     differ: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     abandoned: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 class DeviceLacks(Struct, frozen=True):
@@ -51,6 +53,22 @@ class DeviceLacks(Struct, frozen=True):
 
     attempt: str
     sets: tuple[str, ...]
+
+
+class CatalogsAsked(Struct, frozen=True):
+    """How far the catalogs of some sets are that an attempt had made anew."""
+
+    attempt: str
+    sets: tuple[str, ...]
+
+
+class CatalogsStand(Struct, frozen=True):
+    """Of those sets the ones that are waited for: ``pending`` are being made, of ``away`` the server that is to keep them is
+    not connected (set -> its name), ``damaged`` cannot be made. All others have theirs, or are deleted."""
+
+    pending: tuple[str, ...] = ()
+    away: dict[str, str] = {}
+    damaged: tuple[str, ...] = ()
 
 
 class MayErase(Struct, frozen=True):

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from caso_mesh.model.audit import Change
 from caso_mesh.model.copies import Outcome
-from caso_mesh.model.device_jobs import Inventoried
+from caso_mesh.model.device_jobs import Catalogued, Inventoried
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import PeerMalformed
 from caso_mesh.model.jobs import Attempt, Counts, Failure, Predicted, Run
@@ -58,7 +58,8 @@ class AttemptVerifying(Struct, frozen=True, tag="attempt-verifying", tag_field="
 
 class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     """The end of an attempt. ``type`` is what really ran: an incremental without a parent is a full. ``predicted``: what
-    a test run found, ``found``: what an inventory did. ``kind``: of the job, for what is counted over all of them."""
+    a test run found, ``found``: what an inventory did, ``catalogued``:
+    what making a catalog anew came to. ``kind``: of the job, for what is counted over all of them."""
 
     attempt: str
     state: AttemptState
@@ -70,6 +71,7 @@ class AttemptEnded(Struct, frozen=True, tag="attempt-ended", tag_field="fact"):
     predicted: Predicted | None = None
     kind: JobKind | None = None
     found: Inventoried | None = None
+    catalogued: Catalogued | None = None
 
 
 class AttemptExceptions(Struct, frozen=True, tag="attempt-exceptions", tag_field="fact"):

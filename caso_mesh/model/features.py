@@ -16,7 +16,7 @@ from msgspec import Struct
 from caso_mesh.model.states import DataLocation
 
 #: What this software understands.
-FEATURE_LEVEL = 4
+FEATURE_LEVEL = 5
 #: Commands that came after level 1, by their tag.
 SINCE: Mapping[str, int] = {
     "put-logon": 2,
@@ -44,7 +44,7 @@ SINCE: Mapping[str, int] = {
 #: Work that names logon information.
 _LOGONS = 2
 #: Kinds of jobs and types of templates that came after level 1.
-KINDS: Mapping[str, int] = {"synthetic": 2, "inventory": 4, "erase": 4}
+KINDS: Mapping[str, int] = {"synthetic": 2, "inventory": 4, "erase": 4, "catalog": 5}
 #: The level of backups to two devices.
 _SECOND = 2
 #: The level of media that close at a size.

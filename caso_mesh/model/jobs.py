@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec, OfDevices
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec, OfDevices
 from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import (
     AttemptState,
@@ -223,10 +223,8 @@ def kind_of(spec: JobSpec) -> JobKind:
             return JobKind.DRILL
         case TestRunSpec():
             return JobKind.TEST_RUN
-        case InventorySpec():
-            return JobKind.INVENTORY
-        case EraseSpec():
-            return JobKind.ERASE
+        case InventorySpec() | CatalogSpec() | EraseSpec():
+            return JobKind(str(spec.__struct_config__.tag))
 
 
 def backup_of(spec: JobSpec) -> BackupSpec | None:
@@ -272,8 +270,8 @@ def part_of_spec(spec: JobSpec, source: str) -> PartSpec:
             return replace(spec, sources=tuple(part for part in spec.sources if part.server == source))
         case TestRunSpec(backup=backup):
             return TestRunSpec(replace(backup, sources=tuple(part for part in backup.sources if part.server == source)))
-        case InventorySpec():
-            return InventorySpec((source,))
+        case InventorySpec() | CatalogSpec():
+            return replace(spec, devices=(source,))
         case _:
             return spec
 
@@ -487,8 +485,10 @@ class Progress(Struct, frozen=True):
 
     @property
     def percent(self) -> float | None:
-        if self.state not in {AttemptState.RUNNING, AttemptState.VERIFYING} or not self.total_bytes:
+        if self.state not in {AttemptState.RUNNING, AttemptState.VERIFYING}:
             return None
+        if not self.total_bytes:  # what moves nothing is measured by files
+            return min(99.9, 100.0 * self.counts.files / self.total_files) if self.total_files else None
         moved = self.counts.bytes
         if self.state is AttemptState.RUNNING:  # of a large file nothing is in the tree until all of it was read
             moved = max(moved, self.counts.bytes_read)

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from caso_mesh.model.copies import Copy
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec
 from caso_mesh.model.jobs import (
     BackupSpec,
     DrillSpec,
@@ -148,5 +148,5 @@ def ticket_paths(spec: PartSpec, source: str) -> tuple[bytes, ...]:
             return (set_id.encode(),)
         case DuplicateSpec() | SyntheticSpec():
             return (spec.set_of(source).encode(),)
-        case InventorySpec() | EraseSpec():
+        case CatalogSpec() | InventorySpec() | EraseSpec():
             return ()

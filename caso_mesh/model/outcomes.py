@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from caso_mesh.model.cataloguing import CatalogView
 from caso_mesh.model.inventories import InventoryView
 
 
@@ -59,7 +60,8 @@ class RunResult(Struct, frozen=True):
     """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
     ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying.
     ``predicted`` is what a test run says of all sources together, ``None`` for any other job. ``second``: of a backup to two
-    devices what became of the second one, for each source. ``inventories``: what was found in each device."""
+    devices what became of the second one, for each source. ``inventories``: what was found in each device, ``catalogs``: what making
+    that of each anew came to."""
 
     job: str
     run: str
@@ -81,6 +83,7 @@ class RunResult(Struct, frozen=True):
     predicted: PredictedView | None = None
     second: tuple[SecondOutcome, ...] = ()
     inventories: tuple[InventoryView, ...] = ()
+    catalogs: tuple[CatalogView, ...] = ()
 
 
 class JobView(Struct, frozen=True):
@@ -146,6 +149,7 @@ class AttemptView(Struct, frozen=True):
     redundant: bool = False
     predicted: PredictedView | None = None
     inventory: InventoryView | None = None
+    catalog: CatalogView | None = None
 
 
 class RunWait(Struct, frozen=True):

@@ -96,11 +96,12 @@ class JobKind(StrEnum):
     DRILL = "drill"
     TEST_RUN = "test-run"
     INVENTORY = "inventory"
+    CATALOG = "catalog"
     ERASE = "erase"
 
 
 #: What is about a device as a whole.
-OF_DEVICE: frozenset[JobKind] = frozenset({JobKind.INVENTORY, JobKind.ERASE})
+OF_DEVICE: frozenset[JobKind] = frozenset({JobKind.INVENTORY, JobKind.CATALOG, JobKind.ERASE})
 #: What a server that reaches a device does alone: it needs nobody's files, and no other device.
 IN_PLACE: frozenset[JobKind] = frozenset({JobKind.VERIFY, JobKind.SYNTHETIC}) | OF_DEVICE
 

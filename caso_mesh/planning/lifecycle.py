@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.model.device_jobs import EraseSpec, InventorySpec
+from caso_mesh.model.device_jobs import CatalogSpec, EraseSpec, InventorySpec
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.ids import attempt_id
 from caso_mesh.model.jobs import (
@@ -59,7 +59,7 @@ def sources_of(spec: JobSpec) -> tuple[str, ...]:
             return (spec.source,)
         case VerifySetsSpec() | DuplicateSpec() | SyntheticSpec():
             return spec.sources
-        case InventorySpec() | EraseSpec():
+        case InventorySpec() | CatalogSpec() | EraseSpec():
             return spec.devices
 
 

@@ -452,6 +452,7 @@ class Attempts:
             failure=ended.failure,
             predicted=ended.predicted,
             found=ended.found,
+            catalogued=ended.catalogued,
         )
         # Where a set may be in the vault of which the worker did not live to tell, the vault is asked.
         known = running.published or ended.set is not None

@@ -11,7 +11,7 @@ from typing import Protocol
 from caso_mesh.jobs import messages as say
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.device_work import DeviceCompared, EraseGranted
+from caso_mesh.model.device_work import CatalogsStand, DeviceCompared, EraseGranted
 from caso_mesh.model.errors import CasoError, NotWithoutAdmin, Unavailable
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Failure, Progress
@@ -67,6 +67,9 @@ class Consulting:
         if question.found is not None:
             compared = await ask(admin, "device.found", question.found, DeviceCompared, timeout_s=_ANSWER_S)
             return say.Answered(compared=compared)
+        if question.catalogs is not None:
+            stand = await ask(admin, "device.catalogs", question.catalogs, CatalogsStand, timeout_s=_ANSWER_S)
+            return say.Answered(catalogs=stand)
         if question.erase is not None:
             grant = await ask(admin, "device.may-erase", question.erase, EraseGranted, timeout_s=_ANSWER_S)
             return say.Answered(grant=grant)

@@ -23,6 +23,7 @@ from caso_mesh.model.alert_calls import AlertAnswered, AlertDetail
 from caso_mesh.model.audit_chain import AuditVerified, AuditVerify, AuditVoter
 from caso_mesh.model.calls import BY_NAME, CALLS, LOCAL
 from caso_mesh.model.canceling import RunCanceled, RunsCanceled
+from caso_mesh.model.cataloguing import DeviceCatalog
 from caso_mesh.model.documents import LogonDoc
 from caso_mesh.model.entries import EntryType
 from caso_mesh.model.erasing import DeviceErase
@@ -272,6 +273,20 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         DeviceInventory((), name="weekly", when=ScheduleWords("5 2 * * *", "Europe/Berlin", (), None, 3600.0, True)),
         SUBMITTED,
         ["submitted job1@1"],
+    ),
+    (
+        "catalog rebuild disk1 --no-wait --priority low",
+        "catalog.remake",
+        DeviceCatalog(("disk1",), Priority.LOW),
+        SUBMITTED,
+        ["submitted job1@1"],
+    ),
+    (
+        "catalog rebuild --all --schedule 5_2_*_*_* --name monthly",
+        "catalog.remake",
+        DeviceCatalog((), name="monthly", when=ScheduleWords("5 2 * * *")),
+        msgspec.structs.replace(SUBMITTED, run=None, next_due="2025-01-02T02:05:00Z"),
+        ["is scheduled"],
     ),
     (
         "device list --server beta",
@@ -640,7 +655,7 @@ async def test_a_command_asks_what_it_says_and_prints_the_answer_for_people_and_
 def test_the_cases_above_cover_every_call_of_people() -> None:
     people = {call.name for call in CALLS if call.role is not None}
     # these are dialogues of several calls, or no command of their own; over real daemons: tests/mesh/test_as_of, _deleting,
-    # _catalog_rebuild, _recovery, _contexts
+    # _recovery, _contexts
     dialogues = {
         "run.follow",
         # tests/cli/test_cli_screen, _following
@@ -668,6 +683,7 @@ def test_the_cases_above_cover_every_call_of_people() -> None:
         "file.read",
         "set.delete",
         "set.lock",
+        # for programs of before
         "catalog.rebuild",
         "operator.renew",
         # one command shows what is there, changes it and saves it: tests/cli/test_cli_policies

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from control_world import NOW, Script
+from control_world import FOUND, NOW, Script
 from msgspec.structs import replace
 
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import features, jobs
 from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutMediaSet, PutPolicy, decode
+from caso_mesh.model.device_jobs import CatalogSpec
 from caso_mesh.model.errors import FeatureLevelTooLow, PeerMalformed, StateTooNew
-from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of
+from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of, level_of_work
 from caso_mesh.model.jobs import (
     BackupSpec,
     Job,
@@ -21,7 +22,7 @@ from caso_mesh.model.jobs import (
     TargetKind,
     VerifySpec,
 )
-from caso_mesh.model.mesh import Pool
+from caso_mesh.model.mesh import MeshInfo, Pool
 from caso_mesh.model.policies import Policy, Template, TemplateType
 from caso_mesh.model.storage import MediaSet
 
@@ -53,6 +54,18 @@ def test_what_was_committed_is_applied_whatever_its_level_since_every_voter_unde
     monkeypatch.setattr(features, "SINCE", {"create-pool": LATER})
     script.do(POOL)
     assert script.state.pool_named("store")
+
+
+def test_catalogs_as_jobs_wait_for_the_level_and_so_does_the_work():
+    """They came with level 5."""
+    script = Script(founded=False)
+    script.do(replace(FOUND, mesh=MeshInfo("mesh-1", "home", NOW, feature_level=4)))
+    job = Job("c", "catalogs", CatalogSpec(), "ann", NOW)
+    command = CreateJob(job, run_now=True, at_ns=NOW)
+    assert (level_of(command), level_of_work(CatalogSpec(("d",)))) == (5, 5)
+    with pytest.raises(FeatureLevelTooLow) as refused:
+        validate(script.state, command, at_ns=NOW)
+    assert (refused.value.fields["needed"], refused.value.fields["level"]) == (5, 4)
 
 
 def test_the_level_never_falls_and_lies_in_the_snapshot():

@@ -319,11 +319,11 @@ def test_what_a_rebuild_has_found_is_known_to_whoever_is_in_office_next(
         mesh.run(name)
     wait_for(lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="all are back")
     assert boss.ok("set", "list")["sets"] == []
-    rebuilt = boss.ok("catalog", "rebuild", "disk", "--wait", timeout="30s")
-    assert (rebuilt["added"], rebuilt["pending"]) == (2, 2)
+    (rebuilt,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
+    assert (rebuilt["added"], rebuilt["lacked"], rebuilt["made"]) == (2, 2, 2)
     assert seen() == before
-    again = boss.ok("catalog", "rebuild", "disk", "--wait", timeout="30s")
-    assert (again["added"], again["pending"]) == (0, 0)
+    (again,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
+    assert (again["added"], again["lacked"]) == (0, 0)
     followed(mesh, "alpha", "beta", "gamma")
     first = boss.admin()
     assert first is not None

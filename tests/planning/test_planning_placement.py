@@ -403,7 +403,7 @@ def test_an_imported_device_is_looked_at_and_never_erased():
 
 def test_a_device_that_nobody_can_use_is_looked_at_and_erased_all_the_same_but_not_one_that_was_put_offline():
     lost = device("disk", "b", state=DeviceState.OFFLINE, lost=True, free_bytes=0, low_space_bytes=9)
-    for kind in (JobKind.INVENTORY, JobKind.ERASE):
+    for kind in (JobKind.INVENTORY, JobKind.CATALOG, JobKind.ERASE):
         work = reading("r", kind, "disk", "disk")
         assert placed(TWO, work, devices=(lost,))[0] == {"r": ("b", "disk")}
         by_hand = msgspec.structs.replace(lost, lost=False)

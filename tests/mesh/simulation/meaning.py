@@ -25,7 +25,7 @@ Told = tuple[str, Record, str | None]
 #: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
 #: voter is with fetching it, ``forgotten`` whether its catalog has forgotten a deleted set.
 TABLES = {
-    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found, kind",
+    "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found, catalogued, kind",
     "exception": "attempt, path, reason, detail, reporter",
     "log_line": "attempt, at_ns, level, text, server",
     "run_wait": "run, source, reporter, since_ns, reason, fields",
@@ -131,7 +131,7 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
         key = (fact.attempt, server)
         if isinstance(fact, facts.AttemptVerifying) and key not in found:
             continue
-        row = found.setdefault(key, ["queued", *[None] * 10])
+        row = found.setdefault(key, ["queued", *[None] * 11])
         over = row[0] not in {state.value for state in ATTEMPT_ACTIVE}
         match fact:
             case facts.AttemptStarted(type=type_) if row[0] == "queued":
@@ -148,6 +148,7 @@ def _attempts(every: Iterable[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]
                     _pack(fact.failure) if fact.failure else None,
                     _pack(fact.predicted) if fact.predicted else None,
                     _pack(fact.found) if fact.found else None,
+                    _pack(fact.catalogued) if fact.catalogued else None,
                     fact.kind.value if fact.kind else "unknown",
                 )
             case _:
@@ -163,7 +164,7 @@ def _totals(attempts: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     found: dict[tuple[str, str, str], list[Any]] = {}
     for row in ended.values():
         counts = msgspec.msgpack.decode(row[8], type=Counts)
-        total = found.setdefault((row[13], row[4] or "", row[3]), [0, 0, 0, 0.0])
+        total = found.setdefault((row[14], row[4] or "", row[3]), [0, 0, 0, 0.0])
         for number, each in enumerate((1, counts.bytes_read, counts.bytes_stored, round(row[7] * 1024) / 1024)):
             total[number] += each
     return [(*key, *total) for key, total in found.items()]
