@@ -148,7 +148,7 @@ def test_no_hint_names_a_command_or_an_argument_that_is_refused():
         try:
             program.parse(list(words))
         except UsageError as error:
-            assert "requires an argument" in error.message, f"caso-mesh {' '.join(words)}: {error.message}"
+            assert " needs " in error.message, f"caso-mesh {' '.join(words)}: {error.message}"
 
 
 def test_every_key_of_the_configuration_file_is_in_the_guide():

@@ -98,7 +98,7 @@ class History:
                 )
             )
         if not views:
-            raise NotFound(kind="catalog", name=f"{request.server}:{present.shown_path(path)}")
+            raise NotFound(kind="path in any backup set", name=f"{request.server}:{present.shown_path(path)}")
         return b.VersionList(tuple(views), away)
 
     async def _catalog_du(self, caller: Caller, request: c.CatalogUsage) -> c.UsageList:

@@ -16,8 +16,8 @@ from caso_mesh.control.seconds import seconds_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import DeleteJob, Prune
-from caso_mesh.model.errors import Conflict, NotFound
-from caso_mesh.model.jobs import Run, placed_by
+from caso_mesh.model.errors import Conflict, NotFound, from_wire
+from caso_mesh.model.jobs import Failure, Run, placed_by
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind, RunState
 from caso_mesh.planning import lifecycle
@@ -31,6 +31,12 @@ _PRUNE_EACH_S, _COUNT_EACH_S = 3600.0, 60.0
 _TOO_LONG = 1.1
 #: Runs that ended in this time before the office began are told of, if the last one did not come to it.
 _LOOK_BACK_NS = 24 * 3600 * _SECOND
+
+
+def _why(failure: Failure) -> str:
+    """As a person reads it; the code is what error rules and ``caso-mesh help errors`` go by."""
+    message = from_wire({"code": failure.code, "fields": failure.fields}).message
+    return f"{message.removesuffix('.')} ({failure.code})"
 
 
 class Telling:
@@ -123,8 +129,8 @@ class Telling:
             case RunState.FAILED:
                 failed = [part for part in run.parts if part.state is RunState.FAILED]
                 names = ", ".join(self._keeper.state.name_of(part.source) for part in failed)
-                code = next((part.failure.code for part in failed if part.failure), "error")
-                kind, category, text = AlertKind.ERROR, "job-failed", f"{name} failed for {names}: {code}"
+                why = next((_why(part.failure) for part in failed if part.failure), "error")
+                kind, category, text = AlertKind.ERROR, "job-failed", f"{name} failed for {names}: {why}"
             case RunState.TIMED_OUT:
                 kind, category, text = AlertKind.ERROR, "job-timed-out", f"{name} was not finished in time"
             case RunState.MISSED:

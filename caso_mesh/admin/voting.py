@@ -112,7 +112,7 @@ class Voting:
             if node == self._own:
                 return v.Done()
             if node not in leadership.voters:
-                raise WrongState(kind="server", name=request.to, state="no voter")
+                raise WrongState(kind="server", name=request.to, state=f"no voter (caso-mesh voter add {request.to})")
         elif others:
             node = min(others, key=lambda each: (self._lacks(each), each))
         else:

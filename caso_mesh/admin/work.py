@@ -351,7 +351,7 @@ class Work:
         if named is not None:
             newest = await self._tables.sets(source=named.origin, limit=1)
             if not newest:
-                raise NotFound(kind="set", name=f"any of {named.name}")
+                raise NotFound(kind="backup of the server", name=named.name)
             backup = newest[0]
         else:
             backup = await self.find_set(request.set)

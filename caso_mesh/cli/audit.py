@@ -102,6 +102,10 @@ def _pages(client: Client, request: AuditListRequest, *, all_of_them: bool = Fal
         request = msgspec.structs.replace(request, after=page.next)
 
 
+#: Of a key or a long list the beginning is enough for a person; --json has all of it.
+_LONGEST_FIELD = 120
+
+
 def _list(view: AuditList) -> None:
     output.table(
         view.entries,
@@ -124,7 +128,8 @@ def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
     """What was asked for, without what was not said."""
     for key, value in fields.items():
         if value not in (None, "", []) and value is not False:
-            yield f"{key}={value if isinstance(value, str) else output.encoded(value)}"
+            text = value if isinstance(value, str) else output.encoded(value)
+            yield f"{key}={text if len(text) <= _LONGEST_FIELD else text[:_LONGEST_FIELD] + '...'}"
 
 
 def _changed(change: Change) -> str:

@@ -28,6 +28,7 @@ from caso_mesh.model.errors import (
     DaemonNotRunning,
     InvalidName,
     LinkLost,
+    NotFound,
     PeerFault,
     Refused,
     StateMissing,
@@ -118,6 +119,8 @@ def _of_context(name: str) -> Access:
     if not NAME.match(name):
         raise InvalidName(name=name, kind="context")
     folder = contexts_folder() / name
+    if not (folder / "endpoint").exists():
+        raise NotFound(kind="context", name=name)
     context = load_context(folder)
     aged_s = time.time() - (folder / "anchors.pem").stat().st_mtime
     stale = folder if abs(aged_s) > _ANCHORS_LAST_S else None

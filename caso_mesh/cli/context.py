@@ -10,7 +10,7 @@ from msgspec import Struct
 from caso_mesh.cli import output
 from caso_mesh.cli.client import Access, Client, contexts_folder, load_access
 from caso_mesh.cli.grammar import Group, Parameter
-from caso_mesh.cli.options import DEFAULTS, Common
+from caso_mesh.cli.options import DEFAULTS, Common, JsonOption
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import AlreadyExists, InvalidName, InvalidValue, Refused, StateMissing, UsageError
@@ -66,6 +66,35 @@ def create(
     _write(folder, endpoints, access)
     view = ContextView(name, str(folder), endpoints)
     output.show(view, common.json, _people)
+
+
+class ContextList(Struct, frozen=True):
+    """The contexts of this user."""
+
+    contexts: tuple[ContextView, ...]
+
+
+@app.command(name="list")
+def list_(*, json: JsonOption = False) -> None:
+    """List the contexts of this user, and where each asks."""
+    folders = sorted(each.parent for each in contexts_folder().glob("*/endpoint"))
+    output.show(ContextList(tuple(map(_kept, folders))), json, _list)
+
+
+def _kept(folder: Path) -> ContextView:
+    return ContextView(folder.name, str(folder), tuple((folder / "endpoint").read_text("utf-8").split()))
+
+
+def _list(view: ContextList) -> None:
+    output.table(
+        view.contexts,
+        ("name", lambda row: row.name),
+        ("asks at", lambda row: row.endpoints),
+        ("folder", lambda row: row.folder),
+        empty="No contexts of this user. Of the operator of this state folder: caso-mesh context create NAME; of an invitation: "
+        "caso-mesh context create NAME --link LINK",
+        spare=("folder",),
+    )
 
 
 def _follow(name: str, folder: Path, link: str, endpoints: tuple[str, ...], common: Common) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Annotated, Any
 
 import cyclopts
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from caso_mesh import __version__
 from caso_mesh.cli import examples, grammar, output
@@ -45,11 +45,23 @@ def parse(words: list[str]) -> Callable[[], Any]:
     try:
         command, bound, _ = make_app().parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        detail = " ".join(str(error).split())
+        if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+            if error.keyword is not None:
+                raise UsageError(detail=f"{error.keyword} needs a value after it") from None
+            raise UsageError(detail=_missing(" ".join(error.command_chain or ()), error.argument.name)) from None
+        # it ends what it proposes with a question mark and a full stop
+        detail = " ".join(str(error).split()).replace("?.", "?")
         if detail.endswith(", ..."):  # of many commands the first
             detail = f"{detail.removesuffix(', ...')} and others, which --help lists"
         raise UsageError(detail=detail.rstrip(".")) from None
     return lambda: command(*bound.args, **bound.kwargs)
+
+
+def _missing(command: str, name: str) -> str:
+    """Which argument is missing, and how the line may look."""
+    lines = examples.EXAMPLES.get(command, ())
+    shown = f", as in: caso-mesh {lines[0]}" if lines else ""
+    return f"{command} needs {name}{shown}. All that it takes: caso-mesh {command} --help"
 
 
 def __getattr__(name: str) -> Any:

@@ -307,6 +307,8 @@ def set_server(
 ) -> None:
     """Say which server takes the mail of the mesh. Whoever is in office uses it."""
     text = ""
+    if host.count(":") == 1:
+        raise UsageError(detail=f"HOST is a name or an address alone: {host.replace(':', ' --port ')}")
     if ca is not None:
         try:
             text = ca.read_text("ascii")
@@ -314,7 +316,9 @@ def set_server(
             raise UsageError(detail=f"The certificates cannot be read from {ca}: {error}") from None
     doc = d.MailServerDoc(host, sender, port, tls, logon, text)
     view = ask(common, "mail-server.set", d.MailServerSet(doc), v.Done)
-    output.show(view, common.json, lambda _: output.line(f"mail goes by {host}; try it: notify test RECIPIENT"))
+    output.show(
+        view, common.json, lambda _: output.line(f"mail goes by {host}; try it: caso-mesh notify test RECIPIENT")
+    )
 
 
 @smtp.command(name="clear")

@@ -92,6 +92,7 @@ def error(failure: CasoError, *, as_json: bool) -> None:
         document({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}})
         return
     said = failure.message if failure.message.endswith((".", "?", "!")) else f"{failure.message}."
+    said = said.removesuffix(".") if said.endswith("?.") else said
     _say(f"{_coloured('error:', '1;31')} {clean(' '.join(f'{said} {failure.hint}'.split()))}")
 
 

@@ -80,6 +80,12 @@ def _show(view: v.PolicyView) -> None:
             ("media set", lambda row: None if row[1].type == "verify" else row[1].media_set),
             ("options", lambda row: _options(row[1])),
         )
+    for name, template in policy.templates.items():
+        if not template.schedule and not any(rule.split()[-2:] == ["start", name] for rule in policy.rules):
+            output.warning(
+                f"{name} has no schedule, and no rule starts it: it runs only by caso-mesh job run. A schedule: "
+                f"caso-mesh policy template edit {view.name} {name} --schedule 'daily 22:00'"
+            )
 
 
 def _options(template: TemplateDoc) -> list[str]:

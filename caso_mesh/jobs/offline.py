@@ -25,7 +25,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import (
     DataDamaged,
-    DevicePathInvalid,
+    DeviceVanished,
     KitForeign,
     KitIncomplete,
     NoKey,
@@ -46,7 +46,6 @@ from caso_mesh.vault.backend import Backend, Readable
 from caso_mesh.vault.header import VaultHeader, read_header
 from caso_mesh.vault.keys import add_missing_recipients, load_keys
 from caso_mesh.vault.mesh_copies import copy_names, open_copy
-from caso_mesh.vault.names import FORMAT
 from caso_mesh.vault.vault import Vault
 
 
@@ -101,8 +100,8 @@ class OfflineVault:
 def open_offline(path: str, kit: Kit) -> Iterator[OfflineVault]:
     """The vault in the folder ``path``, opened with a kit.
 
-    Raises ``DevicePathInvalid`` (no vault there), ``KitForeign``, ``KitIncomplete``, ``VaultTooNew``, ``DataDamaged``,
-    ``DeviceVanished``, ``DeviceError``.
+    Raises ``DeviceVanished`` (no vault there), ``KitForeign``, ``KitIncomplete``, ``VaultTooNew``, ``DataDamaged``,
+    ``DeviceError``.
     """
     with opened_folder(path, kit) as (backend, header):
         yield OfflineVault(path, backend, header, kit)
@@ -126,7 +125,7 @@ def opened_folder(path: str, kit: Kit) -> Iterator[tuple[Backend, VaultHeader]]:
     try:
         header = read_header(backend)
         if header is None:
-            raise DevicePathInvalid(path=path, server="this machine", detail=f"it holds no vault (no {FORMAT})")
+            raise DeviceVanished(device=path, detail="no device of a mesh lies in this folder")
         if header.mesh != kit.mesh:
             raise KitForeign(kit=kit.mesh, path=path, vault=header.mesh)
         yield backend, header

@@ -616,7 +616,7 @@ class NotOnRoster(Refused):
 class RemovedFromMesh(NotOnRoster):
     """{peer} was removed from this mesh.
 
-    To use that machine again, join it with a new state folder.
+    To use that machine again, join it with a new state folder. A person whose key was revoked needs a new invitation.
     """
 
     code = "removed-from-mesh"
@@ -792,7 +792,10 @@ LISTED_BY = {
     },
     "alert": "alert list --all",
     "attempt": "history",
+    "backup-of-the-server": "set list",
     "catalog": "set list",
+    "path-in-any-backup-set": "catalog find PATTERN",
+    "context": "context list",
     "device-pool": "device pool list",
     "discovered-server": "server list --discovered",
     "job": "job list --state all",

@@ -100,7 +100,7 @@ def _verdict(backups: m.Tally, still: Sequence[RunRow], needs: Sequence[Need]) -
         text += f", {m.plural(len(still), 'run is', 'runs are')} still under way"
     if not needs:
         return f"All well: {text}."
-    return f"{m.plural(len(needs), 'thing needs', 'things need')} you: {text}."
+    return f"{m.plural(len(needs), 'thing needs', 'things need')} you. {text[0].upper()}{text[1:]}."
 
 
 def _needs(
@@ -151,7 +151,7 @@ def _needs(
     )
     rest = [row for row in loud if row.category not in _TOLD_ELSEWHERE]
     found += _some(
-        [Need(row.text, f"caso-mesh alert answer {row.id[:13]}") for row in rest],
+        [Need(row.text, f"caso-mesh alert show {row.id[:13]}") for row in rest],
         "more alerts are not answered",
         "caso-mesh alert list",
     )
@@ -280,5 +280,5 @@ def _notes(told: Gathered, others: m.Tally) -> list[str]:
     if others.total:
         notes.append(f"Beside the backups {m.plural(others.total, 'other run')} ended, {others.good} of them well.")
     if not told.devices:
-        notes.append("No device can be seen with these limits.")
+        notes.append("There is no device that this report could tell of.")
     return notes

@@ -42,6 +42,10 @@ Unwrap = Callable[[bytes, bytes], bytes]
 REPORTS_S = 2.0
 #: How long a device may take when it is added, and when an attempt begins.
 _PREPARE_S, _ACCESS_S = 50.0, 30.0
+_OF_ANOTHER = (
+    "it holds a device of this mesh already, and this server has no key for that. If it was carried here: caso-mesh device "
+    "move DEVICE --to SERVER=FOLDER; if both servers see it: caso-mesh device share DEVICE --on SERVER=FOLDER"
+)
 
 
 class Storage:
@@ -121,7 +125,12 @@ class Storage:
                     id_key=self.id_key(),
                 )
             else:
-                keys = self._keys(backend, request.name)
+                try:
+                    keys = self._keys(backend, request.name)
+                except NoKey:
+                    if not request.create or header.vault == request.vault:
+                        raise
+                    raise DevicePathInvalid(path=request.path, server=self._name, detail=_OF_ANOTHER) from None
                 if request.create:
                     add_recipients(backend, keys, request.recipients, randomness=self._randomness)
             free, total = backend.space()

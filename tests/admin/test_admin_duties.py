@@ -14,7 +14,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import CloseRun, SetJob, SetVoter
 from caso_mesh.model.errors import LogUnavailable, StateFull
-from caso_mesh.model.jobs import CronSchedule
+from caso_mesh.model.jobs import CronSchedule, Failure
 from caso_mesh.model.states import AttemptState, JobState, Liveness, RunState, WaitReason
 
 pytestmark = pytest.mark.jumping
@@ -211,12 +211,21 @@ async def test_a_failed_run_is_told_of_once_also_over_a_new_office(tmp_path: Pat
         run = await w.backup(to="device:dbeta")
         attempt = await w.delegated(run)
         w.facts.fails = StateFull(state="s")
-        await w.report("beta", w.end(attempt, AttemptState.FAILED))
+        await w.report(
+            "beta",
+            w.end(
+                attempt,
+                AttemptState.FAILED,
+                failure=Failure("source-path-missing", {"server": "alpha", "path": "/srv"}),
+            ),
+        )
         began = w.clock.monotonic_s()
         await w.until(lambda: w.clock.monotonic_s() > began + 2)
         assert w.facts.alerts("job-failed") == []
         w.facts.fails = None
         await w.until(lambda: w.facts.alerts("job-failed"))
+        (alert,) = w.facts.alerts("job-failed")
+        assert alert.text.endswith("failed for alpha: alpha has no /srv (source-path-missing)")
         await w.another_office()
         await w.until(lambda: w.clock.monotonic_s() > 5)
         assert len(w.facts.alerts("job-failed")) == 1

@@ -77,6 +77,26 @@ async def test_a_context_is_made_again_by_its_own_operator_only(
     assert (contexts / "office" / "endpoint").read_text() == "10.0.0.4:1\n"
 
 
+async def test_contexts_are_listed_and_one_that_there_is_not_is_not_taken_for_a_server(
+    daemon: FakeDaemon, shell: Shell, contexts: Path
+) -> None:
+    none = await shell("context", "list")
+    assert "caso-mesh context create NAME" in none.err
+    for name in ("office", "home"):
+        assert (await shell("context", "create", name, "--endpoint", "10.0.0.4:1", "--endpoint", "b:2")).status == 0
+    (contexts / "half").mkdir()
+    listed = (await shell("context", "list", "--json")).document["contexts"]
+    assert [(row["name"], row["endpoints"]) for row in listed] == [
+        (name, ["10.0.0.4:1", "b:2"]) for name in ("home", "office")
+    ]
+    for name in ("half", "other"):
+        wrong = await shell("--context", name, "status", state=False)
+        assert (wrong.status, wrong.err) == (
+            5,
+            f'error: There is no context "{name}". "caso-mesh context list" shows what there is.\n',
+        )
+
+
 async def test_names_addresses_and_folders_that_cannot_be_are_refused(
     daemon: FakeDaemon, shell: Shell, contexts: Path
 ) -> None:

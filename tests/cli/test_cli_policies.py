@@ -52,6 +52,17 @@ async def test_a_template_is_added_changed_and_removed_with_the_rules_about_it(
     assert (await shell("policy", "template", "add", "nightly", "new")).status == 2
 
 
+async def test_a_template_that_nothing_starts_is_told_with_how_it_would_run(daemon: FakeDaemon, shell: Shell) -> None:
+    """Somebody who forgot the schedule was shown a dash, and had no backups."""
+    daemon.answers["policy.show"] = POLICY
+    assert (await shell("policy", "show", "nightly")).err == ""
+    daemon.answers["policy.show"] = replace(POLICY, definition=replace(POLICY_DOC, rules=()))
+    shown = await shell("policy", "show", "nightly")
+    assert "check has no schedule, and no rule starts it" in shown.err
+    assert "caso-mesh policy template edit nightly check --schedule" in shown.err
+    assert "full has" not in shown.err
+
+
 async def test_rules_are_added_and_removed_as_they_are_written(daemon: FakeDaemon, shell: Shell) -> None:
     added = await saved(daemon, shell, "policy", "rule", "add", "nightly", "full must complete first")
     assert added.rules == (*POLICY_DOC.rules, "full must complete first")

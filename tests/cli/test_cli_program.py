@@ -124,9 +124,29 @@ def test_every_command_has_help_and_every_option_of_it_is_explained(capsys: pyte
 def test_what_is_not_there_names_the_command_that_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     for kind, command in LISTED_BY.items():
         assert run([*command.split(), "--help"]) == 0
-        assert f"Usage: caso-mesh {command.partition(' --')[0].removesuffix(' POLICY')}" in capsys.readouterr().out
+        assert (
+            f"Usage: caso-mesh {command.partition(' --')[0].removesuffix(' POLICY').removesuffix(' PATTERN')}"
+            in capsys.readouterr().out
+        )
         assert NotFound(kind=kind, name="x").hint == f'"caso-mesh {command}" shows what there is.'
     assert NotFound(kind="entry", name="x").hint == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["selection", "create"], "selection create needs NAME, as in: caso-mesh selection create office "),
+        (["backup", "alpha:/etc"], "backup needs --to, as in: caso-mesh backup "),
+        (["voter", "add"], "voter add needs NAME. All that it takes: caso-mesh voter add --help."),
+        (["restore", "--to"], "--to needs a value after it."),
+        (["run", "--presett", "lan"], "Did you mean --preset?\n"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_with_how_it_may_look(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_commands_that_the_product_does_not_have_are_absent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.offline import open_offline, restore_offline
 from caso_mesh.jobs.perform import Tools, perform
 from caso_mesh.jobs.worker import SystemClock
-from caso_mesh.model.errors import Ambiguous, DevicePathInvalid, KitForeign, KitIncomplete, NotFound, TargetInvalid
+from caso_mesh.model.errors import Ambiguous, DeviceVanished, KitForeign, KitIncomplete, NotFound, TargetInvalid
 from caso_mesh.model.states import AttemptState
 from caso_mesh.sealing.passphrase import Cost
 from caso_mesh.sources.compare import differences
@@ -147,7 +147,7 @@ def test_a_kit_without_a_key_for_the_device_says_so(site, kit, tmp_path):
 
 
 def test_a_folder_without_a_vault_is_no_device(kit, tmp_path):
-    with pytest.raises(DevicePathInvalid), open_offline(str(tmp_path), kit):
+    with pytest.raises(DeviceVanished), open_offline(str(tmp_path), kit):
         pass
 
 

@@ -77,6 +77,15 @@ async def test_a_vault_of_this_mesh_whose_key_is_not_ours_says_so_by_name(folder
         await storage(stranger, tmp_path).prepare(request(folder, stranger), tmp_path / "state", MESH, anything)
 
 
+async def test_a_folder_with_another_device_of_this_mesh_says_that_it_is_taken(folder: Path, tmp_path: Path) -> None:
+    """It said that there was no key for the new device, and proposed to add the server to it."""
+    keys, stranger = NodeKeys.create(), NodeKeys.create()
+    await storage(keys, tmp_path).prepare(request(folder, keys), tmp_path / "state", MESH, anything)
+    taken = request(folder, stranger, vault="other")
+    with pytest.raises(DevicePathInvalid, match=r"device of this mesh already.*caso-mesh device move"):
+        await storage(stranger, tmp_path).prepare(taken, tmp_path / "state", MESH, anything)
+
+
 async def test_a_device_whose_key_a_server_lacks_is_reported_until_it_is_handed_one(
     folder: Path, tmp_path: Path
 ) -> None:
