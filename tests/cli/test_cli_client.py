@@ -269,7 +269,7 @@ async def test_a_context_reaches_any_server_of_the_mesh(
     material().write_context(tmp_path / "caso-mesh" / "contexts" / "office", daemon.address)
     daemon.answers["status"] = STATUS
     assert (await shell("status", "--context", "office", state=False)).status == 0
-    assert (await shell("status", "--context", "home", state=False)).status == 3
+    assert (await shell("status", "--context", "home", state=False)).status == 5
     assert (await shell("status", "--context", "../office", state=False)).status == 2
 
 
