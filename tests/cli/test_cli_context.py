@@ -80,12 +80,12 @@ async def test_a_context_is_made_again_by_its_own_operator_only(
 async def test_contexts_are_listed_and_one_that_there_is_not_is_not_taken_for_a_server(
     daemon: FakeDaemon, shell: Shell, contexts: Path
 ) -> None:
-    none = await shell("context", "list")
+    none = await shell("context", "list", state=False)
     assert "caso-mesh context create NAME" in none.err
     for name in ("office", "home"):
         assert (await shell("context", "create", name, "--endpoint", "10.0.0.4:1", "--endpoint", "b:2")).status == 0
     (contexts / "half").mkdir()
-    listed = (await shell("context", "list", "--json")).document["contexts"]
+    listed = (await shell("context", "list", "--json", state=False)).document["contexts"]
     assert [(row["name"], row["endpoints"]) for row in listed] == [
         (name, ["10.0.0.4:1", "b:2"]) for name in ("home", "office")
     ]
