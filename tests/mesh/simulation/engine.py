@@ -162,6 +162,10 @@ class EngineWorker:
         self._told.set()
         await asyncio.wait([self._work])
 
+    async def gone(self) -> None:
+        if not self._work.done():
+            await asyncio.wait([self._work])
+
     def orphan(self) -> None:
         """Its daemon is dead: it ends within a second, and goes on until then."""
         asyncio.get_running_loop().call_later(self._random.uniform(0.0, _ORPHANED_S), self._end)

@@ -16,6 +16,7 @@ from msgspec import structs
 from caso_mesh.catalog.segment import SegmentWriter, chain_of, from_entry
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.jobs import messages as say
+from caso_mesh.jobs.runner import Worker
 from caso_mesh.jobs.sink import VaultSink
 from caso_mesh.jobs.task import DeviceAccess, Task
 from caso_mesh.model.clock import Clock
@@ -387,7 +388,7 @@ class SimRunner:
         self._clock = clock
         self._life = life
 
-    async def start(self, task: Task) -> SimWorker | EngineWorker:
+    async def start(self, task: Task) -> Worker:
         if self._life.over:
             raise WorkerDied(attempt=task.order.attempt, detail="its daemon is dead")
         await asyncio.sleep(0.02)
