@@ -19,7 +19,7 @@ from caso_mesh.journal import Journal
 from caso_mesh.model import facts
 from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.commands import decode
-from caso_mesh.model.errors import StateMissing
+from caso_mesh.model.errors import NothingToGoOnFrom, StateMissing
 from caso_mesh.model.ids import make_id_source
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.folder import StateFolder
@@ -37,13 +37,16 @@ async def take_over(state: Path, *, clock: Clock, randomness: Randomness = os.ur
     """Makes the server of ``state``, which holds a copy of the replicated log, the only voter of a new lineage: its copy
     counts from now on, to its last entry. Its daemon is stopped. Interrupted at any place, it may be repeated.
 
-    Raises ``StateMissing`` (it holds no copy), ``StateLocked`` (the daemon runs), ``StateDamaged``.
+    Raises ``StateMissing`` (no member), ``NothingToGoOnFrom`` (it holds no copy, or one that has not arrived yet),
+    ``StateLocked`` (the daemon runs), ``StateDamaged``.
     """
     folder = StateFolder(state)
-    if not is_member(folder) or not folder.consensus.exists():
+    if not is_member(folder):
         raise StateMissing(state=state)
     with folder.locked():
         config, identity = load_config(folder.config), IdentityStore(folder.identity)
+        if not folder.consensus.exists():
+            raise NothingToGoOnFrom(server=config.server, detail="it is no voter, and keeps no copy of the replicated log")
         node = identity.load_keys().id
         held = await read_log(folder.consensus)
         control = ControlState()
@@ -53,6 +56,9 @@ async def take_over(state: Path, *, clock: Clock, randomness: Randomness = os.ur
         for entry in held.entries:
             if entry.index > place.index and entry.kind == "command":
                 apply(control, decode(entry.data), lineage=held.lineage, term=entry.term, index=entry.index)
+        if control.mesh is None or node not in control.servers:
+            detail = "it was given a vote, and the replicated log has not arrived yet"
+            raise NothingToGoOnFrom(server=config.server, detail=detail)
         last = held.entries[-1] if held.entries else place
         operator = await asyncio.to_thread(lambda: identity.load_operator().key.id)
         claim = sign_claim(identity.load_keys().signing, mesh=control.info().id, lineage=held.lineage + 1)

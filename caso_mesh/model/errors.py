@@ -320,6 +320,18 @@ class SeatMissing(CasoError):
     category = "state"
 
 
+class NothingToGoOnFrom(CasoError):
+    """{server} has nothing from which it could take over: {detail}.
+
+    Take over at a voter that has it; if there is none, rebuild the mesh from a device: caso-mesh recover DEVICE-PATH --kit
+    FILE. If the administrator can still be reached, start this server again: what is missing comes by itself.
+    """
+
+    code = "nothing-to-go-on-from"
+    category = "state"
+    exit_status = CONFLICT
+
+
 class StateRolledBack(CasoError):
     """{path} is an older copy of itself: {peer} has seen this server confirm more than it holds ({detail}).
 
