@@ -23,6 +23,7 @@ from caso_mesh.model import facts
 from caso_mesh.model.errors import CannotListen, CasoError, PortInUse
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import FactWriter
+from caso_mesh.wire.http_log import HTTP_LOG
 from caso_mesh.wire.network import join_address, split_address
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,10 @@ class MetricsListener:
         runner = web.AppRunner(
             app,
             access_log=None,
+            logger=HTTP_LOG,
             shutdown_timeout=1.0,
             keepalive_timeout=0,
+            lingering_time=0,
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
             handler_cancellation=True,
