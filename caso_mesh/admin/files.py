@@ -26,6 +26,7 @@ from caso_mesh.model.errors import (
     CatalogAway,
     CatalogNotHere,
     InvalidValue,
+    NoneReadable,
     NotFound,
     Unavailable,
     UsageError,
@@ -42,6 +43,8 @@ _MOST_OPEN, _IDLE_S = 256, 600.0
 #: Beyond this a media server reads no more in one piece.
 _LONGEST_PIECE = 4 << 20
 _PIECE_S = 70.0
+#: Of why no set can be read.
+_MOST_REASONS = 5
 
 
 class _Open(Struct):
@@ -95,9 +98,10 @@ class Files:
 
     async def _as_of(self, caller: Caller, request: b.SetAsOf) -> b.SetChoice:
         """The newest set that ended in time, covers all paths, and lies where it can be read now; of its copies the nearest.
+        What an inventory did not find on its device is not there to be read.
 
-        Raises ``NotFound`` if there is none, ``Unavailable`` if none of them can be read, ``PathNotInSet`` if the set
-        covers a path where nothing was at that time.
+        Raises ``NotFound`` if there is none, ``DeviceAway`` or ``NoneReadable`` if none of them can be read,
+        ``PathNotInSet`` if the set covers a path where nothing was at that time.
         """
         state = self._keeper.state
         origin = await source_of(state, self._tables, request.server)
@@ -114,7 +118,7 @@ class Files:
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
                 continue
             readers = readers_of(state, self._live, self._links, backup.device)
-            if not readers:
+            if not readers or self._is_missing(backup):
                 skipped.append(backup)
             elif found is None or (_same(backup, found[0]) and near in readers and near not in found[1]):
                 found = backup, readers
@@ -130,19 +134,31 @@ class Files:
                 device=device_name(state, backup.device),
                 servers=tuple(state.name_of(each) for each in readers),
                 warnings=tuple(
-                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: no server"
-                    f" reaches its device {device_name(state, each.device)} now"
+                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: {self._why_not(each)}"
                     for each in [each for each in skipped if not _same(each, backup)][:3]
                 ),
             )
         shown = ", ".join(f"{request.server}:{shown_path(path)}" for path in paths[:3])
         what = f"{shown} as of {format_instant(until_ns)}"
         if skipped:
-            devices = sorted({device_name(state, each.device) for each in skipped})
-            if len(devices) == 1:
+            if len({each.device for each in skipped}) == 1 and not any(map(self._is_missing, skipped)):
                 raise self._unreached(skipped[0].device)
-            raise Unavailable(what=f"the device of every set with {what} ({', '.join(devices)})")
+            # of each reason the newest set
+            reasons = {self._why_not(each): each for each in reversed(skipped)}
+            told = sorted(reasons.items(), key=lambda item: item[1].ended_at_ns, reverse=True)[:_MOST_REASONS]
+            why = "; ".join(f"set {each.id}: {reason}" for reason, each in told)
+            raise NoneReadable(what=what, sets=len(skipped), why=why)
         raise NotFound(kind="set", name=what)
+
+    def _is_missing(self, backup: BackupSet) -> bool:
+        return backup.id in self._live.missing.get(backup.device, frozenset())
+
+    def _why_not(self, backup: BackupSet) -> str:
+        """Why a set cannot be read."""
+        device = device_name(self._keeper.state, backup.device)
+        if self._is_missing(backup):
+            return f"the last inventory of its device {device} did not find it there"
+        return f"no server reaches its device {device} now"
 
     async def _shown_as_of(self, caller: Caller, request: c.CatalogAsOf) -> c.CatalogChoice:
         """The newest set that ended in time and covers the path, also one that cannot be read now; of its copies one whose

@@ -474,6 +474,16 @@ class DeviceAway(Unavailable):
     code = "device-away"
 
 
+class NoneReadable(Unavailable):
+    """There are {sets} sets with {what}, and none can be read now: {why}.
+
+    "caso-mesh device list" shows who reaches the devices; what an inventory did not find is looked for by the next one:
+    caso-mesh device inventory DEVICE.
+    """
+
+    code = "none-readable"
+
+
 class NoAdmin(Unavailable):
     """No administrator is in office or reachable from {server}.
 
