@@ -46,7 +46,9 @@ async def take_over(state: Path, *, clock: Clock, randomness: Randomness = os.ur
     with folder.locked():
         config, identity = load_config(folder.config), IdentityStore(folder.identity)
         if not folder.consensus.exists():
-            raise NothingToGoOnFrom(server=config.server, detail="it is no voter, and keeps no copy of the replicated log")
+            raise NothingToGoOnFrom(
+                server=config.server, detail="it is no voter, and keeps no copy of the replicated log"
+            )
         node = identity.load_keys().id
         held = await read_log(folder.consensus)
         control = ControlState()

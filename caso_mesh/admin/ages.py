@@ -32,7 +32,9 @@ from caso_mesh.model.states import RunState
 
 _SECOND = 1_000_000_000
 #: Lists that are judged without a pause.
-_AT_ONCE = 200
+_AT_ONCE = 100
+#: Runs and jobs that are passed by without a pause.
+_PASSED_BY = 5000
 _MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
 _CHECKS = (VerifySpec, VerifySetsSpec, DrillSpec)
 _GOOD = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
@@ -59,10 +61,12 @@ class Age(Struct, frozen=True):
 
 async def ages(state: ControlState, tables: Tables, redundant: Collection[str], now_ns: int) -> list[Age]:
     """Of all lists, by name, and their servers. A few questions to the tables, however many there are."""
-    not_good = {*redundant, *damaged(state)}
+    not_good = {*redundant, *await damaged(state)}
     newest, local = await newest_by_job(tables, not_good), await local_jobs_by_list(tables)
     jobs: dict[str, list[Job]] = {}
-    for job in state.jobs.values():
+    for count, job in enumerate([*state.jobs.values()]):
+        if count % _PASSED_BY == _PASSED_BY - 1:
+            await asyncio.sleep(0)
         if job.origin is not None and isinstance(job.spec, _MAKES):
             jobs.setdefault(job.origin.list, []).append(job)
         elif isinstance(job.spec, SyntheticSpec) and job.spec.list:
@@ -82,10 +86,12 @@ async def ages(state: ControlState, tables: Tables, redundant: Collection[str], 
     return found
 
 
-def damaged(state: ControlState) -> set[str]:
+async def damaged(state: ControlState) -> set[str]:
     """The sets that the last verify or drill of them, as far as it is remembered, found damaged."""
     found: dict[str, tuple[int, bool]] = {}
-    for run in state.runs.values():
+    for count, run in enumerate([*state.runs.values()]):
+        if count % _PASSED_BY == _PASSED_BY - 1:
+            await asyncio.sleep(0)
         if run.closed_at_ns is None or not isinstance(run.spec, _CHECKS):
             continue
         for part in run.parts:

@@ -11,7 +11,7 @@ import msgspec
 from caso_mesh.admin import alert_hints, present
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.scoping import of_alert, places_of
 from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import requests as q
@@ -62,13 +62,13 @@ class AlertCalls:
         check_which(request)
         state = self._keeper.state
         limits, only = caller.limits(), present.restricted_to(state, request.server, request.pool)
-        views = []
-        for row in shown(state, await self._tables.alerts()):
+        views, rows, places = [], await self._tables.alerts(), places_of(state)
+        for row in shown(state, rows):
             if not request.all and (row.id in state.answers or row.cleared_at_ns is not None):
                 continue
-            if only is not None and row.server not in only and not of_alert(state, row) & only:
+            if only is not None and row.server not in only and not of_alert(state, row, places) & only:
                 continue
-            if limits is not None and not of_alert(state, row) & limits:
+            if limits is not None and not of_alert(state, row, places) & limits:
                 continue
             if request.types and row.alert not in request.types:
                 continue

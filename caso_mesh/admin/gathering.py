@@ -1,19 +1,20 @@
 """What a report is made of, gathered from control state, tables and what the office sees, and limited to whom may see it.
 
-The control state is read on the loop, a few hundred runs at a time; tables are read in pieces; rows are made in a thread.
-A mesh of thousands of servers is asked for a report while its jobs go on.
+What people said of the mesh is read in a thread, as of one moment; runs are on the loop, a few thousand at a time; tables are
+read in pieces; rows are made in a thread. A mesh of thousands of servers is asked for a report while its jobs go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
-from caso_mesh.admin.ages import ages
+from caso_mesh.admin.ages import Age, ages
 from caso_mesh.admin.attempts import AttemptRows
+from caso_mesh.admin.audit_rows import AuditRow
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
@@ -21,7 +22,7 @@ from caso_mesh.admin.present import reason_text
 from caso_mesh.admin.report_questions import alerts_between, audit_between, file_systems, sets_between
 from caso_mesh.admin.retaining import Retaining
 from caso_mesh.admin.run_rows import Names, ToldRun, made_up_for, run_rows
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.scoping import of_alert, places_of
 from caso_mesh.admin.state_rows import (
     Seen,
     alert_row,
@@ -35,8 +36,10 @@ from caso_mesh.admin.state_rows import (
     set_row,
 )
 from caso_mesh.admin.tables import Tables
+from caso_mesh.admin.what_if import beside_the_loop
 from caso_mesh.control.forecast import forecast
 from caso_mesh.control.foretold import Away, Forecast, Known
+from caso_mesh.control.glance import glance
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import NotReady
@@ -46,8 +49,12 @@ from caso_mesh.model.storage import BackupSet
 from caso_mesh.planning.media import media_of
 from caso_mesh.reports import rows as r
 
-#: Runs of which the attempts are looked up at once.
+T = TypeVar("T")
+
+#: Runs of which the attempts are looked up at once, and rows that are made at once.
 _PAGE = 500
+#: Runs that are passed by at once.
+_MANY = 5000
 #: Bounds of what one report is made of; the newest count.
 _MOST_RUNS, _MOST_OWN, _MOST_ALERTS, _MOST_AUDIT = 200_000, 50_000, 20_000, 50_000
 
@@ -126,18 +133,20 @@ class Gathering:
             case r.Part.MEDIA:
                 return await self._media(names, scope, period.now_ns), 0
             case r.Part.DEVICES:
-                return device_rows(state, self._seen(), scope.only), 0
+                return await asyncio.to_thread(device_rows, glance(state), self._seen(), scope.only), 0
             case r.Part.SERVERS:
-                return await self._servers(scope), 0
+                rows_of = server_rows(glance(state), self._seen(), scope.only)
+                return await asyncio.to_thread(list, rows_of), 0
             case r.Part.MEDIA_SETS:
                 return media_set_rows(state), 0
             case r.Part.ALERTS:
                 return await self._alerts(scope, period)
             case r.Part.AUDIT:
                 rows = await audit_between(self._tables, period.begins_ns, period.until_ns, _MOST_AUDIT)
-                return [audit_row(state, row) for row in rows if scope.only is None or row.server in scope.only], 0
+                return await asyncio.to_thread(_audit_rows, glance(state), rows, scope), 0
             case r.Part.RESOURCES:
-                return resource_rows(state, await file_systems(self._tables), scope.only), 0
+                told = await file_systems(self._tables)
+                return await asyncio.to_thread(resource_rows, glance(state), told, scope.only), 0
             case r.Part.WORKLOAD:
                 return await self._workload(scope, period), 0
 
@@ -151,34 +160,15 @@ class Gathering:
         }
         return Seen(self._own, frozenset(self._links.nodes()), reports)
 
-    async def _servers(self, scope: Scope) -> list[r.ServerRow]:
-        found: list[r.ServerRow] = []
-        for row in server_rows(self._keeper.state, self._seen(), scope.only):
-            found.append(row)
-            if len(found) % _PAGE == 0:
-                await asyncio.sleep(0)  # others are answered meanwhile
-        return found
-
     async def _ages(self, scope: Scope, now_ns: int) -> list[r.AgeRow]:
         state = self._keeper.state
         found = await ages(state, self._tables, self._retaining.redundant(), now_ns)
-        return [
-            r.AgeRow(
-                selection=age.selection.name,
-                source=state.name_of(age.source),
-                since_ns=age.since_ns,
-                newest_ns=age.newest.ended_at_ns if age.newest is not None else None,
-                set=age.newest.id if age.newest is not None else "",
-                device=state.devices[age.newest.device].name
-                if age.newest is not None and age.newest.device in state.devices
-                else "",
-                allowed_s=age.allowed.seconds,
-                origin=age.allowed.origin,
-                overdue=age.overdue(now_ns),
-            )
+        fits = [
+            age
             for age in found
             if (scope.only is None or age.source in scope.only) and scope.selection in {"", age.selection.id}
         ]
+        return await asyncio.to_thread(_age_rows, glance(state), fits, now_ns)
 
     async def _media(self, names: Names, scope: Scope, now_ns: int) -> list[r.MediumRow]:
         state, counts, foreign = self._keeper.state, dict[tuple[str, str], int](), list[BackupSet]()
@@ -216,14 +206,24 @@ class Gathering:
     # --- what happened ---
 
     async def _alerts(self, scope: Scope, period: Period) -> tuple[list[r.AlertRow], int]:
-        state = self._keeper.state
+        state, found = self._keeper.state, list[r.AlertRow]()
         rows = await alerts_between(self._tables, period.begins_ns, period.until_ns, _MOST_ALERTS)
-        fits = [row for row in shown(state, rows) if scope.only is None or of_alert(state, row) & scope.only]
-        return [alert_row(state, row) for row in fits], 0
+        places = places_of(state)
+        for piece in pieces(shown(state, rows), _PAGE):
+            found += [
+                alert_row(state, row)
+                for row in piece
+                if scope.only is None or of_alert(state, row, places) & scope.only
+            ]
+            await asyncio.sleep(0)
+        return found, 0
 
     async def _runs(self, names: Names, scope: Scope, period: Period) -> tuple[list[r.RunRow], int]:
         state = self._keeper.state
-        fits = [run for run in state.runs.values() if _concerns(run, period.begins_ns)]
+        fits = list[Run]()
+        for piece in pieces([*state.runs.values()], _MANY):
+            fits += [run for run in piece if _concerns(run, period.begins_ns)]
+            await asyncio.sleep(0)
         if scope.selection:
             wanted = {job.id for job in names.jobs.values() if job.origin and job.origin.list == scope.selection}
             fits = [run for run in fits if run.job in wanted]
@@ -256,8 +256,9 @@ class Gathering:
     async def _own_runs(self, scope: Scope, period: Period) -> list[ToldRun]:
         """What servers ran by themselves, where that is monitored."""
         state = self._keeper.state
-        monitored = {id for id in state.servers if number(state.settings_of(id), "local-job-monitoring") >= 1.0}
         told = await self._tables.local_runs(limit=_MOST_OWN, since_ns=period.begins_ns, listed=scope.selection or None)
+        at = {server for server, _ in told} & state.servers.keys()
+        monitored = {id for id in at if number(state.settings_of(id), "local-job-monitoring") >= 1.0}
         return [
             ToldRun(each.run, each.attempts, own=True, selection=each.list)
             for server, each in told
@@ -269,10 +270,11 @@ class Gathering:
     async def _workload(self, scope: Scope, period: Period) -> list[r.WorkRow]:
         async with self._one_night:
             known = await self._known()
+            await asyncio.sleep(0)  # that took a while
             draft, over = self._keeper.state.draft(), [False]
 
-            def lived() -> Forecast:
-                return forecast(
+            def lived() -> list[r.WorkRow]:
+                found = forecast(
                     draft,
                     known,
                     Away(),
@@ -281,15 +283,23 @@ class Gathering:
                     until_ns=period.until_ns,
                     go_on=lambda: not over[0],
                 )
+                return _work_rows(draft, found, scope)
 
             try:
-                found = await asyncio.to_thread(lived)
+                with beside_the_loop():
+                    found = await asyncio.to_thread(lived)
             except asyncio.CancelledError:
                 over[0] = True
                 raise
         if over[0]:
             raise NotReady(reason="nobody waits for the answer any more")
-        return _work_rows(draft, found, scope)
+        return found
+
+
+def pieces(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Between two of them others are let go on."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def let_go(rows: list[Any]) -> None:
@@ -324,6 +334,29 @@ def _work_rows(state: ControlState, found: Forecast, scope: Scope) -> list[r.Wor
             )
         )
     return rows
+
+
+def _age_rows(state: ControlState, found: Iterable[Age], now_ns: int) -> list[r.AgeRow]:
+    return [
+        r.AgeRow(
+            selection=age.selection.name,
+            source=state.name_of(age.source),
+            since_ns=age.since_ns,
+            newest_ns=age.newest.ended_at_ns if age.newest is not None else None,
+            set=age.newest.id if age.newest is not None else "",
+            device=state.devices[age.newest.device].name
+            if age.newest is not None and age.newest.device in state.devices
+            else "",
+            allowed_s=age.allowed.seconds,
+            origin=age.allowed.origin,
+            overdue=age.overdue(now_ns),
+        )
+        for age in found
+    ]
+
+
+def _audit_rows(state: ControlState, rows: Iterable[AuditRow], scope: Scope) -> list[r.AuditRow]:
+    return [audit_row(state, row) for row in rows if scope.only is None or row.server in scope.only]
 
 
 def _concerns(run: Run, begins_ns: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.scoping import of_alert, places_of
 from caso_mesh.admin.tables import AlertRow
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.alerts import may_be_off
@@ -18,7 +18,7 @@ def shown(state: ControlState, rows: Iterable[AlertRow]) -> list[AlertRow]:
     What needs attention is shown whatever they say."""
     if not _hides_any(state):
         return list(rows)
-    off: dict[str, frozenset[str]] = {}
+    off, places = dict[str, frozenset[str]](), places_of(state)
 
     def hides(server: str, category: str) -> bool:
         if server not in off:
@@ -30,7 +30,7 @@ def shown(state: ControlState, rows: Iterable[AlertRow]) -> list[AlertRow]:
         row
         for row in rows
         if not may_be_off(row.category, row.alert)
-        or not all(hides(server, row.category) for server in of_alert(state, row) or {""})
+        or not all(hides(server, row.category) for server in of_alert(state, row, places) or {""})
     ]
 
 

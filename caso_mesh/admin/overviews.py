@@ -14,7 +14,7 @@ from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller, Links
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.scoping import of_alert, places_of
 from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import outcomes as o
@@ -144,7 +144,10 @@ class Overviews:
         rows = await self._tables.ask(lambda c: c.execute(sql).fetchall())
         state = self._keeper.state
         found = shown(state, [AlertRow(*row) for row in rows if row[0] not in state.answers])
-        return [row for row in found if limits is None or of_alert(state, row) & limits]
+        if limits is None:
+            return found
+        places = places_of(state)
+        return [row for row in found if of_alert(state, row, places) & limits]
 
     def _alert(self, row: AlertRow) -> v.AlertView:
         return v.AlertView(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -91,18 +91,30 @@ class Scoping:
         return frozenset(found)
 
 
-def of_alert(state: ControlState, row: AlertRow) -> frozenset[str]:
+class Places(Struct, frozen=True):
+    """Where servers and devices of a name are (ids)."""
+
+    servers: Mapping[str, frozenset[str]]
+    devices: Mapping[str, frozenset[str]]
+
+
+def places_of(state: ControlState) -> Places:
+    """What ``of_alert`` asks, for many alerts at once."""
+    return Places(
+        {server.name: frozenset({server.id}) for server in state.servers.values()},
+        {device.name: frozenset(place.server for place in device.paths) for device in state.devices.values()},
+    )
+
+
+def of_alert(state: ControlState, row: AlertRow, places: Places | None = None) -> frozenset[str]:
     """The servers that an alert is about; none: the mesh itself."""
     run = state.runs.get(row.object)
     if run is not None:
         return frozenset(part.source for part in run.parts)
-    names = {server.name: server.id for server in state.servers.values()}
-    about = row.object.partition(":")[0]
-    if about in names:
-        return frozenset({names[about]})
-    device = next((each for each in state.devices.values() if each.name == row.object), None)
-    if device is not None:
-        return frozenset(place.server for place in device.paths)
+    places = places_of(state) if places is None else places
+    found = places.servers.get(row.object.partition(":")[0]) or places.devices.get(row.object)
+    if found is not None:
+        return found
     raised_at = state.servers.get(row.server)
     # one in office tells of the mesh; all others of themselves only
     return frozenset() if raised_at is None or raised_at.voter else frozenset({row.server})

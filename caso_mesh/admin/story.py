@@ -12,7 +12,7 @@ from caso_mesh.admin import present
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.ports import Answer, Caller
-from caso_mesh.admin.scoping import of_alert
+from caso_mesh.admin.scoping import of_alert, places_of
 from caso_mesh.admin.tables import AlertRow, Tables
 from caso_mesh.admin.what_happened import Told, of_alerts, of_run
 from caso_mesh.admin.work import Work
@@ -215,9 +215,9 @@ class Stories:
         spans = [(run.due_at_ns, run.closed_at_ns or now_ns, _touched(state, run)) for run in runs]
         if about.server is not None and night is not None:
             spans.append((_noon_ns(night, zone), _noon_ns(night + datetime.timedelta(days=1), zone), {about.server}))
-        found = []
-        for row in await self._tables.alerts():
-            concerned = of_alert(state, row)
+        found, rows, places = [], await self._tables.alerts(), places_of(state)
+        for row in rows:
+            concerned = of_alert(state, row, places)
             if limits is not None and not concerned & limits:
                 continue
             foreign = row.object in state.runs or row.object in state.jobs

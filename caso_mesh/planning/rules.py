@@ -130,36 +130,49 @@ def judge(
 ) -> Verdict:
     """The verdict on one due time. ``schedules`` are those of the templates that are in force (not on hold), by name;
     ``happens`` says whether one of their due times is more than a date, as of a job that was not there yet."""
-    apart_ns = round(policy.conflict_s * _SECOND)
-    templates = {template.name: template for template in policy.templates if template.name in schedules}
-    explicit = {(rule.a, rule.b): rule.kind for rule in policy.rules if rule.kind in ON_CONFLICT}
-
-    @functools.cache
-    def around(name: str, due_ns: int) -> tuple[int, ...]:
-        if apart_ns <= 0:
-            return ()
-        return _previewed(schedules[name], due_ns - apart_ns + 1, due_ns + apart_ns)
-
-    def others(mine: Due, kind: RuleKind) -> list[Due]:
-        return [
-            Due(due_ns, name)
-            for name, other in templates.items()
-            if name != mine.template and _relation(explicit, other, templates[mine.template]) is kind
-            for due_ns in around(name, mine.due_ns)
-            if happens(Due(due_ns, name))
-        ]
-
-    @functools.cache
-    def superseder(mine: Due) -> Due | None:
-        return _nearest(mine, (other for other in others(mine, RuleKind.SUPERSEDES) if superseder(other) is None))
-
-    if due.template not in templates:
+    judging = _Judging(policy, schedules, happens)
+    if due.template not in judging.templates:
         return Verdict()
-    beaten_by = superseder(due)
+    beaten_by = judging.superseder(due)
     if beaten_by is not None:
         return Verdict(superseded_by=beaten_by)
-    waits_for = _nearest(due, (other for other in others(due, RuleKind.THEN) if superseder(other) is None))
-    return Verdict(after=waits_for)
+    return Verdict(after=_nearest(due, judging.sound(due, RuleKind.THEN)))
+
+
+class _Judging:
+    """What is asked for one verdict. (Functions that ask each other would be a circle: of each verdict of a night to come
+    something would be left, with the whole control state behind it, until garbage is looked for.)"""
+
+    def __init__(self, policy: Policy, schedules: Mapping[str, CronSchedule], happens: Callable[[Due], bool]) -> None:
+        self._apart_ns = round(policy.conflict_s * _SECOND)
+        self._schedules = schedules
+        self._happens = happens
+        self._explicit = {(rule.a, rule.b): rule.kind for rule in policy.rules if rule.kind in ON_CONFLICT}
+        self._superseders: dict[Due, Due | None] = {}
+        self.templates = {template.name: template for template in policy.templates if template.name in schedules}
+
+    def superseder(self, mine: Due) -> Due | None:
+        if mine not in self._superseders:
+            self._superseders[mine] = _nearest(mine, self.sound(mine, RuleKind.SUPERSEDES))
+        return self._superseders[mine]
+
+    def sound(self, mine: Due, kind: RuleKind) -> Iterator[Due]:
+        """Those that do ``kind`` to it, and are not superseded themselves."""
+        return (other for other in self._others(mine, kind) if self.superseder(other) is None)
+
+    def _others(self, mine: Due, kind: RuleKind) -> list[Due]:
+        return [
+            Due(due_ns, name)
+            for name, other in self.templates.items()
+            if name != mine.template and _relation(self._explicit, other, self.templates[mine.template]) is kind
+            for due_ns in self._around(name, mine.due_ns)
+            if self._happens(Due(due_ns, name))
+        ]
+
+    def _around(self, name: str, due_ns: int) -> tuple[int, ...]:
+        if self._apart_ns <= 0:
+            return ()
+        return _previewed(self._schedules[name], due_ns - self._apart_ns + 1, due_ns + self._apart_ns)
 
 
 @functools.lru_cache(maxsize=4096)
