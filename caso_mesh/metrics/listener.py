@@ -23,7 +23,7 @@ from caso_mesh.model import facts
 from caso_mesh.model.errors import CannotListen, CasoError, PortInUse
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import FactWriter
-from caso_mesh.wire.http_log import HTTP_LOG
+from caso_mesh.wire.http import HTTP_LOG
 from caso_mesh.wire.network import join_address, split_address
 
 log = logging.getLogger(__name__)

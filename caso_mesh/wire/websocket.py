@@ -31,7 +31,7 @@ from caso_mesh.model.errors import (
 )
 from caso_mesh.wire import demux, fragments, refusals
 from caso_mesh.wire.handshake import Authorise, establish
-from caso_mesh.wire.http_log import HTTP_LOG
+from caso_mesh.wire.http import Opening, runner_of
 from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import (
@@ -128,36 +128,6 @@ class WebSocketChannel:
         await session.close()
 
 
-class _Opening(asyncio.Protocol):
-    """Stands before aiohttp's protocol until there is a link: a connection that is lost before is one that nobody waits for."""
-
-    def __init__(self, http: asyncio.Protocol, opened: asyncio.Future[OSError | None]) -> None:
-        self.http = http
-        self._opened = opened
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.http.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.http.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self.http.eof_received()
-
-    def pause_writing(self) -> None:
-        self.http.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.http.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._opened.done():
-            self._opened.set_result(
-                exc if isinstance(exc, OSError) else ConnectionResetError("closed before it said hello")
-            )
-        self.http.connection_lost(exc)
-
-
 class LinkServer:
     """Makes links of accepted sockets: TLS, upgrade, hello. The listener and a worker's bulk acceptor own one each."""
 
@@ -186,15 +156,7 @@ class LinkServer:
         app = web.Application()
         app.router.add_get(PATH, self._serve)
         app.on_shutdown.append(self._shutdown)
-        # keepalive_timeout 0: a connection is for one link; whatever else is asked is its last question.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=HTTP_LOG,
-            shutdown_timeout=limits.close_timeout_s,
-            keepalive_timeout=0,
-            lingering_time=0,
-        )
+        self._runner = runner_of(app, limits.close_timeout_s)
 
     async def start(self) -> None:
         await self._runner.setup()
@@ -224,9 +186,9 @@ class LinkServer:
             raise
         opened: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
         transport, protocol = await accept_tls(
-            lambda: _Opening(server(), opened), sock, context, timeout_s=_TLS_TIMEOUT_S
+            lambda: Opening(server(), opened), sock, context, timeout_s=_TLS_TIMEOUT_S
         )
-        assert isinstance(protocol, _Opening)
+        assert isinstance(protocol, Opening)
         shrink_buffer(transport, self._limits.read_bytes)
         self._opening[protocol.http] = opened
         try:

@@ -21,7 +21,7 @@ from test_wire_websocket import dial, listening
 from wire_fixtures import client_tls, pki, wait_for
 
 from caso_mesh.wire import demux
-from caso_mesh.wire.http_log import HTTP_LOG
+from caso_mesh.wire.http import HTTP_LOG
 from caso_mesh.wire.limits import Limits
 
 UPGRADE = (
