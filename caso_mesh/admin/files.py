@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from msgspec import Struct
 
+from caso_mesh.admin import missing_sets
 from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import Unreached, readers_of
@@ -37,6 +39,9 @@ from caso_mesh.model.units import format_instant
 from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
+
+#: Sets that are not where they are believed to be, by device.
+Missing = Mapping[str, frozenset[str]]
 
 #: Files that are open at once; one that is not read for so long is forgotten.
 _MOST_OPEN, _IDLE_S = 256, 600.0
@@ -110,6 +115,8 @@ class Files:
             raise UsageError(detail="Name at least one path")
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
         near = self._at(origin) if request.near is None else state.server_named(request.near).id
+        # as the tables say: who has just come into office has not looked at them yet
+        missing = await self._tables.ask(missing_sets.read)
         skipped: list[BackupSet] = []
         found: tuple[BackupSet, list[str]] | None = None
         async for backup in self._tables.sets_until(origin, until_ns):
@@ -118,7 +125,7 @@ class Files:
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
                 continue
             readers = readers_of(state, self._live, self._links, backup.device)
-            if not readers or self._is_missing(backup):
+            if not readers or _is_missing(backup, missing):
                 skipped.append(backup)
             elif found is None or (_same(backup, found[0]) and near in readers and near not in found[1]):
                 found = backup, readers
@@ -134,29 +141,26 @@ class Files:
                 device=device_name(state, backup.device),
                 servers=tuple(state.name_of(each) for each in readers),
                 warnings=tuple(
-                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: {self._why_not(each)}"
+                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: {self._why_not(each, missing)}"
                     for each in [each for each in skipped if not _same(each, backup)][:3]
                 ),
             )
         shown = ", ".join(f"{request.server}:{shown_path(path)}" for path in paths[:3])
         what = f"{shown} as of {format_instant(until_ns)}"
         if skipped:
-            if len({each.device for each in skipped}) == 1 and not any(map(self._is_missing, skipped)):
+            if len({each.device for each in skipped}) == 1 and not any(_is_missing(each, missing) for each in skipped):
                 raise self._unreached(skipped[0].device)
             # of each reason the newest set
-            reasons = {self._why_not(each): each for each in reversed(skipped)}
+            reasons = {self._why_not(each, missing): each for each in reversed(skipped)}
             told = sorted(reasons.items(), key=lambda item: item[1].ended_at_ns, reverse=True)[:_MOST_REASONS]
             why = "; ".join(f"set {each.id}: {reason}" for reason, each in told)
             raise NoneReadable(what=what, sets=len(skipped), why=why)
         raise NotFound(kind="set", name=what)
 
-    def _is_missing(self, backup: BackupSet) -> bool:
-        return backup.id in self._live.missing.get(backup.device, frozenset())
-
-    def _why_not(self, backup: BackupSet) -> str:
+    def _why_not(self, backup: BackupSet, missing: Missing) -> str:
         """Why a set cannot be read."""
         device = device_name(self._keeper.state, backup.device)
-        if self._is_missing(backup):
+        if _is_missing(backup, missing):
             return f"the last inventory of its device {device} did not find it there"
         return f"no server reaches its device {device} now"
 
@@ -248,6 +252,10 @@ class Files:
             except Unavailable as error:
                 last = error
         raise last
+
+
+def _is_missing(backup: BackupSet, missing: Missing) -> bool:
+    return backup.id in missing.get(backup.device, frozenset())
 
 
 def _same(one: BackupSet, other: BackupSet) -> bool:
