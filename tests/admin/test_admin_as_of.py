@@ -27,10 +27,8 @@ async def backed_up(w, device="dbeta", **fields) -> BackupSet:
 
 async def copied(w, backup: BackupSet, device: str) -> BackupSet:
     """A copy of a set on another device, with the times of that set."""
-    copy = await backed_up(w, device)
-    copy = structs.replace(
-        copy, id=w.new_id(), copy_of=backup.id, started_at_ns=backup.started_at_ns, ended_at_ns=backup.ended_at_ns
-    )
+    there = {"id": w.new_id(), "device": f"dev-{device[1:]}", "server": node(device[1:]), "vault": f"v-{device[1:]}"}
+    copy = structs.replace(backup, copy_of=backup.id, **there)
     await w.report(device[1:], facts.SetPublished(copy))
     return copy
 
