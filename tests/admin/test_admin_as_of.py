@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from admin.admin_world import admin_world, node
 from admin.test_admin_inventory import begun
-from msgspec import structs
 
 from caso_mesh.model import browsing as b
-from caso_mesh.model import facts
+from caso_mesh.model.device_jobs import Inventoried
 from caso_mesh.model.device_work import DeviceLacks
 from caso_mesh.model.errors import DeviceAway, NoneReadable
+from caso_mesh.model.states import AttemptState
 from caso_mesh.model.storage import BackupSet
 
 pytestmark = pytest.mark.jumping
@@ -27,9 +27,10 @@ async def backed_up(w, device="dbeta", **fields) -> BackupSet:
 
 async def copied(w, backup: BackupSet, device: str) -> BackupSet:
     """A copy of a set on another device, with the times of that set."""
-    there = {"id": w.new_id(), "device": f"dev-{device[1:]}", "server": node(device[1:]), "vault": f"v-{device[1:]}"}
-    copy = structs.replace(backup, copy_of=backup.id, **there)
-    await w.report(device[1:], facts.SetPublished(copy))
+    attempt = await w.delegated(await w.backup(to=f"device:{device}"))
+    times = {"started_at_ns": backup.started_at_ns, "ended_at_ns": backup.ended_at_ns}
+    copy = w.made_set(attempt, vault=f"v-{device[1:]}", copy_of=backup.id, **times)
+    await w.report(device[1:], *w.success(attempt, copy))
     return copy
 
 
@@ -37,6 +38,8 @@ async def lacks(w, device: str, *sets: BackupSet) -> None:
     """An inventory of the device finds all but these."""
     (attempt,) = await begun(w, device)
     await w.node_call(attempt.server, "device.lacks", DeviceLacks(attempt.id, tuple(each.id for each in sets)))
+    found = Inventoried(1, 0, len(sets), 0, 0, ("BETA-000001",), 1, 0, 0, 3, 300, 10, 20)
+    await w.report(device[1:], w.end(attempt, AttemptState.SUCCEEDED, found=found))
 
 
 async def chosen(w) -> b.SetChoice:
