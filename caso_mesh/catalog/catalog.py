@@ -195,6 +195,7 @@ class Catalog:
             await self._write(lambda conn: index.remove_set(conn, set_id))
             if await self._read(index.names_want_rebuild):
                 await self._write(index.rebuild_names)
+            await self._database.give_back()
 
     async def has_detail(self, set_id: str) -> bool:
         """As ``index.has_detail``."""

@@ -167,6 +167,7 @@ class Driver:
         if self._image is None or snapshot.index > self._image.index:
             self._keep_image(snapshot)
             self._raft.log.compact(max(self._raft.log.start, base.index))
+        await self._database.give_back()
 
     async def set_member(self, node: str, role: Role) -> None:
         self._must_take_part()

@@ -24,6 +24,8 @@ def open_writer(path: str, *, durable: bool) -> sqlite3.Connection:
         _create_private(path)
         connection = _connect(path)
         try:
+            if not connection.execute("PRAGMA page_count").fetchone()[0]:  # before anything is in it
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             if mode != "wal":
                 raise StateDamaged(path=path, detail=f"its journal mode is {mode}, the file system lacks shared memory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -15,10 +16,15 @@ from caso_mesh.database.connection import open_plain, open_reader, open_writer
 from caso_mesh.database.failure import explain, explained
 from caso_mesh.database.migration import Migration, migrate
 from caso_mesh.database.runner import InPlaceRunner, Runner, ThreadRunner, to_the_end
+from caso_mesh.database.shrinking import copied, give_back
 from caso_mesh.model.errors import Misuse, StateDamaged
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+#: Steps of giving pages back, at once.
+_STEPS = 16
 #: Writes that share one commit at most, so that the first of a long queue does not wait for the last.
 _GROUP = 256
 
@@ -175,6 +181,17 @@ class Database:
         await self._writer.run(run)
         return work.result(self._path)
 
+    async def give_back(self) -> int:
+        """Gives back to the file system what the file holds and needs no more, in small steps between the writes of others, and
+        not all of it at once; how many pages. To be called after much was deleted."""
+        given = 0
+        for _ in range(_STEPS):
+            step = await self.write(give_back)
+            given += step
+            if not step:
+                break
+        return given
+
     async def wait_for_commit(self, generation: int, *, unless: Callable[[], bool] = lambda: False) -> int:
         """Wait until ``self.generation`` is beyond ``generation``; return it. When the database is closed meanwhile:
         returns if ``unless()`` holds, else raises ``Misuse``.
@@ -221,6 +238,8 @@ class Database:
             connection = open_writer(self._path, durable=durable)
             try:
                 migrate(connection, self._path, migrations)
+                if self._shrunk(connection):
+                    connection = open_writer(self._path, durable=durable)
             except BaseException:
                 connection.close()
                 raise
@@ -230,6 +249,13 @@ class Database:
         for reader in self._readers:
             await reader.start(lambda: open_reader(self._path))
         self._open = True
+
+    def _shrunk(self, connection: sqlite3.Connection) -> bool:
+        try:
+            return copied(connection, self._path)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s keeps what it does not need: %s", self._path, error)
+            return False
 
     async def _stop(self) -> None:
         self._open = False

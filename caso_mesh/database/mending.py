@@ -79,6 +79,9 @@ class MendingDatabase:
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         return await self._try(lambda database: database.write(fn))
 
+    async def give_back(self) -> int:
+        return await self._try(lambda database: database.give_back())
+
     async def settle(self) -> None:
         await self._try(lambda database: database.settle())
 

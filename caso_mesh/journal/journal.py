@@ -331,7 +331,9 @@ class Journal:
                     gone += replica.prune(conn, self._server, incarnation, old, trace_since_ns)
             return gone
 
-        return await self._database.write(fn)
+        pruned = await self._database.write(fn)
+        await self._database.give_back()
+        return pruned
 
     async def wait_beyond(self, head: Head) -> None:
         """Wait until there is a record after ``head``: in its incarnation or a later one. ``Misuse`` if this journal

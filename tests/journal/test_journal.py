@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import os
 import signal
 import struct
 import subprocess
@@ -273,6 +274,21 @@ async def test_what_is_held_back_is_forgotten_when_nothing_came_for_long_and_not
         assert await journal.forget_held(at_ns) == 0
         assert await journal.forget_held(at_ns + 1) == 1
         assert await journal.held_keys() == ["log/a"] and len(await journal.held("log/a")) == 2
+
+
+async def test_the_file_of_a_journal_becomes_smaller_when_it_is_pruned(opened, tmp_path):
+    """It kept the size of the worst night for ever."""
+    path = tmp_path / "journal.db"
+    async with opened() as journal:
+        for _ in range(10):
+            await journal.append([("fact", os.urandom(20_000)) for _ in range(50)])
+        head = await journal.head()
+    full = path.stat().st_size
+    assert full > 10_000_000
+    async with opened() as journal:
+        await journal.prune({"inc1": head.seq - 5}, before_ns=1 << 62, trace_since_ns=0)
+        assert len(await journal.records("inc1", head.seq - 5)) == 5
+    assert path.stat().st_size < full // 4
 
 
 async def test_how_much_waits_is_told_by_what_lies_behind_what_was_taken(opened):
