@@ -76,6 +76,8 @@ class FolderBackend:
                     raise ObjectExists(name=name)
                 self._take_space(name, sum(memoryview(part).nbytes for part in parts))
                 self._add(folder, target, last, parts)
+            # what was written lies in the folder that was opened; whether that still is the device is another question
+            self._check_present()
         except FileExistsError as error:
             raise ObjectExists(name=name) from error
         except OSError as error:

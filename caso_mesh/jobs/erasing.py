@@ -77,8 +77,10 @@ def _has_begun(task: Task, spec: EraseSpec, access: DeviceAccess, backend: Backe
         if erasure.vault not in known:
             raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault, which is being erased")
         return True
-    if header is None and begun:
-        return True  # on a device without any room there was none for the mark
+    if header is None and begun and any(True for _ in backend.list("")):
+        # On a device without any room there was none for the mark, which comes when something has gone. A folder with nothing
+        # of a vault in it is the place where a disk is to be mounted.
+        return True
     if header is None or header.vault not in known or (header.vault == spec.becomes and not begun):
         raise DeviceVanished(device=access.name, detail=f"{access.path} holds another vault or none")
     return header.vault == spec.becomes  # it was done, and nobody lived to tell

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from caso_mesh.devices import folder
 from caso_mesh.devices.checks import check_folder, mount_of
 from caso_mesh.devices.folder import TEMPORARY, FolderBackend
 from caso_mesh.model.errors import (
@@ -173,6 +174,42 @@ def test_an_unmounted_device_is_vanished_and_nothing_is_written_below_the_mount_
     with pytest.raises(DeviceVanished):
         FolderBackend(str(point), "d", marker="format")
     assert list(point.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["write_large", "move_into_place"])
+def test_a_device_that_goes_between_the_look_and_the_write_has_acknowledged_nothing(mount, monkeypatch, step):
+    """The folder is a handle: what is written goes to the disk that was there, never below the mount point."""
+    point = mount("ext4", "d")
+    device = FolderBackend(str(point), "d", marker=None)
+    device.put("format", [b"header"])
+    device.close()
+    device, real = FolderBackend(str(point), "d", marker="format"), getattr(folder, step)
+
+    def unmounting(*given):
+        run("umount", "-l", str(point))
+        return real(*given)
+
+    monkeypatch.setattr(folder, step, unmounting)
+    with pytest.raises(DeviceVanished):
+        device.put("packs/a", [b"x" * 10_000])
+    device.close()
+    assert list(point.iterdir()) == []
+
+
+def test_a_device_that_is_emptied_between_the_look_and_the_write_has_acknowledged_nothing(tmp_path, monkeypatch):
+    device = FolderBackend(str(tmp_path), "d", marker=None)
+    device.put("format", [b"header"])
+    device.close()
+    device, real = FolderBackend(str(tmp_path), "d", marker="format"), folder.move_into_place
+
+    def emptying(*given):
+        (tmp_path / "format").unlink()
+        return real(*given)
+
+    monkeypatch.setattr(folder, "move_into_place", emptying)
+    with pytest.raises(DeviceVanished):
+        device.put("sets/a", [b"x"])
+    device.close()
 
 
 def test_a_file_system_mounted_over_a_device_is_not_taken_for_it(mount):

@@ -130,6 +130,22 @@ async def test_one_that_was_cut_off_is_no_vault_and_goes_on_without_its_keys(sit
     assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
 
 
+async def test_one_that_was_cut_off_makes_no_vault_where_the_disk_is_not_mounted(site, runner, stored):
+    """It was taken for an erase on a device that had no room for its mark: a new vault came to lie below the mount point."""
+    disk = site.device.with_name("elsewhere")
+    site.device.rename(disk)
+    site.device.mkdir()
+    (disk / "format").unlink()
+    heard, asked = await erase(runner, site, begun=True, keys=False)
+    assert (heard.ended.failure.code, asked) == ("device-vanished", [])
+    assert list(site.device.iterdir()) == []
+    site.device.rmdir()
+    disk.rename(site.device)
+    heard, _ = await erase(runner, site, begun=True, keys=False)
+    assert heard.ended.state is AttemptState.SUCCEEDED, heard.lines
+    assert header(site).vault == "newvault"
+
+
 async def test_another_vault_is_never_erased_in_its_place(site, runner, stored):
     text = (site.device / "format").read_text()
     os.unlink(site.device / "format")
