@@ -86,7 +86,7 @@ def copied(connection: sqlite3.Connection, path: str) -> bool:
             return False
         connection.close()
         try:
-            _replace(draft, path)
+            os.replace(draft, path)
             _sync(folder)
         except OSError as error:
             log.warning("%s keeps what it does not need: %s", path, error)
@@ -94,9 +94,6 @@ def copied(connection: sqlite3.Connection, path: str) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
-
-
-_replace = os.replace
 
 
 def _sync(name: str) -> None:

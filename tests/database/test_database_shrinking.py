@@ -116,9 +116,9 @@ async def test_an_older_file_is_left_where_a_copy_is_not_worth_it_or_has_no_room
     def refuse(*given: object) -> None:
         raise OSError(5, "Input/output error")
 
-    for call in ("_sync", "_replace"):
+    for call in ("caso_mesh.database.shrinking._sync", "os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(shrinking, call, refuse)
+            patch.setattr(call, refuse)
             await opens_as_it_was()
         assert "keeps what it does not need" in caplog.text
         caplog.clear()
