@@ -134,15 +134,11 @@ class Tables:
 
     async def prune_records(self, upto: int, trace_since_ns: int) -> int:
         """Forgets records that came up to the arrival ``upto``, of which the meaning stays; how many."""
-        pruned = await self._database.write(lambda c: replica.prune_arrived(c, upto, trace_since_ns))
-        await self._database.give_back()
-        return pruned
+        return await self._database.prune(lambda c: replica.prune_arrived(c, upto, trace_since_ns))
 
     async def prune_as(self, floors: Sequence[tuple[str, str, int]], trace_since_ns: int) -> int:
         """Forgets the records that another voter has pruned, as (server, incarnation, floor); how many."""
-        pruned = await self._database.write(lambda c: sum(replica.prune(c, *each, trace_since_ns) for each in floors))
-        await self._database.give_back()
-        return pruned
+        return await self._database.prune(lambda c: sum(replica.prune(c, *each, trace_since_ns) for each in floors))
 
     async def floors(self) -> list[tuple[str, str, int]]:
         """(server, incarnation, sequence) up to which records were pruned."""
@@ -205,8 +201,7 @@ class Tables:
             c.execute("DELETE FROM alert_end WHERE at_ns < ?", (before_ns,))
             c.execute("DELETE FROM notice_sent WHERE at_ns < ?", (before_ns,))
 
-        await self._database.write(forget)
-        await self._database.give_back()
+        await self._database.prune(forget)
 
     async def runs_told(self) -> list[str]:
         """Every run that something is told of: an attempt, or why it waited."""

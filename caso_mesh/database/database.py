@@ -181,6 +181,12 @@ class Database:
         await self._writer.run(run)
         return work.result(self._path)
 
+    async def prune(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """As ``write``; of what ``fn`` has deleted some is given back (``give_back``)."""
+        found = await self.write(fn)
+        await self.give_back()
+        return found
+
     async def give_back(self) -> int:
         """Gives back to the file system what the file holds and needs no more, in small steps between the writes of others, and
         not all of it at once; how many pages. To be called after much was deleted."""

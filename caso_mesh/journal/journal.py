@@ -331,9 +331,7 @@ class Journal:
                     gone += replica.prune(conn, self._server, incarnation, old, trace_since_ns)
             return gone
 
-        pruned = await self._database.write(fn)
-        await self._database.give_back()
-        return pruned
+        return await self._database.prune(fn)
 
     async def wait_beyond(self, head: Head) -> None:
         """Wait until there is a record after ``head``: in its incarnation or a later one. ``Misuse`` if this journal
