@@ -29,6 +29,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "catalog versions": ("catalog versions alpha:/etc/fstab",),
     "catalog du": ("catalog du alpha:/srv --depth 1",),
     "catalog rebuild": ("catalog rebuild disk1", "catalog rebuild --all --schedule '1st sun 06:00'"),
+    "job edit": (
+        "job edit nightly --schedule 'weekdays 23:00' --start-window 2h",
+        "job edit nightly --path alpha:/srv --path beta:/srv --exclude none",
+    ),
+    "job copy": ("job copy nightly second",),
     "device add": (
         "device add disk1 --server alpha --path /mnt/disk1 --low-space 10GB",
         "device add nas --kind shared --on alpha=/mnt/nas --on beta=/mnt/nas",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from caso_mesh.cli import following, output
+from caso_mesh.cli import following, job_edit, output
 from caso_mesh.cli.client import Client, ask, connect
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.listing import (
@@ -36,6 +36,8 @@ from caso_mesh.model.errors import NotFound, UsageError
 from caso_mesh.model.states import Priority, RunState, WaitReason
 
 app = Group(name="job", help="Jobs, their runs and logs: list, show, watch, cancel, hold ...")
+
+job_edit.add_to(app)
 
 Name = Annotated[str, Parameter(name="NAME", help="A job by name or id, a run, or an attempt; a beginning will do.")]
 #: What ``job list --state`` takes beside the states of runs.

@@ -42,7 +42,7 @@ CATEGORIES: Mapping[str, str] = {
     "calendar": "calendars",
     "copy": "what was copied to servers",
     "error-rule": "error-handling rules",
-    "job": "jobs and runs: run, held, canceled, deleted",
+    "job": "jobs and runs: run, changed, copied, held, canceled, deleted",
     "backup": "backups that people asked for",
     "restore": "restores",
     "file": "single files that people read out of sets",

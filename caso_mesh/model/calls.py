@@ -37,6 +37,7 @@ from caso_mesh.model.device_work import (
 )
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.inventories import DeviceInventory
+from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
 from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.model.report_schedules import (
@@ -385,6 +386,11 @@ _OF_MESH: tuple[Call, ...] = (
     Call("job.cancel", "operator", "admin", q.JobCancel, RunsCanceled, "End a run.", changes=True, scope=OF_JOB),
     Call("job.set", "operator", "admin", q.JobSet, v.Done,
          "Change the priority of a job and of what waits of it, or of one run.", changes=True, scope=OF_JOB),
+    Call("job.edit", "operator", "admin", JobEdit, JobEdited,
+         "Change a job that a person made; runs that are open go on as they began.", changes=True,
+         scope=(("name", "job"), ("sources", "servers"), ("devices", "devices"))),
+    Call("job.copy", "operator", "admin", JobCopy, JobEdited,
+         "Another job that does the same; its schedule counts from now on.", changes=True, scope=OF_JOB),
     Call("job.hold", "operator", "admin", q.JobName, v.Done,
          "Hold a job (no further runs), or one run.", changes=True, scope=OF_JOB),
     Call("job.release", "operator", "admin", q.JobName, v.Done, "Release what was held.", changes=True, scope=OF_JOB),

@@ -29,6 +29,7 @@ from caso_mesh.model.entries import EntryType
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.history import History, HistoryEntry, HistoryRequest
 from caso_mesh.model.inventories import DeviceInventory, ScheduleWords
+from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
 from caso_mesh.model.listing import CatalogFind, SetStanding
 from caso_mesh.model.metrics import Exposition
 from caso_mesh.model.report_schedules import (
@@ -287,6 +288,32 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         DeviceCatalog((), name="monthly", when=ScheduleWords("5 2 * * *")),
         msgspec.structs.replace(SUBMITTED, run=None, next_due="2025-01-02T02:05:00Z"),
         ["is scheduled"],
+    ),
+    (
+        "job edit nightly --path alpha:/srv --to any --exclude none --pre none --start-window none --catch-up --type full",
+        "job.edit",
+        JobEdit(
+            "nightly", sources=(("alpha", b"/srv"),), target="any", excludes=(), catch_up=True, type=BackupType.FULL,
+            clear=("pre", "start_window_s"),
+        ),
+        JobEdited("job1", "nightly", "daily 02:00", "UTC", "2025-01-02T02:00:00Z", ("a warning",)),
+        ["job nightly (job1) was changed; it runs next at 2025-01-02T02:00:00Z"],
+    ),
+    (
+        "job edit weekly --device all --schedule none --exclude-day 2025-12-24 --no-verify --cancel-after 8h",
+        "job.edit",
+        JobEdit(
+            "weekly", devices=(), exclude_days=("2025-12-24",), verify=False, cancel_after_s=28800.0, clear=("schedule",)
+        ),
+        JobEdited("job1", "weekly"),
+        ["it runs when it is asked to"],
+    ),
+    (
+        "job copy nightly second",
+        "job.copy",
+        JobCopy("nightly", "second"),
+        JobEdited("job2", "second", "daily 02:00", "UTC", "2025-01-02T02:00:00Z"),
+        ["job second (job2) does what nightly does"],
     ),
     (
         "device list --server beta",

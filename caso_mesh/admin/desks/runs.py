@@ -15,6 +15,7 @@ from caso_mesh.admin.error_rules import ErrorRules
 from caso_mesh.admin.flooding import Flooding
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.intake import Intake
+from caso_mesh.admin.job_edits import JobEdits
 from caso_mesh.admin.local_history import LocalHistory
 from caso_mesh.admin.policies import Policies
 from caso_mesh.admin.ports import Answer, Facts
@@ -91,6 +92,7 @@ class RunsDesk:
             new_id=means.new_id,
             on_device=reach.on_device,
         )
+        self._edits = JobEdits(keeper=keeper, work=self.work, submit=submit, clock=clock, new_id=means.new_id)
         self.held = Held(keeper=keeper, links=links)
         self.runs = Runs(
             keeper=keeper,
@@ -166,6 +168,7 @@ class RunsDesk:
         return {
             **self.runs.handlers(),
             **self.policies.handlers(),
+            **self._edits.handlers(),
             **ErrorRules(self._means.keeper, self._means.submit).handlers(),
             **Preview(keeper=self._means.keeper, calendar=self._means.calendar).handlers(),
         }
