@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeGuard
 
@@ -53,9 +53,10 @@ class Found(Struct, frozen=True):
 
 
 class _Asked(Struct):
-    """A server that keeps catalogs. ``overlaps``: some of them are here as well."""
+    """A server that keeps catalogs of files of ``sources`` (node ids). ``overlaps``: some of them are here as well."""
 
     server: Server
+    sources: frozenset[str]
     overlaps: bool
 
 
@@ -134,38 +135,57 @@ class Browsing:
     async def find(
         self, request: CatalogFind, sources: Collection[str] | None, limit: int, after: Place | None = None
     ) -> Found:
-        """Files of ``sources`` (node ids; ``None`` = of all): the newest set that has each, in order of source and path, the
-        first ``limit`` behind a place. Nothing is given of what lies behind the place that one of those got to that were
-        asked: it comes with the next page, with what that one has there."""
-        own = await self._catalog.matches(request, sources, limit, after)
-        question = c.CatalogSearch(
-            replace(request, server=None, limit=limit, after=None),
-            None if sources is None else tuple(sorted(sources)),
-            after,
-        )
-        answers, away = await self._ask_all(sources, "catalog.search", question, c.CatalogHits)
+        """Files of ``sources`` (node ids; ``None`` = of all): the newest set that has each, in order of the names of their
+        servers and of path, the first ``limit`` behind a place. Nothing is given of what lies behind the place that one of those
+        got to that were asked: it comes with the next page, with what that one has there."""
+        keepers = await self._keepers(sources)
+        if sources is None:
+            wanted = {*await self._catalog.sources(), *(source for each in keepers for source in each.sources)}
+        else:
+            wanted = set(sources)
+        order = self._by_name(wanted if after is None else wanted | {after[0]})
+        places = _Places({source: number for number, source in enumerate(order)})
+        left = [source for source in order[0 if after is None else places.ranks[after[0]] :] if source in wanted]
+        behind = after if after is not None and after[0] in wanted else None
+        own = await self._catalog.matches(request, left, limit, behind, in_order=True)
+        asked = replace(request, server=None, limit=limit, after=None)
+
+        def question(keeper: _Asked) -> c.CatalogSearch:
+            its = tuple(source for source in left if source in keeper.sources)
+            return c.CatalogSearch(asked, its, behind, in_order=True)
+
+        answers, away = await self._ask_all(keepers, "catalog.search", question, c.CatalogHits)
         found = {(each.source, each.path): each for each in own.matches}
         sets: dict[str, BackupSet | None] = {}
         more, cut_off = len(own.matches) > limit, own.is_cut_off
         reached = [] if own.reached is None else [own.reached]
         for server, reply in ((asked.server, reply) for asked, reply in answers):
             more, cut_off = more or reply.more, cut_off or reply.cut_off
-            if _is_ahead(reply.reached, sources, after):
+            if not reply.in_order:
+                # an earlier program goes by ids: what it passed by, or has behind, may lie anywhere
+                cut_off = cut_off or reply.more or after is not None
+            elif places.is_ahead(reply.reached, after):
                 reached.append(reply.reached)
             else:
                 cut_off = cut_off or reply.more  # what it has behind cannot be asked for
             for hit in reply.hits:
                 match = Match(hit.set, hit.source, hit.path, _entry(hit))
                 place = hit.source, hit.path
-                if (sources is not None and hit.source not in sources) or (after and _order(place) <= _order(after)):
+                if hit.source not in wanted or (after and places.key(place) <= places.key(after)):
                     continue
                 if await self._is_newer(server, match, found.get(place), sets):
                     found[place] = match
-        end = min(reached, key=_order, default=None)
-        places = sorted((each for each in found if end is None or _order(each) <= _order(end)), key=_order)
-        if len(places) > limit:
-            more, end = True, places[limit - 1]
-        return Found([found[each] for each in places[:limit]], more, cut_off, away, end)
+        end = min(reached, key=places.key, default=None)
+        within = [each for each in found if end is None or places.key(each) <= places.key(end)]
+        within.sort(key=places.key)
+        if len(within) > limit:
+            more, end = True, within[limit - 1]
+        return Found([found[each] for each in within[:limit]], more, cut_off, away, end)
+
+    def _by_name(self, sources: Collection[str]) -> list[str]:
+        """Sources as people read them; of two that had one name the ids decide."""
+        name_of = self._keeper.state.name_of
+        return sorted(sources, key=lambda source: (name_of(source), source))
 
     async def _is_newer(
         self, server: Server, match: Match, known: Match | None, sets: dict[str, BackupSet | None]
@@ -190,7 +210,8 @@ class Browsing:
         more. Raises ``CatalogAway`` if only such know anything."""
         found = await self._catalog.versions(source, path)
         request = c.CatalogHistory(source, path)
-        answers, away = await self._ask_all([source], "catalog.history", request, c.CatalogHistoryReply)
+        keepers = await self._keepers([source])
+        answers, away = await self._ask_all(keepers, "catalog.history", lambda keeper: request, c.CatalogHistoryReply)
         ends: dict[str, tuple[int, str]] = {}
         merged = {each.entry: each for each in found}
         for each in found:
@@ -231,32 +252,35 @@ class Browsing:
         return backup
 
     async def _ask_all(
-        self, sources: Collection[str] | None, call: str, request: Struct, reply: type[T]
+        self, servers: Sequence[_Asked], call: str, request: Callable[[_Asked], Struct], reply: type[T]
     ) -> tuple[list[tuple[_Asked, T]], tuple[c.CatalogAway, ...]]:
-        """The answers of the servers that keep catalogs of sets of ``sources`` which are not here."""
+        """The answers of servers that keep catalogs, each to its own question."""
+
+        async def one(asked: _Asked) -> T | None:
+            try:
+                return await ask(self._links.get(asked.server.id), call, request(asked), reply, timeout_s=ASK_S)
+            except InvalidValue:
+                raise  # what was asked is wrong, wherever it is asked
+            except CasoError as error:
+                log.info("%s is not answered by %s: %s", call, asked.server.name, error)
+                return None
+
+        answers = await asyncio.gather(*(one(each) for each in servers))
+        pairs = list(zip(servers, answers, strict=True))
+        away = tuple(self._unasked(each.server) for each, answer in pairs if answer is None)
+        return [(each, answer) for each, answer in pairs if answer is not None], away
+
+    async def _keepers(self, sources: Collection[str] | None) -> list[_Asked]:
+        """The servers that keep catalogs of sets of ``sources`` which are not here."""
         state = self._keeper.state
         told = await self._tables.ask(partial(kept_catalogs.keeping, sources=sources))
-        servers = [
-            _Asked(server, keeper.too)
+        return [
+            _Asked(server, frozenset(keeper.sources), keeper.too)
             for server_id, keeper in sorted(told.items())
             if keeper.alone
             and (server := state.servers.get(server_id)) is not None
             and not keeper.makers.isdisjoint(catalogs.makers(server))
         ]
-
-        async def one(server: str) -> T | None:
-            try:
-                return await ask(self._links.get(server), call, request, reply, timeout_s=ASK_S)
-            except InvalidValue:
-                raise  # what was asked is wrong, wherever it is asked
-            except CasoError as error:
-                log.info("%s is not answered by %s: %s", call, state.name_of(server), error)
-                return None
-
-        answers = await asyncio.gather(*(one(each.server.id) for each in servers))
-        pairs = list(zip(servers, answers, strict=True))
-        away = tuple(self._unasked(each.server) for each, answer in pairs if answer is None)
-        return [(each, answer) for each, answer in pairs if answer is not None], away
 
     def _unasked(self, server: Server) -> c.CatalogAway:
         since = self._away.since(server.id)
@@ -280,17 +304,17 @@ def _is_away(error: CasoError) -> bool:
     )
 
 
-def _order(place: Place) -> Place:
-    return place[0], path_key(place[1])
+class _Places(Struct, frozen=True):
+    """``ranks``: of each source that is asked about, where it stands among them."""
 
+    ranks: dict[str, int]
 
-def _is_ahead(place: Place | None, sources: Collection[str] | None, after: Place | None) -> TypeGuard[Place]:
-    """Whether a search gets on by that place, and it is one that was asked about."""
-    return (
-        place is not None
-        and (sources is None or place[0] in sources)
-        and (after is None or _order(place) > _order(after))
-    )
+    def key(self, place: Place) -> tuple[int, bytes]:
+        return self.ranks[place[0]], path_key(place[1])
+
+    def is_ahead(self, place: Place | None, after: Place | None) -> TypeGuard[Place]:
+        """Whether a search gets on by that place, and it is one that was asked about."""
+        return place is not None and place[0] in self.ranks and (after is None or self.key(place) > self.key(after))
 
 
 def _entry(hit: c.CatalogHit) -> CatalogEntry:

@@ -120,10 +120,11 @@ def drop(c: sqlite3.Connection, set_id: str, keeper: str) -> bool:
 
 
 class Keeper(Struct):
-    """A server that keeps catalogs of sets that ``makers`` (node ids) made. ``alone``: of some that are not here, ``too``: of
+    """A server that keeps catalogs of sets of ``sources`` that ``makers`` (node ids) made. ``alone``: of some that are not here, ``too``: of
     some that are."""
 
     makers: set[str]
+    sources: set[str]
     alone: bool = False
     too: bool = False
 
@@ -137,8 +138,9 @@ def keeping(c: sqlite3.Connection, sources: Collection[str] | None) -> dict[str,
     )
     for server, maker, source, here in rows:
         if sources is None or source in sources:
-            keeper = found.setdefault(server, Keeper(set()))
+            keeper = found.setdefault(server, Keeper(set(), set()))
             keeper.makers.add(maker)
+            keeper.sources.add(source)
             keeper.too, keeper.alone = keeper.too or bool(here), keeper.alone or not here
     return found
 

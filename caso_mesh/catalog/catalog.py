@@ -241,11 +241,14 @@ class Catalog:
         sources: Collection[str] | None,
         limit: int,
         after: tuple[str, bytes] | None = None,
+        *,
+        in_order: bool = False,
     ) -> Found:
-        """What ``find`` gives for a question of a person about ``sources`` (node ids; ``None`` = all); more than ``limit``
-        if there is more: then it has ``reached`` the last that is within it."""
+        """What ``find`` gives for a question of a person about ``sources`` (node ids; ``None`` = all; ``in_order``: which come
+        in that order); more than ``limit`` if there is more: then it has ``reached`` the last that is within it."""
         wanted = Wanted(
             sources=None if sources is None else frozenset(sources),
+            order=tuple(sources) if in_order and sources is not None else None,
             since_ns=asked.since_ns,
             until_ns=asked.until_ns,
             size_min=asked.size_min,
@@ -260,6 +263,10 @@ class Catalog:
             return found
         last = found.matches[limit - 1]
         return replace(found, reached=(last.source, last.path))
+
+    async def sources(self) -> list[str]:
+        """The nodes of which files there is anything here."""
+        return await self._read(index.sources_of)
 
     async def versions(self, source: str, path: bytes) -> list[Version]:
         """As ``index.versions``."""

@@ -11,7 +11,7 @@ from caso_mesh.catalog.names import rebuild as rebuild_names
 from caso_mesh.catalog.names import wants_rebuild as names_want_rebuild
 from caso_mesh.catalog.removal import abandon_all, remove_set
 from caso_mesh.catalog.search import Found, Match, Wanted, find
-from caso_mesh.catalog.sets import add_set, has_detail, set_as_of, sets
+from caso_mesh.catalog.sets import add_set, has_detail, set_as_of, sets, sources_of
 from caso_mesh.catalog.soundness import check
 from caso_mesh.catalog.usage import FolderUsage, usage
 
@@ -39,6 +39,7 @@ __all__ = [
     "remove_set",
     "set_as_of",
     "sets",
+    "sources_of",
     "usage",
     "versions",
 ]

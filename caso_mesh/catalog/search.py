@@ -71,11 +71,13 @@ class _Text(Struct, frozen=True):
 
 
 class Wanted(Struct, frozen=True):
-    """What a path must be beside its name. ``sources``: node ids; ``since_ns``, ``until_ns``: when the set ended;
+    """What a path must be beside its name. ``sources``: node ids; ``order``: those, in which they come (``None``: by id), all
+    behind the source of the place to go on after, if it is not one of them; ``since_ns``, ``until_ns``: when the set ended;
     ``size_min``, ``size_max``: bytes; ``modified_since``, ``modified_until``: (seconds, nanoseconds); all bounds are
     included. ``ignore_case``: letters are alike whatever their case."""
 
     sources: frozenset[str] | None = None
+    order: tuple[str, ...] | None = None
     since_ns: int | None = None
     until_ns: int | None = None
     size_min: int | None = None
@@ -180,6 +182,7 @@ class _Search:
         self._only = Filter(wanted.admits, literal)
         self._entered = self._compared = 0
         self._chains: dict[str, list[int]] = {}
+        self._order = wanted.order
         self._tops: dict[str, int] = dict(conn.execute("SELECT node, root FROM source").fetchall())
         for chain, node in conn.execute("SELECT c.id, s.node FROM chain c JOIN source s ON s.id = c.source"):
             if chain in self._lines and (wanted.sources is None or node in wanted.sources):
@@ -250,9 +253,7 @@ class _Search:
                 self.is_cut_off = True
             return not self.is_cut_off and (most is None or self._entered < most)
 
-        for node in sorted(self._chains):
-            if self.place is not None and node < self.place[0]:
-                continue
+        for node in self._nodes():
             after = self.place[1] if self.place is not None and node == self.place[0] else None
             walk = Walk(
                 self._conn,
@@ -273,6 +274,13 @@ class _Search:
             if self.is_cut_off or (most is not None and self._entered >= most):
                 return self.is_cut_off
         return True
+
+    def _nodes(self) -> list[str]:
+        """The sources that are left, in order."""
+        if self._order is None:
+            return [node for node in sorted(self._chains) if self.place is None or node >= self.place[0]]
+        behind = self._order.index(self.place[0]) if self.place is not None and self.place[0] in self._order else 0
+        return [node for node in self._order[behind:] if node in self._chains]
 
     def _look_at(self, node: str, found: Iterable[tuple[bytes, bytes, Rows]]) -> bool:
         """Whether there are enough."""

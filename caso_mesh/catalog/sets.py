@@ -69,6 +69,11 @@ def add_set(conn: sqlite3.Connection, backup_set: BackupSet) -> None:
     )
 
 
+def sources_of(conn: sqlite3.Connection) -> list[str]:
+    """The nodes of whose files there is a set."""
+    return [row[0] for row in conn.execute("SELECT node FROM source")]
+
+
 def _source(conn: sqlite3.Connection, node: str) -> int:
     row = conn.execute("SELECT id FROM source WHERE node = ?", (node,)).fetchone()
     if row is not None:

@@ -110,11 +110,13 @@ class CatalogLookedUp(Struct, frozen=True):
 
 class CatalogSearch(Struct, frozen=True):
     """Files of ``sources`` (node ids; ``None`` = of all) as ``find`` asks for them, whose ``server`` and ``after`` mean nothing
-    here: the first of those that come ``after`` a source and a path, in order of both."""
+    here: the first of those that come ``after`` a source and a path, in order of both. ``in_order``: sources come in the order in
+    which they are given, all of them behind that of ``after``, or the first of them; else by id."""
 
     find: CatalogFind
     sources: tuple[str, ...] | None = None
     after: tuple[str, bytes] | None = None
+    in_order: bool = False
 
 
 class CatalogHit(Struct, frozen=True):
@@ -132,12 +134,13 @@ class CatalogHit(Struct, frozen=True):
 
 class CatalogHits(Struct, frozen=True):
     """``cut_off``: the search took too long and was ended; there may be others. ``reached``: the source and the path up to
-    which these are all there are, of those with ``more`` and of those cut off, if it is known."""
+    which these are all there are, of those with ``more`` and of those cut off, if it is known. ``in_order``: as it was asked."""
 
     hits: tuple[CatalogHit, ...]
     more: bool = False
     cut_off: bool = False
     reached: tuple[str, bytes] | None = None
+    in_order: bool = False
 
 
 class CatalogHistory(Struct, frozen=True):

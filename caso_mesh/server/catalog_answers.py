@@ -33,9 +33,9 @@ class CatalogAnswers:
     async def search(self, request: c.CatalogSearch) -> c.CatalogHits:
         """Raises ``InvalidValue``."""
         catalog, limit = self._catalogs.open_catalog(), _limit(request.find.limit)
-        found = await catalog.matches(request.find, request.sources, limit, request.after)
+        found = await catalog.matches(request.find, request.sources, limit, request.after, in_order=request.in_order)
         hits, more = tuple(map(_hit, found.matches[:limit])), len(found.matches) > limit
-        return c.CatalogHits(hits, more, found.is_cut_off, found.reached)
+        return c.CatalogHits(hits, more, found.is_cut_off, found.reached, request.in_order)
 
     async def sizes(self, request: c.CatalogSizes) -> c.CatalogSizesReply:
         """Raises ``PathNotInSet``."""

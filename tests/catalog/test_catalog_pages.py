@@ -105,6 +105,21 @@ def pages(conn: sqlite3.Connection, glob: str | bytes, limit: int, **wanted: Any
     return found
 
 
+def assert_in_order(
+    conn: sqlite3.Connection, glob: str | bytes, all_of_it: list[index.Match], rng: Random, **wanted: Any
+) -> None:
+    """Sources may be asked for in another order than that of their ids, and from any place in it on."""
+    order = ("node-b", "node-a")
+    turned = sorted(all_of_it, key=lambda each: (order.index(each.source), path_key(each.path)))
+    assert find(conn, glob, order=order, **wanted) == turned
+    if turned:
+        at = rng.randrange(len(turned))
+        source, path = turned[at].source, turned[at].path
+        left = order[order.index(source) :]
+        rest = find(conn, glob, after=(source, path), order=left, sources=frozenset(left), limit=3, **wanted)
+        assert rest == turned[at + 1 : at + 4]
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32), st.integers(1, 150))
 def test_pages_of_any_size_put_together_are_all_that_matches_in_order_of_source_and_path(seed, entries):
@@ -133,5 +148,6 @@ def test_pages_of_any_size_put_together_are_all_that_matches_in_order_of_source_
                 source, path = rng.choice(["node-a", "node-b"]), rng.choice(PLACES)
                 behind = [each for each in all_of_it if _order(each) > (source, path_key(path))]
                 assert find(conn, glob, after=(source, path), **wanted) == behind, (glob, source, path, wanted)
+                assert_in_order(conn, glob, all_of_it, rng, **wanted)
     finally:
         conn.close()

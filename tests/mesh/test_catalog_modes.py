@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from mesh.catalog_site import browsed, find, ls, mode_of, set_mode, settled, small_tree, versions
 
 from caso_mesh.model import browsing as b
+from caso_mesh.model.entries import path_key
 from caso_mesh.model.errors import UNAVAILABLE, CatalogAway, InvalidValue
 
 pytestmark = pytest.mark.jumping
@@ -115,6 +118,8 @@ async def test_a_search_goes_on_page_by_page_over_all_servers_and_modes(memory_m
     assert (whole.more, whole.next) == (False, None)
     assert len(whole.matches) == len({(each.server, each.path) for each in whole.matches}) > 30
     assert {each.server for each in whole.matches} == {"alpha", "beta", "gamma"}
+    in_order = sorted(whole.matches, key=lambda each: (each.server, path_key(base64.b64decode(each.path_b64))))
+    assert list(whole.matches) == in_order, "by the names of servers, whatever their ids"
     for limit in (7, 20):
         assert await pages(limit) == list(whole.matches)
     for mode in ("replicated", "centralized", "distributed"):

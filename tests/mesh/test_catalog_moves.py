@@ -220,7 +220,7 @@ async def test_a_person_with_a_role_on_some_servers_finds_nothing_of_others_in_a
     answers = mesh.nodes["beta"].server.kept.catalogs
 
     class Talkative:
-        async def matches(self, asked, sources, limit, after):
+        async def matches(self, asked, sources, limit, after, **_):
             return await real.matches(asked, None, limit, after)
 
     real, answers._catalog = answers._catalog, Talkative()
