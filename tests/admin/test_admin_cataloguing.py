@@ -13,6 +13,7 @@ from admin.test_admin_rebuilding import detail, segment, wait_listed
 
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
+from caso_mesh.model.calls import BY_NAME
 from caso_mesh.model.cataloguing import DeviceCatalog
 from caso_mesh.model.commands import SetSetting
 from caso_mesh.model.device_jobs import Catalogued
@@ -134,6 +135,20 @@ async def test_only_the_attempt_that_runs_at_a_server_is_answered_and_it_says_no
             await w.node_call(node("gamma"), "device.catalogs", CatalogsAsked(attempt.id, (backup.id,)))
         with pytest.raises(NotFound):
             await w.node_call(attempt.server, "device.lacks", DeviceLacks(attempt.id, (backup.id,)))
+
+
+async def test_such_a_job_concerns_the_servers_that_reach_its_devices_and_one_of_all_the_whole_mesh(
+    tmp_path: Path,
+) -> None:
+    """Who is operator of one server could submit it, and was then refused a look at it."""
+    async with admin_world(tmp_path) as w:
+        for devices, servers in (
+            (("dbeta",), {node("beta")}),
+            (("dbeta", "dgamma"), {node("beta"), node("gamma")}),
+            ((), set()),
+        ):
+            run = (await w.ask("catalog.remake", DeviceCatalog(devices))).run
+            assert await w.office.concerned(BY_NAME["job.show"], q.JobName(run)) == servers
 
 
 async def test_it_recurs_as_any_job_does_and_is_about_all_devices_that_take_work(tmp_path: Path) -> None:
