@@ -280,8 +280,8 @@ class LinkBook:
     async def greeted(self, link: Link, hello: HelloRequest) -> HelloReply:
         """A peer that dialled greets; from now on the link is in the book, unless it believes to be in office while the
         mesh was taken over: then it is only told. Raises ``IdentityInUse``."""
-        await self._check_only_one(link, hello)
         try:
+            await self._check_only_one(link, hello)
             self._note(link, hello)
         except StaleOrders:
             return self._reply()
@@ -309,6 +309,7 @@ class LinkBook:
 
     async def _check_only_one(self, link: Link, hello: HelloRequest | HelloReply) -> None:
         node = link.peer.id
+        self._check_lineage(node, hello)  # the lost one is told, and not taken for a copy of the rebuilt one
         again = partial(self._ask_who, timeout_s=min(ANSWER_S, self._limits.heartbeat_s / 2))
         await self.twins.check(link, hello, self._links.get(node), self._greetings.get(node), again)
 

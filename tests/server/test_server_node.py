@@ -22,6 +22,7 @@ from caso_mesh.database import Database
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.journal import Head, Journal
+from caso_mesh.machine import SystemClock
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import telling as t
@@ -35,10 +36,16 @@ from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.queue import MIGRATIONS, Queue
 from caso_mesh.server.trust import Trust
+from caso_mesh.server.twins import Twins
 
 
 class NoLinks:
     """A link book without links."""
+
+    def __init__(self) -> None:
+        self.twins = Twins("", SystemClock())
+
+    def turned_away(self) -> None: ...
 
     def linked(self, node: str) -> bool:
         return False
