@@ -67,6 +67,24 @@ def test_every_metric_of_the_table_is_told_with_its_labels_and_no_other():
     assert "process_open_fds" in told
 
 
+def test_what_attempts_moved_is_summed_over_their_ends():
+    found = samples(exposition(NODE, SEAT, 0.002, MESH))
+    moved = {
+        what: {
+            name.partition("{")[2]: value
+            for name, value in found.items()
+            if name.startswith(f"caso_mesh_attempt_{what}")
+        }
+        for what in ("read_bytes_total", "stored_bytes_total", "duration_seconds_total")
+    }
+    full, restore = 'kind="backup",type="full"}', 'kind="restore",type=""}'
+    assert moved == {
+        "read_bytes_total": {full: 1010, restore: 5},
+        "stored_bytes_total": {full: 404, restore: 0},
+        "duration_seconds_total": {full: 10.0, restore: 1.0},
+    }
+
+
 def test_a_server_that_is_not_in_office_tells_of_itself_alone():
     found = samples(exposition(NODE, Seat(in_office=False, voter=False, term=None, index=None), 0.0, None))
     names = {name.partition("{")[0] for name in found if not name.startswith("process_")}
