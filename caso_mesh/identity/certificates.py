@@ -171,6 +171,8 @@ def signed_by(certificate: bytes, signer: bytes) -> bool:
     Raises ``ValueError`` if one of them is no certificate.
     """
     child, parent = parse(certificate), parse(signer)
+    if not certificate.endswith(b"\0" + child.signature):
+        return False  # a signature is whole bytes; its encoding is no part of what was signed
     try:
         child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

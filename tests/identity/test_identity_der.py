@@ -73,6 +73,17 @@ def test_a_certificate_with_a_wrong_byte_is_signed_by_nobody(
             continue
 
 
+def test_a_signature_of_a_part_of_a_byte_is_none() -> None:
+    """What is not signed is how the signature is written down: the library takes one with a bit less for the same."""
+    leaves = (certificates.issue_node(NODE.public_key, signer=ISSUING, signer_key=ISSUING_KEY, now_ns=NOW) for _ in range(200))
+    leaf = next(leaf for leaf in leaves if leaf[-1] % 2 == 0)
+    assert leaf[-65] == 0
+    other = leaf[:-65] + b"\1" + leaf[-64:]
+    assert der.signed_by(leaf, ISSUING)
+    assert not der.signed_by(other, ISSUING)
+    assert not certificates.signed_by(other, ISSUING)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_what_is_no_certificate_is_told(data: bytes) -> None:
