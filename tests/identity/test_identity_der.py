@@ -75,7 +75,9 @@ def test_a_certificate_with_a_wrong_byte_is_signed_by_nobody(
 
 def test_a_signature_of_a_part_of_a_byte_is_none() -> None:
     """What is not signed is how the signature is written down: the library takes one with a bit less for the same."""
-    leaves = (certificates.issue_node(NODE.public_key, signer=ISSUING, signer_key=ISSUING_KEY, now_ns=NOW) for _ in range(200))
+    leaves = (
+        certificates.issue_node(NODE.public_key, signer=ISSUING, signer_key=ISSUING_KEY, now_ns=NOW) for _ in range(200)
+    )
     leaf = next(leaf for leaf in leaves if leaf[-1] % 2 == 0)
     assert leaf[-65] == 0
     other = leaf[:-65] + b"\1" + leaf[-64:]

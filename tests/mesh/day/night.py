@@ -18,9 +18,11 @@ from mesh.day.site import DEVICES, EXCEPTING, FAILING, LISTS, SERVERS, VOTERS, P
 from mesh.simulation import checks
 from mesh.simulation.faults import Storm
 from mesh.simulation.loop import SimulationLoop
+from mesh.simulation.operations import Operators
 from mesh.simulation.people import People
 from mesh.simulation.script import Script
 from mesh.simulation.stage import simulated
+from mesh.simulation.vaults import Vaults
 from mesh.simulation.watching import Watcher
 from mesh.simulation.world import World
 from msgspec import Struct, structs
@@ -161,8 +163,10 @@ async def live(story: Story, judge: Callable[[Story], Awaitable[None]]) -> None:
                 ):
                     group.create_task(scene(story))
                 group.create_task(_until(world, times.ends))
-            await checks.wait_for_rest(world, _REST_S)
-            await checks.check_all(world, Storm(world, 0.0), People(world, 0.0), story.watcher)
+            storm, people = Storm(world, 0.0), People(world, 0.0)
+            operators = Operators(world, people, Vaults(world, story.watcher, DEVICES), storm, 0.0, ())
+            await checks.wait_for_rest(world, operators, _REST_S)
+            await checks.check_all(world, storm, people, story.watcher, operators)
             story.offices.append(_office(world))
             await judge(story)
         finally:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -54,9 +54,11 @@ class Lying(Struct, frozen=True):
 
 
 class Vaults:
-    """``locked``: sets whose lock was confirmed; it lasts longer than the simulation."""
+    """``devices``: the servers that reach each. ``locked``: sets whose lock was confirmed; it lasts longer than the
+    simulation."""
 
-    def __init__(self, world: World, watcher: Watcher) -> None:
+    def __init__(self, world: World, watcher: Watcher, devices: Mapping[str, tuple[str, ...]] = DEVICES) -> None:
+        self._devices = devices
         self._world = world
         self._watcher = watcher
         self._random = random.Random(f"{world.seed}/vaults")
@@ -182,7 +184,7 @@ class Vaults:
 
     async def lying(self) -> dict[str, Lying]:
         """By device (name), as it is when nobody is at work."""
-        return {name: await self._lying(name, servers) for name, servers in DEVICES.items()}
+        return {name: await self._lying(name, servers) for name, servers in self._devices.items()}
 
     async def _lying(self, name: str, servers: tuple[str, ...]) -> Lying:
         node = next(self._world.servers[server].node for server in servers)
