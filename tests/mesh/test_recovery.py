@@ -234,7 +234,7 @@ def test_recover_refuses_what_does_not_fit_and_leaves_nothing_behind(process_mes
         return execute(mesh, "recover", *argv, *kit, "--state", str(mesh.state("new")))
 
     assert recover(str(foreign)).error_code == "kit-foreign"
-    assert recover(str(tmp_path / "empty")).error_code == "device-path-invalid"
+    assert recover(str(tmp_path / "empty")).error_code == "device-vanished"
     assert recover(str(tmp_path / "nowhere")).error_code == "device-vanished"
     for copy in (disk / "mesh").iterdir():
         shutil.copy(copy, tmp_path)
