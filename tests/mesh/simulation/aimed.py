@@ -49,7 +49,8 @@ def _well(script: Script) -> Script:
 
 
 def _quick(script: Script) -> Script:
-    return structs.replace(script, course="well", seconds=min(script.seconds, 2.0), tell_s=0.0)
+    """Many sets, while devices are looked through at leisure."""
+    return structs.replace(script, course="well", seconds=min(script.seconds, 2.0), tell_s=0.0, pace_s=2.0)
 
 
 def _fails(script: Script) -> Script:
@@ -72,8 +73,8 @@ AIMS: dict[str, Aim] = {
     "erase-untold": Aim(("kill", "cut"), _well, operations=("erase", "delete")),
     "deletion-untold": Aim(("kill",), _well, operations=("delete",)),
     "erase-unasked": Aim(("cut", "kill"), _well, operations=("erase",)),
-    "protection-unseen": Aim(("reset",), _well, operations=("erase", "lock")),
-    "not-looked-again": Aim(("slow-way",), _quick, operations=("inventory",)),
+    "protection-unseen": Aim(("reset",), _quick, operations=("backup", "erase", "lock")),
+    "not-looked-again": Aim(("reset",), _quick, operations=("backup", "inventory")),
     "the-last-expires": Aim(("reset",), _well, operations=("expire",)),
     "unfinished-untold": Aim(("kill",), _fails, operations=("erase",)),
     "canceled-too-soon": Aim(("cut", "one-way"), _well, operations=("cancel",)),

@@ -79,7 +79,6 @@ class _TurnsDesk(Desk):
         super().__init__(attempt, send, clock)
         self.turns: _Turns | None = None
         self._random = random.Random(f"{attempt}/{script.seconds}")
-        self._pace_s = self._random.choice([0.0, 0.02, 0.2, 2.0])
         self._script = script
         self._looks = 0
         self._turn = self._random.randint(1, _TURNS)
@@ -90,7 +89,7 @@ class _TurnsDesk(Desk):
         if self._looks == self._turn:
             self._take_course()
         if self._random.random() < 0.3:
-            self._let(self._random.uniform(0.0, self._pace_s))
+            self._let(self._random.uniform(0.0, self._script.pace_s))
             super().check()
 
     def wait_for(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:

@@ -39,8 +39,9 @@ _BRIEF = MediaSetDoc(append="10s", protection="0s", keep="30s")
 _DAY_NS = 86400 * 1_000_000_000
 #: So often an erase is asked for while others are at work there.
 _TRIES = 15
-#: How likely it is that operators do something of one kind; what takes seconds of work is done more seldom.
-_CHANCE, _SELDOM = 0.25, {"foresee": 0.08}
+#: How likely it is that operators do something of one kind; what takes seconds of work is done more seldom,
+#: and what people do anyway only on purpose.
+_CHANCE, _SELDOM = 0.25, {"backup": 0.0, "foresee": 0.08}
 _AWAY = (DeviceState.PAUSED, DeviceState.OFFLINE, DeviceState.READ_ONLY)
 
 
@@ -63,6 +64,7 @@ class Operators:
         self._end_s = world.loop.time() + seconds
         #: Kind -> what it does, and how long it pauses in the mean.
         kinds: dict[str, tuple[Callable[[random.Random], Awaitable[None]], float]] = {
+            "backup": (self._backup, 6.0),
             "cancel": (self._cancel, 8.0),
             "catalog-mode": (self._catalog_mode, 25.0),
             "delete": (self._delete, 12.0),
@@ -144,6 +146,14 @@ class Operators:
         return published[rng.choice(sorted(published)[-12:])] if published else None
 
     # --- sets ---
+
+    async def _backup(self, rng: random.Random) -> None:
+        """Beside what people do; some of it is protected."""
+        brief = BRIEF in (office_state(self._world) or ControlState()).media_sets and rng.random() < 0.7
+        target = f"device:{rng.choice(sorted(DEVICES))}"
+        media_set = BRIEF if brief else DEFAULT_MEDIA_SET
+        request = q.BackupRequest(((rng.choice(NAMES), b"/usr"),), target=target, media_set=media_set)
+        self._told(await self._ask(rng, "backup", request, o.Submitted))
 
     async def _delete(self, rng: random.Random) -> None:
         backup = self._some_set(rng)

@@ -27,6 +27,8 @@ class Script(Struct, frozen=True):
     rejoin_s: float
     #: Its set is written though its daemon dies after it had agreed.
     outlives: bool
+    #: How long work about a device pauses at most, at each object.
+    pace_s: float = 0.0
 
 
 def script_of(seed: int, attempt: str) -> Script:
@@ -40,6 +42,7 @@ def script_of(seed: int, attempt: str) -> Script:
         tell_s=rng.choice([0.0, 0.3, 3.0]),
         rejoin_s=rng.choice([5.0, 30.0, 200.0]),
         outlives=rng.random() < 0.5,
+        pace_s=rng.choice([0.0, 0.02, 0.2, 2.0]),
     )
 
 

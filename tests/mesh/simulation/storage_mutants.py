@@ -74,7 +74,7 @@ def protection_unseen() -> Any:
 
 def not_looked_again() -> Any:
     """What the administrator names is missing, without a second look."""
-    return mock.patch.object(inventory, "_look_again", lambda desk, vault, named: sorted(named))
+    return mock.patch.object(inventory, "_look_again", lambda task, desk, vault, named: sorted(named))
 
 
 def the_last_expires() -> Any:
