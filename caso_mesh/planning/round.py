@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
@@ -447,9 +448,8 @@ class Ranking:
     least loaded server, most free bytes, names."""
 
     def __init__(self, round: Round, key: Key, candidates: Candidates) -> None:
-        self._round = round
-        self._key = key
-        self._candidates = candidates
+        self._round: Round = weakref.proxy(round)  # which keeps this one: no circle is left of each plan
+        self._key, self._candidates = key, candidates
         self._first = 0
         self._heap: list[tuple[_Rank, Pair]] | None = None
 
