@@ -21,7 +21,8 @@ from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.commands import CloseRun, Delegate
 from caso_mesh.model.dialects import Dialects, heard
 from caso_mesh.model.errors import Conflict, NotFound, NotReady
-from caso_mesh.model.jobs import Attempt, Failure, Waiting, set_read
+from caso_mesh.model.features import READS_COPY
+from caso_mesh.model.jobs import Attempt, Failure, RestoreSpec, Waiting, set_read
 from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import Liveness, RunState, ServerState
@@ -151,6 +152,8 @@ class Delegation:
             if run is None:
                 return
             attempt = attempt_of(run, each, self._clock.now_ns(), self._randomness(32))
+            if isinstance(run.spec, RestoreSpec):
+                attempt = replace(attempt, set=self._learning.copy_on(run.spec, each.device))
             second: Attempt | None = None
             if each.second_device:
                 attempt, second = beside(attempt, each.second_server, each.second_device, self._randomness(32))
@@ -176,6 +179,7 @@ class Delegation:
         read = (set_read(run.spec, part.source) for run in runs for part in run.parts)
         async with self._learns:
             await self._learning.learn_sets(set_id for set_id in read if set_id is not None)
+            await self._learning.learn_copies(run.spec.set for run in runs if isinstance(run.spec, RestoreSpec))
             await self._learning.learn(self._keeper.state)
 
     async def known(self) -> Known:
@@ -206,6 +210,7 @@ class Delegation:
             connected={s.id for s in state.server_list() if self._links.linked(s.id) and s.id in self._live.heard},
             device_of_set=learning.device_of,
             medium_of_set=learning.medium_of,
+            copies_of_set=learning.copies_of if state.info().feature_level >= READS_COPY else lambda set_id: (),
             predicted=learning.predicted,
             free_bytes=free,
             silent_since_ns=self._silent_since_ns(),

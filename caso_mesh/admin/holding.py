@@ -18,6 +18,7 @@ from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected
 from caso_mesh.model.jobs import set_read
+from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.media import may_delete_at, set_expiry
@@ -74,7 +75,8 @@ class Holding:
         state, now_ns = self._keeper.state, self._clock.now_ns()
         refuse_imported(state.devices.get(backup.device), _REFUSED)
         for run in state.open_runs():
-            if any(set_read(run.spec, part.source) == backup.id for part in run.parts):
+            read = {set_read(run.spec, part.source) for part in run.parts}
+            if backup.id in read.union(each.set for each in state.attempts_of(run.id) if each.state in ATTEMPT_ACTIVE):
                 raise InUse(kind="set", name=backup.id, by=f"the run {run.id}")
         lock = lock_in_force(await self._tables.locks(), backup.id, now_ns)
         if lock is not None:

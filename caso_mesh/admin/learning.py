@@ -10,7 +10,7 @@ from caso_mesh.admin.tables import Tables
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.ids import run_of_attempt
-from caso_mesh.model.jobs import Run, kind_of, makes_sets, set_read
+from caso_mesh.model.jobs import RestoreSpec, Run, kind_of, makes_sets, set_read
 from caso_mesh.model.states import ATTEMPT_GOOD
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.planning import predicting
@@ -39,6 +39,7 @@ class Learning:
         self._read_s = float("-inf")
         self._history = History()
         self._sets: dict[str, StoredSet] = {}
+        self._copies: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {}
         self.holdings: tuple[tuple[str, str], ...] = ()
         self._held: frozenset[tuple[str, str]] = frozenset()
         self.stored_bytes: Mapping[tuple[str, str], int] = {}
@@ -156,6 +157,40 @@ class Learning:
         """The label of the medium of a set which an open run is about; empty if that is not known."""
         known = self._sets.get(set_id)
         return "" if known is None else known.medium
+
+    async def learn_copies(self, ids: Iterable[str]) -> None:
+        """Where copies of the sets lie that open restores, and no others, are about."""
+        known, self._copies = self._copies, {}
+        for id in set(ids):
+            at = known.get(id)
+            if at is None or at[0] != self._came:
+                came = self._came
+                at = came, await self._find_copies(id)
+            self._copies[id] = at
+
+    async def _find_copies(self, id: str) -> tuple[tuple[str, str], ...]:
+        backup = await self._tables.set(id)
+        found: list[tuple[str, str]] = []
+        if backup is not None:
+            # a copy has the times of its set
+            async for each in self._tables.sets_until(backup.source, backup.ended_at_ns):
+                if each.ended_at_ns < backup.ended_at_ns:
+                    break
+                if each.id != id and (each.copy_of or each.id) == (backup.copy_of or id):
+                    found.append((each.id, each.device))
+        return tuple(sorted(found))
+
+    def copies_of(self, set_id: str) -> tuple[tuple[str, str], ...]:
+        """The copies of a set that an open restore is about, as (set, device); those that are not where they are believed to
+        be are none."""
+        missing = {each for sets in self._live.missing.values() for each in sets}
+        return tuple(each for each in self._copies.get(set_id, (0, ()))[1] if each[0] not in missing)
+
+    def copy_on(self, spec: RestoreSpec, device: str) -> str:
+        """The copy on a device which a restore that is placed there reads; empty if it is the set itself."""
+        if device in {spec.device, self.device_of(spec.set)}:
+            return ""
+        return next((copy for copy, on in self.copies_of(spec.set) if on == device), "")
 
     def predicted(self, run: Run, source: str) -> Prediction:
         """What a part will come to; the same object until more is learnt."""

@@ -10,7 +10,7 @@ import msgspec
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.ids import run_of_attempt
-from caso_mesh.model.jobs import Attempt, PartSpec, Run, kind_of, part_of_spec
+from caso_mesh.model.jobs import Attempt, PartSpec, RestoreSpec, Run, kind_of, part_of_spec
 from caso_mesh.model.logons import LogonOrder
 from caso_mesh.model.mesh import NodeAddress, RosterRow
 from caso_mesh.model.orders import AttemptOrder, Authority, Orders, OrdersChange, SecondEnd
@@ -101,7 +101,10 @@ def spec_of(state: ControlState, attempt: Attempt) -> PartSpec | None:
     """What an attempt is about; ``None`` for one beside another that is not known any more. One beside another stores what
     that one reads."""
     run = state.runs.get(run_of_attempt(attempt.beside) if attempt.beside else attempt.run)
-    return None if run is None else part_of_spec(run.spec, attempt.source)
+    if run is None:
+        return None
+    spec = part_of_spec(run.spec, attempt.source)
+    return msgspec.structs.replace(spec, set=attempt.set) if attempt.set and isinstance(spec, RestoreSpec) else spec
 
 
 def _second_end(state: ControlState, attempt: Attempt, ticket: Callable[[Attempt, Run], bytes]) -> SecondEnd | None:

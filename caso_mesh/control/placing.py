@@ -12,7 +12,7 @@ from caso_mesh.control.erasing import erasures
 from caso_mesh.control.indexing import Trail, keep, keep_in_order
 from caso_mesh.control.logons import logons_of, missing_logon
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.device_jobs import OfDevices
+from caso_mesh.control.where_read import device_of
 from caso_mesh.model.dialects import OWN, Dialects
 from caso_mesh.model.errors import NoKey
 from caso_mesh.model.features import FEATURE_LEVEL, level_of_work
@@ -21,9 +21,7 @@ from caso_mesh.model.jobs import (
     Attempt,
     BackupSpec,
     Job,
-    JobSpec,
     Part,
-    RestoreSpec,
     Run,
     TestRunSpec,
     Waiting,
@@ -70,7 +68,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     """What only the administrator in office knows.
 
     ``connected``: node ids of linked servers (the administrator's own too). ``device_of_set``: the device (id) that
-    holds a set, ``medium_of_set`` the label of its medium. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
+    holds a set, ``medium_of_set`` the label of its medium, ``copies_of_set`` its copies as (set, device). ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
     ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``telling``: servers that are back and have not told yet what they did. ``unended``: by (run, source) an
@@ -85,6 +83,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     connected: Collection[str]
     device_of_set: Callable[[str], str | None]
     medium_of_set: Callable[[str], str] = lambda set_id: ""
+    copies_of_set: Callable[[str], tuple[tuple[str, str], ...]] = lambda set_id: ()
     predicted: Callable[[Run, str], Prediction] = lambda run, source: UNKNOWN
     free_bytes: Mapping[str, int] = {}
     silent_since_ns: Mapping[str, int] = {}
@@ -274,7 +273,7 @@ def _cut(
     job: Job,
     known: _Known | None,
 ) -> _Known:
-    device = _device_of(run.spec, part.source, seen.device_of_set)
+    device = device_of(state, seen, run.spec, part.source)
     behind, first = _behind(state, run, seen.now_ns), _first(state, run)
     predicted, logon = seen.predicted(run, part.source), missing_logon(state, run.spec, part.source)
     unended = seen.unended.get((run.id, part.source), "")
@@ -363,15 +362,6 @@ def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceR
             taken="" if eraser is None else eraser.id,
             emptied=bool(device.erasing),
         )
-
-
-def _device_of(spec: JobSpec, source: str, device_of_set: Callable[[str], str | None]) -> str | None:
-    if isinstance(spec, RestoreSpec) and spec.device is not None:
-        return spec.device
-    if isinstance(spec, OfDevices):
-        return source
-    set_id = set_read(spec, source)
-    return None if set_id is None else device_of_set(set_id)
 
 
 def _behind(state: ControlState, run: Run, now_ns: int) -> str | None:

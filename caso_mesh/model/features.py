@@ -59,6 +59,8 @@ _SELECTION = 3
 _DATA_ON_SERVER = 3
 #: The level of work with sets of another mesh, and of devices that came from one.
 _IMPORTED = 4
+#: The level of restores that read a copy of the set that their job names.
+READS_COPY = 5
 
 
 class SetFeatureLevel(Struct, frozen=True, tag="set-feature-level", tag_field="do"):
@@ -82,6 +84,8 @@ def level_of(command: Struct) -> int:
         levels.append(_DATA_ON_SERVER)
     if command.__struct_config__.tag == "set-device-paths" and getattr(command, "copies", None):
         levels.append(_IMPORTED)
+    if getattr(getattr(command, "attempt", None), "set", ""):
+        levels.append(READS_COPY)
     for template in getattr(policy, "templates", ()):
         levels += [KINDS.get(str(template.type), 1), _SECOND if template.second is not None else 1]
     return max([*levels, _SECOND if getattr(command, "second", None) is not None else 1, *map(level_of, inner)])

@@ -413,10 +413,9 @@ class Run(Struct, frozen=True, gc=False):
 class Attempt(Struct, frozen=True, gc=False):
     """One try at one part of a run, handed to a media server. ``server`` and ``source`` are node ids, ``device`` an id.
 
-    It stays here while it is active; what it did is in the journals. ``cancel``: its end was asked for, ``by_force``: at
-    once. Of a duplicate ``reader`` (a node id) reads the set on ``from_device`` that is copied to ``device``. ``second``: the
-    attempt that takes what this one reads to another device, which is ``beside`` this one.
-    """
+    It stays here while it is active; what it did is in the journals. ``cancel``: its end was asked for, ``by_force``: at once.
+    Of a duplicate ``reader`` (node id) reads the set on ``from_device`` that is copied to ``device``. ``second``: the attempt that
+    takes what this one reads to another device, ``beside`` this one. ``set``: the copy that is restored in place of the job's."""
 
     id: str
     run: str
@@ -436,6 +435,7 @@ class Attempt(Struct, frozen=True, gc=False):
     from_device: str = ""
     second: str = ""
     beside: str = ""
+    set: str = ""
 
     @property
     def other(self) -> str:

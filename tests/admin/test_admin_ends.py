@@ -13,9 +13,11 @@ from admin.test_admin_placing import waits
 from admin.test_admin_recovering import back, lost
 
 from caso_mesh.admin.ends import Ends
+from caso_mesh.model import browsing as b
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.commands import AddDevice
+from caso_mesh.model.errors import InUse
 from caso_mesh.model.jobs import Attempt, BackupSpec, JobSpec, Part, RestoreSpec, Run, Target, TargetKind
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import AttemptState, Priority, RunState
@@ -136,3 +138,36 @@ async def test_a_restore_whose_target_is_lost_begins_again_there_once_it_is_back
         await waits(w, first.run, "end-unconfirmed")
         w.holding.clear()
         assert (await w.delegated(first.run, 2)).source == target
+
+
+@pytest.mark.jumping
+async def test_a_restore_whose_only_reader_is_lost_goes_on_with_a_copy_of_its_set_on_the_device_of_another_server(
+    tmp_path: pathlib.Path,
+) -> None:
+    """It waited for the lost server, with all that it needed on a disk beside it."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        await w.report("beta", *w.success(attempt, backup))
+        copied = (await w.ask("duplicate", q.DuplicateRequest(backup.id, "device:dgamma"))).run
+        copies = await w.delegated(copied)
+        copy = w.made_set(copies, copy_of=backup.id, ended_at_ns=backup.ended_at_ns)
+        await w.report("gamma", *w.success(copies, copy))
+        await w.until(lambda: w.state.run(copied).closed_at_ns is not None)
+        for link in w.links.links.values():
+            link.answers["path.check"] = lambda _: n.PathCheckReply()
+        run = (await w.ask("restore", q.RestoreRequest(backup.id, to=("alpha", b"/tmp/x")))).run
+        first = await w.delegated(run)
+        assert (first.server, first.set) == (node("beta"), "")
+        await lost(w, first)
+        second = await w.delegated(run, 2)
+        assert (second.server, second.device, second.set) == (node("gamma"), "dev-gamma", copy.id)
+        with pytest.raises(InUse):
+            await w.ask("set.delete", b.SetName(copy.id))
+        specs = {
+            order["spec"]["set"]
+            for told in w.links.links[node("gamma")].told("orders")
+            for order in told["attempts"]
+            if order["attempt"] == second.id
+        }
+        assert specs == {copy.id}

@@ -112,9 +112,9 @@ class Script:
         return str(self.do(CreateJob(job(name, spec, **fields), run_now=True, at_ns=self.at_ns))["run"])
 
     def delegate(
-        self, run: str, *, source: str, server: str, device: str, second: tuple[str, str] | None = None
+        self, run: str, *, source: str, server: str, device: str, second: tuple[str, str] | None = None, set: str = ""
     ) -> str:
-        """The id of the attempt. ``second``: server and device of the one beside it."""
+        """The id of the attempt. ``second``: server and device of the one beside it; ``set``: a copy that is restored."""
         row = self.state.run(run)
         number = next_number(row)
         attempt = Attempt(
@@ -127,6 +127,7 @@ class Script:
             number,
             self.at_ns,
             secret=b"s",
+            set=set,
         )
         other: Attempt | None = None
         if second is not None:

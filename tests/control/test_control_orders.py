@@ -12,6 +12,7 @@ from caso_mesh.model import jobs
 from caso_mesh.model.commands import (
     CancelRun,
     CloseAttempt,
+    Delegate,
     HoldRun,
     RemoveServer,
     SetLiveness,
@@ -19,7 +20,8 @@ from caso_mesh.model.commands import (
     SetSetting,
 )
 from caso_mesh.model.errors import NotFound
-from caso_mesh.model.jobs import RestoreSpec, VerifySpec
+from caso_mesh.model.features import READS_COPY, level_of
+from caso_mesh.model.jobs import Attempt, RestoreSpec, VerifySpec
 from caso_mesh.model.orders import Authority, Orders
 from caso_mesh.model.states import AttemptState, Liveness, WaitReason
 from caso_mesh.planning.placement import place
@@ -215,3 +217,42 @@ def test_the_orders_of_both_ends_of_an_attempt_are_known_to_change_and_nobody_el
     assert step() == {"beta", "gamma"}
     mesh.do(CloseAttempt(attempt, AttemptState.CANCELED, NOW))
     assert step() == {"beta", "gamma"}
+
+
+COPIES = {"copies_of_set": {"set": (("copy", "device-disk-b"),)}.get}
+
+
+def test_a_restore_whose_set_nobody_reaches_reads_a_copy_that_somebody_does_and_its_order_names_that(mesh):
+    """It waited for the server of the one device, with the same content on another."""
+    run = mesh.start("r", RestoreSpec("set", "node-delta"))
+    (one,) = plan(mesh, **COPIES).assignments
+    assert one.device == "device-disk-c", "the set itself, while somebody reaches it"
+    (one,) = plan(mesh, "alpha beta delta", **COPIES).assignments
+    assert (one.run, one.source, one.server, one.device) == (run, "node-delta", "node-beta", "device-disk-b")
+    id = mesh.delegate(run, source="delta", server="beta", device="disk-b", set="copy")
+    (order,) = cut(mesh, "beta").attempts
+    assert (order.attempt, order.spec) == (id, RestoreSpec("copy", "node-delta"))
+    assert cut(mesh, "delta").attempts[0].spec == order.spec
+    assert mesh.state.run(run).spec == RestoreSpec("set", "node-delta")
+
+
+@pytest.mark.parametrize(
+    ("connected", "spec", "broken"),
+    [
+        ("alpha delta", RestoreSpec("set", "node-delta"), {}),  # nobody reaches the copy
+        ("alpha beta delta", RestoreSpec("set", "node-delta", device="device-disk-c"), {}),  # a person named the device
+        ("alpha beta delta", RestoreSpec("set", "node-delta"), {("device-disk-b", "node-beta"): "device-vanished"}),
+        ("alpha beta delta", VerifySpec("set", "node-delta"), {}),  # it is about that set
+    ],
+)
+def test_where_no_copy_will_do_it_waits_for_the_set_itself(mesh, connected, spec, broken):
+    run = mesh.start("r", spec)
+    found = plan(mesh, connected, broken=broken, **COPIES)
+    assert found.assignments == ()
+    assert found.waiting[run, "node-delta"].reason is WaitReason.WAITING_FOR_SERVER
+
+
+def test_an_attempt_that_reads_a_copy_waits_until_all_voters_know_of_such(mesh):
+    attempt = Attempt("r@1#1", "r@1", "r", "node-delta", "node-beta", "device-disk-b", 1, NOW)
+    assert level_of(Delegate(attempt)) == 1
+    assert level_of(Delegate(msgspec.structs.replace(attempt, set="copy"))) == READS_COPY
