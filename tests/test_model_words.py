@@ -225,6 +225,16 @@ def test_a_limit_of_bandwidth_holds_at_its_time_of_day(text, day, hour, expected
     assert bandwidth.parse_bandwidth(text).rate(day, hour * 60) == expected
 
 
+def test_hours_that_are_closed_have_a_zone_and_what_runs_in_them_goes_on_as_slowly_as_can_be():
+    closed = bandwidth.parse_bandwidth("zone UTC; mon-fri 08:00-18:00 CLOSED; 5MB")
+    assert (closed.is_closed(0, 8 * 60), closed.rate(0, 8 * 60)) == (True, bandwidth.SLOWEST)
+    assert (closed.is_closed(0, 18 * 60), closed.rate(0, 18 * 60)) == (False, 5_000_000)
+    assert not bandwidth.parse_bandwidth("5MB").is_closed(0, 0)
+    with pytest.raises(InvalidValue) as refused:
+        bandwidth.parse_bandwidth("08:00-18:00 closed")
+    assert "zone" in refused.value.hint
+
+
 def test_the_zone_of_a_limit_keeps_its_spelling():
     assert bandwidth.parse_bandwidth("zone Europe/Berlin; 1MB").zone == "Europe/Berlin"
     assert bandwidth.parse_bandwidth("1MB").zone == ""

@@ -65,8 +65,7 @@ def forecast(
     until_ns: int,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Forecast:
-    """Lives through the time from ``now_ns`` on, and tells of the runs that are open at ``from_ns`` or due before
-    ``until_ns``. It ends early when ``go_on`` says no."""
+    """Lives through the time from ``now_ns`` on, and tells of runs open at ``from_ns`` or due before ``until_ns``; ``go_on`` ends it."""
     night = _Night(state.draft(), known, away, now_ns=now_ns, from_ns=from_ns, until_ns=until_ns)
     night.live(go_on)
     return night.told()
@@ -261,7 +260,8 @@ class _Night:
     def _place(self) -> None:
         """As the office does: some assignments of a plan, then another plan, until there is nothing to hand out."""
         while self._ready:
-            plan = self._plan = self._planner.plan(self._cut.problem(self._state, self._seen()), self._now_ns)
+            problem = self._cut.problem(self._state, self._seen())
+            self._plan, self._shut = (plan := self._planner.plan(problem, self._now_ns)), problem.shut
             self._rounds += 1
             for id, waits in in_vain(self._state, plan):
                 self._do(CloseRun(id, RunState.FAILED, self._now_ns, failure_of(NotReady(reason=waits.reason))))
@@ -286,8 +286,7 @@ class _Night:
             self._look_again()
 
     def _look_again(self) -> None:
-        """Time alone lets a part start: its window opens, it is tried again, or it has waited so long that it takes what
-        there is."""
+        """Time alone lets a part start: a window opens, it is tried again, or it waited so long that it takes what there is."""
         if self._ends_ns:
             self._at((self._now_ns // _MINUTE + 1) * _MINUTE, _LOOK)
             return
@@ -296,6 +295,7 @@ class _Night:
             part = lifecycle.part_of(run, source)
             window = "" if part is None or part.any_time else run.terms.window
             for at_ns in (
+                *self._shut.values(),
                 opens_ns(window, self._now_ns),
                 None if part is None else part.not_before_ns,
                 run.due_at_ns + OVERDUE_NS + 1,

@@ -30,7 +30,7 @@ from caso_mesh.model.jobs import (
     set_read,
 )
 from caso_mesh.model.mesh import Server
-from caso_mesh.model.settings import number
+from caso_mesh.model.settings import number, text
 from caso_mesh.model.states import (
     ATTEMPT_ACTIVE,
     IN_PLACE,
@@ -56,6 +56,7 @@ from caso_mesh.planning.problem import (
     ReadyPart,
     ServerRow,
 )
+from caso_mesh.planning.window import shut_until_ns
 
 _Key = TypeVar("_Key")
 #: How long after its due time a run that others wait for may be opened.
@@ -113,7 +114,7 @@ class Cut:
     objects. Of runs only those are looked at that were written since the last time, and those that depend on others."""
 
     def __init__(self) -> None:
-        self._limits: dict[str, tuple[Server, ServerState, int, int, bool]] = {}
+        self._limits: dict[str, tuple[Server, ServerState, int, int, bool, str]] = {}
         self._rows: dict[str, tuple[object, tuple[object, ...], ServerRow]] = {}
         self._settings: object = None
         self._seen_of_servers: tuple[object, ...] = ()
@@ -148,6 +149,7 @@ class Cut:
             holdings=seen.holdings,
             no_data_path=seen.no_data_path,
             telling=seen.telling,
+            shut=self._shut(state, seen.now_ns),
             speeds=seen.speeds,
             in_grace=seen.in_grace,
         )
@@ -197,6 +199,7 @@ class Cut:
                 int(number(settings, "server-concurrency")),
                 int(number(settings, "source-concurrency")),
                 number(settings, "queue-on-hold") >= 1.0,
+                text(settings, "bandwidth-limit"),
             )
         lately = seen.silent_since_ns.get(server.id)
         now = (
@@ -226,6 +229,11 @@ class Cut:
             )
             known = self._rows[server.id] = (limits, now, row)
         return known[2]
+
+    def _shut(self, state: ControlState, now_ns: int) -> dict[str, int]:
+        """Until when servers send nothing to others."""
+        found = ((id, shut_until_ns(each[5], now_ns)) for id, each in self._limits.items() if id in state.servers)
+        return {id: until_ns for id, until_ns in found if until_ns is not None}
 
     # --- parts ---
 

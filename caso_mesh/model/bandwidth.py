@@ -2,8 +2,9 @@
 
 Pieces are separated by ``;``, and the first that fits the time of day holds. A piece is days, hours and a rate; without
 days it holds on all of them, without hours all day. Hours that end before they begin go on into the next day. A rate is
-a size per second, ``none`` no limit. Where no piece fits there is none either. ``zone Europe/Berlin`` as the first piece
-says whose time of day is meant; without it, it is that of each server.
+a size per second, ``none`` no limit, ``closed`` that no job begins for which something would be sent; what runs already goes
+on as slowly as can be. Where no piece fits there is no limit either. ``zone Europe/Berlin`` as the first piece
+says whose time of day is meant; without it, it is that of each server, which only that server knows: ``closed`` needs one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from caso_mesh.model.units import parse_size
 
 #: What means that there is no limit.
 NONE = "none"
+#: What means that nothing is to be sent.
+CLOSED = "closed"
 #: Slower than this (bytes a second) nothing would ever end, and the other server would be taken for lost.
 SLOWEST = 1000
 
@@ -27,9 +30,10 @@ _EXPECTED = "Use days, hours and a size per second, as in mon-fri 08:00-18:00 20
 
 
 class Span(Hours, frozen=True):
-    """``rate`` in bytes per second in these hours, ``None`` = no limit."""
+    """``rate`` in bytes per second in these hours, ``None`` = no limit. ``closed``: nothing begins that needs to send."""
 
     rate: int | None
+    closed: bool = False
 
 
 class Bandwidth(Struct, frozen=True):
@@ -47,6 +51,10 @@ class Bandwidth(Struct, frozen=True):
         """Bytes per second at a minute of a day (Monday = 0), ``None`` for no limit."""
         return next((span.rate for span in self.spans if span.holds(weekday, minute)), None)
 
+    def is_closed(self, weekday: int, minute: int) -> bool:
+        """Whether nothing begins at a minute of a day (Monday = 0) that needs to send."""
+        return next((span.closed for span in self.spans if span.holds(weekday, minute)), False)
+
 
 def parse_bandwidth(text: str) -> Bandwidth:
     """Raises ``InvalidValue``. Whether the zone exists is not looked at."""
@@ -58,7 +66,10 @@ def parse_bandwidth(text: str) -> Bandwidth:
         del pieces[0]
     if not pieces or not all(pieces):
         raise _invalid(text)
-    return Bandwidth(tuple(_span(piece, text) for piece in pieces), zone)
+    spans = tuple(_span(piece, text) for piece in pieces)
+    if not zone and any(span.closed for span in spans):
+        raise InvalidValue(value=text, what="bandwidth", expected="Hours that are closed need a zone: zone NAME; ...")
+    return Bandwidth(spans, zone)
 
 
 def _span(piece: str, text: str) -> Span:
@@ -71,7 +82,7 @@ def _span(piece: str, text: str) -> Span:
     if when:
         raise _invalid(text)
     start, end = hours
-    return Span(days, start, end, _rate(rate, text))
+    return Span(days, start, end, SLOWEST if rate == CLOSED else _rate(rate, text), closed=rate == CLOSED)
 
 
 def _rate(word: str, text: str) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from caso_mesh.model.bandwidth import CLOSED
 from caso_mesh.model.states import DataLocation
 
 #: What this software understands.
@@ -59,6 +60,8 @@ _SELECTION = 3
 _DATA_ON_SERVER = 3
 #: The level of work with sets of another mesh, and of devices that came from one.
 _IMPORTED = 4
+#: The level of hours in which a server sends nothing.
+_CLOSED_HOURS = 5
 #: The level of restores that read a copy of the set that their job names.
 READS_COPY = 5
 
@@ -80,6 +83,7 @@ def level_of(command: Struct) -> int:
     levels.append(_VOTERS if getattr(getattr(command, "logon", None), "voters", False) else 1)
     if command.__struct_config__.tag == "set-setting":
         levels.append(SETTINGS.get(str(getattr(command, "name", "")), 1))
+        levels.append(_CLOSED_HOURS if CLOSED in str(getattr(command, "value", "")).lower() else 1)
     if getattr(command, "location", None) is DataLocation.SERVER:
         levels.append(_DATA_ON_SERVER)
     if command.__struct_config__.tag == "set-device-paths" and getattr(command, "copies", None):

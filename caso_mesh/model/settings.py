@@ -280,7 +280,8 @@ SETTINGS: tuple[Setting | TextSetting, ...] = (
         NONE,
         BANDWIDTH,
         "How much content a server sends to other servers in a second, all of its jobs together, by the time of day: the "
-        "first piece that fits holds, rates are sizes per second, none = no limit. Hours are those of the sending server's "
+        "first piece that fits holds, rates are sizes per second, none = no limit, closed = no job begins for which it would "
+        "send. Hours are those of the sending server's "
         "own time zone, or of the zone NAME. What is read from or written to its own disks is not limited. Running jobs "
         "follow it within seconds.",
     ),

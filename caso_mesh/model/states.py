@@ -193,6 +193,7 @@ class WaitReason(StrEnum):
     NEWS_ON_ITS_WAY = "news-on-its-way"
     END_UNCONFIRMED = "end-unconfirmed"
     WAITING_FOR_MEDIA = "waiting-for-media"
+    BANDWIDTH_WINDOW = "bandwidth-window"
 
 
 #: What ends by itself. A test run waits for these, and tells all others as what is found.
@@ -212,6 +213,7 @@ PASSING: frozenset[WaitReason] = frozenset(
         WaitReason.WAITING_FOR_FIRST,
         WaitReason.NEWS_ON_ITS_WAY,
         WaitReason.END_UNCONFIRMED,
+        WaitReason.BANDWIDTH_WINDOW,
     }
 )
 
@@ -254,6 +256,7 @@ REASON_TEXT: dict[WaitReason, str] = {
     WaitReason.NEWS_ON_ITS_WAY: "{server} is back and may have done it: what it did is on its way",
     WaitReason.END_UNCONFIRMED: "{server} has not confirmed yet that {attempt}, which writes the same files, has ended there",
     WaitReason.WAITING_FOR_MEDIA: "it reads {media}, which is on {devices}, offline",
+    WaitReason.BANDWIDTH_WINDOW: "{servers} sends nothing to other servers at this time of day (bandwidth-limit), until {opens}",
 }
 
 #: What would end the wait. ``next`` is what is expected to end first, if that is known.
@@ -297,6 +300,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.END_UNCONFIRMED: "ends when nothing of {attempt} is left on {server}, which ends it within half a minute unless"
     " it hangs in a file system",
     WaitReason.WAITING_FOR_MEDIA: "ends when one of these can be used again: {devices}",
+    WaitReason.BANDWIDTH_WINDOW: "ends at {opens}",
 }
 
 

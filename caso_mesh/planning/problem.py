@@ -132,7 +132,7 @@ class Problem(Struct, frozen=True):
     ``holdings``: (source, device) where the device holds sets of the source. ``no_data_path``: (source, server) that
     cannot reach each other. ``speeds``: (server, device, how fast jobs run there), where that is known to differ from 1.
     ``in_grace``: the administrator has just taken office and does not know yet who is there. ``telling``: servers that are
-    back and have not told yet what they did.
+    back and have not told yet what they did. ``shut``: until when (ns) servers (node ids) send nothing to others.
     """
 
     servers: tuple[ServerRow, ...]
@@ -146,6 +146,7 @@ class Problem(Struct, frozen=True):
     speeds: tuple[tuple[str, str, float], ...] = ()
     in_grace: bool = False
     telling: tuple[str, ...] = ()
+    shut: Mapping[str, int] = {}
 
 
 class Assignment(Struct, frozen=True):

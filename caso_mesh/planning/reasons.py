@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from caso_mesh.model.jobs import Waiting
 from caso_mesh.model.states import JobKind, WaitReason
+from caso_mesh.model.units import format_instant
 from caso_mesh.planning.candidates import Candidates, Key, Pair, key_of, key_of_second, key_of_set, waiting
 from caso_mesh.planning.problem import ReadyPart
 from caso_mesh.planning.round import Round
@@ -45,6 +46,8 @@ class Reasons:
             return waiting(WaitReason.SERVER_TOO_OLD, servers=sorted(map(self._round.name, which)))
         cut = self._round.cut_off(part) | old
         if cut and candidates.servers <= cut:
+            if (shut := self._shut(part, candidates.servers)) is not None:
+                return shut
             names = sorted(self._round.name(server) for server in candidates.servers)
             return waiting(WaitReason.NO_DATA_PATH, source=self._round.name(part.source), server=names)
         if cut:
@@ -66,6 +69,19 @@ class Reasons:
         first = self._round.first_of("pair", candidates.pairs)
         return waiting(WaitReason.BETTER_PLACE_SOON, devices=self._round.devices_named(free), **first)
 
+    def _shut(self, part: ReadyPart, servers: Collection[str]) -> Waiting | None:
+        """That nothing is sent now, if that alone is what keeps a part from ``servers``."""
+        together = self._round.together
+        others = frozenset(servers) - (together.cut_off(part.source) | self._round.too_old(part))
+        return self._closed(together.senders(part.kind, part.source, others)) if others else None
+
+    def _closed(self, senders: Iterable[str]) -> Waiting | None:
+        shut = self._round.together.shut_until(senders)
+        if shut is None:
+            return None
+        names = sorted(map(self._round.name, shut[0]))
+        return waiting(WaitReason.BANDWIDTH_WINDOW, servers=names, opens=format_instant(shut[1]))
+
     def _older(self, part: ReadyPart, servers: Collection[str]) -> Collection[str]:
         """Whose program is too old, where none of ``servers`` does a part: theirs, or that of its source for them."""
         if any(self._round.servers[id].level < part.level for id in servers):
@@ -82,14 +98,16 @@ class Reasons:
             names = ", ".join(sorted(map(self._round.name, readers)))
             limit = max(self._round.servers[id].source_concurrency for id in readers)
             return waiting(WaitReason.LIMIT_AT_SOURCE, source=names, limit=limit)
-        if all(self._round.together.apart(reader, writer) for reader in readers for writer in candidates.servers):
-            if not all(w in self._round.together.cut_off(reader) for reader in readers for w in candidates.servers):
-                older = self._round.together.oldest({*readers, *candidates.servers})
+        # on the device of the set itself it would be no copy
+        writers = {server for server, device in candidates.pairs if device != part.device}
+        if all(self._round.together.apart(reader, writer) for reader in readers for writer in writers):
+            if (shut := self._closed(readers)) is not None:
+                return shut
+            if not all(w in self._round.together.cut_off(reader) for reader in readers for w in writers):
+                older = self._round.together.oldest({*readers, *writers})
                 return waiting(WaitReason.SERVER_TOO_OLD, servers=sorted(map(self._round.name, older)))
-            writers = sorted(map(self._round.name, candidates.servers))
-            return waiting(
-                WaitReason.NO_DATA_PATH, source=", ".join(sorted(map(self._round.name, readers))), server=writers
-            )
+            names = ", ".join(sorted(map(self._round.name, readers)))
+            return waiting(WaitReason.NO_DATA_PATH, source=names, server=sorted(map(self._round.name, writers)))
         return None
 
     def _why_no_second(self, part: ReadyPart, free: Sequence[Pair]) -> Waiting | None:
@@ -107,6 +125,8 @@ class Reasons:
         refused = self._round.cut_off(part) | self._round.too_old(part)
         within = [pair for pair in pairs if pair[0] not in refused]
         if not within:
+            if (shut := self._shut(part, frozenset(server for server, _ in pairs))) is not None:
+                return shut
             servers = sorted({self._round.name(server) for server, _ in pairs})
             if {server for server, _ in pairs} & self._round.too_old(part):
                 return waiting(WaitReason.SERVER_TOO_OLD, servers=servers)

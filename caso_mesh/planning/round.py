@@ -338,7 +338,7 @@ class Round:
         return part.predicted_bytes if there else part.elsewhere_bytes
 
     def cut_off(self, part: ReadyPart) -> frozenset[str]:
-        return self.together.cut_off(part.source) if part.kind not in _NO_SOURCE else frozenset()
+        return self.together.barred(part.kind, part.source) if part.kind not in _NO_SOURCE else frozenset()
 
     def too_old(self, part: ReadyPart) -> frozenset[str]:
         """The servers whose program cannot do it, or not with that of the source."""

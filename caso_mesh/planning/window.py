@@ -6,7 +6,8 @@ from __future__ import annotations
 import datetime
 import functools
 
-from caso_mesh.model.errors import ScheduleOutsideWindow
+from caso_mesh.model.bandwidth import CLOSED, parse_bandwidth
+from caso_mesh.model.errors import ScheduleOutsideWindow, UnknownZone
 from caso_mesh.model.hours import DAY_MIN, Window, parse_window
 from caso_mesh.model.ids import run_id
 from caso_mesh.model.jobs import CronSchedule, Run
@@ -56,6 +57,12 @@ def opens_ns(text: str, now_ns: int) -> int | None:
     return None if not text or _is_open(parse_window(text), now_ns) else _opening(text, now_ns // _MINUTE)
 
 
+def shut_until_ns(limit: str, now_ns: int) -> int | None:
+    """When a server sends again whose limit of bandwidth (``model.bandwidth``) is closed now; ``None`` while it is not. A zone
+    that nobody knows closes nothing: the worker that is to keep to it says so. ``InvalidValue``."""
+    return _sending(limit, now_ns // _MINUTE) if CLOSED in limit.lower() else None
+
+
 def check_inside(schedule: CronSchedule, text: str, from_ns: int) -> None:
     """Raises ``ScheduleOutsideWindow`` if the schedule can start outside of a window; ``InvalidValue``, ``UnknownZone``.
 
@@ -100,4 +107,19 @@ def _opening(text: str, minute: int) -> int:
     for ahead in range(1, 8 * DAY_MIN):
         if _is_open(window, (minute + ahead) * _MINUTE):
             return (minute + ahead) * _MINUTE
+    return (minute + 8 * DAY_MIN) * _MINUTE
+
+
+@functools.lru_cache(maxsize=1000)
+def _sending(limit: str, minute: int) -> int | None:
+    """One that never opens is looked at again after a week."""
+    bandwidth = parse_bandwidth(limit)
+    try:
+        local = zone(bandwidth.zone)
+    except UnknownZone:
+        return None
+    for ahead in range(8 * DAY_MIN):
+        at = (_EPOCH + datetime.timedelta(minutes=minute + ahead)).astimezone(local)
+        if not bandwidth.is_closed(at.weekday(), at.hour * 60 + at.minute):
+            return (minute + ahead) * _MINUTE if ahead else None
     return (minute + 8 * DAY_MIN) * _MINUTE

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import features, jobs
-from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutMediaSet, PutPolicy, decode
+from caso_mesh.model.commands import Batch, CreateJob, CreatePool, Envelope, PutMediaSet, PutPolicy, SetSetting, decode
 from caso_mesh.model.device_jobs import CatalogSpec
 from caso_mesh.model.errors import FeatureLevelTooLow, PeerMalformed, StateTooNew
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel, level_of, level_of_work
@@ -47,6 +47,11 @@ def test_a_media_set_with_a_size_waits_for_the_level_and_one_without_does_not():
     plain = PutMediaSet(MediaSet("m", None, None, None), new=True)
     assert level_of(plain) == 1
     assert level_of(Batch((PutMediaSet(MediaSet("m", None, None, None, medium_bytes=10**9), new=True),), "seed")) == 2
+
+
+def test_closed_hours_wait_for_the_level_and_other_limits_do_not():
+    for value, level in (("5MB", 1), (None, 1), ("zone UTC; 08:00-18:00 closed", 5)):
+        assert level_of(SetSetting("bandwidth-limit", value)) == level
 
 
 def test_what_was_committed_is_applied_whatever_its_level_since_every_voter_understood_it(monkeypatch):

@@ -270,6 +270,17 @@ def test_a_run_that_follows_another_waits_for_it_and_has_its_window_from_then_on
     assert parts["inc"].waits.reason is WaitReason.BLOCKED_BY_RUN
 
 
+def test_hours_in_which_a_server_sends_nothing_are_waited_for(mesh):
+    mesh.do(SetSetting("bandwidth-limit", "zone UTC; 20:00-23:30 closed; 50MB", server="node-delta"))
+    nightly(mesh, "far", "delta", to="device:disk-b", start_window_s=4 * 3600.0)
+    nightly(mesh, "near", "beta", to="device:disk-b")
+    samples = [*took("job-far", "delta", 10), *took("job-near", "beta", 10)]
+    parts = by_name(look(mesh, known(mesh, *samples)))
+    assert minutes(parts["near"]) == (0, 10)
+    assert minutes(parts["far"]) == (90, 100)
+    assert parts["far"].waits.reason is WaitReason.BANDWIDTH_WINDOW
+
+
 def test_the_window_of_a_list_is_kept_and_what_takes_too_long_is_ended(mesh):
     row = put_list(mesh, paths=("beta:/srv",), window="23:00-05:00")
     rule = put_policy(
