@@ -312,20 +312,24 @@ class Attempts:
     async def _execute(self, running: Running, group: asyncio.TaskGroup) -> None:
         order = running.local.order
         try:
-            await self._fence(running, group)
-            if running.cancel:
-                await self._cancel_unbegun(running.local)
-            else:
-                await self._work(running)
-        except Exception as error:
-            # one attempt that fails in an unforeseen way, or a full state folder, ends neither others nor the daemon
-            if not isinstance(error, CasoError):
-                log.exception("attempt %s", order.attempt)
-            else:
-                log.error("attempt %s: %s", order.attempt, error)
-            self._begin_after_s = self._clock.monotonic_s() + _TROUBLE_PAUSE_S
-            if running.local.began_at_ns is not None:
-                self._endings.add(running.local, running.end)
+            try:
+                await self._fence(running, group)
+                if running.cancel:
+                    await self._cancel_unbegun(running.local)
+                else:
+                    await self._work(running)
+            except Exception as error:
+                # one attempt that fails in an unforeseen way, or a full state folder, ends neither others nor the daemon
+                if not isinstance(error, CasoError):
+                    log.exception("attempt %s", order.attempt)
+                else:
+                    log.error("attempt %s: %s", order.attempt, error)
+                self._begin_after_s = self._clock.monotonic_s() + _TROUBLE_PAUSE_S
+                if running.local.began_at_ns is not None:
+                    self._endings.add(running.local, running.end)
+            if order.writes_files and running.started is not None:
+                # what hangs in a file system may still write there when that answers: until then nobody else does
+                await running.started.gone()
         finally:
             del self._running[order.attempt]
             self._changed.set()
@@ -350,7 +354,8 @@ class Attempts:
             log.exception("attempt %s could not start", order.attempt)
             await self._refused(running, InternalError(detail=f"{type(error).__name__}: {error}"))
             return
-        running.worker, running.bandwidth, running.tickets = worker, task.bandwidth, order.tickets
+        running.worker = running.started = worker
+        running.bandwidth, running.tickets = task.bandwidth, order.tickets
         self._changed.set()  # what it is told of may have changed while it started
         try:
             if running.cancel:
@@ -365,9 +370,6 @@ class Attempts:
             log.error("the worker of %s ended without a word", order.attempt)
         if not running.local.ended:
             await self._endings.end(running.local, running.end)
-        if order.writes_files:
-            # what hangs in a file system may still write there when that answers: until then nobody else does
-            await worker.gone()
 
     async def _refused(self, running: Running, error: CasoError) -> None:
         """It could not even start. What may pass by itself is tried again, the rest has failed."""

@@ -16,6 +16,8 @@ class Running:
     def __init__(self, local: LocalAttempt) -> None:
         self.local = local
         self.worker: Worker | None = None
+        #: The same, also once it has ended: a process of it may be left.
+        self.started: Worker | None = None
         self.task: asyncio.Task[None] | None = None
         self.cancel = False
         #: Set with ``cancel``.

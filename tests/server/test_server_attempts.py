@@ -383,6 +383,27 @@ async def test_a_restore_is_held_and_the_next_one_does_not_begin_while_a_process
         await wait_for_async(lambda: told)
 
 
+async def test_what_hangs_is_waited_for_also_where_its_end_could_not_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = FakeRunner(_works_until_canceled(asyncio.Event()))
+    async with daemon(tmp_path, World(tmp_path), runner) as d:
+        d.attempts.use(orders(restores()))
+        await wait_for_async(d.attempts.running)
+        runner.workers["j@1#1"].left.clear()
+
+        async def full(*new: Any) -> None:
+            raise StateFull(state="state")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(d.facts, "append", full)
+            d.attempts.use(orders(restores("j@1#2", number=2), index=2))
+            await wait_for_async(lambda: runner.workers["j@1#1"].asked_whether_gone)
+        assert runner.started == ["j@1#1"] and "j@1#1" in d.attempts.holding()
+        runner.workers["j@1#1"].left.set()
+        await wait_for_async(lambda: runner.started == ["j@1#1", "j@1#2"], 30.0)
+
+
 async def test_what_waits_for_an_attempt_that_hangs_can_be_canceled(tmp_path: Path) -> None:
     runner = FakeRunner(_works_until_canceled(asyncio.Event()))
     async with daemon(tmp_path, World(tmp_path), runner) as d:
