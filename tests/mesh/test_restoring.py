@@ -128,6 +128,15 @@ def test_a_restore_that_hangs_in_the_file_system_of_its_target_and_loses_its_med
     [row] = mesh.jobs()
     with target.failing("write hang"):
         [writer] = mesh.workers("alpha")
+        looks = [-1]
+
+        def stands() -> bool:
+            files = [path for path in (target.real / "back").rglob("*") if path.is_file()]
+            looks.append(sum(path.stat().st_blocks for path in files))
+            return looks[-1] == looks[-2]
+
+        # content still comes: what it is at hangs
+        wait_for(stands, 60.0, what="nothing is written any more", every_s=3.0)
         mesh.kill(row["server"])
         for name in ("stalled-after-s", "no-communication-after-s"):
             mesh.ok("alpha", "settings", "set", name, "2s", "--server", row["server"])
