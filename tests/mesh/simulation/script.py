@@ -74,6 +74,8 @@ class Hub:
         self.starts: dict[tuple[str, str], int] = {}
         #: What every vault was given: set id -> set.
         self.published: dict[str, BackupSet] = {}
+        #: By session: which set the object is that it published.
+        self.sessions: dict[str, str] = {}
         self.overlaps: list[str] = []
         #: What restores have read to their end: attempt -> (set, node id of where it went).
         self.restored: dict[str, tuple[str, str]] = {}

@@ -108,7 +108,7 @@ class Vaults:
             yield
 
     def _erases(self, backend: Any, erasure: Erasure) -> None:
-        names = _names(backend.list("sets/"))
+        names = self._names(backend.list("sets/"))
         self._world.note("erases", f"{erasure.attempt} {len(names)} sets of the vault {erasure.vault}")
         if erasure.becomes not in self._decided:
             self._watcher.broken("nothing is erased without the administrator", f"{erasure.attempt} began by itself")
@@ -129,6 +129,16 @@ class Vaults:
             for each in self._world.hub.published.values()
         ):
             self._watcher.broken("the last good set stays", f"{set_id} of {backup.attempt} expires, and was the last")
+
+    def _names(self, listed: Iterator[tuple[str, int]]) -> list[str]:
+        """The ids of the sets among objects."""
+        parsed = [parse_set(name) for name, _ in listed]
+        sessions = self._world.hub.sessions
+        return [sessions[each[1]] for each in parsed if each is not None and each[1] in sessions]
+
+    def _is_of(self, name: str, set_id: str) -> bool:
+        parsed = parse_set(name)
+        return parsed is not None and self._world.hub.sessions.get(parsed[1]) == set_id
 
     def is_there(self, backup: BackupSet) -> bool:
         """Whether nothing has become of a set that was published."""
@@ -154,7 +164,8 @@ class Vaults:
     def lose(self, backup: BackupSet) -> None:
         """The device has not got a set any more, as far as anybody can see."""
         folder = self._folder(backup.device_name)
-        found = [path for path in sorted((folder / "sets").rglob(f"{backup.id}-*")) if path.is_file()]
+        objects = [path for path in sorted((folder / "sets").rglob("*")) if path.is_file()]
+        found = [path for path in objects if self._is_of(str(path.relative_to(folder)), backup.id)]
         if not self.is_there(backup) or not found:
             return
         aside = self._world.folder / f"aside-{backup.id}"
@@ -207,9 +218,3 @@ def _gone(vault: Vault) -> dict[str, Hold]:
         if vault.holds.is_gone(each.id):
             found[each.id] = tombstones[0]
     return found
-
-
-def _names(listed: Iterator[tuple[str, int]]) -> list[str]:
-    """The ids of the sets among objects."""
-    parsed = [parse_set(name) for name, _ in listed]
-    return [each[1] for each in parsed if each is not None]

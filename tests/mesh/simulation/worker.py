@@ -340,6 +340,7 @@ class SimWorker:
             self._tree(VaultSink(session, self._name).store)
             session.publish(backup)
         self._hub.published[backup.id] = backup
+        self._hub.sessions[self._task.session] = backup.id
         self._hub.note(f"set {self.attempt}")
         self._hub.on_published(self._task.server)
 
