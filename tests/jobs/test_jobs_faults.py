@@ -54,7 +54,7 @@ async def test_a_killed_worker_is_told_and_publishes_nothing(site, runner, tmp_p
     heard = await listen(worker, on=kill)
     assert heard.ended.state is AttemptState.INTERRUPTED
     assert heard.ended.failure.code == "worker-died"
-    assert not alive(worker.pid)
+    await until(lambda: not alive(worker.pid))
     assert site.sets() == []
     again = await run(runner, site.task(site.backup_spec(tree)))
     assert again.ended.state is AttemptState.SUCCEEDED, again.lines
@@ -178,7 +178,7 @@ async def test_a_worker_holds_nothing_of_its_parents(site, runner, tmp_path):
         assert sum(each.startswith("socket:") for each in sockets) == 2
         assert os.getsid(worker.pid) == worker.pid
         await worker.kill()
-        assert not alive(worker.pid)
+        await until(lambda worker=worker: not alive(worker.pid))
 
 
 async def test_cancel_ends_a_process_softly(site, runner, tmp_path):
