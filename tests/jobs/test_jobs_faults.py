@@ -148,7 +148,7 @@ async def test_the_next_daemon_waits_until_the_workers_of_a_killed_one_are_gone(
         daemon.kill()
         daemon.wait()
         async with NurseryRunner(lock_path=lock) as runner:
-            assert not alive(pid)
+            await until(lambda: not alive(pid))
             assert site.sets() == []
             heard = await run(runner, site.task(site.backup_spec(tree)))
             assert heard.ended.state is AttemptState.SUCCEEDED
