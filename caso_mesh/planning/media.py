@@ -34,7 +34,8 @@ def medium_for(
     if usable:
         return max(usable, key=lambda row: row.label)
     prefix = label_prefix(server_name, server)
-    numbers = [int(row.label[len(prefix) :]) for row in media if _is_label(row.label, prefix)]
+    labels = [row.label for row in media] + list(retired)  # of one that is retired a disk put back may know nothing
+    numbers = [int(label[len(prefix) :]) for label in labels if _is_label(label, prefix)]
     return Medium(
         label=f"{prefix}{max(numbers, default=0) + 1:06d}",
         device=device,

@@ -155,6 +155,12 @@ def test_a_medium_closes_at_its_size_when_that_comes_before_the_end_of_its_appen
     assert next_medium(full).label == "ALPHA-000001", "without a size only the time counts"
 
 
+def test_a_label_that_was_retired_is_given_to_no_new_medium_by_a_server_that_forgot_the_old_one():
+    """Found by the mesh simulator: a disk was put back to before the medium was begun."""
+    assert medium_for([], WEEKS, "d", "id-a", "alpha", NOW, retired=("ALPHA-000001",)).label == "ALPHA-000002"
+    assert medium_for([], WEEKS, "d", "id-a", "alpha", NOW, retired=("BETA-000004",)).label == "ALPHA-000001"
+
+
 def test_a_retired_medium_takes_nothing_more_and_the_next_one_has_the_next_label():
     first = next_medium()
     second = medium_for([first], WEEKS, "d", "id-a", "alpha", NOW, retired=(first.label,))
