@@ -65,6 +65,8 @@ def interpret(c: sqlite3.Connection, server: str, record: Record, fact: facts.Fa
             return local_runs.write(c, server, fact)
         case facts.SetPublished():
             return _published(c, server, fact)
+        case facts.SetFound(set=backup, unless_gone=True) if _is_gone(c, backup):
+            pass
         case facts.SetFound(set=backup, server=reader):
             return _found(c, backup, reader)
         case facts.SetDeleted() | facts.SetLocked():
@@ -123,8 +125,7 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
         return f"the set {backup.id[:64]} of another server"
     if not SET_ID.match(backup.id):
         return "a set without a proper id"
-    gone = c.execute("SELECT 1 FROM set_gone WHERE set_id = ? AND device = ?", (backup.id, backup.device)).fetchone()
-    if gone is not None or erased_vaults.took(c, backup):
+    if _is_gone(c, backup) or erased_vaults.took(c, backup):
         return None
     data = msgspec.msgpack.encode(backup)
     known = c.execute("SELECT data FROM backup_set WHERE id = ?", (backup.id,)).fetchone()
@@ -134,8 +135,13 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
     return None
 
 
+def _is_gone(c: sqlite3.Connection, backup: BackupSet) -> bool:
+    sql = "SELECT 1 FROM set_gone WHERE set_id = ? AND device = ?"
+    return c.execute(sql, (backup.id, backup.device)).fetchone() is not None
+
+
 def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
-    """It lies there, whatever was said before; its catalog is made out of its tree, so it has no size yet."""
+    """It lies there, if that is not older news than that it is gone; its catalog is made out of its tree, so it has no size yet."""
     if not SET_ID.match(backup.id):
         return "a set without a proper id"
     if erased_vaults.took(c, backup):

@@ -6,7 +6,7 @@ What was found is told in the journal of the server in office, so that every vot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -28,6 +28,8 @@ from caso_mesh.wire.codec import to_wire
 from caso_mesh.wire.typed import ask
 
 _PAGE_S = 150.0
+#: So many ids differ in their last character only.
+_LIKE_ONE = 32
 #: What this server tells in its own journal is in its own tables within this time.
 _TAKEN_IN_S = 60.0
 #: Who is said to have found a tombstone or a lock.
@@ -133,9 +135,12 @@ class Rebuilding:
         mine = [each for each in sets if each.device == device.id and each.vault == device.vault]
         foreign = [each.id for each in sets if each.device != device.id or each.vault != device.vault]
         there = sorted((each for each in mine if each.id not in gone), key=lambda each: each.started_at_ns)
+        doubtful = (await self._tables.gone_from(device.id)).intersection(each.id for each in there)
+        again = {each for each in sorted(doubtful) if await self._lies_there(device, server, each)}
+        there = [each for each in there if each.id not in doubtful or each.id in again]
         lacking = await self.lacking(there) if catalogs else []
         await self._tables.fetch_again(server, [each.id for each in lacking])
-        told = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], locks)
+        told = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], locks, again)
         warnings = [f"the set {each} was made for another device and is passed over" for each in foreign]
         warnings += [f"the set {each} is known with another content; that stays" for each in told.differ]
         if lacking:
@@ -143,6 +148,13 @@ class Rebuilding:
         for keeper in sorted({keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}):
             warnings += await self._have_made(keeper)
         return Taken(there, told, lacking, foreign, warnings)
+
+    async def _lies_there(self, device: Device, server: str, set_id: str) -> bool:
+        """Whether a set that was found though it is known to be deleted really lies there: a page is as old as its way is
+        long, and it may have been deleted since. Raises ``Unavailable``."""
+        asked = n.VaultSets(device.id, set_id[:-1], limit=_LIKE_ONE)
+        page = await ask(self._links.get(server), "vault.sets", asked, n.VaultSetsReply, timeout_s=_PAGE_S)
+        return any(each.id == set_id for each in page.sets) and set_id not in page.deleted
 
     async def lacking(self, sets: Sequence[BackupSet]) -> list[BackupSet]:
         """Of some sets those that have no catalog where their mode has it."""
@@ -191,16 +203,18 @@ class Rebuilding:
         there: Sequence[BackupSet],
         gone: Sequence[str],
         locks: Mapping[str, int | None],
+        again: Collection[str],
     ) -> Told:
-        """Tells what is news of a page of what lies on a device, and returns when the tables hold it."""
+        """Tells what is news of a page of what lies on a device, and returns when the tables hold it. ``again``: of what is
+        there what was known to be deleted."""
         known = {each.id: await self._tables.set(each.id) for each in there}
         states = await self._tables.detail_states([*known])
+        known_gone, known_locks = await self._tables.gone_from(device.id), await self._tables.locks()
         told: list[facts.Fact] = [
-            facts.SetFound(each, server)
+            facts.SetFound(each, server, unless_gone=each.id not in again)
             for each in there
             if known[each.id] is None or (known[each.id] == each and states.get(each.id) not in {"here", "pending"})
         ]
-        known_gone, known_locks = await self._tables.gone_from(device.id), await self._tables.locks()
         told += [facts.SetDeleted(each, device.id, _WHO) for each in gone if each not in known_gone]
         told += [
             facts.SetLocked(each, device.id, _WHO, until_ns)
@@ -214,20 +228,21 @@ class Rebuilding:
             told.append(facts.SetsMissing(device.id, tuple(sorted(left)), ""))
         if told:
             await self._journal.append(*told)
-            await self._taken_in([each for each in known if known[each] is None], gone)
+            await self._taken_in(device, [each for each in known if known[each] is None], gone)
         return Told(
             [each for each in known if known[each] is None],
             lost,
             [each.id for each in there if known[each.id] not in (None, each)],
         )
 
-    async def _taken_in(self, there: Sequence[str], gone: Sequence[str]) -> None:
+    async def _taken_in(self, device: Device, there: Sequence[str], gone: Sequence[str]) -> None:
         try:
             async with asyncio.timeout(_TAKEN_IN_S):
                 while True:
                     generation = self._tables.generation
                     held = set(await self._tables.set_ids())
-                    if held.issuperset(there) and held.isdisjoint(gone):
+                    # what is deleted meanwhile is not waited for
+                    if held.isdisjoint(gone) and held.union(await self._tables.gone_from(device.id)).issuperset(there):
                         return
                     await self._tables.wait_for_change(generation)
         except TimeoutError:

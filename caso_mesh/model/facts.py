@@ -95,10 +95,12 @@ class SetPublished(Struct, frozen=True, tag="set-published", tag_field="fact"):
 
 class SetFound(Struct, frozen=True, tag="set-found", tag_field="fact"):
     """A set was found on its device by ``server`` (node id), where no journal may tell of it any more. Told by the server
-    in office, who asked."""
+    in office, who asked. ``unless_gone``: nobody knew of it. If somebody deletes it just then it is gone, in whichever order
+    that is told; one of which it was known that it is gone lies there again."""
 
     set: BackupSet
     server: str
+    unless_gone: bool = False
 
 
 class SetDeleted(Struct, frozen=True, tag="set-deleted", tag_field="fact"):

@@ -176,6 +176,26 @@ async def test_what_a_server_has_of_a_catalog_counts_whether_or_not_its_set_was_
         assert row == (backup.id, node("beta"), b"d" * 32, 100)
 
 
+@pytest.mark.parametrize("deleted_first", [True, False])
+async def test_a_set_that_is_deleted_while_it_is_found_is_gone_in_whichever_order_that_is_told(
+    tmp_path: Path, deleted_first: bool
+) -> None:
+    """Found by the mesh simulator: an inventory had listed it, then it was deleted; some voters still had it."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        w.reporters["alpha"] = w.facts._reporter
+        told = [
+            ("alpha", facts.SetFound(backup, node("beta"), unless_gone=True)),
+            ("beta", facts.SetDeleted(backup.id, "dev-beta", "me")),
+        ]
+        for server, fact in reversed(told) if deleted_first else told:
+            await w.report(server, fact)
+        assert await w.tables.sets() == []
+        await w.report("alpha", facts.SetFound(backup, node("beta")))
+        assert await w.tables.sets() == [backup]  # the disk was put back
+
+
 async def test_media_and_alerts_of_others_stay_as_they_are(tmp_path: Path) -> None:
     """A new server of an old name begins its labels at 1 again: it once replaced the media of its predecessor."""
     async with admin_world(tmp_path) as w:

@@ -161,6 +161,25 @@ async def test_a_rebuild_takes_in_what_lies_on_the_device_and_repeated_nothing(t
             await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
 
 
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_set_that_was_deleted_is_looked_for_again_before_it_is_believed_to_be_back(
+    tmp_path: Path, back: bool
+) -> None:
+    """A page that was read before the set was deleted would bring it back."""
+    async with admin_world(tmp_path) as w:
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt, vault="v-beta")
+        await w.report("beta", *w.success(attempt, backup), facts.SetDeleted(backup.id, "dev-beta", "me"))
+        pages = [n.VaultSetsReply((backup,), (), {}, more=False)]
+        pages += [n.VaultSetsReply((backup,), () if back else (backup.id,), {}, more=False)]
+        link = w.links.get(node("beta"))
+        link.answers["vault.sets"] = lambda request: pages.pop(0)
+        done = await w.ask("catalog.rebuild", q.DeviceName("dbeta"))
+        assert not pages
+        assert done.added == back
+        assert await w.tables.sets() == [backup] * back
+
+
 async def test_the_catalog_that_a_server_had_which_left_the_mesh_is_made_anew_by_another_one(tmp_path: Path) -> None:
     """Another machine had taken its place before the catalog was fetched: it was waited for the lost one, for ever."""
     async with admin_world(tmp_path) as w:

@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: what happened, and what the daemons logged")
     parser.add_argument("--aim", choices=AIMS, help="the storm that is aimed at this rule, and the rule as it is")
-    parser.add_argument("--operations", metavar="A,B", help="operators do these, not what the seeds say")
+    parser.add_argument("--operations", metavar="A,B", help='operators do these, not what the seeds say; "": nothing')
     parser.add_argument(
         "--break", dest="name", choices=MUTANTS, help="break this rule, in the storm that is aimed at it"
     )
@@ -37,7 +37,7 @@ def main() -> int:
     stage = Stage()
     broken = MUTANTS[chosen.name] if chosen.name else contextlib.nullcontext
     aim = AIMS.get(chosen.name or chosen.aim)
-    operations = None if chosen.operations is None else tuple(chosen.operations.split(","))
+    operations = None if chosen.operations is None else tuple(filter(None, chosen.operations.split(",")))
     try:
         if chosen.seed is not None:
             outcome = run_seed(stage, chosen.seed, broken, aim=aim, operations=operations, trace=chosen.trace)

@@ -181,7 +181,8 @@ def _earliest(told: list[tuple[str, Record, Any]]) -> list[tuple[Any, ...]]:
 
 
 def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
-    """A set is there until its device says that it is gone, whichever comes first; one that was found again is there."""
+    """A set is there until its device says that it is gone, whichever comes first; one that was found again, though it was known that it
+    was gone, is there."""
     gone: dict[tuple[str, str], str] = {}
     for _, _, fact in of(facts.SetDeleted):
         gone[fact.set, fact.device] = gone.get((fact.set, fact.device)) or fact.request
@@ -199,7 +200,7 @@ def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, I
         if fact.set in sets
     }
     for _, _, fact in of(facts.SetFound):
-        if (fact.set.vault, fact.set.device) in erased:
+        if (fact.set.vault, fact.set.device) in erased or (fact.unless_gone and (fact.set.id, fact.set.device) in gone):
             continue
         sets.setdefault(fact.set.id, fact.set)
         details.setdefault(fact.set.id, (fact.set.id, fact.server, b"", 0))
