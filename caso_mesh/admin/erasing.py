@@ -13,6 +13,7 @@ from typing import Any
 
 from caso_mesh.admin import set_rows
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.clocks import check_clock
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links, Submit
 from caso_mesh.admin.retaining import Retaining, line_of
@@ -30,7 +31,7 @@ from caso_mesh.model.commands import BeginErase
 from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.device_work import EraseGranted, MayErase, OpenSession
 from caso_mesh.model.erasing import DeviceErase
-from caso_mesh.model.errors import ClocksDiffer, InUse, LastGood, NotFound, Protected, WrongState
+from caso_mesh.model.errors import InUse, LastGood, NotFound, Protected, WrongState
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.jobs import Attempt, Run, set_read
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AlertKind, DeviceState
@@ -40,8 +41,6 @@ from caso_mesh.planning.media import may_delete_at
 from caso_mesh.planning.retention import Keep
 
 ERASED, UNFINISHED = "device-erased", "erase-unfinished"
-#: Clocks that differ by more delete nothing.
-_MOST_DIFFERENCE_S = 30.0
 _EACH_S = 5.0
 _NAMED = 5
 _END_OF_TIME = "the end of time"
@@ -62,7 +61,6 @@ class Erasing:
         retaining: Retaining,
         alarms: Alarms,
         journal: Facts,
-        own: str,
         name: str,
         clock: Clock,
         new_id: IdSource,
@@ -76,7 +74,6 @@ class Erasing:
         self._retaining = retaining
         self._alarms = alarms
         self._journal = journal
-        self._own = own
         self._name = name
         self._clock = clock
         self._new_id = new_id
@@ -196,8 +193,8 @@ class Erasing:
         # whoever was deposed learns it here, and lets nothing be erased by what he knew
         await self._keeper.barrier()
         attempt, run, spec = self._attempt(peer, request.attempt)
+        await check_clock(self._links, server=peer.id, name=peer.name, admin=self._name)
         device = self._keeper.state.device(spec.device)
-        self._check_clock(peer)
         self._check_sessions(device, request.sessions)
         await self._check(device, last_good=spec.last_good, but=run)
         first, old = not device.erasing, device.vault
@@ -223,11 +220,6 @@ class Erasing:
         if not isinstance(run.spec, EraseSpec):
             raise NotFound(kind="attempt", name=id_[:100])
         return attempt, run, run.spec
-
-    def _check_clock(self, peer: Peer) -> None:
-        offset_s = self._links.clock_offset_s(peer.id) or 0.0
-        if peer.id != self._own and abs(offset_s) > _MOST_DIFFERENCE_S:
-            raise ClocksDiffer(server=peer.name, other=self._name, seconds=round(abs(offset_s)))
 
     def _check_sessions(self, device: Device, sessions: Sequence[OpenSession]) -> None:
         """A session without an end is nobody's if its attempt is over and its server is here to say so, or has left the mesh.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from caso_mesh.admin.clocks import check_clock
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
@@ -16,7 +17,7 @@ from caso_mesh.model import browsing as b
 from caso_mesh.model import nodes as n
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
-from caso_mesh.model.errors import ClocksDiffer, InUse, InvalidValue, Protected
+from caso_mesh.model.errors import InUse, InvalidValue, Protected
 from caso_mesh.model.jobs import set_read
 from caso_mesh.model.states import ATTEMPT_ACTIVE
 from caso_mesh.model.storage import BackupSet
@@ -24,8 +25,6 @@ from caso_mesh.model.units import format_instant
 from caso_mesh.planning.media import may_delete_at, set_expiry
 from caso_mesh.wire.typed import ask
 
-#: Clocks that differ by more delete nothing.
-_MOST_DIFFERENCE_S = 30.0
 #: How long the fact of a deletion may take to come from the server that made it, before the caller is answered.
 _FACT_S = 10.0
 _HOLD_S = 60.0
@@ -45,7 +44,6 @@ class Holding:
         links: Links,
         unreached: Unreached,
         work: Work,
-        own: str,
         name: str,
         clock: Clock,
     ) -> None:
@@ -55,7 +53,6 @@ class Holding:
         self._links = links
         self._unreached = unreached
         self._work = work
-        self._own = own
         self._name = name
         self._clock = clock
 
@@ -123,9 +120,8 @@ class Holding:
         if not readers:
             raise self._unreached(backup.device)
         server = backup.server if backup.server in readers else readers[0]
-        offset_s = self._links.clock_offset_s(server) or 0.0
-        if hold.hold == "tombstone" and server != self._own and abs(offset_s) > _MOST_DIFFERENCE_S:
-            raise ClocksDiffer(server=state.name_of(server), other=self._name, seconds=round(abs(offset_s)))
+        if hold.hold == "tombstone":
+            await check_clock(self._links, server=server, name=state.name_of(server), admin=self._name)
         await ask(self._links.get(server), "set.hold", hold, v.Done, timeout_s=_HOLD_S)
 
     async def _until_told(self, set_id: str) -> None:

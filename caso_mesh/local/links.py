@@ -65,8 +65,10 @@ class OwnLinks:
     def greeting_of(self, node: str) -> Any:
         return None
 
-    def clock_offset_s(self, node: str) -> float | None:
-        return 0.0 if node == self._own else None
+    async def clock_offset_s(self, node: str) -> float:
+        """Raises ``ServerNotLinked``."""
+        self.get(node)
+        return 0.0
 
     async def wait_for(self, node: str, timeout_s: float) -> Callee:
         return self.get(node)

@@ -19,7 +19,8 @@ class HelloRequest(Struct, frozen=True):
     """First on every link. ``admin`` is whom the caller takes for the administrator in office; ``claim``: who took the mesh
     over by hand last, as far as the caller knows; ``feature_level``: what its software understands; ``bulk_newest`` and
     ``bulk_oldest``: the versions of the bulk dialogue that it speaks (``model/dialects.py``); ``instance``: the name that the
-    daemon gave itself when it started."""
+    daemon gave itself when it started. ``now_ns`` is for earlier software, which goes by it; whoever wants to know a clock greets,
+    and reads that of the answer."""
 
     name: str
     version: str

@@ -124,7 +124,6 @@ class LinkBook:
         self._links: dict[str, Link] = {}
         self._since: dict[str, float] = {}
         self._greetings: dict[str, HelloRequest | HelloReply] = {}
-        self._clock_offsets: dict[str, float] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._pauses: dict[str, _Pause] = {}
         self._dialling: set[str] = set()
@@ -174,9 +173,12 @@ class LinkBook:
         """What a linked peer said of itself."""
         return self._greetings.get(node) if self.linked(node) else None
 
-    def clock_offset_s(self, node: str) -> float | None:
-        """How far a peer's clock was ahead of this one's when it greeted."""
-        return self._clock_offsets.get(node)
+    async def clock_offset_s(self, node: str) -> float:
+        """How far a peer's clock is ahead of this one's: it is asked, since a link lives for months. Raises ``Unavailable``."""
+        if node == self._own().id:
+            return 0.0
+        reply = await self._ask_who(self.get(node))
+        return (reply.now_ns - self._clock.now_ns()) / 1e9
 
     async def wait_for(self, node: str, timeout_s: float) -> Callee:
         """The link with a node, waiting for it. Raises ``ServerNotLinked``."""
@@ -232,7 +234,6 @@ class LinkBook:
         gone = [link for node, link in self._links.items() if self._trust.row(node) is None]
         for node in [node for node in self._greetings if self._trust.row(node) is None]:
             del self._greetings[node]
-            self._clock_offsets.pop(node, None)
         for link in gone:
             log.info("the link with %s ends: it is not on the roster any more", link.peer.name)
         over = [link for node, link in self._links.items() if link not in gone and not self._concerns(node)]
@@ -304,7 +305,7 @@ class LinkBook:
         self._note(link, reply)
         await self._after_hello(link, reply)
 
-    async def _ask_who(self, link: Link, timeout_s: float) -> HelloReply:
+    async def _ask_who(self, link: Callee, timeout_s: float = 15.0) -> HelloReply:
         return await ask(link, "link.hello", self._hello(), HelloReply, timeout_s=timeout_s)
 
     async def _check_only_one(self, link: Link, hello: HelloRequest | HelloReply) -> None:
@@ -318,7 +319,6 @@ class LinkBook:
         node = link.peer.id
         self._check_lineage(node, hello)
         self._greetings[node] = hello
-        self._clock_offsets[node] = (hello.now_ns - self._clock.now_ns()) / 1e9
         self._learnt(node, hello)
 
     def _check_lineage(self, node: str, hello: HelloRequest | HelloReply) -> None:

@@ -87,6 +87,8 @@ class FakeLinks:
     def __init__(self) -> None:
         self.links: dict[str, FakeLink] = {}
         self.observers: list[Callable[[str, bool], None]] = []
+        #: How far clocks are ahead.
+        self.offsets_s: dict[str, float] = {}
 
     def up(self, node: str, name: str) -> FakeLink:
         link = self.links[node] = FakeLink(Peer(id=node, name=name, kind="node"))
@@ -117,8 +119,8 @@ class FakeLinks:
     def greeting_of(self, node: str) -> None:
         return None
 
-    def clock_offset_s(self, node: str) -> float | None:
-        return None
+    async def clock_offset_s(self, node: str) -> float:
+        return self.offsets_s.get(node, 0.0)
 
 
 class Reporter:

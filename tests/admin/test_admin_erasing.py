@@ -14,7 +14,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.commands import PutMediaSet
 from caso_mesh.model.device_work import MayErase, OpenSession
 from caso_mesh.model.erasing import DeviceErase
-from caso_mesh.model.errors import CasoError, Conflict, InUse, LastGood, NotFound, Protected, WrongState
+from caso_mesh.model.errors import CasoError, ClocksDiffer, Conflict, InUse, LastGood, NotFound, Protected, WrongState
 from caso_mesh.model.states import AttemptState, DeviceState
 from caso_mesh.model.storage import MediaSet
 
@@ -134,6 +134,20 @@ async def test_an_open_session_speaks_against_it_while_anybody_may_be_at_work_fo
             await may(w, attempt, OpenSession("w", "s", node("gamma"), "old@1#1"))
         w.links.up(node("gamma"), "gamma")
         await may(w, attempt, OpenSession("w", "s", node("gamma"), "old@1#1"), OpenSession("w", "t", "left", "x@1#1"))
+        assert w.state.device("dev-beta").erasing
+
+
+async def test_nothing_is_given_up_for_a_server_whose_clock_is_wrong_until_it_is_right(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        backup = await unprotected(w)
+        attempt = await erase(w, last_good=True)
+        w.links.offsets_s[node("beta")] = 40.0
+        with pytest.raises(ClocksDiffer, match="40 s"):
+            await may(w, attempt)
+        assert not w.state.device("dev-beta").erasing
+        assert {row.id for row in (await w.ask("set.list", q.SetListRequest())).sets} == {backup.id}
+        w.links.offsets_s[node("beta")] = 0.0
+        await may(w, attempt)
         assert w.state.device("dev-beta").erasing
 
 

@@ -17,7 +17,7 @@ from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
-from caso_mesh.model.errors import DeviceAway, InUse, Protected
+from caso_mesh.model.errors import ClocksDiffer, DeviceAway, InUse, Protected
 
 pytestmark = pytest.mark.jumping
 DAY_NS = 86400 * 10**9
@@ -72,6 +72,27 @@ async def test_a_young_set_is_protected_and_a_device_that_nobody_reaches_is_wait
         w.links.down(node("beta"))
         with pytest.raises(DeviceAway, match="device dbeta cannot be reached now: beta is not connected since 20"):
             await w.ask("set.delete", b.SetName(old.id))
+
+
+async def test_a_set_is_locked_by_any_clock_and_goes_only_by_one_that_is_right(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        backup = await expired_set(w)
+        asked: list[str] = []
+
+        async def hold(request: n.SetHold) -> v.Done:
+            asked.append(request.hold)
+            if request.hold == "tombstone":
+                await w.report("beta", facts.SetDeleted(request.set, request.device, request.who, request.request))
+            return v.Done()
+
+        w.links.get(node("beta")).answers["set.hold"] = hold
+        w.links.offsets_s[node("beta")] = -40.0
+        with pytest.raises(ClocksDiffer, match="40 s"):
+            await w.ask("set.delete", b.SetName(backup.id))
+        await w.ask("set.lock", b.SetLock(backup.id, w.clock.now_ns() + DAY_NS))
+        w.links.offsets_s[node("beta")] = 0.0
+        await w.ask("set.delete", b.SetName(backup.id))
+        assert asked == ["lock", "tombstone"]
 
 
 async def test_a_catalog_that_is_away_is_read_out_of_its_device_only_while_somebody_reaches_that(

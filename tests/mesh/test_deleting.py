@@ -8,11 +8,14 @@ from waiting import wait_for_async
 
 from caso_mesh.model import audit as audit_log
 from caso_mesh.model import browsing as b
+from caso_mesh.model import nodes as n
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.documents import MediaSetDoc
 from caso_mesh.model.errors import ClocksDiffer, NotFound, Protected
 from caso_mesh.model.states import BackupType
+from caso_mesh.wire.typed import ask
 
 DAY_S = 86400.0
 pytestmark = pytest.mark.jumping
@@ -71,6 +74,40 @@ async def test_a_set_is_deleted_when_its_protection_is_over_by_both_clocks_and_n
     told = [(row.outcome, row.fields["set"]) for row in audit.entries if row.what == "set.delete"]
     assert ("done", second.set) in told
     assert ("protected", second.set) in told
+
+
+async def test_a_clock_that_is_set_right_deletes_at_once_though_it_was_wrong_when_the_link_began(memory_mesh, tmp_path):
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    await mesh.call("alpha", "mediaset.create", q.MediaSetEdit("brief", MediaSetDoc(protection="0s")), v.Done)
+    backup = (await made(mesh, make_tree(tmp_path / "data", files=5), media_set="brief")).set
+    mesh.clocks["beta"].wall_offset_s = 45.0
+    await mesh.nodes["alpha"].server.links.begin_anew()
+    await mesh.wait_connected("beta")
+    with pytest.raises(ClocksDiffer):
+        await delete(mesh, backup)
+    mesh.clocks["beta"].wall_offset_s = 0.0
+    await delete(mesh, backup)
+    assert await mesh.sets() == ()
+
+
+async def test_the_server_that_deletes_believes_neither_clock_nor_protection_of_the_administrator(
+    memory_mesh, tmp_path
+):
+    mesh = await memory_mesh(2)
+    device = await mesh.add_device("beta")
+    backup = (await made(mesh, make_tree(tmp_path / "data", files=5))).set
+    beta = mesh.nodes["alpha"].server.links.get(mesh.nodes["beta"].server.own().id)
+
+    async def told(now_ns):
+        hold = n.SetHold(device.id, backup, "tombstone", "ann", "r", now_ns)
+        await ask(beta, "set.hold", hold, v.Done)
+
+    with pytest.raises(ClocksDiffer):
+        await told(mesh.clock("beta").now_ns() + round(40 * DAY_S) * 10**9)
+    with pytest.raises(Protected):
+        await told(mesh.clock("beta").now_ns())
+    assert [each.id for each in await mesh.sets()] == [backup]
 
 
 async def test_a_lock_outlasts_the_protection_and_nobody_can_shorten_it(memory_mesh, tmp_path):

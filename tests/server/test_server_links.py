@@ -145,7 +145,28 @@ async def test_a_server_finds_the_administrator_by_way_of_anybody_who_knows_it()
     ):
         await wait_for_async(lambda: c.book.linked(mesh.id("a")) and a.book.linked(mesh.id("c")))
         assert "a" in c.renewed, "an old certificate is renewed before the greeting"
-        assert a.book.clock_offset_s(mesh.id("c")) == 0
+
+
+async def test_the_clock_of_a_peer_is_the_one_that_it_has_now_however_old_the_link_is() -> None:
+    """It was what the greeting had said: a server whose clock was set right deleted nothing as long as its links lived, and
+    one whose clock had gone wrong since was let."""
+    mesh = Mesh("a", "b")
+    nodes = (NodeAddress(mesh.id("a"), "a", ("a:7000",)),)
+    right, mesh.clock = mesh.clock, Clock()
+    async with site(mesh, "b", admin="a", nodes=nodes) as b:
+        wrong, mesh.clock = mesh.clock, right
+        async with site(mesh, "a", admin="a", in_office=True) as a:
+            await wait_for_async(lambda: a.book.linked(mesh.id("b")))
+            assert await a.book.clock_offset_s(mesh.id("a")) == 0
+            assert await a.book.clock_offset_s(mesh.id("b")) == 0
+            wrong.ns += 40 * 10**9
+            assert await a.book.clock_offset_s(mesh.id("b")) == 40
+            assert await b.book.clock_offset_s(mesh.id("a")) == -40
+            wrong.ns -= 40 * 10**9
+            assert await a.book.clock_offset_s(mesh.id("b")) == 0
+        await wait_for_async(lambda: not b.book.linked(mesh.id("a")))
+        with pytest.raises(ServerNotLinked):
+            await b.book.clock_offset_s(mesh.id("a"))
 
 
 async def test_two_that_dial_each_other_at_once_keep_one_link_and_the_same() -> None:

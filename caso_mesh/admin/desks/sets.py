@@ -65,7 +65,6 @@ class SetsDesk:
             links=links,
             unreached=unreached,
             work=runs.work,
-            own=own,
             name=means.name,
             clock=clock,
         )

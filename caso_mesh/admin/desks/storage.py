@@ -35,7 +35,6 @@ class StorageDesk:
             retaining=sets.retaining,
             alarms=means.alarms,
             journal=means.facts,
-            own=means.own,
             name=means.name,
             clock=means.clock,
             new_id=means.new_id,
