@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from mesh.simulation.faults import Storm
 from mesh.simulation.operations import Operators
 from mesh.simulation.vaults import Lying, Vaults
@@ -9,6 +11,7 @@ from mesh.simulation.watching import Violation
 from mesh.simulation.world import World
 
 from caso_mesh.admin import missing_sets
+from caso_mesh.admin.tables import Tables
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import CasoError
 from caso_mesh.model.jobs import RestoreSpec
@@ -16,6 +19,8 @@ from caso_mesh.model.states import ATTEMPT_GOOD, RunState
 from caso_mesh.seat import Voter
 
 _UNFINISHED, _INSIDE = "erase-unfinished", "internal-error"
+#: An administrator looks for unfinished erases every five seconds, and the other voters hear of it.
+_LOOKS_WITHIN_S = 20.0
 
 
 async def lying(vaults: Vaults) -> dict[str, Lying]:
@@ -88,7 +93,7 @@ async def check_operations(world: World, state: ControlState, seated: dict[str, 
         for set_id in await voter.tables.set_ids():
             if world.hub.published[set_id].media_set not in names:
                 raise Violation("what is used is not deleted", f"the media set of {set_id} is unknown ({name})")
-    await _check_unfinished(state, seated)
+    await _check_unfinished(world, state, seated)
 
 
 def _check_restores(world: World, state: ControlState) -> None:
@@ -102,16 +107,22 @@ def _check_restores(world: World, state: ControlState) -> None:
                 raise Violation("what succeeded was done", f"{attempt.id} restored {done}, not {run.spec.set}")
 
 
-async def _check_unfinished(state: ControlState, seated: dict[str, Voter]) -> None:
-    """An erase that nobody goes on with is an alert, and only such a one is."""
+async def _check_unfinished(world: World, state: ControlState, seated: dict[str, Voter]) -> None:
+    """An erase that nobody goes on with is an alert, and only such a one is, as soon as the administrator has looked."""
     left = {device.name for device in state.device_list() if device.erasing}
     tables = next(iter(seated.values())).tables
+    end_s = world.loop.time() + _LOOKS_WITHIN_S
+    while (standing := await _unfinished(tables)) != left:
+        if world.loop.time() >= end_s:
+            raise Violation(
+                "an unfinished erase is an alert", f"there are {sorted(left)}, and alerts for {sorted(standing)}"
+            )
+        await asyncio.sleep(1.0)
+
+
+async def _unfinished(tables: Tables) -> set[str]:
     rows = await tables._rows(f"SELECT object FROM alert WHERE category = '{_UNFINISHED}' AND cleared_at_ns IS NULL")
-    standing = {str(row[0]) for row in rows}
-    if standing != left:
-        raise Violation(
-            "an unfinished erase is an alert", f"there are {sorted(left)}, and alerts for {sorted(standing)}"
-        )
+    return {str(row[0]) for row in rows}
 
 
 async def check_missing(world: World, vaults: Vaults, seated: dict[str, Voter]) -> None:
