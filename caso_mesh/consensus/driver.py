@@ -326,11 +326,15 @@ class Driver:
                     self._raft.tick()
                 elif self._raft.role == "follower":  # a slow disk is not stood for twice
                     self._raft.campaign()
-            if ticks % self._timing.election_ticks == 0:
+            asking, timeout = self._probation.state == "asking", ticks % self._timing.election_ticks == 0
+            if timeout and ticks:
+                self._probation.wait()
+            if asking or timeout:
+                # often while asking: links come up one by one, and who cannot vote yet makes an election longer
                 self._asides += self._probation.asks()
-                if self._raft.role == "leader":
-                    self._asides += self._witness.tell(self._raft.membership)
                 self._due = True
+            if timeout and self._raft.role == "leader":
+                self._asides += self._witness.tell(self._raft.membership)
             ticks += 1
             self._kick.set()
             await asyncio.sleep(self._timing.tick_s)

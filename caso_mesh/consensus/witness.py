@@ -138,25 +138,28 @@ class Probation:
         self._speakers: set[str] = set()
         self._newcomer = node not in membership
         self._told: set[str] = set()
-        self._rounds = 0
+        self._waited = 0
         self.state: Literal["asking", "passed", "behind"] = "asking"
         #: Who saw more than this node holds, and what.
         self.witness: tuple[str, Position] | None = None
         self._judge()
 
     def asks(self) -> list[Ask]:
-        """At the start and again with each election timeout, by which patience is counted: to whoever has not answered
-        yet, and until this node has passed to all, since an answer tells who votes as well. One that was true once may
-        name voters that are there no more, and wait for them for ever."""
+        """At the start and again and again, often while it is asking: to whoever has not answered yet, and until this node has
+        passed to all, since an answer tells who votes as well. One that was true once may name voters that are there no
+        more, and wait for them for ever."""
         if self.state == "behind":
             return []
-        if self.state == "asking":
-            self._rounds += 1
-            self._judge()
         whom = {*self._membership.voters, *self._speakers} - {self._node}
         if self.state == "passed":
             whom -= self._answered.keys()
         return [Ask(node, self._node) for node in sorted(whom)]
+
+    def wait(self) -> None:
+        """An election timeout has passed."""
+        self._waited += 1
+        if self.state == "asking":
+            self._judge()
 
     def spoken_by(self, sender: str) -> None:
         """A message of the core came from ``sender``, who may not be known here yet."""
@@ -186,6 +189,6 @@ class Probation:
     def _judge(self) -> None:
         voters = self._membership.voters
         agreed = sum(1 for voter in voters if voter == self._node or voter in self._answered)
-        waited = agreed == len(voters) or self._rounds > PATIENCE
+        waited = agreed == len(voters) or self._waited >= PATIENCE
         if voters and agreed >= majority(len(voters)) and waited:
             self.state = "passed"

@@ -69,7 +69,7 @@ def waited(probation: Probation) -> Probation:
     """Whoever is to answer had the time."""
     for _ in range(PATIENCE):
         assert probation.state == "asking"
-        probation.asks()
+        probation.wait()
     return probation
 
 

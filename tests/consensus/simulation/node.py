@@ -170,8 +170,12 @@ class Node:
             return
         self._ticks += 1
         self._schedule_tick()
-        if self._ticks % _WITNESS_TICKS == 0:
+        asking = self._probation.state == "asking"
+        if asking and self._ticks % _WITNESS_TICKS == 0:
+            self._probation.wait()
+        if asking or self._ticks % _WITNESS_TICKS == 0:
             self._ask()
+        if self._ticks % _WITNESS_TICKS == 0:
             if self.leads and self.world.broken.policies.rolled_back_waits:
                 self._witness.saw(self.name, self.disk.confirmed)
                 for told in self._witness.tell(self.core.membership):
