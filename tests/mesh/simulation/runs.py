@@ -179,8 +179,9 @@ async def _settle(world: World, people: People) -> None:
 
 
 async def _finish_erases(world: World, operators: Operators) -> None:
-    """Half of the seeds leave what is unfinished; the others ask for it again, as the alert says."""
+    """What is unfinished is an alert; half of the seeds leave it, the others ask for it again, as that says."""
     left = [device.name for device in checks.office_state(world).device_list() if device.erasing]
+    await settled.check_unfinished(world, checks.office_state(world), checks.voters(world))
     if left and world.seed % 2:
         world.hub.scripts = _well
         for name in left:

@@ -93,7 +93,7 @@ async def check_operations(world: World, state: ControlState, seated: dict[str, 
         for set_id in await voter.tables.set_ids():
             if world.hub.published[set_id].media_set not in names:
                 raise Violation("what is used is not deleted", f"the media set of {set_id} is unknown ({name})")
-    await _check_unfinished(world, state, seated)
+    await check_unfinished(world, state, seated)
 
 
 def _check_restores(world: World, state: ControlState) -> None:
@@ -107,7 +107,7 @@ def _check_restores(world: World, state: ControlState) -> None:
                 raise Violation("what succeeded was done", f"{attempt.id} restored {done}, not {run.spec.set}")
 
 
-async def _check_unfinished(world: World, state: ControlState, seated: dict[str, Voter]) -> None:
+async def check_unfinished(world: World, state: ControlState, seated: dict[str, Voter]) -> None:
     """An erase that nobody goes on with is an alert, and only such a one is, as soon as the administrator has looked."""
     left = {device.name for device in state.device_list() if device.erasing}
     tables = next(iter(seated.values())).tables
