@@ -34,14 +34,14 @@ async def _keep(name: str, duty: Duty, whose: str, alarms: Alarms, clock: Clock)
     pause_s = _FIRST_PAUSE_S
     while True:
         began_s = clock.monotonic_s()
-        reason, expected = "it ended by itself", False
+        reason = "it ended by itself"
         try:
             await in_own_task(duty)
             log.warning("the duty %s ended by itself", name)
         except* LogUnavailable as failed:
             # the office is being handed over, or lacks its majority: that is told of elsewhere
             log.warning("the duty %s waits: %s", name, "; ".join(str(error) for error in leaves(failed)))
-            expected = True
+            reason = ""
         except* CasoError as failed:
             reason = "; ".join(str(error) for error in leaves(failed))
             log.error("the duty %s failed: %s", name, reason)
@@ -51,7 +51,7 @@ async def _keep(name: str, duty: Duty, whose: str, alarms: Alarms, clock: Clock)
         end_if_cancelled()  # a task group whose child fails then forgets that it was to end
         if clock.monotonic_s() - began_s > _WELL_S:
             pause_s = _FIRST_PAUSE_S
-        if not expected:
+        if reason:
             day = clock.now_ns() // _DAY_NS
             text = f"{whose}'s duty {name} failed and is begun again: {reason}"
             occasion = f"{name}/{day}/{reason[:200]}"

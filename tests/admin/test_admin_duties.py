@@ -293,6 +293,23 @@ async def test_a_duty_goes_on_after_a_task_group_in_it_failed(tmp_path: Path) ->
         assert not w.facts.alerts("office-duty-failed")
 
 
+async def test_what_fails_beside_a_log_that_takes_nothing_is_told_of(tmp_path: Path) -> None:
+    async with admin_world(tmp_path, start=False) as w:
+        place, failed = w.office.runs.delegation._place, []
+
+        async def fails_once() -> None:
+            if not failed:
+                failed.append(1)
+                raise ExceptionGroup("both", [LogUnavailable(detail="it is handed over"), StateFull(state="s")])
+            await place()
+
+        w.office.runs.delegation._place = fails_once  # type: ignore[method-assign]
+        w.start()
+        await w.delegated(await w.backup())
+        (alert,) = w.facts.alerts("office-duty-failed")
+        assert "handed over" not in alert.text
+
+
 async def test_a_duty_that_fails_while_the_office_ends_does_not_keep_it_from_ending(tmp_path: Path) -> None:
     """Found by the mesh simulator: a task group that is cancelled, and of which a child fails just then, raises the
     failure only. The duty was begun again, and an administrator that had stepped down never came to an end."""
