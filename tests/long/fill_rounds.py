@@ -75,8 +75,7 @@ class Fills:
             self.full += 1
             assert result["error"]["code"] == "device-full", result
             assert result["set"] is None
-            alerts = [row["text"] for row in self.mesh.ok("alpha", "alert", "list")["alerts"]]
-            assert any("device-full" in text for text in alerts), alerts
+            assert self.mesh.told("job-failed", "device-full")
             assert len(list(self.disk.glob("sets/*/*"))) == len(self.sets)
         self.filler.unlink()
         if result["state"] == "failed":

@@ -412,6 +412,16 @@ class ProcessMesh:
         rows: list[dict[str, Any]] = self.ok(at, "set", "list", "--limit", "1000000")["sets"]
         return rows
 
+    def told(self, category: str, text: str = "", *, at: str = NAMES[0]) -> list[dict[str, Any]]:
+        """The open alerts of ``category`` with ``text`` in theirs, as soon as there is one: what happened is told of a moment
+        after it has happened."""
+
+        def rows() -> list[dict[str, Any]]:
+            alerts: list[dict[str, Any]] = self.ok(at, "alert", "list")["alerts"]
+            return [row for row in alerts if row["category"] == category and text in row["text"]]
+
+        return wait_for(rows, what=f"an alert {category!r} at {at} says {text!r}")
+
 
 class Frozen:
     """Workers that were stopped in their tracks."""

@@ -97,6 +97,6 @@ def test_cancel_after_counts_from_the_actual_start_and_ends_what_hangs(process_m
     wait_for(lambda: run()["attempts"][0]["state"] == "canceled", 60.0, what="its attempt is told", every_s=0.2)
     if hangs.exists():  # but on a machine that needs two seconds until the dump begins
         wait_for(lambda: not is_alive(int(hangs.read_text())), what="the command is gone")
-    (alert,) = [row for row in mesh.ok("alpha", "alert", "list")["alerts"] if row["category"] == "job-timed-out"]
+    (alert,) = mesh.told("job-timed-out")
     assert alert["object"] == run()["run"]
     assert not mesh.workers("alpha") and not mesh.sets()

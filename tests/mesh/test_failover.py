@@ -120,7 +120,11 @@ def test_the_office_passes_on_with_history_catalog_and_schedule_also_when_the_de
     assert boss.ok("job", "log", done["run"]) == before["log"]
     audit = [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}]
     assert audit == before["audit"]
-    assert before["alerts"] <= {row["category"] for row in boss.ok("alert", "list")["alerts"]}
+
+    def told() -> bool:
+        return before["alerts"] <= {row["category"] for row in boss.ok("alert", "list")["alerts"]}
+
+    wait_for(told, 30.0, what="the alerts are there")
     back = mesh.folder / "back"
     restored = boss.ok("restore", done["set"], "--to", f"beta:{back}", "--strip", "--wait", timeout="60s")
     assert restored["state"] == "succeeded"
@@ -275,8 +279,7 @@ def test_of_two_servers_the_second_takes_over_by_hand_and_the_first_becomes_a_me
     mesh.run("beta")
     wait_for(lambda: mesh.ok("beta", "status")["admin"] == "beta", 30.0, what="beta is in office")
     assert [row["id"] for row in mesh.ok("beta", "set", "list")["sets"]] == [done["set"]]
-    categories = {row["category"] for row in mesh.ok("beta", "alert", "list")["alerts"]}
-    assert "admin-taken-over" in categories
+    assert mesh.told("admin-taken-over", at="beta")
     mesh.run("alpha")
     wait_for(lambda: mesh.ok("alpha", "status")["admin"] == "beta", 30.0, what="alpha follows beta")
     back = mesh.folder / "back"

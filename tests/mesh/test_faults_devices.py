@@ -33,8 +33,7 @@ def fails(mesh: ProcessMesh, tree: pathlib.Path, code: str, begun=None) -> dict:
     assert answer.document["state"] == "failed", str(answer)
     assert answer.document["error"]["code"] == code, str(answer)
     assert answer.document["set"] is None
-    alerts = mesh.ok("alpha", "alert", "list")["alerts"]
-    assert any(code in row["text"] for row in alerts), alerts
+    assert mesh.told("job-failed", code)
     return dict(answer.document)
 
 

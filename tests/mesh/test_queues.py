@@ -46,8 +46,7 @@ def test_a_person_holds_queues_has_failures_tried_again_and_ends_what_hangs(
     wait_for(lambda: row(mesh, run)["reason"] == "on-hold", timeout_s=30)
     attempts = mesh.ok("alpha", "job", "show", "nightly")["runs"][0]["attempts"]
     assert [each["state"] for each in attempts] == ["failed", "failed"]
-    held = [each for each in mesh.ok("alpha", "alert", "list")["alerts"] if each["category"] == "job-held"]
-    assert "caso-mesh job release nightly" in held[0]["text"]
+    assert mesh.told("job-held", "caso-mesh job release nightly")
     shutil.move(tmp_path / "away", source)
     mesh.ok("alpha", "job", "release", "nightly")
     wait_for(lambda: row(mesh, run)["state"] == "succeeded", timeout_s=30)
