@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from caso_mesh.cli import output
 from caso_mesh.cli.client import ask
 from caso_mesh.cli.grammar import Group, Parameter, shared
-from caso_mesh.cli.options import DEFAULTS, Common, EscapedOption, source_place
+from caso_mesh.cli.options import DEFAULTS, NOT_LOCAL, Common, EscapedOption, Local, source_place
 from caso_mesh.cli.scheduling import UNSET, CancelAfter, CatchUp, ExcludeDays, Schedule, StartWindow
 from caso_mesh.model.errors import UsageError
 from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
@@ -153,11 +153,12 @@ def edit(
     *,
     changes: Changes = NOTHING_SAID,
     escaped: EscapedOption = False,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Change a job that a person made: a backup, an inventory, or a catalog that is made anew. Only what is given changes; runs
     that are open go on as they began. Jobs of policies are changed with their policy or selection list."""
-    view = ask(common, "job.edit", changes.request(name, escaped=escaped), JobEdited)
+    view = ask(common, local.call("job.edit"), changes.request(name, escaped=escaped), JobEdited)
     output.show(view, common.json, lambda view: _show(view, "was changed"))
 
 
@@ -166,10 +167,11 @@ def copy(
     new: Annotated[str, Parameter(name="NEW", help="Name of the new job.")],
     /,
     *,
+    local: Local = NOT_LOCAL,
     common: Common = DEFAULTS,
 ) -> None:
     """Make another job that does the same, by the same schedule; change it with job edit. Nothing runs at once."""
-    view = ask(common, "job.copy", JobCopy(name, new), JobEdited)
+    view = ask(common, local.call("job.copy"), JobCopy(name, new), JobEdited)
     output.show(view, common.json, lambda view: _show(view, f"does what {name} does"))
 
 

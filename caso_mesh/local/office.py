@@ -30,6 +30,7 @@ from caso_mesh.model.calls import LOCAL
 from caso_mesh.model.clock import Calendar, Clock, Randomness
 from caso_mesh.model.errors import NotOfThisServer
 from caso_mesh.model.ids import IdSource, local_id
+from caso_mesh.model.job_edits import JobEdit
 from caso_mesh.model.settings import number
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.node import ServerNode
@@ -93,16 +94,17 @@ class LocalOffice:
             keeper=keeper, submit=means.submit, facts=node.facts, orders=lambda: node.orders, new_id=local
         )
         self._runs_told = TellingRuns(keeper=keeper, tables=tables, facts=node.facts, own=own)
-        answers: dict[str, Answer] = {**self._runs.answers(), "backup": self._backup}
+        self._asked = asked = self._runs.answers()
+        answers: dict[str, Answer] = {**asked, "backup": self._of_own_files, "job.edit": self._of_own_files}
         #: Calls of people, by name.
         self.handlers: Mapping[str, Answer] = {f"local.{call}": answers[call] for call in LOCAL}
 
-    async def _backup(self, caller: Caller, request: q.BackupRequest) -> Any:
+    async def _of_own_files(self, caller: Caller, request: q.BackupRequest | JobEdit) -> Any:
         """As at the administrator, of this server's own files. Raises ``NotOfThisServer``."""
-        for server, _ in request.sources:
+        for server, _ in request.sources or ():
             if server != self._name:
                 raise NotOfThisServer(what=f"the files of {server}", server=self._name)
-        return await self._runs.work.backup(caller, request)
+        return await self._asked["job.edit" if isinstance(request, JobEdit) else "backup"](caller, request)
 
     async def begin(self) -> None:
         """What all that follows stands on. Raises ``StateRolledBack`` as ``Feed.catch_up``."""

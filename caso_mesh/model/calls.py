@@ -502,7 +502,8 @@ _OF_MESH: tuple[Call, ...] = (
 #: Calls that a server also answers by itself, of its own work: as ``local.NAME``.
 LOCAL: tuple[str, ...] = (
     "backup", "restore", "restore.selected", "verify", "run.follow",
-    "job.list", "job.show", "job.log", "job.run", "job.cancel", "job.set", "job.hold", "job.release", "job.delete",
+    "job.list", "job.show", "job.log", "job.run", "job.cancel", "job.set", "job.edit", "job.copy", "job.hold", "job.release",
+    "job.delete",
     "selection.list", "selection.show", "selection.delete", "policy.list", "policy.show", "policy.delete", "dissociate",
     "error-rule.list", "error-rule.delete", "schedule.preview",
 )  # fmt: skip

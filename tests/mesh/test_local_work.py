@@ -16,6 +16,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError, NotFound, NotOfThisServer, OutsideScope, Refused
+from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
 from caso_mesh.model.states import BackupType, DeviceState, Role
 
 pytestmark = pytest.mark.jumping
@@ -210,9 +211,16 @@ async def test_an_operator_at_a_servers_own_console_creates_and_controls_jobs_th
     await own("job.hold", q.JobName("mine"), v.Done)
     assert [(row.name, row.state) for row in await own_jobs(mesh)] == [("mine", "on-hold")]
     await own("job.release", q.JobName("mine"), v.Done)
+    copied = await own("job.copy", JobCopy("mine", "second"), JobEdited)
+    assert (copied.name, copied.schedule) == ("second", "hourly :15")
+    edited = await own("job.edit", JobEdit("second", type=BackupType.FULL, clear=("schedule",)), JobEdited)
+    assert (edited.job, edited.schedule, edited.next_due) == (copied.job, None, None)
     later(mesh, 3600.0)
-    await own_ended(mesh, 3)
-    await own("job.delete", q.JobName("mine"), v.Done)
+    assert [row.type for row in await own_ended(mesh, 3)][2:] == ["incremental"], "only the first one has a schedule"
+    await own("job.run", q.JobName("second"), o.Submitted)
+    assert [row.type for row in await own_ended(mesh, 4)][3:] == ["full"]
+    for name in ("mine", "second"):
+        await own("job.delete", q.JobName(name), v.Done)
     assert await own_jobs(mesh) == ()
 
 
@@ -224,6 +232,13 @@ async def test_local_control_is_refused_with_the_reason_where_it_is_not_allowed(
     with pytest.raises(NotFound, match="disk-alpha"):
         request = q.BackupRequest((("beta", bytes(tree)),), "device:disk-alpha")
         await mesh.call("beta", "local.backup", request, o.Submitted)
+    # what was refused anew is refused as a change as well
+    mine = q.BackupRequest((("beta", bytes(tree)),), "any", schedule="hourly :15", name="mine")
+    await mesh.call("beta", "local.backup", mine, o.Submitted)
+    with pytest.raises(NotOfThisServer):
+        await mesh.call("beta", "local.job.edit", JobEdit("mine", sources=(("alpha", bytes(tree)),)), JobEdited)
+    with pytest.raises(NotFound, match="disk-alpha"):
+        await mesh.call("beta", "local.job.edit", JobEdit("mine", target="device:disk-alpha"), JobEdited)
     # the operator of beta is nobody at alpha, and alpha hands nothing of the kind on
     made = await mesh.call("beta", "local.backup", q.BackupRequest((("beta", bytes(tree)),), "any"), o.Submitted)
     with pytest.raises(OutsideScope):
