@@ -12,6 +12,7 @@ import leaks
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
+from mesh import delays
 from mesh.clock import JumpingLoop
 
 PRODUCT = pathlib.Path(__file__).parents[1] / "caso_mesh"
@@ -29,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("any-machine")
     config.addinivalue_line("markers", "jumping: the test's event loop has virtual time (tests/mesh/clock.py)")
     leaks.mark_environment()
+    delays.inject()
     if not hasattr(config, "workerinput"):  # not in each of several processes
         # Else each daemon and each command of a test would do it again for itself: a quarter of all that they cost.
         compileall.compile_dir(PRODUCT, quiet=2)

@@ -12,11 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mesh import warm
+from mesh import delays, warm
 from ports import hold_port
 from waiting import wait_for
 
@@ -52,7 +52,7 @@ class Answer:
 
 def fresh_environment() -> dict[str, str]:
     """What a program finds that is started by hand, but for its home."""
-    keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN"}
+    keep = {"PATH", "LANG", "TZ", "TMPDIR", "CASO_MESH_TEST_RUN", delays.VARIABLE}
     env = {name: value for name, value in os.environ.items() if name in keep or name.startswith("COVERAGE")}
     return {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
 
@@ -421,6 +421,21 @@ class ProcessMesh:
             return [row for row in alerts if row["category"] == category and text in row["text"]]
 
         return wait_for(rows, what=f"an alert {category!r} at {at} says {text!r}")
+
+    def audited(
+        self, *more: str, enough: Callable[[list[dict[str, Any]]], bool] = bool, at: str = NAMES[0], **fields: str
+    ) -> list[dict[str, Any]]:
+        """The entries of ``audit list MORE`` with those fields, newest first, as soon as they are ``enough``: what was done is
+        noted at once, and comes into the tables a moment later."""
+        rows: list[dict[str, Any]] = []
+
+        def found() -> bool:
+            entries = self.ok(at, "audit", "list", *more)["entries"]
+            rows[:] = [row for row in entries if all(row[key] == value for key, value in fields.items())]
+            return enough(rows)
+
+        wait_for(found, what=f"it is in the audit log, as seen at {at}: {fields}")
+        return rows
 
 
 class Frozen:

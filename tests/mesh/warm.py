@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import leaks
+from mesh import delays
 
 from caso_mesh import cli
 
@@ -249,6 +250,7 @@ def main(control_fd: int) -> NoReturn:
     # what it is to have imported; the command line loads each of them when it is asked for
     for name in (*_PROGRAM, *(f"caso_mesh.cli.{each.name}" for each in pkgutil.iter_modules(cli.__path__))):
         importlib.import_module(name)
+    delays.inject()
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"the warm parent has {threads} threads; a fork would lose all but one"
     gc.collect()
