@@ -218,7 +218,7 @@ def test_three_real_servers_back_up_and_restore_a_folder(tree: Path, temporary: 
     (tree / "inner" / os.fsdecode(b"n\xff\n")).write_bytes(os.urandom(300_000))
     done = subprocess.run(
         [sys.executable, "-m", "caso_mesh", "demo", "--source", os.fspath(tree)],
-        capture_output=True, text=True, check=False, timeout=100,
+        capture_output=True, text=True, check=False, timeout=250,
         env={**os.environ, "TMPDIR": os.fspath(temporary), "CASO_MESH_STATE": "/nowhere"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -55,5 +55,5 @@ def test_a_copied_job_runs_at_its_due_time_though_the_administrator_was_killed_a
     mesh.run("alpha")
     (backup,) = wait_for(mesh.sets, 60.0, what="its set has arrived", every_s=0.2)
     assert backup["run"] == row["run"]
-    (shown,) = mesh.jobs("alpha", "--state", "ended")
+    (shown,) = wait_for(lambda: mesh.jobs("alpha", "--state", "ended"), what="its run has arrived")
     assert (shown["run"], shown["state"], shown["local"]) == (row["run"], "succeeded", True)

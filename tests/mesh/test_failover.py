@@ -101,12 +101,18 @@ def test_the_office_passes_on_with_history_catalog_and_schedule_also_when_the_de
     (data / "first").write_text("first")
     boss.ok("device", "add", "disk", "--server", "delta", "--path", str(disk))
     done = boss.ok("backup", f"alpha:{data}", "--to", "device:disk", "--wait")
-    boss.ok("alert", "list")
+
+    def audited() -> list[dict[str, Any]]:
+        """What was noted comes a moment later."""
+        found = [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}]
+        assert {row["what"] for row in found} == {"device.add", "backup"}
+        return found
+
     before = {
         "sets": boss.ok("set", "list"),
         "found": boss.ok("catalog", "find", "first"),
         "log": boss.ok("job", "log", done["run"]),
-        "audit": [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}],
+        "audit": wait_for(audited, what="both are in the audit log"),
         "alerts": {row["category"] for row in boss.ok("alert", "list")["alerts"]},
     }
     assert before["found"]["matches"]
@@ -115,11 +121,10 @@ def test_the_office_passes_on_with_history_catalog_and_schedule_also_when_the_de
     mesh.wipe("alpha")
     boss.ok("pool", "create", "after", "--server", "delta")
     assert boss.admin() in {"beta", "gamma"}
-    assert boss.ok("set", "list") == before["sets"]
     wait_for(lambda: boss.ok("catalog", "find", "first") == before["found"], 30.0, what="the catalog is there")
+    assert boss.ok("set", "list") == before["sets"]
     assert boss.ok("job", "log", done["run"]) == before["log"]
-    audit = [row for row in boss.ok("audit", "list")["entries"] if row["what"] in {"device.add", "backup"}]
-    assert audit == before["audit"]
+    assert audited() == before["audit"]
 
     def told() -> bool:
         return before["alerts"] <= {row["category"] for row in boss.ok("alert", "list")["alerts"]}
@@ -158,7 +163,7 @@ def test_work_that_runs_is_not_disturbed_and_closed_once(process_mesh: Callable[
     wait_for(
         lambda: all(row["connected"] for row in boss.ok("server", "list")["servers"]), 30.0, what="all are connected"
     )
-    assert boss.admin() != "alpha"
+    assert "alpha" in boss.ok("status")["voters"]
 
 
 def test_a_stopped_administrator_is_deposed_and_believed_by_nobody_when_it_wakes(
@@ -202,7 +207,7 @@ def test_the_office_is_handed_over_and_voters_come_and_go(process_mesh: Callable
     wait_for(
         lambda: sorted(boss.ok("status")["voters"]) == ["beta", "delta", "gamma"], 30.0, what="delta votes instead"
     )
-    assert not (mesh.state("alpha") / "consensus.db").exists()
+    wait_for(lambda: not (mesh.state("alpha") / "consensus.db").exists(), what="alpha has left its seat")
     # and its certificate is believed still
     mesh.terminate("alpha")
     mesh.run("alpha")

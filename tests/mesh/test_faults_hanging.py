@@ -64,8 +64,11 @@ def test_a_device_that_hangs_holds_up_nobody_else_and_its_job_can_be_canceled(fa
         waits = mesh.begin("alpha", "backup", f"alpha:{small}", "--to", "device:disk", "--wait")
         canceled = begun.end()
         assert canceled.document["state"] == "canceled", str(canceled)
-        alerts = [row["text"] for row in quickly(mesh, "alert", "list")["alerts"]]
-        assert any("does not answer" in text for text in alerts), alerts
+
+        def told() -> bool:
+            return any("does not answer" in row["text"] for row in quickly(mesh, "alert", "list")["alerts"])
+
+        wait_for(told, what="an alert says so, too")
         assert waits.process.poll() is None
     assert waits.end().document["state"] == "succeeded"
     assert len(list(disk.real.glob("sets/*/*"))) == 2, "the canceled one published nothing"

@@ -90,7 +90,7 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
     mesh.ok("alpha", "job", "delete", "nightly")
     mesh.ok("alpha", "logon", "delete", "db")
 
-    changes = [row for row in mesh.ok("alpha", "audit", "list")["entries"] if row["what"].startswith("logon.")]
+    changes = mesh.audited("--what", "logon.", enough=lambda rows: len(rows) >= 4)
     assert [(row["what"], row["outcome"]) for row in reversed(changes)] == [
         ("logon.create", "done"), ("logon.set", "done"), ("logon.delete", "in-use"), ("logon.delete", "done"),
     ]  # fmt: skip

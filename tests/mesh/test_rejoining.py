@@ -151,7 +151,8 @@ def test_a_cut_past_the_limit_ends_the_attempt_at_both_ends_and_the_run_goes_on_
     begun = mesh.begin("alpha", *cuttable.backup())
     cuttable.wait_middle()
     cuttable.cut()
-    wait_for(lambda: not any(cuttable.workers().values()), 30.0, what="both workers have given up")
+    # an end that has not heard of the new limit gives up after the usual one
+    wait_for(lambda: not any(cuttable.workers().values()), 120.0, what="both workers have given up")
     assert mesh.sets() == []
     cuttable.fast()
     cuttable.mend()

@@ -78,17 +78,22 @@ def test_a_new_machine_goes_on_where_the_lost_one_was_and_the_lost_one_is_refuse
 
     # what the lost machine left behind is found under the name of the new one
     assert [row["id"] for row in mesh.ok("alpha", "set", "list", "--server", "beta")["sets"]] == [first["id"]]
-    listed = mesh.ok("alpha", "catalog", "ls", first["id"], str(files))["entries"]
-    assert len(listed) == 20
+    wait_for(
+        lambda: len(mesh.ok("alpha", "catalog", "ls", first["id"], str(files))["entries"]) == 20,
+        what="its catalog is there",
+    )
     # its job goes on on top of its last set
     (files / "20.bin").write_bytes(b"new" * 1000)
     mesh.ok("alpha", "job", "run", "yearly")
     second = last_set(mesh, made["job"], 2)
     assert (second["type"], second["source"]) == ("incremental", "beta")
     assert second["bytes_stored"] < first["bytes_stored"]
+    wait_for(
+        lambda: len(mesh.ok("alpha", "catalog", "find", "*.bin", "--server", "beta")["matches"]) == 21,
+        what="the detail of the second set is in the catalog",
+    )
     versions = mesh.ok("alpha", "catalog", "versions", f"beta:{files}/3.bin")["versions"]
     assert {row["first_set"] for row in versions} == {first["id"]}
-    assert len(mesh.ok("alpha", "catalog", "find", "*.bin", "--server", "beta")["matches"]) == 21
     (files / "3.bin").write_bytes(b"lost")
     back = mesh.ok("alpha", "restore", first["id"], f"{files}/3.bin", "--wait")
     assert (back["state"], (files / "3.bin").read_bytes()) == ("succeeded", bytes([3]) * 100_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from waiting import wait_for
+
 
 def test_reports_of_a_mesh_in_which_one_backup_succeeded_and_one_failed(process_mesh, tmp_path):
     mesh = process_mesh(2)
@@ -36,6 +38,9 @@ def test_reports_of_a_mesh_in_which_one_backup_succeeded_and_one_failed(process_
     shown = page.read_text("utf-8")
     assert "good &lt;b&gt;" in shown
     assert "good <b>" not in shown
-    protection = mesh.ok("beta", "report", "show", "resource-protection")
-    told = {row["server"] for row in protection["tables"][0]["rows"] if row["path"] is not None}
-    assert told == {"alpha", "beta"}, "each has told of its own disks"
+
+    def told() -> set[str]:
+        protection = mesh.ok("beta", "report", "show", "resource-protection")
+        return {row["server"] for row in protection["tables"][0]["rows"] if row["path"] is not None}
+
+    wait_for(lambda: told() == {"alpha", "beta"}, what="each has told of its own disks")

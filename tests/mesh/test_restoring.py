@@ -99,7 +99,7 @@ def test_a_restore_begins_again_only_when_nothing_of_it_is_at_work_at_its_target
     [row] = mesh.jobs()
     for pid in mesh.workers("beta"):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: waits_for(mesh, row["run"]) == UNCONFIRMED, 25.0, what="its end is waited for", every_s=0.1)
+    wait_for(lambda: waits_for(mesh, row["run"]) == UNCONFIRMED, 60.0, what="its end is waited for", every_s=0.1)
     assert mesh.workers("gamma") == writers and mesh.workers("beta") == []
     mesh.ok("alpha", "settings", "unset", "bandwidth-limit", "--server", "beta")
     for pid in writers:

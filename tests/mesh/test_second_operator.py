@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.process import Answer, ProcessMesh
-from mesh.test_operators import as_, audit, enrol
+from mesh.test_operators import as_, enrol
 from waiting import wait_for
 
 
@@ -44,9 +44,7 @@ def test_what_cannot_be_taken_back_is_done_when_another_operator_asks_for_the_sa
         return str(mesh.ok("alpha", *words)["set"])
 
     def told(count: int, **fields: str) -> list[dict[str, Any]]:
-        return wait_for(
-            lambda: rows if len(rows := audit(mesh, **fields)) == count else None, 20.0, what=f"{count} of {fields}"
-        )
+        return mesh.audited(enough=lambda rows: len(rows) == count, **fields)
 
     first, second = made(), made()
     mesh.ok("alpha", "settings", "set", "second-operator", "1")

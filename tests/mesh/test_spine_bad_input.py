@@ -370,7 +370,7 @@ def test_a_state_folder_that_belongs_to_a_mesh_is_not_used_twice(place, process_
 def daemon_ends(mesh: ProcessMesh, name: str) -> tuple[int, str]:
     """Runs a daemon that cannot start: exit status and what it said."""
     words = [sys.executable, "-m", "caso_mesh", "run", "--state", str(mesh.state(name))]
-    answer = mesh.execute(words, ("run",), json_output=False, timeout_s=30.0)
+    answer = mesh.execute(words, ("run",), json_output=False)
     assert answer.stderr.count("error: ") == 1, answer
     return answer.status, answer.stderr
 

@@ -104,6 +104,15 @@ class Site:
         assert entry["source"], entry
         return entry
 
+    def audited_from(self, host: str, outcome: str) -> dict[str, Any]:
+        """The entry of a refusal of whoever called from ``host``."""
+
+        def enough(rows: list[dict[str, Any]]) -> bool:
+            return any(row["source"].startswith(f"{host}:") for row in rows)
+
+        rows = self.mesh.audited(enough=enough, outcome=outcome, what="link")
+        return next(row for row in rows if row["source"].startswith(f"{host}:"))
+
     def anna(self, *words: str) -> Answer:
         """The operator who has the role ``operator`` on gamma only."""
         home = self.mesh.folder / "machine-anna"
@@ -215,9 +224,7 @@ def test_tls_1_2(site: Site) -> None:
         return b""
 
     raw(site, "127.0.0.22", speak)
-    site.audited("peer-not-tls", what="link")
-    rows = site.mesh.ok("alpha", "audit", "list")["entries"]
-    assert any(row["source"].startswith("127.0.0.22:") and "protocol" in row["fields"]["detail"] for row in rows)
+    assert "protocol" in site.audited_from("127.0.0.22", "peer-not-tls")["fields"]["detail"]
 
 
 def shown_from(site: Site, host: str, tls: ClientTls) -> None:
@@ -230,10 +237,8 @@ def shown_from(site: Site, host: str, tls: ClientTls) -> None:
         return b""
 
     raw(site, host, speak)
-    entry = site.audited("certificate-refused", what="link", who="anonymous")
-    assert entry["category"] == "security"
-    rows = site.mesh.ok("alpha", "audit", "list")["entries"]
-    assert any(row["source"].startswith(f"{host}:") and row["outcome"] == "certificate-refused" for row in rows)
+    entry = site.audited_from(host, "certificate-refused")
+    assert (entry["who"], entry["category"]) == ("anonymous", "security")
 
 
 def test_a_certificate_of_another_mesh(site: Site) -> None:
