@@ -437,6 +437,20 @@ class ProcessMesh:
         wait_for(found, what=f"it is in the audit log, as seen at {at}: {fields}")
         return rows
 
+    def logged(self, work: str, *texts: str, at: str = NAMES[0]) -> str:
+        """The job log of a run or an attempt, as soon as all ``texts`` are in it: what the source's server says comes by a way
+        of its own, also after the end."""
+        text = ""
+
+        def found() -> bool:
+            nonlocal text
+            attempts = self.ok(at, "job", "log", work)["attempts"]
+            text = "\n".join(line["text"] for attempt in attempts for line in attempt["lines"])
+            return all(each in text for each in texts)
+
+        wait_for(found, what=f"the log of {work} says {texts}")
+        return text
+
 
 class Frozen:
     """Workers that were stopped in their tracks."""

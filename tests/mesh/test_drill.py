@@ -26,11 +26,7 @@ def test_a_drill_restores_a_sample_where_the_files_came_from_or_elsewhere_and_le
     assert (drill["state"], drill["set"], drill["server"]) == ("succeeded", done["set"], "alpha"), drill
     (attempt,) = mesh.ok("alpha", "job", "show", drill["job"])["runs"][0]["attempts"]
     assert attempt["source"] == "beta"
-    log = "\n".join(
-        line["text"] for each in mesh.ok("alpha", "job", "log", drill["run"])["attempts"] for line in each["lines"]
-    )
-    assert "the sample: 20 of" in log
-    assert "has not changed since: no differences" in log
+    mesh.logged(drill["run"], "the sample: 20 of", "has not changed since: no differences")
 
     here = mesh.ok("alpha", "drill", done["set"], "--sample", "100%", "--on", "alpha", "--wait")
     assert (here["state"], here["exceptions"]) == ("succeeded", []), here

@@ -57,8 +57,7 @@ def test_logon_information_is_given_to_commands_follows_a_pool_and_lies_open_now
         assert result["state"] == "succeeded", result
         answer = mesh.cli("alpha", "cat", result["set"], "/@dumps/who", json_output=False)
         assert answer.status == 0, answer
-        log = mesh.ok("alpha", "job", "log", result["run"])
-        assert "who: it is ***" in [line["text"] for each in log["attempts"] for line in each["lines"]]
+        assert "who: it is ***" in mesh.logged(result["run"], "who: it is").splitlines()
         return result["set"], answer.stdout
 
     def expected(secret: str) -> str:

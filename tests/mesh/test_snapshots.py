@@ -31,11 +31,6 @@ def snapshots(data) -> list[str]:
     return [path for line in done.stdout.splitlines() if "caso-mesh" in (path := line.split(" path ")[1])]
 
 
-def log_of(mesh, result) -> str:
-    attempts = mesh.ok("alpha", "job", "log", result["attempt"])["attempts"]
-    return "\n".join(line["text"] for attempt in attempts for line in attempt["lines"])
-
-
 def test_a_far_source_is_read_from_a_snapshot_under_its_own_paths_and_its_own_file_may_forbid_it(
     mount, process_mesh, tmp_path
 ):
@@ -43,7 +38,7 @@ def test_a_far_source_is_read_from_a_snapshot_under_its_own_paths_and_its_own_fi
     backup = ("backup", f"beta:{data}", "--to", "any", "--wait", "--snapshot")
     full = mesh.ok("alpha", *backup, "required")
     assert full["state"] == "succeeded", full
-    assert "takes a read-only btrfs snapshot of" in log_of(mesh, full)
+    mesh.logged(full["attempt"], "takes a read-only btrfs snapshot of")
     assert snapshots(data) == []
     entries = mesh.ok("alpha", "catalog", "ls", full["set"], str(data))["entries"]
     assert [entry["path"] for entry in entries] == [f"{data}/file-{number}" for number in range(8)]
@@ -59,7 +54,7 @@ def test_a_far_source_is_read_from_a_snapshot_under_its_own_paths_and_its_own_fi
     refused = mesh.cli("alpha", "backup", f"beta:{elsewhere}", "--to", "any", "--wait", "--snapshot", "required")
     assert (refused.status, refused.document["error"]["code"]) == (1, "snapshot-failed"), str(refused)
     told = mesh.ok("alpha", "backup", f"beta:{elsewhere}", "--to", "any", "--wait", "--snapshot", "auto")
-    assert f"{elsewhere} is read as it is, without a snapshot" in log_of(mesh, told)
+    mesh.logged(told["attempt"], f"{elsewhere} is read as it is, without a snapshot")
 
     assert mesh.terminate("beta") == 0
     mesh._configure("beta", "snapshots", "false")
@@ -68,7 +63,7 @@ def test_a_far_source_is_read_from_a_snapshot_under_its_own_paths_and_its_own_fi
     refused = mesh.cli("alpha", *backup, "required")
     assert (refused.status, refused.document["error"]["code"]) == (1, "snapshot-failed"), str(refused)
     told = mesh.ok("alpha", *backup, "auto")
-    assert "its own file does not allow snapshots" in log_of(mesh, told)
+    mesh.logged(told["attempt"], "its own file does not allow snapshots")
 
 
 def test_no_snapshot_outlives_a_killed_worker_or_a_killed_daemon_for_long(mount, process_mesh, tmp_path):
