@@ -153,7 +153,7 @@ async def test_a_mail_server_that_is_down_is_told_of_and_gets_everything_when_it
             await wait_for_async(lambda: len(box.mails) == 3)
             assert box.keys() == ["k0", "k1", "k2"]
             await wait_for_async(lambda: there.outbox.failing() == frozenset())
-            assert facts.AlertCleared(alert.id) in there.facts.all
+            await wait_for_async(lambda: facts.AlertCleared(alert.id) in there.facts.all)
 
 
 async def test_a_slow_mail_server_holds_up_no_webhook_and_a_hanging_webhook_no_mail(tmp_path):

@@ -200,7 +200,7 @@ def test_after_a_cut_both_sides_meet_without_waiting_for_the_last_question_of_a_
 def test_a_machine_with_only_loopback_neither_fails_nor_spins_and_says_it_once():
     with Site(1, unplugged=[1]) as site:
         node = Node(site, 1)
-        node.wait(2.0, event="log")
+        node.wait(PATIENCE_S, event="log")
         with pytest.raises(AssertionError, match="saw no"):
             node.wait(2.0, event="log")
         assert node.end()["cpu"] < 1.0

@@ -164,6 +164,7 @@ async def test_a_port_that_is_taken_is_an_alert_which_is_over_when_it_is_free(mo
             assert len(desk.journal.told) == 1
             taken.close()
             assert (await again.get("/healthz"))[0] == 200
+            await wait_for_async(lambda: _true(desk.journal.told[1:]), 30.0, what="the alert is over")
             assert desk.journal.told[1:] == [facts.AlertCleared("an-alert/node")]
 
 
