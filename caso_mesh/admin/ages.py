@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from caso_mesh.admin.report_questions import NewestSet, local_jobs_by_list, newest_by_job
 from caso_mesh.admin.tables import Tables
-from caso_mesh.control.ageing import Allowed, allowed_age
+from caso_mesh.control.ageing import Allowed, First, allowed_age, first_backup
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.errors import DataDamaged, ObjectMissing, SealBroken
 from caso_mesh.model.jobs import (
@@ -27,7 +27,7 @@ from caso_mesh.model.jobs import (
     VerifySpec,
     set_read,
 )
-from caso_mesh.model.policies import SelectionList
+from caso_mesh.model.policies import NEVER_TOO_OLD_S, SelectionList
 from caso_mesh.model.states import RunState
 
 _SECOND = 1_000_000_000
@@ -43,13 +43,15 @@ _DAMAGE = frozenset({DataDamaged.code, ObjectMissing.code, SealBroken.code})
 
 
 class Age(Struct, frozen=True):
-    """Of one server (id) of a list. ``since_ns``: when the list was made. ``newest`` ``None``: it never had one."""
+    """Of one server (id) of a list. ``since_ns``: when the list was made. ``newest`` ``None``: it has none; ``first`` says more
+    of that, unless it need not have one."""
 
     selection: SelectionList
     source: str
     newest: NewestSet | None
     allowed: Allowed
     since_ns: int
+    first: First | None = None
 
     def overdue(self, now_ns: int) -> bool:
         """Whether it is older than allowed; one that never was is as old as its list."""
@@ -82,7 +84,9 @@ async def ages(state: ControlState, tables: Tables, redundant: Collection[str], 
             server = state.servers.get(source)
             ids = (source, *server.succeeds) if server is not None else (source,)
             best = _newest(newest.get((id, maker)) for id in ids for maker in makers)
-            found.append(Age(row, source, best, allowed, row.created_at_ns))
+            asked = best is None and (row.oldest_good_s is None or row.oldest_good_s < NEVER_TOO_OLD_S)
+            first = first_backup(state, row, of_list, ids) if asked else None
+            found.append(Age(row, source, best, allowed, row.created_at_ns, first))
     return found
 
 

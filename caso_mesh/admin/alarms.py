@@ -44,10 +44,18 @@ class Alarms:
         self._standing = await self._tables.standing_alerts({self._own, *self._offices()})
 
     async def once(
-        self, occasion: str, kind: AlertKind, category: str, text: str, *, object: str, ending: str = ""
+        self,
+        occasion: str,
+        kind: AlertKind,
+        category: str,
+        text: str,
+        *,
+        object: str,
+        ending: str = "",
+        at_ns: int | None = None,
     ) -> str:
         """Tells of something that happened; its id. ``occasion`` names it: the same one is told once. ``ending``: what its id
-        ends with, for whoever has to find again what is alike."""
+        ends with, for whoever has to find again what is alike. ``at_ns``: when it happened, if not now."""
         id_, servers = occasion_id(category, occasion), {self._own, *self._offices()}
         id_ = id_[: len(id_) - len(ending)] + ending
         told = await self._tables.has_alert(id_, servers)
@@ -56,7 +64,8 @@ class Alarms:
             id_ = local_id(id_, self._own)
             told = told or await self._tables.has_alert(id_, servers)
         if not told:
-            await self._raise(id_, kind, category, text, object)
+            raised = facts.AlertRaised(id_, kind, category, text, object=object, happened_at_ns=at_ns or 0)
+            await self._facts.append(raised)
         return id_
 
     async def begins(self, kind: AlertKind, category: str, text: str, *, object: str) -> None:
@@ -103,6 +112,3 @@ class Alarms:
             await self.ends(category, object)
         except CasoError as error:
             log.error("the end of an alert could not be told (%s): %s %s", error, category, object)
-
-    async def _raise(self, id_: str, kind: AlertKind, category: str, text: str, object: str) -> None:
-        await self._facts.append(facts.AlertRaised(id_, kind, category, text, object=object))

@@ -13,7 +13,9 @@ _STANDING = tuple(each.name for each in CATEGORIES if each.standing)
 
 
 def raised(c: sqlite3.Connection, server: str, at_ns: int, fact: facts.AlertRaised) -> None:
-    """One that a server told of; its end may have come before it."""
+    """One that a server told of; its end may have come before it. It is as old as what it tells of, never younger than its fact."""
+    if 0 < fact.happened_at_ns < at_ns:
+        at_ns = fact.happened_at_ns
     c.execute(
         "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?,"
         " (SELECT at_ns FROM alert_end WHERE server = ? AND id = ?))",

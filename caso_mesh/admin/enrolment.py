@@ -38,7 +38,7 @@ from caso_mesh.model.errors import (
     Unavailable,
 )
 from caso_mesh.model.facts import Audit
-from caso_mesh.model.ids import check_name, node_id
+from caso_mesh.model.ids import check_name, node_id, token_id
 from caso_mesh.model.mesh import Operator, Server
 from caso_mesh.model.orders import Orders
 from caso_mesh.model.states import Role, ServerState
@@ -153,7 +153,7 @@ class Enrolment:
             secret=secret,
             expires_at_ns=expires,
         )
-        return v.TokenView(link, format_instant(expires) or "")
+        return v.TokenView(link, format_instant(expires) or "", token_id(tokens.digest(secret)))
 
     async def _join(self, peer: Peer, request: j.JoinRequest, link: Any) -> j.JoinReply:
         source = str(link.remote_address)

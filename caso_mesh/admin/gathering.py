@@ -350,6 +350,9 @@ def _age_rows(state: ControlState, found: Iterable[Age], now_ns: int) -> list[r.
             allowed_s=age.allowed.seconds,
             origin=age.allowed.origin,
             overdue=age.overdue(now_ns),
+            first_due_ns=age.first.due_ns if age.first is not None else None,
+            under_way=age.first is not None and age.first.under_way,
+            had=age.newest is not None or (age.first is not None and age.first.had),
         )
         for age in found
     ]

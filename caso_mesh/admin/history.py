@@ -7,10 +7,12 @@ from caso_mesh.admin.browsing import Browsing
 from caso_mesh.admin.finding import Finding
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Answer, Caller, Submit
+from caso_mesh.admin.roots import lies_above, listed_roots
 from caso_mesh.admin.set_lists import SetLists
 from caso_mesh.admin.source_names import source_of
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.work import Work
+from caso_mesh.catalog.segment import CatalogEntry
 from caso_mesh.control.documents import clean_path
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import browsing as b
@@ -61,18 +63,24 @@ class History:
         }
 
     async def _catalog_ls(self, caller: Caller, request: b.CatalogList) -> b.EntryList:
-        if request.from_device is not None:
-            backup = await self._on_device.find(request.from_device, request.set)
-            path, limit = clean_path(b"/" + request.path.lstrip(b"/")), max(1, min(request.limit, _MOST_ENTRIES))
-            found, more = await self._on_device.folder(
-                request.from_device, backup, path, after=request.after, limit=limit
-            )
-            return b.EntryList(tuple(present.entry_view(each) for each in found), more)
-        backup = await self._work.find_set(request.set)
-        path = clean_path(b"/" + request.path.lstrip(b"/"))
-        limit = max(1, min(request.limit, _MOST_ENTRIES))
-        found, more = await self._browsing.folder(backup, path, after=request.after, limit=limit)
-        return b.EntryList(tuple(present.entry_view(each) for each in found), more)
+        path, limit = clean_path(b"/" + request.path.lstrip(b"/")), max(1, min(request.limit, _MOST_ENTRIES))
+        device = request.from_device
+        if device is not None:
+            backup = await self._on_device.find(device, request.set)
+        else:
+            backup = await self._work.find_set(request.set)
+
+        async def folder(path: bytes, after: bytes | None, limit: int) -> tuple[list[CatalogEntry], bool]:
+            if device is not None:
+                return await self._on_device.folder(device, backup, path, after=after, limit=limit)
+            return await self._browsing.folder(backup, path, after=after, limit=limit)
+
+        if request.roots and b"" not in backup.roots:
+            found, more = await listed_roots(backup.roots, folder, request.after, limit)
+        else:
+            found, more = await folder(path, request.after, limit)
+        views = tuple(present.entry_view(each, implied=lies_above(backup.roots, each)) for each in found)
+        return b.EntryList(views, more)
 
     async def _catalog_versions(self, caller: Caller, request: b.CatalogVersions) -> b.VersionList:
         source = await source_of(self._keeper.state, self._tables, request.server)

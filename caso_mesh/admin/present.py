@@ -482,15 +482,16 @@ def mtime_ns(modified: tuple[int, int]) -> str:
     return str(modified[0] * 1_000_000_000 + modified[1])
 
 
-def entry_view(entry: CatalogEntry) -> b.EntryView:
+def entry_view(entry: CatalogEntry, *, implied: bool = False) -> b.EntryView:
+    """``implied``: it lies above what was selected, so that nothing is known of it but its name."""
     return b.EntryView(
         path=shown_path(entry.path),
         path_b64=b64(entry.path),
         type=entry.type.value,
         size=entry.size,
-        mtime=format_seconds(entry.modified[0]),
-        mtime_ns=mtime_ns(entry.modified),
-        mode=f"{entry.mode & 0o7777:04o}",
+        mtime=None if implied else format_seconds(entry.modified[0]),
+        mtime_ns=None if implied else mtime_ns(entry.modified),
+        mode=None if implied else f"{entry.mode & 0o7777:04o}",
     )
 
 

@@ -40,7 +40,8 @@ def _why(failure: Failure) -> str:
 
 
 class Telling:
-    """Alerts about runs. Each end is told once, also when the office ended between the end and its alert."""
+    """Alerts about runs. Each end is told once, also when the office ended between the end and its alert, and bears its own
+    time: an administrator that was rebuilt has lost what was told, and tells of the last day again."""
 
     def __init__(self, *, keeper: ControlKeeper, live: Live, alarms: Alarms, clock: Clock) -> None:
         self._keeper = keeper
@@ -112,7 +113,9 @@ class Telling:
             f"{name} stored no second set of {source}: {code}. The first one is good; copy it with: "
             f"caso-mesh duplicate {which} --to {second_target(second)}"
         )
-        await self._alarms.once(second.id, AlertKind.ERROR, "second-set-missing", text, object=second.id)
+        await self._alarms.once(
+            second.id, AlertKind.ERROR, "second-set-missing", text, object=second.id, at_ns=second.closed_at_ns
+        )
 
     async def _tell_end(self, run: Run) -> None:
         state = self._keeper.state
@@ -142,7 +145,7 @@ class Telling:
                 text = f"{name} succeeded with exceptions"
             case _:
                 return
-        await self._alarms.once(run.id, kind, category, text, object=run.id)
+        await self._alarms.once(run.id, kind, category, text, object=run.id, at_ns=run.closed_at_ns)
 
 
 def second_target(run: Run) -> str:

@@ -32,6 +32,7 @@ from caso_mesh.model.errors import (
 from caso_mesh.model.features import FEATURE_LEVEL, SetFeatureLevel
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.states import Liveness
+from caso_mesh.model.voters import VoterList, VoterRow
 from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,39 @@ class Voting:
         self._seated: dict[str, bytes] = {}
 
     def handlers(self) -> dict[str, Answer]:
-        return {"voter.add": self._add, "voter.remove": self._remove, "admin.transfer": self._transfer}
+        return {
+            "voter.add": self._add,
+            "voter.remove": self._remove,
+            "voter.list": self._list,
+            "admin.transfer": self._transfer,
+        }
 
     # --- people ---
+
+    async def _list(self, caller: Caller, request: q.Nothing) -> VoterList:
+        """Those with a seat, and those whose seat is about to end, by name."""
+        state, leadership = self._keeper.state, self._consensus.leadership()
+        seats = {server.id for server in state.voters()} | self._members()
+        rows = [self._row(node) for node in sorted(seats, key=lambda node: (state.name_of(node), node))]
+        return VoterList(
+            voters=tuple(rows),
+            majority=len(leadership.voters) // 2 + 1,
+            there=sum(row.state == "votes" and row.connected for row in rows),
+            feature_level=state.info().feature_level,
+        )
+
+    def _row(self, node: str) -> VoterRow:
+        leadership, server = self._consensus.leadership(), self._keeper.state.servers.get(node)
+        own = node == self._own
+        return VoterRow(
+            server=self._keeper.state.name_of(node),
+            state="votes" if node in leadership.voters else "catching-up" if node in leadership.learners else "waits",
+            admin=own,
+            connected=own or self._links.linked(node),
+            address=server.addresses[0] if server is not None and server.addresses else "",
+            behind=0 if own else self._consensus.lacks(node),
+            feature_level=self._level_of(node),
+        )
 
     async def _add(self, caller: Caller, request: q.ServerName) -> v.ServerView:
         server = self._keeper.state.server_named(request.name)

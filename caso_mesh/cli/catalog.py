@@ -50,7 +50,9 @@ AsOf = Annotated[
 @app.command
 def ls(
     set: SetOrPlace,
-    path: Annotated[str, Parameter(name="PATH", help="A folder in it; its top without it.")] = "/",
+    path: Annotated[
+        str | None, Parameter(name="PATH", help="A folder in it; what was selected for the set without it.")
+    ] = None,
     /,
     *,
     as_of: AsOf = None,
@@ -62,16 +64,18 @@ def ls(
     escaped: EscapedOption = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """List a folder as of a backup set, or as of a time."""
+    """List what a backup set holds, a folder of it, or a folder as of a time."""
     if ":" in set and from_device is not None:
         raise UsageError(detail="--from-device belongs to a set")
-    set, folder = _looked_into(common, set, path, as_of, escaped=escaped)
+    roots = ":" not in set and path is None
+    set, folder = _looked_into(common, set, path or "/", as_of, escaped=escaped)
     request = b.CatalogList(
         set=set,
         path=folder,
         after=rooted_path(after, escaped=escaped).lstrip(b"/") if after is not None else None,
         limit=limit,
         from_device=from_device,
+        roots=roots,
     )
     output.show(ask(common, "catalog.ls", request, b.EntryList), common.json, _entries)
 
@@ -96,7 +100,7 @@ def _entries(view: b.EntryList) -> None:
         view.entries,
         ("mode", lambda row: row.mode),
         ("type", lambda row: row.type),
-        ("size", lambda row: output.size(row.size)),
+        ("size", lambda row: output.size(row.size) if row.mtime is not None else None),
         ("modified", lambda row: row.mtime),
         ("path", lambda row: row.path),
         empty="This folder is empty.",

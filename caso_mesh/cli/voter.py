@@ -10,6 +10,7 @@ from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import DEFAULTS, Common
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
+from caso_mesh.model.voters import VoterList
 
 app = Group(name="voter", help="Voters: the servers of which one is elected administrator.")
 
@@ -29,3 +30,22 @@ def remove(name: Name, /, *, common: Common = DEFAULTS) -> None:
     """Let a server vote no more. It stays a member, and does not become a voter by itself again."""
     view = ask(common, "voter.remove", q.ServerName(name), v.ServerView)
     output.show(view, common.json, lambda view: output.line(f"{view.name} is no voter"))
+
+
+@app.command(name="list")
+def list_(*, common: Common = DEFAULTS) -> None:
+    """List the voters: which of them vote, are there and in office, and how far each is with what was decided."""
+    output.show(ask(common, "voter.list", q.Nothing(), VoterList), common.json, _list)
+
+
+def _list(view: VoterList) -> None:
+    output.table(
+        view.voters,
+        ("server", lambda row: row.server),
+        ("state", lambda row: row.state),
+        ("in office", lambda row: "yes" if row.admin else None),
+        ("connected", lambda row: "yes" if row.connected else "no"),
+        ("behind", lambda row: row.behind),
+        ("address", lambda row: row.address),
+    )
+    output.note(f"{view.there} that vote are there; {view.majority} are needed for anything to be decided")

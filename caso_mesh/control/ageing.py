@@ -1,17 +1,20 @@
-"""How old the newest good backup of a selection list may be: as somebody has set, else as its schedules promise."""
+"""How old the newest good backup of a selection list may be: as somebody has set, else as its schedules promise. And when the
+first one was due, of a server that has none."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
+from caso_mesh.control.dues import next_due_of
 from caso_mesh.control.state import ControlState
 from caso_mesh.model.jobs import BackupSpec, CronSchedule, Job
 from caso_mesh.model.policies import NEVER_TOO_OLD_S, SelectionList
 from caso_mesh.model.settings import number
+from caso_mesh.model.states import RUN_ENDS, RunState
 from caso_mesh.model.units import format_duration
 from caso_mesh.planning.schedule import preview
 
@@ -20,6 +23,7 @@ _DAY_NS = 86400 * _SECOND
 #: Due times of so many days before and after now are looked at: of a week, and of more if that does not show all.
 _AROUND = (4, 35, 400)
 _MOST = 20_000
+_GOOD = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
 
 
 class Allowed(Struct, frozen=True):
@@ -48,6 +52,34 @@ def allowed_age(state: ControlState, row: SelectionList, jobs: Iterable[Job], no
     window_s = max(windows, default=number(state.settings_of_mesh(), "start-window-s"))
     text = f"2 x {_span(longest_s)} between due times + {_span(window_s)} to begin in"
     return Allowed(2 * longest_s + window_s, text)
+
+
+class First(Struct, frozen=True):
+    """The first backup of a server of a list. ``due_ns``: when it was or is due; ``None``: nothing is due by itself.
+    ``under_way``: a run that may bring it is open. ``had``: there has been one, which does not count any more."""
+
+    due_ns: int | None = None
+    under_way: bool = False
+    had: bool = False
+
+
+def first_backup(state: ControlState, row: SelectionList, jobs: Iterable[Job], sources: Collection[str]) -> First:
+    """Of a server that has no good set of a list. ``sources``: its id, and those of the servers that it replaced. What is
+    still remembered of its runs comes before what the schedules say now: they may have been others."""
+    due, under_way, had = list[int](), False, False
+    for job in jobs:
+        if not isinstance(job.spec, BackupSpec):
+            continue
+        following = next_due_of(job)
+        due += [following] if following is not None else []
+        had = had or (job.completed_at_ns is not None and len(row.servers()) == 1)
+        for run in state.runs_of(job.id):
+            for part in run.parts:
+                if part.source in sources:
+                    due.append(run.due_at_ns)
+                    had = had or part.state in _GOOD
+                    under_way = under_way or (run.closed_at_ns is None and part.state not in RUN_ENDS)
+    return First(min(due, default=None), under_way, had)
 
 
 @functools.lru_cache(maxsize=4096)

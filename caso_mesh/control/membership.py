@@ -14,6 +14,7 @@ from caso_mesh.model.commands import (
     CreateToken,
     FoundMesh,
     RemoveServer,
+    RevokeToken,
     SetDataLocation,
     SetLiveness,
     SetServerAddresses,
@@ -30,9 +31,10 @@ from caso_mesh.model.errors import (
     JoinLinkInvalid,
     JoinLinkUsed,
     NotOnRoster,
+    WrongState,
 )
 from caso_mesh.model.features import SetFeatureLevel
-from caso_mesh.model.ids import check_name
+from caso_mesh.model.ids import check_name, token_id
 from caso_mesh.model.jobs import Failure
 from caso_mesh.model.mesh import Anchor, JoinToken, Operator, Server, row_of
 from caso_mesh.model.states import DataLocation, Liveness, RunState, ServerState
@@ -83,6 +85,16 @@ def create_token(state: ControlState, command: CreateToken, context: Context) ->
         raise InvalidValue(value=command.digest.hex(), what="digest of a join token", expected="It has 32 bytes")
     token = JoinToken(command.digest, command.expires_at_ns, created_by=context.who)
     return Effect(None, (Put("tokens", token.digest, token),))
+
+
+def revoke_token(state: ControlState, command: RevokeToken, context: Context) -> Effect:
+    """One that is gone already stays so. ``WrongState`` for one by which somebody joined: that is undone by removing who did."""
+    token = state.tokens.get(command.digest)
+    if token is None:
+        return Effect()
+    if token.used_by is not None:
+        raise WrongState(kind="join link", name=token_id(token.digest), state="used")
+    return Effect(None, (Put("tokens", token.digest, None),))
 
 
 def admit_server(state: ControlState, command: AdmitServer, context: Context) -> Effect:

@@ -47,6 +47,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.FoundMesh: membership.found_mesh,
     SetFeatureLevel: membership.set_feature_level,
     commands.CreateToken: membership.create_token,
+    commands.RevokeToken: membership.revoke_token,
     commands.AdmitServer: membership.admit_server,
     commands.ReplaceServer: replacing.replace_server,
     commands.AnnounceCa: rotation.announce_ca,

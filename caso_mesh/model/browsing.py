@@ -52,13 +52,15 @@ class FilePiece(Struct, frozen=True):
 
 
 class CatalogList(Struct, frozen=True):
-    """``from_device``: read out of the set as it lies on that device; the catalog is passed by."""
+    """``from_device``: read out of the set as it lies on that device; the catalog is passed by. ``roots``: what was selected
+    itself is listed, wherever it lies, in place of a folder; of a set of all of ``/`` that is what lies in it."""
 
     set: str
     path: bytes = b""
     after: bytes | None = None
     limit: int = 10000
     from_device: str | None = None
+    roots: bool = False
 
 
 class CatalogVersions(Struct, frozen=True):
@@ -172,13 +174,15 @@ class FileOpened(Struct, frozen=True):
 
 
 class EntryView(Struct, frozen=True):
+    """``mtime`` and ``mode`` are ``None`` of a folder above what was selected: it was not backed up itself."""
+
     path: str
     path_b64: str
     type: str
     size: int
-    mtime: str
-    mtime_ns: str
-    mode: str
+    mtime: str | None
+    mtime_ns: str | None
+    mode: str | None
 
 
 class EntryList(Struct, frozen=True):

@@ -38,6 +38,7 @@ from caso_mesh.model.device_work import (
 from caso_mesh.model.erasing import DeviceErase
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
+from caso_mesh.model.join_links import TokenList, TokenListRequest, TokenName
 from caso_mesh.model.listing import CatalogFind
 from caso_mesh.model.orders import Orders, OrdersChange
 from caso_mesh.model.report_schedules import (
@@ -48,6 +49,7 @@ from caso_mesh.model.report_schedules import (
 )
 from caso_mesh.model.reports import Report, ReportList, ReportShow
 from caso_mesh.model.states import Role
+from caso_mesh.model.voters import VoterList
 
 Needs = Literal["anonymous", "node", "viewer", "restore", "operator", "admin"]
 Place = Literal["local", "admin", "node", "own"]
@@ -246,6 +248,8 @@ _OF_MESH: tuple[Call, ...] = (
          "Make a server a voter: it may be elected administrator.", changes=True),
     Call("voter.remove", "admin", "admin", q.ServerName, v.ServerView,
          "Let a server vote no more; it stays a member, and is not asked again.", changes=True),
+    Call("voter.list", "viewer", "admin", q.Nothing, VoterList,
+         "The voters: which of them vote, are there and in office, and how far each is with the replicated log."),
     Call("admin.transfer", "admin", "admin", q.AdminTransfer, v.Done,
          "Hand the office over to another voter.", changes=True),
     Call("ca.rotate", "admin", "admin", q.CaRotate, v.CaView,
@@ -253,9 +257,14 @@ _OF_MESH: tuple[Call, ...] = (
     Call("ca.show", "viewer", "admin", q.Nothing, v.CaView, "The certification authority, and who lacks it."),
     Call("token.create", "admin", "admin", q.TokenCreate, v.TokenView,
          "A join link: short-lived, for one server.", changes=True),
+    Call("token.list", "admin", "admin", TokenListRequest, TokenList,
+         "The links by which servers and operators may join, without their secrets."),
+    Call("token.revoke", "admin", "admin", TokenName, v.Done,
+         "Take a link back: nobody joins by it any more.", changes=True),
     Call("peer.add", "admin", "local", q.PeerAdd, v.PeerList,
-         "A static address where another server may be reached.", changes=True),
-    Call("peer.list", "viewer", "local", q.Nothing, v.PeerList, "Addresses of other servers that are known here."),
+         "A static address where another server may be reached. It holds on the server that is asked, and on no other.",
+         changes=True),
+    Call("peer.list", "viewer", "local", q.Nothing, v.PeerList, "Addresses of other servers that the one that is asked knows."),
     Call("pool.create", "admin", "admin", q.PoolEdit, v.PoolView, "A media server pool.", changes=True),
     Call("pool.set", "admin", "admin", q.PoolEdit, v.PoolView, "Replace the members of a pool.", changes=True),
     Call("pool.delete", "admin", "admin", q.PoolName, v.Done, "Delete a pool; its servers stay.", changes=True),

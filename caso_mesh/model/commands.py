@@ -49,6 +49,12 @@ class CreateToken(Struct, frozen=True, tag="create-token", tag_field="do"):
     expires_at_ns: int
 
 
+class RevokeToken(Struct, frozen=True, tag="revoke-token", tag_field="do"):
+    """Nobody joins by the token of ``digest`` any more."""
+
+    digest: bytes
+
+
 class AdmitServer(Struct, frozen=True, tag="admit-server", tag_field="do"):
     """A new server joins, with its local operator. ``token`` is the digest of the join token it used, committed as
     used before anything is signed; ``None`` = approved by a person. Repeated with the same key it has no effect."""
@@ -458,6 +464,7 @@ Command = (
     FoundMesh
     | SetFeatureLevel
     | CreateToken
+    | RevokeToken
     | AdmitServer
     | ReplaceServer
     | AnnounceCa

@@ -821,6 +821,7 @@ LISTED_BY = {
     "device-pool": "device pool list",
     "discovered-server": "server list --discovered",
     "job": "job list --state all",
+    "join-link": "token list --all",
     "media-set": "mediaset list",
     "notify-rule": "notify rule list",
     "recipient": "notify recipient list",

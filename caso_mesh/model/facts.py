@@ -204,7 +204,8 @@ class LocalRun(Struct, frozen=True, tag="local-run", tag_field="fact"):
 
 
 class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
-    """An alert. ``category`` is kebab-case (``job-failed``, ``device-full``); ``object`` what it is about."""
+    """An alert. ``category`` is kebab-case (``job-failed``, ``device-full``); ``object`` what it is about. ``happened_at_ns``: when
+    what it tells of happened, if that may have been before this was written; 0 = then."""
 
     id: str
     alert: AlertKind
@@ -212,6 +213,7 @@ class AlertRaised(Struct, frozen=True, tag="alert-raised", tag_field="fact"):
     text: str
     object: str = ""
     fields: dict[str, Any] = {}
+    happened_at_ns: int = 0
 
 
 class AlertCleared(Struct, frozen=True, tag="alert-cleared", tag_field="fact"):

@@ -17,7 +17,7 @@ from caso_mesh.model.bandwidth import CLOSED
 from caso_mesh.model.states import DataLocation
 
 #: What this software understands.
-FEATURE_LEVEL = 5
+FEATURE_LEVEL = 6
 #: Commands that came after level 1, by their tag.
 SINCE: Mapping[str, int] = {
     "put-logon": 2,
@@ -41,6 +41,7 @@ SINCE: Mapping[str, int] = {
     "import-device": 4,
     "note-imported": 4,
     "begin-erase": 4,
+    "revoke-token": 6,
 }
 #: Work that names logon information.
 _LOGONS = 2

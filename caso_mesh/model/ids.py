@@ -38,6 +38,11 @@ def base32(data: bytes) -> str:
     return base64.b32encode(data).decode("ascii").rstrip("=").lower()
 
 
+def token_id(digest: bytes) -> str:
+    """What people call a join link by: of the digest of its secret, which it does not give away."""
+    return base32(digest)[:13]
+
+
 def from_base32(text: str) -> bytes:
     """The bytes of ``base32``. Raises ``ValueError``."""
     return base64.b32decode(text.upper() + "=" * (-len(text) % 8))

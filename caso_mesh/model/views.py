@@ -56,10 +56,11 @@ class ServerList(Struct, frozen=True):
 
 
 class TokenView(Struct, frozen=True):
-    """``link`` is secret until it is used."""
+    """``link`` is secret until it is used. ``id`` is what it is called in lists."""
 
     link: str
     expires: str
+    id: str = ""
 
 
 class CaView(Struct, frozen=True):
@@ -112,7 +113,10 @@ class PeerView(Struct, frozen=True):
 
 
 class PeerList(Struct, frozen=True):
+    """What ``server`` knows: each server keeps its own. ``""``: its program is an earlier one, which does not say."""
+
     peers: tuple[PeerView, ...]
+    server: str = ""
 
 
 class PoolView(Struct, frozen=True):

@@ -18,25 +18,30 @@ _NAMED = 10
 
 
 def missed_backups(told: Gathered) -> m.Answer:
-    overdue = sorted((row for row in told.ages if row.overdue), key=lambda row: (row.newest_ns or 0, row.selection))
+    never = sorted(
+        (row for row in told.ages if row.unprotected(told.now_ns)), key=lambda row: (row.selection, row.source)
+    )
+    overdue = sorted(
+        (row for row in told.ages if row.overdue and row.newest_ns is not None),
+        key=lambda row: (row.newest_ns or 0, row.selection),
+    )
     missed = [row for row in told.runs if row.state == RunState.MISSED]
-    never = [row for row in told.ages if row.newest_ns is None]
     watched = [row for row in told.ages if row.allowed_s is not None]
-    if overdue:
-        verdict = f"{m.plural(len(overdue), 'backup is', 'backups are')} overdue"
-    else:
-        verdict = "No backup is overdue"
+    said = [f"{m.plural(len(overdue), 'backup is', 'backups are')} overdue"] if overdue else []
+    if never:
+        said.append(f"{m.plural(len(never), 'has', 'have')} no good backup at all")
+    verdict = " and ".join(said) or "No backup is overdue"
     verdict += f"; {m.plural(len(missed), 'run was', 'runs were')} missed in this time." if missed else "."
     return m.Answer(
         verdict=verdict,
-        good=not overdue,
+        good=not overdue and not never,
         needs=tuple(
             Need(f"{row.source} of the list {row.selection}: {_age(row, told.now_ns)}", f"caso-mesh why list:{row.selection}")
-            for row in overdue[:_NAMED]
+            for row in (*never, *overdue)[:_NAMED]
         ),
         figures=(
             Figure("overdue", "Overdue", len(overdue), tone=Tone.BAD if overdue else Tone.GOOD),
-            Figure("never", "Never backed up", len(never), tone=Tone.WARNING if never else Tone.GOOD),
+            Figure("never", "Without any good backup", len(never), tone=Tone.BAD if never else Tone.GOOD),
             Figure("missed", "Runs missed", len(missed), tone=Tone.WARNING if missed else Tone.GOOD),
             Figure("watched", "Watched", len(watched)),
             Figure("unwatched", "Of any age", len(told.ages) - len(watched)),
@@ -48,15 +53,17 @@ def missed_backups(told: Gathered) -> m.Answer:
                 "The newest good backup of each server of each list",
                 (
                     m.text("selection", "List"), m.text("source", "Server"), m.state("state", "State"),
-                    m.instant("newest", "Newest good backup"), m.seconds("age_s", "Age"),
+                    m.instant("newest", "Newest good backup"), m.seconds("age_s", "Age"), m.instant("first_due", "First due"),
                     m.seconds("allowed_s", "Allowed"), m.text("origin", "Where that comes from"),
                     m.text("set", "Set"),
                 ),
                 [
-                    (row.selection, row.source, _state(row), m.at(row.newest_ns),
+                    (row.selection, row.source, age_state(row, told.now_ns), m.at(row.newest_ns),
                      None if row.newest_ns is None else max(0.0, (told.now_ns - row.newest_ns) / m.SECOND),
-                     row.allowed_s, row.origin, row.set or None)
-                    for row in sorted(told.ages, key=lambda row: (not row.overdue, row.newest_ns or 0, row.selection))
+                     m.at(row.first_due_ns), row.allowed_s, row.origin, row.set or None)
+                    for row in sorted(told.ages, key=lambda row: (
+                        not (row.overdue or row.unprotected(told.now_ns)), row.newest_ns or 0, row.selection, row.source
+                    ))
                 ],
                 "There are no selection lists.",
             ),
@@ -84,19 +91,30 @@ def missed_backups(told: Gathered) -> m.Answer:
     )  # fmt: skip
 
 
-def _state(row: AgeRow) -> str:
-    if row.overdue:
-        return "overdue"
-    if row.newest_ns is None:
-        return "none yet"
-    return "in time" if row.allowed_s is not None else "any age"
+def age_state(row: AgeRow, now_ns: int) -> str:
+    """What the newest good backup of a server of a list is, in a few words."""
+    if row.newest_ns is not None:
+        return "overdue" if row.overdue else "in time" if row.allowed_s is not None else "any age"
+    if row.unprotected(now_ns):
+        return "none any more" if row.had else "never backed up"
+    if row.under_way:
+        return "first under way"
+    return "not due yet" if row.first_due_ns is not None and row.first_due_ns > now_ns else "none yet"
 
 
 def _age(row: AgeRow, now_ns: int) -> str:
     allowed = shown.period(row.allowed_s or 0.0)
     if row.newest_ns is None:
-        return f"no good backup at all; {allowed} are allowed"
+        return without_any(row, now_ns)
     return f"the newest good backup is {shown.period((now_ns - row.newest_ns) / m.SECOND)} old; {allowed} are allowed"
+
+
+def without_any(row: AgeRow, now_ns: int) -> str:
+    """Of a server of a list that has no good backup: since when that is wrong."""
+    what = "no good backup is left" if row.had else "it was never backed up"
+    if row.first_due_ns is not None and row.first_due_ns <= now_ns:
+        return f"{what}; the first was due {shown.period((now_ns - row.first_due_ns) / m.SECOND)} ago"
+    return f"{what}; {shown.period(row.allowed_s or 0.0)} are allowed"
 
 
 # --- resource protection ---

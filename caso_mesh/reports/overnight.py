@@ -9,6 +9,7 @@ from caso_mesh.model.states import AlertKind, DeviceState, RunState, ServerState
 from caso_mesh.model.units import format_size
 from caso_mesh.reports import making as m
 from caso_mesh.reports import shown
+from caso_mesh.reports.missed import without_any
 from caso_mesh.reports.rows import AgeRow, AlertRow, DeviceRow, Gathered, Part, RunRow, ServerRow
 
 PARTS = frozenset({Part.RUNS, Part.AGES, Part.DEVICES, Part.SERVERS, Part.ALERTS})
@@ -30,13 +31,13 @@ def summary(told: Gathered) -> m.Answer:
     others = m.Tally(row for row in ended if row.kind not in m.BACKUPS)
     still = [row for row in told.runs if row.ended_ns is None]
     wrong = [row for row in ended if row.state in m.ENDED_BADLY and row.sound_since_ns is None]
-    overdue = [row for row in told.ages if row.overdue]
+    overdue = [row for row in told.ages if row.overdue or row.unprotected(told.now_ns)]
     away = [row for row in told.servers if _is_away(row)]
     loud = [row for row in told.alerts if _is_open(row) and row.alert in _LOUD]
     # an alert says more of a device than its state
     named = " ".join(row.text for row in loud if row.category == "device-error")
     unwell = [row for row in told.devices if _is_unwell(row) and (_is_low(row) or row.name not in named)]
-    needs = tuple(_needs(wrong, overdue, away, unwell, loud))
+    needs = tuple(_needs(wrong, overdue, away, unwell, loud, told.now_ns))
     good = not needs
     stored = round(m.summed(row.bytes_stored for row in ended))
     return m.Answer(
@@ -48,7 +49,7 @@ def summary(told: Gathered) -> m.Answer:
             Figure("good", "Ended well", backups.good, tone=Tone.GOOD if backups.good else Tone.PLAIN),
             Figure("bad", "Failed or missed", backups.bad, tone=Tone.BAD if backups.bad else Tone.GOOD),
             Figure("rate", "Success rate", backups.rate, Kind.PERCENT, backups.tone if backups.total else Tone.PLAIN),
-            Figure("overdue", "Backups overdue", len(overdue), tone=Tone.BAD if overdue else Tone.GOOD),
+            Figure("overdue", "Backups overdue or never made", len(overdue), tone=Tone.BAD if overdue else Tone.GOOD),
             Figure("running", "Still running or waiting", len(still)),
             Figure("stored", "Stored", stored, Kind.BYTES),
         ),
@@ -109,6 +110,7 @@ def _needs(
     away: Sequence[ServerRow],
     unwell: Sequence[DeviceRow],
     loud: Sequence[AlertRow],
+    now_ns: int,
 ) -> list[Need]:
     """One for each job that went wrong and was not made up for, list, server, device and alert: of each sort the first
     few, then how many more."""
@@ -130,8 +132,10 @@ def _needs(
     found += _some(
         [
             Need(
-                f"{row.source} has no good backup for the list {row.selection} "
-                + ("at all" if row.newest_ns is None else f"that is newer than {shown.period(row.allowed_s or 0.0)}"),
+                f"{row.source} of the list {row.selection}: {without_any(row, now_ns)}"
+                if row.newest_ns is None
+                else f"{row.source} has no good backup for the list {row.selection} "
+                f"that is newer than {shown.period(row.allowed_s or 0.0)}",
                 f"caso-mesh why list:{row.selection}",
             )
             for row in overdue
@@ -210,7 +214,7 @@ def _lists(told: Gathered, ended: Sequence[RunRow]) -> m.Table:
         oldest = min((each for each in known if each is not None), default=None)
         rows.append((
             name, len(of_list), *m.outcome_cells(tally), m.at(None if None in known else oldest),
-            sum(age.overdue for age in of_list), round(m.summed(row.bytes_stored for row in tally.rows)),
+            sum(age.overdue or age.unprotected(told.now_ns) for age in of_list), round(m.summed(row.bytes_stored for row in tally.rows)),
         ))  # fmt: skip
     rows.sort(key=lambda row: (not (row[4] or row[5] or row[8]), row[0]))
     return m.table(
@@ -219,7 +223,7 @@ def _lists(told: Gathered, ended: Sequence[RunRow]) -> m.Table:
         "Selection lists",
         (
             m.text("selection", "List"), m.count("servers", "Servers"), *m.OUTCOME_COLUMNS,
-            m.instant("oldest_newest", "All backed up since"), m.count("overdue", "Overdue"),
+            m.instant("oldest_newest", "All backed up since"), m.count("overdue", "Overdue or never made"),
             m.octets("bytes_stored", "Stored"),
         ),
         rows,

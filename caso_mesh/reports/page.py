@@ -16,7 +16,7 @@ _STATES: dict[str, Tone] = {
     **dict.fromkeys(("succeeded", "online", "enabled", "active", "appendable", "covered", "in time", "backed up"), Tone.GOOD),
     **dict.fromkeys(
         ("failed", "timed-out", "missed", "no-communication", "offline", "error", "attention-required", "unprotected",
-         "overdue", "read-only", "no backup"),
+         "overdue", "read-only", "no backup", "never backed up", "none any more"),
         Tone.BAD,
     ),
     **dict.fromkeys(

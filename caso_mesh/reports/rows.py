@@ -101,7 +101,9 @@ class SetRow(Struct, frozen=True, gc=False):
 
 class AgeRow(Struct, frozen=True, gc=False):
     """The newest good backup of one server of a selection list. ``allowed_s`` ``None``: any age is allowed, ``origin`` says
-    why it is that. ``since_ns``: when the list began to ask for it."""
+    why it is that. ``since_ns``: when the list began to ask for it. Of one that has none: ``first_due_ns`` is when the first
+    was or is due (``None``: nothing is due by itself, or need be), ``under_way``: a run that may bring it is open, ``had``: there has been
+    one, which does not count any more."""
 
     selection: str
     source: str
@@ -112,6 +114,17 @@ class AgeRow(Struct, frozen=True, gc=False):
     allowed_s: float | None = None
     origin: str = ""
     overdue: bool = False
+    first_due_ns: int | None = None
+    under_way: bool = False
+    had: bool = False
+
+    def unprotected(self, now_ns: int) -> bool:
+        """Whether there is no good backup though the first one was due. One that is under way is still to come, unless that
+        has taken longer than is allowed."""
+        if self.newest_ns is not None:
+            return False
+        was_due = self.first_due_ns is not None and self.first_due_ns <= now_ns and not self.under_way
+        return self.overdue or was_due
 
 
 class PlaceRow(Struct, frozen=True, gc=False):

@@ -251,4 +251,6 @@ class Calls:
         for id_, addresses in sorted(node.bearings.hints().items()):
             for address in addresses:
                 seen.setdefault(address, f"discovery of {node.trust.name_of(id_)}")
-        return v.PeerList(tuple(v.PeerView(address, source) for address, source in seen.items()))
+        return v.PeerList(
+            tuple(v.PeerView(address, source) for address, source in seen.items()), node.trust.name_of(node.keys.id)
+        )

@@ -32,7 +32,9 @@ from caso_mesh.model.errors import (
     NotOnRoster,
     RateLimited,
     ServerNotLinked,
+    WrongState,
 )
+from caso_mesh.model.join_links import TokenListRequest, TokenName
 from caso_mesh.model.states import AttemptState, Role
 from caso_mesh.wire.codec import to_wire
 
@@ -94,6 +96,9 @@ async def test_following_a_run_ends_with_its_figures_set_and_catalog(tmp_path: P
         assert (result.set, result.type, result.server, result.device) == (backup.id, "full", "beta", "dbeta")
         assert (result.files, result.bytes_read, result.seconds, result.warnings) == (3, 30, 1.5, ())
         assert [entry.path for entry in (await w.ask("catalog.ls", b.CatalogList(backup.id, b""))).entries] == ["/srv"]
+        assert [entry.path for entry in (await w.ask("catalog.ls", b.CatalogList(backup.id, roots=True))).entries] == [
+            "/srv"
+        ]
 
 
 async def test_a_catalog_of_another_set_under_this_ones_name_is_refused(tmp_path: Path) -> None:
@@ -301,6 +306,37 @@ async def test_the_same_token_and_key_get_the_same_answer_also_with_a_new_operat
 
 def parsed_secret(link: str) -> str:
     return repr(tokens.parse_link(link).secret)
+
+
+async def test_links_are_listed_without_their_secret_and_one_that_was_taken_back_lets_nobody_in(tmp_path: Path) -> None:
+    async with admin_world(tmp_path) as w:
+        made = [await w.ask("token.create", q.TokenCreate(ttl_s)) for ttl_s in (3600.0, 60.0, 7200.0)]
+        keys, operator = NodeKeys.create(), NodeKeys.create().signing
+        await w.node_call("", "enrol.join", _application(made[0].link, keys, operator))
+        await w.ask("operator.create", q.OperatorCreate("ann", Role.VIEWER, (), (), 1800.0))
+        found = (await w.ask("token.list", TokenListRequest())).tokens
+        assert [(row.id, row.operator, row.uses_left) for row in found] == [
+            (made[2].id, None, 1), (found[1].id, "ann", 1), (made[1].id, None, 1),
+        ]  # fmt: skip
+        await asyncio.sleep(61)
+        rows = {row.id: row for row in (await w.ask("token.list", TokenListRequest(all=True))).tokens}
+        assert (rows[made[0].id].state, rows[made[0].id].used_by, rows[made[0].id].uses_left) == ("used", "delta", 0)
+        assert (rows[made[1].id].state, rows[made[1].id].uses_left) == ("expired", 0)
+        assert (rows[made[2].id].expires, rows[made[2].id].created_by) == (made[2].expires, found[0].created_by)
+        for each in made:
+            secret = tokens.parse_link(each.link).secret
+            assert not any(text in str(rows) for text in (each.link, repr(secret), secret.hex()))
+
+        await w.ask("token.revoke", TokenName(made[2].id[:6]), id="r1")
+        await w.ask("token.revoke", TokenName(made[2].id[:6]), id="r1")
+        with pytest.raises(JoinLinkInvalid):
+            await w.node_call("", "enrol.join", _application(made[2].link, NodeKeys.create(), operator, "epsilon"))
+        with pytest.raises(WrongState):
+            await w.ask("token.revoke", TokenName(made[0].id))
+        with pytest.raises(NotFound):
+            await w.ask("token.revoke", TokenName(made[2].id))
+        await w.node_call("", "enrol.join", _application(made[0].link, keys, operator))
+        assert [row.operator for row in (await w.ask("token.list", TokenListRequest())).tokens] == ["ann"]
 
 
 async def test_guessing_tokens_is_limited_and_joining_is_not(tmp_path: Path) -> None:

@@ -172,9 +172,12 @@ async def test_the_age_that_is_allowed_is_told_with_where_it_comes_from(tmp_path
     async with admin_world(tmp_path) as w:
         await listed(w)
         (row,) = rows(await report(w, "missed-backups"), "ages")
-        assert (row["state"], row["newest"], row["allowed_s"]) == ("none yet", None, 2 * 86400 + 4 * 3600)
+        assert (row["state"], row["newest"], row["allowed_s"]) == ("not due yet", None, 2 * 86400 + 4 * 3600)
         assert "between due times" in row["origin"]
+        assert (await report(w, "missed-backups")).good
         attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        found = await report(w, "missed-backups")
+        assert (found.good, rows(found, "ages")[0]["state"]) == (True, "first under way")
         backup = w.made_set(attempt)
         await w.report("beta", *w.success(attempt, backup))
         await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
@@ -185,6 +188,30 @@ async def test_the_age_that_is_allowed_is_told_with_where_it_comes_from(tmp_path
         assert (row["state"], row["origin"]) == ("any age", "set to never")
         shown = await w.ask("selection.show", q.Named("home"))
         assert shown.definition.oldest_good == "never"
+
+
+async def test_a_list_whose_first_backup_failed_was_never_backed_up_and_no_report_is_green(tmp_path: Path) -> None:
+    """The report said that no backup was overdue, two days long, of a list that had never been backed up."""
+    async with admin_world(tmp_path) as w:
+        await listed(w)
+        attempt = await w.until(lambda: next(iter(w.state.active_attempts()), None), 500)
+        await w.report("beta", w.end(attempt, AttemptState.FAILED, failure=Failure("no-such-path", {"path": "/home"})))
+        await w.until(lambda: w.state.runs[attempt.run].closed_at_ns)
+        found = await report(w, "missed-backups")
+        (row,) = rows(found, "ages")
+        assert (row["state"], found.good, figure(found, "never"), figure(found, "overdue")) == (
+            "never backed up", False, 1, 0,
+        )  # fmt: skip
+        assert "1 has no good backup at all" in found.verdict
+        assert found.needs[0].text.startswith("beta of the list home: it was never backed up; the first was due ")
+        night = await report(w, "overnight-summary")
+        assert not night.good
+        assert any("never backed up" in need.text for need in night.needs)
+        job = next(each for each in w.state.jobs.values() if each.origin is not None)
+        await w.ask("job.hold", q.JobName(job.name))
+        assert rows(await report(w, "missed-backups"), "ages")[0]["state"] == "never backed up", "it was due"
+        await w.ask("selection.set", q.SelectionSet("home", SelectionDoc(("beta:/home",), oldest_good="never")))
+        assert (await report(w, "missed-backups")).good, "somebody has said that it need not be there"
 
 
 async def test_a_set_that_a_verify_found_damaged_is_no_good_backup(tmp_path: Path) -> None:
@@ -200,7 +227,7 @@ async def test_a_set_that_a_verify_found_damaged_is_no_good_backup(tmp_path: Pat
         await w.report("beta", w.end(check, AttemptState.FAILED, failure=damage))
         await w.until(lambda: w.state.runs[submitted.run].closed_at_ns)
         (row,) = rows(await report(w, "missed-backups"), "ages")
-        assert (row["set"], row["state"]) == (None, "none yet")
+        assert (row["set"], row["state"]) == (None, "none any more")
         again = await w.ask("verify", q.VerifyRequest(backup.id))
         check = await w.delegated(again.run)
         await w.report("beta", w.end(check, AttemptState.SUCCEEDED))

@@ -16,6 +16,7 @@ from caso_mesh.cli import catalog as catalog_commands
 from caso_mesh.model import audit as audit_log
 from caso_mesh.model import browsing as b
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import join_links as links
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -42,6 +43,7 @@ from caso_mesh.model.reports import ReportInfo, ReportList
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.selections import unpack
 from caso_mesh.model.states import BackupType, DataLocation, DeviceState, Overwrite, Priority, Role, ServerState
+from caso_mesh.model.voters import VoterList, VoterRow
 
 SCHEDULED = ReportScheduleView(
     "mornings", "failed-jobs", "daily 07:00", "UTC", ("ann",), ("html", "csv"), 3.0, "beta", None, None,
@@ -122,7 +124,16 @@ AUDIT = audit_log.AuditView(
 )
 MEDIUM = v.MediumView("BETA-000001", "disk1", "keep-4-weeks", "beta", "appendable", "2025-01-01T00:00:00Z", "-", 5, 6)
 SETTING = v.SettingView("stalled-after-s", 90.0, "mesh", 60.0, "When a server is silent.")
-PEERS = v.PeerList((v.PeerView("10.0.0.7:7420", "command"),))
+PEERS = v.PeerList((v.PeerView("10.0.0.7:7420", "command"),), "beta")
+VOTERS = VoterList((VoterRow("beta", "votes", True, True, "10.0.0.7:7420", 0, 6),), 1, 1, 6)
+TOKENS = links.TokenList((
+    links.TokenRow("abcdefghijklm", "open", "2025-01-01T00:00:00Z", 1, "root@alpha"),
+    links.TokenRow("nopqrstuvwxyz", "used", "2025-01-01T00:00:00Z", 0, "root@alpha", "ann", "ann"),
+))  # fmt: skip
+ROOTS = b.EntryList((
+    b.EntryView("/srv", "L3Nydg==", "directory", 0, "2025-01-01T00:00:00Z", "1735689600000000000", "0755"),
+    b.EntryView("/tmp", "L3RtcA==", "directory", 0, None, None, None),
+))  # fmt: skip
 MEDIA_SETS = v.MediaSetList((v.MediaSetView("keep-4-weeks", 518400.0, None, 2419200.0, True),))
 
 #: Command line, call, what it asks, what is answered, words of the text for people.
@@ -173,6 +184,12 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
         ["disk1"],
     ),
     ("voter add beta", "voter.add", q.ServerName("beta"), SERVER, ["beta"]),
+    ("voter list", "voter.list", q.Nothing(), VOTERS, ["beta", "votes", "10.0.0.7:7420"]),
+    ("token list --all", "token.list", links.TokenListRequest(True), TOKENS, ["a server", "root@alpha", "operator ann"]),
+    ("token list", "token.list", links.TokenListRequest(), TOKENS, ["abcdefghijklm"]),
+    ("token revoke abcd", "token.revoke", links.TokenName("abcd"), v.Done(), ["nobody joins by abcd"]),
+    ("catalog ls s1", "catalog.ls", b.CatalogList("s1", roots=True), ROOTS, ["/srv", "2025-01-01T00:00:00Z", "/tmp"]),
+    ("catalog ls s1 /", "catalog.ls", b.CatalogList("s1"), ROOTS, ["/tmp"]),
     ("voter remove beta", "voter.remove", q.ServerName("beta"), SERVER, ["beta is no voter"]),
     ("admin transfer --to beta", "admin.transfer", q.AdminTransfer("beta"), v.Done(), ["beta has the office"]),
     ("server remove beta", "server.remove", q.ServerName("beta"), v.Done(), ["removed"]),
@@ -562,7 +579,7 @@ CASES: list[tuple[str, str, Any, Any, list[str]]] = [
     ("set list --expired", "set.list", q.SetListRequest(expired=True), b.SetList((GONE,)), ["expired"]),
     ("set expire --dry-run", "set.expiry", q.Nothing(), EXPIRY, ["last-good, daily", "nothing keeps it"]),
     ("set expire --yes", "set.expire", q.Nothing(), b.Expired(3, None), ["3 sets were deleted"]),
-    ("catalog ls set1", "catalog.ls", b.CatalogList("set1"), b.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
+    ("catalog ls set1", "catalog.ls", b.CatalogList("set1", roots=True), b.EntryList((ENTRY,)), ["/srv/a\\x0ab", "0644"]),
     (
         "catalog ls set1 /srv/x --after srv/x/b --limit 5",
         "catalog.ls",
@@ -677,6 +694,13 @@ async def test_a_command_asks_what_it_says_and_prints_the_answer_for_people_and_
     assert "\x1b" not in plain.out + plain.err
     assert msgspec.convert(as_json.document, type(reply)) == reply
     assert as_json.err == ""
+
+
+async def test_whoever_adds_a_peer_is_told_on_which_server_it_holds(daemon: FakeDaemon, shell: Shell) -> None:
+    daemon.answers["peer.add"] = PEERS
+    told = (await shell("peer", "add", "10.0.0.7:7420")).err
+    assert "Only beta calls there" in told
+    assert "every voter" in told
 
 
 def test_the_cases_above_cover_every_call_of_people() -> None:

@@ -11,6 +11,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.errors import FeatureLevelTooLow
 from caso_mesh.model.features import FEATURE_LEVEL
+from caso_mesh.model.voters import VoterList
 
 #: What servers of the next version understand.
 LATER = FEATURE_LEVEL + 1
@@ -42,9 +43,22 @@ async def test_the_level_rises_when_the_last_voter_is_upgraded_and_older_servers
     monkeypatch.setattr("caso_mesh.control.keeper.FEATURE_LEVEL", LATER)
     await greets_as("beta", LATER)
     assert level() == FEATURE_LEVEL
+    # the list of voters names who holds it back
+    listed = await mesh.call("beta", "voter.list", q.Nothing(), VoterList)
+    assert [(row.server, row.state, row.admin, row.connected, row.behind, row.feature_level) for row in listed.voters] == [
+        ("alpha", "votes", True, True, 0, LATER), ("beta", "votes", False, True, 0, LATER),
+        ("gamma", "votes", False, True, 0, FEATURE_LEVEL),
+    ]  # fmt: skip
+    assert (listed.majority, listed.there, listed.feature_level) == (2, 3, FEATURE_LEVEL)
     await greets_as("gamma", LATER)
     assert level() == LATER
     await greets_as("delta", FEATURE_LEVEL)
+    await mesh.stop("beta")
+    listed = await mesh.call("gamma", "voter.list", q.Nothing(), VoterList)
+    assert [row.connected for row in listed.voters if row.server == "beta"] == [False]
+    assert (listed.majority, listed.there) == (2, 2)
+    await mesh.run("beta")
+    await mesh.wait_connected("beta")
     with pytest.raises(FeatureLevelTooLow):
         await mesh.call("alpha", "voter.add", q.ServerName("delta"), v.ServerView)
     await greets_as("delta", LATER)

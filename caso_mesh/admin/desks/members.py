@@ -9,6 +9,7 @@ from caso_mesh.admin.desks.means import Custody, Means
 from caso_mesh.admin.desks.servers import ServersDesk
 from caso_mesh.admin.duties import Duty
 from caso_mesh.admin.enrolment import Enrolment
+from caso_mesh.admin.join_links import JoinLinks
 from caso_mesh.admin.join_secrets import JoinSecrets
 from caso_mesh.admin.operators import Operators
 from caso_mesh.admin.ports import Answer, NodeAnswer
@@ -69,6 +70,7 @@ class MembersDesk:
             clock=clock,
             randomness=randomness,
         )
+        self._join_links = JoinLinks(keeper=keeper, submit=submit, clock=clock)
         self._servers = Servers(
             keeper=keeper,
             links=links,
@@ -100,6 +102,7 @@ class MembersDesk:
         return {
             **self._enrolment.handlers(),
             **self._operators.handlers(),
+            **self._join_links.handlers(),
             **self._servers.handlers(),
             **self._voting.handlers(),
         }
