@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,8 @@ from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.wire.network import split_address
+
+log = logging.getLogger(__name__)
 
 
 async def init_mesh(
@@ -201,8 +204,10 @@ async def join_mesh(
     never_admin: bool = False,
     replaces: str = "",
     ports: Ports | None = None,
+    warn: Callable[[str], None] = log.warning,
 ) -> str:
-    """Joins the mesh of a join link; returns the mesh's name. Raises as ``server.joining.join_by_link``."""
+    """Joins the mesh of a join link; returns the mesh's name. ``warn`` is told what a person should know. Raises as
+    ``server.joining.join_by_link``."""
     ports = ports or Ports()
     config = _config(server, listen, advertise, preset)
     return await joining.join_by_link(
@@ -217,6 +222,7 @@ async def join_mesh(
         randomness=ports.randomness,
         same_thread=ports.same_thread,
         version=__version__,
+        warn=warn,
     )
 
 

@@ -106,11 +106,13 @@ class Enrolment:
         server_name: str,
         noted: Callable[..., Awaitable[None]],
         knows: Callable[[str], bool],
+        unopened: Callable[[str], tuple[str, ...]],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._noted = noted
         self._knows = knows
+        self._unopened = unopened
         self._keeper = keeper
         self._submit = submit
         self._facts = facts
@@ -223,6 +225,7 @@ class Enrolment:
             wrapped_id_key=self._keeper.state.server(row.id).wrapped_id_key,
             orders=orders,
             proof=proof,
+            warnings=self._unopened(row.id) if newcomer.replaces else (),
         )
 
     def _command(self, row: Server, operator: Operator, token: bytes | None, replaces: str) -> Command:

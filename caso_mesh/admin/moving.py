@@ -3,28 +3,23 @@ for the device is handed one, before anything is written down."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-
 from msgspec import structs
 
 from caso_mesh.admin.devices import Devices, Places, clean_folder
+from caso_mesh.admin.handing import hand_keys
 from caso_mesh.admin.importing import sealed_to
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.control.reducer import validate
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
-from caso_mesh.model import views as v
 from caso_mesh.model.commands import SetDevicePaths
-from caso_mesh.model.errors import AlreadyExists, CasoError, DeviceVanished, InvalidValue, NoKey, NotFound, UsageError
+from caso_mesh.model.errors import AlreadyExists, DeviceVanished, InvalidValue, NoKey, NotFound, UsageError
 from caso_mesh.model.imported import Imported
 from caso_mesh.model.importing import FolderOpen, FolderOpened
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 from caso_mesh.wire.typed import ask
-
-log = logging.getLogger(__name__)
 
 _TIMEOUT_S, _OPEN_S = 60.0, 120.0
 
@@ -126,39 +121,7 @@ class Moving:
         try:
             reply = await ask(link, "device.prepare", prepare, n.DevicePrepareReply, timeout_s=_TIMEOUT_S)
         except NoKey:
-            await self._hand_keys(device, server, path)
+            await hand_keys(self._keeper.state, self._links, device, server, path)
             reply = await ask(link, "device.prepare", prepare, n.DevicePrepareReply, timeout_s=_TIMEOUT_S)
         if reply.vault != device.vault:
             raise DeviceVanished(device=device.name, detail=f"{server.name}:{path} holds another vault")
-
-    async def _hand_keys(self, device: Device, server: Server, path: str) -> None:
-        """By way of any server that opens the device's keys. Raises ``NoKey``."""
-        where = n.DeviceKeys(device.name, path, device.vault)
-        link = self._links.get(server.id)
-        sealed = await ask(link, "device.keys", where, n.DeviceKeysReply, timeout_s=_TIMEOUT_S)
-        for opener in self._openers(sealed):
-            keys = {key_id: to[opener] for key_id, to in sealed.keys.items() if opener in to}
-            asked = n.DeviceRewrap(device.vault, keys, server.id, server.encryption_key)
-            try:
-                reply = await ask(
-                    self._links.get(opener), "device.rewrap", asked, n.DeviceKeysReply, timeout_s=_TIMEOUT_S
-                )
-            except CasoError as error:
-                log.info("%s wraps no key of %s: %s", self._keeper.state.name_of(opener), device.name, error)
-                continue
-            handed = {key_id: to[server.id] for key_id, to in reply.keys.items() if server.id in to}
-            recipients = {server.id: server.encryption_key}
-            take = n.DeviceTakeKeys(device.name, path, device.vault, handed, recipients)
-            await ask(link, "device.take-keys", take, v.Done, timeout_s=_TIMEOUT_S)
-            return
-        raise NoKey(device=device.name)
-
-    def _openers(self, sealed: n.DeviceKeysReply) -> Sequence[str]:
-        """Linked servers that open the keys, those first that open most of them."""
-        counts: dict[str, int] = {}
-        for to in sealed.keys.values():
-            for recipient in to:
-                counts[recipient] = counts.get(recipient, 0) + 1
-        servers = self._keeper.state.servers
-        linked = [each for each in counts if each in servers and self._links.linked(each)]
-        return sorted(linked, key=lambda each: (-counts[each], each))

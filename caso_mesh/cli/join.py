@@ -51,6 +51,7 @@ async def join(
         preset=preset,
         never_admin=never_admin,
         replaces=replaces or "",
+        warn=output.warning,
     )
     if json:
         output.document({"mesh": mesh, "server": name, "state": str(folder)})

@@ -12,7 +12,7 @@ from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import EscapedOption, JsonOption, OwnStateOption, default_state, rooted_path
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit
-from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, StateMissing, TargetInvalid
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, StateMissing, TargetInvalid, UsageError
 from caso_mesh.model.states import Overwrite
 from caso_mesh.model.units import format_duration, format_instant, format_size
 
@@ -136,7 +136,12 @@ def grant(
     device: Device,
     /,
     *,
-    kit: KitFile,
+    kit: Annotated[
+        Path | None, Parameter(name="--kit", help='The recovery kit, as "caso-mesh kit create" wrote it.')
+    ] = None,
+    from_state: Annotated[
+        Path | None, Parameter(help="In place of a kit: the state folder of a machine that could use the device.")
+    ] = None,
     state: OwnStateOption = None,
     passphrase_file: PassphraseFile = None,
     json: JsonOption = False,
@@ -144,13 +149,26 @@ def grant(
     """Let the server of a state folder use a device that came with the disk of another one, which is lost."""
     from caso_mesh.identity.store import IdentityStore
     from caso_mesh.jobs.offline import grant as wrap_to
+    from caso_mesh.jobs.offline import grant_from
 
     folder = state if state is not None else default_state()
     store = IdentityStore(folder / "identity")
-    keys, opened = store.load_keys(), open_kit(kit, passphrase_file)
-    if store.load_mesh_id() != opened.mesh:
-        raise StateMissing(state=folder)
-    view = GrantedView(keys.id, wrap_to(str(device), opened, keys.id, keys.encryption_key))
+    keys, mesh = store.load_keys(), store.load_mesh_id()
+    if from_state is not None:
+        if kit is not None or passphrase_file is not None:
+            raise UsageError(detail="Give either --kit or --from-state")
+        former = IdentityStore(from_state / "identity")
+        if former.load_mesh_id() != mesh:
+            raise UsageError(detail=f"{from_state} is of another mesh than {folder}")
+        added = grant_from(str(device), former.load_keys(), mesh, former.load_id_key(), keys.id, keys.encryption_key)
+    elif kit is None:
+        raise UsageError(detail="Give --kit FILE, or --from-state FOLDER of a machine that could use the device")
+    else:
+        opened = open_kit(kit, passphrase_file)
+        if mesh != opened.mesh:
+            raise StateMissing(state=folder)
+        added = wrap_to(str(device), opened, keys.id, keys.encryption_key)
+    view = GrantedView(keys.id, added)
     output.show(view, json, lambda shown: output.line(f"{shown.added} keys of {device} were wrapped to this server"))
     return 0
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from caso_mesh.control.state import ControlState
 from caso_mesh.devices.folder import FolderBackend
+from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.kit import Kit
 from caso_mesh.identity.mesh_copy import MeshCopy, check
 from caso_mesh.jobs.desk import Desk
@@ -25,6 +26,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.entries import SourceException
 from caso_mesh.model.errors import (
     DataDamaged,
+    DeviceForeign,
     DeviceVanished,
     KitForeign,
     KitIncomplete,
@@ -118,16 +120,35 @@ def grant(path: str, kit: Kit, recipient: str, encryption_key: bytes) -> int:
         return add_missing_recipients(backend, keys, {recipient: encryption_key})
 
 
+def grant_from(path: str, former: NodeKeys, mesh: str, id_key: bytes, recipient: str, encryption_key: bytes) -> int:
+    """As ``grant``, with the keys of a machine that could open the device. Raises ``DeviceVanished``, ``DeviceForeign``,
+    ``NoKey``, ``VaultTooNew``, ``DataDamaged``, ``DeviceError``."""
+    with _vault_at(path) as (backend, header):
+        if header.mesh != mesh:
+            raise DeviceForeign(path=path, mesh=header.mesh)
+        try:
+            keys = load_keys(backend, former.id, former.unwrap, id_key)
+        except NoKey:
+            raise NoKey(device=path) from None
+        return add_missing_recipients(backend, keys, {recipient: encryption_key})
+
+
 @contextmanager
 def opened_folder(path: str, kit: Kit) -> Iterator[tuple[Backend, VaultHeader]]:
     """The device in the folder ``path``, which must be of the kit's mesh. Raises as ``open_offline``."""
+    with _vault_at(path) as (backend, header):
+        if header.mesh != kit.mesh:
+            raise KitForeign(kit=kit.mesh, path=path, vault=header.mesh)
+        yield backend, header
+
+
+@contextmanager
+def _vault_at(path: str) -> Iterator[tuple[Backend, VaultHeader]]:
     backend = FolderBackend(os.path.abspath(path), os.path.basename(os.path.abspath(path)), marker=None)
     try:
         header = read_header(backend)
         if header is None:
             raise DeviceVanished(device=path, detail="no device of a mesh lies in this folder")
-        if header.mesh != kit.mesh:
-            raise KitForeign(kit=kit.mesh, path=path, vault=header.mesh)
         yield backend, header
     finally:
         backend.close()

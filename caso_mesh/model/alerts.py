@@ -96,6 +96,12 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "device-keys-lost", (_E,),
+        "No server opens a device any more: all that did were replaced by new machines. What lies on it is unreadable till then.",
+        "On a server that sees it: caso-mesh vault grant PATH --kit FILE, with a recovery kit; or --from-state FOLDER, with the state folder of a machine that opened it. The others are given its keys from there.",
+        standing=True,
+    ),
+    Category(
         "device-low-on-space", (_W,),
         "There is less room on a device than its low space limit. No new backups are placed on it.",
         "Delete sets that are no longer needed and reclaim, shorten what new sets are kept for, or add a device.",

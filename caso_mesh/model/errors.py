@@ -1269,7 +1269,9 @@ class VaultTooNew(CasoError):
 class NoKey(CasoError):
     """This server has no key for the device {device}.
 
-    An administrator gives it one by adding the server to the device.
+    It is handed one by a server that has it and is connected; of a device that it does not see yet, when it is added to that
+    ("caso-mesh device share"). If nobody is left: "caso-mesh vault grant", with a recovery kit or the state folder of a server
+    that had it.
     """
 
     code = "no-key"

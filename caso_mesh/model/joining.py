@@ -57,13 +57,15 @@ class OperatorReply(Struct, frozen=True):
 
 class JoinReply(Struct, frozen=True):
     """All that a newcomer needs to be a member. Certificates are DER, the leaf's issuer follows it. ``proof`` shows that
-    the mesh of the join link vouches for the anchors in ``orders`` (empty when a person approved)."""
+    the mesh of the join link vouches for the anchors in ``orders`` (empty when a person approved). ``warnings``: what the
+    newcomer has not got, for a person."""
 
     certificate: tuple[bytes, ...]
     operator_certificate: tuple[bytes, ...]
     wrapped_id_key: bytes
     orders: Orders
     proof: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 class AdoptCommit(Struct, frozen=True):

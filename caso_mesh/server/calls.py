@@ -40,7 +40,7 @@ class Calls:
     def handlers(self) -> dict[str, Handler]:
         """By name of the call."""
         kits, answers = self._node.kept.kit_calls, CatalogAnswers(self._node.kept.catalogs)
-        handing = kits.handing(self._check_device)
+        handing = kits.handing(self._check_keys)
         importing = kits.importing(self._check_device, self._node.kept.storage)
         return {
             "link.hello": self._hello,
@@ -161,6 +161,11 @@ class Calls:
     async def _device_proof(self, peer: Peer, request: n.DeviceProof, link: Any) -> n.DeviceProofReply:
         self._only_admin(peer)
         return await self._node.kept.storage.proof(request, lambda path: self._check_device(path, request.device))
+
+    def _check_keys(self, path: str, vault: str) -> None:
+        """As ``_check_device``; the device with that vault may be in that folder already."""
+        there = next((device.id for device in self._node.orders.devices if device.vault == vault), "")
+        self._check_device(path, there)
 
     def _check_device(self, path: str, there: str = "") -> None:
         """A device lies where this server's own file lets things be written, and not inside of another one; the device

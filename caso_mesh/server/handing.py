@@ -25,8 +25,8 @@ _MOST_KEYS = 1000
 
 
 class HandingCalls:
-    """Answers the administrator. ``check`` raises for a folder in which this server has no device to be; ``unwrap`` and
-    ``id_key`` are the server's own."""
+    """Answers the administrator. ``check`` raises for a folder in which this server has no device with that vault (id) to be;
+    ``unwrap`` and ``id_key`` are the server's own."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class HandingCalls:
         node: str,
         name: str,
         is_admin: Callable[[str], bool],
-        check: Callable[[str], None],
+        check: Callable[[str, str], None],
         unwrap: Callable[[bytes, bytes], bytes],
         id_key: Callable[[], bytes],
         randomness: Randomness,
@@ -100,6 +100,6 @@ class HandingCalls:
 
     @contextmanager
     def _opened(self, request: n.DeviceKeys) -> Iterator[FolderBackend]:
-        self._check(request.path)
+        self._check(request.path, request.vault)
         with vault_folder(request.path, device=request.name, vault=request.vault) as backend:
             yield backend

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 
 from caso_mesh.config import Config
 from caso_mesh.identity import certificates, enrolment, tokens
@@ -50,8 +51,10 @@ async def join_by_link(
     randomness: Randomness = os.urandom,
     same_thread: bool = False,
     version: str,
+    warn: Callable[[str], None] = log.warning,
 ) -> str:
-    """Joins, with ``replaces`` in the place of the server of that name; returns the name of the mesh. After a break the same link may be used again on the same state folder.
+    """Joins, with ``replaces`` in the place of the server of that name; returns the name of the mesh. ``warn`` is told what a
+    person should know. After a break the same link may be used again on the same state folder.
 
     Raises the ``JoinLink...`` errors, ``CannotConnect``, ``AlreadyExists``, ``StateLocked``, ``StateNotEmpty``,
     ``StateForeign``.
@@ -102,6 +105,8 @@ async def join_by_link(
             if reply.orders.roster.mesh.id != link.mesh:
                 raise JoinLinkForeign(address=address)
             await install(folder, identity, keys, operator, reply, link.addresses, same_thread=same_thread)
+            for warning in reply.warnings:
+                warn(warning)
             return reply.orders.roster.mesh.name
         # what a server said tells more than that another one was not there
         raise next((each for each in failures if not isinstance(each, CannotConnect)), failures[-1])

@@ -49,8 +49,9 @@ class KitCalls:
         self._id_key = id_key
         self._randomness = randomness
 
-    def handing(self, check: Callable[[str], None]) -> HandingCalls:
-        """What hands keys of devices from server to server; ``check`` raises for a folder where no device may be."""
+    def handing(self, check: Callable[[str, str], None]) -> HandingCalls:
+        """What hands keys of devices from server to server; ``check`` raises for a folder where no device may be, or none
+        with that vault."""
         return HandingCalls(
             node=self._node,
             name=self._name,

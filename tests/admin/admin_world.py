@@ -58,6 +58,7 @@ class FakeLink:
         self.answers: dict[str, Callable[[Any], Any]] = {
             "orders.put": lambda _: {},
             "orders.change": lambda _: n.OrdersTaken(True),
+            "device.keys": lambda _: n.DeviceKeysReply({}),
         }
         self.asked: list[tuple[str, Any]] = []
         #: What the orders stand on that were taken last.

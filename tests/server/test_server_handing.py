@@ -22,7 +22,7 @@ ADMIN, OTHER = Peer("admin", "alpha", "node"), Peer("other", "beta", "node")
 
 
 def calls(keys: NodeKeys, forbidden: str = "") -> HandingCalls:
-    def check(path: str) -> None:
+    def check(path: str, vault: str) -> None:
         if path == forbidden:
             raise NotAllowedHere(server="gamma", action="write", path=path)
 

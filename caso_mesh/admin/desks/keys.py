@@ -46,13 +46,13 @@ class KeysDesk:
             clock=clock,
             randomness=randomness,
         )
-        self._granting = Granting(keeper=keeper, live=live, links=links, submit=submit)
+        self.granting = Granting(keeper=keeper, live=live, links=links, submit=submit, alarms=alarms)
         self._logons = Logons(keeper=keeper, links=links, submit=submit, alarms=alarms)
 
     def duties(self) -> dict[str, Duty]:
         return {
             "recovery kits": self._kits.run,
-            "keys of replaced servers": self._granting.run,
+            "keys of devices": self.granting.run,
             "secrets of logons": self._logons.run,
             "rotation of the CA": self.rotation.run,
         }

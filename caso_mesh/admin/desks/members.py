@@ -56,6 +56,7 @@ class MembersDesk:
             server_name=means.name,
             noted=keys.rotation.note,
             knows=servers.watch.knows,
+            unopened=keys.granting.unopened,
             clock=clock,
             randomness=randomness,
         )
