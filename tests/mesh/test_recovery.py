@@ -174,7 +174,7 @@ def test_the_administrator_is_rebuilt_from_disks_and_the_kit_and_nobody_joins_ag
     # sets: beta's from its journal, alpha's own from the device
     wait_for(
         lambda: {at_beta, at_alpha} <= {row["id"] for row in mesh.sets("alpha")},
-        20.0,
+        60.0,
         what="both sets are known again",
         every_s=0.2,
     )

@@ -51,7 +51,7 @@ def test_a_new_machine_goes_on_where_the_lost_one_was_and_the_lost_one_is_refuse
     mesh.kill("beta")
     gone = {row["name"]: row for row in mesh.ok("alpha", "server", "list")["servers"]}
     wait_for(
-        lambda: not {r["name"]: r for r in mesh.ok("alpha", "server", "list")["servers"]}["beta"]["connected"], 20.0,
+        lambda: not {r["name"]: r for r in mesh.ok("alpha", "server", "list")["servers"]}["beta"]["connected"], 60.0,
         what="the link with beta has ended",
     )  # fmt: skip
     mesh.ok(
