@@ -256,11 +256,25 @@ def _alerts(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str,
     raised = {(server, fact.id): (record, fact) for server, record, fact in reversed(of(facts.AlertRaised))}
     return {
         "alert": [
-            (id_, at.at_ns, server, fact.alert.value, fact.category, fact.object, fact.text, ends.get((server, id_)))
+            (
+                id_,
+                _when(at, fact),
+                server,
+                fact.alert.value,
+                fact.category,
+                fact.object,
+                fact.text,
+                ends.get((server, id_)),
+            )
             for (server, id_), (at, fact) in raised.items()
         ],
         "alert_end": [(*key, at_ns) for key, at_ns in ends.items()],
     }
+
+
+def _when(at: Record, fact: facts.AlertRaised) -> int:
+    """An alert is as old as what it tells of, by a clock that may be ahead of that of whoever told it."""
+    return min(fact.happened_at_ns or at.at_ns, at.at_ns)
 
 
 def _audit(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, Iterable[tuple[Any, ...]]]:
