@@ -79,6 +79,7 @@ AIMS: dict[str, Aim] = {
     "unfinished-untold": Aim(("kill",), _fails, operations=("erase",)),
     "canceled-too-soon": Aim(("cut", "one-way"), _well, operations=("cancel",)),
     "retired-goes-on": Aim(("kill",), _well, operations=("retire",)),
+    "keys-kept": Aim(("kill",), _well, operations=("replace",)),
     "used-is-deleted": Aim(("kill",), _well, operations=("media-set",)),
 }
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
-from mesh.simulation import meaning, settled
+from mesh.simulation import keys, meaning, settled
 from mesh.simulation.faults import Storm
 from mesh.simulation.operations import Operators
 from mesh.simulation.people import People
@@ -353,6 +353,8 @@ async def _unrest(world: World, operators: Operators) -> str:
         pending = [row[0] for row in rows if mode_of(state, world.hub.published[row[0]].server).at_voters]
         if set(pending) - operators.vaults.lost.keys():
             return f"{name} fetches {len(pending)} catalog details"
+    if "replace" in operators.chosen and (lacking := await keys.unrest(world)):
+        return lacking
     if "catalog-mode" in operators.chosen:
         for view in (await world.ask("catalog.modes", c.CatalogModesRequest(), c.CatalogModes)).servers:
             if view.state != "settled":

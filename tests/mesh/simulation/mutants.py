@@ -171,5 +171,6 @@ MUTANTS: dict[str, Broken] = {
     "unfinished-untold": storage.unfinished_untold,
     "canceled-too-soon": storage.canceled_too_soon,
     "retired-goes-on": storage.retired_goes_on,
+    "keys-kept": storage.keys_kept,
     "used-is-deleted": storage.used_is_deleted,
 }

@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
+from mesh.simulation import keys
 from mesh.simulation.faults import Storm
 from mesh.simulation.people import People, known_run
 from mesh.simulation.plans import Plans
@@ -42,6 +44,8 @@ _TRIES = 15
 #: How likely it is that operators do something of one kind; what takes seconds of work is done more seldom,
 #: and what people do anyway only on purpose.
 _CHANCE, _SELDOM = 0.25, {"backup": 0.0, "foresee": 0.08}
+#: How likely it is that all machines that may be lost are, when one is.
+_ALL_AT_ONCE = 0.25
 _AWAY = (DeviceState.PAUSED, DeviceState.OFFLINE, DeviceState.READ_ONLY)
 
 
@@ -89,6 +93,7 @@ class Operators:
         self.chosen = tuple(name for name in chosen if name != "lose" or "catalog-mode" not in chosen)
         self._kinds = {name: kinds[name] for name in self.chosen}
         self.plans: Plans | None = None
+        self._burns = random.Random(f"{world.seed}/burns")
         #: Runs of which it was said that they are canceled, not only that they are going to be.
         self.canceled: set[str] = set()
         #: Medium -> the attempts that there were when it was confirmed that it takes nothing more.
@@ -119,6 +124,8 @@ class Operators:
         async with asyncio.TaskGroup() as group:
             for name, (does, mean_s) in self._kinds.items():
                 group.create_task(self._go_on(name, does, mean_s))
+            if "replace" in self._kinds:
+                group.create_task(self._see_to_keys())
 
     async def _go_on(self, name: str, does: Callable[[random.Random], Awaitable[None]], mean_s: float) -> None:
         rng = random.Random(f"{self._world.seed}/{name}")
@@ -249,16 +256,23 @@ class Operators:
     # --- servers ---
 
     async def _replace(self, rng: random.Random) -> None:
-        """The machine of a server that never voted is lost, and another one takes its place, under its name."""
+        """The machine of a server that never voted is lost, at times of all of these at once, and another one takes its place,
+        under its name."""
         mine = [
             name for name in sorted(NAMES) if name not in self._storm.ever_voted and name not in self._storm.put_back
         ]
         name = rng.choice(mine) if mine else None
-        if name is None or self._world.servers[name].node is None or not self._world.settled_start(name):
-            return
-        self._storm.lose(name)
-        state = self._world.lose(name)
-        await asyncio.sleep(rng.uniform(1.0, 20.0))
+        names = [] if name is None else mine if self._burns.random() < _ALL_AT_ONCE else [name]
+        lost: dict[str, Path] = {}
+        for each in names:
+            if self._world.servers[each].node is not None and self._world.settled_start(each):
+                self._storm.lose(each)
+                lost[each] = self._world.lose(each)
+        for each, state in lost.items():
+            await asyncio.sleep(rng.uniform(1.0, 20.0))
+            await self._put_in_place(rng, each, state)
+
+    async def _put_in_place(self, rng: random.Random, name: str, state: Path) -> None:
         ports = newcomer(self._world, name, f" {self._world.seed}")
         joining = True
         while joining:
@@ -275,6 +289,14 @@ class Operators:
             await asyncio.sleep(rng.uniform(1.0, 5.0))
         self._world.note("replaced", name)
         self._world.found(name)
+
+    async def _see_to_keys(self) -> None:
+        """What alerts say of keys that are lost is done after a while."""
+        rng = random.Random(f"{self._world.seed}/keys")
+        while self._world.loop.time() < self._end_s:
+            await asyncio.sleep(rng.expovariate(1 / 15.0))
+            for device in await keys.told(self._world):
+                keys.bring_back(self._world, device)
 
     # --- policies ---
 

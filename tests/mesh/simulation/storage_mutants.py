@@ -8,7 +8,7 @@ from unittest import mock
 
 from msgspec import structs
 
-from caso_mesh.admin import retaining, work
+from caso_mesh.admin import granting, retaining, work
 from caso_mesh.admin.erasing import Erasing
 from caso_mesh.admin.policies import Policies
 from caso_mesh.control import policies, reducer
@@ -117,6 +117,11 @@ def retired_goes_on() -> Any:
         return medium_for(known, media_set, device, node, name, now_ns)
 
     return mock.patch.object(tasks, "medium_for", appended)
+
+
+def keys_kept() -> Any:
+    """A new machine is handed no key of a device."""
+    return mock.patch.object(granting, "lacking", lambda places: [])
 
 
 @contextlib.contextmanager

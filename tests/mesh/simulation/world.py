@@ -88,6 +88,8 @@ class World:
         self.written: dict[bytes, tuple[Record, bytes]] = {}
         #: (server, incarnation, number) -> why a record means nothing, as whoever took it in found.
         self.refused: dict[tuple[str, str, int], str] = {}
+        #: State folders of machines that are gone for good.
+        self.former: list[Path] = []
         self.messages = 0
         self.closed_runs = 0
         self._links: dict[str, Link] = {}
@@ -229,6 +231,7 @@ class World:
         self.crash(name, power=True)
         server = self.servers[name]
         server.lost = True
+        self.former.append(server.state)
         server.state = self.folder / f"state-{name}.{server.number}.new"
         return server.state
 
