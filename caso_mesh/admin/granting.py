@@ -68,19 +68,21 @@ class Granting:
         """What is to be said of devices of a new machine (node id) whose keys nobody can hand to it now."""
         state = self._keeper.state
         return tuple(
-            f"No other server that is connected opens the device {device.name}: keep the state folder of the machine that is "
-            f"replaced. {self._remedy(device)}"
+            f"No other server that is connected has the keys of the device {device.name}. "
+            f"{self._remedy(device, path.path)}. Keep the state folder of the machine that is replaced until then"
             for device in state.devices_of(id_)
-            if device.imported is None and not device.erasing and not openers(self._places(device), id_)
+            if (path := device.path_on(id_)) is not None
+            and device.imported is None
+            and not device.erasing
+            and not openers(self._places(device), id_)
         )
 
-    def _remedy(self, device: Device) -> str:
-        path = device.paths[0].path
-        by_kit = f"caso-mesh vault grant {path} --kit FILE"
-        by_state = f"caso-mesh vault grant {path} --from-state FOLDER, with the state folder of such a machine"
+    def _remedy(self, device: Device, path: str) -> str:
+        by_kit = f"caso-mesh vault grant {path} --kit FILE, with a recovery kit"
+        by_state = f"caso-mesh vault grant {path} --from-state FOLDER, with the state folder of a machine that had them"
         if any(device.id in kit.complete for kit in self._keeper.state.kit_list()):
-            return f"Where it is mounted: {by_kit}, with a recovery kit, or {by_state}"
-        return f"No recovery kit opens it. Where it is mounted: {by_state}"
+            return f"They come back by {by_kit}, or {by_state}"
+        return f"No recovery kit has them. They come back by {by_state}"
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
         """One that hangs keeps nobody else waiting."""
@@ -176,10 +178,11 @@ class Granting:
         device = self._keeper.state.devices.get(device.id, device)
         if not lost(self._places(device)):
             return
-        names = " or ".join(self._keeper.state.name_of(path.server) for path in device.paths)
+        place = device.paths[0]
         text = (
-            f"No server opens the device {device.name} any more: all machines that did were replaced. "
-            f"{self._remedy(device)} ({names}). The other servers are handed its keys from there"
+            f"No server has the keys of the device {device.name} any more: the machines that had them were replaced. "
+            f"{self._remedy(device, place.path)}, on {self._keeper.state.name_of(place.server)}. The other servers that see it "
+            "are handed them from there"
         )
         await self._alarms.attempt_begins(AlertKind.ERROR, KEYS_LOST, text, object=device.name)
 

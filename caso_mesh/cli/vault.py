@@ -12,7 +12,7 @@ from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Group, Parameter
 from caso_mesh.cli.options import EscapedOption, JsonOption, OwnStateOption, default_state, rooted_path
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit
-from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, StateMissing, TargetInvalid, UsageError
+from caso_mesh.model.errors import FAILED, WITH_EXCEPTIONS, NoKey, StateKeyless, StateMissing, TargetInvalid, UsageError
 from caso_mesh.model.states import Overwrite
 from caso_mesh.model.units import format_duration, format_instant, format_size
 
@@ -160,7 +160,12 @@ def grant(
         former = IdentityStore(from_state / "identity")
         if former.load_mesh_id() != mesh:
             raise UsageError(detail=f"{from_state} is of another mesh than {folder}")
-        added = grant_from(str(device), former.load_keys(), mesh, former.load_id_key(), keys.id, keys.encryption_key)
+        try:
+            added = grant_from(
+                str(device), former.load_keys(), mesh, former.load_id_key(), keys.id, keys.encryption_key
+            )
+        except NoKey:
+            raise StateKeyless(state=from_state, path=device) from None
     elif kit is None:
         raise UsageError(detail="Give --kit FILE, or --from-state FOLDER of a machine that could use the device")
     else:

@@ -121,15 +121,12 @@ def grant(path: str, kit: Kit, recipient: str, encryption_key: bytes) -> int:
 
 
 def grant_from(path: str, former: NodeKeys, mesh: str, id_key: bytes, recipient: str, encryption_key: bytes) -> int:
-    """As ``grant``, with the keys of a machine that could open the device. Raises ``DeviceVanished``, ``DeviceForeign``,
-    ``NoKey``, ``VaultTooNew``, ``DataDamaged``, ``DeviceError``."""
+    """As ``grant``, with the keys of a machine that could open the device. Raises ``DeviceVanished``, ``DeviceForeign``, ``NoKey``,
+    ``VaultTooNew``, ``DataDamaged``, ``DeviceError``."""
     with _vault_at(path) as (backend, header):
         if header.mesh != mesh:
             raise DeviceForeign(path=path, mesh=header.mesh)
-        try:
-            keys = load_keys(backend, former.id, former.unwrap, id_key)
-        except NoKey:
-            raise NoKey(device=path) from None
+        keys = load_keys(backend, former.id, former.unwrap, id_key)
         return add_missing_recipients(backend, keys, {recipient: encryption_key})
 
 

@@ -1279,6 +1279,17 @@ class NoKey(CasoError):
     exit_status = REFUSED
 
 
+class StateKeyless(CasoError):
+    """The machine of the state folder {state} had no key for the device at {path}.
+
+    Use the state folder of another server that could use it, or a recovery kit.
+    """
+
+    code = "state-keyless"
+    category = "security"
+    exit_status = REFUSED
+
+
 class DataLocationRefused(CasoError):
     """The device and media data of {server} cannot lie on that server with the catalog mode {mode}.
 

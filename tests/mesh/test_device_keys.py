@@ -113,7 +113,7 @@ async def test_keys_that_went_with_all_machines_are_told_of_and_come_back_by_the
         await lose(mesh, name)
     for name in ("beta", "gamma"):
         await mesh.join(f"{name}2", replaces=name)
-    said = [record.message for record in caplog.records if "connected opens the device nas" in record.message]
+    said = [record.message for record in caplog.records if "connected has the keys of the device nas" in record.message]
     assert len(said) == 2, caplog.messages
     assert f"caso-mesh vault grant {mesh.folder / 'nas'} --from-state FOLDER" in said[0]
     for name in ("beta", "gamma"):
