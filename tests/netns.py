@@ -200,6 +200,17 @@ class Site:
         rule = f'iifname "eth0" {chance}drop'
         self._rules(i, [rule] if percent else [])
 
+    def narrow(self, i: int, longest: int | None) -> None:
+        """What machine ``i`` sends in packets of more than ``longest`` bytes gets lost further on, and nobody tells it; ``None``
+        ends it."""
+        text = "table inet narrow {}\ndelete table inet narrow\n"
+        if longest is not None:
+            # the rule sees what the card would cut into packets: so there is nothing left to be cut
+            self.do(i, "ip", "link", "set", "eth0", "gso_max_segs", "1")
+            text += "table inet narrow {\nchain out {\ntype filter hook postrouting priority 0;\n"
+            text += f'oifname "eth0" meta length > {longest} drop\n}}\n}}\n'
+        self.do(i, "nft", "-f", "-", text=text)
+
     def _rules(self, i: int, rules: list[str]) -> None:
         text = "table inet site {}\ndelete table inet site\n"
         if rules:

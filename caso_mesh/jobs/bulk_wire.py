@@ -52,6 +52,7 @@ from caso_mesh.wire.bulk import BulkAcceptor, dial_bulk
 from caso_mesh.wire.codec import from_wire, to_wire
 from caso_mesh.wire.link import Link
 from caso_mesh.wire.network import ClientTls, ServerTls
+from caso_mesh.wire.segments import Segments
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class WireChannel:
         self._watchers: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
+        self._segments = Segments()
         self._leaving: CasoError | None = None
         # read by all:
         self._met = False
@@ -377,6 +379,7 @@ class WireChannel:
             handler=OnlyCalls(self._asked),
             timeout_s=_DIAL_S,
             pace=self._pacer.wait,
+            segments=self._segments,
         )
         try:
             join = to_wire(join_of(self._task, self._desk))

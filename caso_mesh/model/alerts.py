@@ -178,6 +178,14 @@ CATEGORIES: tuple[Category, ...] = (
         standing=True,
     ),
     Category(
+        "large-packets-lost", (_W,),
+        "On the way between two servers large packets are lost, and nobody says so. Smaller ones are sent there: all works, with "
+        "less speed.",
+        "Look for a tunnel or VPN with a smaller MTU on the way, and for a firewall that drops ICMP; ping -M do -s 1472 ADDRESS shows "
+        "it. It is tried every ten minutes.",
+        standing=True,
+    ),
+    Category(
         "logon-lost", (_A,),
         "No server has the secret of a logon any more that some may use.",
         "Type it again: caso-mesh logon set NAME --new-secret.",

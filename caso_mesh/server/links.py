@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.dialects import NEWEST, OLDEST
 from caso_mesh.model.errors import (
+    CannotConnect,
     CasoError,
     CertificateRefused,
     IdentityInUse,
@@ -37,6 +39,7 @@ from caso_mesh.server.twins import ANSWER_S, Twins
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Network
+from caso_mesh.wire.segments import SILENT_S
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
@@ -48,8 +51,16 @@ _DIALS_PER_S = 10.0
 _DIALS_AT_ONCE = 128
 #: Between two looks at who is wanted.
 _LOOK_EACH_S = 0.05
+#: Between two looks whether large packets come through again where small ones are sent.
+_COMPARE_EACH_S = 600.0
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
+
+
+class Packets(Protocol):
+    """Told of the way to a peer (its name) at an address."""
+
+    async def __call__(self, peer: str, address: str, *, lost: bool) -> None: ...
 
 
 class Target(Struct, frozen=True):
@@ -75,9 +86,13 @@ async def _nothing(link: Link, reply: HelloReply) -> None:
     return
 
 
+async def _nobody(peer: str, address: str, *, lost: bool) -> None:
+    return
+
+
 class LinkBook:
     """Every open link by the id of its peer. ``run`` keeps the wanted ones open. ``removed`` is told which peer (id) said
-    that this server was removed from the mesh."""
+    that this server was removed from the mesh, ``packets`` on which ways large packets are lost, or come through again."""
 
     def __init__(
         self,
@@ -98,6 +113,7 @@ class LinkBook:
         before_hello: Callable[[Link], Awaitable[None]],
         after_hello: Callable[[Link, HelloReply], Awaitable[None]] = _nothing,
         removed: Callable[[str], None] = lambda by: None,
+        packets: Packets = _nobody,
         jitter: random.Random,
         twins: Twins | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -120,6 +136,7 @@ class LinkBook:
         self._before_hello = before_hello
         self._after_hello = after_hello
         self._removed = removed
+        self._packets = packets
         self._jitter = jitter
         self._links: dict[str, Link] = {}
         self._since: dict[str, float] = {}
@@ -355,7 +372,35 @@ class LinkBook:
         if old is not None:
             await old.close()
         await self._announce(node, linked=True)
+        if link.dialled:
+            comparing = asyncio.create_task(self._compare(link), name=f"packets to {link.peer.name}")
+            self._watchers.add(comparing)
+            comparing.add_done_callback(self._watchers.discard)
         return True
+
+    async def _compare(self, link: Link) -> None:
+        """Tells of large packets that are lost, as long as a link lasts that has small ones for it. Another dial with large
+        ones has to fail as well: the peer may only have been too busy."""
+        peer, address = link.peer.name, link.remote_address
+        lost = link.segment_bytes is not None
+        while lost and not link.closed:
+            began_s = self._clock.monotonic_s()
+            try:
+                whole = await self._network.dial(
+                    address, tls=ClientTls(self._trust.client_tls), authorise=self._trust.authorise,
+                    handler=self._handler, limits=self._limits, whole=True,
+                )  # fmt: skip
+                await whole.close()
+                lost = False
+            except CannotConnect:
+                if self._clock.monotonic_s() - began_s >= SILENT_S and not link.closed:
+                    await self._packets(peer, address, lost=True)
+            except CasoError as error:
+                log.debug("dialling %s with large packets: %s", address, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_COMPARE_EACH_S if lost else 0.0):
+                    await link.wait_closed()
+        await self._packets(peer, address, lost=False)
 
     async def _watch(self, node: str, link: Link) -> None:
         await link.wait_closed()

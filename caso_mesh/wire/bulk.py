@@ -21,6 +21,7 @@ from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import BULK, Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, OnRefusal, ServerTls, join_address
+from caso_mesh.wire.segments import Segments
 from caso_mesh.wire.websocket import LinkServer, Pace, dial_websocket
 
 log = logging.getLogger(__name__)
@@ -138,8 +139,10 @@ async def dial_bulk(
     limits: Limits = BULK,
     random_bytes: Randomness = os.urandom,
     pace: Pace | None = None,
+    segments: Segments | None = None,
 ) -> Link:
-    """A link to the worker that answers to ``token`` behind the daemon at ``address``. Raises like ``Network.dial``."""
+    """A link to the worker that answers to ``token`` behind the daemon at ``address``; ``segments``: what is known of the
+    ways from here. Raises like ``Network.dial``."""
     return await dial_websocket(
         address,
         tls=tls,
@@ -148,6 +151,7 @@ async def dial_bulk(
         timeout_s=timeout_s,
         limits=limits,
         random_bytes=random_bytes,
+        segments=segments or Segments(),
         server_name=demux.bulk_name(token),
         pace=pace,
     )

@@ -29,8 +29,9 @@ async def establish(
     handler: Handler,
     limits: Limits,
     random_bytes: Randomness,
+    filling_bytes: int = 0,
 ) -> Link:
-    """A started link over ``channel``, which is closed if there will be none.
+    """A started link over ``channel``, which is closed if there will be none. ``filling_bytes``: of a packet of full size.
 
     Raises what ``authorise`` raises, the reason the peer gives for refusing us, ``PeerFault``, or ``CannotConnect``
     when the channel ends or the peer is silent for ``limits.hello_timeout_s``.
@@ -44,7 +45,7 @@ async def establish(
                 raise
             if certificate is None and not dialled:
                 limits = ANONYMOUS
-            return await _exchange(channel, dialled, address, peer, handler, limits, random_bytes)
+            return await _exchange(channel, dialled, address, peer, handler, limits, random_bytes, filling_bytes)
     except TimeoutError:
         await channel.close()
         raise CannotConnect(address=address, detail="it does not say hello") from None
@@ -61,11 +62,12 @@ async def _exchange(
     handler: Handler,
     limits: Limits,
     random_bytes: Randomness,
+    filling_bytes: int,
 ) -> Link:
     nonce = random_bytes(16)
     connection = Connection(dialled=dialled, limits=limits, nonce=nonce, peer=address)
     if dialled:
-        await _send(channel, connection.hello(), address)
+        await _send(channel, connection.hello(filling_bytes), address)
     message = await channel.receive()
     if message is None:
         raise CannotConnect(address=address, detail="it closed the connection")
@@ -78,7 +80,7 @@ async def _exchange(
         raise event.error or CannotConnect(address=address, detail="it closed the connection")
     assert isinstance(event, Hello)  # receive() takes nothing else as the first message
     if not dialled:
-        await _send(channel, connection.hello(), address)
+        await _send(channel, connection.hello(filling_bytes), address)
     both = nonce + event.nonce if dialled else event.nonce + nonce
     session = base32(hashlib.sha256(both).digest()[:16])
     link = Link(channel, connection, handler, peer=peer, dialled=dialled, session=session)

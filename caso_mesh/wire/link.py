@@ -93,6 +93,8 @@ class Link:
         self.remote_address = connection.peer
         #: What the peer did against the protocol, once this end has ended the link for it.
         self.fault: PeerFault | None = None
+        #: With segments of how many bytes it was dialled, since larger ones did not come through; ``None``: as the kernel has it.
+        self.segment_bytes: int | None = None
         self._channel = channel
         self._connection = connection
         self._handler = handler

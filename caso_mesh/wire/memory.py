@@ -174,6 +174,7 @@ class MemoryEndpoint:
         handler: Handler,
         timeout_s: float = 10.0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        whole: bool = False,
     ) -> Link:
         """As in ``Network``."""
         try:

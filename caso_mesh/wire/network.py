@@ -108,8 +108,10 @@ class Network(Protocol):
         handler: Handler,
         timeout_s: float = 10.0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        whole: bool = False,
     ) -> Link:
-        """A link to the node at HOST:PORT; whoever dialled closes it.
+        """A link to the node at HOST:PORT; whoever dialled closes it. ``whole``: with large packets, also where these did not
+        come through before.
 
         Raises ``CannotConnect``, ``CertificateRefused`` when TLS fails on a certificate of either side, what
         ``authorise`` raises, or the reason for which the other side refuses.

@@ -36,6 +36,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     max_calls: int
     max_streams: int
     stream_window_bytes: int
+    filling: bytes = b""
+    """Means nothing: with it the message fills a packet of full size (``segments``)."""
 
 
 class RequestReceived(msgspec.Struct, frozen=True):
@@ -156,7 +158,7 @@ class Connection:
 
     # --- opening and ending ---
 
-    def hello(self) -> bytes:
+    def hello(self, filling_bytes: int = 0) -> bytes:
         own = self.limits
         hello = Hello(
             protocol=PROTOCOL,
@@ -165,6 +167,7 @@ class Connection:
             max_calls=own.max_calls,
             max_streams=own.max_streams,
             stream_window_bytes=own.stream_window_bytes,
+            filling=bytes(filling_bytes),
         )
         return codec.pack([HELLO, codec.to_wire(hello)])
 

@@ -44,6 +44,7 @@ from caso_mesh.wire.network import (
     join_address,
     split_address,
 )
+from caso_mesh.wire.segments import SILENT_S, Segments, Sockets, filling_bytes
 from caso_mesh.wire.tls import accept_tls, shrink_buffer
 
 log = logging.getLogger(__name__)
@@ -236,6 +237,7 @@ class LinkServer:
                 handler=self._handler,
                 limits=self._limits,
                 random_bytes=self._random_bytes,
+                filling_bytes=filling_bytes(transport.get_extra_info("socket")),
             )
         except CasoError as error:
             log.info("refused %s: %s", address, error)
@@ -336,6 +338,7 @@ class WebSocketNetwork:
 
     def __init__(self, *, random_bytes: Randomness = os.urandom) -> None:
         self._random_bytes = random_bytes
+        self._segments = Segments()
 
     @asynccontextmanager
     async def listen(
@@ -383,9 +386,10 @@ class WebSocketNetwork:
         handler: Handler,
         timeout_s: float = 10.0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        whole: bool = False,
     ) -> Link:
         """As in ``Network``."""
-        return await dial_websocket(
+        link = await dial_websocket(
             address,
             tls=tls,
             authorise=authorise,
@@ -393,7 +397,11 @@ class WebSocketNetwork:
             timeout_s=timeout_s,
             limits=limits,
             random_bytes=self._random_bytes,
+            segments=Segments() if whole else self._segments,
         )
+        if whole:
+            self._segments.whole(address)
+        return link
 
 
 async def dial_websocket(
@@ -405,38 +413,58 @@ async def dial_websocket(
     timeout_s: float,
     limits: Limits,
     random_bytes: Randomness,
+    segments: Segments,
     server_name: str | None = None,
     pace: Pace | None = None,
 ) -> Link:
-    """``Network.dial`` with the server name to put into the ClientHello, and what is awaited before bytes are sent."""
+    """``Network.dial`` with what is known of packets, the server name to put into the ClientHello, and what is awaited
+    before bytes are sent."""
     try:
         split_address(address)
     except ValueError as exc:
         raise CannotConnect(address=address, detail=str(exc)) from None
-    try:
-        async with asyncio.timeout(timeout_s):
-            channel, certificate = await _connect(address, tls.current(), limits, server_name, pace)
-            return await establish(
-                channel,
-                dialled=True,
-                address=address,
-                certificate=certificate,
-                authorise=authorise,
-                handler=handler,
-                limits=limits,
-                random_bytes=random_bytes,
-            )
-    except TimeoutError:
-        raise CannotConnect(address=address, detail=f"no answer within {timeout_s:g} s") from None
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    segment_bytes = segments.of(address, began_s)
+    with Sockets(segment_bytes) as sockets:
+        try:
+            async with asyncio.timeout(timeout_s):
+                channel, certificate, filling = await _connect(
+                    address, tls.current(), limits, server_name, pace, sockets
+                )
+                link = await establish(
+                    channel,
+                    dialled=True,
+                    address=address,
+                    certificate=certificate,
+                    authorise=authorise,
+                    handler=handler,
+                    limits=limits,
+                    random_bytes=random_bytes,
+                    filling_bytes=filling,
+                )
+        except (TimeoutError, CannotConnect) as error:
+            detail = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else error.fields["detail"]
+            if loop.time() - began_s >= SILENT_S and sockets.packets_matter():
+                segments.silent(address, segment_bytes, loop.time())
+                detail += "; it takes connections: are large packets lost on the way (MTU)?"
+            raise CannotConnect(address=address, detail=detail) from None
+    link.segment_bytes = segment_bytes
+    return link
 
 
 async def _connect(
-    address: str, context: ssl.SSLContext, limits: Limits, server_name: str | None, pace: Pace | None
-) -> tuple[WebSocketChannel, bytes | None]:
+    address: str,
+    context: ssl.SSLContext,
+    limits: Limits,
+    server_name: str | None,
+    pace: Pace | None,
+    sockets: Sockets,
+) -> tuple[WebSocketChannel, bytes | None, int]:
     redirected = aiohttp.TraceConfig()
     redirected.on_request_redirect.append(_no_redirect)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=1, force_close=True),
+        connector=aiohttp.TCPConnector(limit=1, force_close=True, socket_factory=sockets.make),
         timeout=aiohttp.ClientTimeout(total=None, sock_read=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         trace_configs=[redirected],
@@ -458,7 +486,8 @@ async def _connect(
             raise _why_not(address, exc) from exc
         raise
     certificate = websocket.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    return WebSocketChannel(websocket, limits=limits, peer=address, session=session, pace=pace), certificate
+    filling = filling_bytes(websocket.get_extra_info("socket"))
+    return WebSocketChannel(websocket, limits=limits, peer=address, session=session, pace=pace), certificate, filling
 
 
 async def _no_redirect(session: aiohttp.ClientSession, context: object, params: object) -> None:

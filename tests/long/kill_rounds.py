@@ -200,8 +200,13 @@ class Rounds:
         return set(self.disk.glob("index/*/*"))
 
     def _check_attempts(self, run: str) -> None:
-        rows = self.mesh.ok("alpha", "job", "show", run)["runs"]
-        attempts = next(row for row in rows if row["run"] == run)["attempts"]
+        def seen() -> list[dict[str, Any]]:
+            rows = self.mesh.ok("alpha", "job", "show", run)["runs"]
+            return list(next(row for row in rows if row["run"] == run)["attempts"])
+
+        # the one that a late success has ended may have to be told yet
+        wait_for(lambda: {row["state"] for row in seen()} <= ENDS, what="all attempts have ended", every_s=0.2)
+        attempts = seen()
         states = [row["state"] for row in attempts]
         assert states.count("succeeded") == 1, f"{self.kills[-1]}: {states}"
         assert set(states) <= ENDS, f"{self.kills[-1]}: {states}"
