@@ -14,6 +14,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from caso_mesh.catalog import index
+from caso_mesh.catalog.blocks import LATEST
 from caso_mesh.catalog.export import Export
 from caso_mesh.catalog.index import FolderUsage, Found, IngestResult, SliceLost, Version, Wanted
 from caso_mesh.catalog.schema import Nonsense
@@ -83,6 +84,11 @@ def _watched(fn: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connect
             return fn(conn)
 
     return call
+
+
+def _within(number: int | None) -> int | None:
+    """A bound that somebody gave: beyond what is in any row it is the same as the last that may be."""
+    return None if number is None else max(-LATEST, min(LATEST, number))
 
 
 def _split(instant_ns: int | None) -> tuple[int, int] | None:
@@ -249,12 +255,12 @@ class Catalog:
         wanted = Wanted(
             sources=None if sources is None else frozenset(sources),
             order=tuple(sources) if in_order and sources is not None else None,
-            since_ns=asked.since_ns,
-            until_ns=asked.until_ns,
-            size_min=asked.size_min,
-            size_max=asked.size_max,
-            modified_since=_split(asked.modified_since_ns),
-            modified_until=_split(asked.modified_until_ns),
+            since_ns=_within(asked.since_ns),
+            until_ns=_within(asked.until_ns),
+            size_min=_within(asked.size_min),
+            size_max=_within(asked.size_max),
+            modified_since=_split(_within(asked.modified_since_ns)),
+            modified_until=_split(_within(asked.modified_until_ns)),
             type=asked.type,
             ignore_case=asked.ignore_case,
         )

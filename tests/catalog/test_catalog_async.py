@@ -13,6 +13,7 @@ from caso_mesh.catalog import index, walk
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
 from caso_mesh.model.errors import DataDamaged, PathNotInSet
+from caso_mesh.model.listing import CatalogFind
 
 FIRST = tree(*(file(b"srv/d%d/f%03d" % (n % 7, n)) for n in range(400)))
 SECOND = tree(*(file(b"srv/d%d/f%03d" % (n % 7, n), size=n % 3) for n in range(100, 500)))
@@ -53,6 +54,24 @@ async def test_every_question_has_its_answer(tmp_path, same_thread):
             await catalog.list_folder("s1", b"none")
         await catalog.remove_set("s1")
         assert await catalog.sets() == []
+
+
+@pytest.mark.parametrize(
+    "bound", ["since_ns", "until_ns", "size_min", "size_max", "modified_since_ns", "modified_until_ns"]
+)
+async def test_a_bound_that_is_beyond_everything_is_no_damage(tmp_path, caplog, bound):
+    """SQLite has no such numbers: all of the catalog was read to see what was wrong with it, and the question refused."""
+    async with Catalog.open(tmp_path / "catalog.db") as catalog:
+        record = make_set("s1", ended=5)
+        await catalog.add_set(record)
+        await catalog.ingest(full(record, tree(file(b"srv/one", size=1))))
+
+        async def found(number: int) -> int:
+            return len((await catalog.matches(CatalogFind(b"one", **{bound: number}), None, 10)).matches)
+
+        upper = bound in {"until_ns", "size_max", "modified_until_ns"}
+        assert (await found(2**64 - 1), await found(-(2**63))) == ((1, 0) if upper else (0, 1))
+    assert not caplog.records
 
 
 async def test_what_was_taken_in_is_there_when_the_catalog_is_opened_again(tmp_path):
