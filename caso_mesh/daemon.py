@@ -46,7 +46,7 @@ from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.links import LinkBook
 from caso_mesh.server.node import ServerNode
 from caso_mesh.server.own_link import OwnLink
-from caso_mesh.server.packets import tell_of_packets
+from caso_mesh.server.packets import Packets
 from caso_mesh.server.queue import MIGRATIONS as QUEUE_MIGRATIONS
 from caso_mesh.server.queue import Queue
 from caso_mesh.server.resources import Resources
@@ -317,6 +317,15 @@ def _server(member: _Member, runner: Runner, discovery: Discovery | None, later:
 
 
 def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -> LinkBook:
+    packets = Packets(
+        network=member.ports.network,
+        trust=member.trust,
+        handler=later,
+        limits=limits,
+        facts=server.facts,
+        server=member.config.server,
+        clock=member.ports.clock,
+    )
     return LinkBook(
         own=server.own,
         network=member.ports.network,
@@ -335,7 +344,7 @@ def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -
         before_hello=server.renew,
         after_hello=partial(ask_whom_to_trust, server),
         removed=later.removed,
-        packets=partial(tell_of_packets, server.facts, member.config.server),
+        packets=packets.watch,
         jitter=member.ports.jitter,
         limits=limits,
     )

@@ -90,9 +90,16 @@ class Delegation:
         """Two servers could not reach each other."""
         self._no_data_path[source, server] = self._clock.monotonic_s() + _NO_PATH_S
 
+    def _link_changed(self, node: str, linked: bool) -> None:
+        if linked:
+            # whatever was in its way may be gone: it was started again, or the network is another one
+            kept = {pair: until for pair, until in self._no_data_path.items() if node not in pair}
+            self._no_data_path = kept
+        self._wake.set()
+
     async def run(self) -> None:
         """Places whenever something has changed. Never returns."""
-        unobserve = self._links.observe(lambda node, linked: self._wake.set())
+        unobserve = self._links.observe(self._link_changed)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._wake_on_change())

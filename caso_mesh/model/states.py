@@ -279,7 +279,7 @@ REASON_ENDS: dict[WaitReason, str] = {
     WaitReason.DEVICE_LOW_ON_SPACE: "ends when space is freed on one of these, or a job ends that has reserved it: {devices}",
     WaitReason.DEVICE_NOT_REACHABLE: "ends when a permitted server has a path to one of these: {devices}",
     WaitReason.NO_DEVICE_IN_TARGET: "ends when the target {target} gets a device, or a server of it may use one: caso-mesh device set NAME --enable",
-    WaitReason.NO_DATA_PATH: "ends when {source} and one of these reach each other, which is tried every ten minutes: {server}",
+    WaitReason.NO_DATA_PATH: "ends when {source} and one of these reach each other, which is tried every ten minutes, and when one is linked anew: {server}",
     WaitReason.NO_KEY_FOR_DEVICE: "ends when the server has been handed the key of {devices}",
     WaitReason.WAITING_FOR_SERVER: "ends when one of these is linked again: {server}",
     WaitReason.NO_SERVER_LEFT: "ends when another server of the target returns",

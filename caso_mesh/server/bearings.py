@@ -13,7 +13,7 @@ from caso_mesh.model.errors import StaleOrders
 from caso_mesh.model.mesh import Claim, NodeAddress
 from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority, Orders
-from caso_mesh.server.links import Target
+from caso_mesh.server.targets import Target
 from caso_mesh.server.trust import Trust
 
 #: Addresses that are remembered for one server, and servers asked at the same time for the administrator.

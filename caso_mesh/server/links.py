@@ -9,18 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
-
-from msgspec import Struct
 
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.dialects import NEWEST, OLDEST
 from caso_mesh.model.errors import (
-    CannotConnect,
     CasoError,
     CertificateRefused,
     IdentityInUse,
@@ -34,65 +30,35 @@ from caso_mesh.model.mesh import Claim
 from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority
 from caso_mesh.server.greetings import bounded, bounded_reply
+from caso_mesh.server.packets import nothing_of_packets
+from caso_mesh.server.targets import FIRST_PAUSE_S, Pause, Target
 from caso_mesh.server.trust import Trust
 from caso_mesh.server.twins import ANSWER_S, Twins
 from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, Network
-from caso_mesh.wire.segments import SILENT_S
 from caso_mesh.wire.typed import Callee, ask
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 15.0
+_LONGEST_PAUSE_S = 15.0
 #: Of a target among many: however many servers are away, no more than so many are dialled in a second in the long run.
 _DIALS_PER_S = 10.0
 #: Dials at the same time: thousands of handshakes at once would keep whoever comes into office from its voters.
 _DIALS_AT_ONCE = 128
 #: Between two looks at who is wanted.
 _LOOK_EACH_S = 0.05
-#: Between two looks whether large packets come through again where small ones are sent.
-_COMPARE_EACH_S = 600.0
 #: Two servers that dial each other at the same moment keep one link; within this time of its start it wins by rule.
 _SAME_MOMENT_S = 5.0
-
-
-class Packets(Protocol):
-    """Told of the way to a peer (its name) at an address."""
-
-    async def __call__(self, peer: str, address: str, *, lost: bool) -> None: ...
-
-
-class Target(Struct, frozen=True):
-    """Somebody to have a link with. ``node`` ``None``: whoever answers there may know the administrator."""
-
-    node: str | None
-    addresses: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        return self.node or ",".join(self.addresses)
-
-
-class _Pause:
-    """When a target is dialled again."""
-
-    def __init__(self) -> None:
-        self.next_s = 0.0
-        self.length_s = _FIRST_PAUSE_S
 
 
 async def _nothing(link: Link, reply: HelloReply) -> None:
     return
 
 
-async def _nobody(peer: str, address: str, *, lost: bool) -> None:
-    return
-
-
 class LinkBook:
     """Every open link by the id of its peer. ``run`` keeps the wanted ones open. ``removed`` is told which peer (id) said
-    that this server was removed from the mesh, ``packets`` on which ways large packets are lost, or come through again."""
+    that this server was removed from the mesh ``packets`` watches a link that was dialled."""
 
     def __init__(
         self,
@@ -113,7 +79,7 @@ class LinkBook:
         before_hello: Callable[[Link], Awaitable[None]],
         after_hello: Callable[[Link, HelloReply], Awaitable[None]] = _nothing,
         removed: Callable[[str], None] = lambda by: None,
-        packets: Packets = _nobody,
+        packets: Callable[[Link], Coroutine[None, None, None]] = nothing_of_packets,
         jitter: random.Random,
         twins: Twins | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -142,7 +108,7 @@ class LinkBook:
         self._since: dict[str, float] = {}
         self._greetings: dict[str, HelloRequest | HelloReply] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        self._pauses: dict[str, _Pause] = {}
+        self._pauses: dict[str, Pause] = {}
         self._dialling: set[str] = set()
         self._doubted: set[str] = set()
         self._worked: dict[str, str] = {}
@@ -366,41 +332,18 @@ class LinkBook:
         self._links[node] = link
         self._since[node] = now
         self.twins.accepted(node)
-        watcher = asyncio.create_task(self._watch(node, link), name=f"link with {link.peer.name}")
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
+        self._look_after(self._watch(node, link), f"link with {link.peer.name}")
         if old is not None:
             await old.close()
         await self._announce(node, linked=True)
         if link.dialled:
-            comparing = asyncio.create_task(self._compare(link), name=f"packets to {link.peer.name}")
-            self._watchers.add(comparing)
-            comparing.add_done_callback(self._watchers.discard)
+            self._look_after(self._packets(link), f"packets to {link.peer.name}")
         return True
 
-    async def _compare(self, link: Link) -> None:
-        """Tells of large packets that are lost, as long as a link lasts that has small ones for it. Another dial with large
-        ones has to fail as well: the peer may only have been too busy."""
-        peer, address = link.peer.name, link.remote_address
-        lost = link.segment_bytes is not None
-        while lost and not link.closed:
-            began_s = self._clock.monotonic_s()
-            try:
-                whole = await self._network.dial(
-                    address, tls=ClientTls(self._trust.client_tls), authorise=self._trust.authorise,
-                    handler=self._handler, limits=self._limits, whole=True,
-                )  # fmt: skip
-                await whole.close()
-                lost = False
-            except CannotConnect:
-                if self._clock.monotonic_s() - began_s >= SILENT_S and not link.closed:
-                    await self._packets(peer, address, lost=True)
-            except CasoError as error:
-                log.debug("dialling %s with large packets: %s", address, error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_COMPARE_EACH_S if lost else 0.0):
-                    await link.wait_closed()
-        await self._packets(peer, address, lost=False)
+    def _look_after(self, work: Coroutine[None, None, None], name: str) -> None:
+        watcher = asyncio.create_task(work, name=name)
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
 
     async def _watch(self, node: str, link: Link) -> None:
         await link.wait_closed()
@@ -409,7 +352,7 @@ class LinkBook:
             lived_s = self._clock.monotonic_s() - self._since.pop(node)
             if lived_s >= _SAME_MOMENT_S and node in self._pauses:
                 # it had worked: the way back is tried soon, but a peer that hangs up at once is left alone for longer
-                self._pauses[node].length_s = _FIRST_PAUSE_S
+                self._pauses[node].length_s = FIRST_PAUSE_S
             await self._announce(node, linked=False)
             self._wake.set()
 
@@ -437,13 +380,13 @@ class LinkBook:
                     if key not in self._dialling:
                         del self._pauses[key]
                         self._strange.pop(key, None)
-                due = list[tuple[Target, _Pause]]()
+                due = list[tuple[Target, Pause]]()
                 for target in targets:
                     if target.node is not None and (self.linked(target.node) or target.node == self._own().id):
                         continue
                     if not target.addresses or target.key in self._dialling:
                         continue
-                    pause = self._pauses.setdefault(target.key, _Pause())
+                    pause = self._pauses.setdefault(target.key, Pause())
                     if pause.next_s > now:
                         soonest = min(soonest, pause.next_s)
                         continue
@@ -462,7 +405,7 @@ class LinkBook:
                 except TimeoutError:
                     continue
 
-    async def _dial(self, target: Target, pause: _Pause) -> None:
+    async def _dial(self, target: Target, pause: Pause) -> None:
         worked = self._worked.get(target.key)
         # the one that worked last goes first: hints of the network cannot push it back
         addresses = sorted(target.addresses, key=lambda address: address != worked)

@@ -36,7 +36,7 @@ from caso_mesh.server.facts import FactWriter, Forwarding
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.greetings import bounded_addresses
 from caso_mesh.server.kept import Kept
-from caso_mesh.server.links import LinkBook, Target
+from caso_mesh.server.links import LinkBook
 from caso_mesh.server.own_work import OwnWork
 from caso_mesh.server.patience import Places
 from caso_mesh.server.queue import LocalAttempt, Queue
@@ -47,6 +47,7 @@ from caso_mesh.server.scratch import Scratch
 from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.survey import Survey
 from caso_mesh.server.takeovers import Takeovers
+from caso_mesh.server.targets import Target
 from caso_mesh.server.tasks import TaskMaker
 from caso_mesh.server.trust import Trust
 from caso_mesh.wire.typed import Callee

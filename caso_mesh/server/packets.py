@@ -2,33 +2,99 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 
-from caso_mesh.model.errors import CasoError
+from caso_mesh.model.clock import Clock
+from caso_mesh.model.errors import CannotConnect, CasoError
 from caso_mesh.model.facts import AlertCleared
 from caso_mesh.model.states import AlertKind
 from caso_mesh.server.facts import FactWriter
+from caso_mesh.server.trust import Trust
+from caso_mesh.wire.limits import Limits
+from caso_mesh.wire.link import Handler, Link
+from caso_mesh.wire.network import ClientTls, Network
+from caso_mesh.wire.segments import SILENT_S
 
 log = logging.getLogger(__name__)
 
 CATEGORY = "large-packets-lost"
+#: Between two looks whether large packets come through again where small ones are sent.
+_AGAIN_S = 600.0
 
 
-async def tell_of_packets(facts: FactWriter, server: str, peer: str, address: str, *, lost: bool) -> None:
-    """Large packets between ``server`` and ``peer`` at ``address`` are lost, or come through (again)."""
-    standing = (await facts.alerts()).standing(CATEGORY, peer, AlertKind.WARNING)
-    if lost is (standing is not None):
-        return
-    text = f"Large packets are lost between {server} and {peer} ({address}); smaller ones are sent, which come through"
-    log.log(
-        logging.WARNING if lost else logging.INFO,
-        "%s",
-        text if lost else f"Large packets come through again between {server} and {peer} ({address})",
-    )
-    try:
-        if standing is not None:
-            await facts.append(AlertCleared(standing))
+async def nothing_of_packets(link: Link) -> None:
+    """Watches nothing."""
+
+
+class Packets:
+    """Tells of large packets that are lost between ``server`` and those that it dials."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        trust: Trust,
+        handler: Handler,
+        limits: Limits,
+        facts: FactWriter,
+        server: str,
+        clock: Clock,
+    ) -> None:
+        self._network = network
+        self._trust = trust
+        self._handler = handler
+        self._limits = limits
+        self._facts = facts
+        self._server = server
+        self._clock = clock
+
+    async def watch(self, link: Link) -> None:
+        """Tells, as long as a link lasts that has small packets for it. Another dial with large ones has to fail as well: the
+        peer may only have been too busy."""
+        peer, address = link.peer.name, link.remote_address
+        while link.segment_bytes is not None and not link.closed:
+            lost = await self._lost(address)
+            if lost is False:
+                break
+            if lost and not link.closed:
+                await self._tell(peer, address, lost=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S):
+                    await link.wait_closed()
+        await self._tell(peer, address, lost=False)
+
+    async def _lost(self, address: str) -> bool | None:
+        """Whether large packets are lost; ``None`` if it cannot be told."""
+        began_s = self._clock.monotonic_s()
+        try:
+            link = await self._network.dial(
+                address, tls=ClientTls(self._trust.client_tls), authorise=self._trust.authorise,
+                handler=self._handler, limits=self._limits, whole=True,
+            )  # fmt: skip
+        except CannotConnect:
+            return True if self._clock.monotonic_s() - began_s >= SILENT_S else None
+        except CasoError as error:
+            log.debug("dialling %s with large packets: %s", address, error)
+            return None
+        await link.close()
+        return False
+
+    async def _tell(self, peer: str, address: str, *, lost: bool) -> None:
+        standing = (await self._facts.alerts()).standing(CATEGORY, peer, AlertKind.WARNING)
+        if lost is (standing is not None):
+            return
+        way = f"between {self._server} and {peer} ({address})"
+        text = f"Large packets are lost {way}; smaller ones are sent, which come through"
+        if lost:
+            log.warning("%s", text)
         else:
-            await facts.alert(AlertKind.WARNING, CATEGORY, text, object=peer)
-    except CasoError as error:
-        log.error("%s (%s)", text, error)  # the disk is full: told when it is looked at again
+            log.info("large packets are not lost any more %s", way)
+        try:
+            if standing is not None:
+                await self._facts.append(AlertCleared(standing))
+            else:
+                await self._facts.alert(AlertKind.WARNING, CATEGORY, text, object=peer)
+        except CasoError as error:
+            log.error("%s (%s)", text, error)  # the disk is full: told when it is looked at again

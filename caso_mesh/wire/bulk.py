@@ -17,12 +17,14 @@ from typing import Self
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import CasoError, LinkLost, Misuse
 from caso_mesh.wire import demux
+from caso_mesh.wire.dialling import dial_websocket
 from caso_mesh.wire.handshake import Authorise
 from caso_mesh.wire.limits import BULK, Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import ClientTls, OnRefusal, ServerTls, join_address
 from caso_mesh.wire.segments import Segments
-from caso_mesh.wire.websocket import LinkServer, Pace, dial_websocket
+from caso_mesh.wire.websocket import LinkServer
+from caso_mesh.wire.websocket_channel import Pace
 
 log = logging.getLogger(__name__)
 

@@ -11,28 +11,25 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.errors import (
-    CannotConnect,
     CannotListen,
     CasoError,
     PeerFault,
-    PeerMalformed,
-    PeerOversized,
     PortInUse,
     Refused,
 )
-from caso_mesh.wire import demux, fragments, refusals
+from caso_mesh.wire import demux, refusals
+from caso_mesh.wire.dialling import dial_websocket
 from caso_mesh.wire.handshake import Authorise, establish
 from caso_mesh.wire.http import Opening, runner_of
-from caso_mesh.wire.limits import FRAGMENT_BYTES, Limits
+from caso_mesh.wire.limits import Limits
 from caso_mesh.wire.link import Handler, Link
 from caso_mesh.wire.network import (
     ClientTls,
@@ -44,89 +41,19 @@ from caso_mesh.wire.network import (
     join_address,
     split_address,
 )
-from caso_mesh.wire.segments import SILENT_S, Segments, Sockets, filling_bytes
+from caso_mesh.wire.segments import Segments, filling_bytes
 from caso_mesh.wire.tls import accept_tls, shrink_buffer
+from caso_mesh.wire.websocket_channel import MAX_FRAME, PATH, Pace, WebSocketChannel
 
 log = logging.getLogger(__name__)
 
-PATH = "/link"
 #: Connections between accept and hello; beyond it the oldest is dropped for the new one.
 MAX_PENDING = 256
 _BACKLOG = 256
-#: aiohttp refuses a frame of exactly ``max_msg_size``.
-_MAX_FRAME = FRAGMENT_BYTES + 64
 _TLS_TIMEOUT_S = 5.0
 #: Before accepting again when the process is out of descriptors or the kernel out of memory.
 _EXHAUSTED_PAUSE_S = 0.5
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-#: Awaited with the bytes that are to be sent next.
-Pace = Callable[[int], Awaitable[None]]
-
-_WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-
-
-class WebSocketChannel:
-    """Messages over one websocket of aiohttp, of either end."""
-
-    def __init__(
-        self,
-        websocket: _WebSocket,
-        *,
-        limits: Limits,
-        peer: str,
-        session: aiohttp.ClientSession | None = None,
-        pace: Pace | None = None,
-    ) -> None:
-        self._websocket = websocket
-        self._joiner = fragments.Joiner(max_message_bytes=limits.max_message_bytes, peer=peer)
-        self._peer = peer
-        self._session = session
-        self._close_timeout_s = limits.close_timeout_s
-        self._pace = pace
-
-    async def send(self, message: bytes) -> None:
-        for frame in fragments.split(message):
-            if self._pace is not None:
-                await self._pace(len(frame))
-            # aiohttp takes any buffer here, and does not copy it on the accepting side.
-            await self._websocket.send_bytes(frame)  # type: ignore[arg-type]
-
-    async def receive(self) -> bytes | None:
-        while True:
-            try:
-                message = await self._websocket.receive()
-            except OSError:
-                return None  # it went while a ping was answered
-            match message.type:
-                case aiohttp.WSMsgType.BINARY:
-                    joined = self._joiner.feed(message.data)
-                    if joined is not None:
-                        return joined
-                case aiohttp.WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
-                    if message.data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
-                        raise PeerOversized(peer=self._peer, size=f"over {_MAX_FRAME}", limit=FRAGMENT_BYTES)
-                    raise PeerMalformed(peer=self._peer, detail=str(message.data))
-                case aiohttp.WSMsgType.TEXT:
-                    raise PeerMalformed(peer=self._peer, detail="a text frame")
-                case _:
-                    return None
-
-    async def close(self) -> None:
-        try:
-            async with asyncio.timeout(self._close_timeout_s):
-                await self._websocket.close()
-        except (TimeoutError, OSError, RuntimeError, aiohttp.ClientError) as exc:
-            log.debug("%s: no orderly end: %r", self._peer, exc)
-        finally:
-            if self._session is not None:
-                await self._close_session(self._session)
-
-    @staticmethod
-    async def _close_session(session: aiohttp.ClientSession) -> None:
-        if session.connector is not None:
-            await session.connector.close(abort_ssl=True)
-        await session.close()
 
 
 class LinkServer:
@@ -213,7 +140,7 @@ class LinkServer:
         certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         websocket = web.WebSocketResponse(
             compress=False,
-            max_msg_size=_MAX_FRAME,
+            max_msg_size=MAX_FRAME,
             heartbeat=self._limits.heartbeat_s,
             timeout=self._limits.close_timeout_s,
         )
@@ -402,113 +329,6 @@ class WebSocketNetwork:
         if whole:
             self._segments.whole(address)
         return link
-
-
-async def dial_websocket(
-    address: str,
-    *,
-    tls: ClientTls,
-    authorise: Authorise,
-    handler: Handler,
-    timeout_s: float,
-    limits: Limits,
-    random_bytes: Randomness,
-    segments: Segments,
-    server_name: str | None = None,
-    pace: Pace | None = None,
-) -> Link:
-    """``Network.dial`` with what is known of packets, the server name to put into the ClientHello, and what is awaited
-    before bytes are sent."""
-    try:
-        split_address(address)
-    except ValueError as exc:
-        raise CannotConnect(address=address, detail=str(exc)) from None
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    segment_bytes = segments.of(address, began_s)
-    with Sockets(segment_bytes) as sockets:
-        try:
-            async with asyncio.timeout(timeout_s):
-                channel, certificate, filling = await _connect(
-                    address, tls.current(), limits, server_name, pace, sockets
-                )
-                link = await establish(
-                    channel,
-                    dialled=True,
-                    address=address,
-                    certificate=certificate,
-                    authorise=authorise,
-                    handler=handler,
-                    limits=limits,
-                    random_bytes=random_bytes,
-                    filling_bytes=filling,
-                )
-        except (TimeoutError, CannotConnect) as error:
-            detail = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else error.fields["detail"]
-            if loop.time() - began_s >= SILENT_S and sockets.packets_matter():
-                segments.silent(address, segment_bytes, loop.time())
-                detail += "; it takes connections: are large packets lost on the way (MTU)?"
-            raise CannotConnect(address=address, detail=detail) from None
-    link.segment_bytes = segment_bytes
-    return link
-
-
-async def _connect(
-    address: str,
-    context: ssl.SSLContext,
-    limits: Limits,
-    server_name: str | None,
-    pace: Pace | None,
-    sockets: Sockets,
-) -> tuple[WebSocketChannel, bytes | None, int]:
-    redirected = aiohttp.TraceConfig()
-    redirected.on_request_redirect.append(_no_redirect)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=1, force_close=True, socket_factory=sockets.make),
-        timeout=aiohttp.ClientTimeout(total=None, sock_read=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[redirected],
-        trust_env=False,
-    )
-    try:
-        websocket = await session.ws_connect(
-            f"https://{address}{PATH}",
-            ssl=context,
-            server_hostname=server_name,
-            compress=0,
-            max_msg_size=_MAX_FRAME,
-            heartbeat=limits.heartbeat_s,
-            timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=limits.close_timeout_s),
-        )
-    except BaseException as exc:
-        await WebSocketChannel._close_session(session)
-        if isinstance(exc, (aiohttp.ClientError, OSError)) and not isinstance(exc, TimeoutError):
-            raise _why_not(address, exc) from exc
-        raise
-    certificate = websocket.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    filling = filling_bytes(websocket.get_extra_info("socket"))
-    return WebSocketChannel(websocket, limits=limits, peer=address, session=session, pace=pace), certificate, filling
-
-
-async def _no_redirect(session: aiohttp.ClientSession, context: object, params: object) -> None:
-    raise aiohttp.ClientError("it answers with a redirection")
-
-
-def _why_not(address: str, exc: BaseException) -> CasoError:
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
-            cause = cause.certificate_error  # looks like the next, but has none of its fields
-        refusal = refusals.of_certificate(address, cause)
-        if refusal is not None:
-            return refusal
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(exc, aiohttp.WSServerHandshakeError):
-        return CannotConnect(address=address, detail=f"it is no caso-mesh server (HTTP {exc.status})")
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return CannotConnect(address=address, detail="it closed the connection")
-    detail = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-    return CannotConnect(address=address, detail=detail or type(exc).__name__)
 
 
 async def _listening_socket(address: str) -> tuple[socket.socket, str]:

@@ -295,6 +295,24 @@ async def test_two_servers_that_cannot_reach_each_other_are_a_reason_to_wait_not
         await w.delegated(run, 2, seconds=700)
 
 
+async def test_servers_that_could_not_reach_each_other_are_tried_again_when_one_of_them_is_linked_anew(
+    tmp_path: Path,
+) -> None:
+    """A network that was repaired kept its runs waiting for ten minutes more."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(source="alpha", to="device:dbeta")
+        attempt = await w.delegated(run)
+        cut = Failure("no-data-path", {"source": "alpha", "server": "beta"})
+        await w.report("beta", w.end(attempt, AttemptState.FAILED, failure=cut))
+        await w.until(lambda: any(each.reason.value == "no-data-path" for each in w.office.means.live.waiting.values()))
+        w.links.up(node("gamma"), "gamma")
+        await asyncio.sleep(60.0)
+        assert f"{run}#2" not in w.state.attempts, "another server"
+        w.links.down(node("beta"))
+        w.links.up(node("beta"), "beta")
+        await w.delegated(run, 2, seconds=60)
+
+
 @pytest.mark.parametrize(("source_is_there", "end"), [(False, None), (True, RunState.FAILED)])
 async def test_a_media_server_that_gives_up_a_source_fails_the_run_only_if_that_is_there(
     tmp_path: Path, source_is_there: bool, end: RunState | None

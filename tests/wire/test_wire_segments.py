@@ -73,7 +73,7 @@ def test_this_machine_itself_loses_no_packet_for_its_size():
 @pytest.mark.parametrize("matters", [True, False])
 async def test_who_takes_a_connection_and_says_nothing_is_dialled_with_smaller_segments(monkeypatch, matters):
     monkeypatch.setattr(s, "_LONGEST_BYTES", 100_000 if matters else 9_000)  # as if it were another machine
-    monkeypatch.setattr("caso_mesh.wire.websocket.SILENT_S", 0.1)
+    monkeypatch.setattr("caso_mesh.wire.dialling.SILENT_S", 0.1)
     taken = []
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as stack:
         server.setblocking(False)
