@@ -325,6 +325,7 @@ def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -
         facts=server.facts,
         server=member.config.server,
         clock=member.ports.clock,
+        jitter=member.ports.jitter,
     )
     return LinkBook(
         own=server.own,

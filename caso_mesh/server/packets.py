@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 
 from caso_mesh.model.clock import Clock
@@ -20,6 +21,8 @@ from caso_mesh.wire.segments import SILENT_S
 log = logging.getLogger(__name__)
 
 CATEGORY = "large-packets-lost"
+#: The first look comes after so long: when thousands come back at once, who answers is busy, and they need not all dial twice.
+_FIRST_S = (5.0, 60.0)
 #: Between two looks whether large packets come through again where small ones are sent.
 _AGAIN_S = 600.0
 
@@ -41,7 +44,9 @@ class Packets:
         facts: FactWriter,
         server: str,
         clock: Clock,
+        jitter: random.Random,
     ) -> None:
+        self._jitter = jitter
         self._network = network
         self._trust = trust
         self._handler = handler
@@ -54,15 +59,17 @@ class Packets:
         """Tells, as long as a link lasts that has small packets for it. Another dial with large ones has to fail as well: the
         peer may only have been too busy."""
         peer, address = link.peer.name, link.remote_address
-        while link.segment_bytes is not None and not link.closed:
-            lost = await self._lost(address)
-            if lost is False:
+        wait_s = self._jitter.uniform(*_FIRST_S) if link.segment_bytes is not None else 0.0
+        while wait_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await link.wait_closed()
+            if link.closed:
                 break
+            lost = await self._lost(address)
             if lost and not link.closed:
                 await self._tell(peer, address, lost=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_AGAIN_S):
-                    await link.wait_closed()
+            wait_s = 0.0 if lost is False else _AGAIN_S
         await self._tell(peer, address, lost=False)
 
     async def _lost(self, address: str) -> bool | None:

@@ -61,8 +61,11 @@ class Outcome:
             f"{len(self.accepted_s)} {WAYS[self.way]}: an operation was accepted after {_figures(self.accepted_s)}{browsable};"
             f" of {len(self.accepted_s)} acknowledged operations {len(self.missing)} were lost; {good} of"
             f" {len(self.runs)} backups under way succeeded, {again} of them in a second attempt"
-            + "".join(f"\n  {each}" for each in self.wrong)
+            + "".join(f"\n  {each}" for each in [*self.wrong, *self._others()])
         )
+
+    def _others(self) -> list[str]:
+        return [f"{run} is {state}" for run, state in self.runs.items() if state != "succeeded"]
 
     @property
     def good(self) -> bool:
@@ -110,8 +113,10 @@ def measure(mesh: ProcessMesh, times: int, way: str = "kill") -> Outcome:
     boss, outcome = _Operator(mesh, "delta"), Outcome(way)
     data = _prepare(mesh, boss)
     for number in range(times):
-        (data / "file").write_bytes(os.urandom(_DATA_BYTES))
-        backup = q.BackupRequest(sources=(("epsilon", bytes(data)),), target="device:disk")
+        # one of its own: the backup before may still be reading
+        (folder := data / str(number)).mkdir()
+        (folder / "file").write_bytes(os.urandom(_DATA_BYTES))
+        backup = q.BackupRequest(sources=(("epsilon", bytes(folder)),), target="device:disk")
         run = boss.ask("backup", backup, o.Submitted).run
         admin = boss.status().admin
         assert admin is not None

@@ -66,7 +66,7 @@ def test_what_was_begun_goes_on_with_smaller_packets_and_people_are_told(
             site.narrow(i, PASS_BYTES)
         asked = [wan.ok(1, "backup", f"beta:{source}", "--to", target, "--timeout", "60s")["run"] for target in targets]
         wait_for(lambda: runs(wan, *asked) == {"succeeded"}, 120.0, what="both backups are done", every_s=0.5)
-        (told,) = wait_for(lambda: alerts(wan), 60.0, what="people are told", every_s=0.5)
+        (told,) = wait_for(lambda: alerts(wan), 120.0, what="people are told", every_s=0.5)
         assert told["object"] in {"alpha", "beta"}
         for i in deaf:
             site.narrow(i, None)
