@@ -318,15 +318,9 @@ def _server(member: _Member, runner: Runner, discovery: Discovery | None, later:
 
 def _links(member: _Member, server: ServerNode, later: _Later, limits: Limits) -> LinkBook:
     packets = Packets(
-        network=member.ports.network,
-        trust=member.trust,
-        handler=later,
-        limits=limits,
-        facts=server.facts,
-        server=member.config.server,
-        clock=member.ports.clock,
-        jitter=member.ports.jitter,
-    )
+        network=member.ports.network, trust=member.trust, handler=later, limits=limits, facts=server.facts,
+        server=member.config.server, clock=member.ports.clock, jitter=member.ports.jitter,
+    )  # fmt: skip
     return LinkBook(
         own=server.own,
         network=member.ports.network,
