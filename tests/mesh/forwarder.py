@@ -75,14 +75,14 @@ class Forwarder:
 
     def _pass_on(self, there: socket.socket) -> None:
         with there:
-            host, _, port = self._target().rpartition(":")
             with self._lock:
                 if self._cut:
                     return
             try:
+                host, _, port = self._target().rpartition(":")
                 here = socket.create_connection((host, int(port)))
-            except OSError:
-                return
+            except (OSError, ValueError):
+                return  # nobody is there just now, and what it left to be found by may be gone, too
             with here, contextlib.suppress(OSError):
                 pair = (there, here)
                 with self._lock:
