@@ -132,9 +132,13 @@ class Approving:
 
     def _guard(self, name: str, answer: Answer) -> Answer:
         async def ask(caller: Caller, request: Any) -> Any:
-            if self._concerns(name, request):
-                await self._check(name, caller, request)
-            return await answer(caller, request)
+            if not self._concerns(name, request) or await self._was_done(caller):
+                return await answer(caller, request)
+            wanted = audited(to_wire(request))
+            await self._check(name, wanted, caller, request)
+            reply = await answer(caller, request)
+            await self._use_up(_mark(name, wanted), caller.who)
+            return reply
 
         return ask
 
@@ -154,14 +158,25 @@ class Approving:
                 value=len(able), what="number of operators who may do everything", expected="It takes two"
             )
 
-    async def _check(self, name: str, caller: Caller, request: Struct) -> None:
+    async def _was_done(self, caller: Caller) -> bool:
+        """Who asks again learns it."""
+        return caller.request_id in self._keeper.state.requests or await self._tables.deleted_by(caller.request_id)
+
+    async def _use_up(self, mark: str, who: str) -> None:
+        """What the first one asked for counts once. That it was done is in the tables a moment later, and at the next one in
+        office perhaps later yet: as an answer it is committed before the second one hears of it."""
+        decision = _Decision(who, "done", self._clock.now_ns())
+        for each in [each for each in self._waits.values() if each.alert.endswith(mark)]:
+            try:
+                await self._tell(each, decision)
+            except CasoError as error:
+                log.warning("that %s waits no more is told later: %s", each.alert, error)
+
+    async def _check(self, name: str, wanted: Mapping[str, Any], caller: Caller, request: Struct) -> None:
         """Raises ``AwaitingApproval`` until another operator has asked for the same."""
-        if caller.request_id in self._keeper.state.requests or await self._tables.deleted_by(caller.request_id):
-            return  # it was done: who asks again learns it
         state, now_ns = self._keeper.state, self._clock.now_ns()
         offices = self._offices()
         operators = {each.name for each in state.operator_list()}
-        wanted = audited(to_wire(request))
         mark = _mark(name, wanted)
         decided_ns = max((each.at_ns for each in self._decisions(mark)), default=0)
         asked = Wanted(what=name, servers=offices, since_ns=now_ns - _DAY_NS)

@@ -9,16 +9,19 @@ import pytest
 from admin.admin_world import World, admin_world, node
 
 from caso_mesh.admin.alarms import occasion_id
+from caso_mesh.identity.roster import Peer
 from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.alert_calls import AlertFollow
 from caso_mesh.model.alerts import AUTOMATIC
-from caso_mesh.model.commands import SetSetting
+from caso_mesh.model.commands import AdmitOperator, InviteOperator, SetSetting
 from caso_mesh.model.errors import AwaitingApproval, InvalidValue, NotFound
 from caso_mesh.model.ids import local_id
+from caso_mesh.model.mesh import OperatorGrant
 from caso_mesh.model.settings import check_setting, parse_answer_after, parse_setting
 from caso_mesh.model.states import AlertKind, Role
+from caso_mesh.wire.codec import to_wire
 
 pytestmark = pytest.mark.jumping
 DAY_S = 86400.0
@@ -141,6 +144,40 @@ async def test_what_no_second_operator_asked_for_within_a_day_lapses_and_its_ale
         assert shown.response == "lapsed: nobody else asked for it within a day"
         (audit,) = w.facts.audits("alert.answer")
         assert audit.fields["id"] == shown.id
+
+
+async def test_what_one_operator_asked_for_counts_once_also_before_it_is_in_the_audit_log_that_it_was_done(
+    tmp_path: Path,
+) -> None:
+    """Until then the second one could do it again."""
+    async with admin_world(tmp_path, start=False) as w:
+        for name in ("anna", "ben"):
+            grant = OperatorGrant(name, Role.ADMIN)
+            await w.submit(InviteOperator(name.encode().ljust(32), w.clock.now_ns() + 10**12, grant))
+            await w.submit(AdmitOperator(name.encode().ljust(32), f"person-{name}", name.encode()))
+        await w.submit(SetSetting("second-operator", 1.0, None, None))
+        anna, ben = (Peer(id=f"person-{name}", name=name, kind="operator", role=Role.ADMIN) for name in ("anna", "ben"))
+        brake = q.SettingSet("ransomware-brake", "0")
+
+        async def waits(person: Peer, id_: str) -> None:
+            with pytest.raises(AwaitingApproval):
+                await w.ask("settings.set", brake, id=id_, person=person)
+            fields = facts.audited(to_wire(brake))
+            await w.facts.append(facts.Audit(person.name, "settings.set", "x", "awaiting-approval", "", fields))
+
+        await waits(anna, "one")
+        await w.ask("settings.set", brake, id="two", person=ben)
+        await w.ask("settings.set", brake, id="two", person=ben)  # the same once more, whose answer was lost
+        assert [(each.who, each.response) for each in w.state.answers.values()] == [("ben", "done")]
+        w.clock.wall_offset_s += 1
+        await waits(ben, "three")
+        w.clock.wall_offset_s += 1
+        # whoever is in office next knows it as well
+        await w.another_office()
+        await w.stop()
+        with pytest.raises(AwaitingApproval):
+            await w.ask("settings.set", brake, id="four", person=ben)
+        await w.ask("settings.set", brake, id="five", person=anna)  # what ben asked for is good
 
 
 async def test_history_of_alerts_is_bounded_by_time_but_what_stands_stays(tmp_path: Path) -> None:

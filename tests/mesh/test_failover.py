@@ -331,7 +331,7 @@ def test_what_a_rebuild_has_found_is_known_to_whoever_is_in_office_next(
     assert boss.ok("set", "list")["sets"] == []
     (rebuilt,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
     assert (rebuilt["added"], rebuilt["lacked"], rebuilt["made"]) == (2, 2, 2)
-    assert seen() == before
+    wait_for(lambda: seen() == before, what="what was found is what was known")
     (again,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
     assert (again["added"], again["lacked"]) == (0, 0)
     followed(mesh, "alpha", "beta", "gamma")

@@ -92,6 +92,7 @@ def test_the_alert_of_what_awaits_a_second_operator_is_over_once_that_is_decided
     for words in (carl, carl, dora):
         assert waits(as_(mesh, "anna", *words))
     wait_for(lambda: len(alerts()) == 3, 30.0, what="all wait")
+    mesh.audited(enough=lambda rows: len(rows) == 3, what="operator.create", outcome="awaiting-approval")
     assert as_(mesh, "ben", *carl).status == 0
     assert (decided("carl")["answered_by"], decided("carl")["response"]) == ("ben", "done")
     (left,) = wait_for(lambda: rows if len(rows := alerts()) == 1 else None, 30.0, what="one is open")
