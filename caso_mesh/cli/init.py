@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Parameter
+from caso_mesh.cli.next_steps import at, start_it
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 
 MeshOption = Annotated[str, Parameter(help="Name of the new mesh.")]
@@ -46,7 +46,11 @@ async def init(
         output.document({"mesh": mesh, "server": server, "state": str(folder)})
         return
     output.line(f"The mesh {mesh} has its first server, {server}, in {folder}.")
-    output.line(f"Start it:              caso-mesh run --state {shlex.quote(str(folder))}")
-    output.line("Or start it at boot:   caso-mesh service install")
-    output.line("Then a recovery kit:   caso-mesh kit create FILE, and keep it elsewhere: backups are lost without one")
-    output.line("Then add a server:     caso-mesh token create, and on that server caso-mesh join LINK")
+    for line in start_it(folder):
+        output.line(line)
+    output.line(
+        f"Then a recovery kit:   caso-mesh kit create FILE{at(folder)}, and keep it elsewhere: backups are lost without one"
+    )
+    output.line(
+        f"Then add a server:     caso-mesh token create{at(folder)}, and on that server caso-mesh join LINK --server NAME"
+    )

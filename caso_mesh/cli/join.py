@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.init import DEFAULT_LISTEN, AdvertiseOption, ListenOption, PresetOption
+from caso_mesh.cli.next_steps import start_it
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 from caso_mesh.model.errors import UsageError
 
@@ -57,5 +57,5 @@ async def join(
         output.document({"mesh": mesh, "server": name, "state": str(folder)})
         return
     output.line(f"{name} is a member of the mesh {mesh}, in {folder}.")
-    output.line(f"Start it:              caso-mesh run --state {shlex.quote(str(folder))}")
-    output.line("Or start it at boot:   caso-mesh service install")
+    for line in start_it(folder):
+        output.line(line)

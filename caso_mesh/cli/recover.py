@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 from caso_mesh.cli import output
 from caso_mesh.cli.grammar import Parameter
 from caso_mesh.cli.init import AdvertiseOption
+from caso_mesh.cli.next_steps import start_it
 from caso_mesh.cli.options import JsonOption, OwnStateOption, default_state
 from caso_mesh.cli.passphrase import KitFile, PassphraseFile, open_kit
 from caso_mesh.model.errors import UsageError
@@ -84,7 +84,8 @@ async def recover(
     for note in done.notes:
         output.warning(note)
     output.line(f"{done.server}, the administrator of the mesh {done.mesh}, is rebuilt in {folder} as of {made}.")
-    output.line(f"Start it:              caso-mesh run --state {shlex.quote(str(folder))}")
+    for line in start_it(folder):
+        output.line(line)
     output.line(
         f"Its other servers ({len(done.servers) - 1}) link again by themselves. Do not start the lost machine again."
     )

@@ -7,8 +7,10 @@ import inspect
 import json
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,48 @@ async def test_init_hands_on_what_was_given_and_says_what_to_do_next(
     assert f"caso-mesh run --state {shell.state}" in told.out
     as_json = await shell("init", "--mesh", "office", "--server", "alpha", "--json")
     assert as_json.document == {"mesh": "office", "server": "alpha", "state": os.fspath(shell.state)}
+
+
+def _told(out: str, begins: str) -> list[str]:
+    """The words of a command that was printed behind some words."""
+    line = next(line for line in out.splitlines() if line.startswith(begins))
+    return shlex.split(line.removeprefix(begins).partition(", and")[0])
+
+
+async def test_the_commands_that_init_and_join_propose_work_as_they_are_printed(
+    calls: dict[str, Any], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service was proposed without the state folder, and would have been that of the default one."""
+    folder = tmp_path / "its own folder"
+    folder.mkdir()
+    write_config(folder / "config.toml", Config(server="alpha", listen="127.0.0.1:7311"))
+    joining = ("join", "link", "--server", "alpha")
+    for words in (("init", "--mesh", "office", "--server", "alpha"), joining):
+        out = (await shell(*words, "--state", os.fspath(folder), state=False)).out
+        program, *install = _told(out, "Or start it at boot: ")
+        assert program == "caso-mesh"
+        assert f'run --state "{folder}"' in (await shell(*install, "--print", state=False)).out
+        assert _told(out, "Start it: ") == ["caso-mesh", "run", "--state", os.fspath(folder)]
+    founding = ("init", "--mesh", "office", "--server", "alpha")
+    out = (await shell(*founding, "--state", os.fspath(folder), state=False)).out
+    assert _told(out, "Then a recovery kit: ") == ["caso-mesh", "kit", "create", "FILE", "--state", os.fspath(folder)]
+    assert _told(out, "Then add a server: ") == ["caso-mesh", "token", "create", "--state", os.fspath(folder)]
+
+    # what the environment says reaches commands of this shell, but not the service manager
+    monkeypatch.setenv("CASO_MESH_STATE", os.fspath(folder))
+    out = (await shell(*founding, state=False)).out
+    assert _told(out, "Then a recovery kit: ") == ["caso-mesh", "kit", "create", "FILE"]
+    assert _told(out, "Or start it at boot: ")[-2:] == ["--state", os.fspath(folder)]
+
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    monkeypatch.setattr(sys, "argv", [os.fspath(tmp_path / "bin" / "caso-mesh")])
+    out = (await shell(*joining)).out
+    assert _told(out, "Or start it at boot: ")[:4] == ["sudo", sys.executable, "-m", "caso_mesh"]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "caso-mesh").touch()
+    out = (await shell(*joining)).out
+    assert _told(out, "Or start it at boot: ")[:4] == ["sudo", sys.argv[0], "service", "install"]
+    assert "--user-name" in _told(out, "Or start it at boot: ")
 
 
 async def test_join_hands_on_what_was_given_and_its_errors_have_their_status(
