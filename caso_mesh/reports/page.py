@@ -28,8 +28,12 @@ _STATES: dict[str, Tone] = {
 _SIGNS = {Tone.GOOD: "\u2713", Tone.WARNING: "!", Tone.BAD: "\u2715", Tone.PLAIN: "\u2022"}
 #: Nothing may be fetched, and nothing may run, whatever a name looks like.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-#: A longer text of a cell may break.
+#: A longer text of a cell has room for some words in each line.
 _SHORT = 34
+#: A longer word, such as the id of a run or a path, may break anywhere.
+_WORD = 16
+#: A name as short as this is not broken at its hyphens.
+_NAME = 12
 
 
 def render(report: Report) -> str:
@@ -145,5 +149,13 @@ def _cell(cell: Cell, column: Column, report: Report) -> Markup:
         return tag("td", tag("span", sign, text, class_=f"state t-{tone.value}"))
     if column.kind is Kind.COMMAND:
         return tag("td", tag("code", text))
-    wraps = column.kind is Kind.TEXT and len(text) > _SHORT
-    return tag("td", join([escaped(text)]), class_="w" if wraps else _class(column))
+    if column.kind is Kind.INSTANT:
+        day, _, time = text.partition(" ")
+        return tag("td", tag("span", day, class_="d"), f" {time}", class_="i")
+    return tag("td", join([escaped(text)]), class_=_wrapping(text) if column.kind is Kind.TEXT else _class(column))
+
+
+def _wrapping(text: str) -> str | None:
+    if len(text) > _SHORT and " " in text:
+        return "w"
+    return "l" if any(len(word) > _WORD for word in text.split()) else "d" if len(text) <= _NAME else None

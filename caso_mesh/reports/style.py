@@ -10,7 +10,7 @@ STYLE = """
 --s1:light-dark(#0072b2,#4aa8e0);--s2:light-dark(#56b4e9,#8fd0f5);--s3:light-dark(#cc79a7,#e09cc3);
 --s4:light-dark(#a89c00,#f0e442);--s5:light-dark(#6b5b95,#a897d6);--s6:light-dark(#7a7f85,#a3a9b0)}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:1.5rem 1.5rem 3rem;max-width:76rem;background:var(--bg);color:var(--fg);
+body{margin:0 auto;padding:1.5rem 1.5rem 3rem;max-width:118rem;background:var(--bg);color:var(--fg);
 overflow-wrap:anywhere;font:15px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 h1{font-size:1.45rem;margin:0;letter-spacing:-.01em}
 h2{font-size:1rem;margin:1.9rem 0 .5rem}
@@ -35,8 +35,8 @@ code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:
 .figures dt{color:var(--dim);font-size:.8rem}
 .figures dd{margin:.1rem 0 0;font-size:1.45rem;font-weight:600;font-variant-numeric:tabular-nums}
 .figures .t-good dd{color:var(--good)}.figures .t-warning dd{color:var(--warning)}.figures .t-bad dd{color:var(--bad)}
-.legend span,figure,.figures div{min-width:0}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(27rem,100%),1fr));gap:.9rem;margin:1.3rem 0 0}
-figure{margin:0;max-width:46rem;padding:.9rem 1rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
+.legend span,figure,.figures div{min-width:0}.charts{display:flex;flex-wrap:wrap;gap:.9rem;margin:1.3rem 0 0}
+figure{margin:0;flex:1 1 27rem;max-width:46rem;padding:.9rem 1rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
 figcaption{font-weight:600;margin-bottom:.5rem}
 .chart{display:block;width:100%;height:auto;max-height:34rem;font-size:11.5px}
 .chart text{fill:var(--dim);font-variant-numeric:tabular-nums}
@@ -48,21 +48,22 @@ figcaption{font-weight:600;margin-bottom:.5rem}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:.5rem 0 0;font-size:.82rem;color:var(--dim)}
 .legend svg{vertical-align:-2px}
 details{margin-top:.5rem;font-size:.85rem}summary{cursor:pointer;color:var(--dim)}
-details table{margin-top:.4rem;width:auto}
+details table{margin-top:.4rem;width:auto}details th{min-width:4rem;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:.6rem}
 details .scroll{border:0}
 table{border-collapse:collapse;width:100%;font-size:.86rem}
-th,td{padding:.42rem .75rem;text-align:left;vertical-align:top;border-top:1px solid var(--line);white-space:nowrap}
+th,td{padding:.42rem .6rem;text-align:left;vertical-align:top;border-top:1px solid var(--line);overflow-wrap:normal}
 thead th{border-top:0;color:var(--dim);font-weight:500;font-size:.78rem}
 tbody th{font-weight:400}
-.n{text-align:right;font-variant-numeric:tabular-nums}.i{font-variant-numeric:tabular-nums}
-.w{white-space:normal;min-width:17rem;overflow-wrap:anywhere}
+.n{text-align:right;font-variant-numeric:tabular-nums}td.n,.d{white-space:nowrap}.i{font-variant-numeric:tabular-nums}
+.w,.l{min-width:clamp(4.5rem,5.5vw,8rem);overflow-wrap:anywhere}.w{width:30%}
 .nothing{color:var(--dim);opacity:.6}
-.state{white-space:nowrap}.state .sign{margin-right:.35em}
+.state{display:inline-flex}.state .sign{margin-right:.35em}
 .empty{color:var(--dim);margin:.2rem 0}
 footer{margin-top:2rem;padding-top:.8rem;border-top:1px solid var(--line);color:var(--dim);font-size:.82rem}
 footer p{margin:.15rem 0}
+@media screen and (max-width:1250px){body{padding:1rem .9rem 2rem}table{font-size:.8rem}th,td{padding:.35rem .3rem}thead th{font-size:.74rem}}
 @media print{:root{color-scheme:light}body{max-width:none;padding:0;font-size:11px}details{display:none}
-.scroll{overflow:visible}th,td{white-space:normal;padding:.2rem .4rem}tr,figure,.needs li{break-inside:avoid}
+.scroll{overflow:visible}th,td,td.n{white-space:normal;padding:.2rem .4rem}tr,figure,.needs li{break-inside:avoid}
 h2{break-after:avoid}thead{display:table-header-group}.verdict,.s-good,.s-bad,.s-warning{print-color-adjust:exact}}
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from report_browser import CHROMIUM, browser
 from report_world import hostile_site, site
 
@@ -55,6 +56,30 @@ def test_every_page_opens_in_a_browser_without_a_complaint_and_asks_nobody(tmp_p
             assert hostile.asked == [], each.name
             assert (hostile.found["scripts"], hostile.found["handlers"]) == (0, 0), each.name
             assert "<script>" in hostile.found["title"], "the name is not even shown"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_no_table_is_cut_in_a_window_as_people_have_them(tmp_path: Path) -> None:
+    """The last column of the overnight summary lay behind the edge, and nothing said that it could be scrolled to."""
+    cut = """
+[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)
+"""
+    told = site()
+    long = "agrco5fjovyabcs5u5dspdngki@20260116T020000Z"
+    told = replace(
+        told,
+        runs=tuple(
+            replace(row, run=long, error_text=row.error_text and f"{row.error_text}: {long}") for row in told.runs
+        ),
+        sets=tuple(replace(row, id=f"{number}{long[:25]}") for number, row in enumerate(told.sets)),
+        alerts=tuple(replace(row, text=f"{row.text}: /srv/{long}/{long}") for row in told.alerts),
+    )
+    with browser() as shown:
+        for each in catalogue.REPORTS:
+            for material in (site(), told):
+                url = written(tmp_path, catalogue.made(each.name, material), each.name)
+                for width in (1000, 1400, 1920):
+                    assert shown.open(url, cut, width=width).found == [], f"{each.name} at {width} px"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
