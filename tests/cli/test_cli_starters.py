@@ -20,8 +20,8 @@ from cli_world import Shell
 
 from caso_mesh import daemon as daemon_module
 from caso_mesh import founding as founding_module
+from caso_mesh.cli import output, service
 from caso_mesh.cli import run as run_module
-from caso_mesh.cli import service
 from caso_mesh.cli.program import run_inside
 from caso_mesh.config import Config, write_config
 from caso_mesh.model.errors import JoinLinkUsed, PortInUse
@@ -115,7 +115,7 @@ async def test_join_hands_on_what_was_given_and_its_errors_have_their_status(
     assert told.document == {"mesh": "office", "server": "beta", "state": os.fspath(shell.state)}
     assert calls["join"] == {
         "link": "link", "server": "beta", "state": shell.state, "listen": "127.0.0.1:0", "preset": "lan",
-        "advertise": (), "never_admin": True, "replaces": "",
+        "advertise": (), "never_admin": True, "replaces": "", "warn": output.warning,
     }  # fmt: skip
     assert (await shell("join", "used", "--server", "beta")).status == 4
     assert (await shell("join", "link", "--replaces", "beta")).status == 0
