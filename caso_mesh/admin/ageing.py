@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from caso_mesh.admin.ages import Age, ages
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -47,7 +48,8 @@ class Ageing:
 
     async def _look(self) -> None:
         state, now_ns, overdue = self._keeper.state, self._clock.now_ns(), set[str]()
-        for age in await ages(state, self._tables, self._live.uncounted(), now_ns):
+        flaws = await flaws_of(state, self._tables, self._live)
+        for age in await ages(state, self._tables, flaws, now_ns):
             if age.overdue(now_ns):
                 overdue.add(await self._tell(age))
         for object_ in self._alarms.standing(CATEGORY):

@@ -2,13 +2,13 @@
 
 Good is what was published, is not deleted, and counts: a set of an attempt that was not needed any more (redundant) does not,
 copies on another device and full sets that were made of others do, with the times of those. What servers run by
-themselves of a copied list counts for it. A set that the last verify or drill of it found damaged counts for nothing.
+themselves of a copied list counts for it. What ``planning.choosing`` says of others counts for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -16,19 +16,9 @@ from caso_mesh.admin.report_questions import NewestSet, local_jobs_by_list, newe
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.ageing import Allowed, First, allowed_age, first_backup
 from caso_mesh.control.state import ControlState
-from caso_mesh.model.errors import DataDamaged, ObjectMissing, SealBroken
-from caso_mesh.model.jobs import (
-    BackupSpec,
-    DrillSpec,
-    DuplicateSpec,
-    Job,
-    SyntheticSpec,
-    VerifySetsSpec,
-    VerifySpec,
-    set_read,
-)
+from caso_mesh.model.jobs import BackupSpec, DuplicateSpec, Job, SyntheticSpec
 from caso_mesh.model.policies import NEVER_TOO_OLD_S, SelectionList
-from caso_mesh.model.states import RunState
+from caso_mesh.planning.choosing import Flaws, Use
 
 _SECOND = 1_000_000_000
 #: Lists that are judged without a pause.
@@ -36,10 +26,6 @@ _AT_ONCE = 100
 #: Runs and jobs that are passed by without a pause.
 _PASSED_BY = 5000
 _MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
-_CHECKS = (VerifySpec, VerifySetsSpec, DrillSpec)
-_GOOD = frozenset({RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_EXCEPTIONS})
-#: What a check fails with that found the content of a set not to be what it was.
-_DAMAGE = frozenset({DataDamaged.code, ObjectMissing.code, SealBroken.code})
 
 
 class Age(Struct, frozen=True):
@@ -61,10 +47,9 @@ class Age(Struct, frozen=True):
         return begins_ns < now_ns - round(self.allowed.seconds * _SECOND)
 
 
-async def ages(state: ControlState, tables: Tables, redundant: Collection[str], now_ns: int) -> list[Age]:
+async def ages(state: ControlState, tables: Tables, flaws: Flaws, now_ns: int) -> list[Age]:
     """Of all lists, by name, and their servers. A few questions to the tables, however many there are."""
-    not_good = {*redundant, *await damaged(state)}
-    newest, local = await newest_by_job(tables, not_good), await local_jobs_by_list(tables)
+    newest, local = await newest_by_job(tables, flaws.barred(Use.COUNT)), await local_jobs_by_list(tables)
     jobs: dict[str, list[Job]] = {}
     for count, job in enumerate([*state.jobs.values()]):
         if count % _PASSED_BY == _PASSED_BY - 1:
@@ -88,22 +73,6 @@ async def ages(state: ControlState, tables: Tables, redundant: Collection[str], 
             first = first_backup(state, row, of_list, ids) if asked else None
             found.append(Age(row, source, best, allowed, row.created_at_ns, first))
     return found
-
-
-async def damaged(state: ControlState) -> set[str]:
-    """The sets that the last verify or drill of them, as far as it is remembered, found damaged."""
-    found: dict[str, tuple[int, bool]] = {}
-    for count, run in enumerate([*state.runs.values()]):
-        if count % _PASSED_BY == _PASSED_BY - 1:
-            await asyncio.sleep(0)
-        if run.closed_at_ns is None or not isinstance(run.spec, _CHECKS):
-            continue
-        for part in run.parts:
-            read = set_read(run.spec, part.source)
-            bad = part.state is RunState.FAILED and part.failure is not None and part.failure.code in _DAMAGE
-            if read is not None and (bad or part.state in _GOOD) and run.closed_at_ns >= found.get(read, (0, False))[0]:
-                found[read] = (run.closed_at_ns, bad)
-    return {set_id for set_id, (_, bad) in found.items() if bad}
 
 
 def _newest(sets: Iterable[NewestSet | None]) -> NewestSet | None:

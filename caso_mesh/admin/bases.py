@@ -27,8 +27,9 @@ class Bases(Struct, frozen=True):
     list: str = ""
 
 
-async def bases_of(state: ControlState, tables: Tables, request: q.SyntheticRequest) -> Bases:
-    """Raises ``NotFound`` for a server, list or media set, and where there is no set to make a full one of; ``UsageError``."""
+async def bases_of(state: ControlState, tables: Tables, request: q.SyntheticRequest, barred: Collection[str]) -> Bases:
+    """Without those that are ``barred`` (ids). Raises ``NotFound`` for a server, list or media set, and where there is no set to
+    make a full one of; ``UsageError``."""
     if bool(request.sources) == (request.selection is not None):
         raise UsageError(detail="Name what to make full sets of: SERVER:PATH ... or a selection list")
     found: list[BackupSet] = []
@@ -38,7 +39,7 @@ async def bases_of(state: ControlState, tables: Tables, request: q.SyntheticRequ
         listed, name, jobs = row.id, row.name, backup_jobs(state, row.id)
         for server in row.servers():
             what = f"any of {state.name_of(server)} in {row.name}"
-            found += [await _base(state, tables, server, jobs, is_base, what)]
+            found += [await _base(state, tables, server, jobs, barred, is_base, what)]
     else:
         roots: dict[str, set[bytes]] = {}
         for server, path in request.sources:
@@ -50,7 +51,7 @@ async def bases_of(state: ControlState, tables: Tables, request: q.SyntheticRequ
             def fits(backup: BackupSet, wanted: set[bytes] = wanted) -> bool:
                 return is_base(backup) and set(backup.roots) == wanted
 
-            found.append(await _base(state, tables, server, None, fits, f"any of {shown}"))
+            found.append(await _base(state, tables, server, None, barred, fits, f"any of {shown}"))
     known = {row.name for row in state.media_set_list()}
     own = found[0].media_set if found[0].media_set in known else DEFAULT_MEDIA_SET
     state.media_set_named(request.media_set or own)
@@ -70,10 +71,11 @@ async def _base(
     tables: Tables,
     server: str,
     jobs: Collection[str] | None,
+    barred: Collection[str],
     fits: Callable[[BackupSet], bool],
     name: str,
 ) -> BackupSet:
-    found = await newest_set(state, tables, jobs, server, fits)
+    found = await newest_set(state, tables, jobs, server, barred, fits)
     if found is None:
         raise NotFound(kind="set", name=name)
     return found

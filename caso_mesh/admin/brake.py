@@ -120,14 +120,17 @@ class Brake:
     async def _lock(self, suspicious: BackupSet, until_ns: int) -> bool:
         """Locks the last good sets of all servers of its list that ended before it, on each device; whether all are."""
         line, locks = line_of(self._keeper.state), await self._tables.locks()
-        redundant, all_locked = self._retaining.redundant(), True
+        flaws, all_locked = await self._retaining.flaws(), True
         key = line(suspicious).key
         seen: set[tuple[tuple[str, ...], str]] = set()
-        for each in await self._tables.sets(limit=-1):
+        # of a line that has nothing else the last damaged one is what can be restored at all
+        for each in sorted(await self._tables.sets(limit=-1), key=lambda each: each.id in flaws.damaged):
             theirs = line(each).key
             same = theirs[:2] == key[:2] if key[0] == "list" else theirs == key
             place = (theirs, each.device)
-            if not same or each.ended_at_ns >= suspicious.ended_at_ns or each.id in redundant or place in seen:
+            if not same or each.ended_at_ns >= suspicious.ended_at_ns or place in seen:
+                continue
+            if each.id in flaws.missing or each.id in flaws.redundant:
                 continue
             if occasion_id(CATEGORY, each.id) in (self._standing or ()):
                 continue  # suspicious itself

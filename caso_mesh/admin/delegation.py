@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from caso_mesh.admin.ends import Ends
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.learning import Learning, Successors, stored_set
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links, Submit
@@ -26,6 +27,7 @@ from caso_mesh.model.jobs import Attempt, Failure, RestoreSpec, Waiting, set_rea
 from caso_mesh.model.nodes import HelloReply, HelloRequest
 from caso_mesh.model.orders import Authority
 from caso_mesh.model.states import Liveness, RunState, ServerState
+from caso_mesh.planning.choosing import Use
 from caso_mesh.planning.planner import Planner
 from caso_mesh.planning.problem import Assignment, Plan
 
@@ -186,13 +188,17 @@ class Delegation:
         read = (set_read(run.spec, part.source) for run in runs for part in run.parts)
         async with self._learns:
             await self._learning.learn_sets(set_id for set_id in read if set_id is not None)
-            await self._learning.learn_copies(run.spec.set for run in runs if isinstance(run.spec, RestoreSpec))
+            await self._learning.learn_copies(
+                (run.spec.set for run in runs if isinstance(run.spec, RestoreSpec)), self._keeper.state
+            )
             await self._learning.learn(self._keeper.state)
 
     async def known(self) -> Known:
         """What placement knows now, for a forecast."""
         await self._learn_sets()
-        newest, successors = await self._tables.newest_sets(), Successors(self._keeper.state)
+        state = self._keeper.state
+        barred = (await flaws_of(state, self._tables, self._live)).barred(Use.COPY)
+        newest, successors = await self._tables.newest_sets(barred), Successors(state)
         return Known(
             seen=replace(self._seen(), in_grace=False, unended={}),
             history=self._learning.history,
@@ -218,6 +224,7 @@ class Delegation:
             device_of_set=learning.device_of,
             medium_of_set=learning.medium_of,
             copies_of_set=learning.copies_of if state.info().feature_level >= READS_COPY else lambda set_id: (),
+            missing_sets=learning.missing_sets,
             predicted=learning.predicted,
             free_bytes=free,
             silent_since_ns=self._silent_since_ns(),

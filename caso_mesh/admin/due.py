@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from caso_mesh.admin.alarms import Alarms
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.newest import newest_sets
 from caso_mesh.admin.ports import Submit
@@ -138,7 +140,8 @@ class DueRuns:
 
     async def _open(self, job: Job, due_ns: int) -> None:
         try:
-            sets = await newest_sets(self._keeper.state, self._tables, job)
+            flaws = partial(flaws_of, self._keeper.state, self._tables, self._live)
+            sets = await newest_sets(self._keeper.state, self._tables, job, flaws)
             opened = opening(self._keeper.state, job, due_ns, self._clock.now_ns(), sets)
             await self._submit(opened, request_id=f"due-{job.id}-{due_ns}")
         except NotFound:

@@ -37,6 +37,7 @@ from caso_mesh.model.jobs import Attempt, Run, set_read
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AlertKind, DeviceState
 from caso_mesh.model.storage import BackupSet, Device
 from caso_mesh.model.units import format_instant
+from caso_mesh.planning.choosing import Use
 from caso_mesh.planning.media import may_delete_at
 from caso_mesh.planning.retention import Keep
 
@@ -161,7 +162,8 @@ class Erasing:
                 raise Protected(set=each.id, until=until)
         if last_good:
             return
-        elsewhere = {each.id for each in every if each.device != device.id} - self._live.uncounted()
+        flaws = await self._retaining.flaws()
+        elsewhere = {each.id for each in every if each.device != device.id} - flaws.barred(Use.COUNT)
         copied = {each.copy_of for each in every if each.device != device.id and each.id in elsewhere}
         lasts = [
             each

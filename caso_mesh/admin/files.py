@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import shlex
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from caso_mesh.admin import missing_sets
 from caso_mesh.admin.browsing import Browsing
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Links
@@ -29,27 +30,27 @@ from caso_mesh.model.errors import (
     CatalogNotHere,
     InvalidValue,
     NoneReadable,
+    NoneWhole,
     NotFound,
     Unavailable,
     UsageError,
+    from_wire,
 )
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
+from caso_mesh.planning.choosing import Flaw, Flaws, Use
 from caso_mesh.wire.typed import ask
 
 log = logging.getLogger(__name__)
-
-#: Sets that are not where they are believed to be, by device.
-Missing = Mapping[str, frozenset[str]]
 
 #: Files that are open at once; one that is not read for so long is forgotten.
 _MOST_OPEN, _IDLE_S = 256, 600.0
 #: Beyond this a media server reads no more in one piece.
 _LONGEST_PIECE = 4 << 20
 _PIECE_S = 70.0
-#: Of why no set can be read.
-_MOST_REASONS = 5
+#: Of why no set can be read, and of sets that are passed over.
+_MOST_REASONS, _MOST_PASSED = 5, 3
 
 
 class _Open(Struct):
@@ -102,11 +103,11 @@ class Files:
     # --- points in time ---
 
     async def _as_of(self, caller: Caller, request: b.SetAsOf) -> b.SetChoice:
-        """The newest set that ended in time, covers all paths, and lies where it can be read now; of its copies the nearest.
-        What an inventory did not find on its device is not there to be read.
+        """The newest set that ended in time, covers all paths, lies where it can be read now, and is fit to be (``planning.choosing``);
+        of its copies the nearest.
 
-        Raises ``NotFound`` if there is none, ``DeviceAway`` or ``NoneReadable`` if none of them can be read,
-        ``PathNotInSet`` if the set covers a path where nothing was at that time.
+        Raises ``NotFound`` if there is none, ``DeviceAway`` or ``NoneReadable`` if none of them can be read, ``NoneWhole`` if those that
+        can were found damaged, ``PathNotInSet`` if the set covers a path where nothing was at that time.
         """
         state = self._keeper.state
         origin = await source_of(state, self._tables, request.server)
@@ -115,8 +116,7 @@ class Files:
             raise UsageError(detail="Name at least one path")
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
         near = self._at(origin) if request.near is None else state.server_named(request.near).id
-        # as the tables say: who has just come into office has not looked at them yet
-        missing = await self._tables.ask(missing_sets.read)
+        flaws = await flaws_of(state, self._tables, self._live)
         skipped: list[BackupSet] = []
         found: tuple[BackupSet, list[str]] | None = None
         async for backup in self._tables.sets_until(origin, until_ns):
@@ -125,7 +125,7 @@ class Files:
             if not all(any(is_within(path, root) for root in backup.roots) for path in paths):
                 continue
             readers = readers_of(state, self._live, self._links, backup.device)
-            if not readers or _is_missing(backup, missing):
+            if not readers or flaws.bars(backup.id, Use.READ) is not None:
                 skipped.append(backup)
             elif found is None or (_same(backup, found[0]) and near in readers and near not in found[1]):
                 found = backup, readers
@@ -140,45 +140,71 @@ class Files:
                 ended=format_instant(backup.ended_at_ns) or "",
                 device=device_name(state, backup.device),
                 servers=tuple(state.name_of(each) for each in readers),
-                warnings=tuple(
-                    f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: {self._why_not(each, missing)}"
-                    for each in [each for each in skipped if not _same(each, backup)][:3]
-                ),
+                warnings=self._passed_over([each for each in skipped if not _same(each, backup)], flaws),
             )
         shown = ", ".join(f"{request.server}:{shown_path(path)}" for path in paths[:3])
         what = f"{shown} as of {format_instant(until_ns)}"
-        if skipped:
-            if len({each.device for each in skipped}) == 1 and not any(_is_missing(each, missing) for each in skipped):
-                raise self._unreached(skipped[0].device)
-            # of each reason the newest set
-            reasons = {self._why_not(each, missing): each for each in reversed(skipped)}
-            told = sorted(reasons.items(), key=lambda item: item[1].ended_at_ns, reverse=True)[:_MOST_REASONS]
-            why = "; ".join(f"set {each.id}: {reason}" for reason, each in told)
-            raise NoneReadable(what=what, sets=len(skipped), why=why)
-        raise NotFound(kind="set", name=what)
+        if not skipped:
+            raise NotFound(kind="set", name=what)
+        if len({each.device for each in skipped}) == 1 and not any(flaws.bars(each.id, Use.READ) for each in skipped):
+            raise self._unreached(skipped[0].device)
+        # of each reason the newest set
+        reasons = {self._why_not(each, flaws): each for each in reversed(skipped)}
+        told = sorted(reasons.items(), key=lambda item: item[1].ended_at_ns, reverse=True)[:_MOST_REASONS]
+        why = "; ".join(f"set {each.id}: {reason}" for reason, each in told)
+        for each in skipped:
+            if flaws.bars(each.id, Use.READ) is Flaw.DAMAGED and readers_of(
+                state, self._live, self._links, each.device
+            ):
+                command = shlex.join([each.id, *(shown_path(path) for path in paths)])
+                raise NoneWhole(what=what, why=why, set=each.id, command=command)
+        raise NoneReadable(what=what, sets=len(skipped), why=why)
 
-    def _why_not(self, backup: BackupSet, missing: Missing) -> str:
-        """Why a set cannot be read."""
+    def _passed_over(self, skipped: Sequence[BackupSet], flaws: Flaws) -> tuple[str, ...]:
+        return tuple(
+            f"the newer set {each.id}, ended {format_instant(each.ended_at_ns)}, is passed over: {self._why_not(each, flaws)}"
+            for each in skipped[:_MOST_PASSED]
+        )
+
+    def _why_not(self, backup: BackupSet, flaws: Flaws) -> str:
+        """Why a set is not read."""
         device = device_name(self._keeper.state, backup.device)
-        if _is_missing(backup, missing):
-            return f"the last inventory of its device {device} did not find it there"
-        return f"no server reaches its device {device} now"
+        match flaws.bars(backup.id, Use.READ):
+            case Flaw.MISSING:
+                return f"the last inventory of its device {device} did not find it there"
+            case Flaw.DAMAGED:
+                damage = flaws.damaged[backup.id]
+                said = from_wire({"code": damage.failure.code, "fields": damage.failure.fields}).message.rstrip(".")
+                return f"the run {damage.run} found it damaged ({said})"
+            case _:
+                return f"no server reaches its device {device} now"
 
     async def _shown_as_of(self, caller: Caller, request: c.CatalogAsOf) -> c.CatalogChoice:
-        """The newest set that ended in time and covers the path, also one that cannot be read now; of its copies one whose
-        catalog is here. Raises ``NotFound``."""
+        """The newest set that ended in time, covers the path and is fit to be restored, also if it cannot be read now; else one that
+        is not fit. Of its copies one whose catalog is here. Raises ``NotFound``."""
         origin = await source_of(self._keeper.state, self._tables, request.server)
         path = clean_path(request.path)
         until_ns = request.at_ns if request.at_ns is not None else self._clock.now_ns()
+        flaws = await flaws_of(self._keeper.state, self._tables, self._live)
+        skipped: list[BackupSet] = []
         found: BackupSet | None = None
         detail = False
         async for backup in self._tables.sets_until(origin, until_ns):
             if found is not None and (detail or backup.ended_at_ns < found.ended_at_ns):
                 break
-            if any(is_within(path, root) or is_within(root, path) for root in backup.roots):
-                here = await self._browsing.is_here(backup)
-                if found is None or (here and _same(backup, found)):
-                    found, detail = backup, here
+            if not any(is_within(path, root) or is_within(root, path) for root in backup.roots):
+                continue
+            if flaws.bars(backup.id, Use.READ) is not None:
+                skipped.append(backup)
+                continue
+            here = await self._browsing.is_here(backup)
+            if found is None or (here and _same(backup, found)):
+                found, detail = backup, here
+        passed = [each for each in skipped if found is not None and not _same(each, found)]
+        warnings = self._passed_over(passed, flaws)
+        if found is None and skipped:
+            found, detail = skipped[0], await self._browsing.is_here(skipped[0])
+            warnings = (f"the set {found.id} is no good to be restored: {self._why_not(found, flaws)}",)
         if found is None:
             what = f"{request.server}:{shown_path(path)} as of {format_instant(until_ns)}"
             raise NotFound(kind="set", name=what)
@@ -188,6 +214,7 @@ class Files:
             started=format_instant(found.started_at_ns) or "",
             ended=format_instant(found.ended_at_ns) or "",
             detail=detail,
+            warnings=warnings,
         )
 
     def _at(self, origin: str) -> str:
@@ -252,10 +279,6 @@ class Files:
             except Unavailable as error:
                 last = error
         raise last
-
-
-def _is_missing(backup: BackupSet, missing: Missing) -> bool:
-    return backup.id in missing.get(backup.device, frozenset())
 
 
 def _same(one: BackupSet, other: BackupSet) -> bool:

@@ -162,7 +162,7 @@ class Gathering:
 
     async def _ages(self, scope: Scope, now_ns: int) -> list[r.AgeRow]:
         state = self._keeper.state
-        found = await ages(state, self._tables, self._retaining.redundant(), now_ns)
+        found = await ages(state, self._tables, await self._retaining.flaws(), now_ns)
         fits = [
             age
             for age in found
@@ -185,13 +185,13 @@ class Gathering:
     async def _sets(self, names: Names, scope: Scope) -> list[r.SetRow]:
         sets = [backup async for piece in sets_between(self._tables, 0, 2**62) for backup in piece]
         verdicts = await self._retaining.verdicts(sets, self._retaining.away(sets))
-        redundant, selection = self._retaining.redundant(), scope.selection
+        flaws, selection = await self._retaining.flaws(), scope.selection
 
         def made() -> list[r.SetRow]:
             wanted = {backup.copy_of for backup in sets if backup.copy_of is not None}
             originals = {backup.id: backup for backup in sets if backup.id in wanted}
             rows = (
-                set_row(backup, verdicts[backup.id], names, originals, redundant=backup.id in redundant)
+                set_row(backup, verdicts[backup.id], names, originals, flaws=flaws.of(backup.id))
                 for backup in sets
                 if scope.only is None or backup.source in scope.only or backup.server in scope.only
             )

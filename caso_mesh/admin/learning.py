@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.state import ControlState
@@ -14,6 +15,7 @@ from caso_mesh.model.jobs import RestoreSpec, Run, kind_of, makes_sets, set_read
 from caso_mesh.model.states import ATTEMPT_GOOD
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.planning import predicting
+from caso_mesh.planning.choosing import Flaws, Use
 from caso_mesh.planning.history import History, Prediction, Sample, SetSample
 from caso_mesh.planning.predicting import StoredSet
 
@@ -40,6 +42,7 @@ class Learning:
         self._history = History()
         self._sets: dict[str, StoredSet] = {}
         self._copies: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {}
+        self._flaws = Flaws()
         self.holdings: tuple[tuple[str, str], ...] = ()
         self._held: frozenset[tuple[str, str]] = frozenset()
         self.stored_bytes: Mapping[tuple[str, str], int] = {}
@@ -158,9 +161,11 @@ class Learning:
         known = self._sets.get(set_id)
         return "" if known is None else known.medium
 
-    async def learn_copies(self, ids: Iterable[str]) -> None:
+    async def learn_copies(self, ids: Iterable[str], state: ControlState) -> None:
         """Where copies of the sets lie that open restores, and no others, are about."""
         known, self._copies = self._copies, {}
+        ids = [*ids]
+        self._flaws = await flaws_of(state, self._tables, self._live) if ids else Flaws()
         for id in set(ids):
             at = known.get(id)
             if at is None or at[0] != self._came:
@@ -181,10 +186,15 @@ class Learning:
         return tuple(sorted(found))
 
     def copies_of(self, set_id: str) -> tuple[tuple[str, str], ...]:
-        """The copies of a set that an open restore is about, as (set, device); those that are not where they are believed to
-        be are none."""
-        missing = {each for sets in self._live.missing.values() for each in sets}
-        return tuple(each for each in self._copies.get(set_id, (0, ()))[1] if each[0] not in missing)
+        """The copies of a set that an open restore is about, as (set, device), those last that were found damaged. What is not
+        where it is believed to be is none."""
+        found = [each for each in self._copies.get(set_id, (0, ()))[1] if each[0] not in self._flaws.missing]
+        return tuple(sorted(found, key=lambda each: self._flaws.bars(each[0], Use.READ) is not None))
+
+    @property
+    def missing_sets(self) -> frozenset[str]:
+        """What inventories did not find, while there are open restores."""
+        return self._flaws.missing
 
     def copy_on(self, spec: RestoreSpec, device: str) -> str:
         """The copy on a device which a restore that is placed there reads; empty if it is the set itself."""

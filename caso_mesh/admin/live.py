@@ -47,10 +47,6 @@ class Live:
         self.returned = asyncio.Event()
         self._news = asyncio.Event()
 
-    def uncounted(self) -> set[str]:
-        """Sets that are no backup to rely on: of attempts that were not needed, and those that are not there."""
-        return {each for sets in (*self.redundant.values(), *self.missing.values()) for each in sets}
-
     def returns(self, server: str, now_s: float) -> None:
         """A server that was given up says something: until its heartbeat knows better, it has more to tell."""
         self._telling_s[server] = now_s

@@ -16,6 +16,7 @@ from msgspec import Struct
 from caso_mesh.admin import totals
 from caso_mesh.admin.ages import Age, ages
 from caso_mesh.admin.device_states import shown_device_state
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
@@ -145,7 +146,8 @@ class Measures:
     async def _ages(self, state: ControlState, sums: _SetSums) -> tuple[list[LastBackup], int]:
         """As ``Ageing`` judges them, and how many are left out."""
         now_ns = self._clock.now_ns()
-        every = await ages(state, self._tables, self._live.uncounted(), now_ns)
+        flaws = await flaws_of(state, self._tables, self._live)
+        every = await ages(state, self._tables, flaws, now_ns)
         lengths = {(source, each.ended_at_ns): each.seconds for (_, source), each in sums.newest.items()}
         return [_last(state, lengths, age, now_ns) for age in every[:MOST_SOURCES]], len(every[MOST_SOURCES:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import msgspec
@@ -22,10 +23,11 @@ def write(c: sqlite3.Connection, at_ns: int, fact: facts.SetsMissing) -> None:
 
 def read(c: sqlite3.Connection) -> dict[str, frozenset[str]]:
     """By device (id), those that are still known."""
-    known = {row[0] for row in c.execute("SELECT id FROM backup_set")}
     found: dict[str, frozenset[str]] = {}
-    for device, data in c.execute("SELECT device, data FROM missing_sets"):
-        sets = known.intersection(msgspec.msgpack.decode(data, type=tuple[str, ...]))
+    known = "SELECT id FROM backup_set WHERE id IN (SELECT value FROM json_each(?))"
+    for device, data in c.execute("SELECT device, data FROM missing_sets").fetchall():
+        told = msgspec.msgpack.decode(data, type=tuple[str, ...])
+        sets = frozenset(row[0] for row in c.execute(known, (json.dumps(told),))) if told else frozenset[str]()
         if sets:
-            found[device] = frozenset(sets)
+            found[device] = sets
     return found

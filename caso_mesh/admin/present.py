@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -45,6 +45,7 @@ from caso_mesh.model.states import ATTEMPT_ACTIVE, REASON_ENDS, REASON_TEXT, Att
 from caso_mesh.model.storage import BackupSet, Medium
 from caso_mesh.model.units import escape_path, format_instant, format_seconds
 from caso_mesh.planning import presets
+from caso_mesh.planning.choosing import Flaw
 from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 
@@ -420,8 +421,7 @@ def set_view(
     backup: BackupSet,
     verdict: Verdict,
     *,
-    redundant: bool,
-    missing: bool,
+    flaws: Collection[Flaw],
     catalog: bool,
     names: Mapping[str, str],
     devices: Mapping[str, str],
@@ -447,13 +447,14 @@ def set_view(
         expires=format_instant(verdict.expires_at_ns),
         protected_until=format_instant(verdict.protected_until_ns),
         locked=Keep.LOCKED in verdict.kept_by,
-        redundant=redundant,
+        redundant=Flaw.REDUNDANT in flaws,
         catalog=catalog,
         kept_by=tuple(reason.value for reason in verdict.kept_by if reason in BY_PLACE),
         expired=verdict.goes,
         copy_of=backup.copy_of,
         made_of=backup.made_of,
-        missing=missing,
+        missing=Flaw.MISSING in flaws,
+        damaged=Flaw.DAMAGED in flaws,
     )
 
 

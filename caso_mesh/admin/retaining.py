@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.tables import Tables
 from caso_mesh.control.keeper import ControlKeeper
@@ -12,6 +13,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.jobs import Job, SyntheticSpec
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.choosing import Flaws
 from caso_mesh.planning.retention import Line, Verdict, judge
 
 #: So many sets are judged without a thread.
@@ -35,9 +37,9 @@ class Retaining:
         """The ids of sets of attempts that were not needed."""
         return {each for ids in self._live.redundant.values() for each in ids}
 
-    def missing(self) -> set[str]:
-        """The ids of sets that are not where they are believed to be."""
-        return {each for ids in self._live.missing.values() for each in ids}
+    async def flaws(self) -> Flaws:
+        """All that is known against sets."""
+        return await flaws_of(self._keeper.state, self._tables, self._live)
 
     def away(self, sets: Iterable[BackupSet]) -> set[str]:
         """Of the devices (ids) of some sets those that nobody reaches now."""
@@ -49,7 +51,8 @@ class Retaining:
         state = self._keeper.state
         media_sets = {each.name: each for each in state.media_set_list()}
         media = {(medium.server, medium.label): medium for medium in await self._tables.media()}
-        locks, redundant = await self._tables.locks(), self._live.uncounted()
+        locks, flaws = await self._tables.locks(), await self.flaws()
+        redundant = flaws.missing | flaws.redundant
         line, now_ns = line_of(state), self._clock.now_ns()
         imported = {device.id for device in state.device_list() if device.imported is not None}
         lines: dict[str, Line] = {}
@@ -65,6 +68,7 @@ class Retaining:
                 media=media,
                 locks=locks,
                 redundant=redundant,
+                damaged=flaws.damaged,
                 away=away,
                 imported=imported,
                 line_of=lambda each: lines[each.id],

@@ -20,6 +20,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.listing import SetListRequest, SetStanding, in_time, limited
 from caso_mesh.model.storage import BackupSet
+from caso_mesh.planning.choosing import Flaw
 from caso_mesh.planning.retention import Verdict
 
 
@@ -55,7 +56,7 @@ class SetLists:
         else:
             shown, more, verdicts = await self._known(wanted, standing, request)
         details, kept = await self._tables.detail_states([each.id for each in shown]), await self._where.kept(shown)
-        redundant, missing = self._retaining.redundant(), self._retaining.missing()
+        flaws = await self._retaining.flaws()
         names = {server.id: server.name for server in state.server_list()}
         devices = {device.id: device.name for device in state.device_list()}
         return b.SetList(
@@ -63,8 +64,9 @@ class SetLists:
                 present.set_view(
                     each,
                     verdicts[each.id],
-                    redundant=each.id in redundant,
-                    missing=request.from_device is None and each.id in missing,
+                    flaws=[
+                        flaw for flaw in flaws.of(each.id) if request.from_device is None or flaw is not Flaw.MISSING
+                    ],
                     catalog=details.get(each.id) == "here" or each.id in kept,
                     names=names,
                     devices=devices,

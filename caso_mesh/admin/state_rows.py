@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct, structs
 
@@ -17,6 +17,7 @@ from caso_mesh.model.nodes import DeviceReport
 from caso_mesh.model.resources import FileSystem
 from caso_mesh.model.settings import number
 from caso_mesh.model.storage import BackupSet, Device, MediaSet, Medium
+from caso_mesh.planning.choosing import Flaw
 from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 from caso_mesh.reports import rows as r
@@ -208,7 +209,7 @@ def media_set_rows(state: ControlState) -> list[r.MediaSetRow]:
 
 
 def set_row(
-    backup: BackupSet, verdict: Verdict, names: Names, originals: Mapping[str, BackupSet], *, redundant: bool
+    backup: BackupSet, verdict: Verdict, names: Names, originals: Mapping[str, BackupSet], *, flaws: Collection[Flaw]
 ) -> r.SetRow:
     """``originals``: by id, the sets of which others are copies: a copy belongs to the list and the policy of its set."""
     origin = originals.get(backup.copy_of or "", backup)
@@ -230,7 +231,9 @@ def set_row(
         bytes_read=backup.bytes_read,
         bytes_stored=backup.bytes_stored,
         exceptions=backup.exceptions,
-        redundant=redundant,
+        redundant=Flaw.REDUNDANT in flaws,
+        missing=Flaw.MISSING in flaws,
+        damaged=Flaw.DAMAGED in flaws,
         copy=backup.copy_of is not None,
         made=backup.made_of is not None,
         locked=Keep.LOCKED in verdict.kept_by,

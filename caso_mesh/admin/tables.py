@@ -285,12 +285,12 @@ class Tables:
         """How many seconds ended attempts took, as (attempt, who told it)."""
         return await self._database.read(lambda c: attempts.lengths(c, ids))
 
-    async def newest_sets(self) -> dict[tuple[str, str], BackupSet]:
-        """The newest set of each job and source."""
+    async def newest_sets(self, barred: Collection[str]) -> dict[tuple[str, str], BackupSet]:
+        """The newest set of each job and source, without some (ids)."""
         decode = msgspec.msgpack.Decoder(BackupSet).decode
         sql = "SELECT data FROM backup_set ORDER BY ended_at_ns, id"
         found = await self._database.read(lambda c: [decode(row[0]) for row in c.execute(sql)])
-        return {(backup.job, backup.source): backup for backup in found}
+        return {(backup.job, backup.source): backup for backup in found if backup.id not in barred}
 
     async def waits(self, runs: Sequence[str]) -> list[waits.WaitRow]:
         """Why the parts of some runs waited, in the order of their beginnings."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from caso_mesh.admin import backup_words
 from caso_mesh.admin.bases import bases_of
-from caso_mesh.admin.newest import newest_sets
+from caso_mesh.admin.flaws import FlawsNow
+from caso_mesh.admin.newest import newest_set, newest_sets
 from caso_mesh.admin.on_device import OnDevice
 from caso_mesh.admin.ports import Caller, Links, Submit, done_before
 from caso_mesh.admin.tables import Tables
@@ -54,6 +55,7 @@ from caso_mesh.model.selections import LISTED, spread, unpack
 from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState, JobState, Priority, RunState
 from caso_mesh.model.storage import DEFAULT_MEDIA_SET, BackupSet
 from caso_mesh.model.units import format_instant, format_number
+from caso_mesh.planning.choosing import Use
 from caso_mesh.planning.schedule import next_due_ns
 from caso_mesh.wire.typed import ask
 
@@ -82,6 +84,7 @@ class Work:
         clock: Clock,
         new_id: IdSource,
         on_device: OnDevice,
+        flaws: FlawsNow,
     ) -> None:
         self._keeper = keeper
         self._tables = tables
@@ -90,6 +93,7 @@ class Work:
         self._clock = clock
         self._new_id = new_id
         self._on_device = on_device
+        self._flaws = flaws
 
     # --- backup ---
 
@@ -314,7 +318,8 @@ class Work:
         before = done_before(self._keeper, caller)
         if before is not None:
             return self._submitted(before.result)
-        found = await bases_of(self._keeper.state, self._tables, request)
+        barred = (await self._flaws()).barred(Use.BUILD)
+        found = await bases_of(self._keeper.state, self._tables, request, barred)
         spec = SyntheticSpec(
             tuple(each.source for each in found.sets),
             tuple(each.id for each in found.sets),
@@ -349,10 +354,10 @@ class Work:
         state = self._keeper.state
         named = next((server for server in state.server_list() if server.name == request.set), None)
         if named is not None:
-            newest = await self._tables.sets(source=named.origin, limit=1)
-            if not newest:
+            newest = await newest_set(state, self._tables, None, named.id, (await self._flaws()).barred(Use.CHECK))
+            if newest is None:
                 raise NotFound(kind="backup of the server", name=named.name)
-            backup = newest[0]
+            backup = newest
         else:
             backup = await self.find_set(request.set)
         server = self._at(backup) if request.server is None else state.server_named(request.server).id
@@ -404,7 +409,7 @@ class Work:
             raise Conflict(
                 detail="An erase does not run a second time: caso-mesh device erase asks anew what speaks against it"
             )
-        sets = await newest_sets(self._keeper.state, self._tables, job)
+        sets = await newest_sets(self._keeper.state, self._tables, job, self._flaws)
         command = RunNow(job.id, self._clock.now_ns(), sets)
         return self._submitted(await self._submit(command, who=caller.who, request_id=caller.request_id))
 

@@ -91,6 +91,8 @@ def _looked_into(common: Common, set: str, path: str, as_of: str | None, *, esca
     server, folder = rooted_place(set, escaped=escaped)
     request = c.CatalogAsOf(server, folder, parse_instant_ns(as_of) if as_of is not None else None)
     choice = ask(common, "catalog.as-of", request, c.CatalogChoice)
+    for text in choice.warnings:
+        output.warning(text)
     output.note(f"set {choice.set} of {choice.source}, ended {choice.ended}")
     return choice.set, folder.lstrip(b"/")
 

@@ -154,6 +154,7 @@ def _list(view: b.SetList) -> None:
         ("media set", lambda row: row.media_set),
         ("expires", _expires),
         ("missing", lambda row: "yes" if row.missing else None),
+        ("damaged", lambda row: "yes" if row.damaged else None),
         ("locked", lambda row: "yes" if row.locked else None),
         ("exceptions", lambda row: row.exceptions or None),
         empty="No backup sets to show. A backup now: caso-mesh backup SERVER:/PATH --to any --wait",

@@ -69,7 +69,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     """What only the administrator in office knows.
 
     ``connected``: node ids of linked servers (the administrator's own too). ``device_of_set``: the device (id) that
-    holds a set, ``medium_of_set`` the label of its medium, ``copies_of_set`` its copies as (set, device). ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
+    holds a set, ``medium_of_set`` the label of its medium, ``copies_of_set`` its copies as (set, device), those first that are to be read first. ``missing_sets`` are those that inventories did
+    not find. ``predicted(run, source)``: what a part will come to; the same object as long as nothing is learnt.
     ``free_bytes`` by device id. ``silent_since_ns`` by node id, for links lost so lately that no transition is committed
     yet. ``holdings``: (source, device) that has sets of it. ``no_data_path``: (source, server) that cannot reach each
     other. ``telling``: servers that are back and have not told yet what they did. ``unended``: by (run, source) an
@@ -85,6 +86,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     device_of_set: Callable[[str], str | None]
     medium_of_set: Callable[[str], str] = lambda set_id: ""
     copies_of_set: Callable[[str], tuple[tuple[str, str], ...]] = lambda set_id: ()
+    missing_sets: Collection[str] = frozenset()
     predicted: Callable[[Run, str], Prediction] = lambda run, source: UNKNOWN
     free_bytes: Mapping[str, int] = {}
     silent_since_ns: Mapping[str, int] = {}

@@ -16,7 +16,7 @@ from caso_mesh.model.copies import Copy
 from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
+from caso_mesh.model.jobs import READINGS, Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
 from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import (
     Anchor,
@@ -38,8 +38,9 @@ from caso_mesh.model.policies import Association, DayCalendar, DevicePool, Polic
 from caso_mesh.model.report_schedules import ReportSchedule
 from caso_mesh.model.rules import ErrorRule
 from caso_mesh.model.settings import Value, effective
-from caso_mesh.model.states import ATTEMPT_ACTIVE
+from caso_mesh.model.states import ATTEMPT_ACTIVE, AttemptState
 from caso_mesh.model.storage import Device, MediaSet, foreign_name
+from caso_mesh.planning.choosing import is_damage
 
 #: So many request ids are remembered, the newest. A repeated one among them has no second effect.
 REQUESTS_KEPT = 10_000
@@ -98,6 +99,8 @@ class ControlState:
         self._attempts_of: dict[str, dict[str, Attempt]] = {}
         self._runs_of: dict[str, dict[str, Run]] = {}
         self._apart: dict[str, Run] = {}
+        self._readings: dict[str, Run] = {}
+        self._found_damage: dict[str, Attempt] = {}
         self._trail = indexing.Trail()
         # The jobs (ids) of each association, as (policy, list).
         self._made_of: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -283,6 +286,14 @@ class ControlState:
         """What was written lately."""
         return self._trail
 
+    def readings(self) -> list[Run]:
+        """Every closed run that is remembered and that read sets back, or restored some."""
+        return list(self._readings.values())
+
+    def found_damage(self) -> list[Attempt]:
+        """Every remembered attempt that failed since something was not what it was."""
+        return list(self._found_damage.values())
+
     def runs_of(self, job: str) -> list[Run]:
         """Every run of a job that is still remembered, by the time it was made."""
         return sorted(self._runs_of.get(job, {}).values(), key=lambda run: (run.created_at_ns, run.id))
@@ -457,6 +468,8 @@ class ControlState:
         indexing.keep(self._open, id, run if is_open else None)
         is_apart = run is not None and is_open and isinstance(run.spec, TestRunSpec | EraseSpec)
         indexing.keep(self._apart, id, run if is_apart else None)
+        has_read = run is not None and not is_open and isinstance(run.spec, READINGS)
+        indexing.keep(self._readings, id, run if has_read else None)
         self._trail = self._trail.noted(id)
         indexing.keep_in(self._runs_of, job, id, run)
 
@@ -465,6 +478,8 @@ class ControlState:
         run = id.rpartition("#")[0] if attempt is None else attempt.run
         active = attempt is not None and attempt.state in ATTEMPT_ACTIVE
         indexing.keep(self._active, id, attempt if active else None)
+        found = attempt is not None and attempt.state is AttemptState.FAILED and is_damage(attempt.failure)
+        indexing.keep(self._found_damage, id, attempt if found else None)
         indexing.keep_in(self._attempts_of, run, id, attempt)
 
     # --- snapshots -------------------------------------------------------------------------------------------------

@@ -24,18 +24,24 @@ class SeenSets(Protocol):
     def copies_of_set(self) -> Callable[[str], tuple[tuple[str, str], ...]]: ...
 
     @property
+    def missing_sets(self) -> Collection[str]: ...
+
+    @property
     def broken(self) -> Mapping[tuple[str, str], str]: ...
 
 
 def device_of(state: ControlState, seen: SeenSets, spec: JobSpec, source: str) -> str | None:
-    """The device that a part is about. A restore whose set nobody reaches now reads the first copy that somebody does."""
+    """The device that a part is about. A restore whose set nobody reaches now, or that an inventory did not find, reads the
+    first copy that somebody reaches."""
     if isinstance(spec, RestoreSpec) and spec.device is not None:
         return spec.device
     if isinstance(spec, OfDevices):
         return source
     set_id = set_read(spec, source)
     device = None if set_id is None else seen.device_of_set(set_id)
-    if device is None or not isinstance(spec, RestoreSpec) or spec.foreign or _is_read(state, seen, device):
+    if device is None or not isinstance(spec, RestoreSpec) or spec.foreign:
+        return device
+    if spec.set not in seen.missing_sets and _is_read(state, seen, device):
         return device
     copies = (other for _, other in seen.copies_of_set(spec.set) if _is_read(state, seen, other))
     return next(copies, device)

@@ -72,7 +72,7 @@ class SetView(Struct, frozen=True):
     """``kept_by``: what keeps it until newer sets come: ``last-good``, or numbers of its media set (``last``, ``daily`` ...);
     ``expires`` does not count then. ``expired``: nothing keeps it any more. ``copy_of``: the set of which it is a copy.
     ``made_of``: the set of which this full one was made without reading the source. ``missing``: an inventory did not find it
-    on its device."""
+    on its device. ``damaged``: it was when it was last read back."""
 
     id: str
     source: str
@@ -101,6 +101,7 @@ class SetView(Struct, frozen=True):
     copy_of: str | None = None
     made_of: str | None = None
     missing: bool = False
+    damaged: bool = False
 
 
 class SetList(Struct, frozen=True):

@@ -227,13 +227,14 @@ class CatalogAsOf(Struct, frozen=True):
 
 
 class CatalogChoice(Struct, frozen=True):
-    """``detail``: its catalog is at the administrator."""
+    """``detail``: its catalog is at the administrator. ``warnings``: what else there is, and why it is passed over."""
 
     set: str
     source: str
     started: str
     ended: str
     detail: bool
+    warnings: tuple[str, ...] = ()
 
 
 class CatalogAway(Struct, frozen=True):

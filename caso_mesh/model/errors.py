@@ -484,6 +484,17 @@ class NoneReadable(Unavailable):
     code = "none-readable"
 
 
+class NoneWhole(CasoError):
+    """No set with {what} can be restored whole now: {why}.
+
+    What is whole in the set {set} is restored by its id: caso-mesh restore {command}. Files that are damaged are left out, and named.
+    Whether it is damaged still is found out by: caso-mesh verify {set}.
+    """
+
+    code = "none-whole"
+    category = "data"
+
+
 class NoAdmin(Unavailable):
     """No administrator is in office or reachable from {server}.
 

@@ -6,7 +6,7 @@ of so many days, weeks of ISO 8601, months and years that have one), or it is th
 
 A *line* is what one server contributes to one selection list, or, of jobs without a list, what was read of one server
 (source and roots). Numbers and the last good one are counted for each line, so that a busy list does not push a quiet
-one out. A redundant set counts for neither, copies on
+one out. A redundant set counts for neither, nor does one that was found damaged, unless its line has no other. Copies on
 another device are lines of their own there. No set needs another one: each is a complete tree, and what an incremental
 was measured against may go before it.
 """
@@ -84,6 +84,7 @@ def judge(
     media: Mapping[tuple[str, str], Medium],
     locks: Mapping[str, int | None],
     redundant: Collection[str],
+    damaged: Collection[str] = (),
     away: Collection[str] = (),
     imported: Collection[str] = (),
     line_of: Callable[[BackupSet], Line],
@@ -91,6 +92,7 @@ def judge(
 ) -> dict[str, Verdict]:
     """A verdict for each of ``sets``, which are all that there are of their lines.
 
+    ``redundant`` are those that do not count at all, and ``damaged`` those that do only where nothing else is left.
     ``media`` by writing server and label. ``locks``: ends of locks, ``None`` = without end. ``away``: devices (ids) that
     nobody reaches; what lies there does not make an older set elsewhere dispensable. ``imported``: devices (ids) that came from
     another mesh, where nothing is deleted; nor does what is there.
@@ -99,7 +101,8 @@ def judge(
     lines: dict[str, Line] = {each.id: line_of(each) for each in known}
     stay = [each for each in known if each.device in imported]
     others = [each for each in known if each.id not in redundant and each.device not in imported]
-    kept = _by_place(others, media_sets, away, lines)
+    good = [each for each in others if each.id not in damaged]
+    kept = _by_place(good, [each for each in others if each.id in damaged], media_sets, away, lines)
     written: dict[tuple[str, str], int] = {}
     for each in known:
         place = (each.server, each.medium)
@@ -132,13 +135,15 @@ def judge(
 
 def _by_place(
     good: list[BackupSet],
+    damaged: list[BackupSet],
     media_sets: Mapping[str, MediaSet],
     away: Collection[str],
     lines: Mapping[str, Line],
 ) -> dict[str, tuple[Keep, ...]]:
-    """What is kept by where it stands among the others of its line."""
+    """What is kept by where it stands among the others of its line. Where no good set is left, the last damaged one is what
+    can be restored at all."""
     kept: dict[str, list[Keep]] = {}
-    newest_first = sorted(good, key=lambda each: (each.ended_at_ns, each.made_of is not None, each.id), reverse=True)
+    newest_first = sorted(good, key=_newness, reverse=True)
     last: set[tuple[str, ...]] = set()
     groups: dict[tuple[tuple[str, ...], str], list[BackupSet]] = {}
     for each in newest_first:
@@ -147,6 +152,11 @@ def _by_place(
             last.add(key)
             kept[each.id] = [Keep.LAST_GOOD]
         groups.setdefault((key, each.media_set), []).append(each)
+    for each in sorted(damaged, key=_newness, reverse=True):
+        key = lines[each.id].key
+        if each.device not in away and key not in last:
+            last.add(key)
+            kept[each.id] = [Keep.LAST_GOOD]
     for (_, name), group in groups.items():
         media_set = media_sets.get(name)
         if media_set is None:
@@ -164,6 +174,10 @@ def _by_place(
                     seen.add(period)
                     kept.setdefault(each.id, []).append(what)
     return {id_: tuple(reasons) for id_, reasons in kept.items()}
+
+
+def _newness(backup: BackupSet) -> tuple[int, bool, str]:
+    return backup.ended_at_ns, backup.made_of is not None, backup.id
 
 
 def _local(at_ns: int, zone: str) -> datetime.datetime:

@@ -11,12 +11,14 @@ _NAMED = 10
 
 
 def media_required(told: Gathered) -> m.Answer:
-    """Of each server of each list, and of what jobs without a list back up, the newest good set wherever it lies."""
+    """Of each server of each list, and of what jobs without a list back up, the newest good set wherever it lies; where there is
+    none, the newest that was found damaged or is missing."""
     lines: dict[tuple[str, str, tuple[str, ...]], list[SetRow]] = {}
     for row in told.sets:
         if not row.redundant:
             key = (row.selection, row.source, () if row.selection else row.roots)
             lines.setdefault(key, []).append(row)
+    lines = {key: [row for row in rows if not row.missing and not row.damaged] or rows for key, rows in lines.items()}
     devices = {row.name: row for row in told.devices}
     found = [(key, *_newest(rows)) for key, rows in sorted(lines.items())]
     away = [
@@ -41,6 +43,11 @@ def media_required(told: Gathered) -> m.Answer:
                 Need(f"{_what(key)}: the newest backup lies on {newest.device}, which nobody reaches", "caso-mesh device list")
                 for key, newest in away[:_NAMED]
             ]
+            + [
+                Need(f"{_what(key)}: the only sets are {'missing' if newest.missing else 'damaged'}", "caso-mesh set list")
+                for key, newest, _ in found
+                if newest.missing or newest.damaged
+            ][:_NAMED]
             + [
                 Need(f"No recovery kit opens {name} once the mesh is gone", "caso-mesh kit create", Tone.WARNING)
                 for name in without_kit[:_NAMED]

@@ -70,7 +70,7 @@ class RunRow(Struct, frozen=True, gc=False):
 
 
 class SetRow(Struct, frozen=True, gc=False):
-    """One backup set. ``kept_by`` are the reasons why it stays, as ``set expire`` names them."""
+    """One backup set. ``missing``: an inventory did not find it, ``damaged``: it was when it was last checked. ``kept_by`` are the reasons why it stays, as ``set expire`` names them."""
 
     id: str
     source: str
@@ -90,6 +90,8 @@ class SetRow(Struct, frozen=True, gc=False):
     bytes_stored: int = 0
     exceptions: int = 0
     redundant: bool = False
+    missing: bool = False
+    damaged: bool = False
     copy: bool = False
     made: bool = False
     locked: bool = False

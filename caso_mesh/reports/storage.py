@@ -356,8 +356,14 @@ def sets_by_media_set(told: Gathered) -> m.Answer:
 
 
 def _kept(row: SetRow) -> str | None:
-    words = [*row.kept_by, *(["locked"] if row.locked else []), *(["redundant"] if row.redundant else [])]
+    words = [*row.kept_by, *(["locked"] if row.locked else []), *_against(row)]
     return ", ".join(words) or ("goes" if row.expired else None)
+
+
+def _against(row: SetRow) -> list[str]:
+    """What is known against a set."""
+    known = {"missing": row.missing, "damaged": row.damaged, "redundant": row.redundant}
+    return [word for word, holds in known.items() if holds]
 
 
 # --- deduplication ---

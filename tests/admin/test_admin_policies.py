@@ -16,7 +16,7 @@ from caso_mesh.model import requests as q
 from caso_mesh.model.commands import SetJob
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
 from caso_mesh.model.errors import CasoError
-from caso_mesh.model.jobs import Run
+from caso_mesh.model.jobs import Failure, Run
 from caso_mesh.model.states import AttemptState, JobState, Role, RunState, WaitReason
 
 pytestmark = pytest.mark.jumping
@@ -187,6 +187,43 @@ async def test_a_scheduled_verify_is_about_the_newest_set_of_each_server(tmp_pat
         assert (check.terms.fired_by, check.spec.set_of(node("beta"))) == (None, backup.id)
         by_hand = await w.ask("job.run", q.JobName("home.nightly.check"))
         assert w.state.run(by_hand.run).spec.set_of(node("beta")) == backup.id
+
+
+async def test_what_is_about_newest_sets_passes_over_those_that_are_known_to_be_no_good(tmp_path: Path) -> None:
+    """A nightly copy was made of a set that was not there any more, and failed night after night, with a whole one before it."""
+    async with admin_world(tmp_path) as w:
+        templates = {"check": "verify", "offsite": "duplicate", "whole": "synthetic"}
+        kinds = {
+            name: TemplateDoc(kind, to="device:dgamma" if name == "offsite" else None)
+            for name, kind in templates.items()
+        }
+        await made(w, full=TemplateDoc("full", to="device:dbeta"), **kinds)
+        sets = []
+        for _ in range(4):
+            run = (await w.ask("job.run", q.JobName("home.nightly.full"))).run
+            attempt = await w.delegated(run)
+            sets.append(w.made_set(attempt))
+            await w.report("beta", *w.success(attempt, sets[-1]))
+            await w.until(lambda run=run: w.state.run(run).closed_at_ns)
+        whole, bad, redundant, lost = (each.id for each in sets)
+        check = await w.delegated((await w.ask("verify", q.VerifyRequest(bad))).run)
+        damage = Failure("data-damaged", {"object": "packs/1", "detail": "it is not what it was"})
+        await w.report("beta", w.end(check, AttemptState.FAILED, failure=damage))
+        await w.until(lambda: w.state.run(check.run).closed_at_ns)
+        await w.facts.append(facts.SetsMissing("dev-beta", (lost,), "an inventory"))
+        w.office.means.live.redundant["node-beta"] = (redundant,)
+
+        async def about(template: str) -> str:
+            run = (await w.ask("job.run", q.JobName(f"home.nightly.{template}"))).run
+            return str(w.state.run(run).spec.set_of(node("beta")))
+
+        assert await about("offsite") == whole
+        assert await about("whole") == whole
+        assert await about("check") == bad, "only a check finds out that it is whole again"
+        drill = (await w.ask("drill", q.DrillRequest("beta"))).run
+        assert w.state.run(drill).spec.set == bad
+        request = q.SyntheticRequest((("beta", b"/srv"),))
+        assert w.state.run((await w.ask("synthetic", request)).run).spec.sets == (whole,)
 
 
 async def test_a_backup_that_did_not_happen_is_an_alert_until_there_is_one(tmp_path: Path) -> None:

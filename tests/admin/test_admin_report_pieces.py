@@ -26,6 +26,7 @@ from caso_mesh.control.state import ControlState
 from caso_mesh.database import Database
 from caso_mesh.model import nodes as n
 from caso_mesh.model.reports import ReportShow
+from caso_mesh.planning.choosing import Flaws
 
 SERVERS = 600
 #: Of what is asked about each server, between two turns of the loop.
@@ -69,8 +70,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 class Retaining:
-    def redundant(self) -> set[str]:
-        return set()
+    async def flaws(self) -> Flaws:
+        return Flaws()
 
     def away(self, sets: Any) -> set[str]:
         return set()

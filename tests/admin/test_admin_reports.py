@@ -228,6 +228,9 @@ async def test_a_set_that_a_verify_found_damaged_is_no_good_backup(tmp_path: Pat
         await w.until(lambda: w.state.runs[submitted.run].closed_at_ns)
         (row,) = rows(await report(w, "missed-backups"), "ages")
         assert (row["set"], row["state"]) == (None, "none any more")
+        required = await report(w, "media-required-for-recovery")
+        assert [each["set"] for each in rows(required, "required")] == [backup.id], "there is nothing else"
+        assert "the only sets are damaged" in required.needs[0].text
         again = await w.ask("verify", q.VerifyRequest(backup.id))
         check = await w.delegated(again.run)
         await w.report("beta", w.end(check, AttemptState.SUCCEEDED))

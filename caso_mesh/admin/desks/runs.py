@@ -12,6 +12,7 @@ from caso_mesh.admin.desks.reach import Reach
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.duties import Duty
 from caso_mesh.admin.error_rules import ErrorRules
+from caso_mesh.admin.flaws import flaws_of
 from caso_mesh.admin.flooding import Flooding
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.intake import Intake
@@ -91,6 +92,7 @@ class RunsDesk:
             clock=clock,
             new_id=means.new_id,
             on_device=reach.on_device,
+            flaws=lambda: flaws_of(keeper.state, tables, live),
         )
         self._edits = JobEdits(keeper=keeper, work=self.work, submit=submit, clock=clock, new_id=means.new_id)
         self.held = Held(keeper=keeper, links=links)
