@@ -139,12 +139,21 @@ class Expiry:
         names = {device.id: device.name for device in self._keeper.state.device_list()}
         for device in sorted(concerned):
             try:
-                there[device] = {each.id for each in await self._on_device.sets(names[device])}
+                found, deleted = await self._on_device.look(names[device])
+                there[device] = {each.id for each in found}
+                await self._tell_gone(
+                    device, {each.id for each in judged.sets if each.device == device}.intersection(deleted)
+                )
             except CasoError as error:
                 log.info("sets on %s do not expire now: %s", names[device], error)
                 away.add(device)
         sets = [each for each in judged.sets if each.device not in there or each.id in there[each.device]]
         return await self._judged(sets, away | judged.away)
+
+    async def _tell_gone(self, device: str, sets: Collection[str]) -> None:
+        """Sets that are shown have a tombstone: whoever wrote it did not come to tell it. Told twice it does no harm."""
+        if sets:
+            await self._facts.append(*(facts.SetDeleted(each, device, WHO, f"{WHO}/{each}") for each in sorted(sets)))
 
     def _is_read_only(self, backup: BackupSet) -> bool:
         device = self._keeper.state.devices.get(backup.device)

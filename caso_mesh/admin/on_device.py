@@ -52,16 +52,22 @@ class OnDevice:
     async def sets(self, name: str) -> list[BackupSet]:
         """The sets on the device of that name that are not deleted. Raises ``NotFound``, ``DeviceAway`` while no server
         reaches it."""
+        return (await self.look(name))[0]
+
+    async def look(self, name: str) -> tuple[list[BackupSet], list[str]]:
+        """As ``sets``, and the ids of those that have a tombstone there."""
         device, link = self._reader(name)
-        found: list[BackupSet] = []
+        found, deleted = list[BackupSet](), list[str]()
         after, more = "", True
         while more:
             page = await ask(link, "vault.sets", n.VaultSets(device.id, after), n.VaultSetsReply, timeout_s=_PAGE_S)
             gone = set(page.deleted)
-            found += [each for each in page.sets if each.id not in gone and each.vault == device.vault]
+            mine = [each for each in page.sets if each.vault == device.vault]
+            found += [each for each in mine if each.id not in gone]
+            deleted += [each.id for each in mine if each.id in gone]
             more = page.more and bool(page.sets)
             after = page.sets[-1].id if page.sets else after
-        return found
+        return found, deleted
 
     async def find(self, name: str, text: str) -> BackupSet:
         """The set on the device ``name`` by its id or a unique beginning of it. Raises ``NotFound``, ``Ambiguous``."""

@@ -3,7 +3,7 @@ the device and by this server's clock, whatever the administrator believes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from caso_mesh.control.importing import refuse_imported
 from caso_mesh.model import facts
@@ -15,6 +15,7 @@ from caso_mesh.model.orders import Orders
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.model.units import format_instant
 from caso_mesh.planning.media import may_delete_at, protection_end_ns
+from caso_mesh.server.deletions import Deletions
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.patience import bounded
 from caso_mesh.server.vaults import Vaults
@@ -29,7 +30,7 @@ _END_OF_TIME = "the end of time"
 
 
 class SetHolding:
-    """Answers ``set.hold``. ``deleted`` is told of each set (id) that has a tombstone."""
+    """Answers ``set.hold``."""
 
     def __init__(
         self,
@@ -40,9 +41,9 @@ class SetHolding:
         facts: FactWriter,
         signer: Signer,
         clock: Clock,
-        deleted: Callable[[str], Awaitable[None]],
+        deletions: Deletions,
     ) -> None:
-        self._deleted = deleted
+        self._deletions = deletions
         self._name = name
         self._vaults = vaults
         self._orders = orders
@@ -64,19 +65,20 @@ class SetHolding:
             if apart_s > MOST_DIFFERENCE_S:
                 raise ClocksDiffer(server=self._name, other=admin, seconds=round(apart_s))
 
-        def work() -> None:
+        def lock() -> None:
             with self._vaults.opened(access) as vault:
-                if request.hold == "lock":
-                    self._lock(vault, request, now_ns)
-                else:
-                    self._delete(vault, request, now_ns)
+                self._lock(vault, request, now_ns)
 
-        await bounded(work, what=f"the device {access.name}", seconds=_SECONDS)
+        def delete(writes: Callable[[], None]) -> None:
+            with self._vaults.opened(access) as vault:
+                self._delete(vault, request, now_ns, writes)
+
         if request.hold == "lock":
+            await bounded(lock, what=f"the device {access.name}", seconds=_SECONDS)
             await self._facts.append(facts.SetLocked(request.set, request.device, request.who, request.until_ns))
         else:
-            await self._facts.append(facts.SetDeleted(request.set, request.device, request.who, request.request))
-            await self._deleted(request.set)
+            fact = facts.SetDeleted(request.set, request.device, request.who, request.request)
+            await self._deletions.delete(fact, delete)
         return v.Done()
 
     def _lock(self, vault: Vault, request: n.SetHold, now_ns: int) -> None:
@@ -87,7 +89,7 @@ class SetHolding:
         if vault.holds.is_gone(request.set):
             raise NotFound(kind="set", name=request.set)
 
-    def _delete(self, vault: Vault, request: n.SetHold, now_ns: int) -> None:
+    def _delete(self, vault: Vault, request: n.SetHold, now_ns: int, writes: Callable[[], None]) -> None:
         known = list(vault.sets(deleted=True))
         backup = next((each for each in known if each.id == request.set), None)
         if backup is None:
@@ -102,6 +104,7 @@ class SetHolding:
         for session in vault.open_sessions():
             if request.set in session.parents and session.attempt in request.active:
                 raise InUse(kind="set", name=request.set, by=f"the attempt {session.attempt}")
+        writes()
         vault.holds.add(request.set, "tombstone", at_ns=now_ns, who=request.who, signer=self._signer)
         if not vault.holds.is_gone(request.set):
             self._check_lock(vault, request.set, now_ns)  # somebody locked it meanwhile

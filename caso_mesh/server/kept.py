@@ -10,12 +10,14 @@ from caso_mesh.model.clock import Clock, Randomness
 from caso_mesh.model.ids import IdSource
 from caso_mesh.model.orders import Orders
 from caso_mesh.server.catalogs import OwnCatalogs
+from caso_mesh.server.deletions import Deletions
 from caso_mesh.server.facts import FactWriter
 from caso_mesh.server.files import SetFiles
 from caso_mesh.server.folder import StateFolder
 from caso_mesh.server.holding import SetHolding
 from caso_mesh.server.kits import KitCalls
 from caso_mesh.server.logons import Logons
+from caso_mesh.server.queue import Queue
 from caso_mesh.server.rebuilding import Rebuilding
 from caso_mesh.server.segments import Segments
 from caso_mesh.server.storage import Storage
@@ -34,6 +36,7 @@ class Kept:
         config: Config,
         keys: NodeKeys,
         id_key: Callable[[], bytes],
+        queue: Queue,
         facts: FactWriter,
         orders: Callable[[], Orders],
         is_admin: Callable[[str], bool],
@@ -77,6 +80,7 @@ class Kept:
             same_thread=same_thread,
         )
         self.files = SetFiles(vaults=self.vaults, clock=clock)
+        self.deletions = Deletions(queue=queue, vaults=self.vaults, facts=facts, deleted=self.catalogs.deleted)
         self.holding = SetHolding(
             name=name,
             vaults=self.vaults,
@@ -84,5 +88,5 @@ class Kept:
             facts=facts,
             signer=Signer(node, keys.signing.sign),
             clock=clock,
-            deleted=self.catalogs.deleted,
+            deletions=self.deletions,
         )

@@ -117,6 +117,7 @@ class ServerNode:
             config=config,
             keys=keys,
             id_key=identity.load_id_key,
+            queue=queue,
             facts=self.facts,
             orders=lambda: self.orders,
             is_admin=self.bearings.is_admin,
@@ -394,7 +395,14 @@ class ServerNode:
             group.create_task(self._keep_certificate())
             group.create_task(self._sweep())
             group.create_task(self.facts.run(self.attempts.holding))
-            for part in (self.room, self._snapshots, self._scratch, self.kept.files, self.kept.catalogs):
+            for part in (
+                self.room,
+                self._snapshots,
+                self._scratch,
+                self.kept.files,
+                self.kept.catalogs,
+                self.kept.deletions,
+            ):
                 group.create_task(part.run())
             if self._discovery is not None:
                 group.create_task(self._look_around(self._discovery))

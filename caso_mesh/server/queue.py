@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from caso_mesh.database import Database
 from caso_mesh.model.errors import StateDamaged
+from caso_mesh.model.facts import SetDeleted
 from caso_mesh.model.orders import AttemptOrder, Orders
 from caso_mesh.model.storage import Medium
 from caso_mesh.planning.media import after_write
@@ -31,6 +32,8 @@ MIGRATIONS: Sequence[str] = (
     CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
     """,
 )
+#: How notes of deletions begin.
+_DELETION = "deletion/"
 #: After a rolled-back disk: how many labels of media are left out, since they may have been given already.
 _LABEL_GAP = 1000
 
@@ -165,6 +168,25 @@ class Queue:
 
         await self._database.write(forget)
 
+    async def note_deletion(self, fact: SetDeleted) -> None:
+        """Remembers until ``forget_deletion`` that the tombstone of a set may be in its device."""
+        row = (_deletion(fact), msgspec.json.encode(fact).decode())
+        await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO note (name, text) VALUES (?, ?)", row))
+
+    async def forget_deletion(self, fact: SetDeleted) -> None:
+        await self._database.write(lambda c: c.execute("DELETE FROM note WHERE name = ?", (_deletion(fact),)))
+
+    async def deletions(self) -> list[SetDeleted]:
+        """Those that are remembered."""
+        like = f"{_DELETION}*"
+        rows = await self._database.read(
+            lambda c: c.execute("SELECT text FROM note WHERE name GLOB ? ORDER BY name", (like,)).fetchall()
+        )
+        try:
+            return [msgspec.json.decode(text, type=SetDeleted) for (text,) in rows]
+        except msgspec.MsgspecError as error:
+            raise StateDamaged(path=self._database.path, detail=error) from None
+
     async def peers(self) -> list[str]:
         rows = await self._database.read(lambda c: c.execute("SELECT address FROM peers ORDER BY address").fetchall())
         return [row[0] for row in rows]
@@ -174,6 +196,10 @@ class Queue:
             c.execute("INSERT OR IGNORE INTO peers (address) VALUES (?)", (address,))
 
         await self._database.write(add)
+
+
+def _deletion(fact: SetDeleted) -> str:
+    return f"{_DELETION}{fact.device}/{fact.set}"
 
 
 def _put_medium(c: sqlite3.Connection, medium: Medium) -> None:

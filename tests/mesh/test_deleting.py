@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 from mesh.trees import make_tree
 from waiting import wait_for_async
 
 from caso_mesh.model import audit as audit_log
 from caso_mesh.model import browsing as b
+from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
 from caso_mesh.model.documents import MediaSetDoc
-from caso_mesh.model.errors import ClocksDiffer, NotFound, Protected
+from caso_mesh.model.errors import CasoError, ClocksDiffer, NotFound, Protected, StateFull
 from caso_mesh.model.states import BackupType
 from caso_mesh.wire.typed import ask
 
@@ -131,3 +135,104 @@ async def test_a_lock_outlasts_the_protection_and_nobody_can_shorten_it(memory_m
     days_later(mesh, 61)
     await delete(mesh, result.set)
     assert await mesh.sets() == ()
+
+
+async def untold(mesh, monkeypatch, set_id, fails):
+    """beta deletes a set, and ``fails`` when it is to say so: the tombstone lies in the device by then."""
+    beta = mesh.nodes["beta"].server
+    append, begun = beta.facts.append, asyncio.Event()
+
+    async def told(*new):
+        if any(isinstance(each, facts.SetDeleted) for each in new):
+            begun.set()
+            await fails()
+        return await append(*new)
+
+    monkeypatch.setattr(beta.facts, "append", told)
+    asked = asyncio.create_task(delete(mesh, set_id))
+    await begun.wait()
+    return asked
+
+
+async def shown(mesh):
+    return [row.id for row in await mesh.sets()]
+
+
+async def brief(mesh):
+    await mesh.call(
+        "alpha", "mediaset.create", q.MediaSetEdit("brief", MediaSetDoc(protection="0s", keep="0s")), v.Done
+    )
+
+
+async def test_a_server_that_dies_between_the_tombstone_and_the_word_of_it_says_it_when_it_is_back(
+    memory_mesh, tmp_path, monkeypatch
+):
+    """The set was shown for ever: the device had lost it, and whoever had deleted it did not remember."""
+    mesh = await memory_mesh(2)
+    await mesh.add_device("beta")
+    await brief(mesh)
+    first, second = [
+        (await made(mesh, make_tree(tmp_path / name, files=5), media_set="brief")).set for name in ("one", "two")
+    ]
+    asked = await untold(mesh, monkeypatch, second, asyncio.Event().wait)
+    await mesh.stop("beta")
+    with contextlib.suppress(CasoError):
+        await asked
+    assert second in await shown(mesh)
+    await mesh.run("beta")
+
+    async def gone():
+        return await shown(mesh) == [first]
+
+    await wait_for_async(gone, 60, what="the set is known to be deleted")
+    assert await mesh.nodes["beta"].server._queue.deletions() == [], "it is not told again at each start"
+
+
+async def test_a_deletion_that_cannot_be_written_down_is_told_when_it_can_and_one_that_was_refused_is_not(
+    memory_mesh, tmp_path, monkeypatch
+):
+    mesh = await memory_mesh(2)
+    device = await mesh.add_device("beta")
+    await brief(mesh)
+    kept = await made(mesh, make_tree(tmp_path / "kept", files=5))
+    backup = await made(mesh, make_tree(tmp_path / "data", files=5), media_set="brief")
+    with pytest.raises(Protected):
+        hold = n.SetHold(device.id, kept.set, "tombstone", "ann", "r", mesh.clock("beta").now_ns())
+        beta = mesh.nodes["alpha"].server.links.get(mesh.nodes["beta"].server.own().id)
+        await ask(beta, "set.hold", hold, v.Done)
+    assert await mesh.nodes["beta"].server._queue.deletions() == []
+
+    async def full():
+        monkeypatch.undo()
+        raise StateFull(state="beta")
+
+    with pytest.raises(StateFull):
+        await (await untold(mesh, monkeypatch, backup.set, full))
+
+    async def gone():
+        return await shown(mesh) == [kept.set]
+
+    await wait_for_async(gone, 60, what="the set is known to be deleted")
+
+
+async def test_where_the_server_that_deleted_does_not_come_back_the_next_pass_of_expiry_finds_it_out(
+    memory_mesh, tmp_path, monkeypatch
+):
+    mesh = await memory_mesh(3)
+    paths = dict.fromkeys(("beta", "gamma"), str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    await mesh.call("alpha", "device.add", q.DeviceAdd("disk", "shared", paths), v.DeviceView)
+    await brief(mesh)
+    tree = make_tree(tmp_path / "data", files=5)
+    older, newer = [(await made(mesh, tree, media_set="brief")).set for _ in range(2)]
+    asked = await untold(mesh, monkeypatch, older, asyncio.Event().wait)
+    await mesh.stop("beta")
+    with contextlib.suppress(CasoError):
+        await asked
+    assert sorted(await shown(mesh)) == sorted([older, newer])
+
+    async def passed():
+        expired = await mesh.call("alpha", "set.expire", q.Nothing(), b.Expired)
+        return expired.paused is None and await shown(mesh) == [newer]
+
+    await wait_for_async(passed, 900, every_s=5, what="gamma has told what beta deleted")
