@@ -49,8 +49,7 @@ from caso_mesh.planning.choosing import Flaw
 from caso_mesh.planning.media import shown_state
 from caso_mesh.planning.retention import BY_PLACE, Keep, Verdict
 
-#: Of a selection of thousands so many are shown.
-_SHOWN_PATHS = 100
+_SHOWN_PATHS = 100  # of a selection of thousands
 _ACTIVE_RUN = {AttemptState.RUNNING: RunState.RUNNING, AttemptState.VERIFYING: RunState.VERIFYING}
 
 
@@ -448,13 +447,13 @@ def set_view(
         protected_until=format_instant(verdict.protected_until_ns),
         locked=Keep.LOCKED in verdict.kept_by,
         redundant=Flaw.REDUNDANT in flaws,
+        missing=Flaw.MISSING in flaws,
+        damaged=Flaw.DAMAGED in flaws,
         catalog=catalog,
         kept_by=tuple(reason.value for reason in verdict.kept_by if reason in BY_PLACE),
         expired=verdict.goes,
         copy_of=backup.copy_of,
         made_of=backup.made_of,
-        missing=Flaw.MISSING in flaws,
-        damaged=Flaw.DAMAGED in flaws,
     )
 
 

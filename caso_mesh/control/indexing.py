@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import Any
 
-from caso_mesh.model.jobs import Job
+from caso_mesh.model.jobs import DrillSpec, Job, RestoreSpec, VerifySetsSpec, VerifySpec
 
 #: So many changes are told one by one; who did not look meanwhile looks at everything.
 _TRAIL = 20_000
+#: What reads the content of sets, and may find that it is damaged.
+READINGS = (VerifySpec, VerifySetsSpec, DrillSpec, RestoreSpec)
 
 
 class Trail:

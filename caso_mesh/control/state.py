@@ -7,16 +7,17 @@ state restored from a snapshot answers as the one that lived through the log.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from caso_mesh.control import image, indexing
+from caso_mesh.control.looking_up import kept, named
 from caso_mesh.control.roster import rows_of
 from caso_mesh.control.tables import AlertAnswer, Put, Request
 from caso_mesh.model.copies import Copy
 from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.errors import NotFound
 from caso_mesh.model.ids import resolve_prefix
-from caso_mesh.model.jobs import READINGS, Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
+from caso_mesh.model.jobs import Attempt, Job, Run, Target, TargetKind, TestRunSpec, placed_by
 from caso_mesh.model.logons import Logon
 from caso_mesh.model.mesh import (
     Anchor,
@@ -50,9 +51,6 @@ _ON_ROSTER = frozenset({"mesh", "anchors", "removed", "former", "operators", "po
 _OF_ONE = frozenset({"mesh", "anchors", "rotation", "mail_server"})  # tables of one record
 #: Tables of which every server's orders may hold something.
 _IN_ALL_ORDERS = _ON_ROSTER | {"pool_settings", "mesh_settings", "devices", "media_sets"}
-_Record = TypeVar(
-    "_Record", Server, Pool, Device, Job, MediaSet, Operator, DevicePool, DayCalendar, SelectionList, Policy, Logon
-)
 
 
 class ControlState:
@@ -121,34 +119,34 @@ class ControlState:
 
     def server_named(self, name: str) -> Server:
         """Raises ``NotFound``, as all of these."""
-        return _named(self.servers.values(), name, "server")
+        return named(self.servers.values(), name, "server")
 
     def device_named(self, name: str) -> Device:
-        return _named(self.devices.values(), name, "device")
+        return named(self.devices.values(), name, "device")
 
     def pool_named(self, name: str) -> Pool:
-        return _named(self.pools.values(), name, "pool")
+        return named(self.pools.values(), name, "pool")
 
     def media_set_named(self, name: str) -> MediaSet:
-        return _named(self.media_sets.values(), name, "media-set")
+        return named(self.media_sets.values(), name, "media-set")
 
     def operator_named(self, name: str) -> Operator:
-        return _named(self.operators.values(), name, "operator")
+        return named(self.operators.values(), name, "operator")
 
     def device_pool_named(self, name: str) -> DevicePool:
-        return _named(self.device_pools.values(), name, "device-pool")
+        return named(self.device_pools.values(), name, "device-pool")
 
     def calendar_named(self, name: str) -> DayCalendar:
-        return _named(self.calendars.values(), name, "calendar")
+        return named(self.calendars.values(), name, "calendar")
 
     def logon_named(self, name: str) -> Logon:
-        return _named(self.logons.values(), name, "logon")
+        return named(self.logons.values(), name, "logon")
 
     def list_named(self, name: str) -> SelectionList:
-        return _named(self.lists.values(), name, "selection-list")
+        return named(self.lists.values(), name, "selection-list")
 
     def policy_named(self, name: str) -> Policy:
-        return _named(self.policies.values(), name, "policy")
+        return named(self.policies.values(), name, "policy")
 
     def job_named(self, name: str) -> Job:
         """A job by its name, its id, or a unique beginning of its id. ``NotFound``, ``Ambiguous``."""
@@ -160,25 +158,25 @@ class ControlState:
         return self.runs[resolve_prefix(id, self.runs, "run")]
 
     def server(self, id: str) -> Server:
-        return _kept(self.servers, id, "server")
+        return kept(self.servers, id, "server")
 
     def device(self, id: str) -> Device:
-        return _kept(self.devices, id, "device")
+        return kept(self.devices, id, "device")
 
     def job(self, id: str) -> Job:
-        return _kept(self.jobs, id, "job")
+        return kept(self.jobs, id, "job")
 
     def selection(self, id: str) -> SelectionList:
-        return _kept(self.lists, id, "selection-list")
+        return kept(self.lists, id, "selection-list")
 
     def policy(self, id: str) -> Policy:
-        return _kept(self.policies, id, "policy")
+        return kept(self.policies, id, "policy")
 
     def run(self, id: str) -> Run:
-        return _kept(self.runs, id, "run")
+        return kept(self.runs, id, "run")
 
     def attempt(self, id: str) -> Attempt:
-        return _kept(self.attempts, id, "attempt")
+        return kept(self.attempts, id, "attempt")
 
     def name_of(self, server: str) -> str:
         """For people: of a server that left the mesh its last name, else its id. Also of a device, the source of work on it."""
@@ -468,7 +466,7 @@ class ControlState:
         indexing.keep(self._open, id, run if is_open else None)
         is_apart = run is not None and is_open and isinstance(run.spec, TestRunSpec | EraseSpec)
         indexing.keep(self._apart, id, run if is_apart else None)
-        has_read = run is not None and not is_open and isinstance(run.spec, READINGS)
+        has_read = run is not None and not is_open and isinstance(run.spec, indexing.READINGS)
         indexing.keep(self._readings, id, run if has_read else None)
         self._trail = self._trail.noted(id)
         indexing.keep_in(self._runs_of, job, id, run)
@@ -499,17 +497,3 @@ class ControlState:
         fresh.write(Put("attempts", row.id, row) for row in found.attempts)
         fresh._all_orders = self._all_orders + 1
         vars(self).update(vars(fresh))
-
-
-def _kept(table: dict[str, Any], id: str, kind: str) -> Any:
-    try:
-        return table[id]
-    except KeyError:
-        raise NotFound(kind=kind, name=id) from None
-
-
-def _named(rows: Iterable[_Record], name: str, kind: str) -> _Record:
-    found = next((row for row in rows if row.name == name), None)
-    if found is None:
-        raise NotFound(kind=kind, name=name)
-    return found

@@ -203,8 +203,6 @@ JobSpec = (
 )
 #: What one attempt is about.
 PartSpec = BackupSpec | RestoreSpec | VerifySpec | DuplicateSpec | SyntheticSpec | DrillSpec | TestRunSpec | OfDevices
-#: What reads the content of sets, and may find that it is damaged.
-READINGS = (VerifySpec, VerifySetsSpec, DrillSpec, RestoreSpec)
 #: What is about one set of each source: the newest ones, until a run knows them.
 OfSetsSpec = VerifySetsSpec | DuplicateSpec | SyntheticSpec
 
