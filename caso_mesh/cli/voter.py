@@ -48,4 +48,4 @@ def _list(view: VoterList) -> None:
         ("behind", lambda row: row.behind),
         ("address", lambda row: row.address),
     )
-    output.note(f"{view.there} that vote are there; {view.majority} are needed for anything to be decided")
+    output.note(f"Voters that are there: {view.there}; needed for anything to be decided: {view.majority}")

@@ -29,7 +29,7 @@ def missed_backups(told: Gathered) -> m.Answer:
     watched = [row for row in told.ages if row.allowed_s is not None]
     said = [f"{m.plural(len(overdue), 'backup is', 'backups are')} overdue"] if overdue else []
     if never:
-        said.append(f"{m.plural(len(never), 'has', 'have')} no good backup at all")
+        said.append(f"{m.plural(len(never), 'server of a list has', 'servers of lists have')} no good backup at all")
     verdict = " and ".join(said) or "No backup is overdue"
     verdict += f"; {m.plural(len(missed), 'run was', 'runs were')} missed in this time." if missed else "."
     return m.Answer(

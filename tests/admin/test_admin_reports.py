@@ -202,7 +202,7 @@ async def test_a_list_whose_first_backup_failed_was_never_backed_up_and_no_repor
         assert (row["state"], found.good, figure(found, "never"), figure(found, "overdue")) == (
             "never backed up", False, 1, 0,
         )  # fmt: skip
-        assert "1 has no good backup at all" in found.verdict
+        assert "1 server of a list has no good backup at all" in found.verdict
         assert found.needs[0].text.startswith("beta of the list home: it was never backed up; the first was due ")
         night = await report(w, "overnight-summary")
         assert not night.good
