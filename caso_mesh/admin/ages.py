@@ -30,7 +30,7 @@ _MAKES = (BackupSpec, DuplicateSpec, SyntheticSpec)
 
 class Age(Struct, frozen=True):
     """Of one server (id) of a list. ``since_ns``: when the list was made. ``newest`` ``None``: it has none; ``first`` says more
-    of that, unless it need not have one."""
+    of that if it was asked for, unless the list need not have one."""
 
     selection: SelectionList
     source: str
@@ -47,8 +47,9 @@ class Age(Struct, frozen=True):
         return begins_ns < now_ns - round(self.allowed.seconds * _SECOND)
 
 
-async def ages(state: ControlState, tables: Tables, flaws: Flaws, now_ns: int) -> list[Age]:
-    """Of all lists, by name, and their servers. A few questions to the tables, however many there are."""
+async def ages(state: ControlState, tables: Tables, flaws: Flaws, now_ns: int, *, firsts: bool = False) -> list[Age]:
+    """Of all lists, by name, and their servers. A few questions to the tables, however many there are. ``firsts``: what has
+    none is told with when its first was due, for which its schedules are looked at."""
     newest, local = await newest_by_job(tables, flaws.barred(Use.COUNT)), await local_jobs_by_list(tables)
     jobs: dict[str, list[Job]] = {}
     for count, job in enumerate([*state.jobs.values()]):
@@ -69,7 +70,7 @@ async def ages(state: ControlState, tables: Tables, flaws: Flaws, now_ns: int) -
             server = state.servers.get(source)
             ids = (source, *server.succeeds) if server is not None else (source,)
             best = _newest(newest.get((id, maker)) for id in ids for maker in makers)
-            asked = best is None and (row.oldest_good_s is None or row.oldest_good_s < NEVER_TOO_OLD_S)
+            asked = firsts and best is None and (row.oldest_good_s is None or row.oldest_good_s < NEVER_TOO_OLD_S)
             first = first_backup(state, row, of_list, ids) if asked else None
             found.append(Age(row, source, best, allowed, row.created_at_ns, first))
     return found

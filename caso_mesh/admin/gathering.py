@@ -162,7 +162,7 @@ class Gathering:
 
     async def _ages(self, scope: Scope, now_ns: int) -> list[r.AgeRow]:
         state = self._keeper.state
-        found = await ages(state, self._tables, await self._retaining.flaws(), now_ns)
+        found = await ages(state, self._tables, await self._retaining.flaws(), now_ns, firsts=True)
         fits = [
             age
             for age in found

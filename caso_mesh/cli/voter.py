@@ -46,6 +46,7 @@ def _list(view: VoterList) -> None:
         ("in office", lambda row: "yes" if row.admin else None),
         ("connected", lambda row: "yes" if row.connected else "no"),
         ("behind", lambda row: row.behind),
+        ("level", lambda row: row.feature_level),
         ("address", lambda row: row.address),
     )
     output.note(f"Voters that are there: {view.there}; needed for anything to be decided: {view.majority}")

@@ -1022,7 +1022,8 @@ class Superseded(Conflict):
 class FeatureLevelTooLow(Conflict):
     """That needs feature level {needed}; {what} is at level {level}.
 
-    Upgrade the program there (caso-mesh server list shows who votes, and every version), then repeat it.
+    Upgrade the program there ("caso-mesh voter list" shows the level of each voter, "caso-mesh server list" every version), then
+    repeat it.
     """
 
     code = "feature-level-too-low"
