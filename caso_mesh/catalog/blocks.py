@@ -34,23 +34,40 @@ _decode_one = msgspec.msgpack.Decoder(Row | None).decode
 T = TypeVar("T")
 #: Names and entries as they lie in a row.
 _Raw = tuple[bytes, bytes]
+
+
+class Holding(NamedTuple):
+    """A text, without a slash, that names hold. ``ignores_case``: it is in small letters, and letters of ASCII are alike
+    whatever their case."""
+
+    text: bytes
+    ignores_case: bool = False
+
+
+#: Every name holds it.
+NO_TEXT = Holding(b"")
 #: Up to which place, from which name to which (None: the end), and what they hold.
-_Wanted = tuple[int, bytes, bytes | None, bytes]
-_ANY: _Wanted = (LATEST, b"", None, b"")
+_Wanted = tuple[int, bytes, bytes | None, Holding]
+_ANY: _Wanted = (LATEST, b"", None, NO_TEXT)
 #: So many blocks of a folder are fetched at once, others one after the other.
 _FEW = 8
-_SELECT = (
+_SELECT_BY = (
     "SELECT first, id, lowest, highest, names, entries FROM block WHERE chain = ?1 AND folder = ?2 AND first <= ?3"
-    " AND (lowest IS NULL OR (highest >= ?4 AND (?5 IS NULL OR lowest <= ?5))) AND instr(names, ?6)"
+    " AND (lowest IS NULL OR (highest >= ?4 AND (?5 IS NULL OR lowest <= ?5))) AND {holds}"
     f" LIMIT {_FEW + 1}"
 )
 #: As many blocks at most are fetched of many folders at once.
 _MANY = 500
 #: In the order in which the folders are given.
-_SELECT_OF_MANY = (
+_SELECT_OF_MANY_BY = (
     "SELECT b.folder, b.first, b.id, b.lowest, b.highest, b.names, b.entries FROM json_each(?2) wanted"
-    " CROSS JOIN block b ON b.chain = ?1 AND b.folder = wanted.value WHERE instr(b.names, ?3) LIMIT ?4"
+    " CROSS JOIN block b ON b.chain = ?1 AND b.folder = wanted.value WHERE {holds} LIMIT ?3"
 )
+#: Small letters are made by SQLite, byte by byte as ``bytes.lower`` makes them: what it passes by costs Python nothing.
+_SELECT = [_SELECT_BY.format(holds=each) for each in ("instr(names, ?6)", "instr(CAST(lower(names) AS BLOB), ?6)")]
+_SELECT_OF_MANY = [
+    _SELECT_OF_MANY_BY.format(holds=each) for each in ("instr(b.names, ?4)", "instr(CAST(lower(b.names) AS BLOB), ?4)")
+]
 #: Rows are decoded one by one where less than one of so many is wanted.
 _APART = 4
 
@@ -137,7 +154,8 @@ def _decoded(decode: Callable[[bytes | msgspec.Raw], T], entries: bytes | msgspe
 def _may_have(conn: sqlite3.Connection, chain: int, folder: int, wanted: _Wanted) -> Sequence[Fetched]:
     """The blocks that may have such a name, earlier ones first."""
     upto, lowest, highest, holding = wanted
-    rows = conn.execute(_SELECT, (chain, folder, upto, lowest, highest, holding)).fetchall()
+    text, ignores_case = holding
+    rows = conn.execute(_SELECT[ignores_case], (chain, folder, upto, lowest, highest, text)).fetchall()
     if len(rows) <= _FEW:
         if len(rows) > 1:
             rows.sort()
@@ -155,7 +173,7 @@ def states(
 ) -> dict[bytes, tuple[int, Row | None]]:
     """Of those of ``names`` (in order) that any block up to the place ``upto`` has: where the last one says of it began,
     and what it is. Raises ``Nonsense``."""
-    holding = names[0] if len(names) == 1 else b""
+    holding = Holding(names[0]) if len(names) == 1 else NO_TEXT
     missing = set(names)
     found: dict[bytes, tuple[int, Row | None]] = {}
     for block in reversed(_may_have(conn, chain, folder, (upto, names[0], names[-1], holding))):
@@ -213,7 +231,7 @@ def listing(
 ) -> Iterator[tuple[bytes, int, Row]]:
     """Names beyond ``after`` in order that the set at the place ``at`` has in ``folder``: where its version began, and what
     it is. In memory is what the smaller blocks hold, and a few of the full ones. Raises ``Nonsense``."""
-    wanted = (at, b"" if after is None else after + b"\x00", None, b"")
+    wanted = (at, b"" if after is None else after + b"\x00", None, NO_TEXT)
     for name, said in _sweep(conn, _may_have(conn, chain, folder, wanted), wanted):
         first, _id, row = said[-1]
         if row is not None:
@@ -221,12 +239,14 @@ def listing(
 
 
 def fetch(
-    conn: sqlite3.Connection, chain: int, folders: Sequence[int], holding: bytes
+    conn: sqlite3.Connection, chain: int, folders: Sequence[int], holding: Holding
 ) -> tuple[dict[int, list[Fetched]], int | None]:
     """By folder, its blocks that may have names with ``holding``, for ``history``. Where that is too much at once, also the
     first folder of which some are missing, and of all after it."""
     found: dict[int, list[Fetched]] = {}
-    rows = conn.execute(_SELECT_OF_MANY, (chain, json.dumps(folders), holding, _MANY + 1)).fetchall()
+    text, ignores_case = holding
+    query = _SELECT_OF_MANY[ignores_case]
+    rows = conn.execute(query, (chain, json.dumps(folders), _MANY + 1, text)).fetchall()
     missing = rows[-1][0] if len(rows) > _MANY else None
     for row in rows:
         folder = row[0]
@@ -249,7 +269,7 @@ def history(
     folder: int,
     lowest: bytes,
     highest: bytes | None,
-    holding: bytes = b"",
+    holding: Holding = NO_TEXT,
     *,
     fetched: Sequence[Fetched] | None = None,
 ) -> Iterator[tuple[bytes, int, int, Row]]:
@@ -314,14 +334,15 @@ def _columns(conn: sqlite3.Connection, block: Fetched) -> _Raw:
 def _content(raw: bytes, entries: bytes, wanted: _Wanted) -> Iterable[tuple[bytes, Row | None]]:
     """The names of a block that are wanted, and what it says of them."""
     _upto, lowest, highest, holding = wanted
-    if not lowest and highest is None and not holding:
+    text, ignores_case = holding
+    if not lowest and highest is None and not text:
         return zip(*opened(raw, entries), strict=True)
     found = [
         (number, name)
-        for number, name in (_holding(raw, holding) if holding else enumerate(_split(raw)))
+        for number, name in (_holding(raw, text, ignores_case) if text else enumerate(_split(raw)))
         if name >= lowest and (highest is None or name <= highest)
     ]
-    if holding and not found:
+    if text and not found:
         return ()
     names = [name for _number, name in found]
     if len(found) * _APART < raw.count(b"/"):
@@ -330,10 +351,11 @@ def _content(raw: bytes, entries: bytes, wanted: _Wanted) -> Iterable[tuple[byte
     return [(name, rows[number]) for number, name in found]
 
 
-def _holding(raw: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
-    """The names that hold ``text``, which has no slash, and which ones of the block they are."""
+def _holding(raw: bytes, text: bytes, ignores_case: bool) -> Iterator[tuple[int, bytes]]:
+    """The names that hold ``text``, and which ones of the block they are."""
+    within = raw.lower() if ignores_case else raw
     number = end = 0
-    at = raw.find(text)
+    at = within.find(text)
     while at >= 0:
         number += raw.count(b"/", end, at)
         begin = raw.rfind(b"/", end, at) + 1
@@ -341,7 +363,7 @@ def _holding(raw: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
         if end < 0:
             end = len(raw)
         yield number, raw[begin:end]
-        at = raw.find(text, end)
+        at = within.find(text, end)
 
 
 def _in_order(said: list[Said]) -> list[Said]:

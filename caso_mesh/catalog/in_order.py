@@ -35,16 +35,19 @@ _ALONE = 50
 
 
 class Filter(Struct, frozen=True):
-    """What is left out before paths are compared. ``admits``: of versions; each name that may match holds ``literal``; a part of each path that may match holds ``part`` (with a slash where that begins or ends): in a folder
-    whose path does not, the name must. Neither is needed."""
+    """What is left out before paths are compared. ``admits``: of versions; each name that may match holds ``literal``; a part of
+    each path that may match holds ``part`` (with a slash where that begins or ends): in a folder whose path does not, the
+    name must. Neither is needed. ``ignores_case``: both are in small letters, and letters of ASCII are alike."""
 
     admits: Callable[[Row], bool]
     literal: bytes = b""
     part: bytes = b""
+    ignores_case: bool = False
 
     def within(self, folder: bytes) -> bytes:
         """What a name in that folder holds."""
-        return self.literal if self.part in b"/%s/" % folder else self.part.strip(b"/")
+        path = folder.lower() if self.ignores_case else folder
+        return self.literal if self.part in b"/%s/" % path else self.part.strip(b"/")
 
 
 #: Of each chain, the blocks of a folder; ``None``: they are to be asked for.
@@ -178,7 +181,7 @@ class Walk:
         for chain in self._chains:
             found: dict[int, list[blocks.Fetched]] = {}
             for literal, ids in by_literal.items():
-                its_blocks, first_missing = blocks.fetch(self._conn, chain, ids, literal)
+                its_blocks, first_missing = blocks.fetch(self._conn, chain, ids, self._holding(literal))
                 found |= its_blocks
                 if first_missing is not None:
                     end = min(end, next(at for at, folder in enumerate(some) if folder[1] == first_missing))
@@ -200,6 +203,9 @@ class Walk:
     def _is_alone(self, ranges: list[Range], low: bytes | None) -> bool:
         """Whether the blocks of a folder are asked for when it is looked into."""
         return low is not None or (self._alone and ranges is not _EVERYTHING)
+
+    def _holding(self, literal: bytes) -> blocks.Holding:
+        return blocks.Holding(literal, self._only.ignores_case) if literal else blocks.NO_TEXT
 
     def _names(self, folder: _Folder, its_blocks: _Blocks) -> Generator[tuple[bytes, Rows], None, None]:
         each = [
@@ -225,11 +231,12 @@ class Walk:
     ) -> Generator[tuple[bytes, int, int, int, Row], None, None]:
         admits = self._only.admits
         _path, number, literal, ranges, low = folder
+        holding = self._holding(literal)
         for lowest, highest in ranges:
             begin = lowest if low is None or low < lowest else low + b"\x00"
             if begin <= highest:
                 for name, first, last, row in blocks.history(
-                    self._conn, chain, number, begin, highest, literal, fetched=fetched
+                    self._conn, chain, number, begin, highest, holding, fetched=fetched
                 ):
                     if admits(row):
                         yield name, chain, first, last, row

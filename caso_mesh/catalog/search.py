@@ -10,7 +10,8 @@ bytes (the ends of a part count as one) is compared with all names that its othe
 UTF-8 need none, since names are indexed byte for byte. Whatever takes long ends when the time is over (``is_over``), with
 what was found by then.
 
-Without regard to case the index is asked for ASCII texts only: it folds bytes, and a letter beyond them is several.
+Without regard to case ASCII texts alone are looked for in the index and in blocks: both compare bytes, and a letter beyond
+them is several. So what a pattern says in ASCII letters is found in ASCII letters only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from caso_mesh.model.errors import InvalidValue
 
 _PATTERN_MAX = 4096
 _WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 #: Blocks and folders up to which candidates are counted to choose a text.
 _COUNT = 6000
 #: Fewer need no further look for a text that leads to still fewer.
@@ -173,13 +175,13 @@ class _Search:
         self._conn = conn
         self._glob = glob
         self._limit = limit
-        self._exact = not wanted.ignore_case
+        self._ignores_case = wanted.ignore_case
         self._is_over = is_over
         self._matches = _matcher(glob, ignore_case=wanted.ignore_case)
         self._lines = timelines(conn, since_ns=wanted.since_ns, until_ns=wanted.until_ns)
         self._newest: dict[tuple[int, int, int], tuple[int, str] | None] = {}
-        literal = _longest_in_name(glob) if self._exact else b""
-        self._only = Filter(wanted.admits, literal)
+        literal = _longest_in_name(glob, ascii_only=wanted.ignore_case)
+        self._only = Filter(wanted.admits, self._compared_as(literal), ignores_case=wanted.ignore_case)
         self._entered = self._compared = 0
         self._chains: dict[str, list[int]] = {}
         self._order = wanted.order
@@ -194,13 +196,12 @@ class _Search:
     def run(self) -> None:
         """Where the index leads to many names, most of them match, as a rule: it is only asked for all of them when the first
         folders have not given enough, nor promise that a walk gives it sooner."""
-        texts = _texts(self._glob, ascii_only=not self._exact)
+        texts = _texts(self._glob, ascii_only=self._ignores_case)
         if not texts:
             self._walk(None, None)
             return
         chosen, known, cost = self._rarest(texts)
-        if self._exact:
-            self._only = replace(self._only, part=chosen.text)
+        self._only = replace(self._only, part=self._compared_as(chosen.text))
         if cost >= _COUNT:
             if self._walk(None, _FIRST_FOLDERS):
                 return
@@ -212,6 +213,9 @@ class _Search:
             self._walk(None, None)
         else:
             self._by_index(index)
+
+    def _compared_as(self, text: bytes) -> bytes:
+        return text.lower() if self._ignores_case else text
 
     def _rarest(self, texts: Sequence[_Text]) -> tuple[_Text, list[int] | None, int]:
         """Which leads to the fewest places, the blocks of the index that hold it, and how many places there are, about:
@@ -366,17 +370,21 @@ def _texts(glob: str, *, ascii_only: bool) -> list[_Text]:
             at_end = number < len(parts) - 1 or is_final
             is_last = number == len(parts) - 1 and is_final
             text = ("/" if at_begin else "") + part + ("/" if at_end else "")
-            pieces = re.split(r"[^\x00-\x7f]+", text) if ascii_only else [text]
-            raw = (each.encode("utf-8", "surrogateescape") for each in pieces)
+            raw = _pieces(text, ascii_only=ascii_only)
             found += [_Text(each, is_last) for each in raw if each.strip(b"/") and len(each) >= 3]
     return found
 
 
-def _longest_in_name(glob: str) -> bytes:
+def _longest_in_name(glob: str, *, ascii_only: bool) -> bytes:
     """The longest text that the last part of each matching path holds."""
     found = b""
     for run, _is_first, is_final in _runs(glob):
-        text = run.encode("utf-8", "surrogateescape")
         if is_final:
-            found = max(found, text.rpartition(b"/")[2], key=len)
+            found = max(found, *_pieces(run.rpartition("/")[2], ascii_only=ascii_only), key=len)
     return found
+
+
+def _pieces(text: str, *, ascii_only: bool) -> Iterator[bytes]:
+    """Of a text, what is looked for byte by byte."""
+    pieces = _BEYOND_ASCII.split(text) if ascii_only else [text]
+    return (each.encode("utf-8", "surrogateescape") for each in pieces)

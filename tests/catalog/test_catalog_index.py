@@ -415,6 +415,9 @@ def test_a_search_may_ask_for_type_time_of_change_and_letters_of_any_case(conn):
     assert found("r*rt", ignore_case=True) == [b"srv/Report", b"srv/old/report"]
     assert found("*ärger.txt", ignore_case=True) == ["srv/ÄRGER.txt".encode()]
     assert found("?rger*", ignore_case=True) == ["srv/ÄRGER.txt".encode(), b"srv/\xc4rger.txt"]
+    assert found("*TXT", ignore_case=True) == [b"srv/REPORT.txt", "srv/ÄRGER.txt".encode(), b"srv/\xc4rger.txt"]
+    assert found("*/OLD/*", ignore_case=True) == [b"srv/old/report"]
+    assert found("*LD/*ORT", ignore_case=True) == [b"srv/old/report"]
     assert found("*", type=EntryType.SYMLINK) == found("Rep*", type=EntryType.SYMLINK) == [b"srv/Report"]
     assert found("*", type=EntryType.DIRECTORY) == [b"srv", b"srv/old"]
     files = {"type": EntryType.FILE, "ignore_case": True}
