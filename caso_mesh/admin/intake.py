@@ -27,6 +27,7 @@ from caso_mesh.model.clock import Clock
 from caso_mesh.model.commands import AnswerAlert, CloseAttempt
 from caso_mesh.model.copies import NoteCopy
 from caso_mesh.model.errors import LinkLost, NoDataPath, NotFound, PeerMalformed, Unavailable
+from caso_mesh.model.fates import Fate, FateAsked
 from caso_mesh.model.ids import SET_ID, is_local, is_of_place
 from caso_mesh.model.jobs import Attempt, Failure, makes_sets
 from caso_mesh.model.states import ATTEMPT_ACTIVE, ATTEMPT_GOOD, AlertKind, AttemptState, Liveness
@@ -127,6 +128,7 @@ class Intake:
             "journal.hash": self._hash,
             "server.heartbeat": self._heartbeat,
             "attempt.progress": self._progress,
+            "attempt.fate": self._fate,
         }
         return {call: self._heard(answer) for call, answer in answers.items()}
 
@@ -426,6 +428,17 @@ class Intake:
             if attempt is not None and attempt.server == peer.id and attempt.state in ATTEMPT_ACTIVE:
                 self._live.progress[progress.attempt] = progress
         return Done()
+
+    async def _fate(self, peer: Peer, request: FateAsked, link: Any) -> Fate:
+        """Raises ``NotFound`` for an attempt in which the server has no part."""
+        state = self._keeper.state
+        attempt = state.attempts.get(request.attempt)
+        ends = () if attempt is None else (attempt.server, attempt.other)
+        if attempt is None or peer.id not in ends:
+            raise NotFound(kind="attempt", name=request.attempt[:100])
+        other = next((each for each in ends if each != peer.id), "")
+        ended = "" if attempt.state in ATTEMPT_ACTIVE else attempt.state.value
+        return Fate(ended, attempt.failure, state.name_of(other) if other else "")
 
 
 def _failed(attempt: Attempt, detail: str) -> Failure:

@@ -86,6 +86,8 @@ class Desk:
         self.bandwidth: str | None = None
         #: Whether the attempt at a second device, beside this one, is over.
         self.alone = False
+        #: Why it is to end, if nobody asked for that.
+        self.why_over = ""
         #: What admits both ends, once that has changed since the task was made.
         self.term: say.Term | None = None
         #: Ends (node ids) that do not say which version of the bulk dialogue they speak.
@@ -111,8 +113,8 @@ class Desk:
                 self._may_publish = True
             case say.Answered():
                 self._answer = message
-            case say.Cancel():
-                self._canceled = True
+            case say.Cancel(why=why):
+                self._canceled, self.why_over = True, why
             case say.Alone():
                 self.alone = True
             case say.Pace(bandwidth=bandwidth):

@@ -134,7 +134,9 @@ class Answered(Struct, frozen=True, tag="answered", tag_field="say"):
 
 
 class Cancel(Struct, frozen=True, tag="cancel", tag_field="say"):
-    """End soon, without a set."""
+    """End soon, without a set. ``why``: for the job log, if nobody asked for it."""
+
+    why: str = ""
 
 
 class Alone(Struct, frozen=True, tag="alone", tag_field="say"):

@@ -103,7 +103,7 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
         state = AttemptState.SUCCEEDED_WITH_EXCEPTIONS if exceptions else AttemptState.SUCCEEDED
     except Canceled:
         state = AttemptState.CANCELED
-        desk.log("info", "canceled")
+        desk.log("warning" if desk.why_over else "info", desk.why_over or "canceled")
     except (StateFull, WorkerDied) as error:
         # not the job's fault: it begins again, when this server has room
         state, failure = AttemptState.INTERRUPTED, error
@@ -122,7 +122,8 @@ def perform(task: Task, desk: Desk, tools: Tools, *, before_end: Callable[[], No
     if failure is not None:
         desk.log("error", failure.message)
     level: Level = "info" if failure is None else "error"
-    desk.log(level, telling.ended(task, state, desk.tally.counts(), desk.seconds))
+    word = "given up" if state is AttemptState.CANCELED and desk.why_over else state.value
+    desk.log(level, telling.ended(task, word, desk.tally.counts(), desk.seconds))
     before_end()
     desk.say(
         Ended(

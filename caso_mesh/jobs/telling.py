@@ -17,7 +17,7 @@ from caso_mesh.model.jobs import (
     VerifySpec,
     kind_of,
 )
-from caso_mesh.model.states import OF_DEVICE, AttemptState
+from caso_mesh.model.states import OF_DEVICE
 from caso_mesh.model.units import escape_path, format_duration, format_size
 
 #: Paths that are named in one line.
@@ -70,10 +70,10 @@ def begins(task: Task) -> str:
             return f"begins: the catalog of {_device(task)} is made anew at {here}"
 
 
-def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> str:
-    """One line for the end of an attempt."""
+def ended(task: Task, how: str, counts: Counts, seconds: float) -> str:
+    """One line for the end of an attempt; ``how`` it ended, in a word or two."""
     if kind_of(task.order.spec) in OF_DEVICE:
-        return f"ended, {state.value}, in {format_duration(seconds)}"
+        return f"ended, {how}, in {format_duration(seconds)}"
     figures = [f"{counts.files} files", f"{counts.entries} entries", format_size(counts.bytes)]
     match task.order.spec:
         case BackupSpec() | DuplicateSpec() | SyntheticSpec():
@@ -88,7 +88,7 @@ def ended(task: Task, state: AttemptState, counts: Counts, seconds: float) -> st
         figures.append(f"{counts.exceptions} exceptions")
     moved = counts.bytes_read or counts.bytes
     rate = f", {format_size(round(moved / seconds))}/s" if seconds >= _SHORTEST_S and moved else ""
-    return f"ended, {state.value}: {', '.join(figures)} in {format_duration(seconds)}{rate}"
+    return f"ended, {how}: {', '.join(figures)} in {format_duration(seconds)}{rate}"
 
 
 def _device(task: Task) -> str:

@@ -36,6 +36,7 @@ from caso_mesh.model.device_work import (
     MayErase,
 )
 from caso_mesh.model.erasing import DeviceErase
+from caso_mesh.model.fates import Fate, FateAsked
 from caso_mesh.model.inventories import DeviceInventory
 from caso_mesh.model.job_edits import JobCopy, JobEdit, JobEdited
 from caso_mesh.model.join_links import TokenList, TokenListRequest, TokenName
@@ -213,6 +214,8 @@ _OF_MESH: tuple[Call, ...] = (
          "Somebody watches these attempts: report twice a second for a while."),
     Call("attempt.held", "node", "node", s.AttemptHeld, s.HeldPiece,
          "What a server holds back of the job log and the exceptions of an attempt: somebody looks."),
+    Call("attempt.fate", "node", "admin", FateAsked, Fate,
+         "How an attempt ended that the orders of the asking server do not name any more."),
     Call("attempt.progress", "node", "admin", s.ProgressReport, v.Done, "Progress of running attempts."),
     Call("mesh.summary", "node", "admin", q.Nothing, s.MeshSummary, "The numbers of the status line."),
     Call("call.signed", "node", "admin", s.SignedCall, q.Nothing,

@@ -211,7 +211,7 @@ class Attempts:
                 continue
             each = self._running.get(id_)
             if each is not None:
-                self._ask_to_end(each, group)
+                self._ask_to_end(each, group, dropped=True)
             elif local.ended or local.began_at_ns is None:
                 await self._queue.forget_attempt(local)
                 del self._held[id_]
@@ -262,7 +262,10 @@ class Attempts:
             each.alone = True
             await each.worker.send(say.Alone())
 
-    def _ask_to_end(self, each: Running, group: asyncio.TaskGroup, *, by_force: bool = False) -> None:
+    def _ask_to_end(
+        self, each: Running, group: asyncio.TaskGroup, *, by_force: bool = False, dropped: bool = False
+    ) -> None:
+        """``dropped``: the orders do not name it any more, for whatever reason."""
         each.asked_to_end.set()
         if by_force and not each.by_force and each.worker is not None:
             each.cancel = each.by_force = True
@@ -270,11 +273,13 @@ class Attempts:
             group.create_task(each.worker.kill())
         elif not each.cancel:
             each.cancel = True
-            group.create_task(self._end_worker(each))
+            group.create_task(self._end_worker(each, dropped=dropped))
 
-    async def _end_worker(self, each: Running) -> None:
+    async def _end_worker(self, each: Running, *, dropped: bool) -> None:
+        if each.worker is not None and dropped:
+            each.why_over = await self._consulting.why_over(each.local.order)
         if each.worker is not None:
-            await each.worker.send(say.Cancel())
+            await each.worker.send(say.Cancel(each.why_over))
         asked_s = self._clock.monotonic_s()
         while each.task is not None and not each.task.done():
             left_s = max(asked_s, each.cleans_up_until_s) + CANCEL_GRACE_S - self._clock.monotonic_s()
@@ -359,7 +364,7 @@ class Attempts:
         self._changed.set()  # what it is told of may have changed while it started
         try:
             if running.cancel:
-                await worker.send(say.Cancel())
+                await worker.send(say.Cancel(running.why_over))
             async for message in worker.messages():
                 await self._hear(running, worker, message)
         finally:

@@ -12,7 +12,8 @@ from caso_mesh.jobs import messages as say
 from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.device_work import CatalogsStand, DeviceCompared, EraseGranted
-from caso_mesh.model.errors import CasoError, NotWithoutAdmin, Unavailable
+from caso_mesh.model.errors import CasoError, NotWithoutAdmin, Unavailable, from_wire
+from caso_mesh.model.fates import Fate, FateAsked
 from caso_mesh.model.ids import is_local
 from caso_mesh.model.jobs import Failure, Progress
 from caso_mesh.model.nodes import ProgressReport
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 PATIENCE_S, _PAUSE_S = 60.0, 0.5
 #: How long an answer may take: of sets that nobody knew it comes when all is in the tables.
 _ANSWER_S = 120.0
+#: What it takes to ask why an attempt is over: its worker waits for it before it ends.
+_FATE_S = 5.0
 
 
 class AdminPort(Protocol):
@@ -34,6 +37,8 @@ class AdminPort(Protocol):
     async def report(self, progress: tuple[Progress, ...]) -> None: ...
 
     async def ask(self, order: AttemptOrder, question: say.Consults) -> say.Answered: ...
+
+    async def why_over(self, order: AttemptOrder) -> str: ...
 
 
 class Consulting:
@@ -61,6 +66,25 @@ class Consulting:
                     return say.Answered(failure=Failure(refused.code, refused.fields))
                 log.info("the administrator is asked again for %s: %s", order.attempt, refused)
             await asyncio.sleep(_PAUSE_S)
+
+    async def why_over(self, order: AttemptOrder) -> str:
+        """Why an attempt is to end though nobody canceled it, for its job log; empty if nobody can tell now."""
+        if is_local(order.attempt):
+            return ""
+        try:
+            fate = await ask(self._admin().get(), "attempt.fate", FateAsked(order.attempt), Fate, timeout_s=_FATE_S)
+        except CasoError as error:
+            log.info("why the attempt %s is over cannot be told: %s", order.attempt, error)
+            return ""
+        failure = fate.failure
+        said = "" if failure is None else from_wire({"code": failure.code, "fields": failure.fields}).message
+        match fate.state:
+            case "failed" | "interrupted" if fate.other:
+                return f"{fate.other} ended it{f': {said}' if said else ', and does not say why'}"
+            case "recovered":
+                return f"the administrator gave it up{f': {said}' if said else ''}"
+            case _:
+                return ""
 
     async def _ask(self, question: say.Consults) -> say.Answered:
         admin = self._admin().get()

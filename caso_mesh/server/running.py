@@ -23,6 +23,8 @@ class Running:
         #: Set with ``cancel``.
         self.asked_to_end = asyncio.Event()
         self.by_force = False
+        #: Why, if nobody asked for it.
+        self.why_over = ""
         #: Until when, by the monotonic clock, it leaves the source as it was: it is not killed before, but by force.
         self.cleans_up_until_s = 0.0
         #: Whether its worker knows that the attempt at the second device is over.

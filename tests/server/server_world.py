@@ -191,6 +191,9 @@ class ToldAdmin:
     async def report(self, progress: tuple[Progress, ...]) -> None:
         self.reported.extend(progress)
 
+    async def why_over(self, order: AttemptOrder) -> str:
+        return "gamma ended it: there is nothing to read"
+
     async def ask(self, order: AttemptOrder, question: say.Consults) -> say.Answered:
         self.asked.append((order, question))
         return self.answer

@@ -256,7 +256,19 @@ async def test_an_attempt_that_orders_cancel_ends_canceled_and_is_told_so_once(t
             d.attempts.use(orders(order(cancel=True), index=index))
             await asyncio.sleep(0)
         assert [end.state for end in await wait_for_async(d.ends)] == [AttemptState.CANCELED]
-        assert [type(each) for each in runner.workers["j@1#1"].heard] == [say.Cancel]
+        assert runner.workers["j@1#1"].heard == [say.Cancel()]
+
+
+async def test_a_worker_whose_attempt_is_over_though_nobody_canceled_it_is_told_why(tmp_path: Path) -> None:
+    """Its job log said "canceled", and nobody had."""
+    world, started = World(tmp_path), asyncio.Event()
+    runner = FakeRunner(_works_until_canceled(started))
+    async with daemon(tmp_path, world, runner) as d:
+        d.attempts.use(orders(order()))
+        await started.wait()
+        d.attempts.use(orders(index=2))
+        await wait_for_async(d.ends)
+        assert runner.workers["j@1#1"].heard == [say.Cancel("gamma ended it: there is nothing to read")]
 
 
 async def test_what_is_canceled_before_it_began_never_starts_a_worker(tmp_path: Path) -> None:
