@@ -6,6 +6,7 @@ from msgspec import structs
 
 from caso_mesh.admin import present
 from caso_mesh.admin.attempts import AttemptRows
+from caso_mesh.admin.destinations import destinations_of
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.paging import JobPage
 from caso_mesh.admin.tables import Tables
@@ -118,6 +119,7 @@ class LocalHistory:
                 )
                 for each in runs
             ),
+            destinations=await destinations_of(state, self._tables, run.spec),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from caso_mesh.admin import present
 from caso_mesh.admin.attempts import AttemptRows
 from caso_mesh.admin.catalogs import CatalogIntake
+from caso_mesh.admin.destinations import destinations_of
 from caso_mesh.admin.due import DueRuns
 from caso_mesh.admin.held import Held
 from caso_mesh.admin.live import Live
@@ -194,6 +195,7 @@ class Runs:
             cancel_after_s=job.schedule.cancel_after_s if job.schedule else None,
             catch_up=job.schedule.catch_up if job.schedule else False,
             exclude_days=job.schedule.excludes if job.schedule else (),
+            destinations=await destinations_of(state, self._tables, job.spec),
         )
 
     def _run_view(self, run: Run, rows: AttemptRows) -> o.RunView:
@@ -410,6 +412,7 @@ class Runs:
                 for each in attempts
                 if (row := rows.of(each)) and (made := row.catalog(present.device_name(state, each.device)))
             ),
+            destinations=await destinations_of(state, self._tables, run.spec),
         )
 
 

@@ -27,7 +27,7 @@ from caso_mesh.cli.options import (
     Local,
     Waiting,
 )
-from caso_mesh.cli.waiting import submit, watch
+from caso_mesh.cli.waiting import goes_to, submit, watch
 from caso_mesh.model import outcomes as o
 from caso_mesh.model import requests as q
 from caso_mesh.model import views as v
@@ -117,6 +117,7 @@ def _show(view: o.JobDetail) -> None:
             for key, value in view.spec.items()
             if value not in (None, [], (), "")
         ),
+        *goes_to(view.destinations),
     )
     if view.runs:
         output.line("")

@@ -24,6 +24,8 @@ _WAIT_S = 0.5
 _SILENT_WAIT_S = 10.0
 #: So many exceptions are listed for people.
 _SHOWN = 100
+#: And of places that a restore puts files to.
+_DESTINATIONS = 20
 
 
 class Watcher(Protocol):
@@ -149,6 +151,18 @@ def _second(each: o.SecondOutcome) -> str:
     return f"{each.set or '-'} {where} ({each.state}){why}"
 
 
+def goes_to(destinations: tuple[o.Destination, ...]) -> list[tuple[str, str]]:
+    """Where a restore puts what it brings back, a line for each of the first few."""
+    found = [("goes to", _destination(each)) for each in destinations[:_DESTINATIONS]]
+    more = len(destinations) - len(found)
+    return [*found, ("goes to", f"{more} more: --json lists them")] if more > 0 else found
+
+
+def _destination(each: o.Destination) -> str:
+    came = "" if each.source_path is None else f" from {each.source}:{each.source_path}"
+    return f"{each.server}:{each.path}{came}"
+
+
 def _figures(result: o.RunResult) -> tuple[tuple[str, object], ...]:
     if result.inventories or result.catalogs:
         return ()
@@ -218,6 +232,7 @@ def show_result(result: o.RunResult) -> None:
         ("device", result.device),
         ("set", result.set),
         *((f"set of {each.source}", f"{each.set or '-'} ({each.state})") for each in result.sets if several),
+        *goes_to(result.destinations),
         *((f"second set of {each.source}", _second(each)) for each in result.second),
         *_figures(result),
         # only backups store something

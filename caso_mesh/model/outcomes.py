@@ -56,12 +56,23 @@ class PredictedView(Struct, frozen=True):
     seconds: float | None
 
 
+class Destination(Struct, frozen=True):
+    """``source_path`` of ``source`` (a server) goes to ``path`` of ``server``; a path that begins with ``@`` is the input of that
+    command. Without its root's path (``--strip``) a root goes to the folder itself, and one that is a file into it. ``source_path``
+    is ``None`` where it is not known any more what was in the set."""
+
+    source: str
+    source_path: str | None
+    server: str
+    path: str
+
+
 class RunResult(Struct, frozen=True):
     """A run as ``--wait`` prints it. ``state`` is the run's; ``set`` is filled if there is just one; ``attempt``,
     ``server``, ``device`` are ``None`` if there are several; ``seconds`` without waiting and verifying.
     ``predicted`` is what a test run says of all sources together, ``None`` for any other job. ``second``: of a backup to two
     devices what became of the second one, for each source. ``inventories``: what was found in each device, ``catalogs``: what making
-    that of each anew came to."""
+    that of each anew came to. ``destinations``: where a restore put what it brought back, the first hundred of what was chosen."""
 
     job: str
     run: str
@@ -84,6 +95,7 @@ class RunResult(Struct, frozen=True):
     second: tuple[SecondOutcome, ...] = ()
     inventories: tuple[InventoryView, ...] = ()
     catalogs: tuple[CatalogView, ...] = ()
+    destinations: tuple[Destination, ...] = ()
 
 
 class JobView(Struct, frozen=True):
@@ -188,7 +200,7 @@ class OriginView(Struct, frozen=True):
 
 class JobDetail(Struct, frozen=True):
     """``origin`` is ``None`` for a job that a person made. ``start_window_s``, ``cancel_after_s``, ``catch_up`` and
-    ``exclude_days`` (those of its calendars, too) belong to the schedule."""
+    ``exclude_days`` (those of its calendars, too) belong to the schedule. ``destinations``: as of ``RunResult``."""
 
     job: str
     name: str
@@ -207,6 +219,7 @@ class JobDetail(Struct, frozen=True):
     cancel_after_s: float | None = None
     catch_up: bool = False
     exclude_days: tuple[str, ...] = ()
+    destinations: tuple[Destination, ...] = ()
 
 
 class RunProgress(Struct, frozen=True):

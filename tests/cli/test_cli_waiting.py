@@ -52,6 +52,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caso_mesh.cli.waiting._SILENT_WAIT_S", 0.02)
 
 
+async def test_the_end_of_a_restore_says_where_its_files_are_and_so_does_the_job(
+    daemon: FakeDaemon, shell: Shell
+) -> None:
+    places = tuple(o.Destination("alpha", f"/srv/{n}", "beta", f"/back/srv/{n}") for n in range(23))
+    done = result("succeeded", type=None, destinations=places)
+    daemon.answers["restore"] = SUBMITTED
+    daemon.answers["run.follow"] = progress("succeeded", part("succeeded"), done=done)
+    plain = await shell("restore", "set1", "--wait")
+    assert "goes to  beta:/back/srv/0 from alpha:/srv/0" in plain.out
+    assert "goes to  3 more: --json lists them" in plain.out
+    assert len((await shell("restore", "set1", "--wait", "--json")).document["destinations"]) == 23
+    left = (o.Destination("alpha", None, "beta", "/back"),)
+    daemon.answers["job.show"] = o.JobDetail(
+        "job1", "n", "restore", "active", "medium", "2025-01-01T00:00:00Z", "ann", None, None, None, {}, (),
+        destinations=left,
+    )  # fmt: skip
+    assert "goes to   beta:/back\n" in (await shell("job", "show", "job1")).out
+
+
 @pytest.mark.parametrize(
     ("ends_as", "status"),
     [

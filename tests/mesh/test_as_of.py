@@ -47,6 +47,8 @@ def test_a_restore_as_of_a_time_takes_the_newest_set_that_can_be_read(process_me
     assert (answer.status, where.read_text()) == (0, "second"), answer
     assert f"set {second['set']} of alpha" in answer.stderr
     assert "on the device disk-gamma of gamma" in answer.stderr
+    (went,) = answer.document["destinations"]
+    assert went == {"source": "alpha", "source_path": str(file), "server": "beta", "path": str(where)}
     answer, where = back("--as-of", between)
     assert (answer.status, where.read_text()) == (0, "first"), answer
     assert f"set {first['set']} of alpha" in answer.stderr
