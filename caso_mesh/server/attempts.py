@@ -498,8 +498,3 @@ class Attempts:
 
 def _log(order: AttemptOrder, lines: tuple[facts.LogLine, ...]) -> tuple[facts.Fact, ...]:
     return (facts.JobLog(order.attempt, lines),) if lines else ()
-
-
-def any_ended(before: Orders, now: Orders) -> bool:
-    """Whether attempts of the orders before are not in those of now any more."""
-    return bool({each.attempt for each in before.attempts} - {each.attempt for each in now.attempts})

@@ -25,7 +25,7 @@ from caso_mesh.model.orders import AttemptOrder, Authority, Orders
 from caso_mesh.model.settings import BY_NAME, Setting, number
 from caso_mesh.server.admin_link import AdminLink
 from caso_mesh.server.allow import AllowList
-from caso_mesh.server.attempts import Attempts, any_ended
+from caso_mesh.server.attempts import Attempts
 from caso_mesh.server.bearings import Bearings
 from caso_mesh.server.beating import Heart
 from caso_mesh.server.calls import Calls, Handler
@@ -43,6 +43,7 @@ from caso_mesh.server.queue import LocalAttempt, Queue
 from caso_mesh.server.refusals import Door, Refusals
 from caso_mesh.server.renewal import Renewal
 from caso_mesh.server.room import Room
+from caso_mesh.server.running import any_ended
 from caso_mesh.server.scratch import Scratch
 from caso_mesh.server.snapshots import SnapshotKeeper
 from caso_mesh.server.survey import Survey

@@ -7,6 +7,7 @@ import asyncio
 from caso_mesh.jobs.runner import Worker
 from caso_mesh.model import facts
 from caso_mesh.model.jobs import Counts
+from caso_mesh.model.orders import Orders
 from caso_mesh.server.queue import LocalAttempt
 
 
@@ -38,3 +39,8 @@ class Running:
         self.end: facts.AttemptEnded | None = None
         #: As its worker last reported.
         self.counts = Counts()
+
+
+def any_ended(before: Orders, now: Orders) -> bool:
+    """Whether attempts of the orders before are not in those of now any more."""
+    return bool({each.attempt for each in before.attempts} - {each.attempt for each in now.attempts})
