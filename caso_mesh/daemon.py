@@ -437,12 +437,13 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
             copies=folder.tables,
             admin=server.admin_link.get,
             wait_admin=server.wait_admin,
+            own=keys.id,
             clock=ports.clock,
             randomness=ports.randomness,
             lost=lambda category, text: alert_of(server.facts, config.server, category, text),
         )
 
-    return Seat(
+    seat = Seat(
         folder=folder,
         identity=identity,
         node=keys.id,
@@ -456,6 +457,8 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
         on_anew=links.begin_anew,
         on_office=server.office_changed,
     )
+    server.kept.rebuilding.own.append(seat.write_detail)
+    return seat
 
 
 async def run_daemon(

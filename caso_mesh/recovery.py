@@ -10,11 +10,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from caso_mesh import __version__
+from caso_mesh.admin import catalog_details
 from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import SegmentReader
@@ -347,14 +349,11 @@ async def _fill_catalog(folder: StateFolder, found: _Found) -> None:
         for each in found.sets:
             if each.detail is None:
                 continue
-            row = (each.backup.id, each.backup.server, each.digest, each.size)
             try:
                 await catalog.add_set(each.backup)
                 await catalog.ingest(SegmentReader(each.detail))
             except (DataDamaged, CatalogBaseMissing) as error:
                 found.notes.append(f"the set {each.backup.id} has no catalog: {error.message}")
                 continue
-            await database.write(
-                lambda c, row=row: c.execute("INSERT INTO catalog_detail VALUES (?, ?, ?, ?, 'here')", row).rowcount  # type: ignore[misc]
-            )
+            await database.write(partial(catalog_details.has, set_id=each.backup.id))
     await asyncio.to_thread(shutil.rmtree, _rebuilt(folder))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from caso_mesh.admin.following import Followed
 from caso_mesh.admin.keeping import Followers
-from caso_mesh.admin.keeping_catalogs import keeps
+from caso_mesh.admin.keeping_catalogs import keeps, write_detail
 from caso_mesh.admin.office import Office
 from caso_mesh.admin.schema import MIGRATIONS as TABLE_MIGRATIONS
 from caso_mesh.admin.standby import Standby
@@ -25,13 +25,16 @@ from caso_mesh.identity.authority import Authority as IssuingAuthority
 from caso_mesh.identity.roster import Peer
 from caso_mesh.identity.store import IdentityStore
 from caso_mesh.model import catalogs as c
+from caso_mesh.model import nodes as n
 from caso_mesh.model import telling as t
+from caso_mesh.model import views as v
 from caso_mesh.model.clock import Clock
 from caso_mesh.model.errors import (
     CasoError,
     LogContradicted,
     LogUnavailable,
     Misuse,
+    NotFound,
     Refused,
     SeatMissing,
     StateDamaged,
@@ -45,7 +48,6 @@ from caso_mesh.server.folder import StateFolder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
 
 #: A seat that is given comes with its list, or soon after it.
 _SEAT_COMES_S = 30.0
@@ -126,6 +128,7 @@ class Seat:
         #: Where in the log this seat was given: before that, nobody has it on a list.
         self._since: Authority | None = None
         self._working = 0
+        self._standby: Standby | None = None
         #: There is a seat, but nobody sits on it: its disk turned out to be an old copy.
         self._lost = False
         #: By its orders this server votes.
@@ -183,7 +186,24 @@ class Seat:
                 raise Refused(detail=f"{peer.name} is no voter: what is here is not for it")
             return await keeps(voter.tables, voter.catalog, request)
 
-        return {**{call: answering(call) for call in _FOLLOWED}, "catalog.keeps": catalogs_kept}
+        async def sets_found(peer: Peer, request: c.CatalogSets, link: Any) -> v.Done:
+            if self._standby is not None and self._is_member(peer):
+                await self._standby.found(request.sets)
+            return v.Done()
+
+        followed = {call: answering(call) for call in _FOLLOWED}
+        return {**followed, "catalog.keeps": catalogs_kept, "catalog.found": sets_found}
+
+    async def write_detail(self, request: n.CatalogMake, path: Path) -> n.CatalogMade:
+        """As the function of that name, also of a server that has no seat."""
+        voter = self.voter
+        try:
+            if voter is not None:
+                return await write_detail(voter.catalog, request, path)
+        except Misuse:
+            if self.voter is voter:
+                raise  # or else its catalog was closed meanwhile
+        raise NotFound(kind="catalog", name=request.set)
 
     def _is_member(self, peer: Peer) -> bool:
         if self.voter is None:
@@ -450,7 +470,11 @@ class Seat:
 
     async def _stand_by(self, voter: Voter) -> None:
         self._on_office()
-        await self._make_standby(voter).run()
+        self._standby = self._make_standby(voter)
+        try:
+            await self._standby.run()
+        finally:
+            self._standby = None
 
     async def _term(self, voter: Voter, router: OfficeHolder) -> None:
         pause_s = 0.2

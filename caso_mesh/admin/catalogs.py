@@ -6,14 +6,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 
-from caso_mesh.admin import kept_catalogs
+from caso_mesh.admin import catalog_details, kept_catalogs
 from caso_mesh.admin.alarms import Alarms
-from caso_mesh.admin.fetching import Fetching, earlier_here
-from caso_mesh.admin.kept_catalogs import PendingDetail
+from caso_mesh.admin.catalog_details import PendingDetail
+from caso_mesh.admin.fetching import Fetching, Source, earlier_here
 from caso_mesh.admin.ports import Facts, Links
 from caso_mesh.admin.tables import Tables
 from caso_mesh.admin.whereabouts import Whereabouts
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 #: How long what cannot be had is left alone, the first time and at most. A server that is linked again is asked at once.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 4.0, 60.0
 _LEAST_PAUSE_S = 1.0
+#: The same of what was of no use, until another voter has it.
+_FIRST_HOPE_S, _LONGEST_HOPE_S = 60.0, 3600.0
 #: Catalogs that are dropped before it is looked whether that is still right.
 _DROPPED_AT_ONCE = 50
 
@@ -48,7 +50,8 @@ class CatalogIntake:
     ``arrived`` is called when a detail is in the catalog, or never will be. ``readers``: the servers that reach a device
     (id) now. A detail that cannot be had is left alone for longer and longer, until a server is linked that has it or
     reaches the device. One that is lost or of no use, or changes a set whose detail is not here, is made anew by the server that keeps
-    it, or out of the tree. ``lost`` is told (category and text of an alert) when this catalog lacks what it had."""
+    it, by another voter than ``own`` (node id) that has it, or out of the tree. Where all of that is of no use it is looked now and then
+    whether another catalog has it meanwhile; ``found`` says that the tree is worth another look. ``lost`` is told (category and text of an alert) when this catalog lacks what it had."""
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class CatalogIntake:
         tables: Tables,
         catalog: Catalog,
         links: Links,
+        own: str,
         facts: Facts,
         alarms: Alarms,
         incoming: Path,
@@ -68,7 +72,8 @@ class CatalogIntake:
     ) -> None:
         self._keeper = keeper
         self._where = Whereabouts(keeper, tables)
-        self._fetching = Fetching(links=links, folder=incoming, sources=self._sources)
+        self._own = own
+        self._fetching = Fetching(links=links, folder=incoming)
         self._tables = tables
         self._catalog = catalog
         self._links = links
@@ -82,6 +87,7 @@ class CatalogIntake:
         self._wake = asyncio.Event()
         self._clock = clock
         self._pauses = Pauses(first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S, randomness=randomness)
+        self._hopes = Pauses(first_s=_FIRST_HOPE_S, longest_s=_LONGEST_HOPE_S, randomness=randomness)
         #: What is left alone, by who has it and by the device that it lies on.
         self._alone: dict[str, set[str]] = {}
         #: Sets whose detail changes a listing that is not here, with that base.
@@ -92,6 +98,11 @@ class CatalogIntake:
 
     def wake(self) -> None:
         self._wake.set()
+
+    async def found(self, set_ids: Collection[str]) -> None:
+        """Sets lie on their device: those whose details were of no use are tried again."""
+        if await self._tables.change(partial(catalog_details.mend, set_ids=set_ids)):
+            self._wake.set()
 
     async def run(self) -> None:
         """Never returns."""
@@ -117,14 +128,15 @@ class CatalogIntake:
                     now_s = self._clock.monotonic_s()
                     by_server: dict[str, list[PendingDetail]] = {}
                     for each in pending:
-                        if self._pauses.is_due(each.set, now_s):
+                        if self._pauses_of(each).is_due(each.set, now_s):
                             by_server.setdefault(each.server, []).append(each)
                     for server, details in by_server.items():
                         task = working.get(server)
                         if task is None or task.done():
                             working[server] = group.create_task(self._work_off(details))
                     try:
-                        pause_s = self._pauses.next_s(now_s)
+                        pauses_s = [each.next_s(now_s) for each in (self._pauses, self._hopes)]
+                        pause_s = min((each for each in pauses_s if each is not None), default=None)
                         # what is due may wait for what its server is asked for just now
                         async with asyncio.timeout(None if pause_s is None else max(_LEAST_PAUSE_S, pause_s)):
                             await self._wake.wait()
@@ -140,11 +152,16 @@ class CatalogIntake:
             for place in [place for place in self._alone if place == node or node in self._readers(place)]:
                 for set_id in self._alone.pop(place):
                     self._pauses.over(set_id)
+                    self._hopes.over(set_id)
         self._wake.set()
+
+    def _pauses_of(self, pending: PendingDetail) -> Pauses:
+        return self._hopes if pending.damaged else self._pauses
 
     async def _remember(self, pending: set[str]) -> None:
         """Of what nobody waits for any more nothing is kept, nor is it told that it waits."""
         self._pauses.keep(pending)
+        self._hopes.keep(pending)
         self._alone = {place: left for place, sets in self._alone.items() if (left := sets & pending)}
         for set_id in self.without_base.keys() - pending:
             del self.without_base[set_id]
@@ -157,6 +174,12 @@ class CatalogIntake:
         for place in (pending.server, device):
             if place is not None:
                 self._alone.setdefault(place, set()).add(pending.set)
+
+    def _hope(self, set_id: str) -> None:
+        """It is of no use here, and left alone until another catalog may have it."""
+        self._hopes.failed(set_id, self._clock.monotonic_s())
+        for voter in self._other_voters():
+            self._alone.setdefault(voter, set()).add(set_id)
 
     def _begin(self) -> None:
         self._incoming.mkdir(0o700, parents=True, exist_ok=True)
@@ -182,11 +205,18 @@ class CatalogIntake:
                     await self._catalog.remove_set(set_id)
             self._arrived()
 
-    def _sources(self, backup: BackupSet) -> list[str]:
-        """Who may make the detail of a set: its own server first, which may have it in a catalog of its own."""
+    def _sources(self, backup: BackupSet, *, tree: bool) -> list[Source]:
+        """Who may make the detail of a set: its own server first, which may have it in a catalog of its own, then who has it
+        for certain if nothing is wrong, and out of the ``tree`` whoever reaches the device."""
         own = self._where.keeper_of(backup)
-        found = [own.id] if own is not None and self._links.linked(own.id) else []
-        return found + [each for each in self._readers(backup.device) if each not in found]
+        device = backup.device if tree else ""
+        found = [Source(own.id, device)] if own is not None and self._links.linked(own.id) else []
+        found += [Source(each) for each in self._other_voters() if self._links.linked(each)]
+        mine = {each.server for each in found if each.device}
+        return found + [Source(each, device) for each in self._readers(backup.device) if tree and each not in mine]
+
+    def _other_voters(self) -> list[str]:
+        return [each.id for each in self._keeper.state.voters() if each.id != self._own]
 
     async def _miss(self) -> None:
         """A catalog that was lost, damaged, or put back to an older copy, is noticed: what it lacks is fetched or made
@@ -194,8 +224,7 @@ class CatalogIntake:
         found, self._mended = self._catalog.mended, self._catalog.mended
         held = {backup.id for backup in await self._catalog.sets(detail=True)}
         lost = [set_id for set_id in await self._tables.details_here() if set_id not in held]
-        for set_id in lost:
-            await self._tables.set_detail_state(set_id, "pending")
+        await self._tables.change(partial(catalog_details.again, set_ids=lost))
         if self._lost is not None and (lost or found):
             damage = self._catalog.damage if found else None
             what = f"is damaged: {damage}; it" if damage is not None else "was lost or put back to an older copy; it"
@@ -205,12 +234,17 @@ class CatalogIntake:
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         """Others are looked for at once."""
         for each in details:
-            if each.size and not self._has_left(each.server) and not self._links.linked(each.server):
+            if each.damaged:
+                await self._take_copy(each)
+            elif self._is_away(each) and not each.again:
                 self._leave_alone(each)
             elif await self._take(each):
                 self._pauses.over(each.set)
         await self._tell()
         self._wake.set()
+
+    def _is_away(self, pending: PendingDetail) -> bool:
+        return bool(pending.size) and not self._has_left(pending.server) and not self._links.linked(pending.server)
 
     def _has_left(self, server: str) -> bool:
         """Whether a server was removed from the mesh, or another machine is in its place: what it had to give is gone with it."""
@@ -231,9 +265,12 @@ class CatalogIntake:
                 await self._ingest(backup, path)
             except (CatalogBaseMissing, DataDamaged, NotFound) as error:
                 await self._take_made(backup, path, error)
-            if await self._tables.is_deleted(pending.set):
-                await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
-            await self._tables.set_detail_state(pending.set, "here")
+            except CasoError as error:
+                if isinstance(error, StateFull) or not pending.again:
+                    raise
+                # who made it does not answer: the tree is not read for what comes with it
+                await self._take_made(backup, path, error, tree=False)
+            await self._taken(pending)
         except CatalogBaseMissing as error:
             self.without_base[pending.set] = str(error.fields["base"])
             self._waits(pending, backup, error)
@@ -256,6 +293,27 @@ class CatalogIntake:
             self._arrived()
             await asyncio.to_thread(path.unlink, missing_ok=True)
         return False
+
+    async def _take_copy(self, pending: PendingDetail) -> None:
+        """What was of no use, if another catalog has it."""
+        backup = await self._tables.set(pending.set)
+        path = self._incoming / f"{pending.set}.segment"
+        try:
+            if backup is not None:
+                await self._take_made(backup, path, NotFound(kind="catalog", name=pending.set), tree=False)
+                await self._taken(pending)
+                self._hopes.over(pending.set)
+        except (CasoError, OSError) as error:
+            log.debug("catalog of set %s is not to be had: %s", pending.set, error)
+            self._hope(pending.set)
+        finally:
+            self._arrived()
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _taken(self, pending: PendingDetail) -> None:
+        if await self._tables.is_deleted(pending.set):
+            await self._catalog.remove_set(pending.set)  # deleted while its detail was on its way
+        await self._tables.change(partial(catalog_details.put, set_id=pending.set, state="here"))
 
     def _waits(self, pending: PendingDetail, backup: BackupSet, error: Exception) -> None:
         """Says once why."""
@@ -283,17 +341,18 @@ class CatalogIntake:
         await self._catalog.add_set(backup)
         await self._catalog.ingest(path)
 
-    async def _take_made(self, backup: BackupSet, path: Path, reason: CasoError) -> None:
-        """What is made anew against the newest earlier set of its chain that is here, by its own server or by one that
-        reaches the device. Raises as ``Fetching.fetch_made``."""
+    async def _take_made(self, backup: BackupSet, path: Path, reason: CasoError, *, tree: bool = True) -> None:
+        """What is made anew against the newest earlier set of its chain that is here, by its own server, another voter, or by
+        one that reaches the device. Raises as ``Fetching.fetch_made``."""
         base = await earlier_here(self._catalog, backup)
-        await self._fetching.fetch_made(backup, base, path, reason)
+        await self._fetching.fetch_made(backup, base, path, reason, self._sources(backup, tree=tree))
         await self._ingest(backup, path)
 
     async def _damaged(self, pending: PendingDetail, error: CasoError) -> None:
         text = f"The catalog detail of set {pending.set} cannot be used: {error}"
         await self._facts.alert(AlertKind.WARNING, "catalog-error", text, object=pending.set)
-        await self._tables.set_detail_state(pending.set, "damaged")
+        await self._tables.change(partial(catalog_details.put, set_id=pending.set, state="damaged"))
+        self._hope(pending.set)
 
 
 async def alert_of(facts: Facts, server: str, category: str, text: str) -> None:

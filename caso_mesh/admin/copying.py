@@ -7,7 +7,7 @@ import sqlite3
 from caso_mesh.journal import Record
 from caso_mesh.journal.replica import Arrived
 
-#: Parents first. What a copy has of its own, its name, is not among them.
+#: Parents first. What a copy has of its own, its name and how far its voter's catalog is, is not among them.
 _TABLES = (
     "journal_incarnation", "journal_record", "journal_trace", "attempt", "exception", "log_line", "run_wait",
     "backup_set", "catalog_detail", "medium", "alert", "alert_end", "audit", "set_gone", "set_lock",
@@ -20,7 +20,6 @@ def replace_all(c: sqlite3.Connection) -> list[Arrived]:
     """Replaces everything by what the attached database ``copy`` holds; the records that only these tables held, in the
     order in which they came. What lies in this voter's own catalog stays known."""
     own = _beyond(c)
-    here = [row[0] for row in c.execute("SELECT set_id FROM catalog_detail WHERE state = 'here'")]
     c.execute("PRAGMA defer_foreign_keys = ON")
     for table in reversed(_TABLES):
         c.execute(f"DELETE FROM main.{table}")
@@ -30,8 +29,7 @@ def replace_all(c: sqlite3.Connection) -> list[Arrived]:
         c.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM copy.{table} ORDER BY {order}")
     # whoever follows these tables begins anew
     c.execute("UPDATE main.journal_life SET life = lower(hex(randomblob(16)))")
-    c.execute("UPDATE main.catalog_detail SET state = 'pending' WHERE state = 'here'")
-    c.executemany("UPDATE main.catalog_detail SET state = 'here' WHERE set_id = ?", [(each,) for each in here])
+    c.execute("DELETE FROM main.catalog_here WHERE set_id NOT IN (SELECT set_id FROM main.catalog_detail)")
     c.execute("UPDATE main.set_gone SET forgotten = 0")
     return own
 

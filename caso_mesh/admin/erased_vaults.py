@@ -6,7 +6,7 @@ import sqlite3
 
 import msgspec
 
-from caso_mesh.admin import kept_catalogs
+from caso_mesh.admin import catalog_details, kept_catalogs
 from caso_mesh.model import facts
 from caso_mesh.model.storage import BackupSet
 
@@ -40,5 +40,5 @@ def forget(c: sqlite3.Connection, set_id: str, device: str, request: str = "") -
         (set_id, device, request),
     )
     c.execute("DELETE FROM backup_set WHERE id = ?", (set_id,))
-    c.execute("DELETE FROM catalog_detail WHERE set_id = ?", (set_id,))
+    catalog_details.forget(c, set_id)
     kept_catalogs.forget(c, set_id)

@@ -7,10 +7,12 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from caso_mesh.admin.kept_catalogs import PendingDetail
+from msgspec import Struct
+
+from caso_mesh.admin.catalog_details import PendingDetail
 from caso_mesh.admin.ports import Links
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.catalog.segment import chain_of
@@ -39,40 +41,56 @@ _KEPT_FREE = 256 << 20
 _KEPT_PART = 1 / 8
 
 
-class Fetching:
-    """``folder`` is for segments on their way. ``sources``: the servers (node ids) that may make the detail of a set, the
-    best first."""
+class Source(Struct, frozen=True):
+    """A server (node id) that may make the detail of a set: out of a catalog of its own, or else out of the tree in ``device``
+    (id), unless that is empty."""
 
-    def __init__(self, *, links: Links, folder: Path, sources: Callable[[BackupSet], list[str]]) -> None:
+    server: str
+    device: str = ""
+
+
+class Fetching:
+    """``folder`` is for segments on their way."""
+
+    def __init__(self, *, links: Links, folder: Path) -> None:
         self._links = links
         self._folder = folder
-        self._sources = sources
 
-    async def fetch_made(self, backup: BackupSet, base: str | None, path: Path, reason: CasoError) -> CatalogMade:
-        """Into ``path`` what the first server that can do it makes anew against ``base``. Raises ``DataDamaged``,
+    async def fetch_made(
+        self, backup: BackupSet, base: str | None, path: Path, reason: CasoError, sources: Sequence[Source]
+    ) -> CatalogMade:
+        """Into ``path`` what the first of ``sources`` that can do it makes anew against ``base``. Raises ``DataDamaged``,
         ``ObjectMissing`` or ``NotFound`` (the set) where nothing can be made of it any more; after anything else it may
         be tried again."""
         failed: CasoError = Unavailable(what=f"the device {backup.device_name}")
         if isinstance(reason, CatalogBaseMissing):
             failed = reason
-        for server in self._sources(backup):
+        for source in sources:
             try:
-                log.info("catalog of set %s is made anew at %s (%s)", backup.id, server, reason)
-                request = CatalogMake(backup.device, backup.id, base)
-                made = await ask(self._links.get(server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S)
-                try:
-                    await self.fetch(PendingDetail(backup.id, server, made.digest, made.size, backup.server), path)
-                except (DataDamaged, NotFound) as error:
-                    # only of its way here, or swept meanwhile: that says nothing about the tree
-                    raise Unavailable(what=f"the catalog detail of {backup.id}") from error
-            except (DataDamaged, ObjectMissing, StateFull):
-                raise
+                log.debug("catalog of set %s is made anew at %s (%s)", backup.id, source.server, reason)
+                request = CatalogMake(source.device, backup.id, base)
+                made = await ask(
+                    self._links.get(source.server), "catalog.make", request, CatalogMade, timeout_s=_MAKE_S
+                )
             except CasoError as error:
-                if isinstance(error, NotFound) and error.fields.get("kind") == "set":
+                if not source.device:
+                    continue  # what is wrong with another one's catalog says nothing about the tree
+                if isinstance(error, DataDamaged | ObjectMissing | StateFull) or _is_gone(error):
                     raise
                 failed = error if not isinstance(error, NotFound) else failed  # it has not heard of the device yet
                 continue
-            return made
+            try:
+                await self.fetch(PendingDetail(backup.id, source.server, made.digest, made.size, backup.server), path)
+            except StateFull:
+                raise
+            except (DataDamaged, NotFound):
+                # only of its way here, or swept meanwhile
+                failed = Unavailable(what=f"the catalog detail of {backup.id}")
+            except CasoError as error:
+                failed = error
+            else:
+                log.info("catalog of set %s was made anew at %s (%s)", backup.id, source.server, reason)
+                return made
         raise failed
 
     async def fetch(self, pending: PendingDetail, path: Path) -> None:
@@ -96,6 +114,11 @@ class Fetching:
             offset += len(piece.data)
         if digest.digest() != pending.digest:
             raise DataDamaged(object=what, detail="its digest differs")
+
+
+def _is_gone(error: CasoError) -> bool:
+    """Whether it says that the set itself is not there."""
+    return isinstance(error, NotFound) and error.fields.get("kind") == "set"
 
 
 async def earlier_here(catalog: Catalog, backup: BackupSet) -> str | None:

@@ -13,6 +13,7 @@ import msgspec
 from caso_mesh.admin import (
     alert_rows,
     audit_rows,
+    catalog_details,
     erased_vaults,
     kept_catalogs,
     local_runs,
@@ -136,8 +137,12 @@ def _published(c: sqlite3.Connection, server: str, fact: facts.SetPublished) -> 
 
 
 def _is_gone(c: sqlite3.Connection, backup: BackupSet) -> bool:
+    return _was_gone(c, backup.id, backup.device)
+
+
+def _was_gone(c: sqlite3.Connection, set_id: str, device: str) -> bool:
     sql = "SELECT 1 FROM set_gone WHERE set_id = ? AND device = ?"
-    return c.execute(sql, (backup.id, backup.device)).fetchone() is not None
+    return c.execute(sql, (set_id, device)).fetchone() is not None
 
 
 def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
@@ -151,25 +156,17 @@ def _found(c: sqlite3.Connection, backup: BackupSet, reader: str) -> str | None:
         insert_set(c, backup)
     elif known[0] != msgspec.msgpack.encode(backup):
         return f"the set {backup.id}, which is known with another content"
-    c.execute(
-        "INSERT INTO catalog_detail VALUES (?, ?, x'', 0, 'pending') ON CONFLICT (set_id) DO UPDATE"
-        " SET state = 'pending', server = excluded.server, digest = x'', size = 0 WHERE state = 'damaged'",
-        (backup.id, reader),
-    )
+    catalog_details.found(c, backup.id, reader)
     return None
 
 
 def _detail(c: sqlite3.Connection, server: str, fact: facts.CatalogDetail) -> str | None:
-    owner = c.execute("SELECT server FROM backup_set WHERE id = ?", (fact.set,)).fetchone()
+    owner = c.execute("SELECT server, device FROM backup_set WHERE id = ?", (fact.set,)).fetchone()
     if owner is None or owner[0] != server:
         return f"the catalog of set {fact.set[:64]}, which it has not made"
-    # an inventory may have found the set before its own server told of it: whichever comes first, this one counts
-    c.execute(
-        "INSERT INTO catalog_detail VALUES (?, ?, ?, ?, 'pending') ON CONFLICT (set_id) DO UPDATE"
-        " SET server = excluded.server, digest = excluded.digest, size = excluded.size,"
-        " state = CASE state WHEN 'damaged' THEN 'pending' ELSE state END WHERE size = 0",
-        (fact.set, server, fact.digest, fact.size),
-    )
+    # one that lies there again, after it was deleted, has lost what was told of its catalog, also what comes only now
+    if not _was_gone(c, fact.set, owner[1]):
+        catalog_details.told(c, fact)
     return None
 
 

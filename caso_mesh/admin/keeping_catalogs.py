@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from caso_mesh.admin import kept_catalogs
-from caso_mesh.admin.fetching import PIECE, Fetching
+from caso_mesh.admin.fetching import PIECE, Fetching, Source
 from caso_mesh.admin.ports import Links, NodeAnswer
 from caso_mesh.admin.tables import Tables
 from caso_mesh.catalog.catalog import Catalog
@@ -27,7 +27,7 @@ from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.identity.roster import Peer
 from caso_mesh.model import catalogs as c
 from caso_mesh.model import nodes as n
-from caso_mesh.model.errors import CasoError, InvalidValue, NotFound, Refused
+from caso_mesh.model.errors import CasoError, CatalogNotHere, InvalidValue, NotFound, Refused
 from caso_mesh.model.mesh import Server
 from caso_mesh.model.storage import BackupSet
 from caso_mesh.wire.typed import ask
@@ -123,11 +123,9 @@ class KeepingCatalogs:
             if await self._catalog.has_detail(backup.id):
                 digest, size = await self._catalog.export(draft, backup.id, request.base)
             else:
-                fetching = Fetching(
-                    links=self._links, folder=self._folder, sources=lambda backup: self._others(backup, peer)
-                )
+                fetching = Fetching(links=self._links, folder=self._folder)
                 reason = NotFound(kind="catalog", name=backup.id)
-                made = await fetching.fetch_made(backup, request.base, draft, reason)
+                made = await fetching.fetch_made(backup, request.base, draft, reason, self._others(backup, peer))
                 digest, size = made.digest, made.size
             await asyncio.to_thread(draft.replace, path)
         return n.CatalogMade(digest, size)
@@ -138,10 +136,10 @@ class KeepingCatalogs:
             await asyncio.to_thread(_clear, self._folder)
             self._begun = True
 
-    def _others(self, backup: BackupSet, peer: Peer) -> list[str]:
+    def _others(self, backup: BackupSet, peer: Peer) -> list[Source]:
         """Nobody where the asking server reaches the device itself."""
         readers = self._readers(backup.device)
-        return [] if peer.id in readers else readers
+        return [] if peer.id in readers else [Source(each, backup.device) for each in readers]
 
     def _path(self, peer: Peer, set_id: str) -> Path:
         return self._folder / f"{peer.id}-{set_id}.segment"
@@ -191,6 +189,14 @@ async def keeps(tables: Tables, catalog: Catalog, asked: c.CatalogKeeps) -> c.Ca
         await catalog.settle()
         await tables.settle()
     return c.CatalogSets(tuple(found))
+
+
+async def write_detail(catalog: Catalog, request: n.CatalogMake, path: Path) -> n.CatalogMade:
+    """The detail of a set as a segment, for another voter. Raises ``NotFound`` if it is not in ``catalog``."""
+    try:
+        return n.CatalogMade(*await catalog.export(path, request.set, request.base))
+    except (CatalogNotHere, NotFound):
+        raise NotFound(kind="catalog", name=request.set) from None
 
 
 def _bounded(sets: tuple[str, ...]) -> tuple[str, ...]:

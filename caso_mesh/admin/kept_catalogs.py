@@ -20,16 +20,6 @@ _decode = msgspec.msgpack.Decoder(BackupSet).decode
 _PAGE = 5000
 
 
-class PendingDetail(Struct, frozen=True):
-    """``server`` has it, or reaches its device; ``maker`` made the set."""
-
-    set: str
-    server: str
-    digest: bytes
-    size: int
-    maker: str
-
-
 class Counted(Struct, frozen=True):
     """Of the sets that some nodes made: how many there are, of how many the catalog is here, at the server, at both, on
     its way to here, damaged."""
@@ -40,15 +30,6 @@ class Counted(Struct, frozen=True):
     both: int = 0
     neither: int = 0
     damaged: int = 0
-
-
-def pending(c: sqlite3.Connection) -> list[PendingDetail]:
-    """What is not here, in the order in which it was told."""
-    rows = c.execute(
-        "SELECT d.set_id, d.server, d.digest, d.size, b.server FROM catalog_detail d"
-        " JOIN backup_set b ON b.id = d.set_id WHERE d.state = 'pending' ORDER BY d.rowid"
-    )
-    return [PendingDetail(*row) for row in rows]
 
 
 def write(c: sqlite3.Connection, server: str, fact: facts.CatalogAtServer) -> str | None:
@@ -97,8 +78,8 @@ def to_drop(c: sqlite3.Connection, keeper_of: Mapping[str, str], limit: int) -> 
     found: list[tuple[str, str]] = []
     for maker, keeper in sorted(keeper_of.items()):
         rows = c.execute(
-            "SELECT k.set_id FROM catalog_kept k JOIN backup_set b ON b.id = k.set_id JOIN catalog_detail d"
-            " ON d.set_id = k.set_id WHERE k.server = ? AND b.server = ? AND d.state = 'here'"
+            "SELECT k.set_id FROM catalog_kept k JOIN backup_set b ON b.id = k.set_id JOIN catalog_here h"
+            " ON h.set_id = k.set_id WHERE k.server = ? AND b.server = ? AND h.state = 'here'"
             " ORDER BY b.ended_at_ns LIMIT ?",
             (keeper, maker, limit - len(found)),
         )
@@ -112,7 +93,7 @@ def drop(c: sqlite3.Connection, set_id: str, keeper: str) -> bool:
     """The catalog of a set is not here any more, if ``keeper`` has it; whether it has."""
     return bool(
         c.execute(
-            "UPDATE catalog_detail SET state = 'pending' WHERE set_id = ?1 AND state = 'here'"
+            "DELETE FROM catalog_here WHERE set_id = ?1 AND state = 'here'"
             " AND EXISTS (SELECT 1 FROM catalog_kept WHERE set_id = ?1 AND server = ?2)",
             (set_id, keeper),
         ).rowcount
@@ -133,8 +114,8 @@ def keeping(c: sqlite3.Connection, sources: Collection[str] | None) -> dict[str,
     """By id, the servers that keep catalogs; only of sets of ``sources``."""
     found: dict[str, Keeper] = {}
     rows = c.execute(
-        "SELECT DISTINCT k.server, b.server, b.source, d.state IS 'here' FROM catalog_kept k"
-        " JOIN backup_set b ON b.id = k.set_id LEFT JOIN catalog_detail d ON d.set_id = k.set_id"
+        "SELECT DISTINCT k.server, b.server, b.source, h.state IS 'here' FROM catalog_kept k"
+        " JOIN backup_set b ON b.id = k.set_id LEFT JOIN catalog_here h ON h.set_id = k.set_id"
     )
     for server, maker, source, here in rows:
         if sources is None or source in sources:
@@ -175,7 +156,7 @@ def held_here(c: sqlite3.Connection, keeper: str, set_ids: Sequence[str]) -> lis
     that one says again that it has them."""
     marks = ", ".join("?" * len(set_ids))
     rows = c.execute(
-        f"SELECT set_id FROM catalog_detail WHERE state = 'here' AND set_id IN ({marks})"
+        f"SELECT set_id FROM catalog_here WHERE state = 'here' AND set_id IN ({marks})"
         " AND set_id NOT IN (SELECT set_id FROM catalog_kept WHERE server = ?) ORDER BY set_id",
         (*set_ids, keeper),
     )
@@ -186,9 +167,9 @@ def count(c: sqlite3.Connection, makers: Sequence[str], keeper: str) -> Counted:
     marks = ", ".join("?" * len(makers))
     row = c.execute(
         "SELECT count(*), coalesce(sum(here), 0), coalesce(sum(kept), 0), coalesce(sum(here AND kept), 0),"
-        " coalesce(sum(NOT here AND NOT kept), 0), coalesce(sum(damaged), 0) FROM (SELECT d.state IS 'here' AS here,"
-        " d.state IS 'damaged' AS damaged, k.set_id IS NOT NULL AS kept FROM backup_set b LEFT JOIN catalog_detail d"
-        " ON d.set_id = b.id LEFT JOIN catalog_kept k ON k.set_id = b.id AND k.server = ?"
+        " coalesce(sum(NOT here AND NOT kept), 0), coalesce(sum(damaged), 0) FROM (SELECT h.state IS 'here' AS here,"
+        " h.state IS 'damaged' AS damaged, k.set_id IS NOT NULL AS kept FROM backup_set b LEFT JOIN catalog_here h"
+        " ON h.set_id = b.id LEFT JOIN catalog_kept k ON k.set_id = b.id AND k.server = ?"
         f" WHERE b.server IN ({marks}))",
         (keeper, *makers),
     ).fetchone()

@@ -6,10 +6,13 @@ What was found is told in the journal of the server in office, so that every vot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 
+from caso_mesh.admin import catalog_details
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.on_device import Unreached, readers_of
 from caso_mesh.admin.ports import Answer, Caller, Facts, Links
@@ -18,6 +21,7 @@ from caso_mesh.admin.whereabouts import Whereabouts
 from caso_mesh.catalog.catalog import Catalog
 from caso_mesh.control.keeper import ControlKeeper
 from caso_mesh.model import browsing as b
+from caso_mesh.model import catalogs as c
 from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
@@ -57,7 +61,8 @@ class Taken(Struct, frozen=True):
 
 
 class Rebuilding:
-    """Takes in what lies on devices. ``wake`` has the catalog details fetched that are missing."""
+    """Takes in what lies on devices. ``own`` is the node id of the server in office; ``wake`` has the catalog details fetched
+    that are missing."""
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class Rebuilding:
         links: Links,
         unreached: Unreached,
         journal: Facts,
+        own: str,
         wake: Callable[[], None],
     ) -> None:
         self._keeper = keeper
@@ -80,6 +86,7 @@ class Rebuilding:
         self._links = links
         self._unreached = unreached
         self._journal = journal
+        self._own = own
         self._wake = wake
 
     def handlers(self) -> dict[str, Answer]:
@@ -139,12 +146,15 @@ class Rebuilding:
         again = {each for each in sorted(doubtful) if await self._lies_there(device, server, each)}
         there = [each for each in there if each.id not in doubtful or each.id in again]
         lacking = await self.lacking(there) if catalogs else []
-        await self._tables.fetch_again(server, [each.id for each in lacking])
+        states = await self._tables.detail_states([each.id for each in there])
+        again_here = [*(each.id for each in lacking), *(each for each, state in states.items() if state == "damaged")]
+        await self._tables.change(partial(catalog_details.again, set_ids=again_here, reader=server))
         told = await self._tell(device, server, there, [each.id for each in mine if each.id in gone], locks, again)
         warnings = [f"the set {each} was made for another device and is passed over" for each in foreign]
         warnings += [f"the set {each} is known with another content; that stays" for each in told.differ]
-        if lacking:
+        if again_here:
             self._wake()
+        await self._tell_voters([each.id for each in there])
         for keeper in sorted({keeper for each in lacking if (keeper := self._keeper_of(each)) is not None}):
             warnings += await self._have_made(keeper)
         return Taken(there, told, lacking, foreign, warnings)
@@ -196,6 +206,15 @@ class Rebuilding:
             return [f"catalogs that {self._keeper.state.name_of(keeper)} keeps are made when it is connected again"]
         return []
 
+    async def _tell_voters(self, set_ids: Sequence[str]) -> None:
+        """Each voter has a catalog of its own, and knows what in it is of no use; one that does not hear of this looks by itself
+        whether another one has it."""
+        for voter in self._keeper.state.voters():
+            if voter.id != self._own and set_ids:
+                with contextlib.suppress(CasoError):
+                    link = self._links.get(voter.id)
+                    await link.notify("catalog.found", to_wire(c.CatalogSets(tuple(set_ids))))
+
     async def _tell(
         self,
         device: Device,
@@ -208,12 +227,12 @@ class Rebuilding:
         """Tells what is news of a page of what lies on a device, and returns when the tables hold it. ``again``: of what is
         there what was known to be deleted."""
         known = {each.id: await self._tables.set(each.id) for each in there}
-        states = await self._tables.detail_states([*known])
+        told_of = await self._tables.detail_states([*known])
         known_gone, known_locks = await self._tables.gone_from(device.id), await self._tables.locks()
         told: list[facts.Fact] = [
             facts.SetFound(each, server, unless_gone=each.id not in again)
             for each in there
-            if known[each.id] is None or (known[each.id] == each and states.get(each.id) not in {"here", "pending"})
+            if known[each.id] is None or (known[each.id] == each and each.id not in told_of)
         ]
         told += [facts.SetDeleted(each, device.id, _WHO) for each in gone if each not in known_gone]
         told += [

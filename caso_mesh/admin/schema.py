@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from caso_mesh.admin import (
     audit_chain,
     audit_rows,
+    catalog_details,
     erased_vaults,
     kept_catalogs,
     local_runs,
@@ -113,4 +114,5 @@ MIGRATIONS: Sequence[str] = (
     erased_vaults.TABLE,
     "ALTER TABLE attempt ADD COLUMN kind TEXT;",
     "ALTER TABLE attempt ADD COLUMN catalogued BLOB;",
+    catalog_details.APART,
 )

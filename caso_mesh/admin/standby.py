@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ _LARGEST_ANSWER = 4 << 20
 
 
 class Standby:
-    """``admin`` gives the link with the administrator in office (raises ``NoAdmin``), ``wait_admin`` waits for one. ``lost``: as in ``CatalogIntake``."""
+    """``admin`` gives the link with the administrator in office (raises ``NoAdmin``), ``wait_admin`` waits for one. ``own``, ``lost``: as in
+    ``CatalogIntake``."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Standby:
         copies: Path,
         admin: Callable[[], Callee],
         wait_admin: Callable[[], Awaitable[None]],
+        own: str,
         clock: Clock,
         randomness: Randomness,
         lost: Callable[[str, str], Awaitable[None]] | None = None,
@@ -58,6 +60,7 @@ class Standby:
             tables=tables,
             catalog=catalog,
             links=RelayLinks(admin),
+            own=own,
             facts=_Silent(),
             alarms=Alarms(tables=tables, facts=_Silent(), own="", offices=tuple),
             incoming=incoming,
@@ -68,6 +71,10 @@ class Standby:
             lost=lost,
         )
         self._following = Following(tables, self._catalogs.wake, copies, self._trace_since_ns)
+
+    async def found(self, set_ids: Collection[str]) -> None:
+        """See ``CatalogIntake``."""
+        await self._catalogs.found(set_ids)
 
     async def run(self) -> None:
         """Never returns."""

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from caso_mesh.admin import alert_rows, attempts, audit_rows, kept_catalogs, local_runs, set_rows, waits
+from caso_mesh.admin import alert_rows, attempts, audit_rows, catalog_details, local_runs, set_rows, waits
 from caso_mesh.admin.attempts import AttemptRows
+from caso_mesh.admin.catalog_details import PendingDetail
 from caso_mesh.admin.copying import replace_all
 from caso_mesh.admin.interpret import interpret
-from caso_mesh.admin.kept_catalogs import PendingDetail
 from caso_mesh.admin.schema import MIGRATIONS
 from caso_mesh.database import Database
 from caso_mesh.journal import Head, Record, replica
@@ -207,25 +207,6 @@ class Tables:
         """Every run that something is told of: an attempt, or why it waited."""
         return [row[0] for row in await self._rows("SELECT run FROM attempt UNION SELECT run FROM run_wait")]
 
-    async def set_detail_state(self, set_id: str, state: str) -> None:
-        def put(c: sqlite3.Connection) -> None:
-            c.execute("UPDATE catalog_detail SET state = ? WHERE set_id = ?", (state, set_id))
-
-        await self._database.write(put)
-
-    async def fetch_again(self, server: str, set_ids: Sequence[str]) -> None:
-        """The catalog details of known sets that are not in this voter's catalog are made again at ``server``; not those
-        that are damaged, which is for a fact to say."""
-
-        def put(c: sqlite3.Connection) -> None:
-            c.executemany(
-                "UPDATE catalog_detail SET state = 'pending', server = ?, digest = x'', size = 0"
-                " WHERE set_id = ? AND state <> 'damaged'",
-                [(server, set_id) for set_id in set_ids],
-            )
-
-        await self._database.write(put)
-
     async def forgotten(self, set_id: str) -> None:
         """The catalog has forgotten a deleted set."""
 
@@ -415,19 +396,15 @@ class Tables:
         )
 
     async def pending_details(self) -> list[PendingDetail]:
-        return await self._database.read(kept_catalogs.pending)
+        return await self._database.read(catalog_details.pending)
 
     async def details_here(self) -> list[str]:
         """The sets whose details are said to be in the catalog."""
-        return [row[0] for row in await self._rows("SELECT set_id FROM catalog_detail WHERE state = 'here'")]
+        return await self._database.read(catalog_details.here)
 
     async def detail_states(self, set_ids: Sequence[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for start in range(0, len(set_ids), 500):
-            piece = set_ids[start : start + 500]
-            marks = ", ".join("?" * len(piece))
-            found.update(await self._rows(f"SELECT set_id, state FROM catalog_detail WHERE set_id IN ({marks})", piece))
-        return found
+        """See ``catalog_details.states``."""
+        return await self._database.read(lambda c: catalog_details.states(c, set_ids))
 
     async def media(self) -> list[Medium]:
         rows = await self._rows("SELECT data FROM medium ORDER BY label, server")

@@ -223,8 +223,8 @@ class VaultSetsReply(Struct, frozen=True):
 
 
 class CatalogMake(Struct, frozen=True):
-    """The catalog detail of a set is to be made out of its tree on a device (id), as changes against the set ``base``,
-    or whole without one."""
+    """The catalog detail of a set is to be made, as changes against the set ``base``, or whole without one: out of a catalog
+    that the asked server has, or else out of its tree on ``device`` (id), unless that is empty."""
 
     device: str
     set: str

@@ -77,7 +77,7 @@ class OwnCatalogs:
         self._orders = orders
         self._admin = admin
         self._rebuilding = rebuilding
-        rebuilding.own = self.write_detail
+        rebuilding.own.append(self.write_detail)
         self._same_thread = same_thread
         self._catalog: Catalog | None = None
         self._stack = AsyncExitStack()

@@ -25,11 +25,11 @@ _MOST_SETS, _MOST_ENTRIES = 1000, 50_000
 
 
 class Rebuilding:
-    """Answers ``vault.sets``, ``set.folder`` and ``catalog.make``. ``own`` writes the detail of a set into a file, out of a
-    catalog that this server keeps; it raises ``NotFound`` without one."""
+    """Answers ``vault.sets``, ``set.folder`` and ``catalog.make``. ``own`` write the detail of a set into a file, each out of a
+    catalog that this server has, and raise ``NotFound`` without one."""
 
     def __init__(self, *, vaults: Vaults, segments: Segments) -> None:
-        self.own: Callable[[n.CatalogMake, Path], Awaitable[n.CatalogMade]] = _none
+        self.own: list[Callable[[n.CatalogMake, Path], Awaitable[n.CatalogMade]]] = []
         self._vaults = vaults
         self._segments = segments
         #: Every voter asks for the same ones: each is made once for every base.
@@ -82,16 +82,23 @@ class Rebuilding:
             made = self._made.get((request.set, request.base))
             if made is None or not await asyncio.to_thread(self._segments.made(request.set, made.digest).exists):
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
-                try:
-                    made = await self.own(request, draft)
-                except NotFound:
-                    made = await self.make_at(request, draft)
+                made = await self._make_of_own(request, draft) or await self.make_at(request, draft)
                 await asyncio.to_thread(draft.replace, self._segments.made(request.set, made.digest))
                 self._made[request.set, request.base] = made
             return made
 
+    async def _make_of_own(self, request: n.CatalogMake, path: Path) -> n.CatalogMade | None:
+        for write in self.own:
+            try:
+                return await write(request, path)
+            except NotFound:
+                continue
+        return None
+
     async def make_at(self, request: n.CatalogMake, path: Path) -> n.CatalogMade:
-        """The same out of the tree in the device, into a file."""
+        """The same out of the tree in the device, into a file; without a device nothing is read."""
+        if not request.device:
+            raise NotFound(kind="catalog", name=request.set)
         access = await self._vaults.access(request.device)
 
         def work() -> n.CatalogMade:
@@ -101,10 +108,6 @@ class Rebuilding:
                 return n.CatalogMade(*write_detail(str(path), vault, backup, earlier))
 
         return await bounded(work, what=f"the device {access.name}", seconds=_DETAIL_S)
-
-
-async def _none(request: n.CatalogMake, path: Path) -> n.CatalogMade:
-    raise NotFound(kind="catalog", name=request.set)
 
 
 def _alone(entry: Entry | None, request: n.SetFolder) -> list[n.FolderEntry]:

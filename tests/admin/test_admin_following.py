@@ -474,7 +474,7 @@ async def test_a_voter_whose_log_is_behind_forgets_nothing_of_runs_that_it_does_
         link = Link(Followed(w.alpha, lambda peer: True, Followers(SystemClock()), tmp_path, lambda: 7))
         standby = Standby(
             keeper=keeper, tables=w.beta, catalog=catalog, incoming=tmp_path / "incoming", copies=tmp_path, admin=lambda: link,
-            wait_admin=at_once, clock=SimpleNamespace(now_ns=lambda: 2000, monotonic_s=lambda: 0.0),
+            wait_admin=at_once, own="node-beta", clock=SimpleNamespace(now_ns=lambda: 2000, monotonic_s=lambda: 0.0),
             randomness=bytes,
         )  # fmt: skip
         task = asyncio.create_task(standby.run())
@@ -500,4 +500,4 @@ async def test_tables_that_are_taken_over_are_all_there_are(tmp_path: Path) -> N
     async with tables_at(tmp_path / "a.db") as tables:
         sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         names = await tables._database.read(lambda c: {row[0] for row in c.execute(sql)})
-    assert names - set(copying._TABLES) == {"journal_life"}
+    assert names - set(copying._TABLES) == {"journal_life", "catalog_here"}

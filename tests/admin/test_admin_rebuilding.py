@@ -14,9 +14,9 @@ from caso_mesh.catalog.segment import CatalogEntry, SegmentWriter, chain_of
 from caso_mesh.model import facts
 from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
-from caso_mesh.model.commands import AddDevice, RemoveServer
+from caso_mesh.model.commands import AddDevice, RemoveServer, SetVoter
 from caso_mesh.model.entries import EntryType
-from caso_mesh.model.errors import CasoError, NotFound, TimedOut, Unavailable
+from caso_mesh.model.errors import CasoError, DataDamaged, NotFound, TimedOut, Unavailable
 from caso_mesh.model.storage import Device, DeviceKind, DevicePath
 
 pytestmark = pytest.mark.jumping
@@ -199,3 +199,62 @@ async def test_the_catalog_that_a_server_had_which_left_the_mesh_is_made_anew_by
         await w.submit(RemoveServer(maker, node("alpha")))
         await wait_listed(w, backup)
         assert not w.facts.alerts("catalog-error")
+
+
+async def test_what_was_of_no_use_comes_from_another_voter_as_soon_as_that_has_it_and_the_tree_is_read_once(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.submit(SetVoter(node("gamma"), True, b"its issuing certificate"))
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt)
+        whole, read, asked = segment(backup), list[str](), list[n.CatalogMake]()
+
+        def damaged(request: n.CatalogMake) -> n.CatalogMade:
+            if not request.device:
+                raise NotFound(kind="catalog", name=request.set)
+            read.append(request.set)
+            raise DataDamaged(object="its tree", detail="as it is")
+
+        def copied(request: n.CatalogMake) -> n.CatalogMade:
+            asked.append(request)
+            if len(asked) < 4:
+                raise NotFound(kind="catalog", name=request.set)
+            return n.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+
+        w.links.get(node("beta")).answers["catalog.make"] = damaged
+        link = w.links.get(node("gamma"))
+        link.answers["catalog.make"] = copied
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(whole[request.offset :], len(whole))
+        await w.report("beta", *w.success(attempt, backup), detail(backup, b""))
+        await w.until(lambda: w.facts.alerts("catalog-error"))
+        await w.until(lambda: len(asked) == 4, 3600.0)
+        await wait_listed(w, backup)
+        assert (read, set(asked)) == ([backup.id], {n.CatalogMake("", backup.id, None)})
+        assert len(w.facts.alerts("catalog-error")) == 1
+
+
+async def test_other_voters_are_told_what_a_rebuild_found_and_what_was_of_no_use_here_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    async with admin_world(tmp_path) as w:
+        await w.submit(SetVoter(node("gamma"), True, b"its issuing certificate"))
+        attempt = await w.delegated(await w.backup(to="device:dbeta"))
+        backup = w.made_set(attempt, vault="v-beta")
+        whole = segment(backup)
+        link = w.links.get(node("beta"))
+
+        def gone(request: n.CatalogMake) -> n.CatalogMade:
+            raise NotFound(kind="set", name=request.set)
+
+        link.answers["catalog.make"] = gone
+        link.answers["catalog.read"] = lambda request: n.CatalogPiece(whole[request.offset :], len(whole))
+        link.answers["vault.sets"] = lambda request: n.VaultSetsReply((backup,), (), {}, more=False)
+        await w.report("beta", *w.success(attempt, backup), detail(backup, b""))
+        await w.until(lambda: w.facts.alerts("catalog-error"))
+        link.answers["catalog.make"] = lambda request: n.CatalogMade(hashlib.sha256(whole).digest(), len(whole))
+        told = len(w.facts.all)
+        assert (await w.ask("catalog.rebuild", q.DeviceName("dbeta"))).pending == 1
+        await wait_listed(w, backup)
+        assert w.links.get(node("gamma")).told("catalog.found") == [{"sets": (backup.id,)}]
+        assert not any(isinstance(each, facts.SetFound) for each in w.facts.all[told:]), "nothing of it is news"

@@ -14,11 +14,11 @@ from caso_mesh.model.errors import UNAVAILABLE, CatalogAway, InvalidValue
 pytestmark = pytest.mark.jumping
 
 
-async def two_sets(mesh, tree, *, source="beta"):
-    """A full and an incremental set at beta, in which one file differs."""
-    first = await mesh.result((await mesh.backup(source, tree, "server:beta")).run)
+async def two_sets(mesh, tree, *, source="beta", at="beta"):
+    """A full and an incremental set at ``at``, in which one file differs."""
+    first = await mesh.result((await mesh.backup(source, tree, f"server:{at}")).run)
     (tree / "changed").write_text("once more")
-    second = await mesh.result((await mesh.backup(source, tree, "server:beta", type="incremental")).run)
+    second = await mesh.result((await mesh.backup(source, tree, f"server:{at}", type="incremental")).run)
     assert (first.state, second.state, second.warnings) == ("succeeded", "succeeded", ()), (first, second)
     return first.set, second.set
 

@@ -34,6 +34,7 @@ class CatalogsDesk:
             tables=tables,
             catalog=catalog,
             links=links,
+            own=means.own,
             facts=means.facts,
             alarms=means.alarms,
             incoming=incoming,
@@ -62,6 +63,7 @@ class CatalogsDesk:
             links=links,
             unreached=reach.away.device,
             journal=means.facts,
+            own=means.own,
             wake=self.intake.wake,
         )
         self._modes = Modes(keeper=keeper, tables=tables, away=reach.away)

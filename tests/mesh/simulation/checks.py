@@ -269,7 +269,7 @@ async def _check_ends(state: ControlState, seated: dict[str, Voter]) -> None:
 async def _check_catalogs(world: World, state: ControlState, seated: dict[str, Voter], operators: Operators) -> None:
     """Every voter has the catalogs that the modes say, each with the one file that its attempt made."""
     for name, voter in seated.items():
-        rows = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'damaged'")
+        rows = await voter.tables._rows("SELECT set_id FROM catalog_here WHERE state = 'damaged'")
         # it may have been asked for while the device had lost the set
         damaged = sorted({row[0] for row in rows} - operators.vaults.lost.keys())
         if damaged:
@@ -349,8 +349,8 @@ async def _unrest(world: World, operators: Operators) -> str:
             if at.seq < head.seq:
                 return f"{voter_name} has {at.seq} of {head.seq} facts of {name}"
     for name, voter in seated.items():
-        rows = await voter.tables._rows("SELECT set_id FROM catalog_detail WHERE state = 'pending'")
-        pending = [row[0] for row in rows if mode_of(state, world.hub.published[row[0]].server).at_voters]
+        details = [each.set for each in await voter.tables.pending_details() if not each.damaged]
+        pending = [each for each in details if mode_of(state, world.hub.published[each].server).at_voters]
         if set(pending) - operators.vaults.lost.keys():
             return f"{name} fetches {len(pending)} catalog details"
     if "replace" in operators.chosen and (lacking := await keys.unrest(world)):

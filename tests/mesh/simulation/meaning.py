@@ -22,15 +22,15 @@ Rows = dict[str, list[tuple[Any, ...]]]
 #: A record of a server's journal, and why it was refused.
 Told = tuple[str, Record, str | None]
 
-#: Tables that are made of the journals, with the columns that must be equal. ``state`` of a catalog detail is how far this
-#: voter is with fetching it, ``forgotten`` whether its catalog has forgotten a deleted set.
+#: Tables that are made of the journals, with the columns that must be equal. ``forgotten`` is whether the catalog of this voter
+#: has forgotten a deleted set.
 TABLES = {
     "attempt": "id, reporter, run, state, type, started_at_ns, ended_at_ns, seconds, counts, set_id, failure, predicted, found, catalogued, kind",
     "exception": "attempt, path, reason, detail, reporter",
     "log_line": "attempt, at_ns, level, text, server",
     "run_wait": "run, source, reporter, since_ns, reason, fields",
     "backup_set": "id, data, source, server, device, attempt, ended_at_ns, bytes_stored",
-    "catalog_detail": "set_id, server, digest, size",
+    "catalog_detail": "set_id, digest, size",
     "catalog_keeper": "server",
     "catalog_kept": "set_id, server",
     "medium": "server, label, data",
@@ -49,6 +49,8 @@ TABLES = {
     "file_systems": "server, at_ns, data",
     "local_run": "id, server, created_at_ns, closed_at_ns, data, list",
 }
+#: What each voter has of its own: how far it is with catalogs.
+OWN = {"catalog_here"}
 _pack = msgspec.msgpack.encode
 
 
@@ -194,16 +196,16 @@ def _sets(of: Callable[[type], list[tuple[str, Record, Any]]]) -> Mapping[str, I
     sets = {
         fact.set.id: fact.set for _, _, fact in of(facts.SetPublished) if (fact.set.id, fact.set.device) not in gone
     }
-    details = {
-        fact.set: (fact.set, server, fact.digest, fact.size)
-        for server, _, fact in reversed(of(facts.CatalogDetail))
-        if fact.set in sets
-    }
+    details: dict[str, tuple[str, bytes, int]] = {}
+    for _, _, fact in of(facts.CatalogDetail):
+        # the first that is not lost
+        if fact.set in sets and not details.get(fact.set, ("", b"", 0))[2]:
+            details[fact.set] = (fact.set, fact.digest if fact.size else b"", fact.size)
     for _, _, fact in of(facts.SetFound):
         if (fact.set.vault, fact.set.device) in erased or (fact.unless_gone and (fact.set.id, fact.set.device) in gone):
             continue
         sets.setdefault(fact.set.id, fact.set)
-        details.setdefault(fact.set.id, (fact.set.id, fact.server, b"", 0))
+        details.setdefault(fact.set.id, (fact.set.id, b"", 0))
     locks: dict[tuple[str, str], int | None] = {}
     for _, _, fact in of(facts.SetLocked):
         key = (fact.set, fact.device)
