@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mesh.process import Answer, ProcessMesh
+from waiting import wait_for
 
 
 def machine(mesh: ProcessMesh, who: str, *words: str, json_output: bool = True) -> Answer:
@@ -29,6 +30,8 @@ def enrol(mesh: ProcessMesh, who: str, role: str, *scope: str, endpoints: Sequen
     link = invite(mesh, who, role, *scope)
     made = machine(mesh, who, "context", "create", "home", "--link", link, *at)
     assert made.status == 0, made
+    # the administrator has answered, and tells the others now
+    wait_for(lambda: as_(mesh, who, "status").status == 0, what=f"{who} is known where he calls")
     return pathlib.Path(made.document["folder"])
 
 

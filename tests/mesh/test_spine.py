@@ -165,7 +165,8 @@ def test_two_backups_run_on_two_servers_at_once_and_a_third_waits_and_says_why(p
             rows = mesh.jobs()
             running = {row["server"] for row in rows if row["state"] == "running"}
             waiting = [row for row in rows if row["state"] == "ready"]
-            return waiting[0] if running == {"beta", "gamma"} and len(waiting) == 1 else None
+            # why is known once it was planned
+            return waiting[0] if running == {"beta", "gamma"} and len(waiting) == 1 and waiting[0]["reason"] else None
 
         waiting = wait_for(two_and_one, 30.0, what="two run, one waits", every_s=0.1)
         assert waiting["reason"] == "no-idle-device"
