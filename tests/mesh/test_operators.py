@@ -30,9 +30,13 @@ def enrol(mesh: ProcessMesh, who: str, role: str, *scope: str, endpoints: Sequen
     link = invite(mesh, who, role, *scope)
     made = machine(mesh, who, "context", "create", "home", "--link", link, *at)
     assert made.status == 0, made
-    # the administrator has answered, and tells the others now
-    wait_for(lambda: as_(mesh, who, "status").status == 0, what=f"{who} is known where he calls")
+    is_known(mesh, who)
     return pathlib.Path(made.document["folder"])
+
+
+def is_known(mesh: ProcessMesh, who: str) -> None:
+    """Until ``who`` is let in: the administrator has answered him, and tells all servers now."""
+    wait_for(lambda: as_(mesh, who, "status").status == 0, what=f"{who} is known where he calls")
 
 
 def as_(mesh: ProcessMesh, who: str, *words: str) -> Answer:
@@ -126,6 +130,7 @@ def test_an_invitation_is_good_for_one_key_and_a_broken_attempt_may_be_taken_up_
     assert (wrong.status, wrong.error_code) == (4, "join-link-invalid"), wrong
     joining = mesh.cli("omega", "join", invite(mesh, "bert", "viewer"), "--server", "omega")
     assert (joining.status, joining.error_code) == (4, "join-link-invalid"), joining
+    is_known(mesh, "anna")
     assert as_(mesh, "anna", "server", "list").status == 0
     outcomes = {"done", "join-link-used"}
     told = mesh.audited(enough=lambda rows: outcomes <= {row["outcome"] for row in rows}, what="enrol.operator")

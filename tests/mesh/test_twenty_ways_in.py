@@ -135,7 +135,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         words = ["context", "create", "home", "--link", link, "--json"]
         home = str(mesh.folder / "machine-anna")
         mesh.execute([sys.executable, "-m", "caso_mesh", *words], tuple(words), json_output=True, HOME=home)
-        yield Site(mesh, made["set"])
+        site = Site(mesh, made["set"])
+        wait_for(lambda: site.anna("status").status == 0, what="anna is known")
+        yield site
 
 
 @contextlib.asynccontextmanager
