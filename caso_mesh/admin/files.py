@@ -32,6 +32,7 @@ from caso_mesh.model.errors import (
     NoneReadable,
     NoneWhole,
     NotFound,
+    PathNotInSet,
     Unavailable,
     UsageError,
     from_wire,
@@ -129,36 +130,49 @@ class Files:
                 skipped.append(backup)
             elif found is None or (_same(backup, found[0]) and near in readers and near not in found[1]):
                 found = backup, readers
-        if found is not None:
-            backup, readers = found
-            await self._check_paths(backup, paths)
-            return b.SetChoice(
-                id=backup.id,
-                source=request.server,
-                type=backup.type.value,
-                started=format_instant(backup.started_at_ns) or "",
-                ended=format_instant(backup.ended_at_ns) or "",
-                device=device_name(state, backup.device),
-                servers=tuple(state.name_of(each) for each in readers),
-                warnings=self._passed_over([each for each in skipped if not _same(each, backup)], flaws),
-            )
         shown = ", ".join(f"{request.server}:{shown_path(path)}" for path in paths[:3])
         what = f"{shown} as of {format_instant(until_ns)}"
-        if not skipped:
-            raise NotFound(kind="set", name=what)
-        if len({each.device for each in skipped}) == 1 and not any(flaws.bars(each.id, Use.READ) for each in skipped):
-            raise self._unreached(skipped[0].device)
+        if found is None:
+            if not skipped:
+                raise NotFound(kind="set", name=what)
+            raise self._none_of(what, paths, skipped, flaws)
+        backup, readers = found
+        newer = [each for each in skipped if not _same(each, backup)]
+        try:
+            await self._check_paths(backup, paths)
+        except PathNotInSet as error:
+            if not newer:
+                raise
+            # what is passed over may have it
+            raise self._none_of(what, paths, newer, flaws, f"; set {backup.id}: {error.message}") from None
+        return b.SetChoice(
+            id=backup.id,
+            source=request.server,
+            type=backup.type.value,
+            started=format_instant(backup.started_at_ns) or "",
+            ended=format_instant(backup.ended_at_ns) or "",
+            device=device_name(state, backup.device),
+            servers=tuple(state.name_of(each) for each in readers),
+            warnings=self._passed_over(newer, flaws),
+        )
+
+    def _none_of(
+        self, what: str, paths: Sequence[bytes], skipped: Sequence[BackupSet], flaws: Flaws, more: str = ""
+    ) -> CasoError:
+        """Why none of some sets, newest first, is restored; ``more`` is said of others."""
+        devices = {each.device for each in skipped}
+        if len(devices) == 1 and not more and not any(flaws.bars(each.id, Use.READ) for each in skipped):
+            return self._unreached(skipped[0].device)
         # of each reason the newest set
         reasons = {self._why_not(each, flaws): each for each in reversed(skipped)}
         told = sorted(reasons.items(), key=lambda item: item[1].ended_at_ns, reverse=True)[:_MOST_REASONS]
-        why = "; ".join(f"set {each.id}: {reason}" for reason, each in told)
+        why = "; ".join(f"set {each.id}: {reason}" for reason, each in told) + more
         for each in skipped:
-            if flaws.bars(each.id, Use.READ) is Flaw.DAMAGED and readers_of(
-                state, self._live, self._links, each.device
-            ):
-                command = shlex.join([each.id, *(shown_path(path) for path in paths)])
-                raise NoneWhole(what=what, why=why, set=each.id, command=command)
-        raise NoneReadable(what=what, sets=len(skipped), why=why)
+            readers = readers_of(self._keeper.state, self._live, self._links, each.device)
+            if readers and flaws.bars(each.id, Use.READ) is Flaw.DAMAGED:
+                command = shlex.join([each.id, *map(shown_path, paths)])
+                return NoneWhole(what=what, why=why, set=each.id, command=command)
+        return NoneReadable(what=what, sets=len(skipped) + bool(more), why=why)
 
     def _passed_over(self, skipped: Sequence[BackupSet], flaws: Flaws) -> tuple[str, ...]:
         return tuple(

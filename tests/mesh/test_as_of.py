@@ -122,3 +122,37 @@ def test_cat_prints_one_file_byte_for_byte_and_its_exit_status_can_be_relied_on(
     assert b"damaged" in broken.stderr
     assert content.startswith(broken.stdout)
     assert len(broken.stdout) < len(content)
+
+
+def test_a_set_that_turned_out_damaged_is_passed_over_and_restored_by_its_id_all_the_same(process_mesh, tmp_path):
+    tree = tmp_path / "data"
+    tree.mkdir()
+    (tree / "whole").write_bytes(os.urandom(300_000))
+    mesh = process_mesh(2)
+    with_pool(mesh, "beta")
+    backup = ("backup", f"alpha:{tree}", "--to", "any", "--wait")
+    first = mesh.ok("alpha", *backup)["set"]
+    packs = {path for path in (disk(mesh, "beta") / "packs" / "d").rglob("*") if path.is_file()}
+    (tree / "hit").write_bytes(os.urandom(300_000))
+    second = mesh.ok("alpha", *backup)["set"]
+    (new,) = {path for path in (disk(mesh, "beta") / "packs" / "d").rglob("*") if path.is_file()} - packs
+    data = bytearray(new.read_bytes())
+    data[len(data) // 2] ^= 1
+    new.chmod(0o600)
+    new.write_bytes(data)
+    assert mesh.cli("alpha", "verify", second, "--wait").status == 1
+
+    base = tmp_path / "back"
+    answer = mesh.cli("alpha", "restore", f"alpha:{tree}", "--to", f"beta:{base}", "--wait")
+    assert (answer.status, answer.document["state"]) == (0, "succeeded"), answer
+    assert f"set {first} of alpha" in answer.stderr
+    assert f"the newer set {second}" in answer.stderr
+    assert f"{tree}/hit" in answer.stderr
+    only = mesh.cli("alpha", "restore", f"alpha:{tree}/hit", "--to", f"beta:{base}", "--wait")
+    assert (only.status, only.error_code) == (1, "none-whole"), "the set before did not have it yet"
+    assert f"caso-mesh restore {second} {tree}/hit" in only.document["error"]["hint"]
+    broken = mesh.cli("alpha", "restore", second, "--to", f"beta:{base}", "--strip", "--wait")
+    assert (broken.status, broken.document["state"]) == (7, "succeeded-with-exceptions"), broken
+    assert [row["path"] for row in broken.document["exceptions"]] == [f"{tree}/hit"]
+    assert (base / "whole").read_bytes() == (tree / "whole").read_bytes()
+    assert {row["id"]: row["damaged"] for row in mesh.sets()} == {first: False, second: True}
