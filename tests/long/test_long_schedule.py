@@ -23,8 +23,8 @@ def fast_mesh(tmp_path):
 
 #: What a job may leave in the memory of a daemon, beside pages of databases, which have a bound. Request ids alone are
 #: some 2 kB a job at the administrator, until the newest 10,000 are there; with the runs that are kept (``runs-kept``)
-#: and what finds them it is 12.1 kB.
-GROWTH_BYTES = 14_000
+#: and what finds them it is 13.8 kB. The last sample may have 2 MB more, of a list that was just asked for.
+GROWTH_BYTES = 17_000
 
 
 def schedule(mesh: FastMesh, jobs: int) -> Schedule:
