@@ -211,11 +211,14 @@ class Delegation:
         free: dict[str, int] = {}
         broken: dict[tuple[str, str], str] = {}
         for device in state.device_list():
-            reports = {place.server: self._live.report_of(device.id, place.server) for place in device.paths}
-            broken |= {(device.id, s): report.problem for s, report in reports.items() if report and report.problem}
-            good = [report.free_bytes for report in reports.values() if report is not None and not report.problem]
-            if good:
-                free[device.id] = max(good)
+            for place in device.paths:
+                report = self._live.report_of(device.id, place.server)
+                if report is None:
+                    continue
+                if report.problem:
+                    broken[device.id, place.server] = report.problem
+                else:
+                    free[device.id] = max(report.free_bytes, free.get(device.id, 0))
         self._no_data_path = {pair: until for pair, until in self._no_data_path.items() if until > now_s}
         learning, greetings = self._learning, self._greetings()
         ends_at_ns, to_come_bytes = learning.running(state)

@@ -209,8 +209,15 @@ class Kits:
     async def _complete(self) -> None:
         """Wraps the content keys of every device to the kits that lack them, and of each device to all once a day."""
         async with self._completing, asyncio.TaskGroup() as group:
+            kits, now_s, told = (
+                self._keeper.state.kit_list(),
+                self._clock.monotonic_s(),
+                self._alarms.standing(INCOMPLETE),
+            )
             for device in self._devices():
-                group.create_task(self._complete_device(device))
+                again = now_s - self._checked_s.get(device.id, -AGAIN_S) >= AGAIN_S
+                if device.name in told or (kits and (again or any(device.id not in kit.complete for kit in kits))):
+                    group.create_task(self._complete_device(device))
 
     def _devices(self) -> list[Device]:
         """Those of this mesh: what is imported is opened by the kits of the mesh that it came from, and nothing is written there."""

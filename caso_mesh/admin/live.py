@@ -83,4 +83,7 @@ class Live:
         heard = self.heard.get(server)
         if heard is None:
             return None
-        return next((report for report in heard.beat.devices if report.device == device), None)
+        for report in heard.beat.devices:
+            if report.device == device:
+                return report
+        return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from typing import Any
 
 from caso_mesh.model.jobs import DrillSpec, Job, RestoreSpec, VerifySetsSpec, VerifySpec
+from caso_mesh.model.storage import Device
 
 #: So many changes are told one by one; who did not look meanwhile looks at everything.
 _TRAIL = 20_000
@@ -24,6 +26,15 @@ class Trail:
         """The trail with these runs: another one when it has become too long."""
         self.runs.extend(runs)
         return self if len(self.runs) <= _TRAIL else Trail()
+
+
+def devices_at(devices: Iterable[Device]) -> dict[str, list[Device]]:
+    """By server the devices that it has a path to, in their order."""
+    found: dict[str, list[Device]] = {}
+    for device in devices:
+        for server in dict.fromkeys(place.server for place in device.paths):
+            found.setdefault(server, []).append(device)
+    return found
 
 
 def keep(index: dict[Any, Any], key: Any, record: Any) -> None:

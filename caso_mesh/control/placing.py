@@ -42,6 +42,7 @@ from caso_mesh.model.states import (
     RunState,
     ServerState,
 )
+from caso_mesh.model.storage import Device
 from caso_mesh.planning import lifecycle
 from caso_mesh.planning.history import Prediction
 from caso_mesh.planning.predicting import UNKNOWN
@@ -122,6 +123,7 @@ class Cut:
         self._seen_of_servers: tuple[object, ...] = ()
         self._loads_of_servers: set[tuple[str, int, int]] = set()
         self._servers: tuple[ServerRow, ...] = ()
+        self._devices: dict[str, tuple[Device, tuple[object, ...], DeviceRow]] = {}
         self._learnt: object = None
         self._trail: Trail | None = None
         self._read = 0
@@ -137,7 +139,7 @@ class Cut:
         loads = _Loads(state, active, seen)
         return Problem(
             servers=self._server_rows(state, seen, loads),
-            devices=tuple(_devices(state, seen, loads)),
+            devices=self._device_rows(state, seen, loads),
             parts=self._ready(state, seen),
             pools=tuple(PoolRow(pool.name, pool.servers) for pool in state.pool_list()),
             device_pools=tuple(
@@ -231,6 +233,28 @@ class Cut:
             )
             known = self._rows[server.id] = (limits, now, row)
         return known[2]
+
+    # --- devices ---
+
+    def _device_rows(self, state: ControlState, seen: Seen, loads: _Loads) -> tuple[DeviceRow, ...]:
+        taken, broken = erasures(state), {device for device, _ in seen.broken}
+        found: dict[str, tuple[Device, tuple[object, ...], DeviceRow]] = {}
+        for device in state.device_list():
+            id = device.id
+            now = (
+                taken.get(id),
+                loads.writing.get(id, 0),
+                loads.copied_from.get(id, 0),
+                loads.reserved.get(id, 0),
+                seen.free_bytes.get(id),
+                id in broken or any(path.quota_bytes is not None for path in device.paths),  # hangs on more than these
+            )
+            known = self._devices.get(id)
+            if known is None or known[0] is not device or known[1] != now or now[-1]:
+                known = device, now, _device_row(device, taken.get(id), seen, loads)
+            found[id] = known
+        self._devices = found
+        return tuple(row for _, _, row in found.values())
 
     def _shut(self, state: ControlState, now_ns: int) -> dict[str, int]:
         """Until when servers send nothing to others."""
@@ -343,35 +367,32 @@ def _add(sums: dict[_Key, int], key: _Key, number: int) -> None:
     sums[key] = sums.get(key, 0) + number
 
 
-def _devices(state: ControlState, seen: Seen, loads: _Loads) -> Iterable[DeviceRow]:
-    taken = erasures(state)
-    for device in state.device_list():
-        eraser = taken.get(device.id)
-        enabled = tuple(path.server for path in device.paths if path.enabled)
-        servers = tuple(server for server in enabled if (device.id, server) not in seen.broken)
-        usable = bool(servers) or not enabled
-        yield DeviceRow(
-            device.id,
-            device.name,
-            device.state if usable else DeviceState.OFFLINE,
-            servers or enabled,
-            # who erases it is alone there
-            running=loads.writing.get(device.id, 0) + (0 if eraser is None else loads.copied_from.get(device.id, 0)),
-            concurrency=device.concurrency if eraser is None else 1,
-            free_bytes=seen.free_bytes.get(device.id),
-            low_space_bytes=device.low_space_bytes,
-            reserved_bytes=loads.reserved.get(device.id, 0),
-            left_bytes=tuple(
-                (path.server, path.quota_bytes - seen.stored_bytes.get(place, 0) - loads.reserved_by.get(place, 0))
-                for path in device.paths
-                if path.quota_bytes is not None and (place := (path.server, device.id))
-            ),
-            no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
-            lost=not usable and device.state in {DeviceState.ONLINE, DeviceState.READ_ONLY},
-            imported=device.imported is not None,
-            taken="" if eraser is None else eraser.id,
-            emptied=bool(device.erasing),
-        )
+def _device_row(device: Device, eraser: Run | None, seen: Seen, loads: _Loads) -> DeviceRow:
+    enabled = tuple(path.server for path in device.paths if path.enabled)
+    servers = tuple(server for server in enabled if (device.id, server) not in seen.broken)
+    usable = bool(servers) or not enabled
+    return DeviceRow(
+        device.id,
+        device.name,
+        device.state if usable else DeviceState.OFFLINE,
+        servers or enabled,
+        # who erases it is alone there
+        running=loads.writing.get(device.id, 0) + (0 if eraser is None else loads.copied_from.get(device.id, 0)),
+        concurrency=device.concurrency if eraser is None else 1,
+        free_bytes=seen.free_bytes.get(device.id),
+        low_space_bytes=device.low_space_bytes,
+        reserved_bytes=loads.reserved.get(device.id, 0),
+        left_bytes=tuple(
+            (path.server, path.quota_bytes - seen.stored_bytes.get(place, 0) - loads.reserved_by.get(place, 0))
+            for path in device.paths
+            if path.quota_bytes is not None and (place := (path.server, device.id))
+        ),
+        no_key=not usable and all(seen.broken[device.id, server] == NoKey.code for server in enabled),
+        lost=not usable and device.state in {DeviceState.ONLINE, DeviceState.READ_ONLY},
+        imported=device.imported is not None,
+        taken="" if eraser is None else eraser.id,
+        emptied=bool(device.erasing),
+    )
 
 
 def _behind(state: ControlState, run: Run, now_ns: int) -> str | None:

@@ -17,6 +17,7 @@ from caso_mesh.control import (
     following,
     groups,
     importing,
+    indexing,
     kits,
     logons,
     made,
@@ -303,6 +304,8 @@ def check_state(state: ControlState) -> None:
     by_index = {(key, id) for key, ids in state._made_of.items() for id in ids}
     made_of = {((job.origin.policy, job.origin.list), job.id) for job in state.jobs.values() if job.origin is not None}
     _require(by_index == made_of, "jobs are found by their association")
+    devices_at = indexing.devices_at(state.device_list())
+    _require(state._devices_at in (None, devices_at), "devices are found by the servers that have a path to them")
     _require(
         all(anchor.voter is None or anchor.voter in state.servers for anchor in state.anchors), "anchors of voters"
     )

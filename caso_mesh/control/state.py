@@ -100,6 +100,7 @@ class ControlState:
         self._readings: dict[str, Run] = {}
         self._found_damage: dict[str, Attempt] = {}
         self._trail = indexing.Trail()
+        self._devices_at: dict[str, list[Device]] | None = None
         # The jobs (ids) of each association, as (policy, list).
         self._made_of: dict[tuple[str, str], tuple[str, ...]] = {}
         # What every server's orders share, until one of its tables changes.
@@ -269,7 +270,9 @@ class ControlState:
 
     def devices_of(self, server: str) -> list[Device]:
         """Devices that a server has a path to, enabled or not."""
-        return [device for device in self.device_list() if device.path_on(server) is not None]
+        if self._devices_at is None:
+            self._devices_at = indexing.devices_at(self.device_list())
+        return [*self._devices_at.get(server, ())]
 
     def open_runs(self) -> list[Run]:
         """By id."""
@@ -397,7 +400,9 @@ class ControlState:
                     table.pop(change.key, None)
                 else:
                     table[change.key] = change.record
-                if change.table == "runs":
+                if change.table == "devices":
+                    self._devices_at = None
+                elif change.table == "runs":
                     self._index_run(change.key)
                 elif change.table == "attempts":
                     self._index_attempt(change.key)

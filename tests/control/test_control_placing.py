@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from bench import whatif
 from control_world import NOW, Script, backup
+from msgspec import structs
 
 from caso_mesh.control.forecast import forecast
 from caso_mesh.control.foretold import Away
 from caso_mesh.control.placing import Cut, Seen
+from caso_mesh.control.tables import Put
 from caso_mesh.model.commands import HoldRun, SetDevice, SetSetting
 from caso_mesh.model.errors import DeviceNotSeen, InvalidValue
 from caso_mesh.model.states import RunState
@@ -52,6 +54,34 @@ def test_who_cuts_again_and_again_comes_to_the_tables_that_are_cut_from_nothing(
     )
     assert looked == found.rounds > 200
     assert {part.state for part in found.parts} >= {RunState.SUCCEEDED, RunState.MISSED}
+
+
+def test_rows_of_devices_follow_what_is_seen_of_them_and_others_stay_the_same_objects():
+    state, _ = whatif.site(40, 3)
+    first, second, *_ = state.device_list()
+    place = first.paths[0]
+    quota = structs.replace(first, paths=(structs.replace(place, quota_bytes=1000),))
+    base = Seen(connected=set(state.servers), device_of_set={}.get, free_bytes={first.id: 10, second.id: 10})
+    cut, before = Cut(), None
+    for seen, device in (
+        (base, first),
+        (structs.replace(base, free_bytes={first.id: 9, second.id: 10}), first),
+        (structs.replace(base, broken={(first.id, place.server): "no-key"}), first),
+        (base, first),
+        (structs.replace(base, stored_bytes={(place.server, first.id): 300}), quota),
+        (structs.replace(base, stored_bytes={(place.server, first.id): 400}), quota),
+        (structs.replace(base, stored_bytes={(place.server, first.id): 400}), structs.replace(quota, concurrency=7)),
+        (base, None),
+    ):
+        state.write([Put("devices", first.id, device)])
+        after = cut.problem(state, seen).devices
+        assert after == Cut().problem(state, seen).devices
+        assert first.id in {device.id for device in state.devices_of(place.server)} or device is None
+        if before is not None:
+            assert before != after
+            old = {row.id: row for row in before}
+            assert all(row is old[row.id] for row in after if row.id != first.id)
+        before = after
 
 
 def test_the_limits_of_servers_follow_settings_of_every_scope(mesh):
