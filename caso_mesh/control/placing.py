@@ -241,16 +241,13 @@ class Cut:
         found: dict[str, tuple[Device, tuple[object, ...], DeviceRow]] = {}
         for device in state.device_list():
             id = device.id
-            now = (
-                taken.get(id),
-                loads.writing.get(id, 0),
-                loads.copied_from.get(id, 0),
-                loads.reserved.get(id, 0),
-                seen.free_bytes.get(id),
-                id in broken or any(path.quota_bytes is not None for path in device.paths),  # hangs on more than these
-            )
+            more = id in broken or any(
+                path.quota_bytes is not None for path in device.paths
+            )  # hangs on more than these
+            loaded = (loads.writing.get(id), loads.copied_from.get(id), loads.reserved.get(id))
+            now = (taken.get(id), loaded, seen.free_bytes.get(id))
             known = self._devices.get(id)
-            if known is None or known[0] is not device or known[1] != now or now[-1]:
+            if known is None or known[0] is not device or known[1] != now or more:
                 known = device, now, _device_row(device, taken.get(id), seen, loads)
             found[id] = known
         self._devices = found

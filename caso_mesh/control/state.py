@@ -270,8 +270,7 @@ class ControlState:
 
     def devices_of(self, server: str) -> list[Device]:
         """Devices that a server has a path to, enabled or not."""
-        if self._devices_at is None:
-            self._devices_at = indexing.devices_at(self.device_list())
+        self._devices_at = self._devices_at or indexing.devices_at(self.device_list())
         return [*self._devices_at.get(server, ())]
 
     def open_runs(self) -> list[Run]:
@@ -400,9 +399,7 @@ class ControlState:
                     table.pop(change.key, None)
                 else:
                     table[change.key] = change.record
-                if change.table == "devices":
-                    self._devices_at = None
-                elif change.table == "runs":
+                if change.table == "runs":
                     self._index_run(change.key)
                 elif change.table == "attempts":
                     self._index_attempt(change.key)
@@ -415,6 +412,7 @@ class ControlState:
         record: Any = change.record
         if change.table in _IN_ALL_ORDERS:
             self._all_orders += 1
+            self._devices_at = None
             if change.table in _ON_ROSTER:
                 self._roster = None
         elif change.table == "servers":
@@ -428,23 +426,21 @@ class ControlState:
             self._change_orders_of(change.key)
         elif change.table == "logons":
             for row in (self.logons.get(change.key), record):
-                for server in () if row is None else self.permitted(row):
-                    self._change_orders_of(server)
+                self._change_orders_of(*(() if row is None else self.permitted(row)))
         elif change.table == "copies":
             self._change_orders_of((record or self.copies[change.key]).server)
         elif change.table == "attempts":
             for attempt in (self.attempts.get(change.key), record):
                 if attempt is not None:
-                    self._change_orders_of(attempt.server)
-                    self._change_orders_of(attempt.other)
+                    self._change_orders_of(attempt.server, attempt.other)
         elif change.table == "runs":
             for attempt in self._attempts_of.get(change.key, {}).values():
                 if attempt.state in ATTEMPT_ACTIVE:
-                    self._change_orders_of(attempt.server)
-                    self._change_orders_of(attempt.other)
+                    self._change_orders_of(attempt.server, attempt.other)
 
-    def _change_orders_of(self, server: str) -> None:
-        self._orders_of[server] = self._orders_of.get(server, 0) + 1
+    def _change_orders_of(self, *servers: str) -> None:
+        for server in servers:
+            self._orders_of[server] = self._orders_of.get(server, 0) + 1
 
     def draft(self) -> ControlState:
         """A state of its own with the same rows, to find out what changes would come to."""
