@@ -245,7 +245,7 @@ class Cut:
                 path.quota_bytes is not None for path in device.paths
             )  # hangs on more than these
             loaded = (loads.writing.get(id), loads.copied_from.get(id), loads.reserved.get(id))
-            now = (taken.get(id), loaded, seen.free_bytes.get(id))
+            now = (taken.get(id), loaded, seen.free_bytes.get(id), more)
             known = self._devices.get(id)
             if known is None or known[0] is not device or known[1] != now or more:
                 known = device, now, _device_row(device, taken.get(id), seen, loads)
