@@ -27,12 +27,13 @@ _LATE, _SLOW = Conditions(delay_s=4.0), Conditions(delay_s=0.4)
 
 class Aim(Struct, frozen=True):
     """``faults`` may name those of every storm too. ``scripts`` changes what attempts do, ``settings`` are made first.
-    ``operations``: what operators do beside."""
+    ``operations``: what operators do beside. ``concurrency``: jobs that each device takes at once."""
 
     faults: tuple[str, ...]
     scripts: Callable[[Script], Script] = lambda script: script
     settings: dict[str, str] = {}
     operations: tuple[str, ...] = ()
+    concurrency: int = 1
 
 
 def _deaf(script: Script) -> Script:
@@ -74,7 +75,8 @@ AIMS: dict[str, Aim] = {
     "deletion-untold": Aim(("kill",), _well, operations=("delete",)),
     "erase-unasked": Aim(("cut", "kill"), _well, operations=("erase",)),
     "protection-unseen": Aim(("reset",), _quick, operations=("backup", "erase", "lock")),
-    "not-looked-again": Aim(("reset",), _quick, operations=("backup", "inventory")),
+    # a device that takes one job at a time is not written to while it is looked through
+    "not-looked-again": Aim(("reset",), _quick, operations=("backup", "inventory"), concurrency=3),
     "the-last-expires": Aim(("reset",), _well, operations=("expire",)),
     "unfinished-untold": Aim(("kill",), _fails, operations=("erase",)),
     "canceled-too-soon": Aim(("cut", "one-way"), _well, operations=("cancel",)),

@@ -114,8 +114,8 @@ async def _run(
         storm = Storm(world, _STORM_S) if aim is None else AimedStorm(world, _STORM_S, aim)
         people = People(world, _STORM_S)
         operators = Operators(world, people, vaults, storm, _STORM_S, operations)
-        for name, value in aim.settings.items() if aim is not None else ():
-            await world.ask("settings.set", q.SettingSet(name, value), v.SettingList)
+        if aim is not None:
+            await _set_up(world, aim)
         await operators.prepare()
         storm.on_put_back = watcher.put_back
         try:
@@ -135,6 +135,13 @@ async def _run(
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _set_up(world: World, aim: Aim) -> None:
+    for name, value in aim.settings.items():
+        await world.ask("settings.set", q.SettingSet(name, value), v.SettingList)
+    for device in DEVICES if aim.concurrency > 1 else ():
+        await world.ask("device.set", q.DeviceSet(device, concurrency=aim.concurrency), v.DeviceView)
 
 
 async def _until_up(world: World) -> None:
