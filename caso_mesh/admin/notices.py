@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from caso_mesh.admin.once import Once, Remembered
 from caso_mesh.admin.outbox import Outbox
 from caso_mesh.admin.ports import Answer, Caller, Submit, done_before
 from caso_mesh.control import notice_docs as docs
@@ -26,6 +27,9 @@ from caso_mesh.model.notices import (
 )
 from caso_mesh.model.units import format_instant
 
+#: Characters of what servers say, of all of a group together and of one at least: they lie in the log.
+_MOST_SAID, _SHORTEST_SAID = 100_000, 100
+
 
 class Notices:
     """Answers of the administrator."""
@@ -36,6 +40,8 @@ class Notices:
         self._outbox = outbox
         self._server = server
         self._clock = clock
+        #: A duty.
+        self.once = Once(Remembered(keeper=keeper, submit=submit))
 
     def handlers(self) -> dict[str, Answer]:
         """Calls by name."""
@@ -130,17 +136,25 @@ class Notices:
         return await self._do(caller, DeleteNoticeRule(request.name))
 
     async def _test(self, caller: Caller, request: d.NoticeTest) -> d.NoticesTested:
-        """Sends one message to each, all at once. Raises ``NotFound``."""
-        names = self._outbox.book().resolved((request.name,))
-        if not names:
-            raise NotFound(kind="recipient", name=request.name)
-        return d.NoticesTested(tuple(await asyncio.gather(*(self._try(caller, name) for name in names))))
+        """Sends one message to each, all at once; asked again, it tells what came of it. Raises ``NotFound``.
 
-    async def _try(self, caller: Caller, name: str) -> d.NoticeTested:
+        Where the office ends in between, the next one sends it once more: with the same id, by which receivers know it.
+        """
+        names = self._outbox.book().resolved((request.name,))
+
+        async def send() -> d.NoticesTested:
+            if not names:
+                raise NotFound(kind="recipient", name=request.name)
+            longest = max(_SHORTEST_SAID, _MOST_SAID // len(names))
+            return d.NoticesTested(tuple(await asyncio.gather(*(self._try(caller, name, longest) for name in names))))
+
+        return await self.once(caller, send, d.NoticesTested)
+
+    async def _try(self, caller: Caller, name: str, longest: int) -> d.NoticeTested:
         at, mesh = format_instant(self._clock.now_ns()), self._keeper.state.info().name
         text = f"{caller.who} asked the mesh {mesh} to try this way at {at}. If you read this, it works."
         message = Message(f"test-{caller.request_id}", f"test from {self._server}", text, type="notice.test")
         try:
-            return d.NoticeTested(name, arrived=True, answer=await self._outbox.test(name, message))
+            return d.NoticeTested(name, arrived=True, answer=(await self._outbox.test(name, message))[:longest])
         except NotDelivered as error:
-            return d.NoticeTested(name, arrived=False, problem=error.message)
+            return d.NoticeTested(name, arrived=False, problem=error.message[:longest])

@@ -10,6 +10,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
+
+from caso_mesh.admin.once import Remembered
 from caso_mesh.admin.ports import Answer, Caller, Links, Submit, done_before
 from caso_mesh.consensus.port import Consensus
 from caso_mesh.control.keeper import ControlKeeper
@@ -44,6 +47,14 @@ _CAUGHT_UP = 64
 _LOOK_S, _PAUSE_S = 1.0, 2.0
 
 
+class _HandedOver(Struct, frozen=True):
+    """In ``term``, ``by`` (a node id) was asked to hand the office over to ``to``."""
+
+    by: str
+    to: str
+    term: int
+
+
 class Voting:
     """``preset`` is the pace of the voters, ``founders`` those at the beginning of the log, ``view`` shows a server by its id."""
 
@@ -66,6 +77,7 @@ class Voting:
         self._consensus = consensus
         self._links = links
         self._submit = submit
+        self._remembered = Remembered(keeper=keeper, submit=submit)
         self._authority = authority
         self._own = own
         self._preset = preset
@@ -114,13 +126,17 @@ class Voting:
 
     async def _add(self, caller: Caller, request: q.ServerName) -> v.ServerView:
         server = self._keeper.state.server_named(request.name)
+        if done_before(self._keeper, caller) is not None:
+            return self._view(server.id)
         if not server.voter:
             if not self._links.linked(server.id):
                 raise ServerNotLinked(server=server.name)
             async with self._changing:
                 await self._give_seat(server, wanted=True)
                 await self._consensus.set_member(server.id, "learner")
-        return self._view(server.id)
+        view = self._view(server.id)
+        await self._remembered.keep(caller, v.Done())
+        return view
 
     async def _remove(self, caller: Caller, request: q.ServerName) -> v.ServerView:
         server = self._keeper.state.server_named(request.name)
@@ -136,20 +152,32 @@ class Voting:
         return self._view(server.id)
 
     async def _transfer(self, caller: Caller, request: q.AdminTransfer) -> v.Done:
-        leadership = self._consensus.leadership()
-        others = [node for node in leadership.voters if node != self._own and self._links.linked(node)]
-        if request.to is not None:
-            node = self._keeper.state.server_named(request.to).id
-            if node == self._own:
-                return v.Done()
-            if node not in leadership.voters:
-                raise WrongState(kind="server", name=request.to, state=f"no voter (caso-mesh voter add {request.to})")
-        elif others:
-            node = min(others, key=lambda each: (self._lacks(each), each))
-        else:
-            raise InvalidValue(value="nobody", what="next administrator", expected="There is no other voter linked")
-        await self._consensus.transfer(node)
+        """To whom is committed before it is done: by whom the answer comes, if it is asked for again, is another server."""
+        term = self._consensus.leadership().term
+        asked = self._remembered.of(caller, _HandedOver)
+        if asked is None:
+            asked = await self._remembered.keep(caller, _HandedOver(self._own, self._next(request.to), term))
+        elif asked.term != term and (self._own != asked.to if request.to is not None else self._own == asked.by):
+            own, to = self._keeper.state.name_of(self._own), self._keeper.state.name_of(asked.to)
+            raise Conflict(
+                detail=f"{own} is in office: it changed hands since {to} was to take it. Ask once more if it still should"
+            )
+        if asked.term == term and asked.to != self._own:
+            await self._consensus.transfer(asked.to)
         return v.Done()
+
+    def _next(self, name: str | None) -> str:
+        """The node id of who is to take the office. ``WrongState`` for one that does not vote."""
+        leadership = self._consensus.leadership()
+        if name is not None:
+            node = self._keeper.state.server_named(name).id
+            if node != self._own and node not in leadership.voters:
+                raise WrongState(kind="server", name=name, state=f"no voter (caso-mesh voter add {name})")
+            return node
+        others = [node for node in leadership.voters if node != self._own and self._links.linked(node)]
+        if not others:
+            raise InvalidValue(value="nobody", what="next administrator", expected="There is no other voter linked")
+        return min(others, key=lambda each: (self._lacks(each), each))
 
     # --- the office's duty ---
 

@@ -25,6 +25,7 @@ from caso_mesh.control import (
     notices,
     operators,
     policies,
+    remembering,
     replacing,
     report_schedules,
     rotation,
@@ -123,6 +124,7 @@ _HANDLERS: dict[type[Any], Callable[[ControlState, Any, Context], Effect]] = {
     commands.NoteCopy: copying.note_copy,
     commands.FollowOrders: following.follow_orders,
     commands.TakeCopy: taking.take_copy,
+    commands.RememberCall: remembering.remember_call,
     commands.Prune: work.prune,
 }
 

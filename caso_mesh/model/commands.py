@@ -27,6 +27,7 @@ from caso_mesh.model.notices import (
     SetMailServer,
 )
 from caso_mesh.model.policies import DayCalendar, DevicePool, Policy, SelectionList
+from caso_mesh.model.remembering import RememberCall
 from caso_mesh.model.report_schedules import DeleteReportSchedule, NoteReport, PutReportSchedule
 from caso_mesh.model.rules import Again, ErrorRule
 from caso_mesh.model.states import AttemptState, DeviceState, JobState, Liveness, Priority, RunState, ServerState
@@ -539,6 +540,7 @@ Command = (
     | NoteCopy
     | FollowOrders
     | TakeCopy
+    | RememberCall
     | Batch
     | Prune
 )

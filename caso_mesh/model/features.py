@@ -42,6 +42,7 @@ SINCE: Mapping[str, int] = {
     "note-imported": 4,
     "begin-erase": 4,
     "revoke-token": 6,
+    "remember-call": 6,
 }
 #: Work that names logon information.
 _LOGONS = 2

@@ -161,16 +161,25 @@ class InsideMesh:
     # --- calls, as the local operator of a server ---
 
     async def call(
-        self, name: str, call: str, request: Struct, reply: type[T], *, timeout_s: float = 15.0, by: str | None = None
+        self,
+        name: str,
+        call: str,
+        request: Struct,
+        reply: type[T],
+        *,
+        timeout_s: float = 15.0,
+        by: str | None = None,
+        id: str | None = None,
     ) -> T:
-        """The answer to a call of the table, asked at ``name`` by the operator of its state folder, or of that of ``by``."""
+        """The answer to a call of the table, asked at ``name`` by the operator of its state folder, or of that of ``by``. ``id``: of
+        a request that is made again."""
         link = self._links.get(f"{name} {by}")
         if link is None or link.closed:
             network, tls = self._operator_network(by or name)
             link = self._links[f"{name} {by}"] = await network.dial(
                 self.nodes[name].address, tls=tls, authorise=lambda certificate: name, handler=RefusesAll()
             )
-        params = self.signed(by or name, call, request, timeout_s=timeout_s)
+        params = self.signed(by or name, call, request, timeout_s=timeout_s, id=id)
         return from_wire(await link.call("call.signed", params, timeout_s=timeout_s + 1.0), reply)
 
     async def hang_up(self) -> None:
@@ -178,7 +187,7 @@ class InsideMesh:
         for link in self._links.values():
             await link.close()
 
-    def signed(self, name: str, call: str, request: Struct, *, timeout_s: float = 15.0) -> Any:
+    def signed(self, name: str, call: str, request: Struct, *, timeout_s: float = 15.0, id: str | None = None) -> Any:
         """A call as the operator of the state folder of ``name`` signs it."""
         identity = IdentityStore(StateFolder(self.state(name)).identity)
         signed = sign_request(
@@ -186,7 +195,7 @@ class InsideMesh:
             mesh=identity.load_mesh_id(),
             call=call,
             params=pack(to_wire(request)),
-            request_id=uuid.uuid4().hex,
+            request_id=id or uuid.uuid4().hex,
             now_ns=self.clock(name).now_ns(),
         )
         params = n.SignedCall(

@@ -83,6 +83,7 @@ class ReportsDesk:
             "notification": self._notifying.run,
             "sending of messages": self.outbox.run,
             "reports": self._sending.run,
+            "messages that try a way": self._notices.once.run,
         }
 
     def answers(self) -> dict[str, Answer]:
