@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from caso_mesh.jobs.desk import Desk
@@ -11,6 +10,7 @@ from caso_mesh.jobs.task import Task
 from caso_mesh.model.entries import Entry, EntryType, SourceException
 from caso_mesh.model.errors import Misuse
 from caso_mesh.model.jobs import RestoreSpec
+from caso_mesh.sources.handles import resolved
 from caso_mesh.sources.writer import RestoreOptions, TreeTarget
 
 
@@ -26,7 +26,7 @@ class FolderTarget:
             raise Misuse("a restore needs a restore's spec")
         self._desk = desk
         self._spec = spec
-        self._base = b"/" if spec.base is None else os.path.realpath(b"/" + spec.base.lstrip(b"/"))
+        self._base = b"/" if spec.base is None else resolved(b"/" + spec.base.lstrip(b"/"))
         self._below_base = self._base.rstrip(b"/") + b"/"
         self._strips = spec.strip and spec.base is not None
         self._own = tuple(_below(path) for path in task.own_paths)

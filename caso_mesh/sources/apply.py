@@ -44,12 +44,12 @@ class Applier:
         """A regular file by its open descriptor; immutable and append-only come later, see ``late_flags``. ``status``:
         its own, for its owner; ``clean``: it has no attributes yet. False: it kept the mode that it had."""
         if not clean or entry.xattrs:
-            return self._all(entry, fd, status, fd, follow=True)
+            return self._all(entry, fd, status, fd)
         mode = entry.mode
         if status.st_uid != entry.uid or status.st_gid != entry.gid:
-            mode = self._owned(entry, fd, status, fd, follow=True)
+            mode = self._owned(entry, fd, status, fd)
         has_mode = self._mode(entry, fd, mode)
-        self._times(entry, fd, follow=True)
+        self._times(entry, fd)
         return has_mode
 
     def by_name(self, entry: Entry, parent: int, name: bytes) -> None:
@@ -60,10 +60,8 @@ class Applier:
             if TYPES.get(stat.S_IFMT(status.st_mode)) is not entry.type or status.st_nlink != 1:
                 # Somebody put another object, or a link to one, in its place: its owner and mode are not ours to set.
                 raise OSError(errno.ESTALE, "the temporary name was taken by something else")
-            if entry.type is EntryType.SYMLINK:
-                self._all(entry, fd, status, b"/proc/self/fd/%d/%b" % (parent, name), follow=False)
-            else:
-                self._all(entry, fd, status, b"/proc/self/fd/%d" % fd, follow=True)
+            # the handle itself, also that of a link: its name may be somebody else's by now
+            self._all(entry, fd, status, b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
 
@@ -74,7 +72,7 @@ class Applier:
         if entry.flags:
             reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
         try:
-            self._all(entry, handle, os.fstat(handle), target, follow=True)
+            self._all(entry, handle, os.fstat(handle), target)
             if reader >= 0:
                 self._flags(entry, reader, linux.FLAGS_MASK)
         finally:
@@ -114,16 +112,16 @@ class Applier:
         except OSError as error:
             self._lost(entry, "flags-not-restored", error)
 
-    def _all(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes, *, follow: bool) -> bool:
-        mode = self._owned(entry, fd, status, target, follow=follow)
-        self._stale_xattrs(entry, target, follow=follow)
+    def _all(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes) -> bool:
+        mode = self._owned(entry, fd, status, target)
+        self._stale_xattrs(entry, target)
         for name, value in entry.xattrs:
             try:
-                os.setxattr(target, name, value, follow_symlinks=follow)
+                os.setxattr(target, name, value)
             except (OSError, ValueError) as error:
                 self._lost(entry, "xattr-not-restored", error, os.fsdecode(name))
         has_mode = entry.type is EntryType.SYMLINK or self._mode(entry, target, mode)
-        self._times(entry, target, follow=follow)
+        self._times(entry, target)
         return has_mode
 
     def _mode(self, entry: Entry, target: int | bytes, mode: int) -> bool:
@@ -134,11 +132,11 @@ class Applier:
             return False
         return True
 
-    def _owned(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes, *, follow: bool) -> int:
+    def _owned(self, entry: Entry, fd: int, status: os.stat_result, target: int | bytes) -> int:
         """Sets the owner; the mode that goes with the one it has then."""
         mode = entry.mode
         if self._ownership and (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-            self._owner(entry, target, follow=follow)
+            self._owner(entry, target)
             status = os.fstat(fd)
         if status.st_uid != entry.uid:
             mode &= ~stat.S_ISUID
@@ -146,21 +144,21 @@ class Applier:
             mode &= ~stat.S_ISGID
         return mode
 
-    def _owner(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+    def _owner(self, entry: Entry, target: int | bytes) -> None:
         try:
-            os.chown(target, entry.uid, entry.gid, follow_symlinks=follow)
+            os.chown(target, entry.uid, entry.gid)
             return
         except (OSError, OverflowError) as error:
             lost = error
         try:
-            os.chown(target, -1, entry.gid, follow_symlinks=follow)  # a member may give it to the group
+            os.chown(target, -1, entry.gid)  # a member may give it to the group
         except (OSError, OverflowError):
             pass  # the first error says it all
         self._lost(entry, "owner-not-restored", lost, f"{entry.uid}:{entry.gid}")
 
-    def _stale_xattrs(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+    def _stale_xattrs(self, entry: Entry, target: int | bytes) -> None:
         try:
-            names = os.listxattr(target, follow_symlinks=follow)
+            names = os.listxattr(target)
         except OSError as error:
             if error.errno not in linux.NOT_SUPPORTED:
                 self._lost(entry, "xattr-not-restored", error)
@@ -171,17 +169,17 @@ class Applier:
         for name in names:
             if name not in wanted and name.startswith(_OURS):
                 try:
-                    os.removexattr(target, name, follow_symlinks=follow)
+                    os.removexattr(target, name)
                 except OSError as error:
                     if error.errno != errno.ENODATA:
                         self._lost(entry, "xattr-not-restored", error, name)
 
-    def _times(self, entry: Entry, target: int | bytes, *, follow: bool) -> None:
+    def _times(self, entry: Entry, target: int | bytes) -> None:
         seconds, nanoseconds = entry.modified
         modified = seconds * 1_000_000_000 + nanoseconds
         accessed = modified if entry.accessed is None else entry.accessed[0] * 1_000_000_000 + entry.accessed[1]
         try:
-            os.utime(target, ns=(accessed, modified), follow_symlinks=follow)
+            os.utime(target, ns=(accessed, modified))
         except (OSError, OverflowError) as error:
             self._lost(entry, "times-not-restored", error)
 

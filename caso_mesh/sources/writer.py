@@ -27,7 +27,7 @@ from caso_mesh.model.states import Overwrite
 from caso_mesh.sources import linux, reasons
 from caso_mesh.sources.apply import Applier
 from caso_mesh.sources.filing import LEFT, Filer
-from caso_mesh.sources.handles import Folder, Handles
+from caso_mesh.sources.handles import Folder, Handles, open_base
 from caso_mesh.sources.leftovers import sweep, temporary_name
 from caso_mesh.sources.parts import Part, is_same, new_file, status_of, write_all
 from caso_mesh.sources.settling import Settling
@@ -61,7 +61,7 @@ class TreeTarget:
 
     What cannot be restored as it was is told to ``on_exception``, and the rest is still restored. Hard links are made
     and folders get their metadata in ``close``, which also brings all to disk. Without ``close`` both are missing.
-    Raises ``TargetInvalid`` when the base cannot be made or opened.
+    Raises ``TargetInvalid`` when the base cannot be made or opened, also when a part of it is a link: see ``handles.resolved``.
     """
 
     def __init__(
@@ -92,8 +92,7 @@ class TreeTarget:
         self._apply = Applier(ownership=options.ownership, on_exception=on_exception)
         self._filer = Filer(self._apply, on_exception)
         try:
-            os.makedirs(base, mode=0o755, exist_ok=True)
-            self._base = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._base = open_base(os.path.abspath(base))
         except OSError as error:
             raise TargetInvalid(path=base, detail=reasons.text(error)) from error
         self._handles = Handles(self._base, self._opened)

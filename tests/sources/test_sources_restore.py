@@ -26,6 +26,7 @@ from caso_mesh.model.errors import Misuse, TargetInvalid
 from caso_mesh.model.states import Overwrite
 from caso_mesh.sources import linux
 from caso_mesh.sources.compare import differences
+from caso_mesh.sources.handles import resolved
 from caso_mesh.sources.writer import RestoreOptions, TreeTarget
 
 NEVER, OLDER = RestoreOptions(Overwrite.NEVER), RestoreOptions(Overwrite.OLDER)
@@ -551,3 +552,63 @@ def test_several_threads_write_several_files_at_once(place: bytes) -> None:
     for worker in range(8):
         for number in range(30):
             assert read(place + b"/%d/%d/f" % (number, worker)) == bytes([worker]) * (1 << 16)
+
+
+def test_a_folder_on_the_way_that_was_swapped_for_a_link_leads_no_restore_elsewhere(place: bytes) -> None:
+    """Where it leads was compared with what may be written, and then it was opened by its name once more: who may write to a folder
+    above the target had a restore by root write anywhere."""
+    os.makedirs(place + b"/shared/to")
+    os.mkdir(place + b"/outside")
+    real = resolved(place + b"/shared/to/deep")
+    assert real == os.path.realpath(place) + b"/shared/to/deep"
+    os.rename(place + b"/shared/to", place + b"/shared/before")
+    os.symlink(place + b"/outside", place + b"/shared/to")
+    with pytest.raises(TargetInvalid):
+        target(real, Report())
+    assert os.listdir(place + b"/outside") == [] == os.listdir(place + b"/shared/before")
+
+
+def test_a_link_of_another_user_on_the_way_to_the_target_is_followed_only_to_what_is_his(place: bytes) -> None:
+    os.makedirs(place + b"/system/etc")
+    os.makedirs(place + b"/home/own")
+    for name, to in ((b"theirs", b"../system/etc"), (b"fine", b"own"), (b"circle", b"circle")):
+        os.symlink(to, place + b"/home/" + name)
+    assert resolved(place + b"/home/theirs/x/../y") == os.path.realpath(place) + b"/system/etc/y"
+    with pytest.raises(TargetInvalid, match=r"circle|levels"):
+        resolved(place + b"/home/circle/x")
+    if not ROOT:
+        return
+    for name in (b"theirs", b"fine", b"own"):
+        os.chown(place + b"/home/" + name, 1234, 1234, follow_symlinks=False)
+    assert resolved(place + b"/home/fine/x") == os.path.realpath(place) + b"/home/own/x"
+    with pytest.raises(TargetInvalid, match="another user has made"):
+        resolved(place + b"/home/theirs/x")
+
+
+def test_a_link_that_is_swapped_while_it_gets_its_metadata_gives_it_to_nothing_else(
+    place: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given by the link's temporary name: whoever may write to the folder could have put another object there, and root gave
+    that away."""
+    put(place + b"/victim", b"secret")
+    os.utime(place + b"/victim", ns=(1, 1))
+    os.mkdir(place + b"/to")
+    real, swapped = os.utime, []
+
+    def swap(path, **more):
+        for name in os.listdir(place + b"/to"):
+            if os.path.islink(place + b"/to/" + name) and not swapped:
+                swapped.append(name)
+                os.unlink(place + b"/to/" + name)
+                os.link(place + b"/victim", place + b"/to/" + name)
+        real(path, **more)
+
+    monkeypatch.setattr(os, "utime", swap)
+    report = Report()
+    there = target(place + b"/to", report)
+    entry = Entry(
+        b"link", EntryType.SYMLINK, 0o777, link_target=b"x", uid=os.getuid(), gid=os.getgid(), modified=(5, 0)
+    )
+    restore(there, entry)
+    there.close()
+    assert swapped and os.stat(place + b"/victim").st_mtime_ns == 1
