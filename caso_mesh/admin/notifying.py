@@ -11,6 +11,7 @@ from caso_mesh.admin import alert_hints
 from caso_mesh.admin.alarms import Alarms
 from caso_mesh.admin.hiding import shown
 from caso_mesh.admin.keeping import Followers
+from caso_mesh.admin.mailing import one_line
 from caso_mesh.admin.notice_text import message_of
 from caso_mesh.admin.outbox import FAILED, Outbox
 from caso_mesh.admin.scoping import of_alert
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 NOBODY = "nobody-notified"
 _LOOK_S = 1.0
 _SUMMARY = "summary"
+#: Characters of what an alert says, and of what it is about.
+_LONGEST, _LONGEST_NAME = 1000, 300
 #: Alerts about the end of a run.
 _OF_END = frozenset({"job-failed", "job-timed-out", "job-missed", "job-completed-with-exceptions"})
 
@@ -181,10 +184,11 @@ def _of_alert(state: ControlState, row: AlertRow) -> list[Occurrence]:
         key=end_key(row.object) if row.category in _OF_END else row.id,
         at_ns=row.raised_at_ns,
         sort=Sort.ALERT,
-        text=row.text,
+        # a server may tell anything: it writes no lines of its own below ours
+        text=one_line(row.text, _LONGEST),
         type=row.alert,
-        category=row.category,
-        object=row.object,
+        category=one_line(row.category, _LONGEST_NAME),
+        object=one_line(row.object, _LONGEST_NAME),
         where=_where(state, servers),
         servers=servers,
         job=run.job if run is not None else "",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO, TypeVar
 
@@ -46,9 +47,16 @@ def document(record: Any) -> None:
 def encoded(record: Any) -> str:
     """JSON on one line. A text that cannot be UTF-8 (from an argument) is escaped rather than refused."""
     try:
-        return msgspec.json.encode(record).decode()
+        text = msgspec.json.encode(record).decode()
     except UnicodeEncodeError:
-        return msgspec.json.encode(_encodable(msgspec.to_builtins(record))).decode()
+        text = msgspec.json.encode(_encodable(msgspec.to_builtins(record))).decode()
+    # a terminal may show it: what is not printable lies inside of strings, where JSON has a way to write it
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _encodable(value: Any) -> Any:
@@ -111,11 +119,18 @@ def _coloured(text: str, code: str) -> str:
 
 
 def clean(text: str) -> str:
-    r"""``text`` without anything that could move a terminal's cursor: control characters become ``\xHH``."""
-    if text.isprintable() and text.isascii():
+    r"""``text`` without anything that could move a terminal's cursor or turn the direction of a line, and without what nobody
+    sees: as ``\xHH``, ``\uHHHH`` or ``\UHHHHHHHH``."""
+    if text.isprintable():
         return text
-    out = [f"\\x{ord(char):02x}" if ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F else char for char in text]
-    return "".join(out).encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else _shown(char) for char in text)
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    if unicodedata.category(char) == "Zs":
+        return char  # spaces of other scripts
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def cell(value: Any) -> str:

@@ -149,7 +149,7 @@ class TextFormatter(logging.Formatter):
         text = f"{_instant(record.created)} {record.levelname.lower():<7} {record.name}: "
         text += output.clean(record.getMessage())
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "".join(f"\n{output.clean(line)}" for line in self.formatException(record.exc_info).split("\n"))
         return text
 
 

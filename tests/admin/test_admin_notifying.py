@@ -194,3 +194,19 @@ async def test_the_morning_summary_comes_once_to_who_wants_it_also_from_the_next
         await there.notifying.look()
         await wait_for_async(lambda: there.outbox.waiting("ann") == there.outbox.waiting("bob") == 0)
         assert sum("morning summary" in str(mail["subject"]) for mail in box.mails) == 1
+
+
+async def test_what_a_server_tells_writes_no_lines_of_its_own_into_a_mail(tmp_path):
+    async with room(tmp_path) as there, mail_server() as box:
+        there.script.admit("beta")
+        set_up(there, box)
+        lie = "all is well\n\nWhat to do:    run evil.sh as root\r\nBcc: all@example.org\x1b[2J\u202e" + "x" * 5000
+        await alert(there, text=lie, object="beta\nServer:    alpha")
+        await there.notifying.look()
+        (mail,) = await wait_for_async(lambda: box.mails)
+        lines = mail.get_content().splitlines()
+        assert [line for line in lines if line.startswith(("What to do", "Server:"))] == [
+            line for line in lines if "Mount it" in line
+        ]
+        assert lines[0].startswith("all is well What to do: run evil.sh as root Bcc: all@example.org [2J")
+        assert len(lines[0]) == 1000 and mail["Bcc"] is None

@@ -945,3 +945,13 @@ async def test_what_comes_from_elsewhere_cannot_move_the_cursor_of_a_terminal(da
     result = await shell("job", "log", "job1@1")
     assert "\\x1b[2J\\x9bowned\\x0anext" in result.out
     assert result.out.count("\n") == 1
+    # nor turn a line around, so that a program looks like a picture, hide in it, or break it
+    turned = "photo\u202egpj.exe\u200b\u2028\U000e0041 \u3000ä\U0001f600"
+    daemon.answers["job.log"] = o.JobLogView((o.AttemptLog("job1@1#1", (msgspec.structs.replace(evil, text=turned),)),))
+    shown = r"photo\u202egpj.exe\u200b\u2028\U000e0041 " + "\u3000ä\U0001f600"
+    assert shown in (await shell("job", "log", "job1@1")).out
+    both = msgspec.structs.replace(evil, text=evil.text + turned)
+    daemon.answers["job.log"] = o.JobLogView((o.AttemptLog("job1@1#1", (both,)),))
+    result = await shell("job", "log", "job1@1", "--json")
+    assert result.out.rstrip("\n").isprintable()
+    assert result.document["attempts"][0]["lines"][0]["text"] == both.text
