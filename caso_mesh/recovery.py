@@ -32,8 +32,9 @@ from caso_mesh.identity.claims import sign_claim
 from caso_mesh.identity.enrolment import newcomer_chain
 from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.kit import Kit
-from caso_mesh.identity.mesh_copy import MeshCopy
+from caso_mesh.identity.mesh_copy import Attested, MeshCopy
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.jobs import copies_believed
 from caso_mesh.jobs.offline import OfflineVault, mesh_copies, opened_folder
 from caso_mesh.jobs.publishing import write_detail
 from caso_mesh.journal import Journal
@@ -105,6 +106,7 @@ async def recover_mesh(
     listen: str | None = None,
     advertise: tuple[str, ...] = (),
     least_lineage: int = 0,
+    made_by: str | None = None,
     with_catalog: bool = True,
     clock: Clock,
     randomness: Randomness = os.urandom,
@@ -113,8 +115,9 @@ async def recover_mesh(
     """Makes ``state`` the state folder of the administrator of the kit's mesh, out of the newest copy in ``devices``
     (folders). Interrupted at any place, it may be repeated. Start the daemon there, and the other servers link again.
 
+    ``made_by``: the administrator whose copies count, by its name or how its id begins, where they contradict each other.
     ``listen`` ``None``: where it was before. Without ``with_catalog`` files inside of sets are known only where other
-    servers still keep the details of their sets. Raises ``StateNotEmpty``, ``StateLocked``, ``NoMeshCopy``, ``KitForeign``,
+    servers still keep the details of their sets. Raises ``StateNotEmpty``, ``StateLocked``, ``NoMeshCopy``, ``MeshCopiesDiffer``, ``KitForeign``,
     ``DevicePathInvalid``, ``InvalidValue``, and what the folders do.
     """
     folder = StateFolder(state)
@@ -126,7 +129,7 @@ async def recover_mesh(
     await asyncio.to_thread(folder.create)
     with folder.locked():
         await asyncio.to_thread(_clear, folder, mark)
-        found = await asyncio.to_thread(_look, kit, devices, folder, with_catalog, say)
+        found = await asyncio.to_thread(_look, kit, devices, folder, made_by, with_catalog, say)
         recovered = await _rebuild(kit, found, folder, listen, advertise, least_lineage, clock, randomness)
         await asyncio.to_thread(IdentityStore(folder.identity).save_mesh_id, found.copy.mesh)
         mark.unlink()
@@ -152,17 +155,24 @@ def _catalog(folder: StateFolder) -> Path:
 
 
 def _look(
-    kit: Kit, devices: Sequence[str], folder: StateFolder, with_catalog: bool, say: Callable[[str], None]
+    kit: Kit,
+    devices: Sequence[str],
+    folder: StateFolder,
+    made_by: str | None,
+    with_catalog: bool,
+    say: Callable[[str], None],
 ) -> _Found:
     notes: list[str] = []
-    copies: list[MeshCopy] = []
+    copies: list[Attested] = []
     for path in devices:
         with opened_folder(path, kit) as (backend, _):
             copies += mesh_copies(backend, kit, notes)
     if not copies:
         raise NoMeshCopy(path=", ".join(devices))
-    newest = max(copies, key=lambda copy: (copy.place, copy.made_at_ns))
-    newest.node_keys()  # whether they fit is known before anything is written
+    readable = copies_believed.read(copies, notes)
+    if not readable:
+        raise NoMeshCopy(path=", ".join(devices))
+    newest = copies_believed.newest(readable, made_by)
     found = _Found(newest, [], notes)
     for path in devices:
         with opened_folder(path, kit) as (backend, header):

@@ -277,7 +277,7 @@ class Kits:
         if not due:
             return
         # all of it as of one moment: sealing happens in a thread
-        anchors = tuple(anchor.certificate for anchor in state.anchors)
+        anchors = tuple(each for anchor in state.anchors for each in (anchor.certificate, *anchor.above))
         sealed = await asyncio.to_thread(self._sealed, self._content(), anchors, recipients)
         mesh = state.info().name
         if len(sealed) > _LONGEST_COPY:

@@ -91,14 +91,14 @@ def _anchors(
     address: str, link: JoinLink, unverified: Callable[[], ssl.SSLContext], timeout_s: float
 ) -> tuple[bytes, ...]:
     """The mesh's certificates, fetched from who has not proved anything yet, and compared with the link."""
-    from caso_mesh.identity.enrolment import anchors_match, hanging_on
+    from caso_mesh.identity.enrolment import believed_anchors
 
     try:
         reply = _ask(address, unverified(), "enrol.anchors", q.Nothing(), j.AnchorsReply, timeout_s)
     except (UnknownCall, NotOnRoster):
         raise JoinLinkForeign(address=address) from None
-    others = hanging_on(reply.root, (each.certificate for each in reply.anchors if each.certificate != reply.root))
-    if reply.mesh != link.mesh or not others or not anchors_match(link, reply.root, others):
+    others = believed_anchors(link, reply.root, reply.anchors)
+    if reply.mesh != link.mesh or not others:
         raise JoinLinkForeign(address=address)
     return (reply.root, *others)
 

@@ -37,6 +37,10 @@ async def recover(
     lineage: Annotated[
         int, Parameter(help="At least this lineage: only if the mesh was rebuilt before from a newer copy.")
     ] = 0,
+    made_by: Annotated[
+        str | None,
+        Parameter(help="Whose copies of the mesh count, where they contradict each other: the last administrator."),
+    ] = None,
     no_catalog: Annotated[
         bool, Parameter(negative=(), help="Do not rebuild the catalog of files from the devices: quicker.")
     ] = False,
@@ -60,6 +64,7 @@ async def recover(
         listen=listen,
         advertise=advertise,
         least_lineage=lineage,
+        made_by=made_by,
         with_catalog=not no_catalog,
         clock=_Clock(),
         say=(lambda text: None) if json else output.note,

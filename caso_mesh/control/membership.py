@@ -204,7 +204,7 @@ def without_voter(state: ControlState, server: str, now_ns: int) -> tuple[Anchor
 def _over(state: ControlState, anchor: Anchor, now_ns: int) -> Anchor:
     """The anchor of a voter that is none any more, or has another one."""
     rotating = state.rotation is not None and state.rotation.stage == "switched"
-    return Anchor(anchor.certificate, None, now_ns + ISSUED_LIFE_NS, rotated=rotating)
+    return Anchor(anchor.certificate, None, now_ns + ISSUED_LIFE_NS, rotated=rotating, above=anchor.above)
 
 
 def set_voter(state: ControlState, command: SetVoter, context: Context) -> Effect:

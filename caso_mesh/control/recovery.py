@@ -71,7 +71,10 @@ def recover(
             )
         changes.append(Put("servers", server.id, server))
     # what other voters have issued is believed: the servers that have it could not come back else
-    anchors = tuple(anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate) for anchor in state.anchors)
+    anchors = tuple(
+        anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate, above=anchor.above)
+        for anchor in state.anchors
+    )
     changes.append(Put("anchors", "", anchors))
     for old in state.operator_list():
         if old.home == admin and old.id != operator.id:
@@ -102,7 +105,10 @@ def take_over(state: ControlState, *, admin: str, operator: str, now_ns: int, cl
         for server in state.server_list()
     ]
     changes.append(Put("mesh", "", msgspec.structs.replace(state.info(), claim=claim)))
-    anchors = tuple(anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate) for anchor in state.anchors)
+    anchors = tuple(
+        anchor if anchor.voter in {None, admin} else Anchor(anchor.certificate, above=anchor.above)
+        for anchor in state.anchors
+    )
     changes.append(Put("anchors", "", anchors))
     local = state.operators.get(operator)
     if local is not None:

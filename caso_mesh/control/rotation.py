@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from caso_mesh.control.anchors import without
 from caso_mesh.control.membership import ISSUED_LIFE_NS
 from caso_mesh.control.state import ControlState
 from caso_mesh.control.tables import Context, Effect, Put
@@ -63,7 +64,7 @@ def note_ca(state: ControlState, command: NoteCa, context: Context) -> Effect:
 def finish_ca(state: ControlState, command: FinishCa, context: Context) -> Effect:
     """The old anchors are dropped. ``WrongState`` unless it is switched."""
     rotation = _at(state, command.issuing, "switched")
-    anchors = tuple(anchor for anchor in state.anchors if anchor.until_ns is None)
+    anchors = without(state, lambda anchor: anchor.until_ns is not None)
     done = msgspec.structs.replace(rotation, finished_at_ns=context.at_ns)
     return Effect(None, (Put("anchors", "", anchors), Put("rotation", "", done)))
 

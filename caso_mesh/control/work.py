@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from caso_mesh.control.anchors import without
 from caso_mesh.control.erasing import after_erase, check_alone
 from caso_mesh.control.faults import Fault, raise_first, refused
 from caso_mesh.control.logons import check_logons, logons_of
@@ -286,7 +287,7 @@ def prune(state: ControlState, command: Prune, context: Context) -> Effect:
     changes += [Put("answers", key, None) for key in sorted(state.answers) if state.answers[key].at_ns < before]
     changes += [Put("requests", key, None) for key in sorted(state.requests) if state.requests[key].at_ns < before]
     changes += [Put("copies", copy.id, None) for copy in state.copy_list() if (copy.taken_at_ns or before) < before]
-    anchors = tuple(a for a in state.anchors if a.until_ns is None or a.until_ns > context.at_ns)
+    anchors = without(state, lambda anchor: anchor.until_ns is not None and anchor.until_ns <= context.at_ns)
     changes += [Put("anchors", "", anchors)] if anchors != state.anchors else []
     return Effect({"pruned": len(changes)}, tuple(changes))
 

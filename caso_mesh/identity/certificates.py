@@ -132,6 +132,18 @@ def life(certificate: bytes) -> Life:
     return Life(_to_ns(parsed.not_valid_before_utc), _to_ns(parsed.not_valid_after_utc))
 
 
+def issued_at_ns(certificate: bytes) -> int:
+    """When a certificate of ours was made, by the clock of who made it. Raises ``ValueError`` if it is no certificate."""
+    return life(certificate).not_before_ns + int(BACKDATE_S * 1e9)
+
+
+def voter_of(certificate: bytes) -> str | None:
+    """The node id of the voter that an issuing certificate of ours is for. Raises ``ValueError`` if it is no certificate."""
+    name = parse(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    kind, _, voter = str(name[0].value).partition(" ") if name else ("", "", "")
+    return voter if kind == "issuing" else None
+
+
 def public_key_of(certificate: bytes) -> bytes:
     """DER SubjectPublicKeyInfo of the holder. Raises ``ValueError`` if it is no certificate."""
     try:

@@ -14,7 +14,7 @@ from caso_mesh.identity.keys import NodeKeys, SigningKey
 from caso_mesh.identity.tokens import JoinLink, digest
 from caso_mesh.model.clock import Randomness
 from caso_mesh.model.ids import node_id
-from caso_mesh.model.mesh import Server
+from caso_mesh.model.mesh import Anchor, Server
 from caso_mesh.sealing import signing, wrapping
 
 _APPLICATION_DOMAIN = "application/1"
@@ -38,37 +38,19 @@ class Newcomer(Struct, frozen=True):
 # --- the newcomer's end ----------------------------------------------------------------------------------------------
 
 
-def anchors_match(link: JoinLink, root_der: bytes, issuing_ders: Iterable[bytes]) -> bool:
-    """Whether fetched anchors belong to the mesh of ``link``: the root has the fingerprint, and every issuing
-    certificate hangs on it, directly or by way of another one in the list.
+def believed_anchors(link: JoinLink, root_der: bytes, anchors: Iterable[Anchor]) -> tuple[bytes, ...]:
+    """Those issuing certificates among fetched anchors that hang on the root of ``link``, directly or by way of others, also of
+    such as were dropped since. None if that is another root.
 
-    An issuing certificate whose signer was dropped from the list since hangs on nothing: then only ``anchors_proven``
-    can tell, which also holds against someone who kept the key of a dropped one. Prefer that.
+    Of a mesh whose CA is being rotated not all do. Somebody who kept the key of a dropped one can make more that do: what comes
+    by them is believed when it is proven (``anchors_proven``), and not before.
     """
+    listed = {anchor.certificate: anchor for anchor in anchors if anchor.certificate != root_der}
+    pending = list(dict.fromkeys((*listed, *(each for anchor in listed.values() for each in anchor.above))))
+    reached, found = [root_der], list[bytes]()
     try:
-        if not hmac.compare_digest(certificates.fingerprint(root_der), link.root):
-            return False
-        if not certificates.is_ca(root_der):
-            return False
-        pending = set(issuing_ders)
-        if not all(certificates.is_ca(each) for each in pending):
-            return False
-        reached = [root_der]
-        while reached and pending:
-            signer = reached.pop()
-            found = {each for each in pending if certificates.signed_by(each, signer)}
-            pending -= found
-            reached.extend(found)
-    except ValueError:
-        return False
-    return not pending
-
-
-def hanging_on(root_der: bytes, issuing_ders: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Those issuing certificates that hang on a root, directly or by way of another one in the list: of a mesh whose CA is
-    being rotated not all do."""
-    pending, reached, found = list(dict.fromkeys(issuing_ders)), [root_der], list[bytes]()
-    try:
+        if not hmac.compare_digest(certificates.fingerprint(root_der), link.root) or not certificates.is_ca(root_der):
+            return ()
         while reached and pending:
             signer = reached.pop()
             below = [each for each in pending if certificates.is_ca(each) and certificates.signed_by(each, signer)]
@@ -77,7 +59,7 @@ def hanging_on(root_der: bytes, issuing_ders: Iterable[bytes]) -> tuple[bytes, .
             found += below
     except ValueError:
         return ()
-    return tuple(found)
+    return tuple(each for each in found if each in listed)
 
 
 def prove_anchors(token_digest: bytes, root_der: bytes, issuing_ders: Iterable[bytes], newcomer_key: bytes) -> bytes:

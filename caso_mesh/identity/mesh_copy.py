@@ -80,7 +80,15 @@ def attest(copy: MeshCopy, authority: Authority, anchors: tuple[bytes, ...]) -> 
     return msgspec.msgpack.encode(_Signed(encoded, tuple(chain), authority.attest(_DOMAIN, encoded)))
 
 
-def check(data: bytes, *, mesh: str, root: bytes, name: str) -> MeshCopy:
+class Attested(Struct, frozen=True):
+    """A copy with the certificates by which it hangs on the root: of who attests it, then of who signed that one, and so on
+    (DER). That none of them had been dropped when it was made is not said by this: see ``jobs.copies_believed``."""
+
+    copy: MeshCopy
+    chain: tuple[bytes, ...]
+
+
+def check(data: bytes, *, mesh: str, root: bytes, name: str) -> Attested:
     """The copy, if an issuing key below ``root`` (DER) attests it, for the mesh ``mesh``. Raises ``DataDamaged``, which
     names it ``name``. Life is not looked at: a copy may be old."""
     try:
@@ -92,7 +100,9 @@ def check(data: bytes, *, mesh: str, root: bytes, name: str) -> MeshCopy:
         raise DataDamaged(object=name, detail="no administrator of this mesh made it")
     if copy.mesh != mesh or copy.root != root:
         raise DataDamaged(object=name, detail="it is of another mesh")
-    return copy
+    if signed.chain[0] != copy.issuing:
+        raise DataDamaged(object=name, detail="another key attests it than that of its administrator")
+    return Attested(copy, signed.chain)
 
 
 def _reaches(chain: tuple[bytes, ...], root: bytes) -> bool:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from caso_mesh.control.state import ControlState
 from caso_mesh.devices.folder import FolderBackend
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.identity.kit import Kit
-from caso_mesh.identity.mesh_copy import MeshCopy, check
+from caso_mesh.identity.mesh_copy import Attested, check
+from caso_mesh.jobs import copies_believed
 from caso_mesh.jobs.desk import Desk
 from caso_mesh.jobs.messages import Excepted, FromWorker, Logged
 from caso_mesh.jobs.restore import places, run_restore
@@ -33,13 +33,10 @@ from caso_mesh.model.errors import (
     NoKey,
     NotFound,
     ObjectMissing,
-    StateDamaged,
-    StateTooNew,
     TargetInvalid,
 )
 from caso_mesh.model.ids import resolve_prefix
 from caso_mesh.model.jobs import Counts, RestoreSpec
-from caso_mesh.model.mesh import RosterRow
 from caso_mesh.model.orders import AttemptOrder
 from caso_mesh.model.states import Overwrite
 from caso_mesh.model.storage import BackupSet
@@ -151,8 +148,8 @@ def _vault_at(path: str) -> Iterator[tuple[Backend, VaultHeader]]:
         backend.close()
 
 
-def mesh_copies(backend: Readable, kit: Kit, notes: list[str]) -> Iterator[MeshCopy]:
-    """The copies of the mesh that the kit opens and that an administrator of the mesh made, newest object first; what
+def mesh_copies(backend: Readable, kit: Kit, notes: list[str]) -> Iterator[Attested]:
+    """The copies of the mesh that the kit opens and that a voter of the mesh attests, newest object first; what
     is wrong with others is added to ``notes``."""
     for name in copy_names(backend):
         try:
@@ -166,17 +163,7 @@ def mesh_copies(backend: Readable, kit: Kit, notes: list[str]) -> Iterator[MeshC
 
 def roster_of(backend: Readable, kit: Kit, notes: list[str]) -> dict[str, bytes]:
     """Public keys of servers, by node id, as the newest copy of the mesh knows them."""
-    for copy in mesh_copies(backend, kit, notes):
-        state = ControlState()
-        try:
-            state.restore(copy.control)
-        except (StateTooNew, StateDamaged) as error:
-            notes.append(f"a copy of the mesh: {error.message}")
-            continue
-        roster = state.roster()
-        rows: tuple[RosterRow, ...] = (*roster.former, *roster.rows)
-        return {row.id: row.public_key for row in rows if row.kind == "node"}
-    return {}
+    return copies_believed.roster(copies_believed.read(mesh_copies(backend, kit, notes), notes), notes)
 
 
 class Restored(Struct, frozen=True):

@@ -1257,6 +1257,18 @@ class NoMeshCopy(CasoError):
     exit_status = NOT_FOUND
 
 
+class MeshCopiesDiffer(CasoError):
+    """The copies of the mesh contradict each other: {detail}.
+
+    Somebody who voted once may have made one later, to be believed. Find out who was the administrator in the end, and
+    say so: "caso-mesh recover --made-by SERVER". There are copies by: {servers}.
+    """
+
+    code = "mesh-copies-differ"
+    category = "security"
+    exit_status = REFUSED
+
+
 class RootKeyGone(CasoError):
     """The root key of the mesh is not on {server} any more: it lies in the recovery kits made before.
 

@@ -64,6 +64,8 @@ _DATA_ON_SERVER = 3
 _IMPORTED = 4
 #: The level of hours in which a server sends nothing.
 _CLOSED_HOURS = 5
+#: The level at which an anchor says which certificates are above it.
+ANCHORS_ABOVE = 6
 #: The level of restores that read a copy of the set that their job names.
 READS_COPY = 5
 

@@ -35,12 +35,16 @@ class Anchor(Struct, frozen=True):
     One of a server that votes no more has no ``voter``, and is believed until ``until_ns`` (``None``: without end), so
     that servers whose certificates it has issued can get others: in the course of their lives, since who was away meanwhile
     may know none of the new ones, but at once of one that was ``rotated`` away.
+
+    ``above``: the issuing certificates between this one and the root, as far as they are no anchors any more (DER, the nearest
+    first). Nobody is let in by them: they tell that this one hangs on the root.
     """
 
     certificate: bytes
     voter: str | None = None
     until_ns: int | None = None
     rotated: bool = False
+    above: tuple[bytes, ...] = ()
 
 
 class CaRotation(Struct, frozen=True):

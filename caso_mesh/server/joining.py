@@ -142,7 +142,7 @@ async def _anchors(network: Network, address: str, link: tokens.JoinLink) -> tup
         raise JoinLinkForeign(address=address) from None
     finally:
         await connection.close()
-    others = enrolment.hanging_on(reply.root, (a.certificate for a in reply.anchors if a.certificate != reply.root))
-    if reply.mesh != link.mesh or not others or not enrolment.anchors_match(link, reply.root, others):
+    others = enrolment.believed_anchors(link, reply.root, reply.anchors)
+    if reply.mesh != link.mesh or not others:
         raise JoinLinkForeign(address=address)
     return (reply.root, *others)

@@ -83,7 +83,7 @@ class Maker:
     def copy(self, stored: bytes) -> Any:
         kit = Kit(self.name, "mesh-1", "home", self.material.root, b"", ID_KEY, self.keys.private_key)
         content = open_copy("mesh/1", stored, kit.id, kit.unwrap, mesh="mesh-1")
-        return check(content, mesh="mesh-1", root=kit.root, name="mesh/1")
+        return check(content, mesh="mesh-1", root=kit.root, name="mesh/1").copy
 
 
 async def test_the_alert_stands_until_a_kit_is_confirmed_and_the_root_key_goes_then(tmp_path: Path) -> None:

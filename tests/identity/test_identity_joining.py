@@ -15,6 +15,7 @@ from caso_mesh.identity import approval, certificates, enrolment, tokens
 from caso_mesh.identity.authority import Authority
 from caso_mesh.identity.keys import NodeKeys
 from caso_mesh.model.errors import JoinLinkInvalid, Misuse, SealBroken
+from caso_mesh.model.mesh import Anchor
 
 NOW = 1_800_000_000_000_000_000
 MESH = "m" * 26
@@ -226,19 +227,27 @@ def voter_below(mesh: Authority) -> bytes:
 def test_anchors_hang_on_the_root_that_the_link_pins() -> None:
     mesh, other = authority(), authority()
     second = voter_below(mesh)
-    assert enrolment.anchors_match(link_of(mesh), mesh.root, [second, mesh.issuing])
-    assert not enrolment.anchors_match(link_of(mesh), other.root, [other.issuing])
-    assert not enrolment.anchors_match(link_of(mesh), mesh.root, [mesh.issuing, other.issuing])
-    # the root did not sign this one, and the one that did is not in the list any more
-    assert not enrolment.anchors_match(link_of(mesh), mesh.root, [second])
-    assert not enrolment.anchors_match(link_of(mesh), mesh.root, [b"garbage"])
-    assert not enrolment.anchors_match(link_of(mesh), b"garbage", [])
+
+    def believed(root: bytes, *listed: bytes, above: tuple[bytes, ...] = ()) -> set[bytes]:
+        anchors = [Anchor(root), *(Anchor(each, above=above) for each in listed)]
+        return set(enrolment.believed_anchors(link_of(mesh), root, anchors))
+
+    assert believed(mesh.root, second, mesh.issuing) == {second, mesh.issuing}
+    assert believed(other.root, other.issuing) == set()
+    assert believed(mesh.root, mesh.issuing, other.issuing) == {mesh.issuing}
+    # the root did not sign this one, and the one that did is no anchor any more: its anchor says so, and lets nobody in by that
+    assert believed(mesh.root, second) == set()
+    assert believed(mesh.root, second, above=(mesh.issuing,)) == {second}
+    assert believed(mesh.root, second, above=(other.issuing,)) == set()
+    assert believed(mesh.root, b"garbage") == set()
+    assert believed(b"garbage") == set()
 
 
 def test_a_servers_own_certificate_is_no_anchor_for_a_newcomer() -> None:
     mesh = authority()
     node = mesh.issue_node(NodeKeys.create().public_key, now_ns=NOW)
-    assert not enrolment.anchors_match(link_of(mesh), mesh.root, [mesh.issuing, node])
+    anchors = (Anchor(mesh.issuing), Anchor(node))
+    assert enrolment.believed_anchors(link_of(mesh), mesh.root, anchors) == (mesh.issuing,)
 
 
 def test_only_who_knows_the_token_proves_the_anchors() -> None:

@@ -88,7 +88,7 @@ def test_noise_is_not_taken_for_a_copy(mesh: Mesh) -> None:
 
 def test_an_attested_copy_is_believed(mesh: Mesh) -> None:
     data = attest(mesh.copy, mesh.authority, ())
-    copy = check(data, mesh=MESH, root=mesh.kit.root, name="mesh/1")
+    copy = check(data, mesh=MESH, root=mesh.kit.root, name="mesh/1").copy
     assert copy == mesh.copy
     assert copy.node_keys().id == mesh.keys.id
     assert copy.authority().issuing == mesh.authority.issuing
@@ -101,9 +101,13 @@ def test_a_copy_of_another_voter_is_believed_by_its_chain(mesh: Mesh) -> None:
     assert second_key
     voter = Authority.from_bytes(root=mesh.authority.root, issuing=issuing, issuing_key=second.issuing_key_bytes())
     anchors = (mesh.authority.root, mesh.authority.issuing, issuing)
-    assert check(attest(mesh.copy, voter, anchors), mesh=MESH, root=mesh.kit.root, name="c") == mesh.copy
+    copy = structs.replace(mesh.copy, issuing=issuing, issuing_key=second.issuing_key_bytes())
+    believed = check(attest(copy, voter, anchors), mesh=MESH, root=mesh.kit.root, name="c")
+    assert (believed.copy, believed.chain) == (copy, (issuing, mesh.authority.issuing))
     with pytest.raises(DataDamaged):  # without the one between nobody can tell
-        check(attest(mesh.copy, voter, ()), mesh=MESH, root=mesh.kit.root, name="c")
+        check(attest(copy, voter, ()), mesh=MESH, root=mesh.kit.root, name="c")
+    with pytest.raises(DataDamaged):  # the copy says that it is of another one
+        check(attest(mesh.copy, voter, anchors), mesh=MESH, root=mesh.kit.root, name="c")
 
 
 def _public(authority: Authority) -> bytes:
