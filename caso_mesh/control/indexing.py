@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 from caso_mesh.model.jobs import DrillSpec, Job, RestoreSpec, VerifySetsSpec, VerifySpec
 from caso_mesh.model.storage import Device
+
+T = TypeVar("T")
 
 #: So many changes are told one by one; who did not look meanwhile looks at everything.
 _TRAIL = 20_000
@@ -45,14 +47,37 @@ def keep(index: dict[Any, Any], key: Any, record: Any) -> None:
         index[key] = record
 
 
-def keep_in(index: dict[str, dict[str, Any]], group: str, key: str, record: Any) -> None:
-    """As ``keep``, in an index of groups."""
-    if record is not None:
-        index.setdefault(group, {})[key] = record
-    elif group in index:
-        index[group].pop(key, None)
-        if not index[group]:
-            del index[group]
+class Groups(Generic[T]):
+    """An index of groups, as ``keep`` keeps one. A draft shares its groups with what it is a draft of until one of both writes
+    into one: of a long history there are a hundred thousand, of which neither touches more than a few."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[str, T]] = {}
+        # Which nobody else has; ``None``: all.
+        self._own: set[str] | None = None
+
+    def get(self, group: str) -> Mapping[str, T]:
+        return self._groups.get(group, {})
+
+    def keep(self, group: str, key: str, record: T | None) -> None:
+        if self._own is not None and group not in self._own:
+            self._groups[group] = dict(self._groups.get(group, {}))
+            self._own.add(group)
+        if record is not None:
+            self._groups.setdefault(group, {})[key] = record
+        elif group in self._groups:
+            self._groups[group].pop(key, None)
+            if not self._groups[group]:
+                del self._groups[group]
+                if self._own is not None:
+                    self._own.discard(group)
+
+    def draft(self) -> Groups[T]:
+        """One of its own with the same records."""
+        fresh = Groups[T]()
+        fresh._groups = dict(self._groups)
+        self._own, fresh._own = set(), set()
+        return fresh
 
 
 def keep_in_order(ids: list[str], id: str, was: bool, shall: bool) -> None:

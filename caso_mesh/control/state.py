@@ -94,8 +94,8 @@ class ControlState:
         self._open: dict[str, Run] = {}
         self._open_ids: list[str] = []
         self._active: dict[str, Attempt] = {}
-        self._attempts_of: dict[str, dict[str, Attempt]] = {}
-        self._runs_of: dict[str, dict[str, Run]] = {}
+        self._attempts_of = indexing.Groups[Attempt]()
+        self._runs_of = indexing.Groups[Run]()
         self._apart: dict[str, Run] = {}
         self._readings: dict[str, Run] = {}
         self._found_damage: dict[str, Attempt] = {}
@@ -296,14 +296,14 @@ class ControlState:
 
     def runs_of(self, job: str) -> list[Run]:
         """Every run of a job that is still remembered, by the time it was made."""
-        return sorted(self._runs_of.get(job, {}).values(), key=lambda run: (run.created_at_ns, run.id))
+        return sorted(self._runs_of.get(job).values(), key=lambda run: (run.created_at_ns, run.id))
 
     def active_attempts(self) -> list[Attempt]:
         return [self._active[id] for id in sorted(self._active)]
 
     def attempts_of(self, run: str) -> list[Attempt]:
         """Every attempt of a run, by number."""
-        return sorted(self._attempts_of.get(run, {}).values(), key=lambda attempt: attempt.number)
+        return sorted(self._attempts_of.get(run).values(), key=lambda attempt: attempt.number)
 
     def settings_of(self, server: str) -> dict[str, Value]:
         """Every setting as it holds for a server: default of its preset, mesh, its pools by name, its own."""
@@ -404,7 +404,7 @@ class ControlState:
                 elif change.table == "attempts":
                     self._index_attempt(change.key)
                 elif change.table == "jobs":
-                    runs = self._runs_of.get(change.key, ())
+                    runs = self._runs_of.get(change.key)
                     self._trail = self._trail.noted(*(id for id in runs if id in self._open))
 
     def _note_orders(self, change: Put) -> None:
@@ -434,7 +434,7 @@ class ControlState:
                 if attempt is not None:
                     self._change_orders_of(attempt.server, attempt.other)
         elif change.table == "runs":
-            for attempt in self._attempts_of.get(change.key, {}).values():
+            for attempt in self._attempts_of.get(change.key).values():
                 if attempt.state in ATTEMPT_ACTIVE:
                     self._change_orders_of(attempt.server, attempt.other)
 
@@ -449,8 +449,7 @@ class ControlState:
         vars(fresh).update(own)
         fresh._open_ids = [*self._open_ids]
         fresh._trail = indexing.Trail()
-        fresh._runs_of = {job: dict(runs) for job, runs in self._runs_of.items()}
-        fresh._attempts_of = {run: dict(attempts) for run, attempts in self._attempts_of.items()}
+        fresh._runs_of, fresh._attempts_of = self._runs_of.draft(), self._attempts_of.draft()
         return fresh
 
     def remember(self, request: Request) -> None:
@@ -470,7 +469,7 @@ class ControlState:
         has_read = run is not None and not is_open and isinstance(run.spec, indexing.READINGS)
         indexing.keep(self._readings, id, run if has_read else None)
         self._trail = self._trail.noted(id)
-        indexing.keep_in(self._runs_of, job, id, run)
+        self._runs_of.keep(job, id, run)
 
     def _index_attempt(self, id: str) -> None:
         attempt = self.attempts.get(id)
@@ -479,7 +478,7 @@ class ControlState:
         indexing.keep(self._active, id, attempt if active else None)
         found = attempt is not None and attempt.state is AttemptState.FAILED and is_damage(attempt.failure)
         indexing.keep(self._found_damage, id, attempt if found else None)
-        indexing.keep_in(self._attempts_of, run, id, attempt)
+        self._attempts_of.keep(run, id, attempt)
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 

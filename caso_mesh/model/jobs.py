@@ -39,7 +39,7 @@ class TargetKind(StrEnum):
     POOL = "pool"
 
 
-class Target(Struct, frozen=True):
+class Target(Struct, frozen=True, gc=False):
     """Where a backup may go. ``name`` is the device's, device pool's, server's or pool's name; ``None`` for any."""
 
     kind: TargetKind
@@ -49,7 +49,7 @@ class Target(Struct, frozen=True):
         return self.kind.value if self.name is None else f"{self.kind.value}:{self.name}"
 
 
-class SourceRoots(Struct, frozen=True):
+class SourceRoots(Struct, frozen=True, gc=False):
     """What is read on one server (node id): absolute paths without the leading slash, in path order. ``excludes`` are
     patterns of this server alone; ``only``, for a root, patterns of which a file below it must match one. ``logons``: a dump
     and the logon that it is given."""
@@ -61,7 +61,7 @@ class SourceRoots(Struct, frozen=True):
     logons: tuple[tuple[str, str], ...] = ()
 
 
-class BackupSpec(Struct, frozen=True, tag="backup", tag_field="kind"):
+class BackupSpec(Struct, frozen=True, gc=False, tag="backup", tag_field="kind"):
     """Back up ``sources`` to ``target``. A root ``@dumps/NAME`` is what the command NAME of that server writes. ``pre``
     and ``post`` are names of its commands, too. Files of more than ``larger_than`` bytes are left out; of folders that
     are marked as caches (CACHEDIR.TAG) are kept empty with ``exclude_caches``. ``snapshot``: whether files are read from
@@ -287,7 +287,7 @@ def set_read(spec: JobSpec, source: str) -> str | None:
             return None
 
 
-class CronSchedule(Struct, frozen=True):
+class CronSchedule(Struct, frozen=True, gc=False):
     """Due times by a cron expression (five fields) in a time zone of the IANA data base, or (with an empty ``cron``)
     once, at ``at_ns``.
 
@@ -307,7 +307,7 @@ class CronSchedule(Struct, frozen=True):
     catch_up: bool = False
 
 
-class Origin(Struct, frozen=True):
+class Origin(Struct, frozen=True, gc=False):
     """What a job was made of: ids of the policy and of the list, name of the template."""
 
     policy: str
@@ -315,7 +315,7 @@ class Origin(Struct, frozen=True):
     template: str
 
 
-class Job(Struct, frozen=True):
+class Job(Struct, frozen=True, gc=False):
     """A definition of work. Without ``schedule`` it runs when asked. ``serial`` counts its "run now"s. One that a policy
     made has an ``origin``, the ``window`` of its list, and ``completed_at_ns`` when it first succeeded; the job ``first``
     must have done so before it starts."""

@@ -102,7 +102,7 @@ class Roster(Struct, frozen=True):
     former: tuple[RosterRow, ...] = ()
 
 
-class Server(Struct, frozen=True):
+class Server(Struct, frozen=True, gc=False):
     """A managed server, as the control state keeps it.
 
     ``set_state`` is what a person set; ``liveness`` what the administrator in office found, ``silent_since_ns`` since

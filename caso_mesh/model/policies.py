@@ -18,7 +18,7 @@ from caso_mesh.model.storage import DEFAULT_MEDIA_SET
 NEVER_TOO_OLD_S = 100 * 366 * 86400.0
 
 
-class ListEntry(Struct, frozen=True):
+class ListEntry(Struct, frozen=True, gc=False):
     """One place: a server (node id) and an absolute path on it without its leading slash. Patterns hold below it alone:
     of files only those that match one of ``includes`` (all, without any) and none of ``excludes`` are read. ``logon``: what
     its command is given, if it is a dump."""
@@ -30,7 +30,7 @@ class ListEntry(Struct, frozen=True):
     logon: str | None = None
 
 
-class SelectionList(Struct, frozen=True):
+class SelectionList(Struct, frozen=True, gc=False):
     """What to back up. Patterns and limits hold for all entries. ``window``: when its runs may start, as in
     ``mon-fri 20:00-06:00`` (``model.hours``), empty = always. ``within``: a server or pool that alone may write it.
     ``oldest_good_s``: how old the newest good backup of each of its servers may be; ``None``: as its schedules promise
@@ -169,7 +169,7 @@ class Policy(Struct, frozen=True):
         return next((each for each in self.templates if each.name == name), None)
 
 
-class Association(Struct, frozen=True):
+class Association(Struct, frozen=True, gc=False):
     """A policy and a list (ids) that belong together."""
 
     policy: str

@@ -16,7 +16,7 @@ class DeviceKind(StrEnum):
     SHARED = "shared"
 
 
-class DevicePath(Struct, frozen=True):
+class DevicePath(Struct, frozen=True, gc=False):
     """Where one server (node id) sees a device. ``quota_bytes``: how much its sets may take there; ``None`` = as much as
     there is."""
 
@@ -26,7 +26,7 @@ class DevicePath(Struct, frozen=True):
     quota_bytes: int | None = None
 
 
-class Device(Struct, frozen=True):
+class Device(Struct, frozen=True, gc=False):
     """A storage device. ``concurrency`` is jobs at once; below ``low_space_bytes`` free no new job starts. ``retired``: labels
     of its media that take nothing more. ``imported``: it came from another mesh, and is only read. ``erasing``: the id of the vault that it
     becomes, while it is erased or that is unfinished; media that were opened before ``formatted_at_ns`` are in it no more."""
