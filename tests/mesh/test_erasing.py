@@ -77,8 +77,12 @@ def test_a_daemon_that_is_killed_while_it_erases_leaves_no_vault_and_goes_on_and
     assert mesh.sets() == []
     states = [row["state"] for row in mesh.ok("alpha", "history", "--kind", "erase")["entries"]]
     assert states[:2] == ["succeeded", "interrupted"]
-    (device,) = mesh.ok("alpha", "device", "list")["devices"]
-    assert (device["state"], device["sets"]) == ("online", 0)
+
+    def is_back() -> bool:
+        (device,) = mesh.ok("alpha", "device", "list")["devices"]
+        return (device["state"], device["sets"]) == ("online", 0)
+
+    wait_for(is_back, what="the server tells that the device is there")
     told = mesh.audited("--what", "device-erased", enough=lambda rows: any(old(row) == before for row in rows))
     assert [old(each) for each in told].count(before) == 1
 
