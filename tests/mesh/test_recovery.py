@@ -48,6 +48,17 @@ def alerts(mesh: ProcessMesh, category: str) -> list[dict[str, Any]]:
     return [row for row in mesh.ok("alpha", "alert", "list")["alerts"] if row["category"] == category]
 
 
+def opening(mesh: ProcessMesh, device: str, count: int) -> list[dict[str, Any]]:
+    """So many kits, all of them confirmed, once each opens the device."""
+
+    def kits() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = mesh.ok("alpha", "kit", "list")["kits"]
+        whole = len(found) == count and all(each["devices"] == [device] and each["confirmed"] for each in found)
+        return found if whole else []
+
+    return wait_for(kits, what=f"{count} kits open {device}")
+
+
 def copies(device: pathlib.Path) -> list[str]:
     return sorted(os.listdir(device / "mesh")) if (device / "mesh").is_dir() else []
 
@@ -72,13 +83,12 @@ def test_a_kit_is_made_confirmed_and_the_root_key_leaves_the_server(process_mesh
     assert copies(device) == [], "without a kit there is nobody to seal a copy to"
 
     path, made = make_kit(mesh, passphrase)
-    assert (made["devices"], made["missing"], made["passphrase"]) == (["disk-beta"], [], None)
+    # a server that has not heard of the kit within the moment that this takes is told of as missing, and makes up for it
+    assert (made["devices"] + made["missing"], made["passphrase"]) == (["disk-beta"], None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not root_key.exists()
     wait_for(lambda: not alerts(mesh, "no-recovery-kit"), 30.0, what="the alert is cleared", every_s=0.1)
-    (kit,) = mesh.ok("alpha", "kit", "list")["kits"]
-    assert (kit["id"], kit["devices"]) == (made["id"], ["disk-beta"])
-    assert kit["confirmed"]
+    assert [kit["id"] for kit in opening(mesh, "disk-beta", 1)] == [made["id"]]
 
     again = mesh.cli("alpha", "kit", "create", str(path), "--passphrase-file", passphrase)
     assert again.error_code == "already-exists"
@@ -89,6 +99,7 @@ def test_a_kit_is_made_confirmed_and_the_root_key_leaves_the_server(process_mesh
     other = mesh.ok("alpha", "kit", "create", str(second), "--from", str(path), "--from-passphrase-file", passphrase)
     assert re.fullmatch(r"[0-9a-z]{5}(-[0-9a-z]{5,6}){4}", other["passphrase"])
     (tmp_path / "made").write_text(other["passphrase"])
+    opening(mesh, "disk-beta", 2)
     listed = execute(
         mesh, "vault", "list", str(device), "--kit", str(second), "--passphrase-file", str(tmp_path / "made")
     )
