@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from mesh.process import Answer, ProcessMesh
 from waiting import wait_for
 
 from caso_mesh.identity.certificates import NODE_LIFE_S, life
 from caso_mesh.identity.store import IdentityStore
+from caso_mesh.model.orders import Orders
 
 
 def by_context(mesh: ProcessMesh, *words: str) -> Answer:
     """What the operator ``boss`` is answered, without any state folder."""
     argv = ("--context", "boss", *words)
     return mesh.execute([sys.executable, "-m", "caso_mesh", *argv, "--json"], argv, json_output=True)
+
+
+def heard_of(mesh: ProcessMesh, name: str) -> set[str]:
+    """Who is on the roster of the orders of a server, as they lie on its disk."""
+    with contextlib.closing(sqlite3.connect(f"file:{mesh.state(name) / 'queue.db'}?mode=ro", uri=True)) as found:
+        (data,) = found.execute("SELECT data FROM orders").fetchone()
+    return {row.name for row in msgspec.msgpack.decode(data, type=Orders).roster.rows}
 
 
 def test_the_first_servers_operator_administers_the_mesh_when_that_server_and_its_disk_are_gone(
@@ -29,6 +40,9 @@ def test_the_first_servers_operator_administers_the_mesh_when_that_server_and_it
     wait_for(lambda: len(mesh.ok("alpha", "status")["voters"]) == 3, 30.0, what="three servers vote")
     made = mesh.ok("alpha", "context", "create", "boss")
     assert sorted(made["endpoints"]) == sorted(mesh.endpoint(name) for name in mesh.names)
+    everybody = {"alpha", "beta", "gamma", "local-alpha"}
+    for name in ("beta", "gamma"):
+        wait_for(lambda name=name: everybody <= heard_of(mesh, name), what=f"{name} has heard of the others")
     mesh.kill("alpha")
     mesh.wipe("alpha")
     # another one is in office, and whoever is asked knows the operator
