@@ -390,6 +390,7 @@ def _seat(member: _Member, server: ServerNode, links: LinkBook, discovery: Disco
             lineage=joining.lineage if joining else 1,
             preset=joining.preset if joining else config.preset,
             joins=joining.founders if joining else (),
+            anew=joining is not None,
             transport=partial(tell_member, links),
             jitter=ports.jitter,
             same_thread=ports.same_thread,

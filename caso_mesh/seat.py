@@ -215,8 +215,12 @@ class Seat:
 
     async def open(self) -> None:
         """At the start of the daemon: the seat that it has. Raises what the databases raise."""
-        if self._folder.consensus.exists():
-            await self._open(None)
+        try:
+            if self._folder.consensus.exists():
+                await self._open(None)
+        except NotFound:  # killed while it took its seat; a log that it began by itself would be that of a mesh of one
+            log.warning("this server was given a seat, and no log yet: it waits to be given it again")
+            await asyncio.to_thread(self._folder.drop_log)
 
     async def close(self) -> None:
         """At the end of the daemon."""
@@ -272,12 +276,8 @@ class Seat:
         self._lost = False
 
     def _remove(self) -> None:
-        folder = self._folder
-        left = [*folder.path.glob(f"{folder.consensus.name}*"), *folder.tables.glob("*.db*")]
-        left += folder.catalog.glob("catalog.db*")
-        for path in left:
-            with suppress(FileNotFoundError):
-                path.unlink()
+        self._folder.drop_log()
+        self._folder.drop_tables()
         # last: a daemon that is killed in between has a seat without a log, which is none, and not a log without a key
         self._identity.drop_authority()
 

@@ -13,6 +13,7 @@ from caso_mesh.consensus.membership import Membership
 from caso_mesh.consensus.outbox import Transport, nobody
 from caso_mesh.consensus.port import Position, Replicated, Snapshot
 from caso_mesh.database import Database
+from caso_mesh.model.errors import NotFound
 from caso_mesh.model.presets import Timing
 
 
@@ -36,6 +37,7 @@ async def open_replicated(
     jitter: random.Random | None = None,
     timing: Timing | None = None,
     same_thread: bool = False,
+    anew: bool = True,
 ) -> AsyncIterator[Replicated]:
     """Open or create this node's log. Whoever enters the context runs ``run``.
 
@@ -43,9 +45,11 @@ async def open_replicated(
     ``Replicated.founders``), it is empty and waits to be sent everything, also where ``node`` was one of them.
     ``lineage``, ``preset`` (a name in ``TIMINGS``) and ``start`` (what a new log continues from) are stored with a new
     log; an existing one ignores them. ``timing`` is for tests. Raises ``StateDamaged``, ``StateNotEmpty`` (the log of
-    another node), and what ``Database.open`` raises.
+    another node), ``NotFound`` where there is none and none is to be begun ``anew``, and what ``Database.open`` raises.
     """
     async with Database.open(path, store.MIGRATIONS, durable=True, same_thread=same_thread) as database:
+        if not anew and not await database.read(lambda conn: store.is_laid(conn, database.path)):
+            raise NotFound(kind="log", name=database.path)
         first = Position(start.term, start.index) if start else Position(0, 0)
         base = store.Base(first.index, first.term, Membership(joins or (node,)))
         await database.write(

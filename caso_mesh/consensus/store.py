@@ -109,14 +109,22 @@ def found(conn: sqlite3.Connection, path: str, node: str, *, lineage: int, prese
         if standing.node != node:
             raise StateNotEmpty(state=os.path.dirname(path) or ".", server=standing.node)
         return
-    if any(conn.execute(f"SELECT 1 FROM {table}").fetchone() for table in ("base", "entry", "snapshot")):
-        raise StateDamaged(path=path, detail="whose log it is, is missing")
+    is_laid(conn, path)
     if start is not None:
         _put_snapshot(conn, start)
     if joins:
         conn.execute("INSERT INTO joiner VALUES (1)")
     _put_base(conn, base)
     _put_standing(conn, Standing(node, lineage, preset, HardState(base.term, None, base.index)))
+
+
+def is_laid(conn: sqlite3.Connection, path: str) -> bool:
+    """Whether there is a log, not only its tables: who laid it down may have died before that. Raises ``StateDamaged``."""
+    if _standing(conn, path) is not None:
+        return True
+    if any(conn.execute(f"SELECT 1 FROM {table}").fetchone() for table in ("base", "entry", "snapshot")):
+        raise StateDamaged(path=path, detail="whose log it is, is missing")
+    return False
 
 
 def met_others(conn: sqlite3.Connection) -> None:

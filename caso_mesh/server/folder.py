@@ -78,6 +78,16 @@ class StateFolder:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)
 
+    def drop_log(self) -> None:
+        """The replicated log goes; nobody has it open."""
+        for path in self.path.glob(f"{self.consensus.name}*"):
+            path.unlink(missing_ok=True)
+
+    def drop_tables(self) -> None:
+        """What is made of journals goes; nobody has it open."""
+        for path in [*self.tables.glob("*.db*"), *self.catalog.glob("catalog.db*")]:
+            path.unlink(missing_ok=True)
+
     @staticmethod
     @contextmanager
     def _explained(path: Path) -> Iterator[None]:
