@@ -62,6 +62,7 @@ async def dial_websocket(
             detail = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else error.fields["detail"]
             if loop.time() - began_s >= SILENT_S and sockets.packets_matter():
                 segments.silent(address, segment_bytes, loop.time())
+                sockets.hang_up()
                 detail += "; it takes connections: are large packets lost on the way (MTU)?"
             raise CannotConnect(address=address, detail=detail) from None
     link.segment_bytes = segment_bytes

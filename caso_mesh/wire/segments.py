@@ -81,6 +81,12 @@ class Sockets:
             raise
         return made
 
+    def hang_up(self) -> None:
+        """Ends the connection: asyncio lets one go, and does not close it, whose TLS is given up half way."""
+        if self._spare is not None:
+            with contextlib.suppress(OSError):
+                self._spare.shutdown(socket.SHUT_RDWR)
+
     def packets_matter(self) -> bool:
         """Whether it was connected, and over a way that has packets to be lost for their size."""
         if self._spare is None:

@@ -29,6 +29,7 @@ def alerts(wan: Wan) -> list[dict[str, Any]]:
     return [each for each in wan.ok(1, "alert", "list")["alerts"] if each["category"] == "large-packets-lost"]
 
 
+@pytest.mark.long
 def test_a_server_that_comes_where_large_packets_are_lost_works_with_small_ones(tmp_path: pathlib.Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
