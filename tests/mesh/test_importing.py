@@ -272,7 +272,13 @@ async def test_devices_move_an_import_goes_on_after_a_change_of_administrator_an
     async def another() -> bool:
         return (await mesh.call("delta", "status", q.Nothing(), v.StatusView)).admin in {"beta", "gamma"}
 
+    def heard() -> bool:
+        """Who has not heard that they vote follows none of them."""
+        nodes = [mesh.nodes[name].server for name in ("beta", "gamma", "delta")]
+        return all(len({each.voter for each in node.orders.roster.anchors if each.voter}) == 3 for node in nodes)
+
     await wait_for_async(voters, 60.0, what="three servers vote", every_s=0.1)
+    await wait_for_async(heard, 60.0, what="all have heard of it", every_s=0.1)
     away = disk.with_name("pulled")
     found = await mesh.call("alpha", "device.look", i.DeviceLook("delta", str(disk)), i.ForeignVault)
     copies, signers = opened(disk, kit, found)
