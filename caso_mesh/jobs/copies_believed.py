@@ -52,6 +52,8 @@ def read(found: Iterable[Attested], notes: list[str]) -> list[Read]:
             notes.append(f"a copy of the mesh: {error.message}")
             continue
         copies.append(Read(each, state))
+    # they come newest object first: of two of one place and time that one counts
+    copies.reverse()
     return sorted(copies, key=lambda each: each.order)
 
 
