@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from caso_mesh.consensus.messages import (
+    FROM_LEADER,
     Append,
     AppendReply,
     Heartbeat,
@@ -30,6 +31,17 @@ def handle(raft: Raft, message: Message) -> None:
     elif isinstance(message, InstallSnapshot):
         index = raft.log.last if _restore(raft, message) else raft.log.committed
         raft.send_durably(AppendReply(message.sender, raft.node, raft.term, index))
+
+
+def must_lead_alone(raft: Raft, message: Message) -> None:
+    """In a term nobody leads but one: the entries of two would have the same places and terms, so that different logs looked
+    alike. Raises ``LogContradicted``."""
+    if isinstance(message, FROM_LEADER) and raft.leader not in {None, message.sender}:
+        raise LogContradicted(
+            server=raft.node,
+            detail=f"{raft.leader} and {message.sender} both lead in term {raft.term}: the state folder of a voter runs on two"
+            " machines, or a disk was put back",
+        )
 
 
 def handle_vote_request(raft: Raft, request: VoteRequest) -> None:

@@ -223,13 +223,14 @@ class Raft:
         return node in self.progress
 
     def step(self, message: Message) -> None:
-        """Take in a message. Raises ``LogContradicted`` if it contradicts what was committed: nothing may follow."""
+        """Take in a message. Raises ``LogContradicted`` if it contradicts what was committed, or may: nothing may follow."""
         if message.term > self.term:
             if not self._rise(message):
                 return
         elif message.term < self.term and not self._is_believed(message):
             self._answer_old(message)
             return
+        following.must_lead_alone(self, message)
         if isinstance(message, VoteRequest):
             following.handle_vote_request(self, message)
         elif self.role == "leader":
