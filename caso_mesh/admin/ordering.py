@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from caso_mesh.admin.live import Live
 from caso_mesh.admin.ports import Links
@@ -82,6 +83,14 @@ class Ordering:
         """Whether a linked server has taken orders with that anchor."""
         taken = self._taken.get(server)
         return taken is not None and any(each.certificate == certificate for each in taken.roster.anchors)
+
+    def knows(self, server: str, others: Collection[str]) -> bool:
+        """Whether a linked server has taken orders by which all those nodes are voters: it lets in and follows no others."""
+        taken = self._taken.get(server)
+        if taken is None:
+            return False
+        rows, voters = {row.id for row in taken.roster.rows}, {anchor.voter for anchor in taken.roster.anchors}
+        return rows & voters >= set(others)
 
     def without(self, server: str, attempt: str) -> Authority | None:
         """The first orders without an attempt that writes files of a linked server which that has taken; ``None`` if it has

@@ -1,14 +1,15 @@
 """Who votes: the mesh grows to three voters by itself, people add and remove more, and the log's members follow.
 
 The control state says who has a seat (``Server.voter``): its issuing certificate is a trust anchor. The replicated log
-says who of them decides. A server gets its seat first, is sent the whole log as a learner, and votes when it has it.
+says who of them decides. A server gets its seat first, is sent the whole log as a learner, and votes when it has it
+and all voters have heard of each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from msgspec import Struct
 
@@ -56,7 +57,8 @@ class _HandedOver(Struct, frozen=True):
 
 
 class Voting:
-    """``preset`` is the pace of the voters, ``founders`` those at the beginning of the log, ``view`` shows a server by its id."""
+    """``preset`` is the pace of the voters, ``founders`` those at the beginning of the log, ``view`` shows a server by its id.
+    ``knows``: whether a linked server has heard of others."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Voting:
         preset: str,
         founders: tuple[str, ...],
         view: Callable[[str], v.ServerView],
+        knows: Callable[[str, Collection[str]], bool],
         clock: Clock,
         randomness: Randomness,
     ) -> None:
@@ -83,6 +86,7 @@ class Voting:
         self._preset = preset
         self._founders = founders
         self._view = view
+        self._knows = knows
         self._clock = clock
         self._randomness = randomness
         self._changing = asyncio.Lock()
@@ -248,7 +252,14 @@ class Voting:
                     await self._consensus.set_member(node, "learner")
                     return True
             return False
-        ready = [node for node in leadership.learners if self._lacks(node) <= _CAUGHT_UP and self._links.linked(node)]
+        members = self._members()
+        # whoever votes before it has heard of the others does not let them in: without this office nobody could be elected
+        strange = [node for node in members if self._links.linked(node) and not self._knows(node, members)]
+        ready = [
+            node
+            for node in leadership.learners
+            if self._lacks(node) <= _CAUGHT_UP and self._links.linked(node) and not strange
+        ]
         voters = len(leadership.voters)
         # an even number is only passed through: nobody begins a step that cannot be followed by the next
         if not ready or (voters % 2 and len(ready) < 2):

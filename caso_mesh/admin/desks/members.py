@@ -91,6 +91,7 @@ class MembersDesk:
             preset=consensus.preset,
             founders=consensus.founders,
             view=self._servers.view,
+            knows=servers.ordering.knows,
             clock=clock,
             randomness=randomness,
         )
