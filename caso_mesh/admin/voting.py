@@ -252,14 +252,17 @@ class Voting:
                     await self._consensus.set_member(node, "learner")
                     return True
             return False
-        members = self._members()
-        # whoever votes before it has heard of the others does not let them in: without this office nobody could be elected
-        strange = [node for node in members if self._links.linked(node) and not self._knows(node, members)]
         ready = [
             node
             for node in leadership.learners
-            if self._lacks(node) <= _CAUGHT_UP and self._links.linked(node) and not strange
+            if self._lacks(node) <= _CAUGHT_UP
+            and self._links.linked(node)
+            and self._knows(node, {*leadership.voters, node})
         ]
+        # whoever votes before it has heard of the others does not let them in: without this office nobody could be elected
+        together = {*leadership.voters, *ready}
+        if any(self._links.linked(node) and not self._knows(node, together) for node in together):
+            return False
         voters = len(leadership.voters)
         # an even number is only passed through: nobody begins a step that cannot be followed by the next
         if not ready or (voters % 2 and len(ready) < 2):
