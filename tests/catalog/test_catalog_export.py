@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from random import Random
 
 import pytest
@@ -102,7 +103,7 @@ async def test_a_catalog_writes_a_segment_whose_digest_is_told_and_none_of_a_set
 
 async def test_a_set_that_goes_while_it_is_written_out_leaves_no_segment(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_SLICE", 1)
-    backup, removing = make_set("set"), None
+    backup, removing, removed = make_set("set"), None, threading.Event()
     async with Catalog.open(tmp_path / "one.db") as one:
         await one.add_set(backup)
         await one.ingest(full(backup, tree(*(file(b"srv/%d" % number) for number in range(50)))))
@@ -112,6 +113,8 @@ async def test_a_set_that_goes_while_it_is_written_out_leaves_no_segment(tmp_pat
             nonlocal removing
             if removing is None:
                 removing = loop.call_soon_threadsafe(started.set)
+            else:
+                assert removed.wait(30.0)
             return step(self, conn)
 
         loop, started = asyncio.get_running_loop(), asyncio.Event()
@@ -119,6 +122,7 @@ async def test_a_set_that_goes_while_it_is_written_out_leaves_no_segment(tmp_pat
         writing = asyncio.create_task(one.export(tmp_path / "segment", "set"))
         await started.wait()
         await one.remove_set("set")
+        removed.set()
         with pytest.raises(NotFound):
             await writing
         assert not (tmp_path / "segment").exists()
