@@ -65,7 +65,11 @@ async def test_a_catalog_that_is_damaged_or_lost_is_named_and_made_anew_and_noth
 
     await wait_for_async(lambda: _complete(mesh, sets, tree), 300.0, every_s=1.0, what="all is there again")
     kind = "catalog-lost" if harm is lose else "catalog-damaged"
-    assert (kind, where) in await alerts(mesh)
+
+    async def told() -> bool:
+        return (kind, where) in await alerts(mesh)
+
+    await wait_for_async(told, 30.0, what="it is told of")
     aside = list((mesh.state(where) / "catalog").glob(f"{name}.damaged"))
     assert bool(aside) is (harm is not lose)
     after = await browsed(mesh, sets, tree, "changed")
