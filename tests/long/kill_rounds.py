@@ -205,7 +205,7 @@ class Rounds:
             return list(next(row for row in rows if row["run"] == run)["attempts"])
 
         # the one that a late success has ended may have to be told yet
-        wait_for(lambda: {row["state"] for row in seen()} <= ENDS, what="all attempts have ended", every_s=0.2)
+        wait_for(lambda: {row["state"] for row in seen()} <= ENDS, 120.0, what="all attempts have ended", every_s=0.2)
         attempts = seen()
         states = [row["state"] for row in attempts]
         assert states.count("succeeded") == 1, f"{self.kills[-1]}: {states}"

@@ -126,6 +126,14 @@ async def test_a_set_of_a_dead_server_is_restored_through_another_one_that_reach
     assert result.state == "succeeded", result
     await settled(mesh, "delta", sets=1)
     listed = await ls(mesh, result.set, tree)
+
+    async def followed() -> bool:
+        """A voter that has not taken a catalog in waits for delta with it."""
+        seats = [mesh.nodes[name].seat.voter for name in ("alpha", "beta", "gamma")]
+        told = [await seat.tables.detail_states([result.set]) for seat in seats]
+        return told[1] == told[2] == told[0]
+
+    await wait_for_async(followed, 60.0, every_s=0.2, what="the other voters know as much")
     await mesh.stop("delta")
     answered = await answer_of(mesh, result.set, tree)
     await restored(mesh, result.set, "beta", tmp_path / "whole")

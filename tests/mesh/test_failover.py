@@ -316,6 +316,7 @@ def test_what_a_rebuild_has_found_is_known_to_whoever_is_in_office_next(
         sets = [{key: value for key, value in row.items() if key not in {"protected_until", "expires"}} for row in rows]
         return {"sets": sets, "found": boss.ok("catalog", "find", "second")["matches"]}
 
+    wait_for(lambda: any(row["locked"] for row in seen()["sets"]), 30.0, what="the lock is told of")
     before = seen()
     assert len(before["sets"]) == 2
     assert before["found"]
@@ -331,7 +332,7 @@ def test_what_a_rebuild_has_found_is_known_to_whoever_is_in_office_next(
     assert boss.ok("set", "list")["sets"] == []
     (rebuilt,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
     assert (rebuilt["added"], rebuilt["lacked"], rebuilt["made"]) == (2, 2, 2)
-    wait_for(lambda: seen() == before, what="what was found is what was known")
+    wait_for(lambda: seen() == before, 60.0, what="what was found is what was known")
     (again,) = boss.ok("catalog", "rebuild", "disk", timeout="30s")["catalogs"]
     assert (again["added"], again["lacked"]) == (0, 0)
     followed(mesh, "alpha", "beta", "gamma")
