@@ -224,12 +224,13 @@ class CatalogIntake:
         found, self._mended = self._catalog.mended, self._catalog.mended
         held = {backup.id for backup in await self._catalog.sets(detail=True)}
         lost = [set_id for set_id in await self._tables.details_here() if set_id not in held]
-        await self._tables.change(partial(catalog_details.again, set_ids=lost))
         if self._lost is not None and (lost or found):
             damage = self._catalog.damage if found else None
             what = f"is damaged: {damage}; it" if damage is not None else "was lost or put back to an older copy; it"
             text = f"The catalog of this voter {what} lacks {len(lost)} sets, which are fetched or made anew"
             await self._lost("catalog-damaged" if damage is not None else "catalog-lost", text)
+        # last: who comes into office just then begins anew, and would find nothing to tell of
+        await self._tables.change(partial(catalog_details.again, set_ids=lost))
 
     async def _work_off(self, details: Iterable[PendingDetail]) -> None:
         """Others are looked for at once."""
