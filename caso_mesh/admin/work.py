@@ -34,7 +34,7 @@ from caso_mesh.model.commands import (
 )
 from caso_mesh.model.device_jobs import EraseSpec
 from caso_mesh.model.entries import path_key
-from caso_mesh.model.errors import Conflict, InvalidValue, NotFound, Unavailable, UsageError
+from caso_mesh.model.errors import Conflict, InvalidValue, NotFound, Unavailable, UsageError, WrongState
 from caso_mesh.model.host_commands import CommandKind, is_reserved
 from caso_mesh.model.ids import IdSource, check_name, resolve_prefix, run_of_attempt
 from caso_mesh.model.inventories import ScheduleWords
@@ -415,11 +415,11 @@ class Work:
 
     async def cancel(self, caller: Caller, request: q.JobCancel) -> RunsCanceled:
         """One run, or all open runs of a job. By force it ends as well where the media server cannot be told: what that
-        server may still publish is kept as redundant."""
+        server may still publish is kept as redundant. ``WrongState`` if it ended by itself meanwhile."""
         runs = [self.find_run(request.name)]
         if "@" not in request.name:
             runs = [run for run in self._keeper.state.runs_of(runs[0].job) if run.closed_at_ns is None] or runs
-        told = []
+        told, ended = list[RunCanceled](), list[Run]()
         for run in runs:
             request_id = f"{caller.request_id}/{run.id}"
             is_first = request_id not in self._keeper.state.requests
@@ -432,8 +432,15 @@ class Work:
                     failure = Failure("canceled", {"who": caller.who})
                     close = CloseAttempt(attempt.id, AttemptState.CANCELED, self._clock.now_ns(), failure=failure)
                     await self._submit(close, who=caller.who, request_id=f"{caller.request_id}/{attempt.id}")
-            is_over = self._keeper.state.run(run.id).closed_at_ns is not None
-            told.append(RunCanceled(run.id, "canceled" if is_over else "canceling", already))
+            after = self._keeper.state.run(run.id)
+            if after.closed_at_ns is None:
+                told.append(RunCanceled(run.id, "canceling", already))
+            elif any(part.state is RunState.CANCELED for part in after.parts):
+                told.append(RunCanceled(run.id, "canceled", already))
+            else:
+                ended.append(after)  # by itself, before it heard of this
+        if ended and not told:
+            raise WrongState(kind="run", name=ended[0].id, state=ended[0].state)
         return RunsCanceled(tuple(told))
 
     def _is_canceled(self, run: Run, *, by_force: bool) -> bool:

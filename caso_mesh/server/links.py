@@ -58,7 +58,7 @@ async def _nothing(link: Link, reply: HelloReply) -> None:
 
 class LinkBook:
     """Every open link by the id of its peer. ``run`` keeps the wanted ones open. ``removed`` is told which peer (id) said
-    that this server was removed from the mesh ``packets`` watches a link that was dialled."""
+    that this server was removed from the mesh, ``packets`` watches each link that was dialled."""
 
     def __init__(
         self,

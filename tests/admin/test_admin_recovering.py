@@ -14,7 +14,7 @@ from caso_mesh.model import nodes as n
 from caso_mesh.model import requests as q
 from caso_mesh.model.canceling import RunCanceled
 from caso_mesh.model.documents import PolicyDoc, SelectionDoc, TemplateDoc
-from caso_mesh.model.errors import InvalidValue
+from caso_mesh.model.errors import InvalidValue, WrongState
 from caso_mesh.model.jobs import Counts, Failure
 from caso_mesh.model.rules import ErrorRule, Then
 from caso_mesh.model.states import AttemptState, JobState, RunState, ServerState, WaitReason
@@ -330,6 +330,28 @@ async def test_a_rule_that_was_deleted_tries_nothing_again(tmp_path: pathlib.Pat
 
 
 # --- ending a run ---
+
+
+async def test_a_run_that_ends_by_itself_while_it_is_canceled_is_not_said_to_be_canceled(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Found by the mesh simulator: it had succeeded just then, and whoever had canceled it was told that it was canceled."""
+    async with admin_world(tmp_path) as w:
+        run = await w.backup(to="server:beta")
+        first = await w.delegated(run)
+        work = w.office.runs.work
+        submit = work._submit
+
+        async def ends_just_then(command: Any, **more: Any) -> Any:
+            done = await submit(command, **more)
+            made = w.made_set(first)
+            await w.report("beta", facts.SetPublished(made), w.end(first, AttemptState.SUCCEEDED, set=made.id))
+            return done
+
+        work._submit = ends_just_then
+        with pytest.raises(WrongState, match="succeeded"):
+            await w.ask("job.cancel", q.JobCancel(run))
+        assert w.state.run(run).state is RunState.SUCCEEDED
 
 
 async def test_by_force_a_run_ends_though_its_server_cannot_be_told(tmp_path: pathlib.Path) -> None:
